@@ -1,0 +1,183 @@
+"""The contract: what an author writes, and what the platform calls.
+
+Five functions: `authenticate`, `discover` and `read` are the author's; `emit` and `checkpoint` are the
+platform's own and are called by the runtime for every batch that `read` yields. Nothing here needs a
+platform: `list(connector.read(stream, None, None))` works in a test.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args, get_origin
+
+import msgspec
+
+Mode = Literal["full", "incremental"]
+Op = Literal["upsert", "delete"]
+Cursor = Any
+"""Where a stream's read stands: any JSON value; opaque to the platform."""
+Record = Mapping[str, Any]
+
+ConfigT = TypeVar("ConfigT")
+CredentialsT = TypeVar("CredentialsT")
+
+
+class ArrowBatch(Protocol):
+    """What the SDK needs of a `pyarrow.RecordBatch` or `pyarrow.Table`."""
+
+    def to_pylist(self) -> list[dict[str, Any]]:
+        """Return the rows as dictionaries."""
+
+
+Records = Sequence[Record] | bytes | ArrowBatch
+"""Rows as dictionaries, as one page of JSON (an array, or one object a line), or as an Arrow batch."""
+
+
+class Stream(msgspec.Struct, frozen=True, kw_only=True):
+    """An entity that the source offers.
+
+    `schema` is a JSON Schema (2020-12) of one record; `primary_key` names the fields that identify a record;
+    `cursor_field` is the field an incremental read follows, where there is one; `modes` are the ways it can be
+    read; `pii` names the fields that hold personal data.
+    """
+
+    name: str
+    schema: dict[str, Any]
+    primary_key: tuple[str, ...] = ()
+    cursor_field: str | None = None
+    modes: tuple[Mode, ...] = ("full",)
+    pii: tuple[str, ...] = ()
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Records, and the promise that goes with them.
+
+    `cursor` is a promise: a read resumed from it yields everything after this batch and nothing before it. None
+    promises nothing: the records are committed with the next batch that does, or at the stream's end.
+    """
+
+    records: Records
+    cursor: Cursor | None = None
+    op: Op = "upsert"
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a read is expected to cost: counts, and bytes before compression; None where it cannot be said."""
+
+    records: int | None = None
+    bytes: int | None = None
+    api_calls: int | None = None
+
+
+class Sink(Protocol):
+    """Where `emit` and `checkpoint` lead: the runtime's pipeline in a pod, a list in a test."""
+
+    def emit(self, records: Records, op: Op) -> None:
+        """Take records of the stream being read."""
+
+    def checkpoint(self, state: Cursor) -> None:
+        """Take the state that covers everything emitted so far."""
+
+
+class CollectingSink:
+    """The sink of a connector that runs without a platform: it keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.states: list[Cursor] = []
+
+    def emit(self, records: Records, op: Op) -> None:
+        """Keep the records, decoded; `op` is not kept."""
+        del op
+        self.records.extend(rows_of(records))
+
+    def checkpoint(self, state: Cursor) -> None:
+        """Keep the state."""
+        self.states.append(state)
+
+
+def rows_of(records: Records) -> Sequence[Record]:
+    """Return any of the three forms of `Records` as dictionaries.
+
+    Raises msgspec.DecodeError when a JSON page is not JSON.
+    """
+    if isinstance(records, bytes):
+        if records.lstrip()[:1] == b"[":
+            return msgspec.json.decode(records, type=list[dict[str, Any]])
+        return msgspec.json.Decoder(dict[str, Any]).decode_lines(records)
+    if isinstance(records, Sequence):
+        return records
+    return records.to_pylist()
+
+
+class Connector(ABC, Generic[ConfigT, CredentialsT]):
+    """One method of getting data from one kind of source.
+
+    Parametrize it with the types of its config and credentials: `msgspec.Struct`s (validated before the first
+    call), or `dict`. An instance serves one attempt, in one thread.
+    """
+
+    def __init__(self, config: ConfigT, credentials: CredentialsT, sink: Sink | None = None) -> None:
+        self.config = config
+        self.credentials = credentials
+        self.sink: Sink = sink or CollectingSink()
+
+    @abstractmethod
+    def authenticate(self) -> None:
+        """Open the session with the source.
+
+        Raise AuthenticationError (saying what to fix) when the source refuses the credentials, TransientError when
+        it cannot be reached now, ConfigError when the config cannot be right.
+        """
+
+    @abstractmethod
+    def discover(self) -> Iterable[Stream]:
+        """Return the streams that the source offers to these credentials."""
+
+    @abstractmethod
+    def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Iterator[Batch]:
+        """Yield the stream's records with the cursors that cover them.
+
+        `since` is the oldest moment that is wanted (aware, UTC), and only bounds a read that has no cursor;
+        `cursor` is a cursor of an earlier batch, None for a read from the start. The runtime decides which
+        promises become commits, so a connector never counts records.
+        """
+
+    def emit(self, records: Records, op: Op = "upsert") -> None:
+        """Deliver records to Bronze in the standard envelope; for a source that pushes.
+
+        The runtime calls it for each yielded batch.
+        """
+        self.sink.emit(records, op)
+
+    def checkpoint(self, state: Cursor) -> None:
+        """Promise that `state` covers everything emitted so far, so that it may be committed.
+
+        The runtime calls it for each yielded batch that has a cursor.
+        """
+        self.sink.checkpoint(state)
+
+    def health(self) -> None:
+        """Check cheaply that the source can serve a run; called after `authenticate`. Raise as it does."""
+        return
+
+    def estimate(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Estimate | None:
+        """Say what `read` with the same arguments would cost; None where that is not known."""
+        del stream, since, cursor
+        return None
+
+    def close(self) -> None:
+        """Release what `authenticate` opened; called once, whatever happened."""
+        return
+
+    @classmethod
+    def argument_types(cls) -> tuple[type[Any], type[Any]]:
+        """Return the types of config and credentials that the class was parametrized with."""
+        for base in cls.__mro__:
+            for generic in getattr(base, "__orig_bases__", ()):
+                arguments = get_args(generic)
+                if isinstance(get_origin(generic), type) and issubclass(get_origin(generic), Connector) and len(arguments) == 2:
+                    return arguments[0], arguments[1]
+        return dict, dict

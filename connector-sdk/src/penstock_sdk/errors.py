@@ -1,0 +1,128 @@
+"""What can go wrong in a connector, by the reaction it wants.
+
+    ConnectorError                  exit code
+    ├── ConfigError                 10  the connection's config must change
+    ├── AuthenticationError         11  the credentials must change
+    ├── SourceContractError         12  the source is not what discover() said
+    ├── LocalPersistenceError       13  the connector tried to keep something on disk
+    ├── TransientError              20  try again later
+    └── DefectError                  1  a defect of the connector
+
+    AttemptEnded                        not the connector's fault: the platform took the attempt away
+    ├── AttemptCancelled            30  a person or a policy cancelled the run
+    ├── AttemptInterrupted          31  the pod was told to stop (SIGTERM)
+    └── AttemptFenced               32  another attempt took over; nothing more can be committed
+
+An error carries a message for the user (what to fix, never a secret) and one for whoever operates the
+platform. Any other exception that leaves a connector is reported as a `DefectError`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+ErrorClass = Literal[
+    "ConfigError",
+    "AuthenticationError",
+    "SourceContractError",
+    "LocalPersistenceError",
+    "TransientError",
+    "DefectError",
+]
+
+
+class ConnectorError(Exception):
+    """The connector could not go on."""
+
+    error_class: ClassVar[ErrorClass] = "DefectError"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str | None = None, *, operator_message: str = "") -> None:
+        self.message = message or type(self).__doc__ or type(self).__name__
+        self.operator_message = operator_message
+        super().__init__(self.message)
+
+
+class ConfigError(ConnectorError):
+    """The connection's config is not usable by this connector."""
+
+    error_class = "ConfigError"
+    exit_code = 10
+
+
+class AuthenticationError(ConnectorError):
+    """The source refused the credentials."""
+
+    error_class = "AuthenticationError"
+    exit_code = 11
+
+
+class SourceContractError(ConnectorError):
+    """The source does not hold what discover() promised."""
+
+    error_class = "SourceContractError"
+    exit_code = 12
+
+
+class LocalPersistenceError(ConnectorError):
+    """The connector tried to write to the local file system; a connector is stateless, keep state with checkpoint()."""
+
+    error_class = "LocalPersistenceError"
+    exit_code = 13
+
+
+class TransientError(ConnectorError):
+    """The source is not available now; a later attempt may succeed.
+
+    `retry_after` is the source's own wish, in seconds, and is honoured before the connection's backoff.
+    """
+
+    error_class = "TransientError"
+    exit_code = 20
+
+    def __init__(
+        self, message: str | None = None, *, operator_message: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, operator_message=operator_message)
+        self.retry_after = retry_after
+
+
+class DefectError(ConnectorError):
+    """The connector failed in a way that its author did not foresee."""
+
+
+class AttemptEnded(Exception):  # noqa: N818 - an ending, not an error of the connector
+    """The platform ended the attempt."""
+
+    exit_code: ClassVar[int] = 30
+
+
+class AttemptCancelled(AttemptEnded):
+    """The run was cancelled."""
+
+    exit_code = 30
+
+
+class AttemptInterrupted(AttemptEnded):
+    """The pod was told to stop; what is committed is kept and a later attempt goes on from there."""
+
+    exit_code = 31
+
+
+class AttemptFenced(AttemptEnded):
+    """Another attempt of this run has taken over; this one can commit nothing more."""
+
+    exit_code = 32
+
+
+ERROR_CLASS_BY_EXIT_CODE: dict[int, ErrorClass] = {
+    error.exit_code: error.error_class
+    for error in (
+        ConfigError,
+        AuthenticationError,
+        SourceContractError,
+        LocalPersistenceError,
+        TransientError,
+        DefectError,
+    )
+}

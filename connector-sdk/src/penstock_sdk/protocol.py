@@ -1,0 +1,236 @@
+"""What a run's pod and the run API say to each other.
+
+Every path is under `/v1/attempts`. `start` is called with the pod's own token and answers with a run token; every
+other call carries that run token and is refused with 409 `fenced` once another attempt has taken over.
+
+    POST start        StartRequest        -> StartResponse
+    POST streams      StreamsRequest      -> StreamsResponse
+    POST uploads      UploadsRequest      -> UploadsResponse
+    POST checkpoints  CheckpointRequest   -> CheckpointResponse
+    POST heartbeat    HeartbeatRequest    -> HeartbeatResponse
+    POST finish       FinishRequest       -> FinishResponse
+
+Each call can be repeated: a lost reply is followed by the same request again, and nothing happens twice.
+An error's body is `ApiError`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PROTOCOL_VERSION = 1
+TOKEN_AUDIENCE = "penstock"  # noqa: S105 - an audience, not a secret
+
+Mode = Literal["full", "incremental"]
+Outcome = Literal["succeeded", "failed", "cancelled", "interrupted"]
+ErrorClass = Literal[
+    "ConfigError",
+    "AuthenticationError",
+    "SourceContractError",
+    "LocalPersistenceError",
+    "TransientError",
+    "DefectError",
+]
+ErrorCode = Literal["unauthenticated", "forbidden", "fenced", "not_ready", "invalid", "mismatch", "not_found", "unavailable"]
+Count = Annotated[int, Field(ge=0, le=2**62)]
+StreamName = Annotated[str, Field(min_length=1, max_length=253)]
+
+
+class Message(BaseModel):
+    """Base of all messages: unknown fields are ignored, so that either side may be the newer one."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class ApiError(Message):
+    """Why a request was refused. `not_ready` and `unavailable` are worth a later try, the others are final."""
+
+    code: ErrorCode
+    message: str
+
+
+class ConnectorIdentity(Message):
+    """Which artifact runs: the three that name a definition."""
+
+    name: str
+    method: str
+    version: str
+
+
+class StartRequest(Message):
+    """Claims the attempt that the pod was launched for."""
+
+    run: str
+    attempt: Annotated[int, Field(ge=1)]
+    protocol: int = PROTOCOL_VERSION
+    connector: ConnectorIdentity
+    sdk_version: str
+
+
+class SelectedStream(Message):
+    """One stream that the connection selects.
+
+    `cursor` is where to go on: None for a read from the start. `done` says that an earlier attempt of this run has
+    finished the stream. `checkpoint` is the number of the stream's last committed checkpoint.
+    """
+
+    name: StreamName
+    mode: Mode
+    cursor: Any = None
+    done: bool = False
+    checkpoint: Count = 0
+    generation: Annotated[int, Field(ge=1)] = 1
+
+
+class Limits(Message):
+    """When a promise becomes a commit, whichever comes first, and how large an object grows (bytes, compressed)."""
+
+    checkpoint_records: Annotated[int, Field(ge=1)] = 50_000
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = 30.0
+    object_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    heartbeat_seconds: Annotated[float, Field(gt=0)] = 10.0
+
+
+class StartResponse(Message):
+    """Everything the attempt needs; `streams` is empty when the connection selects all that discover() returns."""
+
+    run_token: str
+    tenant: str
+    connection: str
+    connector: ConnectorIdentity
+    config: dict[str, Any]
+    streams: list[SelectedStream]
+    default_mode: Mode = "full"
+    since: datetime | None = None
+    state_version: Annotated[int, Field(ge=1)] = 1
+    format: Literal["jsonl"] = "jsonl"
+    limits: Limits = Limits()
+
+
+class DiscoveredStream(Message):
+    """A stream as discover() returned it."""
+
+    name: StreamName
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    primary_key: list[str] = []
+    cursor_field: str | None = None
+    modes: list[Mode] = ["full"]
+    pii: list[str] = []
+
+    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
+
+
+class StreamsRequest(Message):
+    """All that discover() returned."""
+
+    streams: list[DiscoveredStream]
+
+
+class StreamVerdict(Message):
+    """What to do with one selected stream, in the order in which they are to be read."""
+
+    name: StreamName
+    read: bool
+    schema_version: int
+    selected: SelectedStream
+    reason: str = ""
+
+
+class StreamsResponse(Message):
+    """The streams to read. A selected stream that the source does not offer fails the call with `invalid`."""
+
+    verdicts: list[StreamVerdict]
+
+
+class UploadsRequest(Message):
+    """Asks for places to put the next objects of one stream; `after` is the last sequence number already granted."""
+
+    stream: StreamName
+    count: Annotated[int, Field(ge=1, le=100)] = 10
+    after: Count = 0
+
+
+class UploadGrant(Message):
+    """One presigned PUT: send exactly these headers. `sequence` grows by one within the attempt's stream."""
+
+    key: str
+    sequence: Annotated[int, Field(ge=1)]
+    url: str
+    headers: dict[str, str]
+
+
+class UploadsResponse(Message):
+    """The granted places, in order; they expire, and an unused one is harmless."""
+
+    grants: list[UploadGrant]
+    expires_at: datetime
+
+
+class UploadedObject(Message):
+    """One immutable Bronze file, uploaded and not yet committed. `bytes` and `sha256` are of the compressed file."""
+
+    key: str
+    sequence: Annotated[int, Field(ge=1)]
+    records: Count
+    bytes: Count
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class CheckpointRequest(Message):
+    """Commits objects and the state that covers them, in one transaction.
+
+    `checkpoint` is the last committed number plus one. `done` says that the stream is finished for this run.
+    """
+
+    stream: StreamName
+    checkpoint: Annotated[int, Field(ge=1)]
+    cursor: Any = None
+    objects: list[UploadedObject] = []
+    done: bool = False
+    schema_version: int = 1
+
+
+class CheckpointResponse(Message):
+    """The number that is committed now."""
+
+    checkpoint: int
+
+
+class HeartbeatRequest(Message):
+    """The attempt is alive. `metrics` are numbers by name, cumulative within the attempt."""
+
+    metrics: dict[str, float] = {}
+    stream: str | None = None
+
+
+class HeartbeatResponse(Message):
+    """`cancel` asks the attempt to stop at the next batch border and to finish as `cancelled`."""
+
+    cancel: bool = False
+
+
+class RunError(Message):
+    """Why an attempt failed. `message` is for the connection's owner, `operator_message` for the platform's."""
+
+    error_class: ErrorClass
+    message: str
+    operator_message: str = ""
+    retry_after: float | None = None
+
+
+class FinishRequest(Message):
+    """The attempt's end. `records` counts what this attempt committed, by stream."""
+
+    outcome: Outcome
+    error: RunError | None = None
+    records: dict[str, Count] = {}
+    metrics: dict[str, float] = {}
+
+
+class FinishResponse(Message):
+    """The run's phase after this attempt."""
+
+    phase: str
