@@ -1,0 +1,67 @@
+"""The manifest: `connector.yaml`, its model, its schema and its check."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import jsonschema
+
+from penstock_sdk.manifest.model import AuthenticationMethod, Credential, Declared, DeclaredStream, Manifest, rules
+from penstock_sdk.manifest.structural import problems, structural_schema, with_defaults
+
+__all__ = [
+    "AuthenticationMethod",
+    "Credential",
+    "Declared",
+    "DeclaredStream",
+    "Manifest",
+    "config_problems",
+    "manifest_problems",
+    "manifest_schema",
+    "problems",
+    "rules",
+    "structural_schema",
+    "with_defaults",
+]
+
+
+@cache
+def manifest_schema() -> dict[str, Any]:
+    """Return the manifest's structural schema, as the ConnectorDefinition's CRD holds it."""
+    return structural_schema(Manifest)
+
+
+def manifest_problems(document: Any, path: str = "") -> list[str]:
+    """Return what is wrong with a manifest, each with its path; empty when it can be admitted."""
+    found = problems(document, manifest_schema(), path)
+    return found or _schema_problems(document["configSchema"], f"{path}.configSchema" if path else "configSchema")
+
+
+def _schema_problems(schema: Any, path: str) -> list[str]:
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        where = "".join(f".{part}" for part in error.absolute_path)
+        return [f"{path}{where}: Invalid value: not a JSON Schema (2020-12): {error.message}"]
+    return []
+
+
+def config_problems(config: dict[str, Any], schema: dict[str, Any], path: str = "spec.config") -> list[str]:
+    """Return what is wrong with a connection's config by its connector's schema, each with path and remedy."""
+    validator = jsonschema.Draft202012Validator(schema)
+    errors = sorted(validator.iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path])
+    return [f"{path}{''.join(f'.{part}' for part in error.absolute_path)}: {_advice(error)}" for error in errors]
+
+
+def _advice(error: jsonschema.ValidationError) -> str:
+    expected = error.validator_value
+    if error.validator == "required" and isinstance(error.instance, dict):
+        missing = ", ".join(repr(key) for key in expected if key not in error.instance)
+        return f"add {missing}: the connector requires it"
+    if error.validator == "additionalProperties":
+        known = ", ".join(sorted(error.schema.get("properties", {})))
+        return f"{error.message}; the connector knows: {known}"
+    if error.validator == "type":
+        return f"must be of type {expected}"
+    return f"{error.message}"

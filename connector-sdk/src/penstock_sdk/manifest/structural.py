@@ -1,0 +1,157 @@
+"""Kubernetes structural schemas: made from a model, and checked with the API server's own words.
+
+A document that `kubectl apply` would refuse is refused by `penstock validate` and `penstock up` with the same
+messages, because both evaluate the same schema and the same CEL rules.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import cel
+from pydantic import BaseModel
+
+Schema = dict[str, Any]
+KEPT = ("type", "enum", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern", "default")
+PRESERVE = "x-kubernetes-preserve-unknown-fields"
+RULES = "x-kubernetes-validations"
+TYPES: dict[str, type | tuple[type, ...]] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "boolean": bool,
+    "integer": int,
+    "number": (int, float),
+}
+
+
+def structural_schema(model: type[BaseModel]) -> Schema:
+    """Return the model's structural schema: no references, no unions, nothing that a CRD may not hold."""
+    source = model.model_json_schema(by_alias=True, mode="validation")
+    return _convert(source, source.get("$defs", {}))
+
+
+def _convert(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
+    if "$ref" in node:
+        target = definitions[node["$ref"].rsplit("/", 1)[1]]
+        return _convert({**target, **{key: value for key, value in node.items() if key != "$ref"}}, definitions)
+    if "anyOf" in node:
+        chosen = next(each for each in node["anyOf"] if each.get("type") != "null")
+        rest = {key: value for key, value in node.items() if key not in ("anyOf", "default")}
+        return _convert({**rest, **chosen}, definitions)
+    result: Schema = {key: node[key] for key in KEPT if key in node and node[key] is not None}
+    if "const" in node:
+        result.update(type="string", enum=[node["const"]])
+    if "description" in node:
+        result["description"] = " ".join(node["description"].split())
+    result.update({key: value for key, value in node.items() if key.startswith("x-kubernetes-")})
+    return _with_children(result, node, definitions)
+
+
+def _with_children(result: Schema, node: Schema, definitions: Mapping[str, Schema]) -> Schema:
+    if "properties" in node:
+        result["properties"] = {key: _convert(each, definitions) for key, each in node["properties"].items()}
+        if node.get("required"):
+            result["required"] = sorted(node["required"])
+    elif isinstance(node.get("additionalProperties"), dict) and PRESERVE not in result:
+        result["additionalProperties"] = _convert(node["additionalProperties"], definitions)
+    if "items" in node:
+        result["items"] = _convert(node["items"], definitions)
+    if isinstance(result.get("default"), dict | list) and not result["default"]:
+        del result["default"]
+    return result
+
+
+def problems(document: Any, schema: Schema, path: str = "") -> list[str]:
+    """Return what the API server would say against the document, one message each; empty when it is valid."""
+    found = list(_structure(document, schema, path))
+    return found or list(_rules(document, schema, path))
+
+
+def _structure(value: Any, schema: Schema, path: str) -> Iterator[str]:
+    wrong = _type_problem(value, schema, path)
+    if wrong:
+        yield wrong
+        return
+    yield from _bounds(value, schema, path)
+    if isinstance(value, dict):
+        yield from _members(value, schema, path)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _structure(item, schema.get("items", {}), f"{path}[{index}]")
+
+
+def _type_problem(value: Any, schema: Schema, path: str) -> str | None:
+    wanted = schema.get("type")
+    if wanted is None or schema.get("x-kubernetes-int-or-string"):
+        return None
+    is_bool = isinstance(value, bool) and wanted != "boolean"
+    if isinstance(value, TYPES[wanted]) and not is_bool:
+        return None
+    actual = next((name for name, kind in TYPES.items() if isinstance(value, kind)), "null")
+    actual = "boolean" if isinstance(value, bool) else actual
+    return f'{path}: Invalid value: "{actual}": {path} in body must be of type {wanted}: "{actual}"'
+
+
+def _bounds(value: Any, schema: Schema, path: str) -> Iterator[str]:
+    if "enum" in schema and value not in schema["enum"]:
+        supported = ", ".join(json.dumps(each) for each in schema["enum"])
+        yield f"{path}: Unsupported value: {json.dumps(value)}: supported values: {supported}"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if value < schema.get("minimum", value):
+            yield f"{path}: Invalid value: {value}: {path} in body should be greater than or equal to {schema['minimum']}"
+        if value > schema.get("maximum", value):
+            yield f"{path}: Invalid value: {value}: {path} in body should be less than or equal to {schema['maximum']}"
+    if isinstance(value, str) and len(value) > schema.get("maxLength", len(value)):
+        yield f"{path}: Too long: may not be more than {schema['maxLength']} bytes"
+    if isinstance(value, str) and len(value) < schema.get("minLength", 0):
+        yield f'{path}: Invalid value: "{value}": {path} in body should be at least {schema["minLength"]} chars long'
+    if isinstance(value, list) and len(value) < schema.get("minItems", 0):
+        yield f"{path}: Invalid value: {len(value)}: {path} in body should have at least {schema['minItems']} items"
+    if isinstance(value, list) and len(value) > schema.get("maxItems", len(value)):
+        yield f"{path}: Too many: {len(value)}: must have at most {schema['maxItems']} items"
+
+
+def _members(value: dict[str, Any], schema: Schema, path: str) -> Iterator[str]:
+    prefix = f"{path}." if path else ""
+    for key in schema.get("required", []):
+        if key not in value:
+            yield f"{prefix}{key}: Required value"
+    known = schema.get("properties", {})
+    for key, item in value.items():
+        if key in known:
+            yield from _structure(item, known[key], f"{prefix}{key}")
+        elif "additionalProperties" in schema:
+            yield from _structure(item, schema["additionalProperties"], f"{prefix}{key}")
+        elif not schema.get(PRESERVE):
+            yield f'unknown field "{prefix}{key}"'
+
+
+def _rules(value: Any, schema: Schema, path: str) -> Iterator[str]:
+    for rule in schema.get(RULES, []):
+        if "oldSelf" not in rule["rule"] and not cel.evaluate(rule["rule"], {"self": value}):
+            shown = json.dumps(value) if isinstance(value, str | int | float) else f'"{_kind(value)}"'
+            yield f"{path or '<nil>'}: Invalid value: {shown}: {rule['message']}"
+    for key, child in schema.get("properties", {}).items():
+        if isinstance(value, dict) and key in value:
+            yield from _rules(value[key], child, f"{path}.{key}" if path else key)
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _rules(item, schema.get("items", {}), f"{path}[{index}]")
+
+
+def _kind(value: Any) -> str:
+    return "array" if isinstance(value, list) else "object"
+
+
+def with_defaults(value: Any, schema: Schema) -> Any:
+    """Return the document with the schema's defaults filled in, as the API server stores it."""
+    if isinstance(value, list):
+        return [with_defaults(item, schema.get("items", {})) for item in value]
+    if not isinstance(value, dict) or "properties" not in schema:
+        return value
+    known = schema["properties"]
+    filled = {key: child["default"] for key, child in known.items() if "default" in child and key not in value}
+    return {**{key: with_defaults(item, known.get(key, {})) for key, item in value.items()}, **filled}
