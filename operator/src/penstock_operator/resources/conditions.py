@@ -1,0 +1,72 @@
+"""Conditions: one function turns what a reconcile found into kstatus conditions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+Reason = Literal[
+    "Reconciled",
+    "Admitted",
+    "Withdrawn",
+    "RunInProgress",
+    "RunSucceeded",
+    "Suspended",
+    "AwaitingRetry",
+    "AwaitingRun",
+    "InvalidSpec",
+    "DefinitionNotFound",
+    "NoVersionInRange",
+    "InvalidConfig",
+    "InvalidSchedule",
+    "SecretRequired",
+    "SecretNotFound",
+    "ConfigError",
+    "AuthenticationError",
+    "SourceContractError",
+    "LocalPersistenceError",
+    "TransientError",
+    "DefectError",
+    "ImagePullFailed",
+    "OutOfMemory",
+    "DeadlineExceeded",
+    "AttemptLost",
+    "LaunchRefused",
+    "RunCancelled",
+]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a reconcile found: whether the resource is ready, works towards it, or waits for its owner."""
+
+    state: Literal["ready", "reconciling", "failing", "stalled"]
+    reason: Reason
+    message: str
+
+
+def moment(value: datetime | None) -> str | None:
+    """Return the moment as Kubernetes writes it, in UTC, to the second."""
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if value else None
+
+
+def conditions_for(
+    finding: Finding, generation: int, previous: list[dict[str, Any]], now: datetime, *extra: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Return the conditions; one whose status did not change keeps its transition time."""
+    wanted = [
+        {"type": "Ready", "status": str(finding.state == "ready"), "reason": finding.reason, "message": finding.message}
+    ]
+    if finding.state in ("reconciling", "stalled"):
+        kind = finding.state.capitalize()
+        wanted.append({"type": kind, "status": "True", "reason": finding.reason, "message": finding.message})
+    since = {(each["type"], each["status"]): each["lastTransitionTime"] for each in previous}
+    return [
+        {
+            **each,
+            "observedGeneration": generation,
+            "lastTransitionTime": since.get((each["type"], each["status"]), moment(now)),
+        }
+        for each in (*wanted, *extra)
+    ]

@@ -1,0 +1,214 @@
+"""The two kinds, as `kubectl apply` takes them; the CRDs are generated from these models."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from penstock_sdk.manifest import Declared, Manifest, rules
+
+GROUP, API_VERSION = "penstock.io", "v1alpha1"
+REQUESTED_AT = f"{GROUP}/requestedAt"
+Kind = Literal["ConnectorDefinition", "TenantConnection"]
+Stage = Literal["preview", "certified", "deprecated", "withdrawn"]
+
+DURATION = "^([0-9]+(ms|s|m|h))+$"
+Duration = Annotated[
+    str,
+    Field(
+        max_length=30,
+        json_schema_extra=rules((f"self.matches('{DURATION}')", "must be a duration such as '30s', '10m' or '1h30m'")),
+    ),
+]
+Instant = Annotated[
+    str,
+    Field(
+        max_length=40,
+        json_schema_extra=rules(
+            (
+                "self.matches('^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$')",
+                "must be a moment with a zone such as '2026-01-01T00:00:00Z'",
+            )
+        ),
+    ),
+]
+Name = Annotated[str, Field(max_length=63, min_length=1)]
+StreamName = Annotated[str, Field(max_length=253, min_length=1)]
+FreeForm = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
+
+
+class DefinitionSpec(Declared):
+    """One immutable version of one connector method."""
+
+    image: Annotated[
+        str,
+        Field(
+            max_length=500,
+            json_schema_extra=rules(
+                (
+                    "self.matches('^[^@ ]+@sha256:[0-9a-f]{64}$')",
+                    "must name the image by digest, such as 'registry.example/postgres-sql@sha256:<64 hex digits>'",
+                )
+            ),
+        ),
+    ]
+    stage: Stage = "preview"
+    manifest: Manifest
+
+
+class ConnectorReference(Declared):
+    """Which connector a connection uses."""
+
+    name: Annotated[str, Field(max_length=40, min_length=1)]
+    method: Annotated[str, Field(max_length=20, min_length=1)]
+    version: Annotated[
+        str,
+        Field(
+            max_length=60,
+            json_schema_extra=rules(
+                (
+                    "self.matches('^([\\\\^~]|>=)?[0-9]+([.][0-9]+){0,2}(-[0-9a-z.-]+)?$') || self == '*'",
+                    "must be an exact version ('1.2.0') or a range ('^1.2', '~1.2.0', '>=1.2', '*')",
+                )
+            ),
+        ),
+    ] = "*"
+
+
+class SecretReference(Declared):
+    """The Secret in the connection's namespace that holds the credentials."""
+
+    name: Annotated[str, Field(max_length=253, min_length=1)]
+
+
+class StreamSelection(Declared):
+    """One stream to read, and how."""
+
+    name: StreamName
+    mode: Literal["full", "incremental"] = "full"
+
+
+class Backoff(Declared):
+    """How long to wait before each retry: initial, times factor each time, at most max."""
+
+    initial: Duration = "10s"
+    factor: Annotated[int, Field(ge=1, le=10)] = 3
+    max: Duration = "30m"
+
+
+class Retry(Declared):
+    """How often a transient failure is tried again."""
+
+    limit: Annotated[int, Field(ge=0, le=100)] = 5
+    backoff: Backoff = Backoff()
+
+
+class ResourceLimits(Declared):
+    """Upper bounds of the run's container."""
+
+    memory: Annotated[str, Field(max_length=20, pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$")] = "512Mi"
+    cpu: Annotated[str, Field(max_length=20, pattern=r"^[0-9]+(\.[0-9]+)?m?$")] = "1"
+
+
+class Resources(Declared):
+    """What the run's container may use."""
+
+    limits: ResourceLimits = ResourceLimits()
+
+
+class Bronze(Declared):
+    """How records are stored."""
+
+    format: Literal["jsonl"] = "jsonl"
+
+
+class ConnectionSpec(Declared):
+    """A tenant's use of a connector. Without `streams`, all that the source offers are read in full."""
+
+    connector: ConnectorReference
+    config: FreeForm = {}
+    secret_ref: SecretReference | None = None
+    streams: Annotated[
+        list[StreamSelection],
+        Field(
+            max_length=500,
+            json_schema_extra={
+                **rules(("self.all(x, self.exists_one(y, y.name == x.name))", "must name each stream once")),
+            },
+        ),
+    ] = []
+    since: Instant | None = None
+    schedule: Annotated[str, Field(max_length=100, min_length=1)] | None = None
+    time_zone: Annotated[str, Field(max_length=60, min_length=1)] = "Etc/UTC"
+    suspend: bool = False
+    concurrency_policy: Literal["Forbid"] = "Forbid"
+    starting_deadline_seconds: Annotated[int, Field(ge=10)] | None = None
+    retry: Retry = Retry()
+    timeout: Duration = "2h"
+    resources: Resources = Resources()
+    bronze: Bronze = Bronze()
+    history_limit: Annotated[int, Field(ge=0, le=1000)] = 10
+
+
+class Condition(Declared):
+    """One kstatus condition."""
+
+    type: Literal["Ready", "Reconciling", "Stalled", "Admitted"]
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str = ""
+    observed_generation: int
+    last_transition_time: str
+
+
+class LastRun(Declared):
+    """The newest run, in short; the whole is in the registry."""
+
+    id: str
+    phase: str
+    attempt: int = 0
+    records: int = 0
+    started_at: str | None = None
+    finished_at: str | None = None
+    message: str = ""
+
+
+class ConnectionStatus(Declared):
+    """What the operator found."""
+
+    observed_generation: int | None = None
+    conditions: list[Condition] = []
+    definition: str | None = None
+    last_run: LastRun | None = None
+    last_schedule_time: str | None = None
+    last_successful_time: str | None = None
+    next_schedule_time: str | None = None
+    last_handled_request: str | None = None
+
+
+class DefinitionStatus(Declared):
+    """What the operator found."""
+
+    observed_generation: int | None = None
+    conditions: list[Condition] = []
+    connections: int = 0
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds in a duration such as '1h30m'. The CRD has checked the form."""
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+    seconds, number, unit = 0.0, "", ""
+    for char in f"{text}0":
+        if char.isdigit() and unit:
+            seconds, number, unit = seconds + float(number) * units[unit], char, ""
+        elif char.isdigit():
+            number += char
+        else:
+            unit += char
+    return seconds
+
+
+def parse_instant(text: str | None) -> datetime | None:
+    """Return the aware moment, None for None."""
+    return datetime.fromisoformat(text) if text else None
