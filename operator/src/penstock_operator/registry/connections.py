@@ -1,0 +1,155 @@
+"""tenant_connections: what each tenant uses, and when it is due."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from penstock_operator.registry.database import Connection, Row, many, one, run
+
+
+@dataclass(frozen=True)
+class ConnectionRecord:
+    """A connection as a reconcile found it."""
+
+    uid: str
+    namespace: str
+    name: str
+    generation: int
+    spec: dict[str, Any]
+    definition_uid: str | None
+    ready: bool
+
+
+async def upsert_connection(connection: Connection, record: ConnectionRecord) -> Row:
+    """Record a connection and return the row as it was before a changed schedule is applied to it.
+
+    A connection of the same namespace and name with another uid was deleted and made anew.
+    """
+    await run(
+        connection,
+        "UPDATE penstock.tenant_connections SET deleted_at = now() WHERE namespace = %(namespace)s AND name = %(name)s"
+        " AND uid <> %(uid)s AND deleted_at IS NULL",
+        namespace=record.namespace,
+        name=record.name,
+        uid=record.uid,
+    )
+    row = await one(
+        connection,
+        """
+        INSERT INTO penstock.tenant_connections
+            (uid, namespace, name, generation, spec, definition_uid, ready, suspended, schedule, time_zone)
+        VALUES (%(uid)s, %(namespace)s, %(name)s, %(generation)s, %(spec)s, %(definition)s, %(ready)s, %(suspended)s,
+                NULL, '')
+        ON CONFLICT (uid) DO UPDATE SET generation = excluded.generation, spec = excluded.spec, ready = excluded.ready,
+            definition_uid = excluded.definition_uid, suspended = excluded.suspended, updated_at = now(), deleted_at = NULL
+        RETURNING *
+        """,
+        uid=record.uid,
+        namespace=record.namespace,
+        name=record.name,
+        generation=record.generation,
+        spec=Jsonb(record.spec),
+        definition=record.definition_uid,
+        ready=record.ready,
+        suspended=bool(record.spec.get("suspend", False)),
+    )
+    assert row is not None  # noqa: S101 - INSERT … RETURNING always returns
+    return row
+
+
+async def set_schedule(
+    connection: Connection, uid: str, schedule: str | None, time_zone: str, next_run_at: datetime | None
+) -> None:
+    """Apply a changed schedule: the next tick is counted from now, so that a change never fires for the past."""
+    await run(
+        connection,
+        "UPDATE penstock.tenant_connections SET schedule = %(schedule)s, time_zone = %(zone)s, next_run_at = %(at)s"
+        " WHERE uid = %(uid)s",
+        uid=uid,
+        schedule=schedule,
+        zone=time_zone,
+        at=next_run_at,
+    )
+
+
+async def claim_due(connection: Connection, now: datetime, limit: int) -> list[Row]:
+    """Lock and return the connections that are due and have no run under way; no other claimant sees them."""
+    return await many(
+        connection,
+        """
+        SELECT c.* FROM penstock.tenant_connections c
+        WHERE c.next_run_at <= %(now)s AND c.ready AND NOT c.suspended AND c.deleted_at IS NULL
+          AND NOT EXISTS (SELECT 1 FROM penstock.connector_runs r
+                          WHERE r.connection_uid = c.uid AND r.phase IN ('pending', 'running'))
+        ORDER BY c.next_run_at LIMIT %(limit)s FOR UPDATE OF c SKIP LOCKED
+        """,
+        now=now,
+        limit=limit,
+    )
+
+
+async def mark_scheduled(connection: Connection, uid: str, tick: datetime | None, next_run_at: datetime | None) -> None:
+    """Move the connection on to its next tick; `tick` is the one that a run was made for, None where it was missed."""
+    await run(
+        connection,
+        "UPDATE penstock.tenant_connections SET next_run_at = %(next)s,"
+        " last_scheduled_at = coalesce(%(tick)s, last_scheduled_at) WHERE uid = %(uid)s",
+        uid=uid,
+        tick=tick,
+        next=next_run_at,
+    )
+
+
+async def mark_request_handled(connection: Connection, uid: str, token: str) -> None:
+    """Remember the newest handled run-now token, which the status echoes."""
+    await run(
+        connection, "UPDATE penstock.tenant_connections SET handled_request = %(token)s WHERE uid = %(uid)s", uid=uid, token=token
+    )
+
+
+async def mark_success(connection: Connection, uid: str) -> None:
+    """Remember when the newest run succeeded."""
+    await run(connection, "UPDATE penstock.tenant_connections SET last_success_at = now() WHERE uid = %(uid)s", uid=uid)
+
+
+async def retire_connections(connection: Connection, live: list[str]) -> list[Row]:
+    """Mark every connection deleted whose uid is not in the list, and return them."""
+    return await many(
+        connection,
+        "UPDATE penstock.tenant_connections SET deleted_at = now(), next_run_at = NULL"
+        " WHERE deleted_at IS NULL AND uid <> ALL(%(live)s) RETURNING *",
+        live=live,
+    )
+
+
+async def connection_by_name(connection: Connection, namespace: str, name: str) -> Row | None:
+    """Return the live connection of that name."""
+    return await one(
+        connection,
+        "SELECT * FROM penstock.tenant_connections WHERE namespace = %(namespace)s AND name = %(name)s AND deleted_at IS NULL",
+        namespace=namespace,
+        name=name,
+    )
+
+
+async def connection_by_uid(connection: Connection, uid: str) -> Row | None:
+    """Return the connection, deleted or not."""
+    return await one(connection, "SELECT * FROM penstock.tenant_connections WHERE uid = %(uid)s", uid=uid)
+
+
+async def list_connections(connection: Connection, namespace: str | None) -> list[Row]:
+    """Return the live connections with their definition's name, of one namespace or of all."""
+    return await many(
+        connection,
+        """
+        SELECT c.*, d.name AS definition FROM penstock.tenant_connections c
+        LEFT JOIN penstock.connector_definitions d ON d.uid = c.definition_uid
+        WHERE c.deleted_at IS NULL AND (%(namespace)s::text IS NULL OR c.namespace = %(namespace)s)
+        ORDER BY c.namespace, c.name
+        """,
+        namespace=namespace,
+    )

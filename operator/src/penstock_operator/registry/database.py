@@ -1,0 +1,44 @@
+"""Connections to Postgres: one pool a process, UTC, dictionaries as rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool
+
+Connection = AsyncConnection[DictRow]
+Pool = AsyncConnectionPool[Connection]
+Row = dict[str, Any]
+
+
+def create_pool(url: str, *, size: int = 10) -> Pool:
+    """Return a closed pool; a connection that Postgres dropped is replaced before it is handed out."""
+    arguments = {
+        "row_factory": dict_row,
+        "autocommit": True,
+        "options": "-c timezone=UTC -c statement_timeout=30000 -c lock_timeout=10000",
+        "application_name": "penstock",
+    }
+    return AsyncConnectionPool(
+        url, min_size=1, max_size=size, kwargs=arguments, open=False, check=AsyncConnectionPool.check_connection
+    )
+
+
+async def one(connection: Connection, sql: str, **values: Any) -> Row | None:
+    """Run one statement and return its first row."""
+    cursor = await connection.execute(sql.encode(), values)
+    return await cursor.fetchone()
+
+
+async def many(connection: Connection, sql: str, **values: Any) -> list[Row]:
+    """Run one statement and return all rows."""
+    cursor = await connection.execute(sql.encode(), values)
+    return await cursor.fetchall()
+
+
+async def run(connection: Connection, sql: str, **values: Any) -> int:
+    """Run one statement and return how many rows it touched."""
+    cursor = await connection.execute(sql.encode(), values)
+    return cursor.rowcount

@@ -1,0 +1,76 @@
+"""connector_definitions: every version of every connector method that was admitted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from penstock_operator.registry.database import Connection, Row, many, one, run
+
+
+async def upsert_definition(connection: Connection, uid: str, name: str, generation: int, spec: dict[str, Any]) -> None:
+    """Record a definition as it stands; one of the same name with another uid was deleted and made anew."""
+    await run(
+        connection,
+        "UPDATE penstock.connector_definitions SET deleted_at = now()"
+        " WHERE name = %(name)s AND uid <> %(uid)s AND deleted_at IS NULL",
+        name=name,
+        uid=uid,
+    )
+    manifest = spec["manifest"]
+    await run(
+        connection,
+        """
+        INSERT INTO penstock.connector_definitions (uid, name, connector, method, version, image, stage, manifest, generation)
+        VALUES (%(uid)s, %(name)s, %(connector)s, %(method)s, %(version)s, %(image)s, %(stage)s, %(manifest)s, %(generation)s)
+        ON CONFLICT (uid) DO UPDATE SET stage = excluded.stage, generation = excluded.generation, deleted_at = NULL,
+            image = excluded.image, manifest = excluded.manifest, version = excluded.version
+        """,
+        uid=uid,
+        name=name,
+        connector=manifest["name"],
+        method=manifest["method"],
+        version=manifest["version"],
+        image=spec["image"],
+        stage=spec.get("stage", "preview"),
+        manifest=Jsonb(manifest),
+        generation=generation,
+    )
+
+
+async def retire_definitions(connection: Connection, live: list[str]) -> int:
+    """Mark every definition deleted whose uid is not in the list; runs pinned to it go on."""
+    return await run(
+        connection,
+        "UPDATE penstock.connector_definitions SET deleted_at = now() WHERE deleted_at IS NULL AND uid <> ALL(%(live)s)",
+        live=live,
+    )
+
+
+async def versions_of(connection: Connection, connector: str, method: str) -> list[Row]:
+    """Return the live versions of a connector method that new runs may use."""
+    return await many(
+        connection,
+        "SELECT * FROM penstock.connector_definitions WHERE connector = %(connector)s AND method = %(method)s"
+        " AND deleted_at IS NULL AND stage <> 'withdrawn'",
+        connector=connector,
+        method=method,
+    )
+
+
+async def connection_count(connection: Connection, definition_uid: str) -> int:
+    """Return how many live connections resolve to the definition."""
+    row = await one(
+        connection,
+        "SELECT count(*) AS n FROM penstock.tenant_connections WHERE definition_uid = %(uid)s AND deleted_at IS NULL",
+        uid=definition_uid,
+    )
+    return int(row["n"]) if row else 0
+
+
+async def list_definitions(connection: Connection) -> list[Row]:
+    """Return all live definitions by name."""
+    return await many(
+        connection, "SELECT * FROM penstock.connector_definitions WHERE deleted_at IS NULL ORDER BY name"
+    )

@@ -1,0 +1,114 @@
+"""bronze_objects: every place that was granted, and what was committed there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from penstock_operator.registry.database import Connection, Row, many, one, run
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A place for one object."""
+
+    key: str
+    connection_uid: str
+    stream: str
+    generation: int
+    run_id: str
+    attempt: int
+    sequence: int
+
+
+async def insert_grants(connection: Connection, grants: list[Grant]) -> None:
+    """Record granted places, so that whatever is uploaded there and never committed can be found and deleted."""
+    async with connection.cursor() as cursor:
+        await cursor.executemany(
+            """
+            INSERT INTO penstock.bronze_objects (key, connection_uid, stream, generation, run_id, attempt, sequence)
+            VALUES (%(key)s, %(connection_uid)s, %(stream)s, %(generation)s, %(run_id)s, %(attempt)s, %(sequence)s)
+            ON CONFLICT DO NOTHING
+            """,
+            [vars(grant) for grant in grants],
+        )
+
+
+async def commit_object(  # noqa: PLR0913 - one row, one call
+    connection: Connection,
+    holder: tuple[str, int, str],
+    key: str,
+    sequence: int,
+    counts: tuple[int, int, str],
+    checkpoint: tuple[int, int],
+) -> bool:
+    """Commit one granted object; False when it was not granted to this attempt's stream, or is committed already.
+
+    `holder` is run, attempt and stream; `counts` records, bytes and sha256; `checkpoint` its number and the schema's.
+    """
+    return bool(
+        await run(
+            connection,
+            """
+            UPDATE penstock.bronze_objects SET committed_at = now(), records = %(records)s, bytes = %(bytes)s,
+                sha256 = %(sha256)s, checkpoint = %(checkpoint)s, schema_version = %(version)s
+            WHERE key = %(key)s AND run_id = %(run)s AND attempt = %(attempt)s AND stream = %(stream)s
+              AND sequence = %(sequence)s AND committed_at IS NULL
+            """,
+            run=holder[0],
+            attempt=holder[1],
+            stream=holder[2],
+            key=key,
+            sequence=sequence,
+            records=counts[0],
+            bytes=counts[1],
+            sha256=counts[2],
+            checkpoint=checkpoint[0],
+            version=checkpoint[1],
+        )
+    )
+
+
+async def committed_counts(connection: Connection, run_id: str, attempt: int) -> dict[str, int]:
+    """Return how many records an attempt has committed, by stream."""
+    rows = await many(
+        connection,
+        "SELECT stream, sum(records)::bigint AS records FROM penstock.bronze_objects"
+        " WHERE run_id = %(run)s AND attempt = %(attempt)s AND committed_at IS NOT NULL GROUP BY stream",
+        run=run_id,
+        attempt=attempt,
+    )
+    return {row["stream"]: row["records"] for row in rows}
+
+
+async def has_committed(connection: Connection, run_id: str, attempt: int) -> bool:
+    """Say whether an attempt has committed anything: it made progress."""
+    row = await one(
+        connection,
+        "SELECT 1 AS yes FROM penstock.bronze_objects WHERE run_id = %(run)s AND attempt = %(attempt)s"
+        " AND committed_at IS NOT NULL LIMIT 1",
+        run=run_id,
+        attempt=attempt,
+    )
+    return row is not None
+
+
+async def committed_objects(
+    connection: Connection, namespace: str | None, name: str | None, stream: str | None, run_id: str | None
+) -> list[Row]:
+    """Return committed objects in the order in which they were committed."""
+    return await many(
+        connection,
+        """
+        SELECT o.key, o.stream, o.generation, o.run_id, o.attempt, o.sequence, o.checkpoint, o.records, o.bytes, o.sha256,
+            o.schema_version, o.committed_at, c.namespace, c.name
+        FROM penstock.bronze_objects o JOIN penstock.tenant_connections c ON c.uid = o.connection_uid
+        WHERE o.committed_at IS NOT NULL AND (%(namespace)s::text IS NULL OR c.namespace = %(namespace)s)
+          AND (%(name)s::text IS NULL OR c.name = %(name)s) AND (%(stream)s::text IS NULL OR o.stream = %(stream)s)
+          AND (%(run)s::text IS NULL OR o.run_id = %(run)s)
+        ORDER BY o.run_id, o.attempt, o.stream, o.sequence
+        """,
+        namespace=namespace,
+        name=name,
+        stream=stream,
+        run=run_id,
+    )

@@ -1,0 +1,40 @@
+"""outbox: what must happen outside Postgres because of something inside it, at least once."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from psycopg.types.json import Jsonb
+
+from penstock_operator.registry.database import Connection, Row, many, run
+
+OutboxKind = Literal["commit", "status", "retire"]
+
+
+async def post(connection: Connection, kind: OutboxKind, payload: dict[str, Any]) -> None:
+    """Add a message in the caller's transaction."""
+    await run(
+        connection,
+        "INSERT INTO penstock.outbox (kind, payload) VALUES (%(kind)s, %(payload)s)",
+        kind=kind,
+        payload=Jsonb(payload),
+    )
+
+
+async def take(connection: Connection, limit: int) -> list[Row]:
+    """Take messages for 30 seconds, growing with each try; whoever takes one deletes it once it is done."""
+    return await many(
+        connection,
+        """
+        UPDATE penstock.outbox SET tries = tries + 1, available_at = now() + least(30 * (tries + 1), 600) * interval '1 s'
+        WHERE id IN (SELECT id FROM penstock.outbox WHERE available_at <= now() ORDER BY id LIMIT %(limit)s
+                     FOR UPDATE SKIP LOCKED)
+        RETURNING id, kind, payload, tries
+        """,
+        limit=limit,
+    )
+
+
+async def done(connection: Connection, ids: list[int]) -> None:
+    """Delete messages that have been acted on."""
+    await run(connection, "DELETE FROM penstock.outbox WHERE id = ANY(%(ids)s)", ids=ids)
