@@ -1,0 +1,74 @@
+"""The bucket. Signing costs no round trip; what does runs in a thread, as boto3 is synchronous."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+    from penstock_operator.settings import S3Settings
+
+PRECONDITION_FAILED = 412
+
+
+def s3_client(settings: S3Settings, endpoint: str | None) -> S3Client:
+    """Return a client that signs with version 4 and addresses buckets by path, as every S3-compatible server can."""
+    config = Config(
+        signature_version="s3v4",
+        s3={"addressing_style": "path"},
+        retries={"mode": "standard", "max_attempts": 4},
+        connect_timeout=5,
+        read_timeout=30,
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name=settings.region,
+        aws_access_key_id=settings.access_key,
+        aws_secret_access_key=settings.secret_key,
+        config=config,
+    )
+
+
+class BronzeStore:
+    """One bucket and prefix."""
+
+    def __init__(self, settings: S3Settings) -> None:
+        self.settings = settings
+        self._client = s3_client(settings, settings.endpoint)
+        self._signer = s3_client(settings, settings.public_endpoint or settings.endpoint)
+
+    def presign(self, key: str, seconds: int) -> tuple[str, dict[str, str]]:
+        """Return the URL and the headers of one PUT that creates the key, and fails with 412 if it exists."""
+        url = self._signer.generate_presigned_url(
+            "put_object",
+            Params={"Bucket": self.settings.bucket, "Key": key, "IfNoneMatch": "*"},
+            ExpiresIn=seconds,
+        )
+        return url, {"If-None-Match": "*"}
+
+    async def put_once(self, key: str, document: dict[str, Any]) -> None:
+        """Write a JSON document unless the key exists: it is then the same document, written before a lost reply."""
+        await asyncio.to_thread(self._put_once, key, json.dumps(document, indent=1).encode())
+
+    def _put_once(self, key: str, body: bytes) -> None:
+        try:
+            self._client.put_object(
+                Bucket=self.settings.bucket, Key=key, Body=body, IfNoneMatch="*", ContentType="application/json"
+            )
+        except ClientError as error:
+            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != PRECONDITION_FAILED:
+                raise
+
+    def read(self, key: str) -> bytes:
+        """Return an object's bytes."""
+        return self._client.get_object(Bucket=self.settings.bucket, Key=key)["Body"].read()

@@ -1,0 +1,96 @@
+"""The end of an attempt, whoever saw it first: its pod, its Job, or the clock.
+
+Every function here runs in its caller's transaction, holds the run row, and does nothing when the attempt is no
+longer the current one: an end is recorded once.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from penstock_operator.bronze.keys import commit_key
+from penstock_operator.registry import connections, objects, outbox, runs
+from penstock_operator.registry.database import Connection, Row
+from penstock_operator.registry.runs import Ending
+from penstock_operator.runs.retry import Failure, decide_retry
+
+
+async def current(connection: Connection, run_id: str, attempt: int) -> Row | None:
+    """Lock the run, and return it if the attempt is still the current one."""
+    row = await runs.lock_run(connection, run_id)
+    return row if row and row["attempt"] == attempt and row["phase"] == "running" else None
+
+
+async def succeed(connection: Connection, run: Row, ending: Ending) -> str:
+    """End attempt and run as succeeded. The caller has compared the counts."""
+    await runs.end_attempt(connection, run["id"], run["attempt"], ending)
+    await connections.mark_success(connection, run["connection_uid"])
+    return await _finish(connection, run, "succeeded", ending)
+
+
+async def fail(connection: Connection, run: Row, ending: Ending, failure: Failure) -> str:
+    """End the attempt as failed, and the run too unless it is to be tried again; return the run's phase."""
+    await runs.end_attempt(connection, run["id"], run["attempt"], ending)
+    if run["cancel_requested"]:
+        return await _finish(connection, run, "cancelled", Ending("cancelled", "RunCancelled", message="cancelled on request"))
+    again = decide_retry(run["spec"].get("retry", {}), run["streak"], failure)
+    if again is None:
+        return await _finish(connection, run, "failed", ending)
+    at = datetime.now(UTC) + timedelta(seconds=again.delay)
+    await runs.postpone_run(connection, run["id"], at, again.streak, ending)
+    await _tell(connection, run, run["attempt"])
+    return "pending"
+
+
+async def cancel(connection: Connection, run: Row) -> str:
+    """End the run as cancelled, with its attempt if it has one."""
+    ending = Ending("cancelled", "RunCancelled", message="cancelled on request")
+    await runs.end_attempt(connection, run["id"], run["attempt"], ending)
+    return await _finish(connection, run, "cancelled", ending)
+
+
+async def _finish(connection: Connection, run: Row, phase: str, ending: Ending) -> str:
+    await runs.end_run(connection, run["id"], phase, ending)
+    await outbox.post(connection, "commit", {"run": run["id"]})
+    await _tell(connection, run, run["attempt"])
+    return phase
+
+
+async def _tell(connection: Connection, run: Row, attempt: int) -> None:
+    await outbox.post(connection, "status", {"connection": run["connection_uid"]})
+    if attempt:
+        await outbox.post(connection, "retire", {"run": run["id"], "attempt": attempt})
+
+
+async def fail_current(connection: Connection, run_id: str, attempt: int, ending: Ending, *, disrupted: bool = False) -> bool:
+    """Fail an attempt that did not say its own end; False when it has ended already."""
+    async with connection.transaction():
+        run = await current(connection, run_id, attempt)
+        if run is None:
+            return False
+        progressed = await objects.has_committed(connection, run_id, attempt)
+        failure = Failure(ending.error_class or "DefectError", progressed=progressed, disrupted=disrupted)
+        await fail(connection, run, ending, failure)
+        return True
+
+
+async def commit_document(connection: Connection, run_id: str, prefix: str) -> tuple[str, dict[str, Any]] | None:
+    """Return the key and content of a run's commit manifest, None when it committed nothing and did not succeed."""
+    run = await runs.run_by_id(connection, run_id)
+    found = await objects.committed_objects(connection, None, None, None, run_id)
+    if run is None or (not found and run["phase"] != "succeeded"):
+        return None
+    shown = ("key", "stream", "generation", "attempt", "sequence", "records", "bytes", "sha256", "schema_version")
+    document = {
+        "run": run_id,
+        "tenant": run["namespace"],
+        "connection": run["name"],
+        "definition": run["definition"],
+        "phase": run["phase"],
+        "records": run["records"],
+        "bytes": run["bytes"],
+        "finished_at": run["finished_at"].isoformat(),
+        "objects": [{key: each[key] for key in shown} for each in found],
+    }
+    return commit_key(prefix, run["namespace"], run["name"], run_id), document

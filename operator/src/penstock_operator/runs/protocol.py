@@ -1,0 +1,294 @@
+"""The run protocol: what a pod may do on behalf of its attempt. The fencing is here.
+
+Every write holds the run row for its transaction and goes through only while the attempt is the current one, so
+that a pod which was paused and wakes up later can change nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from penstock_sdk.protocol import (
+    CheckpointRequest,
+    CheckpointResponse,
+    FinishRequest,
+    FinishResponse,
+    HeartbeatRequest,
+    HeartbeatResponse,
+    Limits,
+    StartRequest,
+    StartResponse,
+    StreamsRequest,
+    StreamsResponse,
+    StreamVerdict,
+    UploadGrant,
+    UploadsRequest,
+    UploadsResponse,
+)
+
+from penstock_operator.bronze.keys import object_key
+from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.registry import objects, runs, streams
+from penstock_operator.registry.database import Connection, Pool, Row
+from penstock_operator.registry.objects import Grant
+from penstock_operator.registry.runs import Ending
+from penstock_operator.registry.streams import NewState
+from penstock_operator.runs import outcomes, selection
+from penstock_operator.runs.refusals import Fenced, Invalid, Mismatch, NotReady, Unauthenticated
+from penstock_operator.runs.retry import Failure
+
+UPLOAD_EXPIRY_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class PodIdentity:
+    """Who calls start: a pod, and the Job that owns it, as the platform's own authority says."""
+
+    pod_uid: str
+    job_uid: str
+
+
+def digest(token: str) -> bytes:
+    """Return what the registry keeps of a token."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+class RunProtocol:
+    """The six calls of a pod."""
+
+    def __init__(self, pool: Pool, store: BronzeStore, limits: Limits | None = None) -> None:
+        self._pool = pool
+        self._store = store
+        self._limits = limits or Limits()
+
+    async def start(self, pod: PodIdentity, request: StartRequest) -> StartResponse:
+        """Give the attempt to the pod of its own Job, with all it needs to know."""
+        token = secrets.token_urlsafe(32)
+        async with self._pool.connection() as connection, connection.transaction():
+            if not await runs.hold_run(connection, request.run, request.attempt):
+                raise Fenced
+            launch = await runs.attempt_to_launch(connection, request.run, request.attempt)
+            if launch is None or launch["job_uid"] is None:
+                raise NotReady
+            if launch["job_uid"] != pod.job_uid:
+                message = "the token belongs to a pod of another Job"
+                raise Unauthenticated(message)
+            _check_artifact(request, launch)
+            if not await runs.claim_attempt(connection, request.run, request.attempt, pod.pod_uid, digest(token)):
+                raise Fenced
+            states = await streams.states_of(connection, launch["connection_uid"])
+        _check_state_versions(launch, states)
+        return self._answer(request, launch, token)
+
+    def _answer(self, request: StartRequest, launch: Row, token: str) -> StartResponse:
+        spec, manifest = launch["spec"], launch["manifest"]
+        return StartResponse(
+            run_token=token,
+            tenant=launch["namespace"],
+            connection=launch["name"],
+            connector=request.connector,
+            config=spec.get("config", {}),
+            streams=[
+                selection.selected(each["name"], each.get("mode", "full"), None, request.run)
+                for each in spec.get("streams", [])
+            ],
+            since=spec.get("since"),
+            state_version=manifest.get("stateVersion", 1),
+            limits=self._limits,
+        )
+
+    @asynccontextmanager
+    async def _held(self, token: str) -> AsyncIterator[tuple[Connection, Row]]:
+        """Open a transaction that holds the run of the token's attempt; Fenced when it is not the current one."""
+        async with self._pool.connection() as connection, connection.transaction():
+            attempt = await runs.attempt_by_token(connection, digest(token))
+            if attempt is None:
+                raise Unauthenticated
+            if attempt["finished_at"] or not await runs.hold_run(connection, attempt["run_id"], attempt["attempt"]):
+                raise Fenced
+            yield connection, attempt
+
+    async def streams(self, token: str, request: StreamsRequest) -> StreamsResponse:
+        """Compare what the source offers with the registry, and say which streams to read from where."""
+        offered = {stream.name: stream for stream in request.streams}
+        if len(offered) != len(request.streams):
+            message = "discover() returned two streams of the same name"
+            raise Mismatch(message)
+        async with self._held(token) as (connection, attempt):
+            uid, run_id = attempt["connection_uid"], attempt["run_id"]
+            states = await streams.states_of(connection, uid)
+            chosen = selection.select(attempt["spec"], request.streams, states, run_id)
+            known = await streams.newest_streams(connection, uid)
+            verdicts = []
+            for each in chosen:
+                version = await self._register(connection, attempt, offered[each.name], known.get(each.name))
+                verdicts.append(StreamVerdict(name=each.name, read=not each.done, schema_version=version, selected=each))
+            await runs.set_streams(connection, run_id, attempt["attempt"], [each.name for each in chosen])
+        return StreamsResponse(verdicts=verdicts)
+
+    async def _register(
+        self, connection: Connection, attempt: Row, seen: selection.DiscoveredStream, known: Row | None
+    ) -> int:
+        fingerprint = selection.fingerprint(seen)
+        if known and known["fingerprint"] == fingerprint:
+            return int(known["version"])
+        version = int(known["version"]) + 1 if known else 1
+        document = seen.model_dump(by_alias=True)
+        await streams.add_stream_version(connection, attempt["connection_uid"], version, fingerprint, document)
+        for change in selection.changes(known, seen) if known else []:
+            await streams.open_alert(
+                connection, attempt["connection_uid"], seen.name, change.kind, change.message, attempt["run_id"]
+            )
+        return version
+
+    async def uploads(self, token: str, request: UploadsRequest) -> UploadsResponse:
+        """Grant places for objects. The same request again gives the same places."""
+        async with self._held(token) as (connection, attempt):
+            state = (await streams.states_of(connection, attempt["connection_uid"])).get(request.stream)
+            generation = state["generation"] if state else 1
+            numbers = range(request.after + 1, request.after + request.count + 1)
+            grants = [self._grant(attempt, request.stream, generation, number) for number in numbers]
+            await objects.insert_grants(connection, grants)
+        expiry = datetime.now(UTC) + timedelta(seconds=UPLOAD_EXPIRY_SECONDS)
+        return UploadsResponse(grants=[self._signed(grant) for grant in grants], expires_at=expiry)
+
+    def _grant(self, attempt: Row, stream: str, generation: int, sequence: int) -> Grant:
+        path = (attempt["namespace"], attempt["name"], stream)
+        run = (attempt["run_id"], attempt["attempt"], sequence)
+        key = object_key(self._store.settings.prefix, path, generation, run)
+        return Grant(key, attempt["connection_uid"], stream, generation, attempt["run_id"], attempt["attempt"], sequence)
+
+    def _signed(self, grant: Grant) -> UploadGrant:
+        url, headers = self._store.presign(grant.key, UPLOAD_EXPIRY_SECONDS)
+        return UploadGrant(key=grant.key, sequence=grant.sequence, url=url, headers=headers)
+
+    async def checkpoint(self, token: str, request: CheckpointRequest) -> CheckpointResponse:
+        """Commit objects and the state that covers them. The same request again changes nothing."""
+        async with self._held(token) as (connection, attempt):
+            state = await streams.lock_state(connection, attempt["connection_uid"], request.stream)
+            committed = state["checkpoint"] if state else 0
+            ours = state and (state["run_id"], state["attempt"]) == (attempt["run_id"], attempt["attempt"])
+            if request.checkpoint == committed and ours:
+                return CheckpointResponse(checkpoint=committed)
+            if request.checkpoint != committed + 1:
+                message = f"checkpoint {request.checkpoint} of {request.stream!r} does not follow {committed}"
+                raise Mismatch(message)
+            await self._commit_objects(connection, attempt, request)
+            await streams.put_state(connection, _new_state(attempt, request))
+        return CheckpointResponse(checkpoint=request.checkpoint)
+
+    async def _commit_objects(self, connection: Connection, attempt: Row, request: CheckpointRequest) -> None:
+        holder = (attempt["run_id"], attempt["attempt"], request.stream)
+        for each in request.objects:
+            counts = (each.records, each.bytes, each.sha256)
+            numbers = (request.checkpoint, request.schema_version)
+            if not await objects.commit_object(connection, holder, each.key, each.sequence, counts, numbers):
+                message = f"object {each.key} was not granted to this attempt, or is committed already"
+                raise Mismatch(message)
+
+    async def heartbeat(self, token: str, request: HeartbeatRequest) -> HeartbeatResponse:
+        """Take a sign of life and the attempt's metrics, and say whether to stop."""
+        async with self._pool.connection() as connection:
+            attempt = await runs.attempt_by_token(connection, digest(token))
+            if attempt is None:
+                raise Unauthenticated
+            row = await runs.heartbeat(connection, attempt["run_id"], attempt["attempt"], request.metrics)
+        if row is None:
+            raise Fenced
+        return HeartbeatResponse(cancel=row["cancel_requested"])
+
+    async def finish(self, token: str, request: FinishRequest) -> FinishResponse:
+        """Record the attempt's end. Success is believed only when all counts agree and every stream is done."""
+        async with self._pool.connection() as connection, connection.transaction():
+            attempt = await runs.attempt_by_token(connection, digest(token))
+            if attempt is None:
+                raise Unauthenticated
+            if attempt["finished_at"]:
+                return FinishResponse(phase=attempt["run_phase"])
+            run = await outcomes.current(connection, attempt["run_id"], attempt["attempt"])
+            if run is None:
+                raise Fenced
+            return FinishResponse(phase=await self._end(connection, run, attempt, request))
+
+    async def _end(self, connection: Connection, run: Row, attempt: Row, request: FinishRequest) -> str:
+        if request.outcome == "succeeded":
+            await self._check_counts(connection, attempt, request)
+            ending = Ending("succeeded", "RunSucceeded", exit_code=0, metrics=request.metrics)
+            return await outcomes.succeed(connection, run, ending)
+        if request.outcome == "cancelled":
+            return await outcomes.cancel(connection, run)
+        progressed = await objects.has_committed(connection, run["id"], attempt["attempt"])
+        if request.outcome == "interrupted":
+            message = "the pod was told to stop before the run had ended"
+            ending = Ending("interrupted", "AttemptLost", "TransientError", message, metrics=request.metrics)
+            return await outcomes.fail(connection, run, ending, Failure("TransientError", progressed, disrupted=True))
+        if request.error is None:
+            message = "a failed attempt must say its error"
+            raise Invalid(message)
+        error = request.error
+        ending = Ending(
+            "failed",
+            error.error_class,
+            error.error_class,
+            error.message,
+            error.operator_message,
+            metrics=request.metrics,
+        )
+        failure = Failure(error.error_class, progressed, retry_after=error.retry_after)
+        return await outcomes.fail(connection, run, ending, failure)
+
+    async def _check_counts(self, connection: Connection, attempt: Row, request: FinishRequest) -> None:
+        counted = await objects.committed_counts(connection, attempt["run_id"], attempt["attempt"])
+        said = {stream: records for stream, records in request.records.items() if records}
+        if {stream: records for stream, records in counted.items() if records} != said:
+            message = f"the pod counted {said}, the registry {counted}"
+            raise Mismatch(message)
+        states = await streams.states_of(connection, attempt["connection_uid"])
+        open_ = [name for name in attempt["streams"] if not _is_done(states.get(name), attempt["run_id"])]
+        if open_:
+            message = f"streams without a final checkpoint: {', '.join(open_)}"
+            raise Mismatch(message)
+
+
+def _is_done(state: Row | None, run_id: str) -> bool:
+    return state is not None and state["done"] and state["run_id"] == run_id
+
+
+def _new_state(attempt: Row, request: CheckpointRequest) -> NewState:
+    return NewState(
+        connection_uid=attempt["connection_uid"],
+        stream=request.stream,
+        cursor=request.cursor,
+        state_version=attempt["manifest"].get("stateVersion", 1),
+        checkpoint=request.checkpoint,
+        run_id=attempt["run_id"],
+        attempt=attempt["attempt"],
+        done=request.done,
+    )
+
+
+def _check_artifact(request: StartRequest, launch: Row) -> None:
+    manifest, runs_as = launch["manifest"], request.connector
+    declared = (manifest["name"], manifest["method"], manifest["version"])
+    if declared != (runs_as.name, runs_as.method, runs_as.version):
+        message = (
+            f"the image holds {runs_as.name}-{runs_as.method}-{runs_as.version},"
+            f" the definition is {launch['definition']}: publish the definition with its own image"
+        )
+        raise Invalid(message)
+
+
+def _check_state_versions(launch: Row, states: dict[str, Row]) -> None:
+    wanted = launch["manifest"].get("stateVersion", 1)
+    other = sorted(name for name, state in states.items() if state["state_version"] != wanted and state["cursor"] is not None)
+    if other:
+        message = (
+            f"the state of {', '.join(other)} was written by another state version than {wanted}:"
+            " pin the earlier connector version, or reset the state"
+        )
+        raise Invalid(message)

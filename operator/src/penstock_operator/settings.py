@@ -1,0 +1,65 @@
+"""What the environment says: `PENSTOCK_*` and `AWS_*`. Read once, at the edge."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class SettingsError(Exception):
+    """A variable is missing or cannot be used; the message names it."""
+
+
+@dataclass(frozen=True)
+class S3Settings:
+    """Where Bronze objects go. `public_endpoint` is what pods use, where it differs. Keys never show in a repr."""
+
+    endpoint: str | None
+    bucket: str
+    prefix: str = "bronze"
+    region: str = "us-east-1"
+    access_key: str | None = field(default=None, repr=False)
+    secret_key: str | None = field(default=None, repr=False)
+    public_endpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class Timings:
+    """How long the orchestrator waits for what, in seconds."""
+
+    poll: float = 0.5
+    observe: float = 5.0
+    sweep: float = 180.0
+    start_deadline: float = 300.0
+    image_deadline: float = 120.0
+    heartbeat_deadline: float = 90.0
+    upload_expiry: int = 3600
+    job_ttl: int = 600
+
+
+def required(environment: Mapping[str, str], name: str) -> str:
+    """Return a variable's value, or say that it is missing."""
+    value = environment.get(name, "")
+    if not value:
+        message = f"{name} is not set; the chart takes it from the existing Secret that values.yaml names"
+        raise SettingsError(message)
+    return value
+
+
+def s3_settings(environment: Mapping[str, str] = os.environ) -> S3Settings:
+    """Return the S3 settings; without a key in the environment, boto3's own chain of credentials applies."""
+    return S3Settings(
+        endpoint=environment.get("PENSTOCK_S3_ENDPOINT") or None,
+        bucket=required(environment, "PENSTOCK_S3_BUCKET"),
+        prefix=environment.get("PENSTOCK_S3_PREFIX", "bronze"),
+        region=environment.get("AWS_REGION", environment.get("AWS_DEFAULT_REGION", "us-east-1")),
+        access_key=environment.get("AWS_ACCESS_KEY_ID") or None,
+        secret_key=environment.get("AWS_SECRET_ACCESS_KEY") or None,
+        public_endpoint=environment.get("PENSTOCK_S3_PUBLIC_ENDPOINT") or None,
+    )
+
+
+def database_url(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the registry's address."""
+    return required(environment, "PENSTOCK_DATABASE_URL")
