@@ -1,0 +1,73 @@
+"""What carries an attempt: a Job in a cluster, a process on a laptop. The only thing that differs between the two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from penstock_operator.resources.conditions import Reason
+
+
+@dataclass(frozen=True)
+class Launch:
+    """An attempt to carry."""
+
+    run_id: str
+    attempt: int
+    job_name: str
+    job_uid: str | None
+    namespace: str
+    connection: str
+    connection_uid: str
+    definition: str
+    image: str
+    spec: dict[str, Any]
+    manifest: dict[str, Any]
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Launch:
+        """Return the launch that the registry's row describes."""
+        same = ("run_id", "attempt", "job_name", "job_uid", "namespace", "connection_uid", "definition", "image", "spec", "manifest")
+        return cls(connection=row["name"], **{key: row[key] for key in same})
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What became of an attempt's Job, in plain words.
+
+    `waiting` carries a reason when the pod cannot start as things stand; `gone` means that there is no such Job.
+    """
+
+    state: Literal["waiting", "active", "succeeded", "failed", "gone"]
+    reason: Reason | None = None
+    message: str = ""
+    error_class: str = "TransientError"
+    exit_code: int | None = None
+    disrupted: bool = False
+    final: bool = False
+
+
+class LaunchRefused(Exception):  # noqa: N818 - a refusal, with its own words
+    """The attempt cannot be launched as things stand."""
+
+    def __init__(self, reason: Reason, message: str, error_class: str = "ConfigError") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.error_class = error_class
+
+
+class Launcher(Protocol):
+    """Carries attempts. Every call can be repeated."""
+
+    async def launch(self, launch: Launch) -> str:
+        """Make the attempt's Job, or adopt the one that an earlier call made, and return its uid."""
+
+    async def observe(self, launch: Launch) -> Observation:
+        """Say what became of the attempt's Job."""
+
+    async def stop(self, launch: Launch) -> None:
+        """End the attempt's Job; a pod gets its grace period."""
+
+    async def retire(self, launch: Launch) -> None:
+        """Let the Job go: its outcome is in the registry."""

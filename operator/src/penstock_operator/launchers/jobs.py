@@ -1,0 +1,199 @@
+"""Jobs, as plain documents: what an attempt's Job looks like, and what a Job's and a pod's status mean. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE
+from penstock_sdk.protocol import TOKEN_AUDIENCE
+
+from penstock_operator.launchers import Launch, Observation
+from penstock_operator.resources.models import API_VERSION, GROUP, parse_duration
+
+LABEL_RUN, LABEL_ATTEMPT, LABEL_CONNECTION = f"{GROUP}/run", f"{GROUP}/attempt", f"{GROUP}/connection"
+TOKEN_DIRECTORY = "/var/run/secrets/penstock"  # noqa: S105 - a path
+CREDENTIAL_PREFIX = "PENSTOCK_CREDENTIAL_"
+OOM_EXIT, SIGTERM_EXIT, INTERRUPTED_EXIT = 137, 143, 31
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """What every Job has in common."""
+
+    api_url: str
+    grace_seconds: int = 30
+    scratch: str = "64Mi"
+
+
+def desired_job(launch: Launch, settings: JobSettings) -> dict[str, Any]:
+    """Return the attempt's Job: one pod, once; who retries is the registry."""
+    labels = {
+        "app.kubernetes.io/managed-by": "penstock",
+        "app.kubernetes.io/component": "run",
+        LABEL_RUN: launch.run_id,
+        LABEL_ATTEMPT: str(launch.attempt),
+        LABEL_CONNECTION: launch.connection,
+    }
+    owner = {
+        "apiVersion": f"{GROUP}/{API_VERSION}",
+        "kind": "TenantConnection",
+        "name": launch.connection,
+        "uid": launch.connection_uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": launch.job_name, "namespace": launch.namespace, "labels": labels, "ownerReferences": [owner]},
+        "spec": {
+            "backoffLimit": 0,
+            "completions": 1,
+            "parallelism": 1,
+            "activeDeadlineSeconds": max(1, int(parse_duration(launch.spec.get("timeout", "2h")))),
+            "podReplacementPolicy": "Failed",
+            "template": {"metadata": {"labels": labels}, "spec": _pod(launch, settings)},
+        },
+    }
+
+
+def _pod(launch: Launch, settings: JobSettings) -> dict[str, Any]:
+    token = {"path": "token", "audience": TOKEN_AUDIENCE, "expirationSeconds": 3600}
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": settings.grace_seconds,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 10001,
+            "runAsGroup": 10001,
+            "fsGroup": 10001,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumes": [
+            {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": settings.scratch}},
+            {"name": "token", "projected": {"sources": [{"serviceAccountToken": token}]}},
+        ],
+        "containers": [_container(launch, settings)],
+    }
+
+
+def _container(launch: Launch, settings: JobSettings) -> dict[str, Any]:
+    limits = launch.spec.get("resources", {}).get("limits", {"memory": "512Mi", "cpu": "1"})
+    return {
+        "name": "connector",
+        "image": launch.image,
+        "imagePullPolicy": "IfNotPresent",
+        "env": [*_environment(launch, settings), *_credentials(launch)],
+        "resources": {"limits": limits, "requests": {"cpu": "50m", "memory": "64Mi"}},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own tmpfs
+            {"name": "token", "mountPath": TOKEN_DIRECTORY, "readOnly": True},
+        ],
+    }
+
+
+def _environment(launch: Launch, settings: JobSettings) -> list[dict[str, Any]]:
+    values = {
+        "PENSTOCK_API_URL": settings.api_url,
+        "PENSTOCK_RUN_ID": launch.run_id,
+        "PENSTOCK_ATTEMPT": str(launch.attempt),
+        "PENSTOCK_TOKEN_FILE": f"{TOKEN_DIRECTORY}/token",
+        "PENSTOCK_CONNECTOR": f"{launch.manifest['name']}-{launch.manifest['method']}",
+    }
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _credentials(launch: Launch) -> list[dict[str, Any]]:
+    """Name each declared credential by its key, so that Kubernetes itself reports the one that is missing."""
+    secret = (launch.spec.get("secretRef") or {}).get("name")
+    if secret is None:
+        return []
+    methods = launch.manifest["authentication"]["methods"]
+    declared = {each["name"]: each for method in methods for each in method.get("credentials", [])}
+    return [
+        {
+            "name": f"{CREDENTIAL_PREFIX}{name}",
+            "valueFrom": {
+                "secretKeyRef": {
+                    "name": secret,
+                    "key": name,
+                    "optional": len(methods) > 1 or not each.get("required", True),
+                }
+            },
+        }
+        for name, each in declared.items()
+    ]
+
+
+def observe_job(job: dict[str, Any] | None, pod: dict[str, Any] | None) -> Observation:
+    """Say what a Job and its pod mean; the pod is needed only when the Job failed or has not started."""
+    if job is None:
+        return Observation("gone", "AttemptLost", "the attempt's Job was deleted", disrupted=True)
+    conditions = {each["type"]: each for each in job.get("status", {}).get("conditions", []) if each["status"] == "True"}
+    if "Complete" in conditions:
+        return Observation("succeeded")
+    failed = conditions.get("Failed") or conditions.get("FailureTarget")
+    if failed:
+        return _failure(failed, pod, job)
+    return _waiting(pod) if pod else Observation("active")
+
+
+def _terminated(pod: dict[str, Any] | None) -> dict[str, Any]:
+    statuses = (pod or {}).get("status", {}).get("containerStatuses") or [{}]
+    return (statuses[0].get("state") or {}).get("terminated") or {}
+
+
+def _failure(condition: dict[str, Any], pod: dict[str, Any] | None, job: dict[str, Any]) -> Observation:
+    if condition.get("reason") == "DeadlineExceeded":
+        limit = job["spec"].get("activeDeadlineSeconds")
+        message = f"the attempt ran longer than spec.timeout ({limit} s); raise it, or select fewer streams"
+        return Observation("failed", "DeadlineExceeded", message, "TransientError")
+    ended = _terminated(pod)
+    code = ended.get("exitCode")
+    if ended.get("reason") == "OOMKilled" or (code == OOM_EXIT and not _disrupted(pod)):
+        limits = job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+        message = f"the connector used more memory than spec.resources.limits.memory ({limits.get('memory')}); raise it"
+        return Observation("failed", "OutOfMemory", message, "DefectError", code)
+    if pod is None or _disrupted(pod) or code in (SIGTERM_EXIT, INTERRUPTED_EXIT):
+        why = (pod or {}).get("status", {}).get("message") or "its node went away, or it was evicted"
+        return Observation("failed", "AttemptLost", f"the attempt's pod was taken away: {why}", exit_code=code, disrupted=True)
+    error_class = ERROR_CLASS_BY_EXIT_CODE.get(code or 1, "DefectError")
+    message = f"the connector ended with exit code {code} and did not say why; its log's end may: {_tail(ended)}"
+    return Observation("failed", error_class, message, error_class, code)
+
+
+def _tail(ended: dict[str, Any]) -> str:
+    lines = (ended.get("message") or "").strip().splitlines()
+    return lines[-1][:300] if lines else "(no output)"
+
+
+def _disrupted(pod: dict[str, Any] | None) -> bool:
+    status = (pod or {}).get("status", {})
+    conditions = {each["type"] for each in status.get("conditions", []) if each["status"] == "True"}
+    return "DisruptionTarget" in conditions or status.get("reason") in ("Evicted", "NodeLost", "Preempting")
+
+
+def _waiting(pod: dict[str, Any]) -> Observation:
+    statuses = pod.get("status", {}).get("containerStatuses") or [{}]
+    waiting = (statuses[0].get("state") or {}).get("waiting") or {}
+    reason, message = waiting.get("reason", ""), waiting.get("message", "")
+    if reason == "CreateContainerConfigError":
+        words = f"spec.secretRef: {message}; create it in the connection's namespace, then request a run"
+        return Observation("waiting", "SecretNotFound", words, "ConfigError", final=True)
+    if reason in ("InvalidImageName", "ErrImageNeverPull"):
+        return Observation("waiting", "ImagePullFailed", f"the definition's image: {message}", "ConfigError", final=True)
+    if reason in ("ErrImagePull", "ImagePullBackOff"):
+        return Observation("waiting", "ImagePullFailed", f"the definition's image: {message}", "ConfigError")
+    if statuses[0].get("state"):
+        return Observation("active" if "running" in statuses[0]["state"] else "waiting")
+    scheduled = next((each for each in pod.get("status", {}).get("conditions", []) if each["type"] == "PodScheduled"), {})
+    return Observation("waiting", None, scheduled.get("message", ""))

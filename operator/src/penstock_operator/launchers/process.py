@@ -1,0 +1,150 @@
+"""The launcher of a laptop: one child process per attempt, with the environment that a pod would have."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Awaitable, Callable
+from importlib import metadata
+from pathlib import Path
+
+from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE
+
+from penstock_operator.launchers import Launch, LaunchRefused, Observation
+from penstock_operator.launchers.jobs import CREDENTIAL_PREFIX, INTERRUPTED_EXIT
+
+SecretReader = Callable[[str, str], dict[str, str] | None]
+TokenMinter = Callable[[str], str]
+INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "VIRTUAL_ENV", "PYTHONPATH", "HOME", "TMPDIR")
+
+
+class ProcessLauncher:
+    """Carries attempts as child processes, whose output goes to a file each."""
+
+    def __init__(self, api_url: Callable[[], str], directory: Path, secrets: SecretReader, mint: TokenMinter) -> None:
+        self._api_url = api_url
+        self._directory = directory
+        self._secrets = secrets
+        self._mint = mint
+        self._children: dict[str, tuple[str, asyncio.subprocess.Process]] = {}
+        self.on_exit: Callable[[Launch], Awaitable[None]] | None = None
+
+    async def launch(self, launch: Launch) -> str:
+        """Start the attempt's process; one that is running already is adopted."""
+        if launch.job_name in self._children:
+            return self._children[launch.job_name][0]
+        artifact = _installed(launch)
+        environment = self._environment(launch, artifact)
+        job_uid = launch.job_uid or uuid.uuid4().hex
+        token_file = self._directory / "tokens" / launch.job_name
+        _write_private(token_file, self._mint(job_uid))
+        environment["PENSTOCK_TOKEN_FILE"] = str(token_file)
+        self.log_of(launch.job_name).parent.mkdir(parents=True, exist_ok=True)
+        with self.log_of(launch.job_name).open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "penstock_sdk.runtime", env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+        self._children[launch.job_name] = (job_uid, process)
+        return job_uid
+
+    def log_of(self, job_name: str) -> Path:
+        """Return the file that holds an attempt's output."""
+        return self._directory / "logs" / f"{job_name}.log"
+
+    def _environment(self, launch: Launch, artifact: str) -> dict[str, str]:
+        inherited = {key: os.environ[key] for key in INHERITED if key in os.environ}
+        return {
+            **inherited,
+            **self._credentials(launch),
+            "PENSTOCK_API_URL": self._api_url(),
+            "PENSTOCK_RUN_ID": launch.run_id,
+            "PENSTOCK_ATTEMPT": str(launch.attempt),
+            "PENSTOCK_CONNECTOR": artifact,
+        }
+
+    def _credentials(self, launch: Launch) -> dict[str, str]:
+        name = (launch.spec.get("secretRef") or {}).get("name")
+        if name is None:
+            return {}
+        found = self._secrets(launch.namespace, name)
+        if found is None:
+            message = f'spec.secretRef: secret "{name}" not found in namespace {launch.namespace}; add it to the folder'
+            reason = "SecretNotFound"
+            raise LaunchRefused(reason, message)
+        methods = launch.manifest["authentication"]["methods"]
+        declared = [each for method in methods for each in method.get("credentials", [])]
+        missing = [each["name"] for each in declared if each.get("required", True) and each["name"] not in found]
+        if missing and len(methods) == 1:
+            message = f"spec.secretRef: couldn't find key {missing[0]} in Secret {launch.namespace}/{name}; add it"
+            reason = "SecretNotFound"
+            raise LaunchRefused(reason, message)
+        return {f"{CREDENTIAL_PREFIX}{each['name']}": found[each["name"]] for each in declared if each["name"] in found}
+
+    async def observe(self, launch: Launch) -> Observation:
+        """Say whether the process runs, or how it ended. One that an earlier platform started is gone with it."""
+        child = self._children.get(launch.job_name)
+        if child is None:
+            return Observation("gone", "AttemptLost", "the attempt ended with the platform that ran it", disrupted=True)
+        code = child[1].returncode
+        if code is None:
+            return Observation("active")
+        if code == 0:
+            return Observation("succeeded")
+        if code in (-signal.SIGTERM, -signal.SIGKILL, INTERRUPTED_EXIT):
+            return Observation("failed", "AttemptLost", "the attempt's process was killed", exit_code=code, disrupted=True)
+        error_class = ERROR_CLASS_BY_EXIT_CODE.get(code, "DefectError")
+        message = f"the connector ended with exit code {code} and did not say why; see its log"
+        return Observation("failed", error_class, message, error_class, code)
+
+    async def stop(self, launch: Launch) -> None:
+        """Ask the process to end, and make it after ten seconds."""
+        await self._end(launch.job_name, patience=10.0)
+
+    async def _end(self, job_name: str, patience: float) -> None:
+        child = self._children.get(job_name)
+        if child is None or child[1].returncode is not None:
+            return
+        child[1].terminate()
+        try:
+            await asyncio.wait_for(child[1].wait(), patience)
+        except TimeoutError:
+            child[1].kill()
+            await child[1].wait()
+
+    async def retire(self, launch: Launch) -> None:
+        """Forget the process and its token; an attempt whose end is recorded has no business to go on."""
+        await self._end(launch.job_name, patience=5.0)
+        self._children.pop(launch.job_name, None)
+        (self._directory / "tokens" / launch.job_name).unlink(missing_ok=True)
+
+    async def close(self) -> None:
+        """End every process that is still running."""
+        await asyncio.gather(*(self._end(name, patience=10.0) for name in list(self._children)))
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+
+
+def _installed(launch: Launch) -> str:
+    """Return the entry point's name of the installed artifact; it must have the manifest's version."""
+    artifact = f"{launch.manifest['name']}-{launch.manifest['method']}"
+    found = next(iter(metadata.entry_points(group="penstock.connectors", name=artifact)), None)
+    wanted = launch.manifest["version"]
+    if found is None or found.dist is None:
+        message = f"no installed package offers the connector {artifact}; pip install penstock-connector-{artifact}=={wanted}"
+        reason = "LaunchRefused"
+        raise LaunchRefused(reason, message)
+    if found.dist.version != wanted:
+        message = (
+            f"definition {launch.definition} wants {artifact} {wanted}, installed is {found.dist.version};"
+            f" pip install {found.dist.name}=={wanted}"
+        )
+        reason = "LaunchRefused"
+        raise LaunchRefused(reason, message)
+    return artifact
