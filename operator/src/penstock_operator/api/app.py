@@ -1,0 +1,117 @@
+"""The HTTP application: routes of a few lines each, over the run protocol and the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import psycopg
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from penstock_sdk import protocol as wire
+from psycopg_pool import PoolTimeout
+
+from penstock_operator.api.authentication import Authenticator
+from penstock_operator.api.reading import reading_routes
+from penstock_operator.registry.database import Pool
+from penstock_operator.runs.protocol import RunProtocol
+from penstock_operator.runs.refusals import Refused, Unauthenticated
+
+LogReader = Callable[[str, str], Awaitable[str]]
+bearer = HTTPBearer(auto_error=False)
+UNAVAILABLE = 503
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the routes call."""
+
+    protocol: RunProtocol
+    pool: Pool
+    authenticator: Authenticator
+    logs: LogReader
+
+
+def token_of(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> str:
+    """Return the bearer token, or refuse."""
+    if credentials is None:
+        raise Unauthenticated
+    return credentials.credentials
+
+
+Token = Annotated[str, Depends(token_of)]
+
+
+def create_app(services: Services) -> FastAPI:
+    """Return the application; its OpenAPI document is at /openapi.json."""
+    app = FastAPI(title="Penstock", version="v1", description="The run API and the read API of Penstock.")
+    app.include_router(_health_routes(services.pool))
+    app.include_router(_run_routes(services), prefix="/v1/attempts", tags=["run API"])
+    app.include_router(reading_routes(services, token_of), prefix="/v1", tags=["read API"])
+    app.add_exception_handler(Refused, _refused)
+    for gone in (psycopg.OperationalError, PoolTimeout):
+        app.add_exception_handler(gone, _unavailable)
+    return app
+
+
+async def _refused(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refused)  # noqa: S101 - it is registered for this class only
+    body = wire.ApiError(code=error.code, message=error.message)
+    return JSONResponse(body.model_dump(), status_code=error.status)
+
+
+async def _unavailable(_request: Request, _error: Exception) -> JSONResponse:
+    body = wire.ApiError(code="unavailable", message="the registry does not answer; try again")
+    return JSONResponse(body.model_dump(), status_code=UNAVAILABLE)
+
+
+def _health_routes(pool: Pool) -> APIRouter:
+    router = APIRouter(tags=["health"])
+
+    @router.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @router.get("/readyz")
+    async def readyz() -> dict[str, str]:
+        async with pool.connection(timeout=2) as connection:
+            await connection.execute(b"SELECT 1")
+        return {"status": "ok"}
+
+    return router
+
+
+def _run_routes(services: Services) -> APIRouter:
+    refusals: dict[int | str, dict[str, Any]] = {
+        status: {"model": wire.ApiError} for status in (401, 403, 409, 425, 503)
+    }
+    router = APIRouter(responses=refusals)
+    protocol = services.protocol
+
+    @router.post("/start")
+    async def start(request: wire.StartRequest, token: Token) -> wire.StartResponse:
+        return await protocol.start(await services.authenticator.pod(token), request)
+
+    @router.post("/streams")
+    async def streams(request: wire.StreamsRequest, token: Token) -> wire.StreamsResponse:
+        return await protocol.streams(token, request)
+
+    @router.post("/uploads")
+    async def uploads(request: wire.UploadsRequest, token: Token) -> wire.UploadsResponse:
+        return await protocol.uploads(token, request)
+
+    @router.post("/checkpoints")
+    async def checkpoints(request: wire.CheckpointRequest, token: Token) -> wire.CheckpointResponse:
+        return await protocol.checkpoint(token, request)
+
+    @router.post("/heartbeat")
+    async def heartbeat(request: wire.HeartbeatRequest, token: Token) -> wire.HeartbeatResponse:
+        return await protocol.heartbeat(token, request)
+
+    @router.post("/finish")
+    async def finish(request: wire.FinishRequest, token: Token) -> wire.FinishResponse:
+        return await protocol.finish(token, request)
+
+    return router

@@ -1,0 +1,53 @@
+"""Who calls: a pod (with the Job that owns it), or a person who may read a namespace."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Literal, Protocol
+
+from penstock_operator.runs.protocol import PodIdentity
+from penstock_operator.runs.refusals import Unauthenticated
+
+Verb = Literal["get", "list", "patch"]
+
+
+class Authenticator(Protocol):
+    """Turns a bearer token into an identity, or raises Unauthenticated or Forbidden."""
+
+    async def pod(self, token: str) -> PodIdentity:
+        """Return the pod that holds the token, and its Job."""
+
+    async def person(self, token: str, verb: Verb, namespace: str | None) -> None:
+        """Return when the holder may do this with the connections of the namespace (None: of all)."""
+
+
+class EmbeddedAuthenticator:
+    """The authority of one machine: a secret of the data directory, from which every token is derived."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def mint_pod(self, job_uid: str) -> str:
+        """Return the token of one attempt's process."""
+        return f"{job_uid}.{self._sign('pod', job_uid)}"
+
+    def mint_person(self) -> str:
+        """Return the token of whoever may read the data directory."""
+        return self._sign("person", "reader")
+
+    async def pod(self, token: str) -> PodIdentity:
+        """Check a process's token."""
+        job_uid, _, signature = token.partition(".")
+        if not hmac.compare_digest(signature, self._sign("pod", job_uid)):
+            raise Unauthenticated
+        return PodIdentity(pod_uid=job_uid, job_uid=job_uid)
+
+    async def person(self, token: str, verb: Verb, namespace: str | None) -> None:
+        """Check the one token there is."""
+        del verb, namespace
+        if not hmac.compare_digest(token, self.mint_person()):
+            raise Unauthenticated
+
+    def _sign(self, kind: str, subject: str) -> str:
+        return hmac.new(self._secret, f"{kind}:{subject}".encode(), hashlib.sha256).hexdigest()

@@ -1,0 +1,81 @@
+"""Authentication in a cluster: TokenReview says who a token is, SubjectAccessReview what it may do."""
+
+from __future__ import annotations
+
+from kubernetes.aio import client
+from kubernetes.aio.client.exceptions import ApiException
+from penstock_sdk.protocol import TOKEN_AUDIENCE
+
+from penstock_operator.api.authentication import Verb
+from penstock_operator.resources.models import GROUP
+from penstock_operator.runs.protocol import PodIdentity
+from penstock_operator.runs.refusals import Forbidden, NotFound, Unauthenticated
+
+POD_NAME, POD_UID = "authentication.kubernetes.io/pod-name", "authentication.kubernetes.io/pod-uid"
+NOT_FOUND = 404
+
+
+class KubernetesAuthenticator:
+    """Asks the API server."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self._tokens = client.AuthenticationV1Api(api)
+        self._access = client.AuthorizationV1Api(api)
+        self._core = client.CoreV1Api(api)
+
+    async def _review(self, token: str, audiences: list[str] | None) -> client.V1UserInfo:
+        spec = client.V1TokenReviewSpec(token=token, audiences=audiences)
+        review = await self._tokens.create_token_review(client.V1TokenReview(spec=spec))
+        if not review.status.authenticated:
+            raise Unauthenticated
+        return review.status.user
+
+    async def pod(self, token: str) -> PodIdentity:
+        """Return the pod that the token is bound to, with the uid of its Job."""
+        user = await self._review(token, [TOKEN_AUDIENCE])
+        extra = user.extra or {}
+        name, uid = (extra.get(POD_NAME) or [""])[0], (extra.get(POD_UID) or [""])[0]
+        namespace = (user.username or "").split(":")[2:3]
+        if not name or not namespace:
+            message = "the token is not bound to a pod"
+            raise Unauthenticated(message)
+        try:
+            pod = await self._core.read_namespaced_pod(name, namespace[0])
+        except ApiException as error:
+            if error.status == NOT_FOUND:
+                raise Unauthenticated from None
+            raise
+        owners = [each.uid for each in pod.metadata.owner_references or [] if each.kind == "Job" and each.controller]
+        if pod.metadata.uid != uid or not owners:
+            message = "the token's pod does not belong to a Job"
+            raise Unauthenticated(message)
+        return PodIdentity(pod_uid=uid, job_uid=owners[0])
+
+    async def person(self, token: str, verb: Verb, namespace: str | None) -> None:
+        """Check that the token's holder may do this with tenantconnections."""
+        user = await self._review(token, None)
+        attributes = client.V1ResourceAttributes(group=GROUP, resource="tenantconnections", verb=verb, namespace=namespace)
+        spec = client.V1SubjectAccessReviewSpec(
+            user=user.username, groups=user.groups, uid=user.uid, extra=user.extra, resource_attributes=attributes
+        )
+        review = await self._access.create_subject_access_review(client.V1SubjectAccessReview(spec=spec))
+        if not review.status.allowed:
+            where = f"namespace {namespace}" if namespace else "all namespaces"
+            message = f"{user.username} may not {verb} tenantconnections.{GROUP} in {where}"
+            raise Forbidden(message)
+
+
+class PodLogs:
+    """Reads an attempt's log from its pod."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self._core = client.CoreV1Api(api)
+
+    async def __call__(self, namespace: str, job_name: str) -> str:
+        """Return what the pod has printed."""
+        pods = await self._core.list_namespaced_pod(namespace, label_selector=f"job-name={job_name}")
+        if not pods.items:
+            message = "the attempt's pod is gone, and its log with it"
+            raise NotFound(message)
+        text: str = await self._core.read_namespaced_pod_log(pods.items[0].metadata.name, namespace)
+        return text

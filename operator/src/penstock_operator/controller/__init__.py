@@ -1,0 +1,1 @@
+"""The controller: brings what the resources ask for about, level-triggered; memory is only a cache."""

@@ -1,0 +1,168 @@
+"""The loops: events and sweeps to reconciles, due times to runs, runs to attempts, the outbox to the world."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.controller.queue import Key, WorkQueue
+from penstock_operator.controller.reconcile import reconcile
+from penstock_operator.controller.resources import ResourceClient, key_of
+from penstock_operator.controller.supervisor import Clock, Supervisor, utc_now
+from penstock_operator.launchers import Launch, Launcher
+from penstock_operator.registry import connections, definitions, outbox, runs
+from penstock_operator.registry.database import Pool, Row, one
+from penstock_operator.resources.models import Kind
+from penstock_operator.runs import outcomes
+from penstock_operator.scheduling.due import schedule_due
+from penstock_operator.settings import Timings
+
+log = structlog.get_logger()
+KINDS: tuple[Kind, Kind] = ("ConnectorDefinition", "TenantConnection")
+OUTBOX_BATCH = 100
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an orchestrator is made of."""
+
+    pool: Pool
+    resources: ResourceClient
+    launcher: Launcher
+    store: BronzeStore
+    timings: Timings = Timings()
+    clock: Clock = utc_now
+
+
+class Orchestrator:
+    """All loops of the controller."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.supervisor = Supervisor(parts.pool, parts.launcher, parts.timings, parts.clock)
+        self.queue = WorkQueue(self._handle)
+
+    async def run(self) -> None:
+        """Run every loop until cancelled."""
+        timings = self._parts.timings
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.queue.work())
+            group.create_task(self._every(timings.sweep, self.sweep))
+            group.create_task(self._every(timings.poll, self.schedule))
+            group.create_task(self._every(timings.poll, self.launch))
+            group.create_task(self._every(timings.observe, self.supervisor.observe_all))
+            group.create_task(self._every(timings.poll, self.deliver))
+
+    async def _every(self, seconds: float, step: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            try:
+                await step()
+            except Exception as error:  # noqa: BLE001 - Postgres or the API server may be away for a while
+                name = getattr(step, "__name__", "step")
+                log.warning("loop failed, goes on", loop=name, error=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(seconds)
+
+    async def sweep(self) -> None:
+        """Reconcile everything, definitions first, and retire what the watch missed."""
+        listed = {kind: await self._parts.resources.list(kind) for kind in KINDS}
+        for document in listed["ConnectorDefinition"]:
+            self.queue.add(key_of(document))
+        for document in listed["TenantConnection"]:
+            self.queue.add(key_of(document))
+        uids = {kind: [each["metadata"]["uid"] for each in documents] for kind, documents in listed.items()}
+        async with self._parts.pool.connection() as connection:
+            await definitions.retire_definitions(connection, uids["ConnectorDefinition"])
+            for row in await connections.retire_connections(connection, uids["TenantConnection"]):
+                await self._cancel_runs(row["uid"])
+
+    async def _cancel_runs(self, connection_uid: str) -> None:
+        async with self._parts.pool.connection() as connection, connection.transaction():
+            for run in await runs.active_runs(connection, connection_uid):
+                locked = await runs.lock_run(connection, run["id"])
+                if locked and locked["phase"] in ("pending", "running"):
+                    await outcomes.cancel(connection, locked)
+
+    async def schedule(self) -> None:
+        """Make a run of every due time."""
+        while await schedule_due(self._parts.pool, self._parts.clock()):
+            pass
+
+    async def launch(self) -> None:
+        """Launch every attempt whose time has come."""
+        while await self.supervisor.launch_pending():
+            pass
+
+    async def deliver(self) -> None:
+        """Act on the outbox; a message that fails comes back later."""
+        async with self._parts.pool.connection() as connection:
+            messages = await outbox.take(connection, OUTBOX_BATCH)
+        for message in messages:
+            try:
+                await self._deliver(message)
+            except Exception as error:  # noqa: BLE001 - it stays in the outbox, and the others go on
+                log.warning("outbox message waits", kind=message["kind"], tries=message["tries"], error=str(error))
+                continue
+            async with self._parts.pool.connection() as connection:
+                await outbox.done(connection, [message["id"]])
+
+    async def _deliver(self, message: Row) -> None:
+        payload = message["payload"]
+        async with self._parts.pool.connection() as connection:
+            if message["kind"] == "status":
+                row = await connections.connection_by_uid(connection, payload["connection"])
+                if row and row["deleted_at"] is None:
+                    self.queue.add(("TenantConnection", row["namespace"], row["name"]))
+            elif message["kind"] == "commit":
+                prefix = self._parts.store.settings.prefix
+                commit = await outcomes.commit_document(connection, payload["run"], prefix)
+                if commit:
+                    await self._parts.store.put_once(*commit)
+            else:
+                row = await one(
+                    connection, f"{runs.LAUNCH} WHERE a.run_id = %(run)s AND a.attempt = %(attempt)s", **payload
+                )
+                if row:
+                    await self._parts.launcher.retire(Launch.from_row(row))
+
+    async def _handle(self, key: Key) -> None:
+        kind, namespace, name = key
+        if kind == "Job":
+            await self.supervisor.observe_job(name)
+            return
+        document = await self._parts.resources.get(kind, namespace, name)  # type: ignore[arg-type]
+        if document is None:
+            await self.forget(kind, namespace, name)
+            return
+        status = await reconcile(self._parts.pool, document)
+        if status != document.get("status"):
+            await self._parts.resources.write_status(document, status)
+        if kind == "ConnectorDefinition":
+            await self._requeue_users(document)
+
+    async def forget(self, kind: str, namespace: str, name: str) -> None:
+        """Retire a resource that is gone; its Jobs go with it, as it owns them."""
+        async with self._parts.pool.connection() as connection:
+            if kind == "ConnectorDefinition":
+                everything = await definitions.list_definitions(connection)
+                live = [row["uid"] for row in everything if row["name"] != name]
+                await definitions.retire_definitions(connection, live)
+                return
+            row = await connections.connection_by_name(connection, namespace, name)
+            if row is None:
+                return
+            others = await connections.list_connections(connection, None)
+            await connections.retire_connections(connection, [each["uid"] for each in others if each["uid"] != row["uid"]])
+        await self._cancel_runs(row["uid"])
+
+    async def _requeue_users(self, document: dict[str, object]) -> None:
+        """A new or changed version may be the one that connections wait for."""
+        seen = document.get("status")
+        generation = document["metadata"].get("generation", 1)  # type: ignore[attr-defined]
+        if isinstance(seen, dict) and seen.get("observedGeneration") == generation:
+            return
+        for each in await self._parts.resources.list("TenantConnection"):
+            self.queue.add(key_of(each))

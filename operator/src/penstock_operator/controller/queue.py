@@ -1,0 +1,69 @@
+"""A work queue: each key once, at most a few at a time, a failing one later and later. Nobody waits for another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+Key = tuple[str, ...]
+log = structlog.get_logger()
+FIRST_DELAY, LONGEST_DELAY = 1.0, 300.0
+
+
+class WorkQueue:
+    """Keys to be handled. A key added while it is handled is handled once more afterwards."""
+
+    def __init__(self, handle: Callable[[Key], Awaitable[None]], workers: int = 8) -> None:
+        self._handle = handle
+        self._ready: asyncio.Queue[Key] = asyncio.Queue()
+        self._waiting: set[Key] = set()
+        self._busy: set[Key] = set()
+        self._again: set[Key] = set()
+        self._failures: dict[Key, int] = {}
+        self._workers = workers
+
+    def add(self, key: Key) -> None:
+        """Ask for a key to be handled soon."""
+        if key in self._busy:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting.add(key)
+            self._ready.put_nowait(key)
+
+    async def work(self) -> None:
+        """Handle keys until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._workers):
+                group.create_task(self._worker())
+
+    async def drain(self) -> None:
+        """Handle what is queued now, and return; for a caller that runs no workers."""
+        while not self._ready.empty():
+            await self._next()
+
+    async def _worker(self) -> None:
+        while True:
+            await self._next()
+
+    async def _next(self) -> None:
+        key = await self._ready.get()
+        self._waiting.discard(key)
+        self._busy.add(key)
+        try:
+            await self._handle(key)
+            self._failures.pop(key, None)
+        except Exception as error:  # noqa: BLE001 - one bad key must not stop the others
+            self._later(key, error)
+        finally:
+            self._busy.discard(key)
+            if key in self._again:
+                self._again.discard(key)
+                self.add(key)
+
+    def _later(self, key: Key, error: Exception) -> None:
+        count = self._failures[key] = self._failures.get(key, 0) + 1
+        delay = min(FIRST_DELAY * 2 ** (count - 1), LONGEST_DELAY)
+        log.warning("reconcile failed", key="/".join(key), retry_in=delay, error=f"{type(error).__name__}: {error}")
+        asyncio.get_running_loop().call_later(delay, self.add, key)

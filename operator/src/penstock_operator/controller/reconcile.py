@@ -1,0 +1,215 @@
+"""Reconcile: an ordered list of small steps from a document to the registry and back to a status."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from penstock_sdk.manifest import Manifest, config_problems, manifest_problems
+
+from penstock_operator.controller.resources import Document, key_of
+from penstock_operator.registry import connections, definitions, runs
+from penstock_operator.registry.connections import ConnectionRecord
+from penstock_operator.registry.database import Connection, Pool, Row
+from penstock_operator.resources.conditions import Finding, Reason, conditions_for, moment
+from penstock_operator.resources.crds import defaulted, resource_problems
+from penstock_operator.resources.models import REQUESTED_AT
+from penstock_operator.resources.versions import best_match
+from penstock_operator.scheduling.due import request_run
+from penstock_operator.scheduling.ticks import ScheduleError, check_schedule, next_tick
+
+OWNERS_TO_FIX = ("ConfigError", "AuthenticationError", "SourceContractError", "SecretNotFound", "LaunchRefused", "ImagePullFailed")
+
+
+class Stalled(Exception):  # noqa: N818 - named by the reaction it wants
+    """The resource cannot be used until its owner changes it."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.finding = Finding("stalled", reason, message)
+
+
+def check_document(document: Document) -> None:
+    """Raise Stalled for what the API server would refuse; a folder has no API server before it."""
+    found = resource_problems(document)
+    if not found and document["kind"] == "ConnectorDefinition":
+        found = manifest_problems(document["spec"]["manifest"], "spec.manifest")
+    if found:
+        reason: Reason = "InvalidSpec"
+        raise Stalled(reason, "; ".join(found))
+
+
+async def reconcile_definition(pool: Pool, document: Document) -> Document:
+    """Record the definition, and return its status."""
+    meta, now = document["metadata"], datetime.now(UTC)
+    generation = meta.get("generation", 1)
+    count = 0
+    try:
+        check_document(document)
+        async with pool.connection() as connection:
+            await definitions.upsert_definition(connection, meta["uid"], meta["name"], generation, defaulted(document)["spec"])
+            count = await definitions.connection_count(connection, meta["uid"])
+        finding = _definition_finding(document["spec"].get("stage", "preview"))
+    except Stalled as stalled:
+        finding = stalled.finding
+    admitted = {"type": "Admitted", "status": str(finding.state == "ready"), "reason": finding.reason, "message": finding.message}
+    previous = document.get("status", {}).get("conditions", [])
+    listed = conditions_for(finding, generation, previous, now, admitted)
+    return {"observedGeneration": generation, "conditions": listed, "connections": count}
+
+
+def _definition_finding(stage: str) -> Finding:
+    if stage == "withdrawn":
+        return Finding("ready", "Withdrawn", "new runs do not use this version; runs under way go on")
+    return Finding("ready", "Admitted", f"the version is {stage} and may be used")
+
+
+async def reconcile_connection(pool: Pool, document: Document) -> Document:
+    """Record the connection, make a requested run, and return its status."""
+    generation, now = document["metadata"].get("generation", 1), datetime.now(UTC)
+    async with pool.connection() as connection:
+        try:
+            check_document(document)
+            spec = defaulted(document)["spec"]
+            definition = await _resolve(connection, spec)
+            _check_against(spec, definition)
+            row = await _record(connection, document, spec, definition, now)
+            await _handle_request(connection, document, row)
+            problem = None
+        except Stalled as stalled:
+            problem = stalled.finding
+            definition = None
+            row = await _record_stalled(connection, document)
+        fresh = await connections.connection_by_uid(connection, row["uid"]) or row
+        newest = await runs.newest_run(connection, row["uid"])
+    finding = problem or finding_for(fresh, newest)
+    previous = document.get("status", {}).get("conditions", [])
+    listed = conditions_for(finding, generation, previous, now)
+    return _status(generation, listed, fresh, newest, definition)
+
+
+async def _resolve(connection: Connection, spec: Document) -> Row:
+    wanted = spec["connector"]
+    rows = await definitions.versions_of(connection, wanted["name"], wanted["method"])
+    if not rows:
+        everything = await definitions.list_definitions(connection)
+        known = ", ".join(sorted({f"{row['connector']}/{row['method']}" for row in everything})) or "none"
+        reason: Reason = "DefinitionNotFound"
+        message = f"spec.connector: there is no connector {wanted['name']}/{wanted['method']}; there are: {known}"
+        raise Stalled(reason, message)
+    version = best_match([row["version"] for row in rows], wanted.get("version", "*"))
+    if version is None:
+        versions = ", ".join(sorted(row["version"] for row in rows))
+        reason = "NoVersionInRange"
+        message = f"spec.connector.version: no version matches {wanted['version']!r}; there are: {versions}"
+        raise Stalled(reason, message)
+    return next(row for row in rows if row["version"] == version)
+
+
+def _check_against(spec: Document, definition: Row) -> None:
+    """Check what only the definition can tell: config, credentials, modes; and the schedule."""
+    try:
+        check_schedule(spec.get("schedule"), spec["timeZone"])
+    except ScheduleError as error:
+        reason: Reason = "InvalidSchedule"
+        raise Stalled(reason, str(error)) from None
+    manifest = Manifest.model_validate(definition["manifest"])
+    found = config_problems(spec.get("config", {}), manifest.config_schema)
+    if found:
+        reason = "InvalidConfig"
+        raise Stalled(reason, "; ".join(found))
+    needed = [name for name, required in manifest.credentials().items() if required]
+    if needed and not spec.get("secretRef"):
+        reason = "SecretRequired"
+        message = f"spec.secretRef: name a Secret with the keys {', '.join(needed)}; the connector authenticates with them"
+        raise Stalled(reason, message)
+    for index, stream in enumerate(spec.get("streams", [])):
+        if stream["mode"] not in manifest.capabilities.modes:
+            reason = "InvalidSpec"
+            message = f"spec.streams[{index}].mode: {definition['name']} can only read {', '.join(manifest.capabilities.modes)}"
+            raise Stalled(reason, message)
+
+
+async def _record(connection: Connection, document: Document, spec: Document, definition: Row, now: datetime) -> Row:
+    meta = document["metadata"]
+    record = ConnectionRecord(
+        meta["uid"], meta["namespace"], meta["name"], meta.get("generation", 1), spec, definition["uid"], ready=True
+    )
+    async with connection.transaction():
+        row = await connections.upsert_connection(connection, record)
+        schedule, zone = spec.get("schedule"), spec["timeZone"]
+        if (row["schedule"], row["time_zone"]) != (schedule, zone):
+            await connections.set_schedule(connection, row["uid"], schedule, zone, next_tick(schedule, zone, now))
+    return row
+
+
+async def _record_stalled(connection: Connection, document: Document) -> Row:
+    meta = document["metadata"]
+    spec = document.get("spec", {})
+    record = ConnectionRecord(
+        meta["uid"], meta["namespace"], meta["name"], meta.get("generation", 1), spec, definition_uid=None, ready=False
+    )
+    async with connection.transaction():
+        return await connections.upsert_connection(connection, record)
+
+
+async def _handle_request(connection: Connection, document: Document, row: Row) -> None:
+    token = document["metadata"].get("annotations", {}).get(REQUESTED_AT)
+    if token:
+        await request_run(connection, row, token)
+
+
+def finding_for(row: Row, newest: Row | None) -> Finding:
+    """Return what a valid connection's newest run says of it. Pure."""
+    if newest is None or newest["phase"] == "succeeded":
+        return _idle(row, newest)
+    phase, message = newest["phase"], newest["message"]
+    if phase == "pending" and newest["attempt"]:
+        at = moment(newest["next_attempt_at"])
+        return Finding("failing", "AwaitingRetry", f"{message} (attempt {newest['attempt']} failed, the next is due {at})")
+    if phase in ("pending", "running"):
+        state = "ready" if row["last_success_at"] else "reconciling"
+        return Finding(state, "RunInProgress", f"run {newest['id']}, attempt {newest['attempt']}")  # type: ignore[arg-type]
+    reason: Any = newest["reason"] or "DefectError"
+    return Finding("stalled" if reason in OWNERS_TO_FIX else "failing", reason, message)
+
+
+def _idle(row: Row, newest: Row | None) -> Finding:
+    if row["suspended"]:
+        return Finding("ready", "Suspended", "no run is started while spec.suspend is true")
+    if newest is None:
+        return Finding("ready", "AwaitingRun", "valid; no run has been due yet")
+    return Finding("ready", "RunSucceeded", f"run {newest['id']} committed {newest['records']} records")
+
+
+def _status(generation: int, listed: list[Document], row: Row, newest: Row | None, definition: Row | None) -> Document:
+    status = {
+        "observedGeneration": generation,
+        "conditions": listed,
+        "definition": definition["name"] if definition else None,
+        "lastRun": _last_run(newest) if newest else None,
+        "lastScheduleTime": moment(row["last_scheduled_at"]),
+        "lastSuccessfulTime": moment(row["last_success_at"]),
+        "nextScheduleTime": moment(row["next_run_at"]) if row["ready"] and not row["suspended"] else None,
+        "lastHandledRequest": row["handled_request"],
+    }
+    return {key: value for key, value in status.items() if value is not None}
+
+
+def _last_run(run: Row) -> Document:
+    shown = {
+        "id": run["id"],
+        "phase": run["phase"],
+        "attempt": run["attempt"],
+        "records": run["committed_records"],
+        "startedAt": moment(run["started_at"]),
+        "finishedAt": moment(run["finished_at"]),
+        "message": run["message"],
+    }
+    return {key: value for key, value in shown.items() if value is not None}
+
+
+async def reconcile(pool: Pool, document: Document) -> Document:
+    """Return the document's new status."""
+    kind = key_of(document)[0]
+    return await (reconcile_definition if kind == "ConnectorDefinition" else reconcile_connection)(pool, document)
