@@ -1,0 +1,152 @@
+"""The run API, as a pod calls it: every call is repeated until it is answered, and repeating is harmless."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import httpx
+from pydantic import BaseModel
+
+from penstock_sdk import protocol as wire
+from penstock_sdk.errors import AttemptFenced, ConfigError, DefectError, TransientError
+
+Answer = TypeVar("Answer", bound=BaseModel)
+PATIENCE_SECONDS = 600.0
+FIRST_WAIT, LONGEST_WAIT = 0.2, 15.0
+SERVER_ERROR, FORBIDDEN, PRECONDITION_FAILED = 500, 403, 412
+AGAIN_CODES = ("not_ready", "unavailable")
+
+
+class GrantExpired(Exception):  # noqa: N818 - a reason to ask for another grant
+    """The presigned place is not valid any more."""
+
+
+@dataclass
+class Patience:
+    """How long to go on trying: a pod rides out minutes without the server or the bucket."""
+
+    seconds: float = PATIENCE_SECONDS
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+
+class RunClient:
+    """Six calls and the upload. Thread-safe: the heartbeat calls from a thread of its own."""
+
+    def __init__(self, url: str, token: str, patience: Patience | None = None, transport: httpx.BaseTransport | None = None) -> None:
+        self._patience = patience or Patience()
+        self._http = httpx.Client(base_url=f"{url.rstrip('/')}/v1/attempts/", timeout=30.0, transport=transport)
+        self._bucket = httpx.Client(timeout=httpx.Timeout(120.0, connect=10.0), transport=transport)
+        self._token = token
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+        self._bucket.close()
+
+    def start(self, request: wire.StartRequest) -> wire.StartResponse:
+        """Claim the attempt; later calls carry the run token that this one brings."""
+        answer = self._call("start", request, wire.StartResponse)
+        self._token = answer.run_token
+        return answer
+
+    def streams(self, request: wire.StreamsRequest) -> wire.StreamsResponse:
+        """Post what discover() returned."""
+        return self._call("streams", request, wire.StreamsResponse)
+
+    def uploads(self, request: wire.UploadsRequest) -> wire.UploadsResponse:
+        """Ask for places."""
+        return self._call("uploads", request, wire.UploadsResponse)
+
+    def checkpoint(self, request: wire.CheckpointRequest) -> wire.CheckpointResponse:
+        """Commit objects and state."""
+        return self._call("checkpoints", request, wire.CheckpointResponse)
+
+    def heartbeat(self, request: wire.HeartbeatRequest) -> wire.HeartbeatResponse:
+        """Say that the attempt lives. Tried once: the next one follows soon."""
+        response = self._post("heartbeat", request)
+        _raise_for(response)
+        return wire.HeartbeatResponse.model_validate_json(response.content)
+
+    def finish(self, request: wire.FinishRequest) -> wire.FinishResponse:
+        """Say how the attempt ended."""
+        return self._call("finish", request, wire.FinishResponse)
+
+    def _post(self, path: str, request: BaseModel) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        return self._http.post(path, content=request.model_dump_json(by_alias=True), headers=headers)
+
+    def _call(self, path: str, request: BaseModel, answer: type[Answer]) -> Answer:
+        def once() -> httpx.Response | None:
+            response = self._post(path, request)
+            return None if _worth_repeating(response) else response
+
+        response = self._insist(f"the run API ({path})", once)
+        _raise_for(response)
+        return answer.model_validate_json(response.content)
+
+    def upload(self, grant: wire.UploadGrant, body: bytes) -> None:
+        """Put an object in its place. Raises GrantExpired when the place is not valid any more."""
+        tries = 0
+
+        def once() -> httpx.Response | None:
+            nonlocal tries
+            tries += 1
+            response = self._bucket.put(grant.url, content=body, headers=grant.headers)
+            return None if response.status_code >= SERVER_ERROR else response
+
+        response = self._insist("the bucket", once)
+        if response.status_code == FORBIDDEN:
+            raise GrantExpired
+        arrived_before = response.status_code == PRECONDITION_FAILED and tries > 1
+        if not response.is_success and not arrived_before:
+            message = f"the bucket refused an object: HTTP {response.status_code}"
+            raise TransientError(message, operator_message=response.text[:500])
+
+    def _insist(self, what: str, once: Callable[[], httpx.Response | None]) -> httpx.Response:
+        end, wait, last = self._patience.clock() + self._patience.seconds, FIRST_WAIT, "no answer"
+        while True:
+            try:
+                response = once()
+                if response is not None:
+                    return response
+                last = "it is not available"
+            except httpx.TransportError as error:
+                last = type(error).__name__
+            if self._patience.clock() > end:
+                message = f"{what} did not answer for {self._patience.seconds:.0f} s"
+                raise TransientError(message, operator_message=last)
+            self._patience.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            wait = min(wait * 2, LONGEST_WAIT)
+
+
+def _error_of(response: httpx.Response) -> wire.ApiError | None:
+    try:
+        return wire.ApiError.model_validate_json(response.content)
+    except ValueError:
+        return None
+
+
+def _worth_repeating(response: httpx.Response) -> bool:
+    if response.is_success:
+        return False
+    error = _error_of(response)
+    return error.code in AGAIN_CODES if error else response.status_code >= SERVER_ERROR
+
+
+def _raise_for(response: httpx.Response) -> None:
+    if response.is_success:
+        return
+    error = _error_of(response)
+    if error is None:
+        message = f"the run API answered HTTP {response.status_code}"
+        raise DefectError(message, operator_message=response.text[:500])
+    if error.code in ("fenced", "unauthenticated"):
+        raise AttemptFenced(error.message)
+    if error.code == "invalid":
+        raise ConfigError(error.message)
+    raise DefectError(f"the run API refused a call: {error.message}")

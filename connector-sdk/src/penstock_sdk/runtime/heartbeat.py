@@ -1,0 +1,54 @@
+"""The heartbeat: a thread that says that the attempt lives, and hears when it should stop."""
+
+from __future__ import annotations
+
+import threading
+
+import httpx
+
+from penstock_sdk import protocol as wire
+from penstock_sdk.errors import AttemptCancelled, AttemptEnded, AttemptFenced, AttemptInterrupted, ConnectorError
+from penstock_sdk.runtime.client import RunClient
+from penstock_sdk.runtime.pipeline import Metrics
+
+
+class Heartbeat:
+    """Runs from `start` to `stop`. `check` raises, at a batch border, what ended the attempt."""
+
+    def __init__(self, client: RunClient, metrics: Metrics, seconds: float) -> None:
+        self._client = client
+        self._metrics = metrics
+        self._seconds = seconds
+        self._stopped = threading.Event()
+        self._ended: AttemptEnded | None = None
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, and wait for the thread."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+
+    def interrupt(self) -> None:
+        """Ask for the end at the next batch border: the pod was told to stop."""
+        self._ended = self._ended or AttemptInterrupted("the pod was told to stop")
+
+    def check(self) -> None:
+        """Raise what ended the attempt, if anything did."""
+        if self._ended:
+            raise self._ended
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(self._seconds):
+            try:
+                answer = self._client.heartbeat(wire.HeartbeatRequest(metrics=self._metrics.numbers()))
+                if answer.cancel:
+                    self._ended = self._ended or AttemptCancelled("the run was cancelled")
+            except AttemptFenced as fenced:
+                self._ended = fenced
+            except (httpx.HTTPError, ConnectorError):
+                continue

@@ -1,0 +1,230 @@
+"""One attempt, in order: start, authenticate, health, discover, streams, read, finish."""
+
+from __future__ import annotations
+
+import logging
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+import msgspec
+
+from penstock_sdk import protocol as wire
+from penstock_sdk.contract import Connector, Stream
+from penstock_sdk.errors import (
+    AttemptCancelled,
+    AttemptEnded,
+    AttemptFenced,
+    AuthenticationError,
+    ConfigError,
+    ConnectorError,
+    DefectError,
+    TransientError,
+)
+from penstock_sdk.runtime.client import RunClient
+from penstock_sdk.runtime.encode import Envelope
+from penstock_sdk.runtime.guard import no_local_writes
+from penstock_sdk.runtime.heartbeat import Heartbeat
+from penstock_sdk.runtime.masking import Mask
+from penstock_sdk.runtime.pipeline import Metrics, StreamPipeline
+
+log = logging.getLogger("penstock")
+AnyConnector = Connector[Any, Any]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which attempt this process was launched for, and with what."""
+
+    run: str
+    attempt: int
+    identity: wire.ConnectorIdentity
+    connector: type[AnyConnector]
+    credentials: dict[str, str] = field(repr=False)
+
+
+class Attempt:
+    """The attempt under way."""
+
+    def __init__(self, assignment: Assignment, client: RunClient) -> None:
+        self._assignment = assignment
+        self._client = client
+        self._metrics = Metrics()
+        self._mask = Mask(list(assignment.credentials.values()))
+        self._heartbeat: Heartbeat | None = None
+        self._interrupted = False
+
+    def interrupt(self) -> None:
+        """Stop at the next batch border; what is committed is kept."""
+        self._interrupted = True
+        if self._heartbeat:
+            self._heartbeat.interrupt()
+
+    def run(self) -> int:
+        """Carry the attempt to its end, report it, and return the exit code."""
+        try:
+            self._carry()
+            self._finish(wire.FinishRequest(outcome="succeeded", records=self._metrics.committed, metrics=self._numbers()))
+        except AttemptFenced as fenced:
+            log.warning("fenced: %s", fenced)
+            return fenced.exit_code
+        except AttemptEnded as ended:
+            outcome: wire.Outcome = "cancelled" if isinstance(ended, AttemptCancelled) else "interrupted"
+            return self._report(wire.FinishRequest(outcome=outcome, metrics=self._numbers()), ended.exit_code)
+        except Exception as error:  # noqa: BLE001 - whatever leaves a connector is reported, by its class
+            return self._fail(error)
+        finally:
+            if self._heartbeat:
+                self._heartbeat.stop()
+        log.info("succeeded: %d records committed", sum(self._metrics.committed.values()))
+        return 0
+
+    def _carry(self) -> None:
+        wanted = wire.StartRequest(
+            run=self._assignment.run,
+            attempt=self._assignment.attempt,
+            connector=self._assignment.identity,
+            sdk_version=metadata.version("penstock-sdk"),
+        )
+        start = self._client.start(wanted)
+        self._heartbeat = Heartbeat(self._client, self._metrics, start.limits.heartbeat_seconds)
+        self._heartbeat.start()
+        if self._interrupted:
+            self._heartbeat.interrupt()
+        with no_local_writes():
+            connector = build(self._assignment, start.config)
+            try:
+                connector.authenticate()
+                connector.health()
+                offered = {stream.name: stream for stream in self._discover(connector)}
+                for verdict in self._verdicts(offered):
+                    if verdict.read:
+                        self._read(connector, offered[verdict.name], verdict, start)
+            finally:
+                connector.close()
+
+    def _discover(self, connector: AnyConnector) -> list[Stream]:
+        offered = list(connector.discover())
+        log.info("the source offers %d streams", len(offered))
+        return offered
+
+    def _verdicts(self, offered: dict[str, Stream]) -> list[wire.StreamVerdict]:
+        self._check()
+        listed = [
+            wire.DiscoveredStream(
+                name=stream.name,
+                schema_=stream.schema,
+                primary_key=list(stream.primary_key),
+                cursor_field=stream.cursor_field,
+                modes=list(stream.modes),
+                pii=list(stream.pii),
+            )
+            for stream in offered.values()
+        ]
+        return self._client.streams(wire.StreamsRequest(streams=listed)).verdicts
+
+    def _read(self, connector: AnyConnector, stream: Stream, verdict: wire.StreamVerdict, start: wire.StartResponse) -> None:
+        identity = self._assignment.identity
+        envelope = Envelope(
+            tenant=start.tenant,
+            connection=start.connection,
+            connector=f"{identity.name}-{identity.method}-{identity.version}",
+            stream=stream.name,
+            run=self._assignment.run,
+            attempt=self._assignment.attempt,
+            schema_version=verdict.schema_version,
+        )
+        pipeline = StreamPipeline(self._client, envelope, verdict.selected, start.limits, self._metrics)
+        connector.sink = pipeline
+        try:
+            self._pump(connector, stream, verdict, start, pipeline)
+        finally:
+            pipeline.close()
+
+    def _pump(
+        self,
+        connector: AnyConnector,
+        stream: Stream,
+        verdict: wire.StreamVerdict,
+        start: wire.StartResponse,
+        pipeline: StreamPipeline,
+    ) -> None:
+        log.info("reading %s (%s)", stream.name, verdict.selected.mode)
+        reading = connector.read(stream, start.since, verdict.selected.cursor)
+        try:
+            for batch in reading:
+                connector.emit(batch.records, batch.op)
+                if batch.cursor is not None:
+                    connector.checkpoint(batch.cursor)
+                self._check()
+        except AttemptFenced:
+            raise
+        except AttemptEnded:
+            pipeline.interrupt()
+            raise
+        pipeline.finish()
+
+    def _check(self) -> None:
+        if self._heartbeat:
+            self._heartbeat.check()
+
+    def _numbers(self) -> dict[str, float]:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        cost = {"rss_peak_bytes": usage.ru_maxrss * 1024, "cpu_seconds": usage.ru_utime + usage.ru_stime}
+        return {**self._metrics.numbers(), **cost}
+
+    def _fail(self, error: Exception) -> int:
+        known = error if isinstance(error, ConnectorError) else _as_defect(error)
+        report = wire.RunError(
+            error_class=known.error_class,
+            message=self._mask(known.message)[:2000],
+            operator_message=self._mask(known.operator_message)[:4000],
+            retry_after=known.retry_after if isinstance(known, TransientError) else None,
+        )
+        log.error("%s: %s", report.error_class, report.message)
+        request = wire.FinishRequest(outcome="failed", error=report, records=self._metrics.committed, metrics=self._numbers())
+        return self._report(request, known.exit_code)
+
+    def _report(self, request: wire.FinishRequest, exit_code: int) -> int:
+        try:
+            self._finish(request)
+        except (AttemptEnded, ConnectorError) as error:
+            log.warning("the attempt's end could not be reported: %s", self._mask(str(error)))
+        return exit_code
+
+    def _finish(self, request: wire.FinishRequest) -> None:
+        log.info("finish: %s, run is %s", request.outcome, self._client.finish(request).phase)
+
+
+def _as_defect(error: Exception) -> DefectError:
+    detail = f"{type(error).__name__}: {error}"
+    return DefectError(f"the connector failed unexpectedly ({type(error).__name__}); its log says more", operator_message=detail)
+
+
+def build(assignment: Assignment, config: dict[str, Any]) -> AnyConnector:
+    """Return the connector with its config and credentials, both converted to the types that it declares."""
+    config_type, credentials_type = assignment.connector.argument_types()
+    try:
+        converted = msgspec.convert(config, config_type)
+    except msgspec.ValidationError as error:
+        message = f"spec.config: {error}"
+        raise ConfigError(message) from None
+    try:
+        credentials = msgspec.convert(assignment.credentials, credentials_type)
+    except msgspec.ValidationError as error:
+        message = f"spec.secretRef: the Secret does not fit the connector: {error}"
+        raise AuthenticationError(message) from None
+    return assignment.connector(converted, credentials)
+
+
+def run_connector(assignment: Assignment, client: RunClient, on_interrupt: Callable[[Callable[[], None]], None] | None = None) -> int:
+    """Carry one attempt and return the exit code; `on_interrupt` registers what SIGTERM calls."""
+    attempt = Attempt(assignment, client)
+    if on_interrupt:
+        on_interrupt(attempt.interrupt)
+    try:
+        return attempt.run()
+    finally:
+        client.close()
