@@ -33,8 +33,9 @@ def free_port(host: str) -> int:
 
 
 def start_time(pid: int) -> str | None:
-    """Return when a process started, in the kernel's ticks; None when there is none. It tells a reused pid."""
+    """Return when a process started, in the kernel's ticks; None when it has ended. It tells a reused pid."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
         return None
+    return None if fields[0] == "Z" else fields[19]

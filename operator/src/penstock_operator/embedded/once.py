@@ -1,0 +1,132 @@
+"""`penstock up`: run each connection once and say how it went, or go on until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from penstock_operator.controller.reconcile import reconcile
+from penstock_operator.controller.resources import Document, key_of
+from penstock_operator.embedded.folder import FolderError
+from penstock_operator.embedded.platform import Platform
+from penstock_operator.registry import connections, objects, runs
+from penstock_operator.scheduling.due import request_run
+
+Say = Callable[[str], None]
+ENDED = ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one connection's run went; `error` has class and message, None when it succeeded."""
+
+    namespace: str
+    name: str
+    definition: str | None
+    phase: str
+    run_id: str | None
+    attempt: int
+    records: int
+    bytes: int
+    objects: list[str]
+    error: dict[str, str] | None
+
+
+async def run_once(platform: Platform, say: Say) -> list[Result]:
+    """Run every connection of the folder once, all at the same time; return the results in the order of the files."""
+    for document in await platform.resources.list("ConnectorDefinition"):
+        status = await reconcile(platform.pool, document)
+        problem = status["conditions"][0]
+        if problem["status"] != "True":
+            say(f"definition {document['metadata']['name']}: {problem['message']}")
+        await platform.resources.write_status(document, status)
+    documents = await platform.resources.list("TenantConnection")
+    loops = asyncio.create_task(platform.orchestrator.run())
+    try:
+        return list(await asyncio.gather(*(_once(platform, document, say) for document in documents)))
+    finally:
+        loops.cancel()
+        await asyncio.gather(loops, return_exceptions=True)
+        await platform.orchestrator.deliver()
+
+
+async def _once(platform: Platform, document: Document, say: Say) -> Result:
+    _, namespace, name = key_of(document)
+    status = await reconcile(platform.pool, document)
+    stalled = next((each for each in status["conditions"] if each["type"] == "Stalled" and each["reason"] != "SecretNotFound"), None)
+    async with platform.pool.connection() as connection:
+        row = await connections.connection_by_name(connection, namespace, name)
+        if row is None or not row["ready"]:
+            message = stalled["message"] if stalled else "the connection is not valid"
+            say(f"{namespace}/{name}: invalid: {message}")
+            error = {"class": stalled["reason"] if stalled else "InvalidSpec", "message": message}
+            return Result(namespace, name, None, "invalid", None, 0, 0, 0, [], error)
+        run_id = await request_run(connection, row, f"once-{secrets.token_hex(8)}")
+        if run_id is None:
+            run_id = (await runs.active_runs(connection, row["uid"]))[0]["id"]
+    return await _follow(platform, run_id, say)
+
+
+async def _follow(platform: Platform, run_id: str, say: Say) -> Result:
+    told: tuple[Any, ...] = ()
+    while True:
+        async with platform.pool.connection() as connection:
+            run = await runs.run_by_id(connection, run_id)
+        assert run is not None  # noqa: S101 - runs are not pruned while they are followed
+        now = (run["phase"], run["attempt"], run["committed_records"])
+        if now != told:
+            told = now
+            extra = f": {run['message']}" if run["message"] else ""
+            say(f"{run['namespace']}/{run['name']}: {run['phase']}, attempt {run['attempt']}, {run['committed_records']} records{extra}")
+        if run["phase"] in ENDED:
+            return await _result(platform, run)
+        await asyncio.sleep(0.2)
+
+
+async def _result(platform: Platform, run: dict[str, Any]) -> Result:
+    async with platform.pool.connection() as connection:
+        found = await objects.committed_objects(connection, None, None, None, run["id"])
+    error = None if run["phase"] == "succeeded" else {"class": run["error_class"] or run["reason"], "message": run["message"]}
+    keys = [each["key"] for each in found]
+    return Result(
+        run["namespace"],
+        run["name"],
+        run["definition"],
+        run["phase"],
+        run["id"],
+        run["attempt"],
+        run["records"],
+        run["bytes"],
+        keys,
+        error,
+    )
+
+
+def as_document(results: list[Result]) -> dict[str, Any]:
+    """Return the results as `--output json` prints them."""
+    return {"connections": [asdict(result) for result in results]}
+
+
+async def run_on(platform: Platform, say: Say) -> None:
+    """Follow the folder and run what is due until cancelled."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(platform.orchestrator.run())
+        group.create_task(_follow_folder(platform, say))
+
+
+async def _follow_folder(platform: Platform, say: Say) -> None:
+    broken = ""
+    while True:
+        await asyncio.sleep(1)
+        try:
+            if platform.resources.refresh():
+                await platform.orchestrator.sweep()
+                say("the folder changed")
+            broken = ""
+        except FolderError as error:
+            if str(error) != broken:
+                broken = str(error)
+                say(f"{error}; the last good state stays in force")

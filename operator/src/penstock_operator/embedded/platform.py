@@ -1,0 +1,151 @@
+"""The whole platform in one process tree: servers, migrations, API, loops; each part can be a real one instead."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from penstock_sdk.protocol import Limits
+
+from penstock_operator.api.app import LogReader, Services, create_app
+from penstock_operator.api.authentication import EmbeddedAuthenticator
+from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.controller.orchestrator import Orchestrator, Parts
+from penstock_operator.embedded import EmbeddedError
+from penstock_operator.embedded.files import free_port, kept_secret, start_time
+from penstock_operator.embedded.folder import FolderResources
+from penstock_operator.embedded.postgres import EmbeddedPostgres
+from penstock_operator.embedded.s3 import EmbeddedS3
+from penstock_operator.launchers.process import ProcessLauncher
+from penstock_operator.registry.database import Pool, create_pool
+from penstock_operator.registry.migrate import migrate
+from penstock_operator.runs.protocol import RunProtocol
+from penstock_operator.runs.refusals import NotFound
+from penstock_operator.settings import S3Settings, Timings, s3_settings
+
+LOOPBACK = "127.0.0.1"
+FAST = Timings(poll=0.1, observe=0.5, sweep=60.0)
+
+
+@dataclass(frozen=True)
+class Backends:
+    """Where state is: embedded, or what the environment names."""
+
+    database_url: str
+    s3: S3Settings
+
+
+class DataDirectory:
+    """The directory that holds everything; one platform at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+
+    @property
+    def _lock(self) -> Path:
+        return self.path / "penstock.pid"
+
+    def lock(self) -> None:
+        """Take the directory, or say who has it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if self._lock.exists():
+            pid, _, started = self._lock.read_text().partition(" ")
+            if start_time(int(pid)) == started:
+                message = f"a platform runs on {self.path} already (pid {pid}); stop it, or use another --data-dir"
+                raise EmbeddedError(message)
+        self._lock.write_text(f"{os.getpid()} {start_time(os.getpid())}")
+
+    def unlock(self) -> None:
+        """Let the directory go."""
+        self._lock.unlink(missing_ok=True)
+
+    def authenticator(self) -> EmbeddedAuthenticator:
+        """Return the authority of this directory."""
+        return EmbeddedAuthenticator(kept_secret(self.path / "token-secret").encode())
+
+
+@asynccontextmanager
+async def backends(data: DataDirectory, environment: Mapping[str, str] = os.environ) -> AsyncIterator[Backends]:
+    """Start what the environment does not name, and stop it afterwards."""
+    async with AsyncExitStack() as stack:
+        url = environment.get("PENSTOCK_DATABASE_URL", "")
+        if not url:
+            postgres = EmbeddedPostgres(data.path / "postgres")
+            url = await asyncio.to_thread(postgres.start)
+            stack.push_async_callback(asyncio.to_thread, postgres.stop)
+        if environment.get("PENSTOCK_S3_ENDPOINT") or environment.get("PENSTOCK_S3_BUCKET"):
+            s3 = s3_settings(environment)
+        else:
+            server = EmbeddedS3(data.path / "s3")
+            s3 = await asyncio.to_thread(server.start)
+            stack.push_async_callback(asyncio.to_thread, server.stop)
+        await migrate(url)
+        yield Backends(url, s3)
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A platform that is up."""
+
+    pool: Pool
+    store: BronzeStore
+    resources: FolderResources
+    orchestrator: Orchestrator
+    api_url: str
+
+
+@asynccontextmanager
+async def serving(services: Services, port: int) -> AsyncIterator[None]:
+    """Serve the API on loopback."""
+    config = uvicorn.Config(create_app(services), host=LOOPBACK, port=port, log_level="warning", access_log=False, lifespan="off")
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    task = asyncio.create_task(server._serve())  # noqa: SLF001 - serve() would take the process's signals
+    while not server.started and not task.done():
+        await asyncio.sleep(0.01)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+@asynccontextmanager
+async def platform(directory: Path, data: DataDirectory, limits: Limits | None = None) -> AsyncIterator[Platform]:
+    """Bring everything up but the loops."""
+    async with AsyncExitStack() as stack:
+        data.lock()
+        stack.callback(data.unlock)
+        found = await stack.enter_async_context(backends(data))
+        pool = create_pool(found.database_url)
+        await pool.open(wait=True, timeout=30)
+        stack.push_async_callback(pool.close)
+        store, authenticator = BronzeStore(found.s3), data.authenticator()
+        resources = FolderResources(directory)
+        resources.refresh()
+        port = free_port(LOOPBACK)
+        url = f"http://{LOOPBACK}:{port}"
+        launcher = ProcessLauncher(lambda: url, data.path / "runs", resources.secret, authenticator.mint_pod)
+        services = Services(RunProtocol(pool, store, limits), pool, authenticator, log_reader(data.path / "runs"))
+        await stack.enter_async_context(serving(services, port))
+        stack.push_async_callback(launcher.close)
+        yield Platform(pool, store, resources, Orchestrator(Parts(pool, resources, launcher, store, FAST)), url)
+
+
+def log_reader(directory: Path) -> LogReader:
+    """Return what reads an attempt's log from the platform's run directory."""
+
+    async def read(namespace: str, job_name: str) -> str:
+        del namespace
+        path = directory / "logs" / f"{job_name}.log"
+        if not path.exists():
+            message = "the attempt has no log"
+            raise NotFound(message)
+        return path.read_text(errors="replace")
+
+    return read
