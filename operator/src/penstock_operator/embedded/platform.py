@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import uvicorn
@@ -17,7 +18,7 @@ from penstock_operator.api.authentication import EmbeddedAuthenticator
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.orchestrator import Orchestrator, Parts
 from penstock_operator.embedded import EmbeddedError
-from penstock_operator.embedded.files import free_port, kept_secret, start_time
+from penstock_operator.embedded.files import free_port, kept_secret, start_time, write_private
 from penstock_operator.embedded.folder import FolderResources
 from penstock_operator.embedded.postgres import EmbeddedPostgres
 from penstock_operator.embedded.s3 import EmbeddedS3
@@ -36,8 +37,18 @@ FAST = Timings(poll=0.1, observe=0.5, sweep=60.0)
 class Backends:
     """Where state is: embedded, or what the environment names."""
 
-    database_url: str
+    database_url: str = field(repr=False)
     s3: S3Settings
+
+    def save(self, path: Path) -> None:
+        """Write the addresses where a command beside the platform finds them; only the owner can read them."""
+        write_private(path, json.dumps(asdict(self)))
+
+    @classmethod
+    def load(cls, path: Path) -> Backends:
+        """Return what `save` wrote."""
+        document = json.loads(path.read_text())
+        return cls(document["database_url"], S3Settings(**document["s3"]))
 
 
 class DataDirectory:
@@ -122,6 +133,7 @@ async def platform(directory: Path, data: DataDirectory, limits: Limits | None =
         data.lock()
         stack.callback(data.unlock)
         found = await stack.enter_async_context(backends(data))
+        found.save(data.path / "backends")
         pool = create_pool(found.database_url)
         await pool.open(wait=True, timeout=30)
         stack.push_async_callback(pool.close)

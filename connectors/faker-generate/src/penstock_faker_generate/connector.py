@@ -1,0 +1,126 @@
+"""The connector. Record n of a stream is a function of seed, stream and n alone, so gaps and doubles can be proven."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from penstock_sdk import Batch, ConfigError, Connector, Cursor, Stream, TransientError
+
+BLOCK = 500
+FIRST = ("Ada", "Grace", "Alan", "Edsger", "Barbara", "Donald", "Leslie", "Margaret", "Tim", "Radia", "Ken", "Frances")
+LAST = ("Lovelace", "Hopper", "Turing", "Dijkstra", "Liskov", "Knuth", "Lamport", "Hamilton", "Lee", "Perlman", "Allen")
+CITIES = ("Paris", "Lagos", "Lima", "Osaka", "Oslo", "Quito", "Hanoi", "Cairo", "Perth", "Turin", "Leeds", "Kyiv", "Pune")
+KINDS = ("viewed", "ordered", "paid", "shipped", "returned")
+NOTES = tuple(f"a note of some length, number {index:03d}, which makes the record as long as real ones are" for index in range(64))
+STREAMS = ("people", "events")
+
+TEXT, NUMBER = {"type": "string"}, {"type": "integer"}
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "people": {
+        "type": "object",
+        "properties": {
+            "n": NUMBER,
+            "name": {"type": "object", "properties": {"first": TEXT, "last": TEXT}},
+            "email": TEXT,
+            "address": {"type": "object", "properties": {"street": TEXT, "city": TEXT, "zip": TEXT}},
+            "balance": {"type": "number"},
+            "active": {"type": "boolean"},
+            "tags": {"type": "array", "items": TEXT},
+            "note": TEXT,
+        },
+        "required": ["n"],
+    },
+    "events": {
+        "type": "object",
+        "properties": {"n": NUMBER, "kind": TEXT, "person": NUMBER, "at": NUMBER, "payload": {"type": "object"}},
+        "required": ["n"],
+    },
+}
+
+
+class Config(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """What a connection may set. `records` is per stream; `fail_after` ends a fresh read after so many, for trials."""
+
+    records: int = 1000
+    seed: int = 0
+    batch_size: int = BLOCK
+    fail_after: int | None = None
+    delay_seconds: float = 0.0
+
+
+def _block(seed: int, stream: str, block: int) -> list[int]:
+    bits = random.Random(f"{seed}/{stream}/{block}").getrandbits(32 * BLOCK)  # noqa: S311 - not a secret
+    return memoryview(bits.to_bytes(4 * BLOCK, "little")).cast("I").tolist()
+
+
+def _person(n: int, r: int) -> dict[str, Any]:
+    return {
+        "n": n,
+        "name": {"first": FIRST[r % 12], "last": LAST[r % 11]},
+        "email": f"user{n}@example.com",
+        "address": {"street": f"{r & 511} Main Street", "city": CITIES[r % 13], "zip": f"{r % 90000 + 10000}"},
+        "balance": r / 100,
+        "active": r & 1 == 0,
+        "tags": [KINDS[r % 5], CITIES[r % 7]],
+        "note": NOTES[r & 63],
+    }
+
+
+def _event(n: int, r: int) -> dict[str, Any]:
+    return {
+        "n": n,
+        "kind": KINDS[r % 5],
+        "person": r % 1000,
+        "at": 1_700_000_000 + n,
+        "payload": {"amount": r / 100, "city": CITIES[r % 13], "note": NOTES[r & 63]},
+    }
+
+
+MAKERS = {"people": _person, "events": _event}
+
+
+def records(seed: int, stream: str, start: int, stop: int) -> list[dict[str, Any]]:
+    """Return the records start (included) to stop (excluded)."""
+    make, made = MAKERS[stream], list[dict[str, Any]]()
+    for block in range(start // BLOCK, (stop + BLOCK - 1) // BLOCK):
+        numbers, first = _block(seed, stream, block), block * BLOCK
+        low, high = max(start, first), min(stop, first + BLOCK)
+        made += [make(n, numbers[n - first]) for n in range(low, high)]
+    return made
+
+
+class FakerGenerate(Connector[Config, dict[str, str]]):
+    """Makes records up."""
+
+    def authenticate(self) -> None:
+        """Check the config: there is nobody to authenticate with."""
+        if self.config.records < 0 or self.config.batch_size < 1:
+            message = "spec.config: records must be 0 or more, and batchSize 1 or more"
+            raise ConfigError(message)
+
+    def discover(self) -> list[Stream]:
+        """Return the two streams."""
+        return [
+            Stream(name=name, schema=SCHEMAS[name], primary_key=("n",), cursor_field="n", modes=("full", "incremental"))
+            for name in STREAMS
+        ]
+
+    def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Iterator[Batch]:
+        """Yield the records from the cursor on; a cursor is the number of the next record."""
+        del since
+        position = first = int(cursor["next"]) if cursor else 0
+        size, fail_after = self.config.batch_size, self.config.fail_after
+        while position < self.config.records:
+            stop = min(position + size, self.config.records)
+            if fail_after is not None and cursor is None and stop - first > fail_after:
+                message = f"failing after {fail_after} records, as spec.config.failAfter asks"
+                raise TransientError(message)
+            yield Batch(records(self.config.seed, stream.name, position, stop), cursor={"next": stop})
+            position = stop
+            if self.config.delay_seconds:
+                time.sleep(self.config.delay_seconds)

@@ -1,0 +1,150 @@
+"""The commands: a few lines each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+import yaml
+from penstock_sdk.manifest import manifest_problems
+from rich.console import Console
+from rich.table import Table
+
+from penstock_operator.cli import bronze, runs
+from penstock_operator.cli.session import DATA_DIR, DataDir
+from penstock_operator.controller.reconcile import Stalled, check_document
+from penstock_operator.embedded import EmbeddedError
+from penstock_operator.embedded.folder import OURS, FolderError
+from penstock_operator.embedded.once import Result, as_document, run_on, run_once
+from penstock_operator.embedded.platform import DataDirectory, platform
+from penstock_operator.registry.migrate import migrate as apply_migrations
+from penstock_operator.settings import SettingsError, database_url
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Governed data connectors on Kubernetes, and on a laptop.")
+app.add_typer(runs.app, name="runs")
+app.add_typer(bronze.app, name="bronze")
+errors = Console(stderr=True)
+
+
+class Output(StrEnum):
+    """How results are printed."""
+
+    table = "table"
+    json = "json"
+
+
+def _say(line: str) -> None:
+    errors.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def up(
+    directory: Annotated[Path, typer.Argument(help="Folder of definitions, connections and Secrets as YAML.", exists=True, file_okay=False)],
+    data_dir: DataDir = DATA_DIR,
+    once: Annotated[bool, typer.Option("--once", help="Run each connection once, then end; 0 only if all succeeded.")] = False,  # noqa: FBT002
+    output: Annotated[Output, typer.Option(help="How --once prints its results.")] = Output.table,
+) -> None:
+    """Bring the whole platform up on this machine, without Kubernetes."""
+    results = asyncio.run(_up(directory, DataDirectory(data_dir), once=once))
+    if results is None:
+        return
+    if output is Output.json:
+        sys.stdout.write(json.dumps(as_document(results)) + "\n")
+    else:
+        _print_results(results)
+    raise typer.Exit(0 if all(each.phase == "succeeded" for each in results) else 1)
+
+
+async def _up(directory: Path, data: DataDirectory, *, once: bool) -> list[Result] | None:
+    async with platform(directory, data) as running:
+        _say(f"penstock is up: {running.api_url} (data in {data.path})")
+        if once:
+            return await run_once(running, _say)
+        await run_on(running, _say)
+    return None
+
+
+def _print_results(results: list[Result]) -> None:
+    table = Table("connection", "definition", "phase", "attempt", "records", "bytes", "objects", "error")
+    for each in results:
+        error = each.error["message"] if each.error else ""
+        numbers = (str(each.attempt), f"{each.records:,}", f"{each.bytes:,}", str(len(each.objects)))
+        table.add_row(f"{each.namespace}/{each.name}", each.definition or "-", each.phase, *numbers, error)
+    Console().print(table)
+
+
+@app.command()
+def validate(files: Annotated[list[Path], typer.Argument(help="connector.yaml, definitions, connections.", exists=True)]) -> None:
+    """Check files with the API server's own words; 1 if any is invalid."""
+    found = [f"{path}: {problem}" for path in files for problem in _file_problems(path)]
+    for line in found:
+        _say(line)
+    if not found:
+        _say(f"{len(files)} valid")
+    raise typer.Exit(1 if found else 0)
+
+
+def _file_problems(path: Path) -> list[str]:
+    try:
+        documents = [each for each in yaml.safe_load_all(path.read_text()) if each is not None]
+    except yaml.YAMLError as error:
+        return [f"not YAML: {error}"]
+    return [problem for document in documents for problem in _document_problems(document)]
+
+
+def _document_problems(document: object) -> list[str]:
+    if isinstance(document, dict) and document.get("kind") in OURS:
+        try:
+            check_document(document)
+        except Stalled as stalled:
+            return stalled.finding.message.split("; ")
+        return []
+    if isinstance(document, dict) and "kind" in document:
+        return []
+    return manifest_problems(document)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the registry's tables up to date; safe to run at any time, by anybody, at once."""
+    for name in asyncio.run(apply_migrations(database_url())):
+        _say(f"applied {name}")
+    _say("the registry is up to date")
+
+
+@app.command()
+def serve(host: str = "0.0.0.0", port: int = 8080) -> None:  # noqa: S104 - a container's own network
+    """Serve the run API and the read API in a cluster."""
+    from penstock_operator.cli.cluster import serve as serve_cluster  # noqa: PLC0415 - not needed on a laptop
+
+    asyncio.run(serve_cluster(host, port))
+
+
+@app.command()
+def operate(health_port: int = 8081) -> None:
+    """Run the controller in a cluster."""
+    from penstock_operator.cli.cluster import operate as operate_cluster  # noqa: PLC0415 - kopf is slow to import
+
+    asyncio.run(operate_cluster(health_port))
+
+
+def main() -> None:
+    """Run a command; an expected error is one line, without a traceback."""
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
+    try:
+        app()
+    except (EmbeddedError, FolderError, SettingsError, runs.CommandError) as error:
+        _say(f"error: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

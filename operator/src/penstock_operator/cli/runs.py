@@ -1,0 +1,90 @@
+"""`penstock runs`: what ran, how it went, and what it said."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from penstock_operator.cli.session import DATA_DIR, CommandError, DataDir, Session, session
+
+app = typer.Typer(no_args_is_help=True, help="Runs: list, show, logs, start, cancel.")
+RunId = Annotated[str, typer.Argument(help="A run's id, or the beginning of one.")]
+__all__ = ["CommandError", "app"]
+
+
+def _with(data_dir: Path, act: Callable[[Session], Awaitable[Any]]) -> Any:
+    async def opened() -> Any:
+        async with session(data_dir) as found:
+            return await act(found)
+
+    return asyncio.run(opened())
+
+
+async def _full_id(found: Session, run: str) -> str:
+    listed = [each["id"] for each in await found.get("/runs", limit=1000) if each["id"].startswith(run)]
+    if len(listed) == 1:
+        return str(listed[0])
+    message = f"there is no run {run}" if not listed else f"{run} begins {len(listed)} runs; give more of it"
+    raise CommandError(message)
+
+
+@app.command("list")
+def list_runs(
+    namespace: Annotated[str | None, typer.Option("--namespace", "-n")] = None,
+    connection: Annotated[str | None, typer.Option("--connection", "-c")] = None,
+    limit: int = 20,
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """List the newest runs."""
+    rows = _with(data_dir, lambda found: found.get("/runs", namespace=namespace, name=connection, limit=limit))
+    table = Table("run", "connection", "definition", "phase", "attempt", "records", "started", "message")
+    for row in rows:
+        where = f"{row['namespace']}/{row['name']}"
+        numbers = (str(row["attempt"]), f"{row['committed_records']:,}", (row["started_at"] or "-")[:19])
+        table.add_row(row["id"], where, row["definition"], row["phase"], *numbers, row["message"])
+    Console().print(table)
+
+
+@app.command()
+def show(run: RunId, data_dir: DataDir = DATA_DIR) -> None:
+    """Show one run with its attempts, as JSON."""
+
+    async def act(found: Session) -> Any:
+        return await found.get(f"/runs/{await _full_id(found, run)}")
+
+    typer.echo(json.dumps(_with(data_dir, act), indent=2))
+
+
+@app.command()
+def logs(run: RunId, data_dir: DataDir = DATA_DIR) -> None:
+    """Print what a run's last attempt said."""
+
+    async def act(found: Session) -> Any:
+        return await found.text(f"/runs/{await _full_id(found, run)}/logs")
+
+    typer.echo(_with(data_dir, act), nl=False)
+
+
+@app.command()
+def start(connection: Annotated[str, typer.Argument(help="NAMESPACE/NAME")], data_dir: DataDir = DATA_DIR) -> None:
+    """Run a connection now; a running platform carries it out."""
+    namespace, _, name = connection.rpartition("/")
+    body = {"namespace": namespace or "default", "name": name}
+    typer.echo(_with(data_dir, lambda found: found.post("/runs", body))["id"])
+
+
+@app.command()
+def cancel(run: RunId, data_dir: DataDir = DATA_DIR) -> None:
+    """Cancel a run: it stops at the next batch border, and what is committed stays."""
+
+    async def act(found: Session) -> Any:
+        return await found.post(f"/runs/{await _full_id(found, run)}/cancel")
+
+    typer.echo(_with(data_dir, act)["phase"])

@@ -1,0 +1,111 @@
+"""Where a command finds the read API: a server by URL, or the data directory, served in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+
+from penstock_operator.api.app import Services, create_app
+from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.embedded.files import start_time
+from penstock_operator.embedded.platform import Backends, DataDirectory, backends, log_reader
+from penstock_operator.registry.database import create_pool
+from penstock_operator.runs.protocol import RunProtocol
+from penstock_operator.settings import s3_settings
+
+DATA_DIR = Path(".penstock")
+DataDir = Annotated[Path, typer.Option("--data-dir", envvar="PENSTOCK_DATA_DIR", help="Where the embedded platform keeps everything.")]
+
+
+class CommandError(Exception):
+    """The command cannot be carried out; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """The read API, and the bucket where objects are to be read."""
+
+    http: httpx.AsyncClient
+    store: BronzeStore | None
+
+    async def get(self, path: str, **parameters: Any) -> Any:
+        """Return a GET's JSON; parameters that are None are left out."""
+        wanted = {key: value for key, value in parameters.items() if value is not None}
+        return _checked(await self.http.get(path, params=wanted)).json()
+
+    async def text(self, path: str) -> str:
+        """Return a GET's text."""
+        return _checked(await self.http.get(path)).text
+
+    async def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Return a POST's JSON."""
+        return _checked(await self.http.post(path, json=body)).json()
+
+
+def _checked(response: httpx.Response) -> httpx.Response:
+    if response.is_success:
+        return response
+    try:
+        message = str(response.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        message = f"the server answered HTTP {response.status_code}"
+    raise CommandError(message)
+
+
+@asynccontextmanager
+async def session(data_dir: Path) -> AsyncIterator[Session]:
+    """Open the read API: of PENSTOCK_SERVER with PENSTOCK_TOKEN, else of the data directory."""
+    server = os.environ.get("PENSTOCK_SERVER")
+    if server:
+        headers = {"Authorization": f"Bearer {os.environ.get('PENSTOCK_TOKEN', '')}"}
+        store = BronzeStore(s3_settings()) if os.environ.get("PENSTOCK_S3_BUCKET") else None
+        async with httpx.AsyncClient(base_url=f"{server.rstrip('/')}/v1", headers=headers, timeout=30) as http:
+            yield Session(http, store)
+        return
+    async with _embedded(data_dir) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def _embedded(data_dir: Path) -> AsyncIterator[Session]:
+    data = DataDirectory(data_dir)
+    if not data.path.exists():
+        message = f"there is no data directory {data_dir}; run `penstock up DIR` first, or set PENSTOCK_SERVER"
+        raise CommandError(message)
+    async with AsyncExitStack() as stack:
+        live = _live(data)
+        if live is None:
+            data.lock()
+            stack.callback(data.unlock)
+        found = live or await stack.enter_async_context(backends(data))
+        pool = create_pool(found.database_url, size=4)
+        await pool.open(wait=True, timeout=30)
+        stack.push_async_callback(pool.close)
+        store, authenticator = BronzeStore(found.s3), data.authenticator()
+        app = create_app(Services(RunProtocol(pool, store), pool, authenticator, log_reader(data.path / "runs")))
+        headers = {"Authorization": f"Bearer {authenticator.mint_person()}"}
+        transport = httpx.ASGITransport(app)
+        http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://penstock/v1", headers=headers))
+        yield Session(http, store)
+
+
+def _live(data: DataDirectory) -> Backends | None:
+    """Return the backends of the platform that runs on the directory now, None when none does."""
+    recorded = data.path / "backends"
+    lock = data.path / "penstock.pid"
+    if not lock.exists() or not recorded.exists():
+        return None
+    pid, _, started = lock.read_text().partition(" ")
+    if start_time(int(pid)) != started:
+        return None
+    return Backends.load(recorded)
+
+
+__all__ = ["DATA_DIR", "CommandError", "DataDir", "Session", "session"]
