@@ -27,7 +27,7 @@ from penstock_operator.embedded.platform import DataDirectory, platform
 from penstock_operator.registry.migrate import migrate as apply_migrations
 from penstock_operator.settings import SettingsError, database_url
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Governed data connectors on Kubernetes, and on a laptop.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Governed data connectors on Kubernetes, and on a laptop.")
 app.add_typer(runs.app, name="runs")
 app.add_typer(bronze.app, name="bronze")
 errors = Console(stderr=True)

@@ -26,19 +26,19 @@ def create_pool(url: str, *, size: int = 10) -> Pool:
     )
 
 
-async def one(connection: Connection, sql: str, **values: Any) -> Row | None:
+async def one(connection: Connection, sql: str, /, **values: Any) -> Row | None:
     """Run one statement and return its first row."""
     cursor = await connection.execute(sql.encode(), values)
     return await cursor.fetchone()
 
 
-async def many(connection: Connection, sql: str, **values: Any) -> list[Row]:
+async def many(connection: Connection, sql: str, /, **values: Any) -> list[Row]:
     """Run one statement and return all rows."""
     cursor = await connection.execute(sql.encode(), values)
     return await cursor.fetchall()
 
 
-async def run(connection: Connection, sql: str, **values: Any) -> int:
+async def run(connection: Connection, sql: str, /, **values: Any) -> int:
     """Run one statement and return how many rows it touched."""
     cursor = await connection.execute(sql.encode(), values)
     return cursor.rowcount
