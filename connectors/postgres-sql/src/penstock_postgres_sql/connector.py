@@ -1,0 +1,186 @@
+"""The connector: one read-only transaction a stream, a server-side cursor, and cursors that lose nothing at a border."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import psycopg
+from penstock_sdk import AuthenticationError, Batch, ConfigError, Connector, Cursor, SourceContractError, Stream, TransientError
+from psycopg import errors, sql
+from psycopg.rows import tuple_row
+
+from penstock_postgres_sql.catalog import TIMES, Relation, read_catalog
+from penstock_postgres_sql.values import keep_values
+
+CONNECT_SECONDS = 15
+
+
+class Config(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """What a connection may set."""
+
+    host: str
+    database: str
+    port: int = 5432
+    sslmode: str = "prefer"
+    schemas: list[str] | None = None
+    fetch_size: int = 2000
+    cursor_fields: dict[str, str] = {}
+    cursor_lag_seconds: float = 0.0
+    statement_timeout_seconds: float | None = None
+
+
+class Credentials(msgspec.Struct):
+    """The Secret's keys."""
+
+    password: str
+    username: str = "postgres"
+
+
+class PostgresSql(Connector[Config, Credentials]):
+    """Reads tables and views."""
+
+    _connection: psycopg.Connection[Any] | None = None
+    _relations: dict[str, Relation] | None = None
+
+    def authenticate(self) -> None:
+        """Open the session."""
+        config, where = self.config, self._where
+        try:
+            self._connection = psycopg.connect(
+                host=config.host,
+                port=config.port,
+                dbname=config.database,
+                user=self.credentials.username,
+                password=self.credentials.password,
+                sslmode=config.sslmode,
+                connect_timeout=CONNECT_SECONDS,
+                application_name="penstock",
+                autocommit=True,
+                row_factory=tuple_row,
+            )
+        except psycopg.OperationalError as error:
+            raise _refusal(str(error), where) from None
+        keep_values(self._connection)
+        if config.statement_timeout_seconds:
+            milliseconds = int(config.statement_timeout_seconds * 1000)
+            self._connection.execute(sql.SQL("SET statement_timeout = {}").format(milliseconds))
+
+    @property
+    def _where(self) -> str:
+        config = self.config
+        return f"{self.credentials.username}@{config.host}:{config.port}/{config.database}"
+
+    @property
+    def _session(self) -> psycopg.Connection[Any]:
+        if self._connection is None:
+            message = "authenticate() comes before discover() and read()"
+            raise RuntimeError(message)
+        return self._connection
+
+    def discover(self) -> list[Stream]:
+        """Return every relation that the credentials may read."""
+        with _translated("the catalog"):
+            self._relations = read_catalog(self._session, self.config.schemas, self.config.cursor_fields)
+        return [relation.stream() for relation in self._relations.values()]
+
+    def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Iterator[Batch]:
+        """Yield the rows in the order of cursor field and primary key.
+
+        A cursor holds the values of these columns in the last row read, so that rows which share the cursor field's
+        value are neither lost nor doubled. A relation without a primary key is read in one go, without promises.
+        """
+        if self._relations is None:
+            self.discover()
+        relation = (self._relations or {}).get(stream.name)
+        if relation is None:
+            message = f"stream {stream.name!r}: the table is gone, or the credentials may not read it any more"
+            raise SourceContractError(message)
+        order = self._order(relation, cursor)
+        query, values = self._query(relation, order, since, cursor)
+        with _translated(f"stream {stream.name!r}"):
+            yield from self._batches(relation, order, query, values)
+
+    def _order(self, relation: Relation, cursor: Cursor | None) -> list[str]:
+        """Return the columns that order the read; a cursor made in one order is not read in another."""
+        key = relation.primary_key
+        order = [relation.cursor_field, *key] if relation.cursor_field and relation.cursor_field not in key else key
+        if cursor is not None and cursor["columns"] != order:
+            message = f"stream {relation.name!r}: the state follows {cursor['columns']}, the table now {order}: reset the state"
+            raise SourceContractError(message)
+        return order
+
+    def _query(
+        self, relation: Relation, order: list[str], since: datetime | None, cursor: Cursor | None
+    ) -> tuple[sql.Composed, list[Any]]:
+        types = {column.name: column.type for column in relation.columns}
+        names = [sql.Identifier(column.name) for column in relation.columns]
+        marks = [sql.SQL("{}::text").format(sql.Identifier(name)) for name in order]
+        where: list[sql.Composable] = []
+        values: list[Any] = []
+        if cursor is not None:
+            left = sql.SQL(", ").join(map(sql.Identifier, order))
+            right = sql.SQL(", ").join(sql.SQL("%s::{}").format(sql.SQL(types[name])) for name in order)  # type: ignore[arg-type]
+            where.append(sql.SQL("({}) > ({})").format(left, right))
+            values += cursor["values"]
+        field = relation.cursor_field
+        if field and types[field] in TIMES:
+            if since is not None and cursor is None:
+                where.append(sql.SQL("{} >= %s").format(sql.Identifier(field)))
+                values.append(since)
+            if self.config.cursor_lag_seconds:
+                where.append(sql.SQL("{} <= now() - %s * interval '1 second'").format(sql.Identifier(field)))
+                values.append(self.config.cursor_lag_seconds)
+        query = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join([*names, *marks]), sql.Identifier(relation.schema, relation.table))
+        if where:
+            query += sql.SQL(" WHERE ") + sql.SQL(" AND ").join(where)
+        if order:
+            query += sql.SQL(" ORDER BY ") + sql.SQL(", ").join(map(sql.Identifier, order))
+        return query, values
+
+    def _batches(self, relation: Relation, order: list[str], query: sql.Composed, values: list[Any]) -> Iterator[Batch]:
+        names, session = [column.name for column in relation.columns], self._session
+        width = len(names)
+        with session.transaction():
+            session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            with session.cursor(name="penstock", scrollable=False) as rows:
+                rows.execute(query, values)
+                while fetched := rows.fetchmany(self.config.fetch_size):
+                    last = fetched[-1][width:]
+                    promise = {"columns": order, "values": list(last)} if order else None
+                    yield Batch([dict(zip(names, row, strict=False)) for row in fetched], cursor=promise)
+
+    def close(self) -> None:
+        """Close the session."""
+        if self._connection is not None:
+            self._connection.close()
+
+
+def _refusal(text: str, where: str) -> Exception:
+    if "authentication failed" in text or ("role" in text and "does not exist" in text) or "no password supplied" in text:
+        return AuthenticationError(f"{where}: the database refuses user or password; correct the Secret that spec.secretRef names")
+    if "database" in text and "does not exist" in text:
+        return ConfigError(f"spec.config.database: {where}: the server has no such database")
+    if "no pg_hba.conf entry" in text:
+        return AuthenticationError(f"{where}: the server's pg_hba.conf does not let this user in from here, or wants TLS (spec.config.sslmode)")
+    reason = text.strip().splitlines()[-1] if text.strip() else "no answer"
+    return TransientError(f"{where}: the database cannot be reached: {reason}")
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """Turn the database's errors into the classes that say what to do."""
+    try:
+        yield
+    except (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidTextRepresentation) as error:
+        raise SourceContractError(f"{what}: {error.diag.message_primary}; it was changed after discovery") from None
+    except errors.InsufficientPrivilege as error:
+        raise AuthenticationError(f"{what}: {error.diag.message_primary}; grant SELECT to the user") from None
+    except errors.QueryCanceled as error:
+        raise TransientError(f"{what}: {error.diag.message_primary}") from None
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise TransientError(f"{what}: the database went away: {reason}") from None
