@@ -178,6 +178,10 @@ class Connector(ABC, Generic[ConfigT, CredentialsT]):
         for base in cls.__mro__:
             for generic in getattr(base, "__orig_bases__", ()):
                 arguments = get_args(generic)
-                if isinstance(get_origin(generic), type) and issubclass(get_origin(generic), Connector) and len(arguments) == 2:
+                if (
+                    isinstance(get_origin(generic), type)
+                    and issubclass(get_origin(generic), Connector)
+                    and len(arguments) == 2
+                ):
                     return arguments[0], arguments[1]
         return dict, dict

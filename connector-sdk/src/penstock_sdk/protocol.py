@@ -34,7 +34,9 @@ ErrorClass = Literal[
     "TransientError",
     "DefectError",
 ]
-ErrorCode = Literal["unauthenticated", "forbidden", "fenced", "not_ready", "invalid", "mismatch", "not_found", "unavailable"]
+ErrorCode = Literal[
+    "unauthenticated", "forbidden", "fenced", "not_ready", "invalid", "mismatch", "not_found", "unavailable"
+]
 Count = Annotated[int, Field(ge=0, le=2**62)]
 StreamName = Annotated[str, Field(min_length=1, max_length=253)]
 

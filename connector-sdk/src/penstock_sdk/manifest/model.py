@@ -36,7 +36,10 @@ Version = Annotated[
     Field(
         max_length=60,
         json_schema_extra=rules(
-            (f"self.matches('{SEMVER}')", "must be a semantic version such as '1.2.0' (no leading 'v', no build metadata)")
+            (
+                f"self.matches('{SEMVER}')",
+                "must be a semantic version such as '1.2.0' (no leading 'v', no build metadata)",
+            )
         ),
     ),
 ]

@@ -37,7 +37,9 @@ class Patience:
 class RunClient:
     """Six calls and the upload. Thread-safe: the heartbeat calls from a thread of its own."""
 
-    def __init__(self, url: str, token: str, patience: Patience | None = None, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, url: str, token: str, patience: Patience | None = None, transport: httpx.BaseTransport | None = None
+    ) -> None:
         self._patience = patience or Patience()
         self._http = httpx.Client(base_url=f"{url.rstrip('/')}/v1/attempts/", timeout=30.0, transport=transport)
         self._bucket = httpx.Client(timeout=httpx.Timeout(120.0, connect=10.0), transport=transport)

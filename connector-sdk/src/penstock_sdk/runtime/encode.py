@@ -122,7 +122,9 @@ def _raw_lines(page: bytes, stream: str) -> Sequence[msgspec.Raw]:
 
 def _unencodable(stream: str, index: int, row: Any, error: Exception) -> SourceContractError:
     path, kind = _culprit(row, "")
-    message = f"stream {stream!r}, record {index} of its batch: field {path or '(the record)'} of type {kind} cannot be JSON"
+    message = (
+        f"stream {stream!r}, record {index} of its batch: field {path or '(the record)'} of type {kind} cannot be JSON"
+    )
     return SourceContractError(message, operator_message=type(error).__name__)
 
 

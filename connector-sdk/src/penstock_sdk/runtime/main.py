@@ -34,7 +34,11 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        text = record.getMessage() if not record.exc_info else f"{record.getMessage()}: {self.formatException(record.exc_info)}"
+        text = (
+            record.getMessage()
+            if not record.exc_info
+            else f"{record.getMessage()}: {self.formatException(record.exc_info)}"
+        )
         line = {"ts": self.formatTime(record), "level": record.levelname.lower(), "message": text}
         return self._mask(json.dumps({**line, **self._context}))
 

@@ -158,7 +158,9 @@ class StreamPipeline:
         self._since_records, self._since_time = 0, self._clock()
         self._metrics.checkpoints += 1
         committed = self._metrics.committed
-        committed[self._envelope.stream] = committed.get(self._envelope.stream, 0) + sum(each.records for each in objects)
+        committed[self._envelope.stream] = committed.get(self._envelope.stream, 0) + sum(
+            each.records for each in objects
+        )
 
 
 def _now() -> str:

@@ -66,7 +66,9 @@ class Attempt:
         """Carry the attempt to its end, report it, and return the exit code."""
         try:
             self._carry()
-            self._finish(wire.FinishRequest(outcome="succeeded", records=self._metrics.committed, metrics=self._numbers()))
+            self._finish(
+                wire.FinishRequest(outcome="succeeded", records=self._metrics.committed, metrics=self._numbers())
+            )
         except AttemptFenced as fenced:
             log.warning("fenced: %s", fenced)
             return fenced.exit_code
@@ -125,7 +127,9 @@ class Attempt:
         ]
         return self._client.streams(wire.StreamsRequest(streams=listed)).verdicts
 
-    def _read(self, connector: AnyConnector, stream: Stream, verdict: wire.StreamVerdict, start: wire.StartResponse) -> None:
+    def _read(
+        self, connector: AnyConnector, stream: Stream, verdict: wire.StreamVerdict, start: wire.StartResponse
+    ) -> None:
         identity = self._assignment.identity
         envelope = Envelope(
             tenant=start.tenant,
@@ -184,7 +188,9 @@ class Attempt:
             retry_after=known.retry_after if isinstance(known, TransientError) else None,
         )
         log.error("%s: %s", report.error_class, report.message)
-        request = wire.FinishRequest(outcome="failed", error=report, records=self._metrics.committed, metrics=self._numbers())
+        request = wire.FinishRequest(
+            outcome="failed", error=report, records=self._metrics.committed, metrics=self._numbers()
+        )
         return self._report(request, known.exit_code)
 
     def _report(self, request: wire.FinishRequest, exit_code: int) -> int:
@@ -200,7 +206,9 @@ class Attempt:
 
 def _as_defect(error: Exception) -> DefectError:
     detail = f"{type(error).__name__}: {error}"
-    return DefectError(f"the connector failed unexpectedly ({type(error).__name__}); its log says more", operator_message=detail)
+    return DefectError(
+        f"the connector failed unexpectedly ({type(error).__name__}); its log says more", operator_message=detail
+    )
 
 
 def build(assignment: Assignment, config: dict[str, Any]) -> AnyConnector:
@@ -219,7 +227,9 @@ def build(assignment: Assignment, config: dict[str, Any]) -> AnyConnector:
     return assignment.connector(converted, credentials)
 
 
-def run_connector(assignment: Assignment, client: RunClient, on_interrupt: Callable[[Callable[[], None]], None] | None = None) -> int:
+def run_connector(
+    assignment: Assignment, client: RunClient, on_interrupt: Callable[[Callable[[], None]], None] | None = None
+) -> int:
     """Carry one attempt and return the exit code; `on_interrupt` registers what SIGTERM calls."""
     attempt = Attempt(assignment, client)
     if on_interrupt:

@@ -14,9 +14,25 @@ from penstock_sdk import Batch, ConfigError, Connector, Cursor, Stream, Transien
 BLOCK = 500
 FIRST = ("Ada", "Grace", "Alan", "Edsger", "Barbara", "Donald", "Leslie", "Margaret", "Tim", "Radia", "Ken", "Frances")
 LAST = ("Lovelace", "Hopper", "Turing", "Dijkstra", "Liskov", "Knuth", "Lamport", "Hamilton", "Lee", "Perlman", "Allen")
-CITIES = ("Paris", "Lagos", "Lima", "Osaka", "Oslo", "Quito", "Hanoi", "Cairo", "Perth", "Turin", "Leeds", "Kyiv", "Pune")
+CITIES = (
+    "Paris",
+    "Lagos",
+    "Lima",
+    "Osaka",
+    "Oslo",
+    "Quito",
+    "Hanoi",
+    "Cairo",
+    "Perth",
+    "Turin",
+    "Leeds",
+    "Kyiv",
+    "Pune",
+)
 KINDS = ("viewed", "ordered", "paid", "shipped", "returned")
-NOTES = tuple(f"a note of some length, number {index:03d}, which makes the record as long as real ones are" for index in range(64))
+NOTES = tuple(
+    f"a note of some length, number {index:03d}, which makes the record as long as real ones are" for index in range(64)
+)
 STREAMS = ("people", "events")
 
 TEXT, NUMBER = {"type": "string"}, {"type": "integer"}

@@ -100,7 +100,9 @@ def read_catalog(
     """Return every relation that may be read, by stream name."""
     relations: dict[str, Relation] = {}
     keys: dict[str, dict[int, str]] = {}
-    for schema, table, column, type_, not_null, position, category, _ in connection.execute(RELATIONS, {"schemas": schemas}):
+    for schema, table, column, type_, not_null, position, category, _ in connection.execute(
+        RELATIONS, {"schemas": schemas}
+    ):
         relation = relations.setdefault(f"{schema}.{table}", Relation(schema, table))
         relation.columns.append(Column(column, type_, not_null, category))
         if position >= 0:
@@ -120,7 +122,13 @@ def _cursor_field(relation: Relation, wanted: str | None) -> str | None:
     if wanted is not None:
         column = relation.column(wanted)
         if column is None or not column.not_null or not relation.primary_key:
-            why = "there is no such column" if column is None else "it may be null" if not column.not_null else "the table has no primary key"
+            why = (
+                "there is no such column"
+                if column is None
+                else "it may be null"
+                if not column.not_null
+                else "the table has no primary key"
+            )
             message = f"spec.config.cursorFields: {relation.name}.{wanted} cannot be a cursor: {why}"
             raise ConfigError(message)
         return wanted

@@ -9,7 +9,16 @@ from typing import Any
 
 import msgspec
 import psycopg
-from penstock_sdk import AuthenticationError, Batch, ConfigError, Connector, Cursor, SourceContractError, Stream, TransientError
+from penstock_sdk import (
+    AuthenticationError,
+    Batch,
+    ConfigError,
+    Connector,
+    Cursor,
+    SourceContractError,
+    Stream,
+    TransientError,
+)
 from psycopg import errors, sql
 from psycopg.rows import tuple_row
 
@@ -118,7 +127,10 @@ class PostgresSql(Connector[Config, Credentials]):
     ) -> tuple[sql.Composed, list[Any]]:
         types = {column.name: column.type for column in relation.columns}
         names = [sql.Identifier(column.name) for column in relation.columns]
-        marks = [sql.SQL("{}::text").format(sql.Identifier(name)) for name in order]
+        marks = [
+            sql.SQL("{}::text AS {}").format(sql.Identifier(name), sql.Identifier(f"penstock:{name}"[:63]))
+            for name in order
+        ]
         where: list[sql.Composable] = []
         values: list[Any] = []
         if cursor is not None:
@@ -134,7 +146,9 @@ class PostgresSql(Connector[Config, Credentials]):
             if self.config.cursor_lag_seconds:
                 where.append(sql.SQL("{} <= now() - %s * interval '1 second'").format(sql.Identifier(field)))
                 values.append(self.config.cursor_lag_seconds)
-        query = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join([*names, *marks]), sql.Identifier(relation.schema, relation.table))
+        query = sql.SQL("SELECT {} FROM {}").format(
+            sql.SQL(", ").join([*names, *marks]), sql.Identifier(relation.schema, relation.table)
+        )
         if where:
             query += sql.SQL(" WHERE ") + sql.SQL(" AND ").join(where)
         if order:
@@ -160,13 +174,21 @@ class PostgresSql(Connector[Config, Credentials]):
 
 
 def _refusal(text: str, where: str) -> Exception:
-    if "authentication failed" in text or ("role" in text and "does not exist" in text) or "no password supplied" in text:
-        return AuthenticationError(f"{where}: the database refuses user or password; correct the Secret that spec.secretRef names")
+    if (
+        "authentication failed" in text
+        or ("role" in text and "does not exist" in text)
+        or "no password supplied" in text
+    ):
+        return AuthenticationError(
+            f"{where}: the database refuses user or password; correct the Secret that spec.secretRef names"
+        )
     if "database" in text and "does not exist" in text:
         return ConfigError(f"spec.config.database: {where}: the server has no such database")
     if "no pg_hba.conf entry" in text:
-        return AuthenticationError(f"{where}: the server's pg_hba.conf does not let this user in from here, or wants TLS (spec.config.sslmode)")
-    reason = text.strip().splitlines()[-1] if text.strip() else "no answer"
+        return AuthenticationError(
+            f"{where}: the server's pg_hba.conf does not let this user in from here, or wants TLS (spec.config.sslmode)"
+        )
+    reason = text.strip().splitlines()[0] if text.strip() else "no answer"
     return TransientError(f"{where}: the database cannot be reached: {reason}")
 
 

@@ -52,7 +52,9 @@ class MomentLoader(Loader):
 
 def keep_values(connection: psycopg.Connection[Any]) -> None:
     """Register the loaders on a connection, and have the database write dates, intervals and bytes in one way."""
-    connection.execute("SET datestyle = 'ISO, YMD'; SET intervalstyle = 'iso_8601'; SET timezone = 'UTC'; SET extra_float_digits = 1")
+    connection.execute(
+        "SET datestyle = 'ISO, YMD'; SET intervalstyle = 'iso_8601'; SET timezone = 'UTC'; SET extra_float_digits = 1"
+    )
     adapters: AdaptContext = connection
     for name in AS_TEXT:
         adapters.adapters.register_loader(name, TextLoader)
@@ -61,6 +63,8 @@ def keep_values(connection: psycopg.Connection[Any]) -> None:
     for name in ("float4", "float8"):
         adapters.adapters.register_loader(name, FloatLoader)
     adapters.adapters.register_loader("timestamptz", MomentLoader)
-    enums = connection.execute("SELECT typname, oid, typarray FROM pg_type WHERE typtype = 'e' AND typarray <> 0").fetchall()
+    enums = connection.execute(
+        "SELECT typname, oid, typarray FROM pg_type WHERE typtype = 'e' AND typarray <> 0"
+    ).fetchall()
     for name, oid, array_oid in enums:
         TypeInfo(name, oid, array_oid).register(connection)

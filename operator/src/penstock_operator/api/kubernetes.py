@@ -54,7 +54,9 @@ class KubernetesAuthenticator:
     async def person(self, token: str, verb: Verb, namespace: str | None) -> None:
         """Check that the token's holder may do this with tenantconnections."""
         user = await self._review(token, None)
-        attributes = client.V1ResourceAttributes(group=GROUP, resource="tenantconnections", verb=verb, namespace=namespace)
+        attributes = client.V1ResourceAttributes(
+            group=GROUP, resource="tenantconnections", verb=verb, namespace=namespace
+        )
         spec = client.V1SubjectAccessReviewSpec(
             user=user.username, groups=user.groups, uid=user.uid, extra=user.extra, resource_attributes=attributes
         )

@@ -78,7 +78,7 @@ def reading_routes(services: Services, token_of: Callable[..., str]) -> APIRoute
             return await streams.list_alerts(connection, namespace)
 
     @router.get("/objects")
-    async def list_objects(  # noqa: PLR0913 - filters
+    async def list_objects(
         namespace: Namespace = None,
         name: Name = None,
         stream: Name = None,

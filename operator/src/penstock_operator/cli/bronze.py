@@ -71,7 +71,7 @@ def sql(
     data_dir: DataDir = DATA_DIR,
 ) -> None:
     """Query committed objects with DuckDB."""
-    import duckdb  # noqa: PLC0415 - an extra, and slow to import
+    import duckdb
 
     with tempfile.TemporaryDirectory() as scratch:
         files = []
@@ -85,7 +85,9 @@ def sql(
             raise CommandError(message)
         database = duckdb.connect()
         listed = json.dumps(files).replace('"', "'")
-        database.execute(f"CREATE VIEW bronze AS SELECT * FROM read_json({listed}, format='newline_delimited', union_by_name=true)")  # noqa: S608
+        database.execute(
+            f"CREATE VIEW bronze AS SELECT * FROM read_json({listed}, format='newline_delimited', union_by_name=true)"
+        )
         try:
             Console().print(str(database.sql(query)), highlight=False)
         except duckdb.Error as error:

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from enum import StrEnum
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Annotated
 
@@ -25,9 +26,17 @@ from penstock_operator.embedded.folder import OURS, FolderError
 from penstock_operator.embedded.once import Result, as_document, run_on, run_once
 from penstock_operator.embedded.platform import DataDirectory, platform
 from penstock_operator.registry.migrate import migrate as apply_migrations
+from penstock_operator.resources.models import API_VERSION, GROUP
 from penstock_operator.settings import SettingsError, database_url
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Governed data connectors on Kubernetes, and on a laptop.")
+NO_IMAGE = "not-pulled.invalid/connector@sha256:" + "0" * 64
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Governed data connectors on Kubernetes, and on a laptop.",
+)
 app.add_typer(runs.app, name="runs")
 app.add_typer(bronze.app, name="bronze")
 errors = Console(stderr=True)
@@ -46,9 +55,14 @@ def _say(line: str) -> None:
 
 @app.command()
 def up(
-    directory: Annotated[Path, typer.Argument(help="Folder of definitions, connections and Secrets as YAML.", exists=True, file_okay=False)],
+    directory: Annotated[
+        Path,
+        typer.Argument(help="Folder of definitions, connections and Secrets as YAML.", exists=True, file_okay=False),
+    ],
     data_dir: DataDir = DATA_DIR,
-    once: Annotated[bool, typer.Option("--once", help="Run each connection once, then end; 0 only if all succeeded.")] = False,  # noqa: FBT002
+    once: Annotated[
+        bool, typer.Option("--once", help="Run each connection once, then end; 0 only if all succeeded.")
+    ] = False,
     output: Annotated[Output, typer.Option(help="How --once prints its results.")] = Output.table,
 ) -> None:
     """Bring the whole platform up on this machine, without Kubernetes."""
@@ -81,7 +95,9 @@ def _print_results(results: list[Result]) -> None:
 
 
 @app.command()
-def validate(files: Annotated[list[Path], typer.Argument(help="connector.yaml, definitions, connections.", exists=True)]) -> None:
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="connector.yaml, definitions, connections.", exists=True)],
+) -> None:
     """Check files with the API server's own words; 1 if any is invalid."""
     found = [f"{path}: {problem}" for path in files for problem in _file_problems(path)]
     for line in found:
@@ -112,6 +128,29 @@ def _document_problems(document: object) -> list[str]:
 
 
 @app.command()
+def definition(
+    artifact: Annotated[str, typer.Argument(help="An installed connector, such as postgres-sql.")],
+    image: Annotated[str, typer.Option(help="The image by digest; on a laptop no image is pulled.")] = NO_IMAGE,
+    stage: Annotated[str, typer.Option(help="preview, certified, deprecated or withdrawn.")] = "preview",
+) -> None:
+    """Print the ConnectorDefinition of an installed connector, ready for kubectl or a folder."""
+    found = next(iter(metadata.entry_points(group="penstock.connectors", name=artifact)), None)
+    if found is None:
+        known = ", ".join(sorted(each.name for each in metadata.entry_points(group="penstock.connectors"))) or "none"
+        message = f"no installed package offers {artifact}; there are: {known}"
+        raise runs.CommandError(message)
+    manifest = yaml.safe_load((resources.files(found.module.split(".")[0]) / "connector.yaml").read_text())
+    name = f"{manifest['name']}-{manifest['method']}-{manifest['version']}"
+    document = {
+        "apiVersion": f"{GROUP}/{API_VERSION}",
+        "kind": "ConnectorDefinition",
+        "metadata": {"name": name},
+        "spec": {"image": image, "stage": stage, "manifest": manifest},
+    }
+    typer.echo(f"---\n{yaml.safe_dump(document, sort_keys=False, width=120)}", nl=False)
+
+
+@app.command()
 def migrate() -> None:
     """Bring the registry's tables up to date; safe to run at any time, by anybody, at once."""
     for name in asyncio.run(apply_migrations(database_url())):
@@ -122,7 +161,7 @@ def migrate() -> None:
 @app.command()
 def serve(host: str = "0.0.0.0", port: int = 8080) -> None:  # noqa: S104 - a container's own network
     """Serve the run API and the read API in a cluster."""
-    from penstock_operator.cli.cluster import serve as serve_cluster  # noqa: PLC0415 - not needed on a laptop
+    from penstock_operator.cli.cluster import serve as serve_cluster
 
     asyncio.run(serve_cluster(host, port))
 
@@ -130,7 +169,7 @@ def serve(host: str = "0.0.0.0", port: int = 8080) -> None:  # noqa: S104 - a co
 @app.command()
 def operate(health_port: int = 8081) -> None:
     """Run the controller in a cluster."""
-    from penstock_operator.cli.cluster import operate as operate_cluster  # noqa: PLC0415 - kopf is slow to import
+    from penstock_operator.cli.cluster import operate as operate_cluster
 
     asyncio.run(operate_cluster(health_port))
 

@@ -21,7 +21,9 @@ from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.settings import s3_settings
 
 DATA_DIR = Path(".penstock")
-DataDir = Annotated[Path, typer.Option("--data-dir", envvar="PENSTOCK_DATA_DIR", help="Where the embedded platform keeps everything.")]
+DataDir = Annotated[
+    Path, typer.Option("--data-dir", envvar="PENSTOCK_DATA_DIR", help="Where the embedded platform keeps everything.")
+]
 
 
 class CommandError(Exception):
@@ -92,7 +94,9 @@ async def _embedded(data_dir: Path) -> AsyncIterator[Session]:
         app = create_app(Services(RunProtocol(pool, store), pool, authenticator, log_reader(data.path / "runs")))
         headers = {"Authorization": f"Bearer {authenticator.mint_person()}"}
         transport = httpx.ASGITransport(app)
-        http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://penstock/v1", headers=headers))
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(transport=transport, base_url="http://penstock/v1", headers=headers)
+        )
         yield Session(http, store)
 
 

@@ -155,7 +155,9 @@ class Orchestrator:
             if row is None:
                 return
             others = await connections.list_connections(connection, None)
-            await connections.retire_connections(connection, [each["uid"] for each in others if each["uid"] != row["uid"]])
+            await connections.retire_connections(
+                connection, [each["uid"] for each in others if each["uid"] != row["uid"]]
+            )
         await self._cancel_runs(row["uid"])
 
     async def _requeue_users(self, document: dict[str, object]) -> None:

@@ -18,7 +18,14 @@ from penstock_operator.resources.versions import best_match
 from penstock_operator.scheduling.due import request_run
 from penstock_operator.scheduling.ticks import ScheduleError, check_schedule, next_tick
 
-OWNERS_TO_FIX = ("ConfigError", "AuthenticationError", "SourceContractError", "SecretNotFound", "LaunchRefused", "ImagePullFailed")
+OWNERS_TO_FIX = (
+    "ConfigError",
+    "AuthenticationError",
+    "SourceContractError",
+    "SecretNotFound",
+    "LaunchRefused",
+    "ImagePullFailed",
+)
 
 
 class Stalled(Exception):  # noqa: N818 - named by the reaction it wants
@@ -47,12 +54,19 @@ async def reconcile_definition(pool: Pool, document: Document) -> Document:
     try:
         check_document(document)
         async with pool.connection() as connection:
-            await definitions.upsert_definition(connection, meta["uid"], meta["name"], generation, defaulted(document)["spec"])
+            await definitions.upsert_definition(
+                connection, meta["uid"], meta["name"], generation, defaulted(document)["spec"]
+            )
             count = await definitions.connection_count(connection, meta["uid"])
         finding = _definition_finding(document["spec"].get("stage", "preview"))
     except Stalled as stalled:
         finding = stalled.finding
-    admitted = {"type": "Admitted", "status": str(finding.state == "ready"), "reason": finding.reason, "message": finding.message}
+    admitted = {
+        "type": "Admitted",
+        "status": str(finding.state == "ready"),
+        "reason": finding.reason,
+        "message": finding.message,
+    }
     previous = document.get("status", {}).get("conditions", [])
     listed = conditions_for(finding, generation, previous, now, admitted)
     return {"observedGeneration": generation, "conditions": listed, "connections": count}
@@ -121,7 +135,9 @@ def _check_against(spec: Document, definition: Row) -> None:
     needed = [name for name, required in manifest.credentials().items() if required]
     if needed and not spec.get("secretRef"):
         reason = "SecretRequired"
-        message = f"spec.secretRef: name a Secret with the keys {', '.join(needed)}; the connector authenticates with them"
+        message = (
+            f"spec.secretRef: name a Secret with the keys {', '.join(needed)}; the connector authenticates with them"
+        )
         raise Stalled(reason, message)
     for index, stream in enumerate(spec.get("streams", [])):
         if stream["mode"] not in manifest.capabilities.modes:
@@ -166,7 +182,9 @@ def finding_for(row: Row, newest: Row | None) -> Finding:
     phase, message = newest["phase"], newest["message"]
     if phase == "pending" and newest["attempt"]:
         at = moment(newest["next_attempt_at"])
-        return Finding("failing", "AwaitingRetry", f"{message} (attempt {newest['attempt']} failed, the next is due {at})")
+        return Finding(
+            "failing", "AwaitingRetry", f"{message} (attempt {newest['attempt']} failed, the next is due {at})"
+        )
     if phase in ("pending", "running"):
         state = "ready" if row["last_success_at"] else "reconciling"
         return Finding(state, "RunInProgress", f"run {newest['id']}, attempt {newest['attempt']}")  # type: ignore[arg-type]

@@ -119,7 +119,9 @@ class Supervisor:
     def _ending(self, row: Row, seen: Observation) -> Ending | None:
         age = self._age(row["launched_at"])
         if seen.state in ("failed", "gone"):
-            return Ending("failed", seen.reason or "DefectError", seen.error_class, seen.message, exit_code=seen.exit_code)
+            return Ending(
+                "failed", seen.reason or "DefectError", seen.error_class, seen.message, exit_code=seen.exit_code
+            )
         if seen.state == "succeeded":
             message = "the connector ended with exit code 0 without reporting what it did"
             return Ending("failed", "DefectError", "DefectError", message, exit_code=0)

@@ -63,7 +63,11 @@ def _documents(path: Path) -> Iterator[Document]:
 
 
 def _key(document: Document, path: Path) -> tuple[str, str, str]:
-    if not isinstance(document, dict) or not isinstance(document.get("metadata"), dict) or not document["metadata"].get("name"):
+    if (
+        not isinstance(document, dict)
+        or not isinstance(document.get("metadata"), dict)
+        or not document["metadata"].get("name")
+    ):
         message = f"{path}: a document needs apiVersion, kind and metadata.name"
         raise FolderError(message)
     kind = str(document.get("kind", ""))

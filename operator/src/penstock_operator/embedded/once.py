@@ -56,7 +56,10 @@ async def run_once(platform: Platform, say: Say) -> list[Result]:
 async def _once(platform: Platform, document: Document, say: Say) -> Result:
     _, namespace, name = key_of(document)
     status = await reconcile(platform.pool, document)
-    stalled = next((each for each in status["conditions"] if each["type"] == "Stalled" and each["reason"] != "SecretNotFound"), None)
+    stalled = next(
+        (each for each in status["conditions"] if each["type"] == "Stalled" and each["reason"] != "SecretNotFound"),
+        None,
+    )
     async with platform.pool.connection() as connection:
         row = await connections.connection_by_name(connection, namespace, name)
         if row is None or not row["ready"]:
@@ -80,7 +83,9 @@ async def _follow(platform: Platform, run_id: str, say: Say) -> Result:
         if now != told:
             told = now
             extra = f": {run['message']}" if run["message"] else ""
-            say(f"{run['namespace']}/{run['name']}: {run['phase']}, attempt {run['attempt']}, {run['committed_records']} records{extra}")
+            say(
+                f"{run['namespace']}/{run['name']}: {run['phase']}, attempt {run['attempt']}, {run['committed_records']} records{extra}"
+            )
         if run["phase"] in ENDED:
             return await _result(platform, run)
         await asyncio.sleep(0.2)
@@ -89,7 +94,11 @@ async def _follow(platform: Platform, run_id: str, say: Say) -> Result:
 async def _result(platform: Platform, run: dict[str, Any]) -> Result:
     async with platform.pool.connection() as connection:
         found = await objects.committed_objects(connection, None, None, None, run["id"])
-    error = None if run["phase"] == "succeeded" else {"class": run["error_class"] or run["reason"], "message": run["message"]}
+    error = (
+        None
+        if run["phase"] == "succeeded"
+        else {"class": run["error_class"] or run["reason"], "message": run["message"]}
+    )
     keys = [each["key"] for each in found]
     return Result(
         run["namespace"],

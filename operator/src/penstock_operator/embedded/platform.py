@@ -113,7 +113,9 @@ class Platform:
 @asynccontextmanager
 async def serving(services: Services, port: int) -> AsyncIterator[None]:
     """Serve the API on loopback."""
-    config = uvicorn.Config(create_app(services), host=LOOPBACK, port=port, log_level="warning", access_log=False, lifespan="off")
+    config = uvicorn.Config(
+        create_app(services), host=LOOPBACK, port=port, log_level="warning", access_log=False, lifespan="off"
+    )
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     task = asyncio.create_task(server._serve())  # noqa: SLF001 - serve() would take the process's signals

@@ -86,7 +86,7 @@ class EmbeddedPostgres:
         flags = [f"-c{name}={value}" for name, value in SETTINGS.items()]
         command = [self._binary("postgres"), "-D", str(data), "-h", self._host, "-p", str(self._port), *flags]
         with (self._directory / "postgres.log").open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own server
+            self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/", **self._as
             )
         (self._directory / "postgres.pid").write_text(f"{self._process.pid} {start_time(self._process.pid)}")
@@ -151,13 +151,24 @@ class EmbeddedPostgres:
         if self._as:
             os.chown(data, UNPRIVILEGED, UNPRIVILEGED)
         password = kept_secret(self._directory / "password")
-        command = [self._binary("initdb"), "-D", str(data), "-U", "penstock", "-E", "UTF8", "--no-locale", "-A", "scram-sha-256"]
+        command = [
+            self._binary("initdb"),
+            "-D",
+            str(data),
+            "-U",
+            "penstock",
+            "-E",
+            "UTF8",
+            "--no-locale",
+            "-A",
+            "scram-sha-256",
+        ]
         with tempfile.NamedTemporaryFile("w") as file:
             file.write(f"{password}\n")
             file.flush()
             if self._as:
                 os.chown(file.name, UNPRIVILEGED, UNPRIVILEGED)
-            made = subprocess.run(  # noqa: S603 - our own server
+            made = subprocess.run(
                 [*command, f"--pwfile={file.name}"], capture_output=True, text=True, check=False, cwd="/", **self._as
             )
         if made.returncode:

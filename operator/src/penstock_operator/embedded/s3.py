@@ -60,8 +60,12 @@ class EmbeddedS3:
         self._end_orphan()
         self._port = self._port or free_port(self._host)
         with (self._directory / "s3.log").open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own server
-                [sys.executable, "-m", "ministack"], env=self._environment(), stdout=log, stderr=log, start_new_session=True
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ministack"],
+                env=self._environment(),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         (self._directory / "s3.pid").write_text(f"{self._process.pid} {start_time(self._process.pid)}")
         self._wait()

@@ -27,7 +27,18 @@ class Launch:
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Launch:
         """Return the launch that the registry's row describes."""
-        same = ("run_id", "attempt", "job_name", "job_uid", "namespace", "connection_uid", "definition", "image", "spec", "manifest")
+        same = (
+            "run_id",
+            "attempt",
+            "job_name",
+            "job_uid",
+            "namespace",
+            "connection_uid",
+            "definition",
+            "image",
+            "spec",
+            "manifest",
+        )
         return cls(connection=row["name"], **{key: row[key] for key in same})
 
 

@@ -46,7 +46,12 @@ def desired_job(launch: Launch, settings: JobSettings) -> dict[str, Any]:
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": launch.job_name, "namespace": launch.namespace, "labels": labels, "ownerReferences": [owner]},
+        "metadata": {
+            "name": launch.job_name,
+            "namespace": launch.namespace,
+            "labels": labels,
+            "ownerReferences": [owner],
+        },
         "spec": {
             "backoffLimit": 0,
             "completions": 1,
@@ -138,7 +143,9 @@ def observe_job(job: dict[str, Any] | None, pod: dict[str, Any] | None) -> Obser
     """Say what a Job and its pod mean; the pod is needed only when the Job failed or has not started."""
     if job is None:
         return Observation("gone", "AttemptLost", "the attempt's Job was deleted", disrupted=True)
-    conditions = {each["type"]: each for each in job.get("status", {}).get("conditions", []) if each["status"] == "True"}
+    conditions = {
+        each["type"]: each for each in job.get("status", {}).get("conditions", []) if each["status"] == "True"
+    }
     if "Complete" in conditions:
         return Observation("succeeded")
     failed = conditions.get("Failed") or conditions.get("FailureTarget")
@@ -165,7 +172,9 @@ def _failure(condition: dict[str, Any], pod: dict[str, Any] | None, job: dict[st
         return Observation("failed", "OutOfMemory", message, "DefectError", code)
     if pod is None or _disrupted(pod) or code in (SIGTERM_EXIT, INTERRUPTED_EXIT):
         why = (pod or {}).get("status", {}).get("message") or "its node went away, or it was evicted"
-        return Observation("failed", "AttemptLost", f"the attempt's pod was taken away: {why}", exit_code=code, disrupted=True)
+        return Observation(
+            "failed", "AttemptLost", f"the attempt's pod was taken away: {why}", exit_code=code, disrupted=True
+        )
     error_class = ERROR_CLASS_BY_EXIT_CODE.get(code or 1, "DefectError")
     message = f"the connector ended with exit code {code} and did not say why; its log's end may: {_tail(ended)}"
     return Observation("failed", error_class, message, error_class, code)
@@ -190,10 +199,14 @@ def _waiting(pod: dict[str, Any]) -> Observation:
         words = f"spec.secretRef: {message}; create it in the connection's namespace, then request a run"
         return Observation("waiting", "SecretNotFound", words, "ConfigError", final=True)
     if reason in ("InvalidImageName", "ErrImageNeverPull"):
-        return Observation("waiting", "ImagePullFailed", f"the definition's image: {message}", "ConfigError", final=True)
+        return Observation(
+            "waiting", "ImagePullFailed", f"the definition's image: {message}", "ConfigError", final=True
+        )
     if reason in ("ErrImagePull", "ImagePullBackOff"):
         return Observation("waiting", "ImagePullFailed", f"the definition's image: {message}", "ConfigError")
     if statuses[0].get("state"):
         return Observation("active" if "running" in statuses[0]["state"] else "waiting")
-    scheduled = next((each for each in pod.get("status", {}).get("conditions", []) if each["type"] == "PodScheduled"), {})
+    scheduled = next(
+        (each for each in pod.get("status", {}).get("conditions", []) if each["type"] == "PodScheduled"), {}
+    )
     return Observation("waiting", None, scheduled.get("message", ""))

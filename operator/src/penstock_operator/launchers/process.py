@@ -18,7 +18,18 @@ from penstock_operator.launchers.jobs import CREDENTIAL_PREFIX, INTERRUPTED_EXIT
 
 SecretReader = Callable[[str, str], dict[str, str] | None]
 TokenMinter = Callable[[str], str]
-INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "VIRTUAL_ENV", "PYTHONPATH", "HOME", "TMPDIR")
+INHERITED = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "VIRTUAL_ENV",
+    "PYTHONPATH",
+    "HOME",
+    "TMPDIR",
+)
 
 
 class ProcessLauncher:
@@ -45,7 +56,13 @@ class ProcessLauncher:
         self.log_of(launch.job_name).parent.mkdir(parents=True, exist_ok=True)
         with self.log_of(launch.job_name).open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "penstock_sdk.runtime", env=environment, stdout=log, stderr=log, start_new_session=True
+                sys.executable,
+                "-m",
+                "penstock_sdk.runtime",
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         self._children[launch.job_name] = (job_uid, process)
         return job_uid
@@ -94,7 +111,9 @@ class ProcessLauncher:
         if code == 0:
             return Observation("succeeded")
         if code in (-signal.SIGTERM, -signal.SIGKILL, INTERRUPTED_EXIT):
-            return Observation("failed", "AttemptLost", "the attempt's process was killed", exit_code=code, disrupted=True)
+            return Observation(
+                "failed", "AttemptLost", "the attempt's process was killed", exit_code=code, disrupted=True
+            )
         error_class = ERROR_CLASS_BY_EXIT_CODE.get(code, "DefectError")
         message = f"the connector ended with exit code {code} and did not say why; see its log"
         return Observation("failed", error_class, message, error_class, code)
@@ -137,7 +156,9 @@ def _installed(launch: Launch) -> str:
     found = next(iter(metadata.entry_points(group="penstock.connectors", name=artifact)), None)
     wanted = launch.manifest["version"]
     if found is None or found.dist is None:
-        message = f"no installed package offers the connector {artifact}; pip install penstock-connector-{artifact}=={wanted}"
+        message = (
+            f"no installed package offers the connector {artifact}; pip install penstock-connector-{artifact}=={wanted}"
+        )
         reason = "LaunchRefused"
         raise LaunchRefused(reason, message)
     if found.dist.version != wanted:

@@ -107,7 +107,10 @@ async def mark_scheduled(connection: Connection, uid: str, tick: datetime | None
 async def mark_request_handled(connection: Connection, uid: str, token: str) -> None:
     """Remember the newest handled run-now token, which the status echoes."""
     await run(
-        connection, "UPDATE penstock.tenant_connections SET handled_request = %(token)s WHERE uid = %(uid)s", uid=uid, token=token
+        connection,
+        "UPDATE penstock.tenant_connections SET handled_request = %(token)s WHERE uid = %(uid)s",
+        uid=uid,
+        token=token,
     )
 
 

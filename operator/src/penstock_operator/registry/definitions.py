@@ -71,6 +71,4 @@ async def connection_count(connection: Connection, definition_uid: str) -> int:
 
 async def list_definitions(connection: Connection) -> list[Row]:
     """Return all live definitions by name."""
-    return await many(
-        connection, "SELECT * FROM penstock.connector_definitions WHERE deleted_at IS NULL ORDER BY name"
-    )
+    return await many(connection, "SELECT * FROM penstock.connector_definitions WHERE deleted_at IS NULL ORDER BY name")

@@ -37,7 +37,9 @@ async def migrate(url: str) -> list[str]:
         return [name for name, sql in migrations().items() if await _apply(connection, name, sql, applied.get(name))]
 
 
-async def _apply(connection: psycopg.AsyncConnection[tuple[object, ...]], name: str, sql: str, known: str | None) -> bool:
+async def _apply(
+    connection: psycopg.AsyncConnection[tuple[object, ...]], name: str, sql: str, known: str | None
+) -> bool:
     digest = hashlib.sha256(sql.encode()).hexdigest()
     if known is not None:
         if known != digest:

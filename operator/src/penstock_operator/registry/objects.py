@@ -33,7 +33,7 @@ async def insert_grants(connection: Connection, grants: list[Grant]) -> None:
         )
 
 
-async def commit_object(  # noqa: PLR0913 - one row, one call
+async def commit_object(
     connection: Connection,
     holder: tuple[str, int, str],
     key: str,

@@ -79,7 +79,8 @@ async def attempt_to_launch(connection: Connection, run_id: str, attempt: int) -
     """Return all that a launcher needs to know of an attempt, None when it is not the current one any more."""
     return await one(
         connection,
-        LAUNCH + " WHERE a.run_id = %(run)s AND a.attempt = %(attempt)s AND r.attempt = a.attempt AND r.phase = 'running'",
+        LAUNCH
+        + " WHERE a.run_id = %(run)s AND a.attempt = %(attempt)s AND r.attempt = a.attempt AND r.phase = 'running'",
         run=run_id,
         attempt=attempt,
     )

@@ -99,7 +99,7 @@ async def add_stream_version(connection: Connection, uid: str, version: int, fin
     )
 
 
-async def open_alert(connection: Connection, uid: str, stream: str, kind: str, message: str, run_id: str) -> None:  # noqa: PLR0913
+async def open_alert(connection: Connection, uid: str, stream: str, kind: str, message: str, run_id: str) -> None:
     """Open an alert; one that is open already stays as it is."""
     await run(
         connection,

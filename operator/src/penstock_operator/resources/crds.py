@@ -32,17 +32,28 @@ IMMUTABLE_RULE = (
 CONNECTION_NAME_RULE = ("size(self.metadata.name) <= 63", "metadata.name must be no longer than 63 characters")
 
 
-def _crd(kind: Kind, plural: str, short: str, scope: str, schema: dict[str, Any], columns: list[Column]) -> dict[str, Any]:  # noqa: PLR0913
+def _crd(
+    kind: Kind, plural: str, short: str, scope: str, schema: dict[str, Any], columns: list[Column]
+) -> dict[str, Any]:
     printer = [{"name": name, "type": type_, "jsonPath": path} for name, type_, path in columns]
     version = {
         "name": API_VERSION,
         "served": True,
         "storage": True,
         "subresources": {"status": {}},
-        "additionalPrinterColumns": [*printer, {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}],
+        "additionalPrinterColumns": [
+            *printer,
+            {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+        ],
         "schema": {"openAPIV3Schema": schema},
     }
-    names = {"kind": kind, "plural": plural, "singular": kind.lower(), "shortNames": [short], "categories": ["penstock"]}
+    names = {
+        "kind": kind,
+        "plural": plural,
+        "singular": kind.lower(),
+        "shortNames": [short],
+        "categories": ["penstock"],
+    }
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -51,7 +62,9 @@ def _crd(kind: Kind, plural: str, short: str, scope: str, schema: dict[str, Any]
     }
 
 
-def _resource(spec: type[Declared], status: type[Declared], rule: tuple[str, str], *spec_rules: tuple[str, str]) -> dict[str, Any]:
+def _resource(
+    spec: type[Declared], status: type[Declared], rule: tuple[str, str], *spec_rules: tuple[str, str]
+) -> dict[str, Any]:
     spec_schema = structural_schema(spec)
     if spec_rules:
         spec_schema.update(rules(*spec_rules))

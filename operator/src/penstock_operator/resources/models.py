@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
 from penstock_sdk.manifest import Declared, Manifest, rules
+from pydantic import Field
 
 GROUP, API_VERSION = "penstock.io", "v1alpha1"
 REQUESTED_AT = f"{GROUP}/requestedAt"

@@ -33,7 +33,9 @@ async def fail(connection: Connection, run: Row, ending: Ending, failure: Failur
     """End the attempt as failed, and the run too unless it is to be tried again; return the run's phase."""
     await runs.end_attempt(connection, run["id"], run["attempt"], ending)
     if run["cancel_requested"]:
-        return await _finish(connection, run, "cancelled", Ending("cancelled", "RunCancelled", message="cancelled on request"))
+        return await _finish(
+            connection, run, "cancelled", Ending("cancelled", "RunCancelled", message="cancelled on request")
+        )
     again = decide_retry(run["spec"].get("retry", {}), run["streak"], failure)
     if again is None:
         return await _finish(connection, run, "failed", ending)
@@ -63,7 +65,9 @@ async def _tell(connection: Connection, run: Row, attempt: int) -> None:
         await outbox.post(connection, "retire", {"run": run["id"], "attempt": attempt})
 
 
-async def fail_current(connection: Connection, run_id: str, attempt: int, ending: Ending, *, disrupted: bool = False) -> bool:
+async def fail_current(
+    connection: Connection, run_id: str, attempt: int, ending: Ending, *, disrupted: bool = False
+) -> bool:
     """Fail an attempt that did not say its own end; False when it has ended already."""
     async with connection.transaction():
         run = await current(connection, run_id, attempt)

@@ -127,7 +127,9 @@ class RunProtocol:
             verdicts = []
             for each in chosen:
                 version = await self._register(connection, attempt, offered[each.name], known.get(each.name))
-                verdicts.append(StreamVerdict(name=each.name, read=not each.done, schema_version=version, selected=each))
+                verdicts.append(
+                    StreamVerdict(name=each.name, read=not each.done, schema_version=version, selected=each)
+                )
             await runs.set_streams(connection, run_id, attempt["attempt"], [each.name for each in chosen])
         return StreamsResponse(verdicts=verdicts)
 
@@ -161,7 +163,9 @@ class RunProtocol:
         path = (attempt["namespace"], attempt["name"], stream)
         run = (attempt["run_id"], attempt["attempt"], sequence)
         key = object_key(self._store.settings.prefix, path, generation, run)
-        return Grant(key, attempt["connection_uid"], stream, generation, attempt["run_id"], attempt["attempt"], sequence)
+        return Grant(
+            key, attempt["connection_uid"], stream, generation, attempt["run_id"], attempt["attempt"], sequence
+        )
 
     def _signed(self, grant: Grant) -> UploadGrant:
         url, headers = self._store.presign(grant.key, UPLOAD_EXPIRY_SECONDS)
@@ -285,7 +289,9 @@ def _check_artifact(request: StartRequest, launch: Row) -> None:
 
 def _check_state_versions(launch: Row, states: dict[str, Row]) -> None:
     wanted = launch["manifest"].get("stateVersion", 1)
-    other = sorted(name for name, state in states.items() if state["state_version"] != wanted and state["cursor"] is not None)
+    other = sorted(
+        name for name, state in states.items() if state["state_version"] != wanted and state["cursor"] is not None
+    )
     if other:
         message = (
             f"the state of {', '.join(other)} was written by another state version than {wanted}:"

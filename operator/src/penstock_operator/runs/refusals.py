@@ -1,11 +1,11 @@
 """Why the run API refuses a call.
 
-    Refused
-    ├── Unauthenticated   the token is not one of ours
-    ├── Fenced            another attempt has taken over, or this one has ended
-    ├── NotReady          try again in a moment
-    ├── Invalid           the request cannot be carried out as it stands
-    └── Mismatch          the request contradicts what is committed
+Refused
+├── Unauthenticated   the token is not one of ours
+├── Fenced            another attempt has taken over, or this one has ended
+├── NotReady          try again in a moment
+├── Invalid           the request cannot be carried out as it stands
+└── Mismatch          the request contradicts what is committed
 """
 
 from __future__ import annotations

@@ -34,7 +34,9 @@ def changes(old: dict[str, Any], new: DiscoveredStream) -> list[Change]:
     found = [Change("FieldAdded", f"field {name!r} is new") for name in sorted(after.keys() - before.keys())]
     found += [Change("FieldRemoved", f"field {name!r} is gone") for name in sorted(before.keys() - after.keys())]
     both = sorted(before.keys() & after.keys())
-    found += [Change("FieldChanged", f"field {name!r} has another type") for name in both if before[name] != after[name]]
+    found += [
+        Change("FieldChanged", f"field {name!r} has another type") for name in both if before[name] != after[name]
+    ]
     if list(old["primary_key"]) != new.primary_key:
         found.append(Change("PrimaryKeyChanged", f"the primary key was {old['primary_key']}, is {new.primary_key}"))
     if old["cursor_field"] != new.cursor_field:
@@ -42,7 +44,9 @@ def changes(old: dict[str, Any], new: DiscoveredStream) -> list[Change]:
     return found
 
 
-def select(spec: dict[str, Any], offered: list[DiscoveredStream], states: dict[str, State], run_id: str) -> list[SelectedStream]:
+def select(
+    spec: dict[str, Any], offered: list[DiscoveredStream], states: dict[str, State], run_id: str
+) -> list[SelectedStream]:
     """Return the streams to read in order, each with where to go on. Without a selection, all are read in full.
 
     Raises Invalid when the source does not offer a selected stream, or not in the selected mode.

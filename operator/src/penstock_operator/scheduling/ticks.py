@@ -34,7 +34,9 @@ def _cron(schedule: str, start: datetime, *, backwards: bool = False) -> CronSim
     try:
         return CronSim(NICKNAMES.get(schedule, schedule), start, reverse=backwards)
     except CronSimError as error:
-        message = f"spec.schedule: {schedule!r} is not a cron expression ({error}); use five fields such as '*/15 * * * *'"
+        message = (
+            f"spec.schedule: {schedule!r} is not a cron expression ({error}); use five fields such as '*/15 * * * *'"
+        )
         raise ScheduleError(message) from None
 
 

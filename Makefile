@@ -1,0 +1,61 @@
+SHELL := bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DISTRIBUTIONS := operator connector-sdk $(wildcard connectors/*)
+SOURCES := operator/src connector-sdk/src $(wildcard connectors/*/src)
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test unit integration lint format crds crds-check lock cluster cluster-down bench
+
+help: ## List what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(READY): locks/dev.txt $(addsuffix /pyproject.toml,$(DISTRIBUTIONS))
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes -r locks/dev.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation $(addprefix -e ./,$(DISTRIBUTIONS))
+	touch $@
+
+demo: $(READY) ## Real tables through the whole platform on this machine
+	$(BIN)/python examples/demo/demo.py
+
+test: $(READY) lint crds-check unit integration ## Everything that CI runs
+
+unit: $(READY) ## Tests that need no server
+	$(BIN)/pytest tests/unit -n 2
+
+integration: $(READY) ## Tests on a real Postgres, a real S3 protocol and real processes
+	$(BIN)/pytest tests/integration -n 2
+
+lint: $(READY) ## Style, types and import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/lint-imports
+
+format: $(READY) ## Mend what can be mended by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+crds: $(READY) ## Generate the CRDs from the models
+	$(BIN)/python -m penstock_operator.resources.crds crds charts/penstock/files/crds
+
+crds-check: $(READY)
+	$(BIN)/python -m penstock_operator.resources.crds .state/crds
+	diff -r .state/crds crds && diff -r .state/crds charts/penstock/files/crds
+
+lock: ## Compile the lock files (needs uv)
+	$(PYTHON) locks/compile.py
+
+cluster: ## A real one-node Kubernetes from packages (Debian, root)
+	tests/cluster/machine/build && tests/cluster/machine/images && tests/cluster/machine/up .state/cluster
+
+cluster-down: ## End it and leave nothing behind
+	tests/cluster/machine/down .state/cluster --wipe
+
+bench: $(READY) ## Figures, each with its ratio
+	$(BIN)/python benchmarks/record_path.py
+	$(BIN)/python benchmarks/full_path.py
+	$(BIN)/python benchmarks/postgres_copy.py
