@@ -107,9 +107,9 @@ def rows_of(records: Records) -> Sequence[Record]:
         if records.lstrip()[:1] == b"[":
             return msgspec.json.decode(records, type=list[dict[str, Any]])
         return msgspec.json.Decoder(dict[str, Any]).decode_lines(records)
-    if isinstance(records, Sequence):
-        return records
-    return records.to_pylist()
+    if not isinstance(records, Sequence):
+        return records.to_pylist()
+    return records
 
 
 class Connector(ABC, Generic[ConfigT, CredentialsT]):

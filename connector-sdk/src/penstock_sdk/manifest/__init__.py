@@ -55,12 +55,13 @@ def config_problems(config: dict[str, Any], schema: dict[str, Any], path: str = 
 
 
 def _advice(error: jsonschema.ValidationError) -> str:
-    expected = error.validator_value
+    expected: Any = error.validator_value
+    schema: Any = error.schema
     if error.validator == "required" and isinstance(error.instance, dict):
         missing = ", ".join(repr(key) for key in expected if key not in error.instance)
         return f"add {missing}: the connector requires it"
     if error.validator == "additionalProperties":
-        known = ", ".join(sorted(error.schema.get("properties", {})))
+        known = ", ".join(sorted(schema.get("properties", {})))
         return f"{error.message}; the connector knows: {known}"
     if error.validator == "type":
         return f"must be of type {expected}"

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import zstandard
 
-from penstock_sdk.contract import Op, Record, Records
+from penstock_sdk.contract import Op, Record, Records, rows_of
 from penstock_sdk.errors import SourceContractError
 
 LEVEL = 1
@@ -86,8 +86,7 @@ class ObjectEncoder:
     def _encoded(self, records: Records) -> Iterator[bytes] | Sequence[Any]:
         if isinstance(records, bytes):
             return _raw_lines(records, self._stream)
-        rows: Sequence[Record] = records if isinstance(records, Sequence) else records.to_pylist()
-        return self._rows(rows)
+        return self._rows(rows_of(records))
 
     def _rows(self, rows: Sequence[Record]) -> Iterator[bytes]:
         encode = self._encode

@@ -135,7 +135,7 @@ class PostgresSql(Connector[Config, Credentials]):
         values: list[Any] = []
         if cursor is not None:
             left = sql.SQL(", ").join(map(sql.Identifier, order))
-            right = sql.SQL(", ").join(sql.SQL("%s::{}").format(sql.SQL(types[name])) for name in order)  # type: ignore[arg-type]
+            right = sql.SQL(", ").join(sql.SQL("%s::{}").format(sql.SQL(types[name])) for name in order)
             where.append(sql.SQL("({}) > ({})").format(left, right))
             values += cursor["values"]
         field = relation.cursor_field

@@ -11,9 +11,10 @@ from psycopg.abc import AdaptContext
 from psycopg.adapt import Buffer, Loader
 from psycopg.types import TypeInfo
 
-AS_TEXT = ("numeric", "date", "time", "timetz", "timestamp", "interval", "uuid", "inet", "cidr", "money")
-AS_TEXT += ("int4range", "int8range", "numrange", "tsrange", "tstzrange", "daterange")
-AS_TEXT += ("int4multirange", "int8multirange", "nummultirange", "tsmultirange", "tstzmultirange", "datemultirange")
+SCALARS = ("numeric", "date", "time", "timetz", "timestamp", "interval", "uuid", "inet", "cidr", "money")
+RANGES = ("int4range", "int8range", "numrange", "tsrange", "tstzrange", "daterange")
+MULTIRANGES = ("int4multirange", "int8multirange", "nummultirange", "tsmultirange", "tstzmultirange", "datemultirange")
+AS_TEXT = (*SCALARS, *RANGES, *MULTIRANGES)
 
 
 class TextLoader(Loader):

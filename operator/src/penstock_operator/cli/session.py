@@ -86,7 +86,7 @@ async def _embedded(data_dir: Path) -> AsyncIterator[Session]:
         if live is None:
             data.lock()
             stack.callback(data.unlock)
-        found = live or await stack.enter_async_context(backends(data))
+        found = live if live is not None else await stack.enter_async_context(backends(data))
         pool = create_pool(found.database_url, size=4)
         await pool.open(wait=True, timeout=30)
         stack.push_async_callback(pool.close)

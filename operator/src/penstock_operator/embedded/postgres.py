@@ -15,7 +15,7 @@ import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import psycopg
@@ -58,7 +58,7 @@ class EmbeddedPostgres:
         if os.geteuid() == 0:
             self._as = {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []}
 
-    def __enter__(self) -> EmbeddedPostgres:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -10,6 +10,7 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Self
 
 from penstock_operator.bronze.store import s3_client
 from penstock_operator.embedded import EmbeddedError
@@ -28,7 +29,7 @@ class EmbeddedS3:
         self._host = host
         self._port = port
 
-    def __enter__(self) -> EmbeddedS3:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -206,7 +206,7 @@ def _waiting(pod: dict[str, Any]) -> Observation:
         return Observation("waiting", "ImagePullFailed", f"the definition's image: {message}", "ConfigError")
     if statuses[0].get("state"):
         return Observation("active" if "running" in statuses[0]["state"] else "waiting")
-    scheduled = next(
+    scheduled: dict[str, Any] = next(
         (each for each in pod.get("status", {}).get("conditions", []) if each["type"] == "PodScheduled"), {}
     )
     return Observation("waiting", None, scheduled.get("message", ""))

@@ -33,7 +33,7 @@ async def migrate(url: str) -> list[str]:
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
         await connection.execute(LEDGER.encode())
         cursor = await connection.execute("SELECT name, sha256 FROM penstock.schema_migrations")
-        applied = dict(await cursor.fetchall())
+        applied: dict[str, str] = {str(name): str(digest) for name, digest in await cursor.fetchall()}
         return [name for name, sql in migrations().items() if await _apply(connection, name, sql, applied.get(name))]
 
 

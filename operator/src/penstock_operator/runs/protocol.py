@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from penstock_sdk.protocol import (
     CheckpointRequest,
     CheckpointResponse,
+    DiscoveredStream,
     FinishRequest,
     FinishResponse,
     HeartbeatRequest,
@@ -133,9 +134,7 @@ class RunProtocol:
             await runs.set_streams(connection, run_id, attempt["attempt"], [each.name for each in chosen])
         return StreamsResponse(verdicts=verdicts)
 
-    async def _register(
-        self, connection: Connection, attempt: Row, seen: selection.DiscoveredStream, known: Row | None
-    ) -> int:
+    async def _register(self, connection: Connection, attempt: Row, seen: DiscoveredStream, known: Row | None) -> int:
         fingerprint = selection.fingerprint(seen)
         if known and known["fingerprint"] == fingerprint:
             return int(known["version"])

@@ -1,0 +1,178 @@
+"""The API server's side of the controller: resources and their status, the watch, and the Lease of the leader."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import kopf
+import structlog
+from kubernetes.aio import client
+from kubernetes.aio.client.exceptions import ApiException
+
+from penstock_operator.controller.queue import Key
+from penstock_operator.controller.resources import Document
+from penstock_operator.launchers.jobs import LABEL_RUN
+from penstock_operator.resources.models import API_VERSION, GROUP, Kind
+
+log = structlog.get_logger()
+PLURALS: dict[str, str] = {"ConnectorDefinition": "connectordefinitions", "TenantConnection": "tenantconnections"}
+NOT_FOUND, CONFLICT = 404, 409
+PAGE = 500
+MERGE_PATCH = "application/merge-patch+json"
+
+
+class KubernetesResources:
+    """The resource client of a cluster."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self._custom = client.CustomObjectsApi(api)
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Document | None:
+        """Read one resource."""
+        try:
+            if kind == "ConnectorDefinition":
+                found = await self._custom.get_cluster_custom_object(GROUP, API_VERSION, PLURALS[kind], name)
+            else:
+                found = await self._custom.get_namespaced_custom_object(
+                    GROUP, API_VERSION, namespace, PLURALS[kind], name
+                )
+        except ApiException as error:
+            if error.status == NOT_FOUND:
+                return None
+            raise
+        return dict(found)
+
+    async def list(self, kind: Kind) -> list[Document]:
+        """Read all resources of a kind, page by page."""
+        found: list[Document] = []
+        token: str | None = None
+        while True:
+            more = {"_continue": token} if token else {}
+            page = await self._custom.list_cluster_custom_object(GROUP, API_VERSION, PLURALS[kind], limit=PAGE, **more)
+            found += [{**each, "kind": kind, "apiVersion": f"{GROUP}/{API_VERSION}"} for each in page["items"]]
+            token = page["metadata"].get("continue")
+            if not token:
+                return found
+
+    async def write_status(self, document: Document, status: Document) -> None:
+        """Patch the status; what it does not have any more is removed."""
+        gone = {key: None for key in document.get("status", {}) if key not in status}
+        body = {"status": {**gone, **status}}
+        meta, plural = document["metadata"], PLURALS[document["kind"]]
+        try:
+            if document["kind"] == "ConnectorDefinition":
+                await self._custom.patch_cluster_custom_object_status(
+                    GROUP, API_VERSION, plural, meta["name"], body, _content_type=MERGE_PATCH
+                )
+            else:
+                await self._custom.patch_namespaced_custom_object_status(
+                    GROUP, API_VERSION, meta["namespace"], plural, meta["name"], body, _content_type=MERGE_PATCH
+                )
+        except ApiException as error:
+            if error.status != NOT_FOUND:
+                raise
+
+
+async def watch(add: Callable[[Key], None], stop: asyncio.Event) -> None:
+    """Put the key of everything that changes on the queue, until stopped. Handlers do nothing else."""
+    registry = kopf.OperatorRegistry()
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    for kind, plural in PLURALS.items():
+
+        async def changed(namespace: str | None, name: str, kind: str = kind, **_: Any) -> None:
+            add((kind, namespace or "", name))
+
+        kopf.on.event(GROUP, API_VERSION, plural, registry=registry, id=f"{plural}-changed")(changed)
+
+    async def job_changed(namespace: str, name: str, **_: Any) -> None:
+        add(("Job", namespace, name))
+
+    kopf.on.event("batch", "v1", "jobs", registry=registry, labels={LABEL_RUN: kopf.PRESENT})(job_changed)
+    await kopf.operator(registry=registry, settings=settings, clusterwide=True, standalone=True, stop_flag=stop)
+
+
+class Lease:
+    """One leader among the replicas, by a coordination.k8s.io Lease."""
+
+    def __init__(
+        self, api: client.ApiClient, namespace: str, name: str = "penstock-operate", seconds: int = 15
+    ) -> None:
+        self._leases = client.CoordinationV1Api(api)
+        self._namespace, self._name, self._seconds = namespace, name, seconds
+        self._identity = f"penstock-{uuid.uuid4().hex[:12]}"
+        self._seen: tuple[str | None, float] = (None, 0.0)
+
+    async def acquire(self) -> None:
+        """Return once this replica is the leader."""
+        while not await self._try():
+            await asyncio.sleep(self._seconds / 5)
+        log.info("leading", identity=self._identity)
+
+    async def keep(self) -> None:
+        """Renew the lease, and return once it could not be renewed in time: this replica must stop then."""
+        loop = asyncio.get_running_loop()
+        renewed = loop.time()
+        while loop.time() - renewed < self._seconds * 2 / 3:
+            await asyncio.sleep(self._seconds / 5)
+            try:
+                if not await asyncio.wait_for(self._try(), self._seconds / 3):
+                    return
+                renewed = loop.time()
+            except (ApiException, OSError, TimeoutError) as error:
+                log.warning("lease not renewed", error=str(error))
+
+    async def release(self) -> None:
+        """Let the next leader start at once."""
+        lease = await self._leases.read_namespaced_lease(self._name, self._namespace)
+        if lease.spec.holder_identity == self._identity:
+            lease.spec.holder_identity = ""
+            await self._leases.replace_namespaced_lease(self._name, self._namespace, lease)
+
+    async def _try(self) -> bool:
+        try:
+            lease = await self._leases.read_namespaced_lease(self._name, self._namespace)
+        except ApiException as error:
+            if error.status != NOT_FOUND:
+                raise
+            return await self._create()
+        if lease.spec.holder_identity not in ("", None, self._identity) and not self._expired(lease):
+            return False
+        if lease.spec.holder_identity != self._identity:
+            lease.spec.lease_transitions = (lease.spec.lease_transitions or 0) + 1
+            lease.spec.acquire_time = datetime.now(UTC)
+        lease.spec.holder_identity, lease.spec.renew_time = self._identity, datetime.now(UTC)
+        lease.spec.lease_duration_seconds = self._seconds
+        try:
+            await self._leases.replace_namespaced_lease(self._name, self._namespace, lease)
+        except ApiException as error:
+            if error.status == CONFLICT:
+                return False
+            raise
+        return True
+
+    def _expired(self, lease: Any) -> bool:
+        """Say whether the holder has not renewed for the lease's length, by our own clock alone."""
+        now, version = asyncio.get_running_loop().time(), lease.metadata.resource_version
+        if self._seen[0] != version:
+            self._seen = (version, now)
+        return now - self._seen[1] > self._seconds
+
+    async def _create(self) -> bool:
+        now = datetime.now(UTC)
+        spec = client.V1LeaseSpec(
+            holder_identity=self._identity, lease_duration_seconds=self._seconds, acquire_time=now, renew_time=now
+        )
+        body = client.V1Lease(metadata=client.V1ObjectMeta(name=self._name), spec=spec)
+        try:
+            await self._leases.create_namespaced_lease(self._namespace, body)
+        except ApiException as error:
+            if error.status == CONFLICT:
+                return False
+            raise
+        return True
