@@ -42,7 +42,8 @@ def fill(url: str) -> None:
         with connection.cursor() as cursor:
             cursor.executemany("INSERT INTO countries (code, name) VALUES (%s, %s)", rows_of("iso3166.tab"))
             zones = [
-                (row[2], row[0].split(","), row[1], row[3] if len(row) > 3 else None) for row in rows_of("zone1970.tab")
+                (row[2], row[0].split(","), row[1], row[3] if len(row) > len(("code", "at", "name")) else None)
+                for row in rows_of("zone1970.tab")
             ]
             cursor.executemany(
                 "INSERT INTO zones (name, countries, coordinates, comment) VALUES (%s, %s, %s, %s)", zones

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Generic, Literal, Protocol, TypeVar, get_args, get_origin
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast, get_args, get_origin
 
 import msgspec
 
@@ -107,9 +107,8 @@ def rows_of(records: Records) -> Sequence[Record]:
         if records.lstrip()[:1] == b"[":
             return msgspec.json.decode(records, type=list[dict[str, Any]])
         return msgspec.json.Decoder(dict[str, Any]).decode_lines(records)
-    if not isinstance(records, Sequence):
-        return records.to_pylist()
-    return records
+    to_rows = getattr(records, "to_pylist", None)
+    return cast("Sequence[Record]", to_rows() if to_rows else records)
 
 
 class Connector(ABC, Generic[ConfigT, CredentialsT]):
@@ -181,7 +180,7 @@ class Connector(ABC, Generic[ConfigT, CredentialsT]):
                 if (
                     isinstance(get_origin(generic), type)
                     and issubclass(get_origin(generic), Connector)
-                    and len(arguments) == 2
+                    and len(arguments) > 1
                 ):
                     return arguments[0], arguments[1]
         return dict, dict

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import psycopg
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from penstock_sdk import protocol as wire
 from psycopg_pool import PoolTimeout
 
 from penstock_operator.api.authentication import Authenticator
+from penstock_operator.api.bearer import Token
 from penstock_operator.api.reading import reading_routes
 from penstock_operator.registry.database import Pool
 from penstock_operator.runs.protocol import RunProtocol
-from penstock_operator.runs.refusals import Refused, Unauthenticated
+from penstock_operator.runs.refusals import Refused
 
 LogReader = Callable[[str, str], Awaitable[str]]
-bearer = HTTPBearer(auto_error=False)
 UNAVAILABLE = 503
 
 
@@ -34,22 +33,12 @@ class Services:
     logs: LogReader
 
 
-def token_of(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> str:
-    """Return the bearer token, or refuse."""
-    if credentials is None:
-        raise Unauthenticated
-    return credentials.credentials
-
-
-Token = Annotated[str, Depends(token_of)]
-
-
 def create_app(services: Services) -> FastAPI:
     """Return the application; its OpenAPI document is at /openapi.json."""
     app = FastAPI(title="Penstock", version="v1", description="The run API and the read API of Penstock.")
     app.include_router(_health_routes(services.pool))
     app.include_router(_run_routes(services), prefix="/v1/attempts", tags=["run API"])
-    app.include_router(reading_routes(services, token_of), prefix="/v1", tags=["read API"])
+    app.include_router(reading_routes(services), prefix="/v1", tags=["read API"])
     app.add_exception_handler(Refused, _refused)
     for gone in (psycopg.OperationalError, PoolTimeout):
         app.add_exception_handler(gone, _unavailable)

@@ -85,7 +85,7 @@ def sql(
             raise CommandError(message)
         database = duckdb.connect()
         listed = json.dumps(files).replace('"', "'")
-        database.execute(
+        database.execute(  # the file names are our own
             f"CREATE VIEW bronze AS SELECT * FROM read_json({listed}, format='newline_delimited', union_by_name=true)"
         )
         try:

@@ -90,8 +90,8 @@ async def watch(add: Callable[[Key], None], stop: asyncio.Event) -> None:
 
         kopf.on.event(GROUP, API_VERSION, plural, registry=registry, id=f"{plural}-changed")(changed)
 
-    async def job_changed(namespace: str, name: str, **_: Any) -> None:
-        add(("Job", namespace, name))
+    async def job_changed(namespace: str | None, name: str, **_: Any) -> None:
+        add(("Job", namespace or "", name))
 
     kopf.on.event("batch", "v1", "jobs", registry=registry, labels={LABEL_RUN: kopf.PRESENT})(job_changed)
     await kopf.operator(registry=registry, settings=settings, clusterwide=True, standalone=True, stop_flag=stop)

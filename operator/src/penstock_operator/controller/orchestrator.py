@@ -34,7 +34,7 @@ class Parts:
     resources: ResourceClient
     launcher: Launcher
     store: BronzeStore
-    timings: Timings = Timings()
+    timings: Timings
     clock: Clock = utc_now
 
 

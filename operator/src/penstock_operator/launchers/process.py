@@ -15,7 +15,6 @@ from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE
 
 from penstock_operator.launchers import Launch, LaunchRefused, Observation
 from penstock_operator.launchers.jobs import CREDENTIAL_PREFIX, INTERRUPTED_EXIT
-from penstock_operator.resources.conditions import Reason
 
 SecretReader = Callable[[str, str], dict[str, str] | None]
 TokenMinter = Callable[[str], str]
@@ -90,15 +89,13 @@ class ProcessLauncher:
         found = self._secrets(launch.namespace, name)
         if found is None:
             message = f'spec.secretRef: secret "{name}" not found in namespace {launch.namespace}; add it to the folder'
-            reason: Reason = "SecretNotFound"
-            raise LaunchRefused(reason, message)
+            raise LaunchRefused("SecretNotFound", message)
         methods = launch.manifest["authentication"]["methods"]
         declared = [each for method in methods for each in method.get("credentials", [])]
         missing = [each["name"] for each in declared if each.get("required", True) and each["name"] not in found]
         if missing and len(methods) == 1:
             message = f"spec.secretRef: couldn't find key {missing[0]} in Secret {launch.namespace}/{name}; add it"
-            reason: Reason = "SecretNotFound"
-            raise LaunchRefused(reason, message)
+            raise LaunchRefused("SecretNotFound", message)
         return {f"{CREDENTIAL_PREFIX}{each['name']}": found[each["name"]] for each in declared if each["name"] in found}
 
     async def observe(self, launch: Launch) -> Observation:
@@ -160,13 +157,11 @@ def _installed(launch: Launch) -> str:
         message = (
             f"no installed package offers the connector {artifact}; pip install penstock-connector-{artifact}=={wanted}"
         )
-        reason: Reason = "LaunchRefused"
-        raise LaunchRefused(reason, message)
+        raise LaunchRefused("LaunchRefused", message)
     if found.dist.version != wanted:
         message = (
             f"definition {launch.definition} wants {artifact} {wanted}, installed is {found.dist.version};"
             f" pip install {found.dist.name}=={wanted}"
         )
-        reason: Reason = "LaunchRefused"
-        raise LaunchRefused(reason, message)
+        raise LaunchRefused("LaunchRefused", message)
     return artifact

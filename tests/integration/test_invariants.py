@@ -1,0 +1,276 @@
+"""The invariants of the design that the registry and the run protocol hold, each with what would break it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.registry import connections, definitions, objects, runs
+from penstock_operator.registry.connections import ConnectionRecord
+from penstock_operator.registry.database import Pool, many, one
+from penstock_operator.registry.runs import Ending, NewRun
+from penstock_operator.runs import outcomes
+from penstock_operator.runs.protocol import PodIdentity, RunProtocol
+from penstock_operator.runs.refusals import Fenced, Mismatch, NotReady, Unauthenticated
+from penstock_operator.scheduling.due import request_run, schedule_due
+from penstock_sdk import protocol as wire
+
+MANIFEST = {"name": "faker", "method": "generate", "version": "0.1.0", "stateVersion": 1}
+IDENTITY = wire.ConnectorIdentity(name="faker", method="generate", version="0.1.0")
+STREAM = wire.DiscoveredStream(
+    name="people", schema_={"type": "object"}, primary_key=["n"], modes=["full", "incremental"]
+)
+
+
+@dataclass
+class World:
+    """A registry with one connection, and the protocol over it."""
+
+    pool: Pool
+    protocol: RunProtocol
+    store: BronzeStore
+    spec: dict[str, Any]
+
+    async def new_run(self, run_id: str = "run1", **due: Any) -> bool:
+        """Insert a run."""
+        async with self.pool.connection() as connection:
+            return await runs.insert_run(connection, NewRun(run_id, "c1", "d1", self.spec, **due))
+
+    async def attempt(self, pod: str = "pod1") -> tuple[str, int, str]:
+        """Claim the next attempt, bind it to a Job, start it as a pod, and return run, attempt and token."""
+        async with self.pool.connection() as connection:
+            (taken,) = await runs.claim_pending(connection, datetime.now(UTC) + timedelta(hours=1), 1)
+            await runs.record_job(connection, taken["run_id"], taken["attempt"], f"job-{pod}")
+        request = wire.StartRequest(run=taken["run_id"], attempt=taken["attempt"], connector=IDENTITY, sdk_version="0")
+        start = await self.protocol.start(PodIdentity(pod, f"job-{pod}"), request)
+        await self.protocol.streams(start.run_token, wire.StreamsRequest(streams=[STREAM]))
+        return taken["run_id"], taken["attempt"], start.run_token
+
+    async def upload(self, token: str, after: int = 0, records: int = 3) -> wire.UploadedObject:
+        """Upload one object."""
+        answer = await self.protocol.uploads(token, wire.UploadsRequest(stream="people", count=1, after=after))
+        grant, body = answer.grants[0], b"body"
+        assert httpx.put(grant.url, content=body, headers=grant.headers).status_code == 200
+        digest = hashlib.sha256(body).hexdigest()
+        return wire.UploadedObject(key=grant.key, sequence=grant.sequence, records=records, bytes=4, sha256=digest)
+
+    async def fail(self, run_id: str, attempt: int) -> None:
+        """Have the platform give the attempt up, so that another can take over."""
+        async with self.pool.connection() as connection:
+            assert await outcomes.fail_current(
+                connection, run_id, attempt, Ending("lost", "AttemptLost"), disrupted=True
+            )
+
+
+@pytest.fixture
+async def world(pool: Pool, store: BronzeStore) -> World:
+    spec = {
+        "connector": {"name": "faker", "method": "generate"},
+        "streams": [{"name": "people", "mode": "incremental"}],
+    }
+    async with pool.connection() as connection:
+        await definitions.upsert_definition(
+            connection,
+            "d1",
+            "faker-generate-0.1.0",
+            1,
+            {"image": "i@sha256:0", "stage": "certified", "manifest": MANIFEST},
+        )
+        await connections.upsert_connection(
+            connection, ConnectionRecord("c1", "team", "orders", 1, spec, "d1", ready=True)
+        )
+    return World(pool, RunProtocol(pool, store), store, spec)
+
+
+def checkpoint(number: int, *objects_: wire.UploadedObject, done: bool = False) -> wire.CheckpointRequest:
+    return wire.CheckpointRequest(
+        stream="people", checkpoint=number, cursor={"n": number}, objects=list(objects_), done=done
+    )
+
+
+async def test_1_a_due_time_and_a_token_make_one_run_each(world: World) -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    assert await world.new_run("a", scheduled_at=at)
+    assert not await world.new_run("b", scheduled_at=at)
+    assert await world.new_run("c", token="t")
+    assert not await world.new_run("d", token="t")
+
+
+async def test_1_two_schedulers_make_one_run_of_one_tick(world: World) -> None:
+    async with world.pool.connection() as connection:
+        past = datetime.now(UTC) - timedelta(minutes=90)
+        await connections.set_schedule(connection, "c1", "*/15 * * * *", "Etc/UTC", past)
+    now = datetime.now(UTC)
+    await asyncio.gather(*(schedule_due(world.pool, now) for _ in range(6)))
+    async with world.pool.connection() as connection:
+        rows = await many(connection, "SELECT * FROM penstock.connector_runs")
+        row = await connections.connection_by_uid(connection, "c1")
+    assert len(rows) == 1, "missed ticks collapse to one"
+    assert row is not None
+    assert row["next_run_at"] > now
+
+
+async def test_1_a_request_waits_for_the_run_under_way(world: World) -> None:
+    await world.new_run("a", token="first")
+    async with world.pool.connection() as connection:
+        row = await connections.connection_by_uid(connection, "c1")
+        assert row is not None
+        assert await request_run(connection, row, "second") is None
+        assert row["handled_request"] is None
+
+
+async def test_2_two_launchers_take_a_run_once(world: World) -> None:
+    await world.new_run()
+
+    async def claim() -> int:
+        async with world.pool.connection() as connection:
+            return len(await runs.claim_pending(connection, datetime.now(UTC) + timedelta(hours=1), 10))
+
+    assert sum(await asyncio.gather(*(claim() for _ in range(6)))) == 1
+
+
+async def test_3_a_superseded_attempt_can_change_nothing(world: World) -> None:
+    await world.new_run()
+    run_id, attempt, stale = await world.attempt("pod1")
+    uploaded = await world.upload(stale)
+    await world.fail(run_id, attempt)
+    with pytest.raises(Fenced):
+        await world.protocol.checkpoint(stale, checkpoint(1, uploaded))
+    _, second, current = await world.attempt("pod2")
+    assert second == attempt + 1
+    for refused in (
+        world.protocol.checkpoint(stale, checkpoint(1, uploaded)),
+        world.protocol.uploads(stale, wire.UploadsRequest(stream="people")),
+        world.protocol.heartbeat(stale, wire.HeartbeatRequest()),
+        world.protocol.streams(stale, wire.StreamsRequest(streams=[STREAM])),
+    ):
+        with pytest.raises(Fenced):
+            await refused
+    await world.protocol.checkpoint(current, checkpoint(1, await world.upload(current), done=True))
+    phase = await world.protocol.finish(current, wire.FinishRequest(outcome="succeeded", records={"people": 3}))
+    assert phase.phase == "succeeded"
+
+
+async def test_3_a_takeover_waits_for_the_checkpoint_that_holds_the_run(world: World) -> None:
+    await world.new_run()
+    run_id, attempt, _ = await world.attempt()
+    async with world.pool.connection() as holder, holder.transaction():
+        assert await runs.hold_run(holder, run_id, attempt)
+        takeover = asyncio.create_task(world.fail(run_id, attempt))
+        done, _ = await asyncio.wait([takeover], timeout=0.3)
+        assert not done
+    await takeover
+
+
+async def test_4_state_and_objects_commit_together_or_not_at_all(world: World) -> None:
+    await world.new_run()
+    run_id, attempt, token = await world.attempt()
+    good = await world.upload(token)
+    strange = good.model_copy(update={"key": "elsewhere", "sequence": 2})
+    with pytest.raises(Mismatch):
+        await world.protocol.checkpoint(token, checkpoint(1, good, strange))
+    async with world.pool.connection() as connection:
+        assert await one(connection, "SELECT * FROM penstock.connector_run_state") is None
+        assert not await objects.has_committed(connection, run_id, attempt)
+
+
+async def test_4_a_repeated_checkpoint_commits_once(world: World) -> None:
+    await world.new_run()
+    run_id, attempt, token = await world.attempt()
+    uploaded = await world.upload(token)
+    for _ in range(3):
+        assert (await world.protocol.checkpoint(token, checkpoint(1, uploaded))).checkpoint == 1
+    with pytest.raises(Mismatch):
+        await world.protocol.checkpoint(token, checkpoint(3))
+    async with world.pool.connection() as connection:
+        assert await objects.committed_counts(connection, run_id, attempt) == {"people": 3}
+
+
+async def test_5_a_committed_object_is_never_overwritten(world: World) -> None:
+    await world.new_run()
+    _, _, token = await world.attempt()
+    answer = await world.protocol.uploads(token, wire.UploadsRequest(stream="people", count=1))
+    grant = answer.grants[0]
+    assert httpx.put(grant.url, content=b"first", headers=grant.headers).status_code == 200
+    assert httpx.put(grant.url, content=b"second", headers=grant.headers).status_code == 412
+    assert httpx.put(grant.url, content=b"second").status_code == 403
+    assert world.store.read(grant.key) == b"first"
+
+
+async def test_6_success_is_believed_only_when_the_counts_agree(world: World) -> None:
+    await world.new_run()
+    _, _, token = await world.attempt()
+    await world.protocol.checkpoint(token, checkpoint(1, await world.upload(token), done=True))
+    with pytest.raises(Mismatch):
+        await world.protocol.finish(token, wire.FinishRequest(outcome="succeeded", records={"people": 4}))
+    good = wire.FinishRequest(outcome="succeeded", records={"people": 3})
+    assert (await world.protocol.finish(token, good)).phase == "succeeded"
+    assert (await world.protocol.finish(token, good)).phase == "succeeded", (
+        "a lost reply is followed by the same request"
+    )
+
+
+async def test_6_success_needs_every_stream_to_be_done(world: World) -> None:
+    await world.new_run()
+    _, _, token = await world.attempt()
+    await world.protocol.checkpoint(token, checkpoint(1, await world.upload(token)))
+    with pytest.raises(Mismatch):
+        await world.protocol.finish(token, wire.FinishRequest(outcome="succeeded", records={"people": 3}))
+
+
+async def test_7_only_the_pod_of_the_attempts_job_can_start_it(world: World) -> None:
+    await world.new_run()
+    request = wire.StartRequest(run="run1", attempt=1, connector=IDENTITY, sdk_version="0")
+    with pytest.raises(Fenced):
+        await world.protocol.start(PodIdentity("pod", "job"), request)
+    async with world.pool.connection() as connection:
+        await runs.claim_pending(connection, datetime.now(UTC) + timedelta(hours=1), 1)
+    with pytest.raises(NotReady):
+        await world.protocol.start(PodIdentity("pod", "job"), request)
+    async with world.pool.connection() as connection:
+        await runs.record_job(connection, "run1", 1, "job")
+    with pytest.raises(Unauthenticated):
+        await world.protocol.start(PodIdentity("pod", "other"), request)
+    first = await world.protocol.start(PodIdentity("pod", "job"), request)
+    again = await world.protocol.start(PodIdentity("pod", "job"), request)
+    with pytest.raises(Fenced):
+        await world.protocol.start(PodIdentity("second-pod", "job"), request)
+    with pytest.raises(Unauthenticated):
+        await world.protocol.heartbeat(first.run_token, wire.HeartbeatRequest())
+    assert not (await world.protocol.heartbeat(again.run_token, wire.HeartbeatRequest())).cancel
+
+
+async def test_11_the_registry_keeps_no_token(world: World) -> None:
+    await world.new_run()
+    _, _, token = await world.attempt()
+    async with world.pool.connection() as connection:
+        for table in ("run_attempts", "connector_runs", "outbox"):
+            assert token not in str(await many(connection, f"SELECT * FROM penstock.{table}"))
+
+
+async def test_a_resumed_attempt_goes_on_from_the_committed_cursor(world: World) -> None:
+    await world.new_run()
+    run_id, attempt, token = await world.attempt("pod1")
+    await world.protocol.checkpoint(token, checkpoint(1, await world.upload(token)))
+    await world.fail(run_id, attempt)
+    _, _, token = await world.attempt("pod2")
+    answer = await world.protocol.streams(token, wire.StreamsRequest(streams=[STREAM]))
+    assert answer.verdicts[0].selected.cursor == {"n": 1}
+    assert answer.verdicts[0].selected.checkpoint == 1
+
+
+async def test_a_changed_schema_becomes_a_version_and_an_alert(world: World) -> None:
+    await world.new_run()
+    _, _, token = await world.attempt()
+    changed = STREAM.model_copy(update={"schema_": {"type": "object", "properties": {"x": {"type": "string"}}}})
+    answer = await world.protocol.streams(token, wire.StreamsRequest(streams=[changed]))
+    assert answer.verdicts[0].schema_version == 2
+    async with world.pool.connection() as connection:
+        (alert,) = await many(connection, "SELECT * FROM penstock.compat_alerts")
+    assert alert["kind"] == "FieldAdded"

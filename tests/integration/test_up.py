@@ -1,0 +1,217 @@
+"""`penstock up`, as a user calls it: real processes, a real registry, real objects."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import yaml
+import zstandard
+from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.settings import s3_settings
+from psycopg.conninfo import conninfo_to_dict
+
+PENSTOCK = [sys.executable, "-m", "penstock_operator.cli"]
+
+
+class User:
+    """Somebody at a shell."""
+
+    def __init__(self, folder: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self.data = tmp_path / "data"
+        self.environment = {**os.environ, **environment}
+        for artifact in ("faker-generate", "postgres-sql"):
+            self.write(f"{artifact}.yaml", self.call("definition", artifact).stdout)
+
+    def write(self, name: str, content: str | list[dict[str, Any]]) -> None:
+        text = content if isinstance(content, str) else yaml.safe_dump_all(content)
+        (self.folder / name).write_text(text)
+
+    def connection(self, name: str, **spec: Any) -> None:
+        metadata = {"name": name, "namespace": "team"}
+        document = {
+            "apiVersion": "penstock.io/v1alpha1",
+            "kind": "TenantConnection",
+            "metadata": metadata,
+            "spec": spec,
+        }
+        self.write(f"{name}.yaml", [document])
+
+    def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [*PENSTOCK, *arguments]
+        return subprocess.run(command, check=False, capture_output=True, text=True, env=self.environment, timeout=120)
+
+    def up(self) -> tuple[int, dict[str, dict[str, Any]], str]:
+        done = self.call("up", str(self.folder), "--data-dir", str(self.data), "--once", "--output", "json")
+        results = json.loads(done.stdout)["connections"] if done.stdout else []
+        return done.returncode, {each["name"]: each for each in results}, done.stderr
+
+    def records(self, *results: dict[str, Any]) -> list[dict[str, Any]]:
+        store = BronzeStore(s3_settings(self.environment))
+        lines: list[dict[str, Any]] = []
+        for key in (key for each in results for key in each["objects"]):
+            text = io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(store.read(key)), encoding="utf-8")
+            lines += [json.loads(line) for line in text]
+        return lines
+
+
+FAKER = {"name": "faker", "method": "generate", "version": "^0.1"}
+POSTGRES = {"name": "postgres", "method": "sql"}
+
+
+@pytest.fixture
+def user(folder: Path, tmp_path: Path, backends_environment: dict[str, str]) -> User:
+    return User(folder, tmp_path, backends_environment)
+
+
+def numbers(records: list[dict[str, Any]]) -> list[int]:
+    return sorted(record["data"]["n"] for record in records)
+
+
+def test_records_land_once_each_in_their_envelope(user: User) -> None:
+    user.connection(
+        "fake", connector=FAKER, config={"records": 1200}, streams=[{"name": "people", "mode": "incremental"}]
+    )
+    code, results, _ = user.up()
+    assert code == 0
+    records = user.records(results["fake"])
+    assert numbers(records) == list(range(1200))
+    assert len({record["id"] for record in records}) == 1200
+    assert records[0].keys() == {
+        *("id", "tenant", "connection", "connector", "stream", "run"),
+        *("seq", "op", "extracted_at", "schema_version", "data"),
+    }
+    assert results["fake"]["records"] == 1200
+
+
+def test_an_incremental_stream_goes_on_where_the_last_run_stood(user: User) -> None:
+    stream = [{"name": "people", "mode": "incremental"}]
+    user.connection("fake", connector=FAKER, config={"records": 700}, streams=stream)
+    _, first, _ = user.up()
+    user.connection("fake", connector=FAKER, config={"records": 1000}, streams=stream)
+    _, second, _ = user.up()
+    assert numbers(user.records(first["fake"], second["fake"])) == list(range(1000))
+    assert second["fake"]["records"] == 300
+
+
+def test_a_failed_attempt_is_followed_by_another_that_loses_and_doubles_nothing(user: User) -> None:
+    retry = {"limit": 2, "backoff": {"initial": "100ms"}}
+    config = {"records": 3000, "failAfter": 1500}
+    user.connection("fake", connector=FAKER, config=config, streams=[{"name": "people"}], retry=retry)
+    code, results, errors = user.up()
+    assert code == 1, errors
+    assert results["fake"]["attempt"] == 3
+    assert results["fake"]["error"] == {
+        "class": "TransientError",
+        "message": "failing after 1500 records, as spec.config.failAfter asks",
+    }
+
+
+def test_one_bad_connection_delays_nobody_else(user: User) -> None:
+    user.connection("good", connector=FAKER, config={"records": 10})
+    user.connection("unknown", connector={"name": "orcale", "method": "sql"})
+    user.connection("range", connector={**FAKER, "version": "^9"})
+    user.connection("config", connector=FAKER, config={"recrods": 10})
+    user.connection("secret", connector=POSTGRES, config={"host": "h", "database": "d"}, secretRef={"name": "nope"})
+    user.connection("nosecret", connector=POSTGRES, config={"host": "h", "database": "d"})
+    user.connection("cron", connector=FAKER, schedule="every day")
+    user.connection("zone", connector=FAKER, schedule="@daily", timeZone="Mars/Base")
+    user.connection("stream", connector=FAKER, streams=[{"name": "poeple"}])
+    user.connection("field", connector=FAKER, shedule="@daily")
+    code, results, _ = user.up()
+    assert code == 1
+    assert results.pop("good")["phase"] == "succeeded"
+    said = {name: each["error"]["message"] for name, each in results.items()}
+    for name, words in {
+        "unknown": "spec.connector: there is no connector orcale/sql; there are: faker/generate, postgres/sql",
+        "range": "spec.connector.version: no version matches '^9'; there are: 0.1.0",
+        "config": "spec.config: Additional properties are not allowed ('recrods' was unexpected); the connector knows:",
+        "secret": 'spec.secretRef: secret "nope" not found in namespace team',
+        "nosecret": "spec.secretRef: name a Secret with the keys password",
+        "cron": "spec.schedule: 'every day' is not a cron expression",
+        "zone": "spec.timeZone: 'Mars/Base' is not a time zone",
+        "stream": "spec.streams[0].name: the source offers no stream 'poeple'; it offers: events, people",
+        "field": 'unknown field "spec.shedule"',
+    }.items():
+        assert words in said[name], name
+
+
+def test_tables_are_synced_in_full_and_by_cursor_without_loss(user: User, postgres_url: str) -> None:
+    with psycopg.connect(postgres_url, autocommit=True) as source:
+        source.execute("DROP TABLE IF EXISTS orders")
+        source.execute(
+            "CREATE TABLE orders (n int PRIMARY KEY, price numeric, at timestamptz, note jsonb, updated_at timestamptz NOT NULL)"
+        )
+        insert = "INSERT INTO orders SELECT n, n / 3.0, 'infinity', '{\"a\": 1.10}', '2026-01-01' FROM generate_series(%s::int, %s::int) n"
+        source.execute(insert, [0, 4999])
+        found = conninfo_to_dict(postgres_url)
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db", "namespace": "team"}}
+        user.write("secret.yaml", [{**secret, "stringData": {"username": "penstock", "password": found["password"]}}])
+        config = {"host": found["host"], "port": int(str(found["port"])), "database": "penstock", "fetchSize": 300}
+        stream = [{"name": "public.orders", "mode": "incremental"}]
+        user.connection("orders", connector=POSTGRES, config=config, secretRef={"name": "db"}, streams=stream)
+        _, first, errors = user.up()
+        source.execute(insert, [5000, 5099])
+        _, second, _ = user.up()
+    assert numbers(user.records(first["orders"], second["orders"])) == list(range(5100)), errors
+    assert second["orders"]["records"] == 100, "rows that share the cursor's value are neither lost nor doubled"
+    record = user.records(second["orders"])[0]["data"]
+    assert record["price"] == "1666.6666666666666667"
+    assert record["at"] == "infinity"
+    assert str(found["password"]) not in errors
+
+
+def test_a_wrong_password_says_whose_and_what_to_do(user: User, postgres_url: str) -> None:
+    found = conninfo_to_dict(postgres_url)
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db", "namespace": "team"}}
+    user.write("secret.yaml", [{**secret, "stringData": {"username": "penstock", "password": "guessed-wrong"}}])
+    config = {"host": found["host"], "port": int(str(found["port"])), "database": "penstock"}
+    user.connection("orders", connector=POSTGRES, config=config, secretRef={"name": "db"})
+    _, results, errors = user.up()
+    assert results["orders"]["error"]["class"] == "AuthenticationError"
+    assert "correct the Secret that spec.secretRef names" in results["orders"]["error"]["message"]
+    assert results["orders"]["attempt"] == 1, "it is not tried again with the same password"
+    assert "guessed-wrong" not in errors
+
+
+def test_a_second_platform_on_a_live_directory_is_refused_with_the_pid(user: User) -> None:
+    user.connection("slow", connector=FAKER, config={"records": 100_000, "delaySeconds": 0.2})
+    command = [*PENSTOCK, "up", str(user.folder), "--data-dir", str(user.data)]
+    with subprocess.Popen(command, env=user.environment, stderr=subprocess.PIPE, text=True) as first:
+        assert first.stderr is not None
+        assert "penstock is up" in first.stderr.readline()
+        second = user.call("up", str(user.folder), "--data-dir", str(user.data), "--once")
+        first.send_signal(signal.SIGINT)
+        first.wait(timeout=30)
+    assert second.returncode == 2
+    assert f"(pid {first.pid})" in second.stderr
+
+
+def test_9_a_killed_platform_loses_nothing_and_doubles_nothing(user: User) -> None:
+    streams = [{"name": "people", "mode": "incremental"}]
+    config = {"records": 20_000, "delaySeconds": 0.02}
+    user.connection("fake", connector=FAKER, config=config, streams=streams)
+    command = [*PENSTOCK, "up", str(user.folder), "--data-dir", str(user.data), "--once"]
+    with subprocess.Popen(command, env=user.environment, stderr=subprocess.PIPE, text=True) as first:
+        assert first.stderr is not None
+        for line in first.stderr:
+            if "running" in line:
+                break
+        time.sleep(0.5)
+        first.kill()
+    user.connection("fake", connector=FAKER, config={"records": 20_000}, streams=streams)
+    code, results, errors = user.up()
+    assert code == 0, errors
+    listed = user.call("runs", "list", "--data-dir", str(user.data))
+    assert listed.returncode == 0
+    assert numbers(user.records(results["fake"])) == list(range(20_000))
