@@ -79,6 +79,7 @@ def _structure(value: Any, schema: Schema, path: str) -> Iterator[str]:
     if isinstance(value, dict):
         yield from _members(value, schema, path)
     elif isinstance(value, list):
+        yield from _duplicates(value, schema.get("x-kubernetes-list-map-keys", []), path)
         for index, item in enumerate(value):
             yield from _structure(item, schema.get("items", {}), f"{path}[{index}]")
 
@@ -127,6 +128,15 @@ def _members(value: dict[str, Any], schema: Schema, path: str) -> Iterator[str]:
             yield from _structure(item, schema["additionalProperties"], f"{prefix}{key}")
         elif not schema.get(PRESERVE):
             yield f'unknown field "{prefix}{key}"'
+
+
+def _duplicates(items: list[Any], keys: list[str], path: str) -> Iterator[str]:
+    seen: list[Any] = []
+    for index, item in enumerate(items):
+        key = {name: item[name] for name in keys if isinstance(item, dict) and name in item}
+        if key and key in seen:
+            yield f"{path}[{index}]: Duplicate value: {json.dumps(key, separators=(',', ':'))}"
+        seen.append(key)
 
 
 def _rules(value: Any, schema: Schema, path: str) -> Iterator[str]:

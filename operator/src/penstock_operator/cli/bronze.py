@@ -86,7 +86,7 @@ def sql(
         database = duckdb.connect()
         listed = json.dumps(files).replace('"', "'")
         database.execute(  # the file names are our own
-            f"CREATE VIEW bronze AS SELECT * FROM read_json({listed}, format='newline_delimited', union_by_name=true)"
+            f"CREATE VIEW bronze AS SELECT * FROM read_json({listed}, format='newline_delimited', union_by_name=true)"  # noqa: S608
         )
         try:
             Console().print(str(database.sql(query)), highlight=False)

@@ -133,9 +133,7 @@ class ConnectionSpec(Declared):
         list[StreamSelection],
         Field(
             max_length=500,
-            json_schema_extra={
-                **rules(("self.all(x, self.exists_one(y, y.name == x.name))", "must name each stream once")),
-            },
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         ),
     ] = []
     since: Instant | None = None
