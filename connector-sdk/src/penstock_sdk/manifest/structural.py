@@ -59,9 +59,18 @@ def _with_children(result: Schema, node: Schema, definitions: Mapping[str, Schem
         result["additionalProperties"] = _convert(node["additionalProperties"], definitions)
     if "items" in node:
         result["items"] = _convert(node["items"], definitions)
-    if isinstance(result.get("default"), dict | list) and not result["default"]:
-        del result["default"]
+    if isinstance(result.get("default"), dict | list):
+        result["default"] = _without_nulls(result["default"])
+        if not result["default"]:
+            del result["default"]
     return result
+
+
+def _without_nulls(value: Any) -> Any:
+    """Return a default without what is absent: a structural schema has no null."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def problems(document: Any, schema: Schema, path: str = "") -> list[str]:
