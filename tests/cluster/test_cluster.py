@@ -15,6 +15,7 @@ from penstock_operator.resources.models import REQUESTED_AT
 from penstock_operator.settings import S3Settings
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
+
 from tests.cluster.conftest import Cluster, Platform
 
 FAKER = {"name": "faker", "method": "generate", "version": "^0.1"}

@@ -1,0 +1,36 @@
+"""Record n is the same whoever asks for it, and from wherever the read goes on."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from penstock_faker_generate import FakerGenerate
+from penstock_faker_generate.connector import Config
+from penstock_sdk import ConfigError, TransientError
+
+
+def read(config: Config, cursor: object = None, stream: int = 0) -> list[dict[str, object]]:
+    connector = FakerGenerate(config, {})
+    return [record for batch in connector.read(connector.discover()[stream], None, cursor) for record in batch.records]  # type: ignore[misc]
+
+
+@given(total=st.integers(0, 2500), size=st.integers(1, 999), at=st.integers(0, 2500), stream=st.integers(0, 1))
+def test_a_read_resumed_anywhere_gives_what_follows(total: int, size: int, at: int, stream: int) -> None:
+    whole = read(Config(records=total), stream=stream)
+    assert [record["n"] for record in whole] == list(range(total))
+    assert read(Config(records=total, batch_size=size), {"next": at}, stream) == whole[at:]
+
+
+def test_another_seed_gives_other_records() -> None:
+    assert read(Config(records=5)) != read(Config(records=5, seed=1))
+
+
+def test_it_fails_when_asked_to() -> None:
+    with pytest.raises(TransientError):
+        read(Config(records=1000, fail_after=100))
+
+
+def test_a_config_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(ConfigError):
+        FakerGenerate(Config(batch_size=0), {}).authenticate()

@@ -1,0 +1,97 @@
+"""The CRDs and the check that speaks as the API server does."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+import pytest
+import yaml
+from penstock_operator.resources.crds import crds, defaulted, resource_problems
+from penstock_operator.resources.models import parse_duration
+from penstock_sdk.manifest import Manifest, config_problems, manifest_problems
+
+CONNECTION = {
+    "apiVersion": "penstock.io/v1alpha1",
+    "kind": "TenantConnection",
+    "metadata": {"name": "orders", "namespace": "team"},
+    "spec": {"connector": {"name": "postgres", "method": "sql"}},
+}
+
+
+def manifest(package: str) -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load((resources.files(package) / "connector.yaml").read_text())
+    return document
+
+
+@pytest.mark.parametrize("package", ["penstock_postgres_sql", "penstock_faker_generate"])
+def test_every_shipped_manifest_is_valid(package: str) -> None:
+    assert manifest_problems(manifest(package)) == []
+    Manifest.model_validate(manifest(package))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"versoin": "1.0.0"}, 'unknown field "versoin"'),
+        ({"version": "v1"}, "version: Invalid value: \"v1\": must be a semantic version such as '1.2.0'"),
+        ({"name": "Postgres"}, "must be lower-case letters"),
+        ({"method": "odbc"}, 'method: Unsupported value: "odbc": supported values: "rest"'),
+        ({"stateVersion": 0}, "stateVersion in body should be greater than or equal to 1"),
+        ({"runners": []}, "runners in body should have at least 1 items"),
+        ({"configSchema": {"type": "objct"}}, "configSchema.type: Invalid value: not a JSON Schema"),
+    ],
+)
+def test_a_wrong_manifest_is_refused_with_path_and_remedy(change: dict[str, Any], words: str) -> None:
+    found = manifest_problems({**manifest("penstock_postgres_sql"), **change})
+    assert len(found) == 1
+    assert words in found[0]
+
+
+def test_what_is_missing_is_named() -> None:
+    document = manifest("penstock_postgres_sql")
+    del document["compliance"]
+    assert manifest_problems(document) == ["compliance: Required value"]
+
+
+def test_a_config_is_checked_against_the_connectors_schema() -> None:
+    schema = manifest("penstock_postgres_sql")["configSchema"]
+    assert config_problems({"host": "h", "database": "d"}, schema) == []
+    (problem,) = config_problems({"host": "h"}, schema)
+    assert problem == "spec.config: add 'database': the connector requires it"
+    (problem,) = config_problems({"host": "h", "database": "d", "port": "5432"}, schema)
+    assert problem == "spec.config.port: must be of type integer"
+
+
+def test_a_name_may_have_63_characters() -> None:
+    assert resource_problems(CONNECTION) == []
+    document = {**CONNECTION, "metadata": {"name": "a" * 64}}
+    assert "no longer than 63 characters" in resource_problems(document)[0]
+
+
+def test_a_definition_is_named_after_its_manifest() -> None:
+    spec = {"image": f"r/i@sha256:{'0' * 64}", "manifest": manifest("penstock_faker_generate")}
+    document = {
+        "apiVersion": "penstock.io/v1alpha1",
+        "kind": "ConnectorDefinition",
+        "metadata": {"name": "faker"},
+        "spec": spec,
+    }
+    assert "must be {name}-{method}-{version} of the manifest" in resource_problems(document)[0]
+    document["spec"] = {**spec, "image": "r/i:latest"}
+    assert any("by digest" in problem for problem in resource_problems(document))
+
+
+def test_defaults_are_filled_in_as_the_api_server_does() -> None:
+    spec = defaulted(CONNECTION)["spec"]
+    assert spec["retry"]["backoff"] == {"initial": "10s", "factor": 3, "max": "30m"}
+    assert spec["connector"]["version"] == "*"
+
+
+def test_no_default_of_a_crd_is_null() -> None:
+    assert "default: null" not in yaml.safe_dump(crds()["ConnectorDefinition"])
+    assert "null" not in yaml.safe_dump(crds()["ConnectorDefinition"])
+
+
+def test_durations() -> None:
+    assert [parse_duration(each) for each in ("1h30m", "10s", "250ms")] == [5400, 10, 0.25]

@@ -1,0 +1,54 @@
+"""Ticks behave as a person expects, daylight saving included."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from penstock_operator.scheduling.ticks import ScheduleError, check_schedule, latest_tick, next_tick, within_deadline
+
+
+def utc(*parts: int) -> datetime:
+    return datetime(*parts, tzinfo=UTC)  # type: ignore[arg-type]
+
+
+def test_a_tick_is_in_the_connections_own_zone() -> None:
+    assert next_tick("0 6 * * *", "Europe/Paris", utc(2026, 1, 1)) == utc(2026, 1, 1, 5)
+    assert next_tick("0 6 * * *", "Europe/Paris", utc(2026, 7, 1)) == utc(2026, 7, 1, 4)
+
+
+def test_the_hour_that_comes_twice_fires_once() -> None:
+    first = next_tick("30 2 * * *", "Europe/Paris", utc(2026, 10, 24, 12))
+    assert first is not None
+    second = next_tick("30 2 * * *", "Europe/Paris", first)
+    assert second is not None
+    assert second - first > timedelta(hours=23)
+
+
+def test_missed_ticks_collapse_to_the_newest() -> None:
+    now = utc(2026, 1, 1, 10, 7)
+    assert latest_tick("*/15 * * * *", "Etc/UTC", utc(2026, 1, 1, 1), now) == utc(2026, 1, 1, 10)
+
+
+def test_nicknames_are_known() -> None:
+    assert next_tick("@hourly", "Etc/UTC", utc(2026, 1, 1, 1, 1)) == utc(2026, 1, 1, 2)
+
+
+def test_without_a_schedule_there_is_no_tick() -> None:
+    assert next_tick(None, "Etc/UTC", utc(2026, 1, 1)) is None
+
+
+def test_a_tick_after_its_deadline_is_missed() -> None:
+    now = utc(2026, 1, 1)
+    assert within_deadline(now - timedelta(seconds=60), now, 60)
+    assert not within_deadline(now - timedelta(seconds=61), now, 60)
+    assert within_deadline(now - timedelta(days=9), now, None)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "zone", "field"),
+    [("61 * * * *", "Etc/UTC", "spec.schedule"), ("@daily", "Mars/Base", "spec.timeZone")],
+)
+def test_what_cannot_be_used_names_its_field(schedule: str, zone: str, field: str) -> None:
+    with pytest.raises(ScheduleError, match=field):
+        check_schedule(schedule, zone)
