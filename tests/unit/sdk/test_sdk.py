@@ -30,7 +30,7 @@ def test_a_local_write_has_its_own_reason(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     with no_local_writes():
         (scratch / "allowed").write_text("scratch")
-        with pytest.raises(LocalPersistenceError, match="state.json"):
+        with pytest.raises(LocalPersistenceError, match=r"state\.json"):
             (tmp_path / "state.json").write_text("{}")
     (tmp_path / "after").write_text("outside of the run")
 

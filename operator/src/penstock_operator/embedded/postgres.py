@@ -174,6 +174,8 @@ class EmbeddedPostgres:
         if made.returncode:
             message = f"initdb failed: {made.stderr.strip() or made.stdout.strip()}"
             raise EmbeddedError(message)
+        with (data / "pg_hba.conf").open("a") as rules:  # whom the address that it listens on lets in, SCRAM checks
+            rules.write("host all all 0.0.0.0/0 scram-sha-256\n")
 
     def _wait(self) -> None:
         end, admin = time.monotonic() + START_SECONDS, self.url.rsplit("/", 1)[0] + "/postgres"
