@@ -127,6 +127,18 @@ def _document_problems(document: object) -> list[str]:
     return manifest_problems(document)
 
 
+class _Quoting(yaml.SafeDumper):
+    """Quotes `y` and `n`, which kubectl's YAML 1.1 reads as booleans and PyYAML does not."""
+
+
+def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "'" if text in ("y", "Y", "n", "N") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Quoting.add_representer(str, _quoted)
+
+
 @app.command()
 def definition(
     artifact: Annotated[str, typer.Argument(help="An installed connector, such as postgres-sql.")],
@@ -147,7 +159,7 @@ def definition(
         "metadata": {"name": name},
         "spec": {"image": image, "stage": stage, "manifest": manifest},
     }
-    typer.echo(f"---\n{yaml.safe_dump(document, sort_keys=False, width=120)}", nl=False)
+    typer.echo(f"---\n{yaml.dump(document, Dumper=_Quoting, sort_keys=False, width=120)}", nl=False)
 
 
 @app.command()

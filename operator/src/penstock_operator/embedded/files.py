@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import socket
 from pathlib import Path
+
+from penstock_operator.embedded import EmbeddedError
 
 
 def write_private(path: Path, text: str) -> None:
@@ -39,3 +42,27 @@ def start_time(pid: int) -> str | None:
     except OSError:
         return None
     return None if fields[0] == "Z" else fields[19]
+
+
+def lock(directory: Path) -> int:
+    """Hold a data directory until the descriptor is closed; the kernel closes it when the platform is killed.
+
+    What still runs in a directory that can be locked is an orphan; without the lock it is somebody's server.
+    """
+    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        message = f"{directory} is in use by another platform: stop that one, or use another directory"
+        raise EmbeddedError(message) from error
+    return descriptor
+
+
+def recorded_process(path: Path) -> tuple[int, str] | None:
+    """Return the pid and start time in a record, if that process still lives; a torn record names none."""
+    try:
+        pid, started = path.read_text().split()
+    except (OSError, ValueError):
+        return None
+    return (int(pid), started) if start_time(int(pid)) == started else None

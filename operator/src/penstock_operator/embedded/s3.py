@@ -14,7 +14,7 @@ from typing import Self
 
 from penstock_operator.bronze.store import s3_client
 from penstock_operator.embedded import EmbeddedError
-from penstock_operator.embedded.files import free_port, kept_secret, start_time
+from penstock_operator.embedded.files import free_port, kept_secret, lock, recorded_process, start_time, write_private
 from penstock_operator.settings import S3Settings
 
 BUCKET = "bronze"
@@ -28,6 +28,8 @@ class EmbeddedS3:
         self._directory = directory.resolve()
         self._host = host
         self._port = port
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock: int | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -43,13 +45,15 @@ class EmbeddedS3:
             endpoint=f"http://{self._host}:{self._port}",
             bucket=BUCKET,
             prefix="",
-            access_key="penstock",
+            access_key=kept_secret(self._directory / "access-key"),
             secret_key=kept_secret(self._directory / "secret"),
         )
 
     @property
     def pid(self) -> int:
         """The server's process."""
+        if self._process is None:
+            raise EmbeddedError("the embedded S3 is not started: call start() first")
         return self._process.pid
 
     def start(self) -> S3Settings:
@@ -58,22 +62,32 @@ class EmbeddedS3:
             message = "the embedded S3 is not installed: pip install 'penstock-operator[embedded]', or set PENSTOCK_S3_ENDPOINT"
             raise EmbeddedError(message)
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._end_orphan()
-        self._port = self._port or free_port(self._host)
+        self._lock = lock(self._directory)
+        try:
+            self._end_orphan()
+            self._port = self._port or free_port(self._host)
+            self._launch()
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+        return self.settings
+
+    def _launch(self) -> None:
         with (self._directory / "s3.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ministack"],
+                [sys.executable, "-m", "penstock_operator.embedded.s3_server"],
                 env=self._environment(),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        (self._directory / "s3.pid").write_text(f"{self._process.pid} {start_time(self._process.pid)}")
-        self._wait()
-        return self.settings
+        write_private(self._directory / "s3.pid", f"{self._process.pid} {start_time(self._process.pid)}")
 
     def _environment(self) -> dict[str, str]:
-        kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "VIRTUAL_ENV") if key in os.environ}
+        kept = {
+            key: os.environ[key] for key in ("PATH", "HOME", "LANG", "VIRTUAL_ENV", "PYTHONPATH") if key in os.environ
+        }
         return {
             **kept,
             "AUTH": "true",
@@ -84,34 +98,42 @@ class EmbeddedS3:
             "BIND_HOST": self._host,
             "MINISTACK_HOST": self._host,
             "GATEWAY_PORT": str(self._port),
-            "AWS_ACCESS_KEY_ID": "penstock",
+            "AWS_ACCESS_KEY_ID": kept_secret(self._directory / "access-key"),
             "AWS_SECRET_ACCESS_KEY": kept_secret(self._directory / "secret"),
             "LOG_LEVEL": "WARNING",
+            "IOT_MTLS_ENABLED": "0",
+            "SFTP_ENABLED": "0",
+            "DOCKER_HOST": "unix:///nonexistent",  # at its start, ministack removes the containers of any other
             "XDG_RUNTIME_DIR": str(self._directory),
         }
 
     def stop(self) -> None:
-        """End the server; objects stay."""
-        self._process.terminate()
-        try:
-            self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(timeout=10)
-        (self._directory / "s3.pid").unlink(missing_ok=True)
+        """End the server; objects stay. Without a server, this does nothing."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(timeout=10)
+            self._process = None
+            (self._directory / "s3.pid").unlink(missing_ok=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _end_orphan(self) -> None:
         recorded = self._directory / "s3.pid"
-        if not recorded.exists():
-            return
-        pid, started = recorded.read_text().split()
-        if start_time(int(pid)) == started:
-            os.kill(int(pid), signal.SIGKILL)
+        if found := recorded_process(recorded):
+            pid, started = found
+            os.kill(pid, signal.SIGKILL)
+            while start_time(pid) == started:
+                time.sleep(0.02)
         recorded.unlink(missing_ok=True)
 
     def _wait(self) -> None:
         end = time.monotonic() + START_SECONDS
-        while self._process.poll() is None and time.monotonic() < end:
+        while self._process is not None and self._process.poll() is None and time.monotonic() < end:
             try:
                 socket.create_connection((self._host, self._port or 0), 1).close()
             except OSError:
