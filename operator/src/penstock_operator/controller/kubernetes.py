@@ -77,12 +77,18 @@ class KubernetesResources:
                 raise
 
 
+def login(**arguments: Any) -> kopf.ConnectionInfo | None:
+    """Return the pod's own credentials, or the kubeconfig's outside of a cluster."""
+    return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+
+
 async def watch(add: Callable[[Key], None], stop: asyncio.Event) -> None:
     """Put the key of everything that changes on the queue, until stopped. Handlers do nothing else."""
     registry = kopf.OperatorRegistry()
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True
+    kopf.on.login(registry=registry, id="login")(login)
     for kind, plural in PLURALS.items():
 
         async def changed(namespace: str | None, name: str, kind: str = kind, **_: Any) -> None:
