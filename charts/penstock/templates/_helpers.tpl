@@ -1,0 +1,75 @@
+{{- define "penstock.name" -}}
+{{- if contains "penstock" .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}{{ else }}{{ printf "%s-penstock" .Release.Name | trunc 40 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{- define "penstock.selector" -}}
+app.kubernetes.io/name: penstock
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .role }}
+{{- end }}
+
+{{- define "penstock.labels" -}}
+{{ include "penstock.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
+{{- end }}
+
+{{- define "penstock.container" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "penstock.pod" -}}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  seccompProfile: {type: RuntimeDefault}
+enableServiceLinks: false
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets: {{ toJson . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{ toJson . }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{ toJson . }}
+{{- end }}
+{{- end }}
+
+{{- define "penstock.database" -}}
+- name: PENSTOCK_DATABASE_URL
+  valueFrom:
+    secretKeyRef:
+{{- if .Values.quickstart.enabled }}
+      name: {{ include "penstock.name" . }}-quickstart
+      key: url
+{{- else }}
+      name: {{ required "postgres.existingSecret.name: name a Secret of this namespace that holds the registry's URL, or set quickstart.enabled=true" .Values.postgres.existingSecret.name }}
+      key: {{ .Values.postgres.existingSecret.key }}
+{{- end }}
+{{- end }}
+
+{{- define "penstock.bronze" -}}
+{{- if .Values.quickstart.enabled }}
+- {name: PENSTOCK_S3_ENDPOINT, value: "http://{{ include "penstock.name" . }}-s3.{{ .Release.Namespace }}.svc:7070"}
+- {name: PENSTOCK_S3_BUCKET, value: {{ .Values.quickstart.s3.bucket | quote }}}
+{{- else }}
+- {name: PENSTOCK_S3_ENDPOINT, value: {{ .Values.s3.endpoint | quote }}}
+- {name: PENSTOCK_S3_PUBLIC_ENDPOINT, value: {{ .Values.s3.publicEndpoint | quote }}}
+- {name: PENSTOCK_S3_BUCKET, value: {{ required "s3.bucket: name the bucket for Bronze, or set quickstart.enabled=true" .Values.s3.bucket | quote }}}
+{{- end }}
+- {name: PENSTOCK_S3_PREFIX, value: {{ .Values.s3.prefix | quote }}}
+- {name: AWS_REGION, value: {{ .Values.s3.region | quote }}}
+{{- $secret := ternary (printf "%s-quickstart" (include "penstock.name" .)) .Values.s3.existingSecret .Values.quickstart.enabled }}
+{{- if $secret }}
+{{- range list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
+- name: {{ . }}
+  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: {{ . }}}}
+{{- end }}
+{{- end }}
+{{- end }}
