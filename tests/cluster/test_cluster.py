@@ -80,9 +80,9 @@ def test_tables_become_bronze_with_the_secret_that_kubernetes_injects(
     found = conninfo_to_dict(source_url)
     with psycopg.connect(source_url, autocommit=True) as source:
         source.execute(
-            "CREATE TABLE orders AS SELECT n, n / 3.0 AS price, now() AS updated_at FROM generate_series(0, 999) n"
+            "CREATE TABLE public.orders AS SELECT n, n / 3.0 AS price, now() AS updated_at FROM generate_series(0, 999) n"
         )
-        source.execute("ALTER TABLE orders ADD PRIMARY KEY (n), ALTER updated_at SET NOT NULL")
+        source.execute("ALTER TABLE public.orders ADD PRIMARY KEY (n), ALTER updated_at SET NOT NULL")
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db", "namespace": namespace}}
     cluster.apply({**secret, "stringData": {"username": "penstock", "password": str(found["password"])}})
     config = {"host": found["host"], "port": int(str(found["port"])), "database": "penstock"}

@@ -85,6 +85,8 @@ class Supervisor:
 
     async def observe(self, row: Row) -> None:
         """Do what an attempt needs now."""
+        if row["attempt_phase"] not in ("launching", "running"):
+            return
         launch = Launch.from_row(row)
         if row["phase"] != "running" or row["current_attempt"] != row["attempt"]:
             await self._end_superseded(launch)
