@@ -2,7 +2,7 @@
 FROM scratch
 ADD rootfs.tar /
 RUN echo 'penstock:x:10001:10001::/tmp:/bin/sh' >> /etc/passwd && echo 'penstock:x:10001:' >> /etc/group
-COPY --from=images quickstart-postgres /usr/local/bin/quickstart-postgres
+COPY quickstart-postgres /usr/local/bin/quickstart-postgres
 ENV LANG=C.UTF-8
 USER 10001:10001
 ENTRYPOINT ["/usr/local/bin/quickstart-postgres"]
