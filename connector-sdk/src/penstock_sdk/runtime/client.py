@@ -88,7 +88,7 @@ class RunClient:
             return None if _worth_repeating(response) else response
 
         response = self._insist(f"the run API ({path})", once)
-        _raise_for(response)
+        _raise_for(response, of_config=path in ("start", "streams"))
         return answer.model_validate_json(response.content)
 
     def upload(self, grant: wire.UploadGrant, body: bytes) -> None:
@@ -140,7 +140,7 @@ def _worth_repeating(response: httpx.Response) -> bool:
     return error.code in AGAIN_CODES if error else response.status_code >= SERVER_ERROR
 
 
-def _raise_for(response: httpx.Response) -> None:
+def _raise_for(response: httpx.Response, *, of_config: bool = False) -> None:
     if response.is_success:
         return
     error = _error_of(response)
@@ -149,6 +149,6 @@ def _raise_for(response: httpx.Response) -> None:
         raise DefectError(message, operator_message=response.text[:500])
     if error.code in ("fenced", "unauthenticated"):
         raise AttemptFenced(error.message)
-    if error.code == "invalid":
+    if error.code == "invalid" and of_config:
         raise ConfigError(error.message)
     raise DefectError(f"the run API refused a call: {error.message}")

@@ -21,6 +21,7 @@ class _Guard:
 
     active = False
     installed = False
+    allowed: tuple[str, ...] = ALLOWED
 
     @classmethod
     def hook(cls, event: str, arguments: tuple[Any, ...]) -> None:
@@ -30,7 +31,7 @@ class _Guard:
         if not isinstance(flags, int) or not flags & WRITING or isinstance(path, int):
             return
         name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - a hook must not touch the file system
-        if not name.startswith((*ALLOWED, os.path.realpath(tempfile.gettempdir()) + os.sep)):
+        if not name.startswith(cls.allowed):
             raise _violation(name)
 
 
@@ -42,6 +43,10 @@ def _violation(path: object) -> LocalPersistenceError:
 @contextmanager
 def no_local_writes() -> Iterator[None]:
     """Raise LocalPersistenceError when the code inside opens a file for writing outside the temporary directory."""
+    # Looked up now: the first gettempdir() opens a file under a lock that the hook would wait for.
+    scratch = tempfile.gettempdir()
+    _Guard.allowed = (*ALLOWED, os.path.abspath(scratch) + os.sep, os.path.realpath(scratch) + os.sep)  # noqa: PTH100
+    bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a lazy import is not the connector's writing
     if not _Guard.installed:
         sys.addaudithook(_Guard.hook)
         _Guard.installed = True
@@ -54,3 +59,4 @@ def no_local_writes() -> Iterator[None]:
         raise
     finally:
         _Guard.active = False
+        sys.dont_write_bytecode = bytecode

@@ -50,5 +50,5 @@ class Heartbeat:
                     self._ended = self._ended or AttemptCancelled("the run was cancelled")
             except AttemptFenced as fenced:
                 self._ended = fenced
-            except (httpx.HTTPError, ConnectorError):
+            except (httpx.HTTPError, ConnectorError, ValueError):  # ValueError: a proxy's page instead of an answer
                 continue

@@ -39,8 +39,8 @@ class JsonLines(logging.Formatter):
             if not record.exc_info
             else f"{record.getMessage()}: {self.formatException(record.exc_info)}"
         )
-        line = {"ts": self.formatTime(record), "level": record.levelname.lower(), "message": text}
-        return self._mask(json.dumps({**line, **self._context}))
+        line = {"ts": self.formatTime(record), "level": record.levelname.lower(), "message": self._mask(text)}
+        return json.dumps({**line, **self._context})  # masked before: JSON escapes what a secret may contain
 
 
 def take_credentials() -> dict[str, str]:

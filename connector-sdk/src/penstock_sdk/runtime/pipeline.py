@@ -5,6 +5,7 @@ Memory is bounded whatever the stream's size: one object being encoded and at mo
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,7 +36,9 @@ class Metrics:
     def numbers(self) -> dict[str, float]:
         """Return the metrics that a heartbeat carries."""
         shown = {"records": self.records, "bytes_uploaded": self.bytes_uploaded, "objects": self.objects}
-        return {**shown, "checkpoints": self.checkpoints, "records_committed": sum(self.committed.values())}
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        committed = sum(list(self.committed.values()))
+        return {**shown, "checkpoints": self.checkpoints, "records_committed": committed, "rss_peak_bytes": peak}
 
 
 class StreamPipeline:
@@ -73,14 +76,17 @@ class StreamPipeline:
             self._sequence += 1
             self._encoder = ObjectEncoder(self._envelope, self._sequence, _now())
         before = self._encoder.records
-        self._encoder.add(records, op)
-        count = self._encoder.records - before
-        if count:
-            self._promised = False
-            self._since_records += count
-            self._metrics.records += count
+        try:
+            self._encoder.add(records, op)
+        finally:  # an author may catch the error of a record, and the ones before it are in
+            self._count(self._encoder.records - before)
         if self._encoder.size >= self._limits.object_bytes:
             self._roll()
+
+    def _count(self, added: int) -> None:
+        self._promised = self._promised and not added
+        self._since_records += added
+        self._metrics.records += added
 
     def checkpoint(self, state: Cursor) -> None:
         """Take a promise; commit when enough has come together."""

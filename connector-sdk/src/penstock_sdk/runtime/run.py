@@ -74,8 +74,9 @@ class Attempt:
             return fenced.exit_code
         except AttemptEnded as ended:
             outcome: wire.Outcome = "cancelled" if isinstance(ended, AttemptCancelled) else "interrupted"
-            return self._report(wire.FinishRequest(outcome=outcome, metrics=self._numbers()), ended.exit_code)
-        except Exception as error:  # noqa: BLE001 - whatever leaves a connector is reported, by its class
+            request = wire.FinishRequest(outcome=outcome, records=self._metrics.committed, metrics=self._numbers())
+            return self._report(request, ended.exit_code)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever leaves a connector is reported, by its class
             return self._fail(error)
         finally:
             if self._heartbeat:
@@ -105,7 +106,7 @@ class Attempt:
                     if verdict.read:
                         self._read(connector, offered[verdict.name], verdict, start)
             finally:
-                connector.close()
+                _close(connector)
 
     def _discover(self, connector: AnyConnector) -> list[Stream]:
         offered = list(connector.discover())
@@ -179,7 +180,7 @@ class Attempt:
         cost = {"rss_peak_bytes": usage.ru_maxrss * 1024, "cpu_seconds": usage.ru_utime + usage.ru_stime}
         return {**self._metrics.numbers(), **cost}
 
-    def _fail(self, error: Exception) -> int:
+    def _fail(self, error: Exception | SystemExit) -> int:
         known = error if isinstance(error, ConnectorError) else _as_defect(error)
         report = wire.RunError(
             error_class=known.error_class,
@@ -187,7 +188,7 @@ class Attempt:
             operator_message=self._mask(known.operator_message)[:4000],
             retry_after=known.retry_after if isinstance(known, TransientError) else None,
         )
-        log.error("%s: %s", report.error_class, report.message)
+        log.error("%s: %s", report.error_class, report.message, exc_info=None if known is error else error)
         request = wire.FinishRequest(
             outcome="failed", error=report, records=self._metrics.committed, metrics=self._numbers()
         )
@@ -204,7 +205,15 @@ class Attempt:
         log.info("finish: %s, run is %s", request.outcome, self._client.finish(request).phase)
 
 
-def _as_defect(error: Exception) -> DefectError:
+def _close(connector: AnyConnector) -> None:
+    """Close, and let nothing that goes wrong here hide how the reading ended."""
+    try:
+        connector.close()
+    except Exception:
+        log.warning("the connector's close() failed", exc_info=True)
+
+
+def _as_defect(error: Exception | SystemExit) -> DefectError:
     detail = f"{type(error).__name__}: {error}"
     return DefectError(
         f"the connector failed unexpectedly ({type(error).__name__}); its log says more", operator_message=detail

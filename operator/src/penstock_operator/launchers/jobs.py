@@ -92,7 +92,7 @@ def _container(launch: Launch, settings: JobSettings) -> dict[str, Any]:
         "image": launch.image,
         "imagePullPolicy": "IfNotPresent",
         "env": [*_environment(launch, settings), *_credentials(launch)],
-        "resources": {"limits": limits, "requests": {"cpu": "50m", "memory": "64Mi"}},
+        "resources": {"limits": limits, "requests": _requests(limits)},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -104,6 +104,13 @@ def _container(launch: Launch, settings: JobSettings) -> dict[str, Any]:
             {"name": "token", "mountPath": TOKEN_DIRECTORY, "readOnly": True},
         ],
     }
+
+
+def _requests(limits: dict[str, str]) -> dict[str, str]:
+    """Return what is reserved: all of the memory, as it cannot be taken back, and a little of the CPU, as it can."""
+    cpu = limits.get("cpu", "1")
+    millis = float(cpu[:-1]) if cpu.endswith("m") else float(cpu) * 1000
+    return {"memory": limits.get("memory", "512Mi"), "cpu": f"{min(50, int(millis))}m"}
 
 
 def _environment(launch: Launch, settings: JobSettings) -> list[dict[str, Any]]:
