@@ -1,0 +1,87 @@
+"""What the chart renders: no Secret read, no wildcard, restricted pods, and a schema that refuses a typo."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+CHART = ROOT / "charts/penstock"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "penstock/cluster"
+HELM = shutil.which("helm") or shutil.which("helm", path=os.environ.get("CLUSTER_BIN", str(CACHE)))
+GIVEN = ("postgres.existingSecret.name=pg", "s3.bucket=bronze", "s3.existingSecret=keys")
+QUICKSTART = ("quickstart.enabled=true",)
+pytestmark = pytest.mark.skipif(HELM is None, reason="helm is missing: `make cluster` builds it")
+
+
+def helm(*values: str) -> subprocess.CompletedProcess[str]:
+    flags = [flag for value in values for flag in ("--set", value)]
+    command = [str(HELM), "template", "penstock", str(CHART), "-n", "penstock-system", *flags]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+
+
+def rendered(*values: str) -> list[dict[str, Any]]:
+    done = helm(*values)
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def pods(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    yield from (each["spec"]["template"]["spec"] for each in documents if each["kind"] in {"Deployment", "StatefulSet"})
+
+
+def test_invariant_8_no_role_reads_a_secret_and_none_has_a_wildcard() -> None:
+    documents = rendered(*GIVEN)
+    rules = [rule for each in documents if each["kind"] in {"ClusterRole", "Role"} for rule in each["rules"]]
+    assert rules
+    words = {word for rule in rules for key in ("apiGroups", "resources", "verbs") for word in rule[key]}
+    assert not {word for word in words if "*" in word or word.startswith("secrets")}
+
+
+@pytest.mark.parametrize("values", [GIVEN, QUICKSTART])
+def test_every_pod_meets_the_restricted_standard(values: tuple[str, ...]) -> None:
+    found = list(pods(rendered(*values)))
+    assert len(found) == (2 if values is GIVEN else 4)
+    for pod in found:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["readOnlyRootFilesystem"] is True
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert container["resources"]["limits"]["memory"]
+
+
+def test_the_crds_are_the_generated_ones_and_stay_on_uninstall() -> None:
+    found = {each["metadata"]["name"]: each for each in rendered(*GIVEN) if each["kind"] == "CustomResourceDefinition"}
+    for path in (ROOT / "crds").glob("*.yaml"):
+        generated = yaml.safe_load(path.read_text())
+        crd = found.pop(generated["metadata"]["name"])
+        assert crd["spec"] == generated["spec"]
+        assert crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    assert not found
+    without = rendered(*GIVEN, "crds.enabled=false")
+    assert not [each for each in without if each["kind"] == "CustomResourceDefinition"]
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ((*GIVEN, "serve.replica=2"), "replica"),
+        ((*GIVEN, "s3.endpoint=minio:9000"), "endpoint"),
+        (("s3.bucket=bronze",), "postgres.existingSecret.name"),
+        (("postgres.existingSecret.name=pg",), "s3.bucket"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(values: tuple[str, ...], word: str) -> None:
+    done = helm(*values)
+    assert done.returncode != 0
+    assert word in done.stderr
