@@ -31,7 +31,7 @@ class _Guard:
         if not isinstance(flags, int) or not flags & WRITING or isinstance(path, int):
             return
         name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - a hook must not touch the file system
-        if not name.startswith(cls.allowed):
+        if not (name + os.sep).startswith(cls.allowed):  # with the separator: O_TMPFILE opens the directory itself
             raise _violation(name)
 
 
