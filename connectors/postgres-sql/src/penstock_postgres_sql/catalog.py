@@ -10,37 +10,48 @@ from penstock_sdk import ConfigError, Stream
 
 CURSOR_NAMES = ("updated_at", "modified_at", "last_modified", "last_update", "updated", "modified")
 TIMES = ("timestamp with time zone", "timestamp without time zone")
-INTEGERS = ("smallint", "integer", "bigint")
+INTEGERS = ("smallint", "integer", "bigint", "oid")
 
+REFUSED_CURSORS = ("json", "xml", "point", "line", "lseg", "box", "path", "polygon", "circle")
+
+# A domain is looked through to its base type. A primary key's INCLUDE columns are no part of it, and it says nothing
+# of a table that others inherit from: their rows may repeat it.
 RELATIONS = """
-SELECT n.nspname AS schema, c.relname AS table, a.attname AS column, format_type(a.atttypid, a.atttypmod) AS type,
-       a.attnotnull AS not_null, coalesce(array_position(i.indkey::int[], a.attnum::int), -1) AS key_position,
-       t.typcategory AS category, col_description(c.oid, a.attnum) AS description
+WITH RECURSIVE bases AS (
+    SELECT oid AS type, oid AS base, typtype, typbasetype FROM pg_type
+    UNION ALL
+    SELECT b.type, t.oid, t.typtype, t.typbasetype FROM bases b JOIN pg_type t ON t.oid = b.typbasetype
+    WHERE b.typtype = 'd'
+)
+SELECT n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), format_type(b.base, NULL), a.attnotnull,
+       coalesce(array_position(i.indkey[0:i.indnkeyatts - 1]::int[], a.attnum::int), -1), t.typcategory
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_type t ON t.oid = a.atttypid
-LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
+JOIN bases b ON b.type = a.atttypid AND b.typtype <> 'd'
+LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary AND NOT (c.relkind = 'r' AND c.relhassubclass)
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
   AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%%'
   AND (%(schemas)s::text[] IS NULL OR n.nspname = ANY(%(schemas)s::text[]))
-  AND has_table_privilege(c.oid, 'SELECT')
+  AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
 ORDER BY n.nspname, c.relname, a.attnum
 """
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column, with its SQL type as the database writes it."""
+    """One column, with its SQL type as the database writes it, and the plain type beneath domain and precision."""
 
     name: str
     type: str
+    base: str
     not_null: bool
     category: str
 
     def json_schema(self) -> dict[str, Any]:
         """Return what its values look like in a record: whatever JSON cannot hold exactly is text."""
-        schema = {"x-sql-type": self.type, **_json_type(self.type, self.category)}
+        schema = {"x-sql-type": self.type, **_json_type(self.base, self.category)}
         if not self.not_null and "type" in schema:
             schema["type"] = [schema["type"], "null"]
         return schema
@@ -100,11 +111,14 @@ def read_catalog(
     """Return every relation that may be read, by stream name."""
     relations: dict[str, Relation] = {}
     keys: dict[str, dict[int, str]] = {}
-    for schema, table, column, type_, not_null, position, category, _ in connection.execute(
+    for schema, table, column, type_, base, not_null, position, category in connection.execute(
         RELATIONS, {"schemas": schemas}
     ):
         relation = relations.setdefault(f"{schema}.{table}", Relation(schema, table))
-        relation.columns.append(Column(column, type_, not_null, category))
+        if relation.schema != schema:
+            message = f"spec.config.schemas: two tables make the stream {relation.name!r}; name one schema"
+            raise ConfigError(message)
+        relation.columns.append(Column(column, type_, base, not_null, category))
         if position >= 0:
             keys.setdefault(relation.name, {})[position] = column
     for name, relation in relations.items():
@@ -118,23 +132,32 @@ def read_catalog(
 
 
 def _cursor_field(relation: Relation, wanted: str | None) -> str | None:
-    """Return the column that an incremental read follows; it may not be null, or rows would be passed over."""
+    """Return the column that an incremental read follows.
+
+    It may not be null, or rows would be passed over; and the key must tell apart the rows that share a value of it.
+    """
     if wanted is not None:
-        column = relation.column(wanted)
-        if column is None or not column.not_null or not relation.primary_key:
-            why = (
-                "there is no such column"
-                if column is None
-                else "it may be null"
-                if not column.not_null
-                else "the table has no primary key"
-            )
+        why = _unfit(relation, relation.column(wanted))
+        if why:
             message = f"spec.config.cursorFields: {relation.name}.{wanted} cannot be a cursor: {why}"
             raise ConfigError(message)
         return wanted
+    if not relation.primary_key:
+        return None
     for name in CURSOR_NAMES:
         column = relation.column(name)
-        if column and column.not_null and column.type in TIMES:
+        if column and column.not_null and column.base in TIMES:
             return name
     key = relation.column(relation.primary_key[0]) if len(relation.primary_key) == 1 else None
-    return key.name if key and key.type in INTEGERS else None
+    return key.name if key and key.base in INTEGERS else None
+
+
+def _unfit(relation: Relation, column: Column | None) -> str:
+    """Say why a column cannot be followed; nothing when it can."""
+    if column is None:
+        return "there is no such column"
+    if not column.not_null:
+        return "it may be null"
+    if not relation.primary_key:
+        return "the table has no primary key"
+    return f"{column.base} has no order" if column.base in REFUSED_CURSORS else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -68,15 +69,17 @@ class PostgresSql(Connector[Config, Credentials]):
                 sslmode=config.sslmode,
                 connect_timeout=CONNECT_SECONDS,
                 application_name="penstock",
+                client_encoding="UTF8",
                 autocommit=True,
                 row_factory=tuple_row,
             )
         except psycopg.OperationalError as error:
             raise _refusal(str(error), where) from None
-        keep_values(self._connection)
-        if config.statement_timeout_seconds:
-            milliseconds = int(config.statement_timeout_seconds * 1000)
-            self._connection.execute(sql.SQL("SET statement_timeout = {}").format(milliseconds))
+        with _translated(where):
+            keep_values(self._connection)
+            if config.statement_timeout_seconds:
+                milliseconds = max(1, int(config.statement_timeout_seconds * 1000))  # 0 would be no limit
+                self._connection.execute(sql.SQL("SET statement_timeout = {}").format(milliseconds))
 
     @property
     def _where(self) -> str:
@@ -115,8 +118,9 @@ class PostgresSql(Connector[Config, Credentials]):
 
     def _order(self, relation: Relation, cursor: Cursor | None) -> list[str]:
         """Return the columns that order the read; a cursor made in one order is not read in another."""
-        key = relation.primary_key
-        order = [relation.cursor_field, *key] if relation.cursor_field and relation.cursor_field not in key else key
+        field = relation.cursor_field
+        first = [field] if field else []
+        order = [*first, *(name for name in relation.primary_key if name != field)]
         if cursor is not None and cursor["columns"] != order:
             message = f"stream {relation.name!r}: the state follows {cursor['columns']}, the table now {order}: reset the state"
             raise SourceContractError(message)
@@ -125,7 +129,7 @@ class PostgresSql(Connector[Config, Credentials]):
     def _query(
         self, relation: Relation, order: list[str], since: datetime | None, cursor: Cursor | None
     ) -> tuple[sql.Composed, list[Any]]:
-        types = {column.name: column.type for column in relation.columns}
+        types = {column.name: column.type.replace("%", "%%") for column in relation.columns}
         names = [sql.Identifier(column.name) for column in relation.columns]
         marks = [
             sql.SQL("{}::text AS {}").format(sql.Identifier(name), sql.Identifier(f"penstock:{name}"[:63]))
@@ -139,7 +143,7 @@ class PostgresSql(Connector[Config, Credentials]):
             where.append(sql.SQL("({}) > ({})").format(left, right))
             values += cursor["values"]
         field = relation.cursor_field
-        if field and types[field] in TIMES:
+        if field and _is_time(relation, field):
             if since is not None and cursor is None:
                 where.append(sql.SQL("{} >= %s").format(sql.Identifier(field)))
                 values.append(since)
@@ -173,21 +177,27 @@ class PostgresSql(Connector[Config, Credentials]):
             self._connection.close()
 
 
+def _is_time(relation: Relation, name: str) -> bool:
+    column = relation.column(name)
+    return column is not None and column.base in TIMES
+
+
 def _refusal(text: str, where: str) -> Exception:
-    if (
-        "authentication failed" in text
-        or ("role" in text and "does not exist" in text)
-        or "no password supplied" in text
-    ):
+    """Return what a refused connection asks for; libpq gives its text and no code."""
+    if re.search('authentication failed|role ".*" (does not exist|is not permitted)|no password supplied', text):
         return AuthenticationError(
             f"{where}: the database refuses user or password; correct the Secret that spec.secretRef names"
         )
-    if "database" in text and "does not exist" in text:
+    if re.search('database ".*" does not exist', text):
         return ConfigError(f"spec.config.database: {where}: the server has no such database")
+    if "permission denied for database" in text:
+        return AuthenticationError(f"{where}: the user may not enter the database; grant CONNECT on it")
     if "no pg_hba.conf entry" in text:
         return AuthenticationError(
             f"{where}: the server's pg_hba.conf does not let this user in from here, or wants TLS (spec.config.sslmode)"
         )
+    if "does not support SSL, but SSL was required" in text:
+        return ConfigError(f"spec.config.sslmode: {where}: the server does not speak TLS")
     reason = text.strip().splitlines()[0] if text.strip() else "no answer"
     return TransientError(f"{where}: the database cannot be reached: {reason}")
 
@@ -197,12 +207,15 @@ def _translated(what: str) -> Iterator[None]:
     """Turn the database's errors into the classes that say what to do."""
     try:
         yield
-    except (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidTextRepresentation) as error:
-        raise SourceContractError(f"{what}: {error.diag.message_primary}; it was changed after discovery") from None
     except errors.InsufficientPrivilege as error:
         raise AuthenticationError(f"{what}: {error.diag.message_primary}; grant SELECT to the user") from None
-    except errors.QueryCanceled as error:
+    except (errors.QueryCanceled, errors.ObjectNotInPrerequisiteState) as error:
         raise TransientError(f"{what}: {error.diag.message_primary}") from None
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TransientError(f"{what}: the database went away: {reason}") from None
+    except (psycopg.ProgrammingError, psycopg.DataError) as error:
+        reason = error.diag.message_primary or str(error)
+        raise SourceContractError(f"{what}: {reason}; it was changed after discovery, or cannot be read") from None
+    except UnicodeDecodeError:
+        raise SourceContractError(f"{what}: there is text that is not in the database's encoding") from None

@@ -7,22 +7,21 @@ from typing import Any
 
 import msgspec
 import psycopg
-from psycopg.abc import AdaptContext
 from psycopg.adapt import Buffer, Loader
 from psycopg.types import TypeInfo
+from psycopg.types.string import TextLoader  # psycopg swaps its C twin in
 
 SCALARS = ("numeric", "date", "time", "timetz", "timestamp", "interval", "uuid", "inet", "cidr", "money")
 RANGES = ("int4range", "int8range", "numrange", "tsrange", "tstzrange", "daterange")
 MULTIRANGES = ("int4multirange", "int8multirange", "nummultirange", "tsmultirange", "tstzmultirange", "datemultirange")
 AS_TEXT = (*SCALARS, *RANGES, *MULTIRANGES)
-
-
-class TextLoader(Loader):
-    """Keeps the database's own text."""
-
-    def load(self, data: Buffer) -> str:
-        """Return the text."""
-        return bytes(data).decode()
+OWN_TYPES = """
+SELECT t.typname, t.oid, t.typarray, a.typdelim
+FROM pg_type t
+JOIN pg_type a ON a.oid = t.typarray
+LEFT JOIN pg_class c ON c.oid = t.typrelid
+WHERE t.oid >= 16384 AND (c.oid IS NULL OR c.relkind = 'c')
+"""
 
 
 class JsonLoader(Loader):
@@ -39,7 +38,7 @@ class FloatLoader(Loader):
     def load(self, data: Buffer) -> float | str:
         """Return the number, or 'NaN', 'Infinity', '-Infinity'."""
         value = float(bytes(data))
-        return value if math.isfinite(value) else bytes(data).decode()
+        return value if math.isfinite(value) else str(data, "ascii")
 
 
 class MomentLoader(Loader):
@@ -47,25 +46,23 @@ class MomentLoader(Loader):
 
     def load(self, data: Buffer) -> str:
         """Return the text."""
-        text = bytes(data).decode()
-        return f"{text[:-3].replace(' ', 'T', 1)}Z" if text.endswith("+00") else text
+        text = str(data, "ascii")
+        return f"{text[:10]}T{text[11:-3]}Z" if text[-3:] == "+00" and text[10] == " " else text
 
 
 def keep_values(connection: psycopg.Connection[Any]) -> None:
     """Register the loaders on a connection, and have the database write dates, intervals and bytes in one way."""
     connection.execute(
-        "SET datestyle = 'ISO, YMD'; SET intervalstyle = 'iso_8601'; SET timezone = 'UTC'; SET extra_float_digits = 1"
+        "SET datestyle = 'ISO, YMD'; SET intervalstyle = 'iso_8601'; SET timezone = 'UTC'; "
+        "SET extra_float_digits = 1; SET bytea_output = 'hex'"
     )
-    adapters: AdaptContext = connection
     for name in AS_TEXT:
-        adapters.adapters.register_loader(name, TextLoader)
+        connection.adapters.register_loader(name, TextLoader)
     for name in ("json", "jsonb"):
-        adapters.adapters.register_loader(name, JsonLoader)
+        connection.adapters.register_loader(name, JsonLoader)
     for name in ("float4", "float8"):
-        adapters.adapters.register_loader(name, FloatLoader)
-    adapters.adapters.register_loader("timestamptz", MomentLoader)
-    enums = connection.execute(
-        "SELECT typname, oid, typarray FROM pg_type WHERE typtype = 'e' AND typarray <> 0"
-    ).fetchall()
-    for name, oid, array_oid in enums:
-        TypeInfo(name, oid, array_oid).register(connection)
+        connection.adapters.register_loader(name, FloatLoader)
+    connection.adapters.register_loader("timestamptz", MomentLoader)
+    for name, oid, array_oid, delimiter in connection.execute(OWN_TYPES).fetchall():
+        # Elements of a type that the database's owner made are text; without this its arrays would be one text too.
+        TypeInfo(name, oid, array_oid, delimiter=delimiter).register(connection)
