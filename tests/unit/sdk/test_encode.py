@@ -87,3 +87,19 @@ def test_what_cannot_be_json_is_named_by_path_and_type_and_not_by_value() -> Non
 def test_a_page_that_is_not_json_is_the_sources_fault() -> None:
     with pytest.raises(SourceContractError, match="not JSON"):
         lines_of(b"<html>")
+
+
+@pytest.mark.parametrize("raw", [b'{\n "a": 1.10\n}', b'{"a":\r\n1.10}'])
+def test_a_raw_value_with_line_breaks_stays_on_one_line(raw: bytes) -> None:
+    assert [line["data"] for line in lines_of([{"r": msgspec.Raw(raw)}, {"r": 2}])] == [{"r": {"a": 1.1}}, {"r": 2}]
+
+
+def test_a_page_that_is_not_utf8_is_the_sources_fault() -> None:
+    with pytest.raises(SourceContractError, match="byte 7 is not UTF-8"):
+        lines_of(b'[{"a":"\xff"}]')
+
+
+def test_numbers_go_on_over_chunks_and_batches() -> None:
+    lines = lines_of([{"n": n} for n in range(1201)], b'[{"n":1201}]', [{"n": 1202}])
+    assert [line["seq"] for line in lines] == [line["data"]["n"] for line in lines] == list(range(1203))
+    assert lines[1202]["id"] == "run1-02-000007-1202"

@@ -37,3 +37,39 @@ def test_a_local_write_has_its_own_reason(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_secrets_are_masked_longest_first() -> None:
     assert Mask(["hunter2", "hunter2000", "abc"])("hunter2000 hunter2 abc") == "*** *** abc"
+
+
+def run_python(
+    code: str, tmp_path: Path, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"HOME": str(tmp_path), **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_a_temporary_file_is_allowed_in_a_process_that_never_asked_where(tmp_path: Path) -> None:
+    code = (
+        "import tempfile\nfrom penstock_sdk.runtime.guard import no_local_writes\n"
+        "with no_local_writes():\n    tempfile.TemporaryFile().write(b'x'); tempfile.NamedTemporaryFile().write(b'x')"
+    )
+    done = run_python(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_lazy_import_that_would_cache_bytecode_is_not_a_violation(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "lazy_module.py").write_text("x = 1")
+    (tmp_path / "scratch").mkdir()
+    code = (
+        "import sys; sys.path.insert(0, 'package')\nfrom penstock_sdk.runtime.guard import no_local_writes\n"
+        "with no_local_writes():\n    import lazy_module"
+    )
+    done = run_python(code, tmp_path, {"TMPDIR": str(tmp_path / "scratch")})
+    assert done.returncode == 0, done.stderr

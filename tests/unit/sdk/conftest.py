@@ -1,0 +1,237 @@
+"""A run API and a bucket in memory, over real HTTP: what a pod sees of the platform."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import msgspec
+import pytest
+import zstandard
+from penstock_sdk import Batch, Connector, Stream
+from penstock_sdk import protocol as wire
+from penstock_sdk.runtime.client import Patience, RunClient
+from penstock_sdk.runtime.run import Assignment, run_connector
+
+IDENTITY = wire.ConnectorIdentity(name="fake", method="list", version="1.0.0")
+Reply = tuple[int, dict[str, Any]]
+
+
+@dataclass
+class FakePlatform:
+    """Keeps what it was told. `lose_reply` names paths whose next reply is lost after the work was done."""
+
+    url: str = ""
+    limits: wire.Limits = field(default_factory=lambda: wire.Limits(heartbeat_seconds=60))
+    selected: list[wire.SelectedStream] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
+    lose_reply: list[str] = field(default_factory=list)
+    refuse: dict[str, list[Reply]] = field(default_factory=dict)
+    cancel: bool = False
+    calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    tokens: list[tuple[str, str]] = field(default_factory=list)
+    bucket: dict[str, bytes] = field(default_factory=dict)
+    commits: list[wire.CheckpointRequest] = field(default_factory=list)
+    finished: list[wire.FinishRequest] = field(default_factory=list)
+    expired: set[str] = field(default_factory=set)
+    granted: int = 0
+
+    def answer(self, path: str, body: bytes, token: str) -> Reply:
+        """Do what the run API does, in memory."""
+        self.calls.append((path, json.loads(body)))
+        self.tokens.append((path, token))
+        if self.refuse.get(path):
+            return self.refuse[path].pop(0)
+        result = getattr(self, f"on_{path}")(body)
+        if path in self.lose_reply:
+            self.lose_reply.remove(path)
+            return 500, {}
+        return result if isinstance(result, tuple) else (200, json.loads(result.model_dump_json(by_alias=True)))
+
+    def on_start(self, body: bytes) -> wire.StartResponse:
+        del body
+        return wire.StartResponse(
+            run_token="run-token",
+            tenant="team",
+            connection="orders",
+            connector=IDENTITY,
+            config=self.config,
+            streams=self.selected,
+            limits=self.limits,
+        )
+
+    def on_streams(self, body: bytes) -> wire.StreamsResponse:
+        offered = wire.StreamsRequest.model_validate_json(body).streams
+        chosen = self.selected or [wire.SelectedStream(name=stream.name, mode="full") for stream in offered]
+        return wire.StreamsResponse(
+            verdicts=[
+                wire.StreamVerdict(name=each.name, read=not each.done, schema_version=1, selected=each)
+                for each in chosen
+            ]
+        )
+
+    def on_uploads(self, body: bytes) -> wire.UploadsResponse:
+        asked = wire.UploadsRequest.model_validate_json(body)
+        self.granted += 1
+        grants = [
+            wire.UploadGrant(
+                key=f"{asked.stream}-{number:06d}",
+                sequence=number,
+                url=f"{self.url}/bucket/{asked.stream}-{number:06d}?grant={self.granted}",
+                headers={"If-None-Match": "*", "X-Grant": str(self.granted)},
+            )
+            for number in range(asked.after + 1, asked.after + 1 + asked.count)
+        ]
+        return wire.UploadsResponse(grants=grants, expires_at=datetime.now(UTC) + timedelta(hours=1))
+
+    def on_checkpoints(self, body: bytes) -> wire.CheckpointResponse | Reply:
+        asked = wire.CheckpointRequest.model_validate_json(body)
+        committed = [each for each in self.commits if each.stream == asked.stream]
+        if committed and committed[-1].checkpoint == asked.checkpoint:
+            same = committed[-1] == asked
+            return wire.CheckpointResponse(checkpoint=asked.checkpoint) if same else error(409, "mismatch")
+        for each in asked.objects:
+            body_ = self.bucket[each.key]
+            assert (len(body_), hashlib.sha256(body_).hexdigest()) == (each.bytes, each.sha256)
+        self.commits.append(asked)
+        return wire.CheckpointResponse(checkpoint=asked.checkpoint)
+
+    def on_heartbeat(self, body: bytes) -> wire.HeartbeatResponse:
+        del body
+        return wire.HeartbeatResponse(cancel=self.cancel)
+
+    def on_finish(self, body: bytes) -> wire.FinishResponse:
+        self.finished.append(wire.FinishRequest.model_validate_json(body))
+        return wire.FinishResponse(phase="Ended")
+
+    def put(self, key: str, headers: dict[str, str], body: bytes) -> int:
+        """Do what a bucket does with a presigned PUT that must not overwrite."""
+        if headers.get("x-grant") in self.expired:
+            return 403
+        if headers.get("if-none-match") == "*" and key in self.bucket:
+            return 412
+        self.bucket[key] = body
+        if "put" in self.lose_reply:
+            self.lose_reply.remove("put")
+            return 500
+        return 200
+
+    def lines(self, commits: list[wire.CheckpointRequest] | None = None) -> list[dict[str, Any]]:
+        """Return what a reader by commits sees."""
+        chosen = self.commits if commits is None else commits
+        bodies = [self.bucket[each.key] for commit in chosen for each in commit.objects]
+        texts = [zstandard.ZstdDecompressor().decompressobj().decompress(body) for body in bodies]
+        return [json.loads(line) for text in texts for line in text.split(b"\n")[:-1]]
+
+    def count(self, path: str) -> int:
+        return sum(called == path for called, _ in self.calls)
+
+
+def error(status: int, code: str, message: str = "no") -> Reply:
+    return status, {"code": code, "message": message}
+
+
+def handler_of(platform: FakePlatform) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            token = self.headers["Authorization"].removeprefix("Bearer ")
+            path = self.path.removeprefix("/v1/attempts/")
+            self.reply(*platform.answer(path, self.body(), token))
+
+        def do_PUT(self) -> None:
+            key = self.path.removeprefix("/bucket/").split("?")[0]
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            self.reply(platform.put(key, headers, self.body()), {})
+
+        def body(self) -> bytes:
+            return self.rfile.read(int(self.headers["Content-Length"]))
+
+        def reply(self, status: int, content: dict[str, Any]) -> None:
+            text = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *arguments: object) -> None:
+            del arguments
+
+    return Handler
+
+
+@pytest.fixture
+def platform() -> Iterator[FakePlatform]:
+    fake = FakePlatform()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(fake))
+    server.daemon_threads = True
+    fake.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield fake
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def client(platform: FakePlatform) -> Iterator[RunClient]:
+    made = RunClient(platform.url, "pod-token", Patience(seconds=5, sleep=lambda _: None))
+    yield made
+    made.close()
+
+
+class Config(msgspec.Struct):
+    """What the connector of the tests declares."""
+
+    tables: int = 1
+
+
+class Credentials(msgspec.Struct):
+    """What the Secret must hold."""
+
+    password: str
+
+
+Read = Callable[[Stream, Any], Iterator[Batch]]
+
+
+@dataclass
+class Runner:
+    """Runs an attempt of a connector whose `read` is the function given."""
+
+    platform: FakePlatform
+    client: RunClient
+    streams: tuple[str, ...] = ("people",)
+    credentials: dict[str, str] = field(default_factory=lambda: {"password": "hunter2000"})
+    interrupts: list[Callable[[], None]] = field(default_factory=list)
+
+    def __call__(self, read: Read, **methods: Any) -> int:
+        names = self.streams
+
+        class Fake(Connector[Config, Credentials]):
+            def authenticate(self) -> None:
+                methods.get("authenticate", lambda: None)()
+
+            def discover(self) -> list[Stream]:
+                return [Stream(name=name, schema={"type": "object"}) for name in names]
+
+            def read(self, stream: Stream, since: Any, cursor: Any) -> Iterator[Batch]:
+                del since
+                return read(stream, cursor)
+
+            def close(self) -> None:
+                methods.get("close", lambda: None)()
+
+        assignment = Assignment("run1", 2, IDENTITY, Fake, self.credentials)
+        return run_connector(assignment, self.client, self.interrupts.append)
+
+
+@pytest.fixture
+def attempt(platform: FakePlatform, client: RunClient) -> Runner:
+    return Runner(platform, client)
