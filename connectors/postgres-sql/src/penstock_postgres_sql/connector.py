@@ -112,9 +112,9 @@ class PostgresSql(Connector[Config, Credentials]):
             message = f"stream {stream.name!r}: the table is gone, or the credentials may not read it any more"
             raise SourceContractError(message)
         order = self._order(relation, cursor)
-        query, values = self._query(relation, order, since, cursor)
+        query = self._query(relation, order, since, cursor)
         with _translated(f"stream {stream.name!r}"):
-            yield from self._batches(relation, order, query, values)
+            yield from self._batches(relation, order, query)
 
     def _order(self, relation: Relation, cursor: Cursor | None) -> list[str]:
         """Return the columns that order the read; a cursor made in one order is not read in another."""
@@ -128,28 +128,14 @@ class PostgresSql(Connector[Config, Credentials]):
 
     def _query(
         self, relation: Relation, order: list[str], since: datetime | None, cursor: Cursor | None
-    ) -> tuple[sql.Composed, list[Any]]:
-        types = {column.name: column.type.replace("%", "%%") for column in relation.columns}
+    ) -> sql.Composed:
+        """Compose the statement; without parameters, as with them a `%` in a name would be read as one."""
         names = [sql.Identifier(column.name) for column in relation.columns]
         marks = [
             sql.SQL("{}::text AS {}").format(sql.Identifier(name), sql.Identifier(f"penstock:{name}"[:63]))
             for name in order
         ]
-        where: list[sql.Composable] = []
-        values: list[Any] = []
-        if cursor is not None:
-            left = sql.SQL(", ").join(map(sql.Identifier, order))
-            right = sql.SQL(", ").join(sql.SQL("%s::{}").format(sql.SQL(types[name])) for name in order)
-            where.append(sql.SQL("({}) > ({})").format(left, right))
-            values += cursor["values"]
-        field = relation.cursor_field
-        if field and _is_time(relation, field):
-            if since is not None and cursor is None:
-                where.append(sql.SQL("{} >= %s").format(sql.Identifier(field)))
-                values.append(since)
-            if self.config.cursor_lag_seconds:
-                where.append(sql.SQL("{} <= now() - %s * interval '1 second'").format(sql.Identifier(field)))
-                values.append(self.config.cursor_lag_seconds)
+        where = self._where_clauses(relation, order, since, cursor)
         query = sql.SQL("SELECT {} FROM {}").format(
             sql.SQL(", ").join([*names, *marks]), sql.Identifier(relation.schema, relation.table)
         )
@@ -157,15 +143,33 @@ class PostgresSql(Connector[Config, Credentials]):
             query += sql.SQL(" WHERE ") + sql.SQL(" AND ").join(where)
         if order:
             query += sql.SQL(" ORDER BY ") + sql.SQL(", ").join(map(sql.Identifier, order))
-        return query, values
+        return query
 
-    def _batches(self, relation: Relation, order: list[str], query: sql.Composed, values: list[Any]) -> Iterator[Batch]:
+    def _where_clauses(
+        self, relation: Relation, order: list[str], since: datetime | None, cursor: Cursor | None
+    ) -> list[sql.Composed]:
+        where, field = list[sql.Composed](), relation.cursor_field
+        if cursor is not None:
+            types = {column.name: sql.SQL(column.type) for column in relation.columns}
+            left = sql.SQL(", ").join(map(sql.Identifier, order))
+            values = zip(cursor["values"], order, strict=True)
+            right = sql.SQL(", ").join(sql.SQL("{}::{}").format(value, types[name]) for value, name in values)
+            where.append(sql.SQL("({}) > ({})").format(left, right))
+        if field and _is_time(relation, field):
+            if since is not None and cursor is None:
+                where.append(sql.SQL("{} >= {}").format(sql.Identifier(field), since))
+            if self.config.cursor_lag_seconds:
+                lag = sql.SQL("{} <= now() - {} * interval '1 second'")
+                where.append(lag.format(sql.Identifier(field), self.config.cursor_lag_seconds))
+        return where
+
+    def _batches(self, relation: Relation, order: list[str], query: sql.Composed) -> Iterator[Batch]:
         names, session = [column.name for column in relation.columns], self._session
         width = len(names)
         with session.transaction():
             session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             with session.cursor(name="penstock", scrollable=False) as rows:
-                rows.execute(query, values)
+                rows.execute(query)
                 while fetched := rows.fetchmany(self.config.fetch_size):
                     last = fetched[-1][width:]
                     promise = {"columns": order, "values": list(last)} if order else None
@@ -184,11 +188,14 @@ def _is_time(relation: Relation, name: str) -> bool:
 
 def _refusal(text: str, where: str) -> Exception:
     """Return what a refused connection asks for; libpq gives its text and no code."""
-    if re.search('authentication failed|role ".*" (does not exist|is not permitted)|no password supplied', text):
+    if re.search(
+        'FATAL: +(.* )?authentication failed|FATAL: +role ".*" (does not exist|is not permitted)|no password supplied',
+        text,
+    ):
         return AuthenticationError(
             f"{where}: the database refuses user or password; correct the Secret that spec.secretRef names"
         )
-    if re.search('database ".*" does not exist', text):
+    if re.search('FATAL: +database ".*" does not exist', text):
         return ConfigError(f"spec.config.database: {where}: the server has no such database")
     if "permission denied for database" in text:
         return AuthenticationError(f"{where}: the user may not enter the database; grant CONNECT on it")
