@@ -14,11 +14,11 @@ ROUNDS = 5
 def encode_seconds(rows: list[dict[str, object]]) -> float:
     """Return how long the SDK's encoder takes for the rows."""
     encoder = ObjectEncoder(Envelope("team", "people", "faker-generate-0.1.0", "people", "run", 1, 1), 1, "now")
-    began = time.process_time()
+    began = time.perf_counter()
     for index in range(0, len(rows), BATCH):
         encoder.add(rows[index : index + BATCH], "upsert")
     encoder.finish()
-    return time.process_time() - began
+    return time.perf_counter() - began
 
 
 rows = sample()
