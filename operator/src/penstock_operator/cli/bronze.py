@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.cli.output import print_table
 from penstock_operator.cli.session import DATA_DIR, CommandError, DataDir, session
 
 app = typer.Typer(no_args_is_help=True, help="Bronze: ls, head, sql over committed objects.")
@@ -49,7 +50,7 @@ def ls(where: Where = None, data_dir: DataDir = DATA_DIR) -> None:
     table = Table("object", "records", "bytes", "committed")
     for row, _ in asyncio.run(_objects(data_dir, where, None)):
         table.add_row(row["key"], f"{row['records']:,}", f"{row['bytes']:,}", row["committed_at"][:19])
-    Console(soft_wrap=True).print(table)
+    print_table(table)
 
 
 @app.command()

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from penstock_operator.cli import bronze, runs
+from penstock_operator.cli.output import print_table
 from penstock_operator.cli.session import DATA_DIR, DataDir
 from penstock_operator.controller.reconcile import Stalled, check_document
 from penstock_operator.embedded import EmbeddedError
@@ -91,7 +92,7 @@ def _print_results(results: list[Result]) -> None:
         error = each.error["message"] if each.error else ""
         numbers = (str(each.attempt), f"{each.records:,}", f"{each.bytes:,}", str(len(each.objects)))
         table.add_row(f"{each.namespace}/{each.name}", each.definition or "-", each.phase, *numbers, error)
-    Console().print(table)
+    print_table(table)
 
 
 @app.command()

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from penstock_operator.cli.output import print_table
 from penstock_operator.cli.session import DATA_DIR, CommandError, DataDir, Session, session
 
 app = typer.Typer(no_args_is_help=True, help="Runs: list, show, logs, start, cancel.")
@@ -49,7 +49,7 @@ def list_runs(
         where = f"{row['namespace']}/{row['name']}"
         numbers = (str(row["attempt"]), f"{row['committed_records']:,}", (row["started_at"] or "-")[:19])
         table.add_row(row["id"], where, row["definition"], row["phase"], *numbers, row["message"])
-    Console().print(table)
+    print_table(table)
 
 
 @app.command()
