@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -63,6 +64,8 @@ def load_connector(name: str) -> tuple[type[AnyConnector], ConnectorIdentity]:
 
 def main() -> int:
     """Carry the attempt that the environment names."""
+    # Batches are trees of short-lived dicts: the default thresholds spend more on looking for cycles than on reading.
+    gc.set_threshold(100_000, 50, 100)
     credentials = take_credentials()
     run, attempt = os.environ["PENSTOCK_RUN_ID"], int(os.environ["PENSTOCK_ATTEMPT"])
     handler = logging.StreamHandler(sys.stderr)
