@@ -7,7 +7,7 @@ SOURCES := operator/src connector-sdk/src $(wildcard connectors/*/src)
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration cluster-test lint format crds crds-check lock cluster cluster-down bench
+.PHONY: help demo test unit integration cluster-test lint format crds crds-check lock cluster cluster-demo cluster-down bench
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,8 +55,12 @@ lock: ## Compile the lock files (needs uv)
 cluster: ## A real one-node Kubernetes from packages (Debian, root)
 	tests/cluster/machine/build && tests/cluster/machine/images && tests/cluster/machine/up .state/cluster
 
+cluster-demo: $(READY) ## The chart, two connections and their Bronze data, all in a cluster
+	tests/cluster/demo
+
 cluster-down: ## End it and leave nothing behind
 	tests/cluster/machine/down .state/cluster --wipe
+	tests/cluster/demo down
 
 bench: $(READY) ## Figures, each with its ratio
 	$(BIN)/python benchmarks/record_path.py

@@ -100,7 +100,11 @@ async def _lead(pool: Pool, api: client.ApiClient, lease: Lease, stop: asyncio.E
     ]
     ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     watching.set()
-    log.info("stepping down", because=[task.get_name() for task in ended])
+    for task in ended:
+        error = task.exception()
+        log.warning(
+            "stepping down", because=task.get_name(), error=f"{type(error).__name__}: {error}" if error else None
+        )
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

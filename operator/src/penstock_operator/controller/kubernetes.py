@@ -100,7 +100,14 @@ async def watch(add: Callable[[Key], None], stop: asyncio.Event) -> None:
         add(("Job", namespace or "", name))
 
     kopf.on.event("batch", "v1", "jobs", registry=registry, labels={LABEL_RUN: kopf.PRESENT})(job_changed)
-    await kopf.operator(registry=registry, settings=settings, clusterwide=True, standalone=True, stop_flag=stop)
+    await kopf.operator(
+        registry=registry,
+        settings=settings,
+        identity=kopf.Identity("penstock"),  # kopf asks the user database otherwise, which an image's uid is not in
+        clusterwide=True,
+        standalone=True,
+        stop_flag=stop,
+    )
 
 
 class Lease:
