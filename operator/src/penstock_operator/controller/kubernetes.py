@@ -10,6 +10,7 @@ from typing import Any
 
 import kopf
 import structlog
+from kopf._core.engines import peering
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
@@ -103,7 +104,7 @@ async def watch(add: Callable[[Key], None], stop: asyncio.Event) -> None:
     await kopf.operator(
         registry=registry,
         settings=settings,
-        identity=kopf.Identity("penstock"),  # kopf asks the user database otherwise, which an image's uid is not in
+        identity=peering.Identity("penstock"),  # kopf asks the user database otherwise, which an image's uid is not in
         clusterwide=True,
         standalone=True,
         stop_flag=stop,
