@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ def show(key: str, body: bytes) -> None:
     if key.endswith(".jsonl.zst"):
         lines = io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(body), encoding="utf-8")
         for _, line in zip(range(SHOWN), lines, strict=False):
-            print(f"          {line.strip()[:220]}")
+            print(f"          {json.dumps(json.loads(line)['data'])[:200]}")
 
 
 def main(endpoint: str, bucket: str) -> None:
