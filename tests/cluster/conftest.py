@@ -1,6 +1,6 @@
 """A real Kubernetes, with the operator and the server beside it as processes of this machine.
 
-The cluster is the one that PENSTOCK_TEST_KUBECONFIG names, or the one built from packages (tests/cluster/machine).
+The cluster is the one built from packages (tests/cluster/machine); it needs Debian and root.
 Postgres, S3 and the run API listen on the cluster's link to the host only.
 """
 
