@@ -53,7 +53,7 @@ lock: ## Compile the lock files (needs uv)
 	$(PYTHON) locks/compile.py
 
 cluster: ## A real one-node Kubernetes from packages (Debian, root)
-	tests/cluster/machine/build && tests/cluster/machine/images && tests/cluster/machine/up .state/cluster
+	tests/cluster/machine/ready && tests/cluster/machine/up .state/cluster
 
 cluster-demo: $(READY) ## The chart, two connections and their Bronze data, all in a cluster
 	tests/cluster/demo
