@@ -11,10 +11,11 @@ from typing import Any
 import httpx
 import pytest
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.registry import connections, definitions, objects, runs
+from penstock_operator.registry import attempts, connections, definitions, objects, runs
+from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.connections import ConnectionRecord
 from penstock_operator.registry.database import Pool, many, one
-from penstock_operator.registry.runs import Ending, NewRun
+from penstock_operator.registry.runs import NewRun
 from penstock_operator.runs import outcomes
 from penstock_operator.runs.protocol import PodIdentity, RunProtocol
 from penstock_operator.runs.refusals import Fenced, Mismatch, NotReady, Unauthenticated
@@ -46,7 +47,7 @@ class World:
         """Claim the next attempt, bind it to a Job, start it as a pod, and return run, attempt and token."""
         async with self.pool.connection() as connection:
             (taken,) = await runs.claim_pending(connection, datetime.now(UTC) + timedelta(hours=1), 1)
-            await runs.record_job(connection, taken["run_id"], taken["attempt"], f"job-{pod}")
+            await attempts.record_job(connection, taken["run_id"], taken["attempt"], f"job-{pod}")
         request = wire.StartRequest(run=taken["run_id"], attempt=taken["attempt"], connector=IDENTITY, sdk_version="0")
         start = await self.protocol.start(PodIdentity(pod, f"job-{pod}"), request)
         await self.protocol.streams(start.run_token, wire.StreamsRequest(streams=[STREAM]))
@@ -234,7 +235,7 @@ async def test_7_only_the_pod_of_the_attempts_job_can_start_it(world: World) -> 
     with pytest.raises(NotReady):
         await world.protocol.start(PodIdentity("pod", "job"), request)
     async with world.pool.connection() as connection:
-        await runs.record_job(connection, "run1", 1, "job")
+        await attempts.record_job(connection, "run1", 1, "job")
     with pytest.raises(Unauthenticated):
         await world.protocol.start(PodIdentity("pod", "other"), request)
     first = await world.protocol.start(PodIdentity("pod", "job"), request)

@@ -12,9 +12,10 @@ from fastapi.responses import JSONResponse
 from penstock_sdk import protocol as wire
 from psycopg_pool import PoolTimeout
 
+from penstock_operator.api.acting import action_routes
 from penstock_operator.api.authentication import Authenticator
 from penstock_operator.api.bearer import Token
-from penstock_operator.api.reading import reading_routes
+from penstock_operator.api.reading import catalog_routes, run_routes
 from penstock_operator.registry.database import Pool
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.runs.refusals import Refused
@@ -38,7 +39,8 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="Penstock", version="v1", description="The run API and the read API of Penstock.")
     app.include_router(_health_routes(services.pool))
     app.include_router(_run_routes(services), prefix="/v1/attempts", tags=["run API"])
-    app.include_router(reading_routes(services), prefix="/v1", tags=["read API"])
+    for routes in (catalog_routes, run_routes, action_routes):
+        app.include_router(routes(services), prefix="/v1", tags=["read API"])
     app.add_exception_handler(Refused, _refused)
     for gone in (psycopg.OperationalError, PoolTimeout):
         app.add_exception_handler(gone, _unavailable)

@@ -1,20 +1,15 @@
-"""The read API: runs, connections, definitions, streams, alerts and committed objects; and starting and cancelling."""
+"""The read API: definitions, connections, streams and alerts; runs, their logs and committed objects."""
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse
-from pydantic import BaseModel
 
 from penstock_operator.api.bearer import Token
-from penstock_operator.registry import connections, definitions, objects, runs, streams
-from penstock_operator.registry.database import Connection, Row
-from penstock_operator.runs import outcomes
-from penstock_operator.runs.refusals import Invalid, NotFound
-from penstock_operator.scheduling.due import request_run
+from penstock_operator.api.finding import find_connection, find_run
+from penstock_operator.registry import attempts, connections, definitions, objects, runs, streams
 
 if TYPE_CHECKING:
     from penstock_operator.api.app import Services
@@ -24,31 +19,8 @@ Namespace = Annotated[str | None, Query(max_length=63, description="one namespac
 Name = Annotated[str | None, Query(max_length=253)]
 
 
-class RunRequest(BaseModel):
-    """Which connection to run now."""
-
-    namespace: str
-    name: str
-
-
-async def _connection(connection: Connection, namespace: str, name: str) -> Row:
-    row = await connections.connection_by_name(connection, namespace, name)
-    if row is None:
-        message = f"there is no connection {namespace}/{name}"
-        raise NotFound(message)
-    return row
-
-
-async def _run(connection: Connection, run_id: str) -> Row:
-    row = await runs.run_by_id(connection, run_id)
-    if row is None:
-        message = f"there is no run {run_id}"
-        raise NotFound(message)
-    return row
-
-
-def reading_routes(services: Services) -> APIRouter:  # noqa: C901 - a list of routes
-    """Return the routes; each asks first whether the caller may see the namespace."""
+def catalog_routes(services: Services) -> APIRouter:
+    """Return the routes of what there is; each asks first whether the caller may see the namespace."""
     router = APIRouter()
     pool, may = services.pool, services.authenticator.person
 
@@ -68,7 +40,7 @@ def reading_routes(services: Services) -> APIRouter:  # noqa: C901 - a list of r
     async def list_streams(namespace: str, name: str, token: Token) -> Rows:
         await may(token, "get", namespace)
         async with pool.connection() as connection:
-            row = await _connection(connection, namespace, name)
+            row = await find_connection(connection, namespace, name)
             return await streams.list_streams(connection, row["uid"])
 
     @router.get("/alerts")
@@ -76,6 +48,14 @@ def reading_routes(services: Services) -> APIRouter:  # noqa: C901 - a list of r
         await may(token, "list", namespace)
         async with pool.connection() as connection:
             return await streams.list_alerts(connection, namespace)
+
+    return router
+
+
+def run_routes(services: Services) -> APIRouter:
+    """Return the routes of what has run and what it left; each asks first whether the caller may see the namespace."""
+    router = APIRouter()
+    pool, may = services.pool, services.authenticator.person
 
     @router.get("/objects")
     async def list_objects(
@@ -103,42 +83,15 @@ def reading_routes(services: Services) -> APIRouter:  # noqa: C901 - a list of r
     @router.get("/runs/{run_id}")
     async def show_run(run_id: str, token: Token) -> dict[str, Any]:
         async with pool.connection() as connection:
-            row = await _run(connection, run_id)
+            row = await find_run(connection, run_id)
             await may(token, "get", row["namespace"])
-            return {**row, "attempts": await runs.attempts_of(connection, run_id)}
+            return {**row, "attempts": await attempts.attempts_of(connection, run_id)}
 
     @router.get("/runs/{run_id}/logs", response_class=PlainTextResponse)
     async def logs(run_id: str, token: Token, attempt: int | None = None) -> str:
         async with pool.connection() as connection:
-            row = await _run(connection, run_id)
+            row = await find_run(connection, run_id)
         await may(token, "get", row["namespace"])
         return await services.logs(row["namespace"], f"penstock-{run_id}-{attempt or row['attempt']}")
-
-    @router.post("/runs")
-    async def start_run(request: RunRequest, token: Token) -> dict[str, str]:
-        await may(token, "patch", request.namespace)
-        async with pool.connection() as connection:
-            row = await _connection(connection, request.namespace, request.name)
-            if not row["ready"]:
-                message = f"connection {request.namespace}/{request.name} is not valid; its Stalled condition says why"
-                raise Invalid(message)
-            run_id = await request_run(connection, row, f"api-{secrets.token_hex(8)}")
-        if run_id is None:
-            message = f"a run of {request.namespace}/{request.name} is under way; wait for it or cancel it"
-            raise Invalid(message)
-        return {"id": run_id}
-
-    @router.post("/runs/{run_id}/cancel")
-    async def cancel_run(run_id: str, token: Token) -> dict[str, str]:
-        async with pool.connection() as connection:
-            row = await _run(connection, run_id)
-            await may(token, "patch", row["namespace"])
-            async with connection.transaction():
-                locked = await runs.lock_run(connection, run_id)
-                if locked and locked["phase"] == "pending":
-                    return {"phase": await outcomes.cancel(connection, locked)}
-                if locked and locked["phase"] == "running":
-                    await runs.request_cancel(connection, run_id)
-        return {"phase": row["phase"]}
 
     return router

@@ -11,10 +11,10 @@ import structlog
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.queue import Key, WorkQueue
 from penstock_operator.controller.reconcile import reconcile
-from penstock_operator.controller.resources import ResourceClient, key_of
+from penstock_operator.controller.resources import Document, ResourceClient, key_of
 from penstock_operator.controller.supervisor import Clock, Supervisor, utc_now
 from penstock_operator.launchers import Launch, Launcher
-from penstock_operator.registry import connections, definitions, outbox, runs
+from penstock_operator.registry import attempts, connections, definitions, outbox, runs
 from penstock_operator.registry.database import Pool, Row, one
 from penstock_operator.resources.models import Kind
 from penstock_operator.runs import outcomes
@@ -123,7 +123,7 @@ class Orchestrator:
                     await self._parts.store.put_once(*commit)
             else:
                 row = await one(
-                    connection, f"{runs.LAUNCH} WHERE a.run_id = %(run)s AND a.attempt = %(attempt)s", **payload
+                    connection, f"{attempts.LAUNCH} WHERE a.run_id = %(run)s AND a.attempt = %(attempt)s", **payload
                 )
                 if row:
                     await self._parts.launcher.retire(Launch.from_row(row))
@@ -142,29 +142,35 @@ class Orchestrator:
             await self._parts.resources.write_status(document, status)
         if kind == "ConnectorDefinition":
             await self._requeue_users(document)
+        else:
+            self._recount(document.get("status", {}).get("definition"), status.get("definition"))
+
+    def _recount(self, before: str | None, after: str | None) -> None:
+        """A connection that came, went or changed its version changes what its definitions' statuses count."""
+        if before != after:
+            for name in filter(None, (before, after)):
+                self.queue.add(("ConnectorDefinition", "", name))
 
     async def forget(self, kind: str, namespace: str, name: str) -> None:
         """Retire a resource that is gone; its Jobs go with it, as it owns them."""
         async with self._parts.pool.connection() as connection:
             if kind == "ConnectorDefinition":
-                everything = await definitions.list_definitions(connection)
-                live = [row["uid"] for row in everything if row["name"] != name]
-                await definitions.retire_definitions(connection, live)
-                return
-            row = await connections.connection_by_name(connection, namespace, name)
-            if row is None:
-                return
-            others = await connections.list_connections(connection, None)
-            await connections.retire_connections(
-                connection, [each["uid"] for each in others if each["uid"] != row["uid"]]
-            )
-        await self._cancel_runs(row["uid"])
+                await definitions.retire_definition(connection, name)
+                gone = None
+            else:
+                gone = await connections.retire_connection(connection, namespace, name)
+        if gone:
+            await self._cancel_runs(gone["uid"])
+            self._recount(gone["definition"], None)
+        elif kind == "ConnectorDefinition":
+            await self._requeue_connections()
 
-    async def _requeue_users(self, document: dict[str, object]) -> None:
+    async def _requeue_users(self, document: Document) -> None:
         """A new or changed version may be the one that connections wait for."""
-        seen = document.get("status")
-        generation = document["metadata"].get("generation", 1)  # type: ignore[attr-defined]
-        if isinstance(seen, dict) and seen.get("observedGeneration") == generation:
-            return
+        generation = document["metadata"].get("generation", 1)
+        if document.get("status", {}).get("observedGeneration") != generation:
+            await self._requeue_connections()
+
+    async def _requeue_connections(self) -> None:
         for each in await self._parts.resources.list("TenantConnection"):
             self.queue.add(key_of(each))

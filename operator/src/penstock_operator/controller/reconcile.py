@@ -57,7 +57,7 @@ async def reconcile_definition(pool: Pool, document: Document) -> Document:
             await definitions.upsert_definition(
                 connection, meta["uid"], meta["name"], generation, defaulted(document)["spec"]
             )
-            count = await definitions.connection_count(connection, meta["uid"])
+            count = await definitions.connection_count(connection, meta["name"])
         finding = _definition_finding(document["spec"].get("stage", "preview"))
     except Stalled as stalled:
         finding = stalled.finding

@@ -8,9 +8,9 @@ from typing import Protocol
 import structlog
 
 from penstock_operator.launchers import Launch, Launcher, LaunchRefused, Observation
-from penstock_operator.registry import runs
+from penstock_operator.registry import attempts, runs
+from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Pool, Row
-from penstock_operator.registry.runs import Ending
 from penstock_operator.runs import outcomes
 from penstock_operator.settings import Timings
 
@@ -52,7 +52,7 @@ class Supervisor:
     async def _launch(self, run_id: str, attempt: int) -> None:
         """Launch the attempt, or adopt its Job: a crash between the row and the Job, or the Job and its record, ends here."""
         async with self._pool.connection() as connection:
-            row = await runs.attempt_to_launch(connection, run_id, attempt)
+            row = await attempts.attempt_to_launch(connection, run_id, attempt)
             if row is None:
                 return
             try:
@@ -64,12 +64,12 @@ class Supervisor:
             except Exception as error:  # noqa: BLE001 - the next round tries again; others are not held up
                 log.warning("launch failed", run=run_id, attempt=attempt, error=f"{type(error).__name__}: {error}")
                 return
-            await runs.record_job(connection, run_id, attempt, job_uid)
+            await attempts.record_job(connection, run_id, attempt, job_uid)
 
     async def observe_all(self) -> None:
         """Look at every attempt that has not ended."""
         async with self._pool.connection() as connection:
-            rows = await runs.live_attempts(connection)
+            rows = await attempts.live_attempts(connection)
         for row in rows:
             try:
                 await self.observe(row)
@@ -79,7 +79,7 @@ class Supervisor:
     async def observe_job(self, job_name: str) -> None:
         """Look at the attempt that a Job carries."""
         async with self._pool.connection() as connection:
-            row = await runs.attempt_by_job(connection, job_name)
+            row = await attempts.attempt_by_job(connection, job_name)
         if row:
             await self.observe(row)
 
@@ -104,7 +104,7 @@ class Supervisor:
     async def _end_superseded(self, launch: Launch) -> None:
         await self._launcher.stop(launch)
         async with self._pool.connection() as connection:
-            await runs.end_attempt(connection, launch.run_id, launch.attempt, Ending("cancelled", "RunCancelled"))
+            await attempts.end_attempt(connection, launch.run_id, launch.attempt, Ending("cancelled", "RunCancelled"))
 
     async def _cancel(self, launch: Launch) -> None:
         async with self._pool.connection() as connection, connection.transaction():

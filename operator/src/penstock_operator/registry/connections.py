@@ -129,6 +129,20 @@ async def retire_connections(connection: Connection, live: list[str]) -> list[Ro
     )
 
 
+async def retire_connection(connection: Connection, namespace: str, name: str) -> Row | None:
+    """Mark one connection deleted, and return its uid and its definition's name; None when there is none."""
+    return await one(
+        connection,
+        """
+        UPDATE penstock.tenant_connections c SET deleted_at = now(), next_run_at = NULL
+        WHERE deleted_at IS NULL AND namespace = %(namespace)s AND name = %(name)s
+        RETURNING uid, (SELECT d.name FROM penstock.connector_definitions d WHERE d.uid = c.definition_uid) AS definition
+        """,
+        namespace=namespace,
+        name=name,
+    )
+
+
 async def connection_by_name(connection: Connection, namespace: str, name: str) -> Row | None:
     """Return the live connection of that name."""
     return await one(

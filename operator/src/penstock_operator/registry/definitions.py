@@ -48,6 +48,15 @@ async def retire_definitions(connection: Connection, live: list[str]) -> int:
     )
 
 
+async def retire_definition(connection: Connection, name: str) -> None:
+    """Mark one definition deleted; runs pinned to it go on."""
+    await run(
+        connection,
+        "UPDATE penstock.connector_definitions SET deleted_at = now() WHERE deleted_at IS NULL AND name = %(name)s",
+        name=name,
+    )
+
+
 async def versions_of(connection: Connection, connector: str, method: str) -> list[Row]:
     """Return the live versions of a connector method that new runs may use."""
     return await many(
@@ -59,12 +68,14 @@ async def versions_of(connection: Connection, connector: str, method: str) -> li
     )
 
 
-async def connection_count(connection: Connection, definition_uid: str) -> int:
-    """Return how many live connections resolve to the definition."""
+async def connection_count(connection: Connection, name: str) -> int:
+    """Return how many live connections resolve to the definition, or to one of its name that it replaces."""
     row = await one(
         connection,
-        "SELECT count(*) AS n FROM penstock.tenant_connections WHERE definition_uid = %(uid)s AND deleted_at IS NULL",
-        uid=definition_uid,
+        "SELECT count(*) AS n FROM penstock.tenant_connections c"
+        " JOIN penstock.connector_definitions d ON d.uid = c.definition_uid"
+        " WHERE d.name = %(name)s AND c.deleted_at IS NULL",
+        name=name,
     )
     return int(row["n"]) if row else 0
 

@@ -1,4 +1,4 @@
-"""connector_runs and run_attempts: every run and every try of it."""
+"""connector_runs: every execution for one connection and one due time or token."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Connection, Row, many, one, run
 
 
@@ -64,83 +65,6 @@ async def claim_pending(connection: Connection, now: datetime, limit: int) -> li
     )
 
 
-LAUNCH = """
-    SELECT a.run_id, a.attempt, a.job_name, a.job_uid, a.phase AS attempt_phase, a.launched_at, a.started_at AS attempt_started_at,
-           a.heartbeat_at, r.phase, r.attempt AS current_attempt, r.spec, r.cancel_requested, r.connection_uid, c.namespace,
-           c.name, d.image, d.manifest, d.name AS definition
-    FROM penstock.run_attempts a
-    JOIN penstock.connector_runs r ON r.id = a.run_id
-    JOIN penstock.tenant_connections c ON c.uid = r.connection_uid
-    JOIN penstock.connector_definitions d ON d.uid = r.definition_uid
-"""
-
-
-async def attempt_to_launch(connection: Connection, run_id: str, attempt: int) -> Row | None:
-    """Return all that a launcher needs to know of an attempt, None when it is not the current one any more."""
-    return await one(
-        connection,
-        LAUNCH
-        + " WHERE a.run_id = %(run)s AND a.attempt = %(attempt)s AND r.attempt = a.attempt AND r.phase = 'running'",
-        run=run_id,
-        attempt=attempt,
-    )
-
-
-async def attempt_by_job(connection: Connection, job_name: str) -> Row | None:
-    """Return the attempt that a Job was made for."""
-    return await one(connection, LAUNCH + " WHERE a.job_name = %(job)s", job=job_name)
-
-
-async def live_attempts(connection: Connection) -> list[Row]:
-    """Return every attempt that has not ended, oldest first."""
-    return await many(connection, LAUNCH + " WHERE a.finished_at IS NULL ORDER BY a.launched_at")
-
-
-async def record_job(connection: Connection, run_id: str, attempt: int, job_uid: str) -> None:
-    """Bind the attempt to its Job; only that Job's pod can claim it."""
-    await run(
-        connection,
-        "UPDATE penstock.run_attempts SET job_uid = %(uid)s WHERE run_id = %(run)s AND attempt = %(attempt)s",
-        run=run_id,
-        attempt=attempt,
-        uid=job_uid,
-    )
-
-
-async def claim_attempt(connection: Connection, run_id: str, attempt: int, pod_uid: str, token: bytes) -> bool:
-    """Give the attempt to a pod; False when another pod has it. The same pod may ask again: its reply was lost."""
-    return bool(
-        await run(
-            connection,
-            "UPDATE penstock.run_attempts SET phase = 'running', pod_uid = %(pod)s, token_sha256 = %(token)s,"
-            " started_at = coalesce(started_at, now()), heartbeat_at = now()"
-            " WHERE run_id = %(run)s AND attempt = %(attempt)s AND finished_at IS NULL"
-            " AND (pod_uid IS NULL OR pod_uid = %(pod)s)",
-            run=run_id,
-            attempt=attempt,
-            pod=pod_uid,
-            token=token,
-        )
-    )
-
-
-async def attempt_by_token(connection: Connection, token: bytes) -> Row | None:
-    """Return the attempt that holds a run token, with its run; ended or not."""
-    return await one(
-        connection,
-        """
-        SELECT a.*, r.phase AS run_phase, r.attempt AS current_attempt, r.connection_uid, r.spec, r.streak,
-               r.cancel_requested, c.namespace, c.name, d.manifest
-        FROM penstock.run_attempts a
-        JOIN penstock.connector_runs r ON r.id = a.run_id
-        JOIN penstock.tenant_connections c ON c.uid = r.connection_uid
-        JOIN penstock.connector_definitions d ON d.uid = r.definition_uid
-        WHERE a.token_sha256 = %(token)s
-        """,
-        token=token,
-    )
-
-
 async def hold_run(connection: Connection, run_id: str, attempt: int) -> bool:
     """Hold the run row for this transaction if the attempt is the current one: nothing can take over meanwhile."""
     row = await one(
@@ -156,71 +80,6 @@ async def hold_run(connection: Connection, run_id: str, attempt: int) -> bool:
 async def lock_run(connection: Connection, run_id: str) -> Row | None:
     """Lock a run to change its phase, and return it."""
     return await one(connection, "SELECT * FROM penstock.connector_runs WHERE id = %(run)s FOR UPDATE", run=run_id)
-
-
-async def heartbeat(connection: Connection, run_id: str, attempt: int, metrics: dict[str, float]) -> Row | None:
-    """Record a sign of life; None when the attempt is not the current one any more."""
-    return await one(
-        connection,
-        """
-        UPDATE penstock.run_attempts a SET heartbeat_at = now(), metrics = a.metrics || %(metrics)s
-        FROM penstock.connector_runs r
-        WHERE a.run_id = %(run)s AND a.attempt = %(attempt)s AND a.finished_at IS NULL
-          AND r.id = a.run_id AND r.attempt = a.attempt AND r.phase = 'running'
-        RETURNING r.cancel_requested
-        """,
-        run=run_id,
-        attempt=attempt,
-        metrics=Jsonb(metrics),
-    )
-
-
-async def set_streams(connection: Connection, run_id: str, attempt: int, streams: list[str]) -> None:
-    """Remember which streams the attempt has to finish."""
-    await run(
-        connection,
-        "UPDATE penstock.run_attempts SET streams = %(streams)s WHERE run_id = %(run)s AND attempt = %(attempt)s",
-        run=run_id,
-        attempt=attempt,
-        streams=Jsonb(streams),
-    )
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How an attempt ended."""
-
-    phase: str
-    reason: str
-    error_class: str | None = None
-    message: str = ""
-    operator_message: str = ""
-    exit_code: int | None = None
-    metrics: dict[str, float] | None = None
-
-
-async def end_attempt(connection: Connection, run_id: str, attempt: int, ending: Ending) -> bool:
-    """Record an attempt's end; False when it has ended already."""
-    return bool(
-        await run(
-            connection,
-            """
-            UPDATE penstock.run_attempts SET phase = %(phase)s, finished_at = now(), reason = %(reason)s,
-                error_class = %(error_class)s, message = %(message)s, operator_message = %(operator_message)s,
-                exit_code = %(exit_code)s, metrics = metrics || %(metrics)s
-            WHERE run_id = %(run)s AND attempt = %(attempt)s AND finished_at IS NULL
-            """,
-            run=run_id,
-            attempt=attempt,
-            phase=ending.phase,
-            reason=ending.reason,
-            error_class=ending.error_class,
-            message=ending.message,
-            operator_message=ending.operator_message,
-            exit_code=ending.exit_code,
-            metrics=Jsonb(ending.metrics or {}),
-        )
-    )
 
 
 async def postpone_run(connection: Connection, run_id: str, at: datetime, streak: int, ending: Ending) -> None:
@@ -314,11 +173,3 @@ async def list_runs(connection: Connection, namespace: str | None, name: str | N
         name=name,
         limit=limit,
     )
-
-
-async def attempts_of(connection: Connection, run_id: str) -> list[Row]:
-    """Return a run's attempts in order, without what only their pods may know."""
-    rows = await many(
-        connection, "SELECT * FROM penstock.run_attempts WHERE run_id = %(run)s ORDER BY attempt", run=run_id
-    )
-    return [{key: value for key, value in row.items() if key != "token_sha256"} for row in rows]

@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from penstock_operator.bronze.keys import commit_key
-from penstock_operator.registry import connections, objects, outbox, runs
+from penstock_operator.registry import attempts, connections, objects, outbox, runs
+from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Connection, Row
-from penstock_operator.registry.runs import Ending
 from penstock_operator.runs.retry import Failure, decide_retry
 
 
@@ -24,14 +24,14 @@ async def current(connection: Connection, run_id: str, attempt: int) -> Row | No
 
 async def succeed(connection: Connection, run: Row, ending: Ending) -> str:
     """End attempt and run as succeeded. The caller has compared the counts."""
-    await runs.end_attempt(connection, run["id"], run["attempt"], ending)
+    await attempts.end_attempt(connection, run["id"], run["attempt"], ending)
     await connections.mark_success(connection, run["connection_uid"])
     return await _finish(connection, run, "succeeded", ending)
 
 
 async def fail(connection: Connection, run: Row, ending: Ending, failure: Failure) -> str:
     """End the attempt as failed, and the run too unless it is to be tried again; return the run's phase."""
-    await runs.end_attempt(connection, run["id"], run["attempt"], ending)
+    await attempts.end_attempt(connection, run["id"], run["attempt"], ending)
     if run["cancel_requested"]:
         return await _finish(
             connection, run, "cancelled", Ending("cancelled", "RunCancelled", message="cancelled on request")
@@ -48,7 +48,7 @@ async def fail(connection: Connection, run: Row, ending: Ending, failure: Failur
 async def cancel(connection: Connection, run: Row) -> str:
     """End the run as cancelled, with its attempt if it has one."""
     ending = Ending("cancelled", "RunCancelled", message="cancelled on request")
-    await runs.end_attempt(connection, run["id"], run["attempt"], ending)
+    await attempts.end_attempt(connection, run["id"], run["attempt"], ending)
     return await _finish(connection, run, "cancelled", ending)
 
 

@@ -34,10 +34,10 @@ from penstock_sdk.protocol import (
 
 from penstock_operator.bronze.keys import object_key
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.registry import objects, runs, streams
+from penstock_operator.registry import attempts, objects, runs, streams
+from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Connection, Pool, Row
 from penstock_operator.registry.objects import Grant
-from penstock_operator.registry.runs import Ending
 from penstock_operator.registry.streams import NewState
 from penstock_operator.runs import outcomes, selection
 from penstock_operator.runs.refusals import Fenced, Invalid, Mismatch, NotReady, Unauthenticated
@@ -73,14 +73,14 @@ class RunProtocol:
         async with self._pool.connection() as connection, connection.transaction():
             if not await runs.hold_run(connection, request.run, request.attempt):
                 raise Fenced
-            launch = await runs.attempt_to_launch(connection, request.run, request.attempt)
+            launch = await attempts.attempt_to_launch(connection, request.run, request.attempt)
             if launch is None or launch["job_uid"] is None:
                 raise NotReady
             if launch["job_uid"] != pod.job_uid:
                 message = "the token belongs to a pod of another Job"
                 raise Unauthenticated(message)
             _check_artifact(request, launch)
-            if not await runs.claim_attempt(connection, request.run, request.attempt, pod.pod_uid, digest(token)):
+            if not await attempts.claim_attempt(connection, request.run, request.attempt, pod.pod_uid, digest(token)):
                 raise Fenced
             states = await streams.states_of(connection, launch["connection_uid"])
         _check_state_versions(launch, states)
@@ -107,7 +107,7 @@ class RunProtocol:
     async def _held(self, token: str) -> AsyncIterator[tuple[Connection, Row]]:
         """Open a transaction that holds the run of the token's attempt; Fenced when it is not the current one."""
         async with self._pool.connection() as connection, connection.transaction():
-            attempt = await runs.attempt_by_token(connection, digest(token))
+            attempt = await attempts.attempt_by_token(connection, digest(token))
             if attempt is None:
                 raise Unauthenticated
             if attempt["finished_at"] or not await runs.hold_run(connection, attempt["run_id"], attempt["attempt"]):
@@ -131,7 +131,7 @@ class RunProtocol:
                 verdicts.append(
                     StreamVerdict(name=each.name, read=not each.done, schema_version=version, selected=each)
                 )
-            await runs.set_streams(connection, run_id, attempt["attempt"], [each.name for each in chosen])
+            await attempts.set_streams(connection, run_id, attempt["attempt"], [each.name for each in chosen])
         return StreamsResponse(verdicts=verdicts)
 
     async def _register(self, connection: Connection, attempt: Row, seen: DiscoveredStream, known: Row | None) -> int:
@@ -197,10 +197,10 @@ class RunProtocol:
     async def heartbeat(self, token: str, request: HeartbeatRequest) -> HeartbeatResponse:
         """Take a sign of life and the attempt's metrics, and say whether to stop."""
         async with self._pool.connection() as connection:
-            attempt = await runs.attempt_by_token(connection, digest(token))
+            attempt = await attempts.attempt_by_token(connection, digest(token))
             if attempt is None:
                 raise Unauthenticated
-            row = await runs.heartbeat(connection, attempt["run_id"], attempt["attempt"], request.metrics)
+            row = await attempts.heartbeat(connection, attempt["run_id"], attempt["attempt"], request.metrics)
         if row is None:
             raise Fenced
         return HeartbeatResponse(cancel=row["cancel_requested"])
@@ -208,7 +208,7 @@ class RunProtocol:
     async def finish(self, token: str, request: FinishRequest) -> FinishResponse:
         """Record the attempt's end. Success is believed only when all counts agree and every stream is done."""
         async with self._pool.connection() as connection, connection.transaction():
-            attempt = await runs.attempt_by_token(connection, digest(token))
+            attempt = await attempts.attempt_by_token(connection, digest(token))
             if attempt is None:
                 raise Unauthenticated
             if attempt["finished_at"]:

@@ -1,0 +1,61 @@
+"""What a person may ask for: a run now, and a run's end."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from penstock_operator.api.bearer import Token
+from penstock_operator.api.finding import find_connection, find_run
+from penstock_operator.registry import runs
+from penstock_operator.runs import outcomes
+from penstock_operator.runs.refusals import Invalid
+from penstock_operator.scheduling.due import request_run
+
+if TYPE_CHECKING:
+    from penstock_operator.api.app import Services
+
+
+class RunRequest(BaseModel):
+    """Which connection to run now."""
+
+    namespace: str
+    name: str
+
+
+def action_routes(services: Services) -> APIRouter:
+    """Return the routes; each asks first whether the caller may change the connection."""
+    router = APIRouter()
+    pool, may = services.pool, services.authenticator.person
+
+    @router.post("/runs")
+    async def start_run(request: RunRequest, token: Token) -> dict[str, str]:
+        await may(token, "patch", request.namespace)
+        async with pool.connection() as connection:
+            row = await find_connection(connection, request.namespace, request.name)
+            if not row["ready"]:
+                message = f"connection {request.namespace}/{request.name} is not valid; its Stalled condition says why"
+                raise Invalid(message)
+            run_id = await request_run(connection, row, f"api-{secrets.token_hex(8)}")
+        if run_id is None:
+            message = f"a run of {request.namespace}/{request.name} is under way; wait for it or cancel it"
+            raise Invalid(message)
+        return {"id": run_id}
+
+    @router.post("/runs/{run_id}/cancel")
+    async def cancel_run(run_id: str, token: Token) -> dict[str, str]:
+        async with pool.connection() as connection:
+            row = await find_run(connection, run_id)
+            await may(token, "patch", row["namespace"])
+            async with connection.transaction():
+                locked = await runs.lock_run(connection, run_id)
+                if locked and locked["phase"] == "pending":
+                    return {"phase": await outcomes.cancel(connection, locked)}
+                if locked and locked["phase"] == "running":
+                    await runs.request_cancel(connection, run_id)
+        return {"phase": row["phase"]}
+
+    return router
