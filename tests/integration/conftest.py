@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -20,8 +21,10 @@ from penstock_operator.settings import S3Settings
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Postgres."""
-    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres") / "server") as server:
+    directory = tmp_path_factory.mktemp("postgres") / "server"
+    with EmbeddedPostgres(directory) as server:
         yield server.url
+    shutil.rmtree((directory / "cluster").read_text())  # for root, it is not below the temporary directory
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@
     AttemptEnded                        not the connector's fault: the platform took the attempt away
     ├── AttemptCancelled            30  a person or a policy cancelled the run
     ├── AttemptInterrupted          31  the pod was told to stop (SIGTERM)
-    └── AttemptFenced               32  another attempt took over; nothing more can be committed
+    └── AttemptShutOut                  the run API takes nothing more from this attempt
+        ├── AttemptFenced           32  another attempt took over
+        └── AttemptUnauthenticated  33  the token is not one that the run API knows
 
 An error carries a message for the user (what to fix, never a secret) and one for whoever operates the
 platform. Any other exception that leaves a connector is reported as a `DefectError`.
@@ -109,10 +111,20 @@ class AttemptInterrupted(AttemptEnded):
     exit_code = 31
 
 
-class AttemptFenced(AttemptEnded):
+class AttemptShutOut(AttemptEnded):
+    """The run API takes nothing more from this attempt, its end included."""
+
+
+class AttemptFenced(AttemptShutOut):
     """Another attempt of this run has taken over; this one can commit nothing more."""
 
     exit_code = 32
+
+
+class AttemptUnauthenticated(AttemptShutOut):
+    """The run API does not know this attempt's token: it is forged, expired, or of another installation."""
+
+    exit_code = 33
 
 
 ERROR_CLASS_BY_EXIT_CODE: dict[int, ErrorClass] = {

@@ -57,6 +57,7 @@ def test_a_required_credential_is_not_optional() -> None:
         (failed("BackoffLimitExceeded"), ended(10), "failed", "ConfigError"),
         (failed("BackoffLimitExceeded"), ended(11), "failed", "AuthenticationError"),
         (failed("BackoffLimitExceeded"), ended(99), "failed", "DefectError"),
+        (failed("BackoffLimitExceeded"), ended(33), "failed", "TokenRefused"),
         (failed("BackoffLimitExceeded"), ended(143), "failed", "AttemptLost"),
         (JOB, waiting("CreateContainerConfigError", 'secret "db" not found'), "waiting", "SecretNotFound"),
         (JOB, waiting("ImagePullBackOff"), "waiting", "ImagePullFailed"),

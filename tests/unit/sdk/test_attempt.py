@@ -188,6 +188,14 @@ def test_a_fenced_attempt_ends_without_a_word(attempt: Any, platform: Any) -> No
     assert platform.commits == []
 
 
+@pytest.mark.parametrize("path", ["start", "checkpoints"])
+def test_a_refused_token_is_no_takeover(attempt: Any, platform: Any, path: str) -> None:
+    platform.refuse = {path: [(401, {"code": "unauthenticated", "message": "the token is not one of this platform"})]}
+    assert attempt(lambda *_: batches(1)) == 33
+    assert platform.finished == [], "without a token there is nobody to tell"
+    assert platform.commits == []
+
+
 def test_an_unencodable_record_fails_the_run_by_path_and_commits_no_half_object(attempt: Any, platform: Any) -> None:
     rows = [{"n": 1}, {"n": {"deep": [1, 5 + 98765j]}}]
     assert attempt(lambda *_: iter([Batch(rows, cursor=1)])) == SourceContractError.exit_code

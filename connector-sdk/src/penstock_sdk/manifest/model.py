@@ -82,10 +82,11 @@ class Capabilities(Declared):
 
 
 class Credential(Declared):
-    """One key that the connection's Secret must (or may) hold."""
+    """One key that the connection's Secret must (or may) hold. `secret: false` lets messages show it, as a user name."""
 
     name: CredentialName
     required: bool = True
+    secret: bool = True
 
 
 class AuthenticationMethod(Declared):

@@ -12,7 +12,7 @@ import httpx
 from pydantic import BaseModel
 
 from penstock_sdk import protocol as wire
-from penstock_sdk.errors import AttemptFenced, ConfigError, DefectError, TransientError
+from penstock_sdk.errors import AttemptFenced, AttemptUnauthenticated, ConfigError, DefectError, TransientError
 
 Answer = TypeVar("Answer", bound=BaseModel)
 PATIENCE_SECONDS = 600.0
@@ -147,8 +147,10 @@ def _raise_for(response: httpx.Response, *, of_config: bool = False) -> None:
     if error is None:
         message = f"the run API answered HTTP {response.status_code}"
         raise DefectError(message, operator_message=response.text[:500])
-    if error.code in ("fenced", "unauthenticated"):
+    if error.code == "fenced":
         raise AttemptFenced(error.message)
+    if error.code == "unauthenticated":
+        raise AttemptUnauthenticated(error.message)
     if error.code == "invalid" and of_config:
         raise ConfigError(error.message)
     raise DefectError(f"the run API refused a call: {error.message}")

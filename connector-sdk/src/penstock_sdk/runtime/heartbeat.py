@@ -7,7 +7,7 @@ import threading
 import httpx
 
 from penstock_sdk import protocol as wire
-from penstock_sdk.errors import AttemptCancelled, AttemptEnded, AttemptFenced, AttemptInterrupted, ConnectorError
+from penstock_sdk.errors import AttemptCancelled, AttemptEnded, AttemptInterrupted, AttemptShutOut, ConnectorError
 from penstock_sdk.runtime.client import RunClient
 from penstock_sdk.runtime.pipeline import Metrics
 
@@ -48,7 +48,7 @@ class Heartbeat:
                 answer = self._client.heartbeat(wire.HeartbeatRequest(metrics=self._metrics.numbers()))
                 if answer.cancel:
                     self._ended = self._ended or AttemptCancelled("the run was cancelled")
-            except AttemptFenced as fenced:
-                self._ended = fenced
+            except AttemptShutOut as ended:
+                self._ended = ended
             except (httpx.HTTPError, ConnectorError, ValueError):  # ValueError: a proxy's page instead of an answer
                 continue

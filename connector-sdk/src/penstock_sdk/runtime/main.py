@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import logging
@@ -18,7 +19,7 @@ import yaml
 from penstock_sdk.errors import DefectError
 from penstock_sdk.protocol import ConnectorIdentity
 from penstock_sdk.runtime.client import RunClient
-from penstock_sdk.runtime.masking import Mask
+from penstock_sdk.runtime.masking import Mask, MaskedLines
 from penstock_sdk.runtime.run import AnyConnector, Assignment, run_connector
 
 CREDENTIAL_PREFIX = "PENSTOCK_CREDENTIAL_"
@@ -50,16 +51,26 @@ def take_credentials() -> dict[str, str]:
     return {name.removeprefix(CREDENTIAL_PREFIX): os.environ.pop(name) for name in names}
 
 
-def load_connector(name: str) -> tuple[type[AnyConnector], ConnectorIdentity]:
-    """Return the installed connector's class, and its identity from the manifest beside it."""
+def load_connector(name: str) -> tuple[type[AnyConnector], dict[str, Any]]:
+    """Return the installed connector's class, and the manifest beside it."""
     found = next(iter(metadata.entry_points(group=GROUP, name=name)), None)
     if found is None:
         message = f"no installed package has the entry point {name!r} in group {GROUP!r}"
         raise DefectError(message)
     package = import_module(found.module.split(".")[0])
     text = (resources.files(package) / "connector.yaml").read_text()
-    manifest = yaml.safe_load(text)
-    return found.load(), ConnectorIdentity(**{key: str(manifest[key]) for key in ("name", "method", "version")})
+    return found.load(), yaml.safe_load(text)
+
+
+def identity_of(manifest: dict[str, Any]) -> ConnectorIdentity:
+    """Return what names the definition."""
+    return ConnectorIdentity(**{key: str(manifest[key]) for key in ("name", "method", "version")})
+
+
+def shown_credentials(manifest: dict[str, Any]) -> frozenset[str]:
+    """Return the credentials that are no secret: a message that masks a user's name hides what it is about."""
+    declared = [each for method in manifest["authentication"]["methods"] for each in method.get("credentials", [])]
+    return frozenset(each["name"] for each in declared if each.get("secret", True) is False)
 
 
 def main() -> int:
@@ -68,13 +79,19 @@ def main() -> int:
     gc.set_threshold(100_000, 50, 100)
     credentials = take_credentials()
     run, attempt = os.environ["PENSTOCK_RUN_ID"], int(os.environ["PENSTOCK_ATTEMPT"])
+    connector, manifest = load_connector(os.environ["PENSTOCK_CONNECTOR"])
+    assignment = Assignment(
+        run, attempt, identity_of(manifest), connector, credentials, shown=shown_credentials(manifest)
+    )
+    mask = Mask(assignment.secrets())
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines({"run": run, "attempt": attempt}, Mask(list(credentials.values()))))
+    handler.setFormatter(JsonLines({"run": run, "attempt": attempt}, mask))
+    printed = MaskedLines(sys.stderr, mask)
+    atexit.register(printed.close)
+    sys.stdout = sys.stderr = printed  # what a connector prints, and a last traceback
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     token = Path(os.environ["PENSTOCK_TOKEN_FILE"]).read_text().strip()
-    connector, identity = load_connector(os.environ["PENSTOCK_CONNECTOR"])
-    assignment = Assignment(run, attempt, identity, connector, credentials)
     return run_connector(assignment, RunClient(os.environ["PENSTOCK_API_URL"], token), _on_sigterm)
 
 

@@ -16,7 +16,7 @@ from penstock_sdk.contract import Connector, Stream
 from penstock_sdk.errors import (
     AttemptCancelled,
     AttemptEnded,
-    AttemptFenced,
+    AttemptShutOut,
     AuthenticationError,
     ConfigError,
     ConnectorError,
@@ -43,6 +43,11 @@ class Assignment:
     identity: wire.ConnectorIdentity
     connector: type[AnyConnector]
     credentials: dict[str, str] = field(repr=False)
+    shown: frozenset[str] = frozenset()
+
+    def secrets(self) -> list[str]:
+        """Return the credentials' values, without those that the manifest declares to be no secret."""
+        return [value for name, value in self.credentials.items() if name not in self.shown]
 
 
 class Attempt:
@@ -52,7 +57,7 @@ class Attempt:
         self._assignment = assignment
         self._client = client
         self._metrics = Metrics()
-        self._mask = Mask(list(assignment.credentials.values()))
+        self._mask = Mask(assignment.secrets())
         self._heartbeat: Heartbeat | None = None
         self._interrupted = False
 
@@ -69,9 +74,9 @@ class Attempt:
             self._finish(
                 wire.FinishRequest(outcome="succeeded", records=self._metrics.committed, metrics=self._numbers())
             )
-        except AttemptFenced as fenced:
-            log.warning("fenced: %s", fenced)
-            return fenced.exit_code
+        except AttemptShutOut as ended:
+            log.warning("%s: %s", type(ended).__name__, ended)
+            return ended.exit_code
         except AttemptEnded as ended:
             outcome: wire.Outcome = "cancelled" if isinstance(ended, AttemptCancelled) else "interrupted"
             request = wire.FinishRequest(outcome=outcome, records=self._metrics.committed, metrics=self._numbers())
@@ -164,7 +169,7 @@ class Attempt:
                 if batch.cursor is not None:
                     connector.checkpoint(batch.cursor)
                 self._check()
-        except AttemptFenced:
+        except AttemptShutOut:
             raise
         except AttemptEnded:
             pipeline.interrupt()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE
+from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE, AttemptUnauthenticated
 from penstock_sdk.protocol import TOKEN_AUDIENCE
 
 from penstock_operator.launchers import Launch, Observation
@@ -182,9 +182,21 @@ def _failure(condition: dict[str, Any], pod: dict[str, Any] | None, job: dict[st
         return Observation(
             "failed", "AttemptLost", f"the attempt's pod was taken away: {why}", exit_code=code, disrupted=True
         )
+    if code == AttemptUnauthenticated.exit_code:
+        return token_refused()
     error_class = ERROR_CLASS_BY_EXIT_CODE.get(code or 1, "DefectError")
     message = f"the connector ended with exit code {code} and did not say why; its log's end may: {_tail(ended)}"
     return Observation("failed", error_class, message, error_class, code)
+
+
+def token_refused() -> Observation:
+    """Say that the run API did not know the attempt's token: nobody took over, and the connector did nothing wrong."""
+    message = (
+        "the run API refused the attempt's token: check that PENSTOCK_API_URL leads to the server of this registry,"
+        " that the server may create TokenReviews, and the clocks; the attempt's log has the server's words"
+    )
+    code = AttemptUnauthenticated.exit_code
+    return Observation("failed", "TokenRefused", message, "TransientError", code)
 
 
 def _tail(ended: dict[str, Any]) -> str:

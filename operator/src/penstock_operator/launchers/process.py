@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable
 from importlib import metadata
 from pathlib import Path
 
-from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE
+from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE, AttemptUnauthenticated
 
 from penstock_operator.launchers import Launch, LaunchRefused, Observation
-from penstock_operator.launchers.jobs import CREDENTIAL_PREFIX, INTERRUPTED_EXIT
+from penstock_operator.launchers.jobs import CREDENTIAL_PREFIX, INTERRUPTED_EXIT, token_refused
 
 SecretReader = Callable[[str, str], dict[str, str] | None]
 TokenMinter = Callable[[str], str]
@@ -112,6 +112,8 @@ class ProcessLauncher:
             return Observation(
                 "failed", "AttemptLost", "the attempt's process was killed", exit_code=code, disrupted=True
             )
+        if code == AttemptUnauthenticated.exit_code:
+            return token_refused()
         error_class = ERROR_CLASS_BY_EXIT_CODE.get(code, "DefectError")
         message = f"the connector ended with exit code {code} and did not say why; see its log"
         return Observation("failed", error_class, message, error_class, code)

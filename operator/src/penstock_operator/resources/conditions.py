@@ -33,6 +33,7 @@ Reason = Literal[
     "DeadlineExceeded",
     "AttemptLost",
     "LaunchRefused",
+    "TokenRefused",
     "RunCancelled",
 ]
 
