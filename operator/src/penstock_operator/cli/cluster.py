@@ -11,12 +11,14 @@ from contextlib import asynccontextmanager
 import structlog
 import uvicorn
 from fastapi import FastAPI, Response
+from fastapi.responses import JSONResponse
 from kubernetes.aio import client, config
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from penstock_operator.api.app import Services, create_app
 from penstock_operator.api.kubernetes import KubernetesAuthenticator, PodLogs
 from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.controller.health import Health
 from penstock_operator.controller.kubernetes import KubernetesResources, Lease, watch
 from penstock_operator.controller.orchestrator import Orchestrator, Parts
 from penstock_operator.launchers.jobs import JobSettings
@@ -26,6 +28,7 @@ from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.settings import Timings, database_url, required, s3_settings
 
 log = structlog.get_logger()
+OK, UNAVAILABLE = 200, 503
 
 
 @asynccontextmanager
@@ -56,12 +59,21 @@ async def serve(host: str, port: int) -> None:
         await uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning", lifespan="off")).serve()
 
 
-def _health_app() -> FastAPI:
+def health_app(health: Health) -> FastAPI:
+    """Return what the probes ask: alive unless a round hangs, ready unless the leader's rounds keep failing."""
     app = FastAPI(openapi_url=None)
 
+    def answer(problems: dict[str, str]) -> JSONResponse:
+        body = {"status": "failing" if problems else "ok", "role": health.role, "loops": problems}
+        return JSONResponse(body, status_code=UNAVAILABLE if problems else OK)
+
     @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
+    async def healthz() -> JSONResponse:
+        return answer(health.hanging())
+
+    @app.get("/readyz")
+    async def readyz() -> JSONResponse:
+        return answer(health.failing())
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -70,27 +82,40 @@ def _health_app() -> FastAPI:
     return app
 
 
-async def operate(health_port: int) -> None:
-    """Wait to be the leader, lead, and end with the lease: a restart is cheap, two leaders are not wanted."""
-    stop = asyncio.Event()
+async def operate(health_port: int) -> bool:
+    """Wait to be the leader, lead, and end with the lease: a restart is cheap, two leaders are not wanted.
+
+    Returns False when this replica stepped down though nobody told it to stop.
+    """
+    stop, health = asyncio.Event(), Health()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    settings = uvicorn.Config(_health_app(), host="0.0.0.0", port=health_port, log_level="warning", lifespan="off")  # noqa: S104
-    health = asyncio.create_task(uvicorn.Server(settings)._serve())  # noqa: SLF001 - the signals are ours
+    settings = uvicorn.Config(
+        health_app(health),
+        host="0.0.0.0",  # noqa: S104 - the kubelet's probes come from outside the pod
+        port=health_port,
+        log_level="warning",
+        lifespan="off",
+    )
+    probes = asyncio.create_task(uvicorn.Server(settings)._serve())  # noqa: SLF001 - the signals are ours
     async with _pool() as pool, _api_client() as api:
         lease = Lease(api, os.environ.get("PENSTOCK_NAMESPACE", "default"))
         waiting = [asyncio.create_task(lease.acquire()), asyncio.create_task(stop.wait())]
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
-            await _lead(pool, api, lease, stop)
-        for task in (*waiting, health):
+            waiting[0].result()  # an error in waiting is no election
+            health.lead()
+            await _lead(pool, api, (lease, health), stop)
+        for task in (*waiting, probes):
             task.cancel()
+    return stop.is_set()
 
 
-async def _lead(pool: Pool, api: client.ApiClient, lease: Lease, stop: asyncio.Event) -> None:
-    timings = Timings()
+async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Health], stop: asyncio.Event) -> None:
+    timings, (lease, health) = Timings(), leadership
     launcher = KubernetesLauncher(api, JobSettings(required(os.environ, "PENSTOCK_API_URL")), timings.job_ttl)
-    orchestrator = Orchestrator(Parts(pool, KubernetesResources(api), launcher, BronzeStore(s3_settings()), timings))
+    parts = Parts(pool, KubernetesResources(api), launcher, BronzeStore(s3_settings()), timings)
+    orchestrator = Orchestrator(parts, health)
     watching = asyncio.Event()
     tasks = [
         asyncio.create_task(orchestrator.run(), name="loops"),

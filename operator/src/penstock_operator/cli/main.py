@@ -181,10 +181,11 @@ def serve(host: str = "0.0.0.0", port: int = 8080) -> None:  # noqa: S104 - a co
 
 @app.command()
 def operate(health_port: int = 8081) -> None:
-    """Run the controller in a cluster."""
+    """Run the controller in a cluster; ends with an error when it loses the lead unasked, so that it is restarted."""
     from penstock_operator.cli.cluster import operate as operate_cluster
 
-    asyncio.run(operate_cluster(health_port))
+    if not asyncio.run(operate_cluster(health_port)):
+        raise typer.Exit(1)
 
 
 def main() -> None:

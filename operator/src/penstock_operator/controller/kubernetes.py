@@ -10,6 +10,7 @@ from typing import Any
 
 import kopf
 import structlog
+from aiohttp import ClientError
 from kopf._core.engines import peering
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
@@ -123,10 +124,17 @@ class Lease:
         self._seen: tuple[str | None, float] = (None, 0.0)
 
     async def acquire(self) -> None:
-        """Return once this replica is the leader."""
-        while not await self._try():
+        """Return once this replica is the leader. An API server that does not answer makes nobody a leader."""
+        while not await self._acquired():
             await asyncio.sleep(self._seconds / 5)
         log.info("leading", identity=self._identity)
+
+    async def _acquired(self) -> bool:
+        try:
+            return await asyncio.wait_for(self._try(), self._seconds)
+        except (ApiException, ClientError, OSError, TimeoutError) as error:
+            log.warning("lease not acquired", error=f"{type(error).__name__}: {error}")
+            return False
 
     async def keep(self) -> None:
         """Renew the lease, and return once it could not be renewed in time: this replica must stop then."""
@@ -138,7 +146,7 @@ class Lease:
                 if not await asyncio.wait_for(self._try(), self._seconds / 3):
                     return
                 renewed = loop.time()
-            except (ApiException, OSError, TimeoutError) as error:
+            except (ApiException, ClientError, OSError, TimeoutError) as error:
                 log.warning("lease not renewed", error=str(error))
 
     async def release(self) -> None:

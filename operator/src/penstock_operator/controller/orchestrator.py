@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.controller.health import Health
 from penstock_operator.controller.queue import Key, WorkQueue
 from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.controller.resources import Document, ResourceClient, key_of
@@ -41,8 +42,9 @@ class Parts:
 class Orchestrator:
     """All loops of the controller."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, health: Health | None = None) -> None:
         self._parts = parts
+        self._health = health or Health()
         self.supervisor = Supervisor(parts.pool, parts.launcher, parts.timings, parts.clock)
         self.queue = WorkQueue(self._handle)
 
@@ -57,16 +59,21 @@ class Orchestrator:
             group.create_task(self._every(timings.observe, self.supervisor.observe_all))
             group.create_task(self._every(timings.poll, self.deliver))
 
-    async def _every(self, seconds: float, step: Callable[[], Awaitable[object]]) -> None:
+    async def _every(self, seconds: float, step: Callable[[], Awaitable[int]]) -> None:
+        """Take the step again and again: at once while it finds something to do, else after the period."""
+        name = getattr(step, "__name__", "step")
+        self._health.expect(name, seconds)
         while True:
+            done = 0
             try:
-                await step()
+                done = await step()
+                self._health.succeeded(name)
             except Exception as error:  # noqa: BLE001 - Postgres or the API server may be away for a while
-                name = getattr(step, "__name__", "step")
+                self._health.failed(name, f"{type(error).__name__}: {error}")
                 log.warning("loop failed, goes on", loop=name, error=f"{type(error).__name__}: {error}")
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(0 if done else seconds)
 
-    async def sweep(self) -> None:
+    async def sweep(self) -> int:
         """Reconcile everything, definitions first, and retire what the watch missed."""
         listed = {kind: await self._parts.resources.list(kind) for kind in KINDS}
         for document in listed["ConnectorDefinition"]:
@@ -78,6 +85,7 @@ class Orchestrator:
             await definitions.retire_definitions(connection, uids["ConnectorDefinition"])
             for row in await connections.retire_connections(connection, uids["TenantConnection"]):
                 await self._cancel_runs(row["uid"])
+        return 0
 
     async def _cancel_runs(self, connection_uid: str) -> None:
         async with self._parts.pool.connection() as connection, connection.transaction():
@@ -86,18 +94,16 @@ class Orchestrator:
                 if locked and locked["phase"] in ("pending", "running"):
                     await outcomes.cancel(connection, locked)
 
-    async def schedule(self) -> None:
-        """Make a run of every due time."""
-        while await schedule_due(self._parts.pool, self._parts.clock()):
-            pass
+    async def schedule(self) -> int:
+        """Make a run of every due time; return how many connections were due."""
+        return await schedule_due(self._parts.pool, self._parts.clock())
 
-    async def launch(self) -> None:
-        """Launch every attempt whose time has come."""
-        while await self.supervisor.launch_pending():
-            pass
+    async def launch(self) -> int:
+        """Launch attempts whose time has come, and return how many."""
+        return await self.supervisor.launch_pending()
 
-    async def deliver(self) -> None:
-        """Act on the outbox; a message that fails comes back later."""
+    async def deliver(self) -> int:
+        """Act on the outbox; a message that fails comes back later. Return how many messages there were."""
         async with self._parts.pool.connection() as connection:
             messages = await outbox.take(connection, OUTBOX_BATCH)
         for message in messages:
@@ -108,6 +114,7 @@ class Orchestrator:
                 continue
             async with self._parts.pool.connection() as connection:
                 await outbox.done(connection, [message["id"]])
+        return len(messages)
 
     async def _deliver(self, message: Row) -> None:
         payload = message["payload"]

@@ -66,8 +66,8 @@ class Supervisor:
                 return
             await attempts.record_job(connection, run_id, attempt, job_uid)
 
-    async def observe_all(self) -> None:
-        """Look at every attempt that has not ended."""
+    async def observe_all(self) -> int:
+        """Look at every attempt that has not ended; then there is nothing more to do for a while."""
         async with self._pool.connection() as connection:
             rows = await attempts.live_attempts(connection)
         for row in rows:
@@ -75,6 +75,7 @@ class Supervisor:
                 await self.observe(row)
             except Exception as error:  # noqa: BLE001 - one attempt must not hide the others
                 log.warning("observation failed", run=row["run_id"], error=f"{type(error).__name__}: {error}")
+        return 0
 
     async def observe_job(self, job_name: str) -> None:
         """Look at the attempt that a Job carries."""

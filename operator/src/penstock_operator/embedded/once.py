@@ -50,7 +50,8 @@ async def run_once(platform: Platform, say: Say) -> list[Result]:
     finally:
         loops.cancel()
         await asyncio.gather(loops, return_exceptions=True)
-        await platform.orchestrator.deliver()
+        while await platform.orchestrator.deliver():
+            pass
 
 
 async def _once(platform: Platform, document: Document, say: Say) -> Result:

@@ -1,0 +1,80 @@
+"""Whether the controller does its work: what its loops last achieved, for probes, metrics and people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client import Counter, Gauge
+
+LEADING = Gauge("penstock_leading", "1 while this replica is the leader")
+FAILURES = Counter("penstock_loop_failures", "Rounds of a loop that failed", ["loop"])
+LAST_SUCCESS = Gauge("penstock_loop_last_success_timestamp_seconds", "When a loop's round last succeeded", ["loop"])
+Role = Literal["standby", "leader"]
+
+
+@dataclass
+class Loop:
+    """What is known of one loop. Moments are the monotonic clock's, in seconds."""
+
+    period: float
+    last_end: float
+    failing_since: float | None = None
+    error: str = ""
+
+
+class Health:
+    """Keeps what each loop last did; judges liveness (a round hangs) and readiness (rounds fail) apart."""
+
+    def __init__(
+        self,
+        *,
+        hang_seconds: float = 300.0,
+        patience_seconds: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._hang, self._patience, self._clock = hang_seconds, patience_seconds, clock
+        self._loops: dict[str, Loop] = {}
+        self.role: Role = "standby"
+
+    def lead(self) -> None:
+        """This replica is the leader from now on."""
+        self.role = "leader"
+        LEADING.set(1)
+
+    def expect(self, loop: str, period: float) -> None:
+        """A loop begins: its first round ends soon."""
+        self._loops[loop] = Loop(period, self._clock())
+
+    def succeeded(self, loop: str) -> None:
+        """A round has ended well."""
+        state = self._loops[loop]
+        state.last_end, state.failing_since, state.error = self._clock(), None, ""
+        LAST_SUCCESS.labels(loop).set_to_current_time()
+
+    def failed(self, loop: str, error: str) -> None:
+        """A round has ended with an error; the next one may end better."""
+        state = self._loops[loop]
+        state.last_end, state.error = self._clock(), error
+        state.failing_since = state.failing_since or state.last_end
+        FAILURES.labels(loop).inc()
+
+    def hanging(self) -> dict[str, str]:
+        """Return the loops whose round does not end: only a restart helps."""
+        now = self._clock()
+        return {
+            name: f"no round has ended for {now - loop.last_end:.0f} s"
+            for name, loop in self._loops.items()
+            if now - loop.last_end > loop.period + self._hang
+        }
+
+    def failing(self) -> dict[str, str]:
+        """Return the loops that have failed for longer than a restart of a server takes, with the last error."""
+        now = self._clock()
+        return {
+            name: loop.error
+            for name, loop in self._loops.items()
+            if loop.failing_since is not None and now - loop.failing_since > self._patience
+        }
