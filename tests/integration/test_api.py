@@ -1,0 +1,145 @@
+"""The read API, as a tool that speaks HTTP sees it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from penstock_operator.api.app import Services, create_app
+from penstock_operator.api.authentication import EmbeddedAuthenticator, Verb
+from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.registry import connections, definitions, runs
+from penstock_operator.registry.connections import ConnectionRecord
+from penstock_operator.registry.database import Pool
+from penstock_operator.runs.protocol import RunProtocol
+from penstock_operator.runs.refusals import Forbidden
+
+SPEC = {"connector": {"name": "faker", "method": "generate"}, "streams": []}
+MANIFEST = {"name": "faker", "method": "generate", "version": "0.1.0"}
+
+
+class OneNamespace(EmbeddedAuthenticator):
+    """Whoever holds the token may read one namespace, as a tenant's service account in a cluster may."""
+
+    async def person(self, token: str, verb: Verb, namespace: str | None) -> None:
+        await super().person(token, verb, namespace)
+        if namespace != "team" or verb == "patch":
+            message = f"tenant may not {verb} tenantconnections in {namespace or 'all namespaces'}"
+            raise Forbidden(message)
+
+
+@dataclass
+class Api:
+    """Two ways to call the same registry."""
+
+    owner: httpx.AsyncClient
+    tenant: httpx.AsyncClient
+    anybody: httpx.AsyncClient
+
+
+def client(pool: Pool, store: BronzeStore, authority: EmbeddedAuthenticator, token: str | None) -> httpx.AsyncClient:
+    async def no_logs(namespace: str, job_name: str) -> str:
+        return f"log of {namespace}/{job_name}\n"
+
+    app = create_app(Services(RunProtocol(pool, store), pool, authority, no_logs))
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://penstock", headers=headers)
+
+
+@pytest.fixture
+async def api(pool: Pool, store: BronzeStore) -> AsyncIterator[Api]:
+    async with pool.connection() as connection:
+        spec = {"image": "i@sha256:0", "stage": "certified", "manifest": MANIFEST}
+        await definitions.upsert_definition(connection, "d1", "faker-generate-0.1.0", 1, spec)
+        for uid, namespace, ready in (("c1", "team", True), ("c2", "other", True), ("c3", "team-broken", False)):
+            record = ConnectionRecord(uid, namespace, "orders", 1, SPEC, "d1", ready=ready)
+            await connections.upsert_connection(connection, record)
+    authority, tenants = EmbeddedAuthenticator(b"secret"), OneNamespace(b"secret")
+    async with (
+        client(pool, store, authority, authority.mint_person()) as owner,
+        client(pool, store, tenants, tenants.mint_person()) as tenant,
+        client(pool, store, authority, None) as anybody,
+    ):
+        yield Api(owner, tenant, anybody)
+
+
+async def get(caller: httpx.AsyncClient, path: str) -> Any:
+    answer = await caller.get(path)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_openapi_names_every_call_and_its_refusals(api: Api) -> None:
+    document = await get(api.anybody, "/openapi.json")
+    assert {
+        "/v1/attempts/start",
+        "/v1/attempts/checkpoints",
+        "/v1/definitions",
+        "/v1/connections",
+        "/v1/connections/{namespace}/{name}/streams",
+        "/v1/alerts",
+        "/v1/objects",
+        "/v1/runs",
+        "/v1/runs/{run_id}",
+        "/v1/runs/{run_id}/logs",
+        "/v1/runs/{run_id}/cancel",
+    } <= set(document["paths"])
+    assert "ApiError" in document["components"]["schemas"]
+    assert "403" in document["paths"]["/v1/attempts/checkpoints"]["post"]["responses"]
+
+
+@pytest.mark.parametrize("path", ["/v1/definitions", "/v1/connections", "/v1/alerts", "/v1/objects", "/v1/runs"])
+async def test_nobody_reads_without_a_token(api: Api, path: str) -> None:
+    assert (await api.anybody.get(path)).status_code == 401
+    assert (await api.anybody.get(path, headers={"Authorization": "Bearer wrong"})).status_code == 401
+
+
+async def test_a_tenant_reads_its_own_namespace_and_no_other(api: Api) -> None:
+    found = await get(api.tenant, "/v1/connections?namespace=team")
+    assert [(each["namespace"], each["definition"]) for each in found] == [("team", "faker-generate-0.1.0")]
+    for path in ("/v1/connections", "/v1/connections?namespace=other", "/v1/connections/other/orders/streams"):
+        answer = await api.tenant.get(path)
+        assert answer.status_code == 403
+        assert "tenant may not" in answer.json()["message"]
+    refused = await api.tenant.post("/v1/runs", json={"namespace": "team", "name": "orders"})
+    assert refused.status_code == 403, "reading is not starting"
+
+
+async def test_a_run_is_started_read_and_cancelled(api: Api) -> None:
+    started = (await api.owner.post("/v1/runs", json={"namespace": "team", "name": "orders"})).json()
+    again = await api.owner.post("/v1/runs", json={"namespace": "team", "name": "orders"})
+    assert again.status_code == 422
+    assert "under way" in again.json()["message"]
+    shown = await get(api.tenant, f"/v1/runs/{started['id']}")
+    assert (shown["phase"], shown["trigger"], shown["attempts"]) == ("pending", "request", [])
+    cancelled = await api.owner.post(f"/v1/runs/{started['id']}/cancel")
+    assert cancelled.json() == {"phase": "cancelled"}
+    assert (await get(api.owner, "/v1/runs"))[0]["phase"] == "cancelled"
+
+
+async def test_a_run_of_another_namespace_tells_a_tenant_nothing(api: Api) -> None:
+    started = (await api.owner.post("/v1/runs", json={"namespace": "other", "name": "orders"})).json()
+    for path in (f"/v1/runs/{started['id']}", f"/v1/runs/{started['id']}/logs"):
+        assert (await api.tenant.get(path)).status_code == 403
+
+
+async def test_a_refusal_names_what_is_wrong(api: Api) -> None:
+    missing = await api.owner.get("/v1/runs/nope")
+    assert (missing.status_code, missing.json()["message"]) == (404, "there is no run nope")
+    unknown = await api.owner.post("/v1/runs", json={"namespace": "team", "name": "nope"})
+    assert unknown.json()["message"] == "there is no connection team/nope"
+    invalid = await api.owner.post("/v1/runs", json={"namespace": "team-broken", "name": "orders"})
+    assert "Stalled condition" in invalid.json()["message"]
+    assert (await api.owner.get("/v1/runs?limit=0")).status_code == 422
+
+
+async def test_no_answer_shows_a_run_token(api: Api, pool: Pool) -> None:
+    started = (await api.owner.post("/v1/runs", json={"namespace": "team", "name": "orders"})).json()
+    async with pool.connection() as connection:
+        await runs.claim_pending(connection, datetime.now(UTC) + timedelta(hours=1), 1)
+    shown = await get(api.owner, f"/v1/runs/{started['id']}")
+    assert "token_sha256" not in shown["attempts"][0]

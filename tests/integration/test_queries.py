@@ -1,0 +1,98 @@
+"""Every hot statement finds its rows by an index, in a registry as a platform with a history has it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from penstock_operator.registry import attempts, connections, objects, outbox, runs, streams
+from penstock_operator.registry.database import Connection, Pool
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+HISTORY = """
+INSERT INTO penstock.connector_definitions (uid, name, connector, method, version, image, stage, manifest, generation)
+VALUES ('d', 'faker-generate-0.1.0', 'faker', 'generate', '0.1.0', 'i', 'certified', '{}', 1);
+INSERT INTO penstock.tenant_connections (uid, namespace, name, generation, spec, definition_uid, ready, suspended,
+    schedule, time_zone, next_run_at)
+SELECT 'c' || n, 'team-' || n % 50, 'connection-' || n, 1, '{}', 'd', true, false, '@hourly', 'Etc/UTC',
+    timestamptz '2026-06-02' + n * interval '1 s' FROM generate_series(1, 3000) n;
+INSERT INTO penstock.connector_runs (id, connection_uid, definition_uid, spec, trigger, scheduled_at, phase, attempt)
+SELECT lpad(n::text, 12, '0'), 'c' || n % 3000 + 1, 'd', '{}', 'schedule', timestamptz '2026-01-01' + n * interval '1 min',
+    CASE WHEN n % 3000 = 7 THEN 'running' ELSE 'succeeded' END, 1 FROM generate_series(1, 30000) n;
+INSERT INTO penstock.run_attempts (run_id, attempt, job_name, token_sha256, finished_at, phase)
+SELECT id, 1, 'penstock-' || id || '-1', sha256(id::bytea), CASE WHEN phase = 'succeeded' THEN now() END,
+    CASE WHEN phase = 'succeeded' THEN 'succeeded' ELSE 'running' END FROM penstock.connector_runs;
+INSERT INTO penstock.connector_run_state (connection_uid, stream, state_version, checkpoint, run_id, attempt, done)
+SELECT uid, 'stream-' || n, 1, 1, 'r', 1, true FROM penstock.tenant_connections, generate_series(1, 5) n;
+INSERT INTO penstock.stream_registry (connection_uid, stream, version, fingerprint, schema, primary_key, modes, pii)
+SELECT uid, 'stream-' || n, 1, 'f', '{}', '[]', '[]', '[]' FROM penstock.tenant_connections, generate_series(1, 5) n;
+INSERT INTO penstock.bronze_objects (key, connection_uid, stream, generation, run_id, attempt, sequence, records, committed_at)
+SELECT 'k' || id, connection_uid, 'stream-1', 1, id, 1, 1, 10, now() FROM penstock.connector_runs;
+INSERT INTO penstock.outbox (kind, payload, available_at)
+SELECT 'status', '{}', now() + interval '1 h' FROM generate_series(1, 3000);
+ANALYZE;
+"""
+SMALL = {"connector_definitions", "due", "taken"}
+
+
+class Explaining:
+    """A connection that runs each statement and keeps its plan."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.scanned: set[str] = set()
+
+    async def execute(self, sql: bytes, values: Any = None) -> Any:
+        """Explain the statement, then run it."""
+        plan = await self._connection.execute(b"EXPLAIN " + sql, values)
+        lines = "\n".join(str(row["QUERY PLAN"]) for row in await plan.fetchall())
+        self.scanned |= set(re.findall(r"Seq Scan on (\w+)", lines)) - SMALL
+        return await self._connection.execute(sql, values)
+
+
+HOT: dict[str, Callable[[Any], Awaitable[object]]] = {
+    "claim_due": lambda c: connections.claim_due(c, NOW, 50),
+    "connection_by_name": lambda c: connections.connection_by_name(c, "team-7", "connection-7"),
+    "claim_pending": lambda c: runs.claim_pending(c, NOW, 20),
+    "active_runs": lambda c: runs.active_runs(c, "c8"),
+    "newest_run": lambda c: runs.newest_run(c, "c8"),
+    "run_by_id": lambda c: runs.run_by_id(c, "000000000008"),
+    "list_runs": lambda c: runs.list_runs(c, None, None, 20),
+    "hold_run": lambda c: runs.hold_run(c, "000000000007", 1),
+    "attempt_to_launch": lambda c: attempts.attempt_to_launch(c, "000000000007", 1),
+    "attempt_by_job": lambda c: attempts.attempt_by_job(c, "penstock-000000000007-1"),
+    "attempt_by_token": lambda c: attempts.attempt_by_token(c, b"0" * 32),
+    "live_attempts": attempts.live_attempts,
+    "heartbeat": lambda c: attempts.heartbeat(c, "000000000007", 1, {}),
+    "states_of": lambda c: streams.states_of(c, "c8"),
+    "newest_streams": lambda c: streams.newest_streams(c, "c8"),
+    "committed_counts": lambda c: objects.committed_counts(c, "000000000008", 1),
+    "committed_objects": lambda c: objects.committed_objects(c, None, None, None, "000000000008"),
+    "take": lambda c: outbox.take(c, 100),
+}
+
+
+@pytest.fixture
+async def history(pool: Pool) -> AsyncIterator[Connection]:
+    async with pool.connection() as connection:
+        await connection.execute(HISTORY.encode())
+        yield connection
+
+
+async def test_no_hot_statement_reads_a_whole_table(history: Connection) -> None:
+    scanned = {}
+    for name, call in HOT.items():
+        explaining = Explaining(history)
+        await call(explaining)
+        if explaining.scanned:
+            scanned[name] = explaining.scanned
+    assert not scanned
+
+
+async def test_the_explanation_sees_a_whole_table_read(history: Connection) -> None:
+    explaining = Explaining(history)
+    await explaining.execute(b"SELECT * FROM penstock.connector_runs WHERE message = 'x'")
+    assert explaining.scanned == {"connector_runs"}
