@@ -12,19 +12,18 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any
 from urllib.parse import quote
 
 import psycopg
 
 from penstock_operator.embedded import EmbeddedError
-from penstock_operator.embedded.files import free_port, kept_secret, lock, start_time, write_private
+from penstock_operator.embedded.files import kept_secret, start_time, write_private
+from penstock_operator.embedded.server import EmbeddedServer, end_orphan
 
 UNPRIVILEGED = 65534
-START_SECONDS = 30.0
 SETTINGS = {
     "unix_socket_directories": "",
     "shared_buffers": "64MB",
@@ -47,25 +46,17 @@ def _reachable(path: Path) -> bool:
     return all(each.stat().st_mode & 0o001 for each in (path, *path.parents))
 
 
-class EmbeddedPostgres:
-    """One server on one data directory."""
+class EmbeddedPostgres(EmbeddedServer):
+    """One server on one data directory. Its fast stop rolls open transactions back."""
+
+    title, log_name = "the embedded Postgres", "postgres.log"
+    stop_with, insist_with = signal.SIGINT, signal.SIGQUIT
 
     def __init__(self, directory: Path, host: str = "127.0.0.1", port: int | None = None) -> None:
-        self._directory = directory.resolve()
-        self._host = host
-        self._port = port
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lock: int | None = None
+        super().__init__(directory, host, port)
         self._as: dict[str, Any] = {}
         if os.geteuid() == 0:
             self._as = {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []}
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     @property
     def url(self) -> str:
@@ -74,53 +65,22 @@ class EmbeddedPostgres:
         return f"postgresql://penstock:{password}@{self._host}:{self._port}/penstock"
 
     def start(self) -> str:
-        """Start the server, with its files made on the first call, and return its URL.
-
-        A server that was left behind by a killed platform is stopped first.
-        """
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = lock(self._directory)
-        try:
-            data = self._data()
-            _stop_orphan(data)
-            if not data.exists():
-                self._initialize(data)
-            self._port = self._port or free_port(self._host)
-            self._launch(data)
-            self._wait()
-        except BaseException:
-            self.stop()
-            raise
+        """Start the server, with its files made on the first call, and return its URL."""
+        self.run()
         return self.url
 
-    def _launch(self, data: Path) -> None:
+    def _prepare(self) -> None:
+        data = self._data()
+        _stop_orphan(data)
+        if not data.exists():
+            self._initialize(data)
+
+    def _launch(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
         flags = [f"-c{name}={value}" for name, value in SETTINGS.items()]
-        command = [self._binary("postgres"), "-D", str(data), "-h", self._host, "-p", str(self._port), *flags]
-        with (self._directory / "postgres.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/", **self._as
-            )
-
-    def stop(self) -> None:
-        """Stop the server fast: open transactions are rolled back. Without a server, this does nothing."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGINT)
-            try:
-                self._process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                self._process.send_signal(signal.SIGQUIT)
-                self._process.wait(timeout=20)
-            self._process = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    @property
-    def pid(self) -> int:
-        """The server's process."""
-        if self._process is None:
-            raise EmbeddedError("the embedded Postgres is not started: call start() first")
-        return self._process.pid
+        command = [self._binary("postgres"), "-D", str(self._data()), "-h", self._host, "-p", str(self._port), *flags]
+        return subprocess.Popen(
+            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/", **self._as
+        )
 
     def _data(self) -> Path:
         """Return where the server's files are, from the record that the first start leaves.
@@ -203,21 +163,16 @@ class EmbeddedPostgres:
         with (data / "pg_hba.conf").open("a") as rules:  # whom the address that it listens on lets in, SCRAM checks
             rules.write("host all all 0.0.0.0/0 scram-sha-256\n")
 
-    def _wait(self) -> None:
-        end, admin = time.monotonic() + START_SECONDS, self.url.rsplit("/", 1)[0] + "/postgres"
-        while True:
-            if self._process is None or self._process.poll() is not None or time.monotonic() > end:
-                tail = (self._directory / "postgres.log").read_text(errors="replace").splitlines()[-8:]
-                raise EmbeddedError("the embedded Postgres does not start:\n" + "\n".join(tail))
-            try:
-                with psycopg.connect(admin, autocommit=True, connect_timeout=2) as connection:
-                    found = connection.execute("SELECT 1 FROM pg_database WHERE datname = 'penstock'").fetchone()
-                    if not found:
-                        connection.execute("CREATE DATABASE penstock")
-            except psycopg.OperationalError:
-                time.sleep(0.05)
-            else:
-                return
+    def _is_ready(self) -> bool:
+        admin = self.url.rsplit("/", 1)[0] + "/postgres"
+        try:
+            with psycopg.connect(admin, autocommit=True, connect_timeout=2) as connection:
+                found = connection.execute("SELECT 1 FROM pg_database WHERE datname = 'penstock'").fetchone()
+                if not found:
+                    connection.execute("CREATE DATABASE penstock")
+        except psycopg.OperationalError:
+            return False
+        return True
 
 
 def _open_to_all(directory: Path) -> None:
@@ -241,15 +196,6 @@ def _stop_orphan(data: Path) -> None:
         return
     started = start_time(pid)
     if started and str(data).encode() in arguments:
-        os.kill(pid, signal.SIGINT)
-        _await_end(pid, started)
+        end_orphan(pid, started, signal.SIGINT)
     elif started:
         record.unlink(missing_ok=True)
-
-
-def _await_end(pid: int, started: str, seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while start_time(pid) == started and time.monotonic() < end:
-        time.sleep(0.05)
-    if start_time(pid) == started:
-        os.kill(pid, signal.SIGKILL)

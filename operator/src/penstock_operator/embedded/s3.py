@@ -7,36 +7,24 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Self
+from typing import IO
 
 from penstock_operator.bronze.store import s3_client
 from penstock_operator.embedded import EmbeddedError
-from penstock_operator.embedded.files import free_port, kept_secret, lock, recorded_process, start_time, write_private
+from penstock_operator.embedded.files import kept_secret, recorded_process, start_time, write_private
+from penstock_operator.embedded.server import EmbeddedServer, end_orphan
 from penstock_operator.settings import S3Settings
 
 BUCKET = "bronze"
-START_SECONDS = 30.0
 
 
-class EmbeddedS3:
+class EmbeddedS3(EmbeddedServer):
     """One server on one data directory, bound to one address."""
 
-    def __init__(self, directory: Path, host: str = "127.0.0.1", port: int | None = None) -> None:
-        self._directory = directory.resolve()
-        self._host = host
-        self._port = port
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lock: int | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    title, log_name = "the embedded S3", "s3.log"
+    stop_with, insist_with = signal.SIGTERM, signal.SIGKILL
 
     @property
     def settings(self) -> S3Settings:
@@ -49,40 +37,33 @@ class EmbeddedS3:
             secret_key=kept_secret(self._directory / "secret"),
         )
 
-    @property
-    def pid(self) -> int:
-        """The server's process."""
-        if self._process is None:
-            raise EmbeddedError("the embedded S3 is not started: call start() first")
-        return self._process.pid
-
     def start(self) -> S3Settings:
-        """Start the server and make the bucket; a server that a killed platform left behind is ended first."""
+        """Start the server, make the bucket, and return how to reach it."""
+        self.run()
+        return self.settings
+
+    def _prepare(self) -> None:
         if find_spec("ministack") is None:
             message = "the embedded S3 is not installed: pip install 'penstock-operator[embedded]', or set PENSTOCK_S3_ENDPOINT"
             raise EmbeddedError(message)
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = lock(self._directory)
-        try:
-            self._end_orphan()
-            self._port = self._port or free_port(self._host)
-            self._launch()
-            self._wait()
-        except BaseException:
-            self.stop()
-            raise
-        return self.settings
+        if found := recorded_process(self._record):
+            end_orphan(*found, signal.SIGKILL)
+        self._record.unlink(missing_ok=True)
 
-    def _launch(self) -> None:
-        with (self._directory / "s3.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "penstock_operator.embedded.s3_server"],
-                env=self._environment(),
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        write_private(self._directory / "s3.pid", f"{self._process.pid} {start_time(self._process.pid)}")
+    @property
+    def _record(self) -> Path:
+        return self._directory / "s3.pid"
+
+    def _launch(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "penstock_operator.embedded.s3_server"],
+            env=self._environment(),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        write_private(self._record, f"{process.pid} {start_time(process.pid)}")
+        return process
 
     def _environment(self) -> dict[str, str]:
         kept = {
@@ -107,42 +88,13 @@ class EmbeddedS3:
             "XDG_RUNTIME_DIR": str(self._directory),
         }
 
-    def stop(self) -> None:
-        """End the server; objects stay. Without a server, this does nothing."""
-        if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait(timeout=10)
-            self._process = None
-            (self._directory / "s3.pid").unlink(missing_ok=True)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def _end_orphan(self) -> None:
-        recorded = self._directory / "s3.pid"
-        if found := recorded_process(recorded):
-            pid, started = found
-            os.kill(pid, signal.SIGKILL)
-            while start_time(pid) == started:
-                time.sleep(0.02)
-        recorded.unlink(missing_ok=True)
-
-    def _wait(self) -> None:
-        end = time.monotonic() + START_SECONDS
-        while self._process is not None and self._process.poll() is None and time.monotonic() < end:
-            try:
-                socket.create_connection((self._host, self._port or 0), 1).close()
-            except OSError:
-                time.sleep(0.05)
-            else:
-                self._make_bucket()
-                return
-        tail = (self._directory / "s3.log").read_text(errors="replace").splitlines()[-8:]
-        raise EmbeddedError("the embedded S3 does not start:\n" + "\n".join(tail))
+    def _is_ready(self) -> bool:
+        try:
+            socket.create_connection((self._host, self._port or 0), 1).close()
+        except OSError:
+            return False
+        self._make_bucket()
+        return True
 
     def _make_bucket(self) -> None:
         client = s3_client(self.settings, self.settings.endpoint)

@@ -1,0 +1,114 @@
+"""What the embedded servers have in common: one process on one locked directory, started, awaited and stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import IO, ClassVar, Self
+
+from penstock_operator.embedded import EmbeddedError
+from penstock_operator.embedded.files import free_port, lock, start_time
+
+START_SECONDS, STOP_SECONDS, END_SECONDS = 30.0, 20.0, 20.0
+TAIL_LINES = 8
+
+
+class EmbeddedServer(ABC):
+    """One server on one data directory, bound to one address."""
+
+    title: ClassVar[str]
+    log_name: ClassVar[str]
+    stop_with: ClassVar[signal.Signals]
+    insist_with: ClassVar[signal.Signals]
+
+    def __init__(self, directory: Path, host: str = "127.0.0.1", port: int | None = None) -> None:
+        self._directory = directory.resolve()
+        self._host = host
+        self._port = port
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock: int | None = None
+
+    def __enter__(self) -> Self:
+        self.run()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def run(self) -> None:
+        """Start the server; one that a killed platform left behind is ended first."""
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = lock(self._directory)
+        try:
+            self._prepare()
+            self._port = self._port or free_port(self._host)
+            with (self._directory / self.log_name).open("ab") as log:
+                self._process = self._launch(log)
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """End an orphan on the directory, and make the files that the server needs."""
+
+    @abstractmethod
+    def _launch(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start the process, in a session of its own."""
+
+    @abstractmethod
+    def _is_ready(self) -> bool:
+        """Say whether the server serves; make in it what its clients expect to find."""
+
+    def _wait(self) -> None:
+        end = time.monotonic() + START_SECONDS
+        while not self.has_ended() and time.monotonic() < end:
+            if self._is_ready():
+                return
+            time.sleep(0.05)
+        raise EmbeddedError(f"{self.title} does not start:\n{self.log_tail()}")
+
+    def stop(self) -> None:
+        """Stop the server; what is committed stays. Without a server, this does nothing."""
+        if self._process is not None:
+            self._process.send_signal(self.stop_with)
+            try:
+                self._process.wait(timeout=STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.send_signal(self.insist_with)
+                self._process.wait(timeout=STOP_SECONDS)
+            self._process = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        if self._process is None:
+            raise EmbeddedError(f"{self.title} is not started: call start() first")
+        return self._process.pid
+
+    def has_ended(self) -> bool:
+        """Say whether the process has ended by itself."""
+        return self._process is not None and self._process.poll() is not None
+
+    def log_tail(self) -> str:
+        """Return the last lines that the server wrote."""
+        lines = (self._directory / self.log_name).read_text(errors="replace").splitlines()
+        return "\n".join(lines[-TAIL_LINES:])
+
+
+def end_orphan(pid: int, started: str, sign: signal.Signals) -> None:
+    """End a process that an earlier platform left behind; one that ignores the signal is killed."""
+    os.kill(pid, sign)
+    end = time.monotonic() + END_SECONDS
+    while start_time(pid) == started and time.monotonic() < end:
+        time.sleep(0.02)
+    if start_time(pid) == started:
+        os.kill(pid, signal.SIGKILL)
