@@ -17,6 +17,8 @@ from penstock_operator.registry.database import Pool, create_pool
 from penstock_operator.registry.migrate import migrate
 from penstock_operator.settings import S3Settings
 
+from tests.integration.world import World, new_world
+
 
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -79,3 +81,9 @@ def folder(tmp_path: Path) -> Path:
     path = tmp_path / "resources"
     path.mkdir()
     return path
+
+
+@pytest.fixture
+async def world(pool: Pool, store: BronzeStore) -> World:
+    """A registry with one connection, and the protocol over it."""
+    return await new_world(pool, store)

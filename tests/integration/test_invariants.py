@@ -3,96 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import httpx
 import pytest
-from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.registry import attempts, connections, definitions, objects, runs
-from penstock_operator.registry.attempts import Ending
-from penstock_operator.registry.connections import ConnectionRecord
-from penstock_operator.registry.database import Pool, many, one
-from penstock_operator.registry.runs import NewRun
-from penstock_operator.runs import outcomes
-from penstock_operator.runs.protocol import PodIdentity, RunProtocol
+from penstock_operator.registry import attempts, connections, objects, runs
+from penstock_operator.registry.database import many, one
+from penstock_operator.runs.protocol import PodIdentity
 from penstock_operator.runs.refusals import Fenced, Mismatch, NotReady, Unauthenticated
 from penstock_operator.scheduling.due import request_run, schedule_due
 from penstock_sdk import protocol as wire
 
-MANIFEST = {"name": "faker", "method": "generate", "version": "0.1.0", "stateVersion": 1}
-IDENTITY = wire.ConnectorIdentity(name="faker", method="generate", version="0.1.0")
-STREAM = wire.DiscoveredStream(
-    name="people", schema_={"type": "object"}, primary_key=["n"], modes=["full", "incremental"]
-)
-
-
-@dataclass
-class World:
-    """A registry with one connection, and the protocol over it."""
-
-    pool: Pool
-    protocol: RunProtocol
-    store: BronzeStore
-    spec: dict[str, Any]
-
-    async def new_run(self, run_id: str = "run1", **due: Any) -> bool:
-        """Insert a run."""
-        async with self.pool.connection() as connection:
-            return await runs.insert_run(connection, NewRun(run_id, "c1", "d1", self.spec, **due))
-
-    async def attempt(self, pod: str = "pod1") -> tuple[str, int, str]:
-        """Claim the next attempt, bind it to a Job, start it as a pod, and return run, attempt and token."""
-        async with self.pool.connection() as connection:
-            (taken,) = await runs.claim_pending(connection, datetime.now(UTC) + timedelta(hours=1), 1)
-            await attempts.record_job(connection, taken["run_id"], taken["attempt"], f"job-{pod}")
-        request = wire.StartRequest(run=taken["run_id"], attempt=taken["attempt"], connector=IDENTITY, sdk_version="0")
-        start = await self.protocol.start(PodIdentity(pod, f"job-{pod}"), request)
-        await self.protocol.streams(start.run_token, wire.StreamsRequest(streams=[STREAM]))
-        return taken["run_id"], taken["attempt"], start.run_token
-
-    async def upload(self, token: str, after: int = 0, records: int = 3) -> wire.UploadedObject:
-        """Upload one object."""
-        answer = await self.protocol.uploads(token, wire.UploadsRequest(stream="people", count=1, after=after))
-        grant, body = answer.grants[0], b"body"
-        assert httpx.put(grant.url, content=body, headers=grant.headers).status_code == 200
-        digest = hashlib.sha256(body).hexdigest()
-        return wire.UploadedObject(key=grant.key, sequence=grant.sequence, records=records, bytes=4, sha256=digest)
-
-    async def fail(self, run_id: str, attempt: int) -> None:
-        """Have the platform give the attempt up, so that another can take over."""
-        async with self.pool.connection() as connection:
-            assert await outcomes.fail_current(
-                connection, run_id, attempt, Ending("lost", "AttemptLost"), disrupted=True
-            )
-
-
-@pytest.fixture
-async def world(pool: Pool, store: BronzeStore) -> World:
-    spec = {
-        "connector": {"name": "faker", "method": "generate"},
-        "streams": [{"name": "people", "mode": "incremental"}],
-    }
-    async with pool.connection() as connection:
-        await definitions.upsert_definition(
-            connection,
-            "d1",
-            "faker-generate-0.1.0",
-            1,
-            {"image": "i@sha256:0", "stage": "certified", "manifest": MANIFEST},
-        )
-        await connections.upsert_connection(
-            connection, ConnectionRecord("c1", "team", "orders", 1, spec, "d1", ready=True)
-        )
-    return World(pool, RunProtocol(pool, store), store, spec)
-
-
-def checkpoint(number: int, *objects_: wire.UploadedObject, done: bool = False) -> wire.CheckpointRequest:
-    return wire.CheckpointRequest(
-        stream="people", checkpoint=number, cursor={"n": number}, objects=list(objects_), done=done
-    )
+from tests.integration.world import IDENTITY, STREAM, World, checkpoint
 
 
 async def test_1_a_due_time_and_a_token_make_one_run_each(world: World) -> None:

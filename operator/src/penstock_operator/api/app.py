@@ -16,6 +16,7 @@ from penstock_operator.api.acting import action_routes
 from penstock_operator.api.authentication import Authenticator
 from penstock_operator.api.bearer import Token
 from penstock_operator.api.reading import catalog_routes, run_routes
+from penstock_operator.api.state import state_routes
 from penstock_operator.registry.database import Pool
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.runs.refusals import Refused
@@ -39,7 +40,7 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="Penstock", version="v1", description="The run API and the read API of Penstock.")
     app.include_router(_health_routes(services.pool))
     app.include_router(_run_routes(services), prefix="/v1/attempts", tags=["run API"])
-    for routes in (catalog_routes, run_routes, action_routes):
+    for routes in (catalog_routes, run_routes, action_routes, state_routes):
         app.include_router(routes(services), prefix="/v1", tags=["read API"])
     app.add_exception_handler(Refused, _refused)
     for gone in (psycopg.OperationalError, PoolTimeout):

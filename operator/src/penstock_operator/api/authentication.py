@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import hmac
+import os
 from typing import Literal, Protocol
 
 from penstock_operator.runs.protocol import PodIdentity
@@ -18,8 +20,8 @@ class Authenticator(Protocol):
     async def pod(self, token: str) -> PodIdentity:
         """Return the pod that holds the token, and its Job."""
 
-    async def person(self, token: str, verb: Verb, namespace: str | None) -> None:
-        """Return when the holder may do this with the connections of the namespace (None: of all)."""
+    async def person(self, token: str, verb: Verb, namespace: str | None) -> str:
+        """Return the holder's name when they may do this with the connections of the namespace (None: of all)."""
 
 
 class EmbeddedAuthenticator:
@@ -43,11 +45,19 @@ class EmbeddedAuthenticator:
             raise Unauthenticated
         return PodIdentity(pod_uid=job_uid, job_uid=job_uid)
 
-    async def person(self, token: str, verb: Verb, namespace: str | None) -> None:
-        """Check the one token there is."""
+    async def person(self, token: str, verb: Verb, namespace: str | None) -> str:
+        """Check the one token there is; who holds it is whoever runs this process, as the machine knows them."""
         del verb, namespace
         if not hmac.compare_digest(token, self.mint_person()):
             raise Unauthenticated
+        return _user()
 
     def _sign(self, kind: str, subject: str) -> str:
         return hmac.new(self._secret, f"{kind}:{subject}".encode(), hashlib.sha256).hexdigest()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return f"uid {os.getuid()}"

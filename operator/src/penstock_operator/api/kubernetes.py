@@ -51,8 +51,8 @@ class KubernetesAuthenticator:
             raise Unauthenticated(message)
         return PodIdentity(pod_uid=uid, job_uid=owners[0])
 
-    async def person(self, token: str, verb: Verb, namespace: str | None) -> None:
-        """Check that the token's holder may do this with tenantconnections."""
+    async def person(self, token: str, verb: Verb, namespace: str | None) -> str:
+        """Check that the token's holder may do this with tenantconnections, and return their name."""
         user = await self._review(token, None)
         attributes = client.V1ResourceAttributes(
             group=GROUP, resource="tenantconnections", verb=verb, namespace=namespace
@@ -65,6 +65,7 @@ class KubernetesAuthenticator:
             where = f"namespace {namespace}" if namespace else "all namespaces"
             message = f"{user.username} may not {verb} tenantconnections.{GROUP} in {where}"
             raise Forbidden(message)
+        return str(user.username)
 
 
 class PodLogs:

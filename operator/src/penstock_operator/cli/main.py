@@ -18,7 +18,7 @@ from penstock_sdk.manifest import manifest_problems
 from rich.console import Console
 from rich.table import Table
 
-from penstock_operator.cli import bronze, runs
+from penstock_operator.cli import bronze, runs, state
 from penstock_operator.cli.output import print_table
 from penstock_operator.cli.session import DATA_DIR, DataDir
 from penstock_operator.controller.reconcile import Stalled, check_document
@@ -40,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(runs.app, name="runs")
 app.add_typer(bronze.app, name="bronze")
+app.add_typer(state.app, name="state")
 errors = Console(stderr=True)
 
 

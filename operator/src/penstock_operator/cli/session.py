@@ -54,11 +54,17 @@ class Session:
 def _checked(response: httpx.Response) -> httpx.Response:
     if response.is_success:
         return response
+    raise CommandError(_words(response) or f"the server answered HTTP {response.status_code}")
+
+
+def _words(response: httpx.Response) -> str:
+    """Return the server's message, or what it has against each field of the request."""
     try:
-        message = str(response.json()["message"])
-    except (ValueError, KeyError, TypeError):
-        message = f"the server answered HTTP {response.status_code}"
-    raise CommandError(message)
+        answer = response.json()
+        found = [f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in answer.get("detail", [])]
+        return str(answer.get("message") or "; ".join(found))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ""
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from typing import Any
 from penstock_sdk.manifest import Manifest, config_problems, manifest_problems
 
 from penstock_operator.controller.resources import Document, key_of
+from penstock_operator.controller.state_requests import handle_state_requests
 from penstock_operator.registry import connections, definitions, runs
 from penstock_operator.registry.connections import ConnectionRecord
 from penstock_operator.registry.database import Connection, Pool, Row
@@ -88,12 +89,14 @@ async def reconcile_connection(pool: Pool, document: Document) -> Document:
             definition = await _resolve(connection, spec)
             _check_against(spec, definition)
             row = await _record(connection, document, spec, definition, now)
+            await handle_state_requests(connection, document, row)
             await _handle_request(connection, document, row)
             problem = None
         except Stalled as stalled:
             problem = stalled.finding
             definition = None
             row = await _record_stalled(connection, document)
+            await handle_state_requests(connection, document, row)
         fresh = await connections.connection_by_uid(connection, row["uid"]) or row
         newest = await runs.newest_run(connection, row["uid"])
     finding = problem or finding_for(fresh, newest)
@@ -210,6 +213,7 @@ def _status(generation: int, listed: list[Document], row: Row, newest: Row | Non
         "lastSuccessfulTime": moment(row["last_success_at"]),
         "nextScheduleTime": moment(row["next_run_at"]) if row["ready"] and not row["suspended"] else None,
         "lastHandledRequest": row["handled_request"],
+        "lastStateChange": row["state_answer"],
     }
     return {key: value for key, value in status.items() if value is not None}
 

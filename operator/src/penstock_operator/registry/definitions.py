@@ -68,6 +68,12 @@ async def versions_of(connection: Connection, connector: str, method: str) -> li
     )
 
 
+async def manifest_of(connection: Connection, uid: str | None) -> dict[str, Any] | None:
+    """Return a definition's manifest, None when there is no such definition."""
+    row = await one(connection, "SELECT manifest FROM penstock.connector_definitions WHERE uid = %(uid)s", uid=uid)
+    return row["manifest"] if row else None
+
+
 async def connection_count(connection: Connection, name: str) -> int:
     """Return how many live connections resolve to the definition, or to one of its name that it replaces."""
     row = await one(

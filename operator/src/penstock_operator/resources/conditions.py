@@ -35,6 +35,7 @@ Reason = Literal[
     "LaunchRefused",
     "TokenRefused",
     "RunCancelled",
+    "StateChanged",
 ]
 
 

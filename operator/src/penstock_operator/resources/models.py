@@ -172,6 +172,16 @@ class LastRun(Declared):
     message: str = ""
 
 
+class StateAnswer(Declared):
+    """What became of the newest state change that an annotation asked for."""
+
+    action: Literal["reset", "rewind"]
+    token: str
+    outcome: Literal["applied", "refused"]
+    message: str = ""
+    time: str
+
+
 class ConnectionStatus(Declared):
     """What the operator found."""
 
@@ -183,6 +193,7 @@ class ConnectionStatus(Declared):
     last_successful_time: str | None = None
     next_schedule_time: str | None = None
     last_handled_request: str | None = None
+    last_state_change: StateAnswer | None = None
 
 
 class DefinitionStatus(Declared):

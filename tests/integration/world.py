@@ -1,0 +1,97 @@
+"""A registry with one connection, and the run protocol over it, for tests to play pods and takeovers on."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.registry import attempts, connections, definitions, runs
+from penstock_operator.registry.attempts import Ending
+from penstock_operator.registry.connections import ConnectionRecord
+from penstock_operator.registry.database import Pool
+from penstock_operator.registry.runs import NewRun
+from penstock_operator.runs import outcomes
+from penstock_operator.runs.protocol import PodIdentity, RunProtocol
+from penstock_sdk import protocol as wire
+
+MANIFEST = {"name": "faker", "method": "generate", "version": "0.1.0", "stateVersion": 1}
+IDENTITY = wire.ConnectorIdentity(name="faker", method="generate", version="0.1.0")
+STREAM = wire.DiscoveredStream(
+    name="people", schema_={"type": "object"}, primary_key=["n"], modes=["full", "incremental"]
+)
+
+
+EVENTS = STREAM.model_copy(update={"name": "events"})
+
+
+@dataclass
+class World:
+    """A registry with one connection, and the protocol over it."""
+
+    pool: Pool
+    protocol: RunProtocol
+    store: BronzeStore
+    spec: dict[str, Any]
+
+    async def new_run(self, run_id: str = "run1", **due: Any) -> bool:
+        """Insert a run."""
+        async with self.pool.connection() as connection:
+            return await runs.insert_run(connection, NewRun(run_id, "c1", "d1", self.spec, **due))
+
+    async def attempt(self, pod: str = "pod1") -> tuple[str, int, str]:
+        """Claim the next attempt, bind it to a Job, start it as a pod, and return run, attempt and token."""
+        async with self.pool.connection() as connection:
+            (taken,) = await runs.claim_pending(connection, datetime.now(UTC) + timedelta(hours=1), 1)
+            await attempts.record_job(connection, taken["run_id"], taken["attempt"], f"job-{pod}")
+        request = wire.StartRequest(run=taken["run_id"], attempt=taken["attempt"], connector=IDENTITY, sdk_version="0")
+        start = await self.protocol.start(PodIdentity(pod, f"job-{pod}"), request)
+        await self.protocol.streams(start.run_token, wire.StreamsRequest(streams=[STREAM, EVENTS]))
+        return taken["run_id"], taken["attempt"], start.run_token
+
+    async def upload(self, token: str, after: int = 0, records: int = 3, stream: str = "people") -> wire.UploadedObject:
+        """Upload one object."""
+        answer = await self.protocol.uploads(token, wire.UploadsRequest(stream=stream, count=1, after=after))
+        grant, body = answer.grants[0], b"body"
+        assert httpx.put(grant.url, content=body, headers=grant.headers).status_code == 200
+        digest = hashlib.sha256(body).hexdigest()
+        return wire.UploadedObject(key=grant.key, sequence=grant.sequence, records=records, bytes=4, sha256=digest)
+
+    async def fail(self, run_id: str, attempt: int) -> None:
+        """Have the platform give the attempt up, so that another can take over."""
+        async with self.pool.connection() as connection:
+            assert await outcomes.fail_current(
+                connection, run_id, attempt, Ending("lost", "AttemptLost"), disrupted=True
+            )
+
+
+async def new_world(pool: Pool, store: BronzeStore) -> World:
+    """Record a definition and a connection."""
+    spec = {
+        "connector": {"name": "faker", "method": "generate"},
+        "streams": [{"name": "people", "mode": "incremental"}],
+    }
+    async with pool.connection() as connection:
+        await definitions.upsert_definition(
+            connection,
+            "d1",
+            "faker-generate-0.1.0",
+            1,
+            {"image": "i@sha256:0", "stage": "certified", "manifest": MANIFEST},
+        )
+        await connections.upsert_connection(
+            connection, ConnectionRecord("c1", "team", "orders", 1, spec, "d1", ready=True)
+        )
+    return World(pool, RunProtocol(pool, store), store, spec)
+
+
+def checkpoint(
+    number: int, *objects_: wire.UploadedObject, done: bool = False, stream: str = "people"
+) -> wire.CheckpointRequest:
+    """A checkpoint request whose cursor tells its number."""
+    return wire.CheckpointRequest(
+        stream=stream, checkpoint=number, cursor={"n": number}, objects=list(objects_), done=done
+    )
