@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib import resources
 from typing import Any
 
 import httpx
+import yaml
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.registry import attempts, connections, definitions, runs
 from penstock_operator.registry.attempts import Ending
@@ -18,7 +20,7 @@ from penstock_operator.runs import outcomes
 from penstock_operator.runs.protocol import PodIdentity, RunProtocol
 from penstock_sdk import protocol as wire
 
-MANIFEST = {"name": "faker", "method": "generate", "version": "0.1.0", "stateVersion": 1}
+MANIFEST = yaml.safe_load((resources.files("penstock_faker_generate") / "connector.yaml").read_text())
 IDENTITY = wire.ConnectorIdentity(name="faker", method="generate", version="0.1.0")
 STREAM = wire.DiscoveredStream(
     name="people", schema_={"type": "object"}, primary_key=["n"], modes=["full", "incremental"]
