@@ -94,7 +94,7 @@ async def _follow(platform: Platform, run_id: str, say: Say) -> Result:
 
 async def _result(platform: Platform, run: dict[str, Any]) -> Result:
     async with platform.pool.connection() as connection:
-        found = await objects.committed_objects(connection, None, None, None, run["id"])
+        found = await objects.objects_of_run(connection, run["id"])
     error = (
         None
         if run["phase"] == "succeeded"

@@ -95,14 +95,18 @@ async def has_committed(connection: Connection, run_id: str, attempt: int) -> bo
 async def committed_objects(
     connection: Connection, namespace: str | None, name: str | None, stream: str | None, run_id: str | None
 ) -> list[Row]:
-    """Return committed objects in the order in which they were committed."""
+    """Return the committed objects of live generations in the order in which they were committed.
+
+    A reset reads a stream anew into its next generation; with the ones before it, each record would be there twice.
+    """
     return await many(
         connection,
         """
         SELECT o.key, o.stream, o.generation, o.run_id, o.attempt, o.sequence, o.checkpoint, o.records, o.bytes, o.sha256,
             o.schema_version, o.committed_at, c.namespace, c.name
         FROM penstock.bronze_objects o JOIN penstock.tenant_connections c ON c.uid = o.connection_uid
-        WHERE o.committed_at IS NOT NULL AND (%(namespace)s::text IS NULL OR c.namespace = %(namespace)s)
+        LEFT JOIN penstock.connector_run_state s ON s.connection_uid = o.connection_uid AND s.stream = o.stream
+        WHERE o.committed_at IS NOT NULL AND o.generation = coalesce(s.generation, o.generation) AND (%(namespace)s::text IS NULL OR c.namespace = %(namespace)s)
           AND (%(name)s::text IS NULL OR c.name = %(name)s) AND (%(stream)s::text IS NULL OR o.stream = %(stream)s)
           AND (%(run)s::text IS NULL OR o.run_id = %(run)s)
         ORDER BY o.run_id, o.attempt, o.stream, o.sequence
@@ -110,5 +114,15 @@ async def committed_objects(
         namespace=namespace,
         name=name,
         stream=stream,
+        run=run_id,
+    )
+
+
+async def objects_of_run(connection: Connection, run_id: str) -> list[Row]:
+    """Return all that a run committed, in order, whatever became of its generation."""
+    return await many(
+        connection,
+        "SELECT * FROM penstock.bronze_objects WHERE run_id = %(run)s AND committed_at IS NOT NULL"
+        " ORDER BY attempt, stream, sequence",
         run=run_id,
     )

@@ -82,7 +82,7 @@ async def fail_current(
 async def commit_document(connection: Connection, run_id: str, prefix: str) -> tuple[str, dict[str, Any]] | None:
     """Return the key and content of a run's commit manifest, None when it committed nothing and did not succeed."""
     run = await runs.run_by_id(connection, run_id)
-    found = await objects.committed_objects(connection, None, None, None, run_id)
+    found = await objects.objects_of_run(connection, run_id)
     if run is None or (not found and run["phase"] != "succeeded"):
         return None
     shown = ("key", "stream", "generation", "attempt", "sequence", "records", "bytes", "sha256", "schema_version")
