@@ -40,6 +40,7 @@ class FakePlatform:
     commits: list[wire.CheckpointRequest] = field(default_factory=list)
     finished: list[wire.FinishRequest] = field(default_factory=list)
     expired: set[str] = field(default_factory=set)
+    before_put: Callable[[str], None] = lambda _: None
     granted: int = 0
 
     def answer(self, path: str, body: bytes, token: str) -> Reply:
@@ -112,6 +113,7 @@ class FakePlatform:
 
     def put(self, key: str, headers: dict[str, str], body: bytes) -> int:
         """Do what a bucket does with a presigned PUT that must not overwrite."""
+        self.before_put(key)
         if headers.get("x-grant") in self.expired:
             return 403
         if headers.get("if-none-match") == "*" and key in self.bucket:
@@ -119,6 +121,10 @@ class FakePlatform:
         self.bucket[key] = body
         if "put" in self.lose_reply:
             self.lose_reply.remove("put")
+            return 500
+        if "put, and the grant" in self.lose_reply:
+            self.lose_reply.remove("put, and the grant")
+            self.expired.add(headers["x-grant"])
             return 500
         return 200
 
@@ -210,6 +216,7 @@ class Runner:
     streams: tuple[str, ...] = ("people",)
     credentials: dict[str, str] = field(default_factory=lambda: {"password": "hunter2000"})
     interrupts: list[Callable[[], None]] = field(default_factory=list)
+    log_context: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, read: Read, **methods: Any) -> int:
         names = self.streams
@@ -228,7 +235,7 @@ class Runner:
             def close(self) -> None:
                 methods.get("close", lambda: None)()
 
-        assignment = Assignment("run1", 2, IDENTITY, Fake, self.credentials)
+        assignment = Assignment("run1", 2, IDENTITY, lambda: Fake, self.credentials, frozenset(), self.log_context)
         return run_connector(assignment, self.client, self.interrupts.append)
 
 

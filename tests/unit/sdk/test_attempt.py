@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
-from penstock_sdk import AuthenticationError, Batch, SourceContractError, Stream, TransientError
+from penstock_sdk import AuthenticationError, Batch, DefectError, SourceContractError, Stream, TransientError
 from penstock_sdk import protocol as wire
 from penstock_sdk.contract import Records
 from penstock_sdk.runtime.encode import Envelope
-from penstock_sdk.runtime.pipeline import Metrics, StreamPipeline
+from penstock_sdk.runtime.loading import Installed
+from penstock_sdk.runtime.metrics import Metrics
+from penstock_sdk.runtime.pipeline import StreamPipeline
+from penstock_sdk.runtime.run import Assignment, run_connector
 
+IDENTITY = wire.ConnectorIdentity(name="fake", method="list", version="1.0.0")
 ENVELOPE = Envelope("team", "orders", "fake-list-1.0.0", "people", "run1", 2, 1)
 
 
@@ -98,6 +105,7 @@ def test_seconds_make_a_promise_a_commit_too(client: Any, platform: Any) -> None
         now[0] = moment
         pipeline.emit([{"n": moment}], "upsert")
         pipeline.checkpoint(moment)
+        pipeline.settle()
         assert len(platform.commits) == commits
     pipeline.close()
 
@@ -133,6 +141,124 @@ def test_an_object_of_somebody_else_in_our_place_is_not_taken_for_ours(attempt: 
     assert attempt(lambda *_: batches(1)) == TransientError.exit_code
     assert platform.commits == []
     assert platform.bucket["people-000001"] == b"somebody else's"
+
+
+def test_an_object_that_arrived_under_a_grant_which_then_expired_is_known_as_ours(attempt: Any, platform: Any) -> None:
+    platform.lose_reply = ["put, and the grant"]
+    assert attempt(lambda *_: batches(2)) == 0
+    assert platform.count("uploads") == 2
+    assert numbers(platform) == list(range(20))
+
+
+def test_an_expired_place_that_somebody_filled_is_not_taken_for_ours(attempt: Any, platform: Any) -> None:
+    platform.expired = {"1"}
+    platform.before_put = lambda key: platform.bucket.setdefault(key, b"somebody else's")
+    assert attempt(lambda *_: batches(1)) == TransientError.exit_code
+    assert platform.commits == []
+
+
+def test_commits_keep_their_order_however_long_each_upload_takes(attempt: Any, platform: Any) -> None:
+    later = [threading.Event() for _ in range(6)]
+
+    def hold(key: str) -> None:  # an object arrives when the next one has, or when nothing else can move
+        at = int(key[-6:]) - 1
+        later[at].set()
+        if at % 2 == 0 and at + 1 < len(later):
+            later[at + 1].wait(5)
+
+    platform.before_put = hold
+    platform.limits = wire.Limits(checkpoint_records=10, heartbeat_seconds=60)
+    assert attempt(lambda *_: batches(6)) == 0
+    assert [commit.checkpoint for commit in platform.commits] == list(range(1, 8))
+    for end, commit in enumerate(platform.commits, 1):
+        assert numbers(platform, platform.commits[:end]) == list(range(commit.cursor + 1))
+
+
+def test_after_a_failed_upload_nothing_later_is_committed(attempt: Any, platform: Any) -> None:
+    """Invariant 4: what is committed is a prefix, whatever was uploaded beyond it."""
+    platform.bucket["people-000003"] = b"in the way"
+    platform.limits = wire.Limits(checkpoint_records=10, heartbeat_seconds=60)
+    assert attempt(lambda *_: batches(50)) == TransientError.exit_code
+    assert [commit.checkpoint for commit in platform.commits] == [1, 2][: len(platform.commits)]
+    assert numbers(platform) == list(range(10 * len(platform.commits)))
+    assert platform.finished[0].records == ({"people": 10 * len(platform.commits)} if platform.commits else {})
+
+
+def test_after_a_refused_commit_no_later_one_is_tried(attempt: Any, platform: Any) -> None:
+    platform.limits = wire.Limits(checkpoint_records=10, heartbeat_seconds=60)
+    platform.refuse = {"checkpoints": [(409, {"code": "fenced", "message": "another attempt"})]}
+    assert attempt(lambda *_: batches(50)) == 32
+    assert platform.count("checkpoints") == 1
+    assert platform.commits == []
+
+
+def test_an_author_who_catches_every_error_cannot_outlive_a_failed_commit(attempt: Any, platform: Any) -> None:
+    platform.limits = wire.Limits(checkpoint_records=1, heartbeat_seconds=60)
+    platform.refuse = {"checkpoints": [(422, {"code": "invalid", "message": "no"})]}
+    selected = wire.SelectedStream(name="people", mode="full")
+    pipeline = StreamPipeline(attempt.client, ENVELOPE, selected, platform.limits, Metrics())
+    for number in range(20):
+        with contextlib.suppress(Exception):
+            pipeline.emit([{"n": number}], "upsert")
+            pipeline.checkpoint(number)
+    with pytest.raises(DefectError):
+        pipeline.finish()
+    pipeline.close()
+    assert platform.commits == []
+    assert platform.count("checkpoints") == 1
+
+
+def test_what_was_promised_before_the_connector_failed_is_committed(attempt: Any, platform: Any) -> None:
+    platform.limits = wire.Limits(checkpoint_records=10, heartbeat_seconds=60)
+
+    def read(*_: Any) -> Iterator[Batch]:
+        yield from batches(8)
+        raise TransientError("the source went away")
+
+    assert attempt(read) == TransientError.exit_code
+    assert numbers(platform) == list(range(80))
+    assert platform.finished[0].records == {"people": 80}
+
+
+def test_a_slow_bucket_holds_the_reader_up(attempt: Any, platform: Any) -> None:
+    """Memory is bounded: the reader does not run ahead of what can be uploaded."""
+    opened, seen = threading.Event(), list[int]()
+    platform.before_put = lambda _: opened.wait(10) and None
+    platform.limits = wire.Limits(checkpoint_records=10, heartbeat_seconds=60)
+
+    def read(*_: Any) -> Iterator[Batch]:
+        for number, batch in enumerate(batches(100)):
+            seen.append(number)
+            yield batch
+
+    def watch() -> None:  # the reader has stopped when its count has, for a while
+        before = -1
+        while before != len(seen):
+            before = len(seen)
+            time.sleep(0.3)
+        seen_while_shut.append(before)
+        opened.set()
+
+    seen_while_shut: list[int] = []
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    assert attempt(read) == 0
+    watcher.join()
+    assert seen_while_shut[0] <= 10
+    assert numbers(platform) == list(range(1000))
+
+
+def test_a_batch_larger_than_an_object_becomes_several(attempt: Any, platform: Any) -> None:
+    target = 1 << 20
+    platform.limits = wire.Limits(object_bytes=target, heartbeat_seconds=60)
+    rows = [{"n": number, "noise": os.urandom(2000).hex()} for number in range(4000)]  # 8 MB when compressed
+    assert attempt(lambda *_: iter([Batch(rows, cursor=1)])) == 0
+    (commit,) = platform.commits
+    sizes = [each.bytes for each in commit.objects]
+    assert all(target <= size < target * 2 for size in sizes[:-1])
+    assert len(sizes) > 3
+    assert numbers(platform) == list(range(4000))
+    assert len({line["id"] for line in platform.lines()}) == 4000
 
 
 def test_only_start_carries_the_pods_own_token(attempt: Any, platform: Any) -> None:
@@ -318,8 +444,51 @@ def test_a_write_beside_the_temp_dir_ends_the_run_and_names_the_path(attempt: An
     assert not place.exists()
 
 
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_write_that_the_author_catches_still_ends_the_run(attempt: Any, platform: Any, after: int) -> None:
+    def read(*_: Any) -> Iterator[Batch]:
+        for number, batch in enumerate(batches(4)):
+            if number == after:
+                with contextlib.suppress(Exception):
+                    Path("/penstock-state.json").write_text("{}")
+            yield batch
+
+    assert attempt(read) == 13
+    assert platform.finished[0].error.error_class == "LocalPersistenceError"
+    assert "/penstock-state.json" in platform.finished[0].error.message
+    assert not any(commit.done for commit in platform.commits)
+
+
+def test_a_connector_that_cannot_be_imported_is_reported_by_its_reason(
+    attempt: Any, platform: Any, client: Any
+) -> None:
+    entry = metadata.EntryPoint("fake-list", "penstock_no_such_package.connector:Fake", "penstock.connectors")
+    assignment = Assignment("run1", 2, IDENTITY, Installed(entry).load, {})
+    assert run_connector(assignment, client) == 1
+    failure = platform.finished[0].error
+    assert failure.error_class == "DefectError"
+    assert "cannot be loaded" in failure.message
+    assert "No module named 'penstock_no_such_package'" in failure.message
+
+
+def test_a_heartbeat_and_every_log_line_say_which_stream(attempt: Any, platform: Any) -> None:
+    platform.limits = wire.Limits(heartbeat_seconds=0.01)
+    seen: list[dict[str, Any]] = []
+
+    def read(*_: Any) -> Iterator[Batch]:
+        seen.append(dict(attempt.log_context))
+        while not any(path == "heartbeat" for path, _ in platform.calls):
+            time.sleep(0.01)
+        yield from batches(1)
+
+    assert attempt(read) == 0
+    assert {"tenant": "team", "connection": "orders", "stream": "people"}.items() <= seen[0].items()
+    assert "stream" not in attempt.log_context
+    assert "people" in [body["stream"] for path, body in platform.calls if path == "heartbeat"]
+
+
 def test_a_log_line_is_json_and_holds_no_secret_however_json_would_escape_it() -> None:
-    from penstock_sdk.runtime.main import JsonLines
+    from penstock_sdk.runtime.logs import JsonLines
     from penstock_sdk.runtime.masking import Mask
 
     secrets = ['pa"ss\\word', "pässwörd"]

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock_sdk import SourceContractError
 from penstock_sdk.contract import Records
-from penstock_sdk.runtime.encode import Envelope, ObjectEncoder
+from penstock_sdk.runtime.encode import CHUNK_BYTES, CHUNK_LINES, Cutter, Envelope, LineEncoder, ObjectCompressor
 
 ENVELOPE = Envelope("team", "orders", "faker-generate-0.1.0", "people", "run1", 2, 3)
 JSON = st.recursive(
@@ -26,16 +26,23 @@ JSON = st.recursive(
 )
 
 
-def lines_of(*batches: Records) -> list[dict[str, Any]]:
-    encoder = ObjectEncoder(ENVELOPE, 7, "2026-01-01T00:00:00Z")
+def text_of(*batches: Records) -> str:
+    encoder, compressor = LineEncoder(ENVELOPE, 7, "2026-01-01T00:00:00Z"), ObjectCompressor()
+    cutter = Cutter("people")
     for batch in batches:
-        encoder.add(batch, "upsert")
-    finished = encoder.finish()
+        for chunk in cutter.cut(batch):
+            lines = encoder.encode(chunk, "upsert")
+            cutter.learn(len(chunk.rows), len(lines))
+            compressor.write(lines)
+    finished = compressor.finish(7, encoder.records)
     assert finished.sha256 == hashlib.sha256(finished.body).hexdigest()
-    text = io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(finished.body), encoding="utf-8")
-    lines = [json.loads(line) for line in text.read().split("\n")[:-1]]
-    assert finished.records == len(lines)
-    return lines
+    text = io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(finished.body), encoding="utf-8").read()
+    assert finished.records == text.count("\n")
+    return text
+
+
+def lines_of(*batches: Records) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text_of(*batches).split("\n")[:-1]]
 
 
 @given(st.lists(st.dictionaries(st.text(), JSON), max_size=20))
@@ -64,11 +71,9 @@ def test_the_envelope_says_where_a_record_is_from() -> None:
     "page", [b'[{"n": 1.10}, {"n": 12345678901234567890}]', b'{"n": 1.10}\n{"n": 12345678901234567890}\n']
 )
 def test_a_page_of_json_is_split_without_being_decoded(page: bytes) -> None:
-    encoder = ObjectEncoder(ENVELOPE, 1, "now")
-    encoder.add(page, "upsert")
-    text = zstandard.ZstdDecompressor().decompressobj().decompress(encoder.finish().body)
-    assert b'"data":{"n": 1.10}}' in text
-    assert b"12345678901234567890" in text
+    text = text_of(page)
+    assert '"data":{"n": 1.10}' in text
+    assert "12345678901234567890" in text
 
 
 def test_python_values_of_databases_are_text() -> None:
@@ -103,3 +108,52 @@ def test_numbers_go_on_over_chunks_and_batches() -> None:
     lines = lines_of([{"n": n} for n in range(1201)], b'[{"n":1201}]', [{"n": 1202}])
     assert [line["seq"] for line in lines] == [line["data"]["n"] for line in lines] == list(range(1203))
     assert lines[1202]["id"] == "run1-02-000007-1202"
+
+
+def test_the_op_is_the_batchs_own() -> None:
+    encoder = LineEncoder(ENVELOPE, 1, "now")
+    lines = b"".join(encoder.encode(chunk, op) for op in ("upsert", "delete") for chunk in Cutter("p").cut([{"n": 1}]))  # type: ignore[arg-type]
+    assert [json.loads(line)["op"] for line in lines.splitlines()] == ["upsert", "delete"]
+
+
+@given(sizes=st.lists(st.integers(0, 1500), max_size=4))
+def test_whatever_the_batches_their_chunks_are_all_of_them_in_order(sizes: list[int]) -> None:
+    cutter = Cutter("people")
+    for size in sizes:
+        seen = []
+        for chunk in cutter.cut(range(size)):  # type: ignore[arg-type]
+            assert chunk.start == len(seen)
+            assert len(chunk.rows) <= CHUNK_LINES
+            seen += chunk.rows
+            cutter.learn(len(chunk.rows), 300 * len(chunk.rows))
+        assert seen == list(range(size))
+
+
+def test_large_records_are_encoded_few_at_a_time() -> None:
+    encoder, cutter = LineEncoder(ENVELOPE, 1, "now"), Cutter("people")
+    sizes = []
+    for chunk in cutter.cut([{"text": "x" * 100_000}] * 200):
+        sizes.append(len(encoder.encode(chunk, "upsert")))
+        cutter.learn(len(chunk.rows), sizes[-1])
+    assert encoder.records == 200
+    assert max(sizes[1:]) <= CHUNK_BYTES
+
+
+class Slices:
+    """As much of a record batch as is needed to see which rows are asked for."""
+
+    num_rows = 1000
+
+    def __init__(self, start: int = 0, length: int = num_rows) -> None:
+        self.window = range(start, start + length)
+
+    def slice(self, start: int, length: int) -> Slices:
+        return Slices(start, length)
+
+    def to_pylist(self) -> list[dict[str, Any]]:
+        assert len(self.window) <= CHUNK_LINES, "the whole batch was made into dictionaries at once"
+        return [{"n": n} for n in self.window]
+
+
+def test_an_arrow_batch_becomes_dictionaries_a_chunk_at_a_time() -> None:
+    assert [line["data"]["n"] for line in lines_of(Slices())] == list(range(1000))

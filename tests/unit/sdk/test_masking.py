@@ -8,7 +8,7 @@ from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import pytest
-from penstock_sdk.runtime.main import shown_credentials
+from penstock_sdk.runtime.loading import shown_credentials
 from penstock_sdk.runtime.masking import Mask, MaskedLines
 
 AWKWARD = "pa'ss \"wörd\\"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import tempfile
@@ -10,12 +11,33 @@ from pathlib import Path
 import penstock_sdk
 import pytest
 from penstock_sdk import LocalPersistenceError
+from penstock_sdk.errors import AttemptFenced
 from penstock_sdk.runtime.guard import no_local_writes
 
 
 def test_the_public_names_are_these() -> None:
-    assert penstock_sdk.__all__ == sorted(penstock_sdk.__all__)
-    assert {"Connector", "Batch", "Stream", "ConfigError", "TransientError"} < set(penstock_sdk.__all__)
+    """A name that goes away breaks connectors that are published; one that is added is a promise to keep it."""
+    assert penstock_sdk.__all__ == [
+        "AuthenticationError",
+        "Batch",
+        "CollectingSink",
+        "ConfigError",
+        "Connector",
+        "ConnectorError",
+        "Cursor",
+        "DefectError",
+        "Estimate",
+        "LocalPersistenceError",
+        "Mode",
+        "Op",
+        "Record",
+        "Records",
+        "Sink",
+        "SourceContractError",
+        "Stream",
+        "TransientError",
+    ]
+    assert all(hasattr(penstock_sdk, name) for name in penstock_sdk.__all__)
 
 
 def test_importing_the_contract_imports_neither_pydantic_nor_httpx() -> None:
@@ -27,11 +49,37 @@ def test_a_local_write_has_its_own_reason(monkeypatch: pytest.MonkeyPatch, tmp_p
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    with no_local_writes():
-        (scratch / "allowed").write_text("scratch")
-        with pytest.raises(LocalPersistenceError, match=r"state\.json"):
+
+    def connect() -> None:
+        with no_local_writes():
+            (scratch / "allowed").write_text("scratch")
             (tmp_path / "state.json").write_text("{}")
+
+    with pytest.raises(LocalPersistenceError, match=r"state\.json"):
+        connect()
+    assert not (tmp_path / "state.json").exists()
     (tmp_path / "after").write_text("outside of the run")
+
+
+def write_and_hide(later: BaseException | None) -> None:
+    with no_local_writes() as guard:
+        with contextlib.suppress(Exception):
+            Path("/state.json").write_text("{}")
+        with pytest.raises(LocalPersistenceError):
+            guard.check()
+        if later:
+            raise later
+
+
+@pytest.mark.parametrize("later", [None, ValueError("something else"), SystemExit(0)], ids=str)
+def test_a_local_write_that_was_caught_is_still_the_reason(later: BaseException | None) -> None:
+    with pytest.raises(LocalPersistenceError, match=r"state\.json"):
+        write_and_hide(later)
+
+
+def test_the_platforms_word_that_the_attempt_ended_goes_before_a_violation() -> None:
+    with pytest.raises(AttemptFenced):
+        write_and_hide(AttemptFenced())
 
 
 def run_python(

@@ -17,8 +17,17 @@ from penstock_sdk.errors import AttemptFenced, AttemptUnauthenticated, ConfigErr
 Answer = TypeVar("Answer", bound=BaseModel)
 PATIENCE_SECONDS = 600.0
 FIRST_WAIT, LONGEST_WAIT = 0.2, 15.0
-SERVER_ERROR, FORBIDDEN, PRECONDITION_FAILED = 500, 403, 412
+SERVER_ERROR, FORBIDDEN, CONFLICT, PRECONDITION_FAILED = 500, 403, 409, 412
+NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 AGAIN_CODES = ("not_ready", "unavailable")
+
+
+@dataclass
+class Upload:
+    """An object on its way. `perhaps_there`: a try had no clear answer, so the object may have arrived all the same."""
+
+    body: bytes
+    perhaps_there: bool = False
 
 
 class GrantExpired(Exception):  # noqa: N818 - a reason to ask for another grant
@@ -91,23 +100,32 @@ class RunClient:
         _raise_for(response, of_config=path in ("start", "streams"))
         return answer.model_validate_json(response.content)
 
-    def upload(self, grant: wire.UploadGrant, body: bytes) -> None:
-        """Put an object in its place. Raises GrantExpired when the place is not valid any more."""
-        tries = 0
+    def upload(self, grant: wire.UploadGrant, upload: Upload) -> None:
+        """Put an object in its place. Raises GrantExpired when the place is not valid any more.
 
-        def once() -> httpx.Response | None:
-            nonlocal tries
-            tries += 1
-            response = self._bucket.put(grant.url, content=body, headers=grant.headers)
-            return None if response.status_code >= SERVER_ERROR else response
-
-        response = self._insist("the bucket", once)
+        A key belongs to one object of one attempt, so an object that is there after a try of ours without a clear
+        answer is ours, whichever of the key's grants the try was made with; before such a try it is not.
+        """
+        response = self._insist("the bucket", lambda: self._put(grant, upload))
         if response.status_code == FORBIDDEN:
             raise GrantExpired
-        arrived_before = response.status_code == PRECONDITION_FAILED and tries > 1
+        arrived_before = response.status_code == PRECONDITION_FAILED and upload.perhaps_there
         if not response.is_success and not arrived_before:
             message = f"the bucket refused an object: HTTP {response.status_code}"
             raise TransientError(message, operator_message=response.text[:500])
+
+    def _put(self, grant: wire.UploadGrant, upload: Upload) -> httpx.Response | None:
+        try:
+            response = self._bucket.put(grant.url, content=upload.body, headers=grant.headers)
+        except NEVER_SENT:
+            raise
+        except httpx.TransportError:
+            upload.perhaps_there = True
+            raise
+        if response.status_code < SERVER_ERROR and response.status_code != CONFLICT:
+            return response
+        upload.perhaps_there = True
+        return None
 
     def _insist(self, what: str, once: Callable[[], httpx.Response | None]) -> httpx.Response:
         end, wait, last = self._patience.clock() + self._patience.seconds, FIRST_WAIT, "no answer"

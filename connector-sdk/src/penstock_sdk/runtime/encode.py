@@ -1,6 +1,6 @@
 """The record path: records in, compressed JSON Lines with their envelope out.
 
-What is the same for all records of an object is encoded once; a record costs its own encoding and two joins.
+What is the same for all records of an object is encoded once; a record costs its own encoding, its number and its id.
 
 JSON has no NaN and no infinity, and msgspec writes null for them. A connector whose source has such floats maps them
 to strings first, as postgres-sql does; looking at every float here would cost more than everything else.
@@ -9,18 +9,21 @@ to strings first, as postgres-sql does; looking at every float here would cost m
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import zstandard
 
-from penstock_sdk.contract import Op, Record, Records, rows_of
+from penstock_sdk.contract import Op, Records, rows_of
 from penstock_sdk.errors import SourceContractError
 
 LEVEL = 1
 CHUNK_LINES = 500
+CHUNK_BYTES = 1 << 20
+FIRST_CHUNK_LINES = 20
 UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
 
@@ -47,17 +50,31 @@ class FinishedObject:
     sha256: str
 
 
-class ObjectEncoder:
-    """Encodes the records of one object."""
+@dataclass(frozen=True)
+class Chunk:
+    """Some records of a batch: what is encoded at a time. `start` is the first one's place in its batch."""
+
+    rows: Sequence[Any]
+    start: int
+
+
+class _Line(msgspec.Struct, gc=False):
+    """One record in its envelope. `tenant` holds the JSON of its own value and of the other constants behind it."""
+
+    id: str
+    seq: int
+    data: Any
+    tenant: msgspec.Raw
+
+
+class LineEncoder:
+    """Encodes the lines of one object."""
 
     def __init__(self, envelope: Envelope, sequence: int, extracted_at: str) -> None:
         self.sequence = sequence
         self.records = 0
-        self.size = 0
         self._stream = envelope.stream
-        self._chunks: list[bytes] = []
-        self._compressor = zstandard.ZstdCompressor(level=LEVEL).compressobj()
-        constants = {
+        self._constants = {
             "tenant": envelope.tenant,
             "connection": envelope.connection,
             "connector": envelope.connector,
@@ -66,63 +83,98 @@ class ObjectEncoder:
             "extracted_at": extracted_at,
             "schema_version": envelope.schema_version,
         }
+        self._prefix = f"{envelope.run}-{envelope.attempt:02d}-{sequence:06d}-"
         self._encoder = msgspec.json.Encoder()
-        prefix = f'"id":"{envelope.run}-{envelope.attempt:02d}-{sequence:06d}-'
-        self._head = self._encoder.encode(constants)[:-1] + b"," + prefix.encode()
 
-    def add(self, records: Records, op: Op) -> None:
-        """Encode records; raises SourceContractError for one that JSON cannot hold.
+    def encode(self, chunk: Chunk, op: Op) -> bytes:
+        """Return the chunk's lines; raises SourceContractError for a record that JSON cannot hold.
 
-        Lines are added a chunk at a time and counted with it, so that an author who catches the error still has
+        Records are counted when all of their chunk are encoded, so that an author who catches the error still has
         an object that holds what it counts.
         """
-        middle = f',"op":"{op}","data":'.encode()
-        template = [b"}\n" + self._head, b"", b'","seq":', b"", middle, b""] * CHUNK_LINES
-        if isinstance(records, bytes):
-            raws = _raw_lines(records, self._stream)
-            for start in range(0, len(raws), CHUNK_LINES):
-                self._write(raws[start : start + CHUNK_LINES], template)
-            return
-        rows = list(rows_of(records))
-        for start in range(0, len(rows), CHUNK_LINES):
-            self._write(self._lines(rows[start : start + CHUNK_LINES], start), template)
-
-    def _write(self, lines: Sequence[Any], template: list[bytes]) -> None:
-        """Fill the template by slices: a loop over the records in Python would cost more than their encoding."""
-        count = len(lines)
-        numbers = self._encoder.encode_lines(list(range(self.records, self.records + count))).split()
-        parts = template[: count * 6]
-        parts[0] = self._head
-        parts[1::6] = parts[3::6] = numbers
-        parts[5::6] = lines
-        parts.append(b"}\n")
-        self._compress(b"".join(parts))
-        self.records += count
-
-    def _lines(self, rows: list[Record], start: int) -> Sequence[bytes]:
+        constants = self._encoder.encode({**self._constants, "op": op})
+        behind = msgspec.Raw(constants[len('{"tenant":') : -1])
         try:
-            lines = self._encoder.encode_lines(rows).split(b"\n")[:-1]
-            if len(lines) == len(rows):
-                return lines
-            return [_one_line(self._encoder.encode(row)) for row in rows]  # a msgspec.Raw had line breaks in it
+            lines = self._lines(chunk.rows, behind)
+            if lines.count(b"\n") != len(chunk.rows):  # a msgspec.Raw had line breaks in it
+                flat = [_one_line(self._encoder.encode(row)) for row in chunk.rows]
+                lines = self._lines(flat, behind)
         except UNENCODABLE as error:
-            raise _unencodable(self._stream, rows, start, error) from None
+            raise _unencodable(self._stream, chunk, error) from None
+        self.records += len(chunk.rows)
+        return lines
 
-    def _compress(self, data: bytes) -> None:
-        if data:
-            chunk = self._compressor.compress(data)
-            self.size += len(chunk)
-            self._chunks.append(chunk)
+    def _lines(self, rows: Sequence[Any], behind: msgspec.Raw) -> bytes:
+        prefix = self._prefix
+        return self._encoder.encode_lines(
+            [_Line(f"{prefix}{seq}", seq, row, behind) for seq, row in enumerate(rows, self.records)]
+        )
 
-    def finish(self) -> FinishedObject:
+
+class ObjectCompressor:
+    """Compresses one object. zstd and SHA-256 work without the interpreter's lock, so a thread of its own pays."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._body = io.BytesIO()
+        self._compressor = zstandard.ZstdCompressor(level=LEVEL).compressobj()
+
+    def write(self, lines: bytes) -> None:
+        """Add lines."""
+        self.size += self._body.write(self._compressor.compress(lines))
+
+    def finish(self, sequence: int, records: int) -> FinishedObject:
         """Close the object."""
-        body = b"".join([*self._chunks, self._compressor.flush()])
-        return FinishedObject(self.sequence, self.records, body, hashlib.sha256(body).hexdigest())
+        self._body.write(self._compressor.flush())
+        body = self._body.getvalue()  # without a copy
+        return FinishedObject(sequence, records, body, hashlib.sha256(body).hexdigest())
 
 
-def _one_line(value: Any) -> bytes:
+class Cutter:
+    """Cuts batches, however large, into what is encoded at a time; large records make smaller chunks."""
+
+    def __init__(self, stream: str) -> None:
+        self._stream = stream
+        self._lines = FIRST_CHUNK_LINES
+
+    def cut(self, records: Records) -> Iterator[Chunk]:
+        """Yield the batch chunk by chunk; raises SourceContractError for a page that is not JSON."""
+        rows, start = self._sliceable(records), 0
+        while start < len(rows):
+            chunk = Chunk(rows[start : start + self._lines], start)
+            yield chunk
+            start += len(chunk.rows)
+
+    def learn(self, lines: int, size: int) -> None:
+        """Take the size of the last chunk's lines, in bytes, as what the next ones will be like."""
+        self._lines = max(1, min(CHUNK_LINES, CHUNK_BYTES * lines // size))
+
+    def _sliceable(self, records: Records) -> Sequence[Any]:
+        if isinstance(records, bytes):
+            return _raw_lines(records, self._stream)
+        if hasattr(records, "slice") and hasattr(records, "num_rows"):
+            return _ArrowRows(records)
+        rows = rows_of(records)
+        return rows if isinstance(rows, list | tuple) else list(rows)
+
+
+class _ArrowRows(Sequence[Any]):
+    """An Arrow batch whose rows become dictionaries a slice at a time."""
+
+    def __init__(self, batch: Any) -> None:
+        self._batch = batch
+
+    def __len__(self) -> int:
+        return int(self._batch.num_rows)
+
+    def __getitem__(self, at: Any) -> Any:
+        start, stop, _ = at.indices(len(self))
+        return self._batch.slice(start, stop - start).to_pylist()
+
+
+def _one_line(value: Any) -> msgspec.Raw:
     """Return JSON without the line breaks between its tokens; numbers and strings stay as they are written."""
-    return msgspec.json.format(bytes(value), indent=-1)
+    return msgspec.Raw(msgspec.json.format(bytes(value), indent=-1))
 
 
 def _raw_lines(page: bytes, stream: str) -> Sequence[Any]:
@@ -142,11 +194,13 @@ def _raw_lines(page: bytes, stream: str) -> Sequence[Any]:
         raise SourceContractError(f"stream {stream!r}: the source sent a page that is not JSON: {reason}") from None
 
 
-def _unencodable(stream: str, rows: list[Record], start: int, error: Exception) -> SourceContractError:
-    index, row = next(((at, row) for at, row in enumerate(rows) if not _encodable(row)), (0, rows[0]))
+def _unencodable(stream: str, chunk: Chunk, error: Exception) -> SourceContractError:
+    index, row = next(((at, row) for at, row in enumerate(chunk.rows) if not _encodable(row)), (0, chunk.rows[0]))
     path, kind = _culprit(row, "")
     field = path or "(the record)"
-    message = f"stream {stream!r}, record {start + index} of its batch: field {field} of type {kind} cannot be JSON"
+    message = (
+        f"stream {stream!r}, record {chunk.start + index} of its batch: field {field} of type {kind} cannot be JSON"
+    )
     return SourceContractError(message, operator_message=type(error).__name__)
 
 

@@ -10,53 +10,76 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from penstock_sdk.errors import LocalPersistenceError
+from penstock_sdk.errors import AttemptEnded, LocalPersistenceError
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 ALLOWED = ("/dev/", "/proc/self/")
 
 
-class _Guard:
-    """One audit hook for the process, as hooks cannot be removed; it acts only while connector code runs."""
+class Guard:
+    """What the connector's code tried so far: the first violation is kept, whoever catches the exception."""
 
-    active = False
-    installed = False
-    allowed: tuple[str, ...] = ALLOWED
+    def __init__(self, allowed: tuple[str, ...]) -> None:
+        self._allowed = allowed
+        self._violation: LocalPersistenceError | None = None
 
-    @classmethod
-    def hook(cls, event: str, arguments: tuple[Any, ...]) -> None:
-        if not cls.active or event != "open":
-            return
-        path, _mode, flags = arguments
+    def check(self) -> None:
+        """Raise the violation, if there was one."""
+        if self._violation:
+            raise self._violation
+
+    def look(self, path: Any, flags: Any) -> None:
+        """Refuse an open for writing beside the temporary directory."""
         if not isinstance(flags, int) or not flags & WRITING or isinstance(path, int):
             return
         name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - a hook must not touch the file system
-        if not (name + os.sep).startswith(cls.allowed):  # with the separator: O_TMPFILE opens the directory itself
-            raise _violation(name)
+        if not (name + os.sep).startswith(self._allowed):  # with the separator: O_TMPFILE opens the directory itself
+            self.refuse(name)
+
+    def refuse(self, path: object) -> None:
+        """Keep the violation, and raise it."""
+        message = f"the connector tried to write {path}; a connector is stateless: keep state with cursors, scratch in the temp dir"
+        self._violation = self._violation or LocalPersistenceError(message)
+        raise self._violation
 
 
-def _violation(path: object) -> LocalPersistenceError:
-    message = f"the connector tried to write {path}; a connector is stateless: keep state with cursors, scratch in the temp dir"
-    return LocalPersistenceError(message)
+class _Hook:
+    """One audit hook for the process, as hooks cannot be removed; it acts only while connector code runs."""
+
+    guard: Guard | None = None
+    installed = False
+
+    @classmethod
+    def hear(cls, event: str, arguments: tuple[Any, ...]) -> None:
+        if cls.guard and event == "open":
+            cls.guard.look(arguments[0], arguments[2])
 
 
 @contextmanager
-def no_local_writes() -> Iterator[None]:
-    """Raise LocalPersistenceError when the code inside opens a file for writing outside the temporary directory."""
+def no_local_writes() -> Iterator[Guard]:
+    """Raise LocalPersistenceError when the code inside opens a file for writing outside the temporary directory.
+
+    It is raised where the file is opened, at `check`, and in place of any other error that leaves the block, so that
+    an `except Exception` around the write cannot hide it.
+    """
     # Looked up now: the first gettempdir() opens a file under a lock that the hook would wait for.
     scratch = tempfile.gettempdir()
-    _Guard.allowed = (*ALLOWED, os.path.abspath(scratch) + os.sep, os.path.realpath(scratch) + os.sep)  # noqa: PTH100
+    guard = Guard((*ALLOWED, os.path.abspath(scratch) + os.sep, os.path.realpath(scratch) + os.sep))  # noqa: PTH100
     bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a lazy import is not the connector's writing
-    if not _Guard.installed:
-        sys.addaudithook(_Guard.hook)
-        _Guard.installed = True
-    _Guard.active = True
+    if not _Hook.installed:
+        sys.addaudithook(_Hook.hear)
+        _Hook.installed = True
+    _Hook.guard = guard
     try:
-        yield
-    except OSError as error:
-        if error.errno == errno.EROFS:
-            raise _violation(error.filename) from None
+        yield guard
+        guard.check()
+    except AttemptEnded:
+        raise
+    except (Exception, SystemExit) as error:
+        guard.check()
+        if isinstance(error, OSError) and error.errno == errno.EROFS:
+            guard.refuse(error.filename)
         raise
     finally:
-        _Guard.active = False
+        _Hook.guard = None
         sys.dont_write_bytecode = bytecode

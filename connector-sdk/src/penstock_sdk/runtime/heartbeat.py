@@ -9,7 +9,7 @@ import httpx
 from penstock_sdk import protocol as wire
 from penstock_sdk.errors import AttemptCancelled, AttemptEnded, AttemptInterrupted, AttemptShutOut, ConnectorError
 from penstock_sdk.runtime.client import RunClient
-from penstock_sdk.runtime.pipeline import Metrics
+from penstock_sdk.runtime.metrics import Metrics
 
 
 class Heartbeat:
@@ -45,7 +45,8 @@ class Heartbeat:
     def _beat(self) -> None:
         while not self._stopped.wait(self._seconds):
             try:
-                answer = self._client.heartbeat(wire.HeartbeatRequest(metrics=self._metrics.numbers()))
+                request = wire.HeartbeatRequest(metrics=self._metrics.numbers(), stream=self._metrics.stream)
+                answer = self._client.heartbeat(request)
                 if answer.cancel:
                     self._ended = self._ended or AttemptCancelled("the run was cancelled")
             except AttemptShutOut as ended:

@@ -2,47 +2,57 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
-import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
-from importlib import import_module, metadata, resources
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from penstock_sdk.errors import DefectError
-from penstock_sdk.protocol import ConnectorIdentity
 from penstock_sdk.runtime.client import RunClient
-from penstock_sdk.runtime.masking import Mask, MaskedLines
-from penstock_sdk.runtime.run import AnyConnector, Assignment, run_connector
+from penstock_sdk.runtime.loading import Installed, identity_of, shown_credentials
+from penstock_sdk.runtime.logs import log_to_stderr, mask_what_is_printed
+from penstock_sdk.runtime.masking import Mask
+from penstock_sdk.runtime.run import Assignment, run_connector
 
 CREDENTIAL_PREFIX = "PENSTOCK_CREDENTIAL_"
-GROUP = "penstock.connectors"
+log = logging.getLogger("penstock")
 
 
-class JsonLines(logging.Formatter):
-    """One JSON object a line, with the run that it belongs to and no secret in it."""
+@dataclass(frozen=True)
+class Orders:
+    """What the launcher says in the environment."""
 
-    def __init__(self, context: dict[str, Any], mask: Mask) -> None:
-        super().__init__()
-        self._context = context
-        self._mask = mask
+    run: str
+    attempt: int
+    connector: str
+    api_url: str
+    token_file: Path
 
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        text = (
-            record.getMessage()
-            if not record.exc_info
-            else f"{record.getMessage()}: {self.formatException(record.exc_info)}"
-        )
-        line = {"ts": self.formatTime(record), "level": record.levelname.lower(), "message": self._mask(text)}
-        return json.dumps({**line, **self._context})  # masked before: JSON escapes what a secret may contain
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> Orders:
+        """Return them, or say which one is missing."""
+        names = ("RUN_ID", "ATTEMPT", "CONNECTOR", "API_URL", "TOKEN_FILE")
+        missing = [f"PENSTOCK_{name}" for name in names if not environment.get(f"PENSTOCK_{name}")]
+        if missing:
+            message = f"{', '.join(missing)} is not set: this process is started by Penstock's launcher; `penstock up` runs a connector on one machine"
+            raise DefectError(message)
+        run, attempt, connector, url, token = (environment[f"PENSTOCK_{name}"] for name in names)
+        if not attempt.isdecimal():
+            raise DefectError(f"PENSTOCK_ATTEMPT is {attempt!r}, which is no number")
+        return cls(run, int(attempt), connector, url, Path(token))
+
+    def token(self) -> str:
+        """Return the pod's own token."""
+        try:
+            return self.token_file.read_text().strip()
+        except OSError as error:
+            message = f"PENSTOCK_TOKEN_FILE: {error.strerror}: {self.token_file}"
+            raise DefectError(message) from None
 
 
 def take_credentials() -> dict[str, str]:
@@ -51,48 +61,41 @@ def take_credentials() -> dict[str, str]:
     return {name.removeprefix(CREDENTIAL_PREFIX): os.environ.pop(name) for name in names}
 
 
-def load_connector(name: str) -> tuple[type[AnyConnector], dict[str, Any]]:
-    """Return the installed connector's class, and the manifest beside it."""
-    found = next(iter(metadata.entry_points(group=GROUP, name=name)), None)
-    if found is None:
-        message = f"no installed package has the entry point {name!r} in group {GROUP!r}"
-        raise DefectError(message)
-    package = import_module(found.module.split(".")[0])
-    text = (resources.files(package) / "connector.yaml").read_text()
-    return found.load(), yaml.safe_load(text)
-
-
-def identity_of(manifest: dict[str, Any]) -> ConnectorIdentity:
-    """Return what names the definition."""
-    return ConnectorIdentity(**{key: str(manifest[key]) for key in ("name", "method", "version")})
-
-
-def shown_credentials(manifest: dict[str, Any]) -> frozenset[str]:
-    """Return the credentials that are no secret: a message that masks a user's name hides what it is about."""
-    declared = [each for method in manifest["authentication"]["methods"] for each in method.get("credentials", [])]
-    return frozenset(each["name"] for each in declared if each.get("secret", True) is False)
-
-
 def main() -> int:
     """Carry the attempt that the environment names."""
+    _share_the_interpreter()
+    credentials = take_credentials()
+    context: dict[str, Any] = {}
+    log_to_stderr(context, Mask(list(credentials.values())))  # until the manifest says which of them are no secret
+    try:
+        orders = Orders.read(os.environ)
+        context.update(run=orders.run, attempt=orders.attempt)
+        installed = Installed.find(orders.connector)
+        manifest = installed.manifest()
+        assignment = Assignment(
+            orders.run,
+            orders.attempt,
+            identity_of(manifest),
+            installed.load,
+            credentials,
+            shown_credentials(manifest),
+            context,
+        )
+        mask = Mask(assignment.secrets())
+        log_to_stderr(context, mask)
+        mask_what_is_printed(mask)
+        client = RunClient(orders.api_url, orders.token())
+    except DefectError as error:  # no attempt can be reached without an identity and a token: the log has to say it
+        log.error("%s: %s", error.error_class, error.message)  # noqa: TRY400 - the message says it all
+        return error.exit_code
+    return run_connector(assignment, client, _on_sigterm)
+
+
+def _share_the_interpreter() -> None:
     # Batches are trees of short-lived dicts: the default thresholds spend more on looking for cycles than on reading.
     gc.set_threshold(100_000, 50, 100)
-    credentials = take_credentials()
-    run, attempt = os.environ["PENSTOCK_RUN_ID"], int(os.environ["PENSTOCK_ATTEMPT"])
-    connector, manifest = load_connector(os.environ["PENSTOCK_CONNECTOR"])
-    assignment = Assignment(
-        run, attempt, identity_of(manifest), connector, credentials, shown=shown_credentials(manifest)
-    )
-    mask = Mask(assignment.secrets())
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines({"run": run, "attempt": attempt}, mask))
-    printed = MaskedLines(sys.stderr, mask)
-    atexit.register(printed.close)
-    sys.stdout = sys.stderr = printed  # what a connector prints, and a last traceback
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    token = Path(os.environ["PENSTOCK_TOKEN_FILE"]).read_text().strip()
-    return run_connector(assignment, RunClient(os.environ["PENSTOCK_API_URL"], token), _on_sigterm)
+    # Uploads and commits are many short turns beside a busy reader: with the default each waits 5 ms for its own.
+    sys.setswitchinterval(0.0005)
 
 
 def _on_sigterm(interrupt: Callable[[], None]) -> None:

@@ -1,44 +1,21 @@
-"""From batches to commits: objects are rolled, uploaded beside the reading, and committed with the state they cover.
+"""From batches to commits: when an object is full, and when a promise becomes a commit.
 
-Memory is bounded whatever the stream's size: one object being encoded and at most two on their way.
+Memory is bounded whatever the stream's size and the batch's: a batch is encoded in chunks, and an object rolled in the
+middle of one where need be.
 """
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from penstock_sdk import protocol as wire
 from penstock_sdk.contract import Cursor, Op, Records
-from penstock_sdk.errors import TransientError
-from penstock_sdk.runtime.client import GrantExpired, RunClient
-from penstock_sdk.runtime.encode import Envelope, FinishedObject, ObjectEncoder
-
-IN_FLIGHT = 2
-GRANTS = 10
-GRANT_TRIES = 3
-
-
-@dataclass
-class Metrics:
-    """What the attempt has done so far; cumulative."""
-
-    records: int = 0
-    bytes_uploaded: int = 0
-    objects: int = 0
-    checkpoints: int = 0
-    committed: dict[str, int] = field(default_factory=dict)
-
-    def numbers(self) -> dict[str, float]:
-        """Return the metrics that a heartbeat carries."""
-        shown = {"records": self.records, "bytes_uploaded": self.bytes_uploaded, "objects": self.objects}
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        committed = sum(list(self.committed.values()))
-        return {**shown, "checkpoints": self.checkpoints, "records_committed": committed, "rss_peak_bytes": peak}
+from penstock_sdk.runtime.client import RunClient
+from penstock_sdk.runtime.delivery import Delivery
+from penstock_sdk.runtime.encode import Chunk, Cutter, Envelope, LineEncoder
+from penstock_sdk.runtime.metrics import Metrics
 
 
 class StreamPipeline:
@@ -53,120 +30,70 @@ class StreamPipeline:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._client = client
         self._envelope = envelope
         self._limits = limits
         self._metrics = metrics
         self._clock = clock
-        self._checkpoint = selected.checkpoint
         self._cursor: Cursor | None = selected.cursor
         self._promised = True
-        self._encoder: ObjectEncoder | None = None
-        self._sequence = 0
-        self._grants: list[wire.UploadGrant] = []
-        self._uploads: list[Future[wire.UploadedObject]] = []
-        self._done: list[wire.UploadedObject] = []
+        self._cutter = Cutter(envelope.stream)
+        self._encoder = LineEncoder(envelope, 1, _now())
+        self._delivery = Delivery(client, envelope.stream, selected.checkpoint, limits.object_bytes, metrics)
         self._since_records = 0
         self._since_time = clock()
-        self._pool = ThreadPoolExecutor(max_workers=IN_FLIGHT, thread_name_prefix="upload")
 
     def emit(self, records: Records, op: Op) -> None:
         """Encode records; a full object is rolled and uploaded while reading goes on."""
-        if self._encoder is None:
-            self._sequence += 1
-            self._encoder = ObjectEncoder(self._envelope, self._sequence, _now())
-        before = self._encoder.records
-        try:
-            self._encoder.add(records, op)
-        finally:  # an author may catch the error of a record, and the ones before it are in
-            self._count(self._encoder.records - before)
-        if self._encoder.size >= self._limits.object_bytes:
-            self._roll()
+        for chunk in self._cutter.cut(records):
+            self._add(chunk, op)
+            if self._delivery.full():
+                self._roll()
 
-    def _count(self, added: int) -> None:
-        self._promised = self._promised and not added
+    def _add(self, chunk: Chunk, op: Op) -> None:
+        if not self._encoder.records:
+            self._encoder = LineEncoder(self._envelope, self._encoder.sequence, _now())
+        lines, added = self._encoder.encode(chunk, op), len(chunk.rows)
+        self._cutter.learn(added, len(lines))
+        self._delivery.write(lines)
+        self._promised = False
         self._since_records += added
         self._metrics.records += added
 
     def checkpoint(self, state: Cursor) -> None:
-        """Take a promise; commit when enough has come together."""
+        """Take a promise; have it committed, while reading goes on, when enough has come together."""
         self._cursor, self._promised = state, True
         due = self._since_records >= self._limits.checkpoint_records
         if due or self._clock() - self._since_time >= self._limits.checkpoint_seconds:
             self._commit(done=False)
 
     def finish(self) -> None:
-        """Commit what is left, and mark the stream as done for this run."""
+        """Commit what is left, mark the stream as done for this run, and wait for it."""
         self._commit(done=True)
+        self.settle()
 
     def interrupt(self) -> None:
-        """Commit what is covered by a promise; what is not stays uncommitted and is collected."""
+        """Commit what is covered by a promise, and wait; what is not stays uncommitted and is collected."""
         if self._promised and self._since_records:
             self._commit(done=False)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until every commit under way is answered; raises what went wrong."""
+        self._delivery.settle()
 
     def close(self) -> None:
-        """End the uploading threads."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Let the commits under way end."""
+        self._delivery.close()
 
     def _roll(self) -> None:
-        encoder, self._encoder = self._encoder, None
-        if encoder is None:
-            return
-        if not encoder.records:
-            self._sequence -= 1
-            return
-        while len(self._uploads) >= IN_FLIGHT:
-            self._done.append(self._uploads.pop(0).result())
-        grant = self._grant(encoder.sequence)
-        self._uploads.append(self._pool.submit(self._upload, grant, encoder.finish()))
-
-    def _grant(self, sequence: int) -> wire.UploadGrant:
-        self._grants = [grant for grant in self._grants if grant.sequence >= sequence]
-        if not self._grants:
-            request = wire.UploadsRequest(stream=self._envelope.stream, count=GRANTS, after=sequence - 1)
-            self._grants = self._client.uploads(request).grants
-        return self._grants.pop(0)
-
-    def _upload(self, grant: wire.UploadGrant, finished: FinishedObject) -> wire.UploadedObject:
-        for _ in range(GRANT_TRIES):
-            try:
-                self._client.upload(grant, finished.body)
-                break
-            except GrantExpired:
-                request = wire.UploadsRequest(stream=self._envelope.stream, count=1, after=finished.sequence - 1)
-                grant = self._client.uploads(request).grants[0]
-        else:
-            message = "the bucket refuses the presigned places; check the clock and the S3 credentials of the server"
-            raise TransientError(message)
-        self._metrics.bytes_uploaded += len(finished.body)
-        self._metrics.objects += 1
-        return wire.UploadedObject(
-            key=grant.key,
-            sequence=finished.sequence,
-            records=finished.records,
-            bytes=len(finished.body),
-            sha256=finished.sha256,
-        )
+        if self._encoder.records:
+            self._delivery.upload(self._encoder.sequence, self._encoder.records)
+            self._encoder = LineEncoder(self._envelope, self._encoder.sequence + 1, _now())
 
     def _commit(self, *, done: bool) -> None:
         self._roll()
-        objects = [*self._done, *(upload.result() for upload in self._uploads)]
-        self._uploads, self._done = [], []
-        request = wire.CheckpointRequest(
-            stream=self._envelope.stream,
-            checkpoint=self._checkpoint + 1,
-            cursor=self._cursor,
-            objects=objects,
-            done=done,
-            schema_version=self._envelope.schema_version,
-        )
-        self._checkpoint = self._client.checkpoint(request).checkpoint
+        self._delivery.commit(self._cursor, self._envelope.schema_version, done=done)
         self._since_records, self._since_time = 0, self._clock()
-        self._metrics.checkpoints += 1
-        committed = self._metrics.committed
-        committed[self._envelope.stream] = committed.get(self._envelope.stream, 0) + sum(
-            each.records for each in objects
-        )
 
 
 def _now() -> str:

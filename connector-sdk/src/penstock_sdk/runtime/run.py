@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
@@ -25,10 +26,11 @@ from penstock_sdk.errors import (
 )
 from penstock_sdk.runtime.client import RunClient
 from penstock_sdk.runtime.encode import Envelope
-from penstock_sdk.runtime.guard import no_local_writes
+from penstock_sdk.runtime.guard import Guard, no_local_writes
 from penstock_sdk.runtime.heartbeat import Heartbeat
 from penstock_sdk.runtime.masking import Mask
-from penstock_sdk.runtime.pipeline import Metrics, StreamPipeline
+from penstock_sdk.runtime.metrics import Metrics
+from penstock_sdk.runtime.pipeline import StreamPipeline
 
 log = logging.getLogger("penstock")
 AnyConnector = Connector[Any, Any]
@@ -36,14 +38,19 @@ AnyConnector = Connector[Any, Any]
 
 @dataclass(frozen=True)
 class Assignment:
-    """Which attempt this process was launched for, and with what."""
+    """Which attempt this process was launched for, and with what.
+
+    `load` imports the connector: called once the attempt is claimed, so that a connector which cannot be imported is
+    reported like any other that fails. `log_context` is what every log line carries; the attempt adds to it.
+    """
 
     run: str
     attempt: int
     identity: wire.ConnectorIdentity
-    connector: type[AnyConnector]
+    load: Callable[[], type[AnyConnector]]
     credentials: dict[str, str] = field(repr=False)
     shown: frozenset[str] = frozenset()
+    log_context: dict[str, Any] = field(default_factory=dict)
 
     def secrets(self) -> list[str]:
         """Return the credentials' values, without those that the manifest declares to be no secret."""
@@ -59,6 +66,7 @@ class Attempt:
         self._metrics = Metrics()
         self._mask = Mask(assignment.secrets())
         self._heartbeat: Heartbeat | None = None
+        self._guard: Guard | None = None
         self._interrupted = False
 
     def interrupt(self) -> None:
@@ -97,12 +105,14 @@ class Attempt:
             sdk_version=metadata.version("penstock-sdk"),
         )
         start = self._client.start(wanted)
+        self._assignment.log_context.update(tenant=start.tenant, connection=start.connection)
         self._heartbeat = Heartbeat(self._client, self._metrics, start.limits.heartbeat_seconds)
         self._heartbeat.start()
         if self._interrupted:
             self._heartbeat.interrupt()
-        with no_local_writes():
-            connector = build(self._assignment, start.config)
+        connector_class = self._assignment.load()  # before the guard: an import may cache its bytecode
+        with no_local_writes() as self._guard:
+            connector = build(connector_class, start.config, self._assignment.credentials)
             try:
                 connector.authenticate()
                 connector.health()
@@ -148,10 +158,19 @@ class Attempt:
         )
         pipeline = StreamPipeline(self._client, envelope, verdict.selected, start.limits, self._metrics)
         connector.sink = pipeline
-        try:
-            self._pump(connector, stream, verdict, start, pipeline)
-        finally:
-            pipeline.close()
+        with self._named(stream.name):
+            try:
+                self._pump(connector, stream, verdict, start, pipeline)
+            finally:
+                pipeline.close()
+
+    @contextmanager
+    def _named(self, stream: str) -> Iterator[None]:
+        """Say in heartbeats and log lines which stream is being read; a failure's lines still say it."""
+        self._metrics.stream = self._assignment.log_context["stream"] = stream
+        yield
+        self._metrics.stream = None
+        del self._assignment.log_context["stream"]
 
     def _pump(
         self,
@@ -165,6 +184,7 @@ class Attempt:
         reading = connector.read(stream, start.since, verdict.selected.cursor)
         try:
             for batch in reading:
+                self._check_writes()
                 connector.emit(batch.records, batch.op)
                 if batch.cursor is not None:
                     connector.checkpoint(batch.cursor)
@@ -174,7 +194,12 @@ class Attempt:
         except AttemptEnded:
             pipeline.interrupt()
             raise
+        self._check_writes()
         pipeline.finish()
+
+    def _check_writes(self) -> None:
+        if self._guard:
+            self._guard.check()
 
     def _check(self) -> None:
         if self._heartbeat:
@@ -225,20 +250,20 @@ def _as_defect(error: Exception | SystemExit) -> DefectError:
     )
 
 
-def build(assignment: Assignment, config: dict[str, Any]) -> AnyConnector:
+def build(connector: type[AnyConnector], config: dict[str, Any], secret: dict[str, str]) -> AnyConnector:
     """Return the connector with its config and credentials, both converted to the types that it declares."""
-    config_type, credentials_type = assignment.connector.argument_types()
+    config_type, credentials_type = connector.argument_types()
     try:
         converted = msgspec.convert(config, config_type)
     except msgspec.ValidationError as error:
         message = f"spec.config: {error}"
         raise ConfigError(message) from None
     try:
-        credentials = msgspec.convert(assignment.credentials, credentials_type)
+        credentials = msgspec.convert(secret, credentials_type)
     except msgspec.ValidationError as error:
         message = f"spec.secretRef: the Secret does not fit the connector: {error}"
         raise AuthenticationError(message) from None
-    return assignment.connector(converted, credentials)
+    return connector(converted, credentials)
 
 
 def run_connector(

@@ -1,0 +1,168 @@
+"""What happens to objects while reading goes on: they are compressed, uploaded, and committed with the state they cover.
+
+One thread compresses, two upload and one commits, each in the order in which it was asked: a commit overtakes neither
+the one before it nor the upload of an object that it names, so whatever crash comes in between leaves a prefix of the
+stream committed. The reader is held up when too much is on its way, which bounds memory whatever the bucket's speed.
+After a failure no later commit is tried, and the reader hears of it at its next call.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from penstock_sdk import protocol as wire
+from penstock_sdk.contract import Cursor
+from penstock_sdk.runtime.client import RunClient
+from penstock_sdk.runtime.encode import FinishedObject, ObjectCompressor
+from penstock_sdk.runtime.metrics import Metrics
+from penstock_sdk.runtime.places import Places
+
+T = TypeVar("T")
+SLICE_BYTES = 2 << 20
+SLICES_AHEAD = 2
+UPLOADS = 2
+OBJECTS_AHEAD = 4
+COMMITS_AHEAD = 4
+
+
+class OpenObject:
+    """An object that lines are added to, and the slices of it that the compressing thread has yet to take."""
+
+    def __init__(self) -> None:
+        self.compressor = ObjectCompressor()
+        self.lines: list[bytes] = []
+        self.waiting = 0
+        self.slices: deque[tuple[Future[None], int]] = deque()
+
+    def settle(self, ahead: int = 0) -> None:
+        """Wait until so few slices are ahead of the compressing thread."""
+        while len(self.slices) > ahead:
+            self.slices.popleft()[0].result()
+
+    def at_most(self) -> int:
+        """Return a size that the object has not exceeded, were nothing of what waits compressible."""
+        return self.compressor.size + self.waiting + sum(size for _, size in self.slices)
+
+
+class Delivery:
+    """The way of one stream's objects and promises."""
+
+    def __init__(self, client: RunClient, stream: str, checkpoint: int, object_bytes: int, metrics: Metrics) -> None:
+        self._client = client
+        self._stream = stream
+        self._checkpoint = checkpoint
+        self._object_bytes = object_bytes
+        self._metrics = metrics
+        self._places = Places(client, stream)
+        self._open = OpenObject()
+        self._uploads: deque[tuple[Future[wire.UploadedObject], int]] = deque()
+        self._uncommitted: list[Future[wire.UploadedObject]] = []
+        self._commits: deque[Future[None]] = deque()
+        self._failure: Exception | None = None
+        self._compressing = ThreadPoolExecutor(1, "compress")
+        self._uploading = ThreadPoolExecutor(UPLOADS, "upload")
+        self._committing = ThreadPoolExecutor(1, "commit")
+
+    def write(self, lines: bytes) -> None:
+        """Add lines to the open object."""
+        self._open.lines.append(lines)
+        self._open.waiting += len(lines)
+        if self._open.waiting >= SLICE_BYTES:
+            self._hand_over()
+            self._open.settle(SLICES_AHEAD)
+
+    def full(self) -> bool:
+        """Say whether the open object has reached its size; waits for the compressor only when that may be."""
+        if self._open.at_most() < self._object_bytes:
+            return False
+        self._hand_over()
+        self._open.settle()
+        return self._open.compressor.size >= self._object_bytes
+
+    def _hand_over(self) -> None:
+        lines, size = self._open.lines, self._open.waiting
+        self._open.lines, self._open.waiting = [], 0
+        compressor = self._open.compressor
+        if lines:
+            compressed = self._submit(self._compressing, lambda: compressor.write(b"".join(lines)))
+            self._open.slices.append((compressed, size))
+
+    def upload(self, sequence: int, records: int) -> None:
+        """Close the open object and send it on its way."""
+        self._hand_over()
+        closed, self._open = self._open, OpenObject()
+        size = closed.at_most()
+        self._make_room(size)
+        finished = self._submit(self._compressing, lambda: closed.compressor.finish(sequence, records))
+        uploaded = self._submit(self._uploading, lambda: self._upload(finished))
+        self._uploads.append((uploaded, size))
+        self._uncommitted.append(uploaded)
+
+    def _make_room(self, size: int) -> None:
+        """Hold the reader up while too many objects, or more than one object's bytes, wait to be uploaded."""
+        while self._uploads and (
+            len(self._uploads) >= OBJECTS_AHEAD or size + sum(each for _, each in self._uploads) > self._object_bytes
+        ):
+            self._uploads.popleft()[0].result()
+
+    def _upload(self, finished: Future[FinishedObject]) -> wire.UploadedObject:
+        self._raise_failure()
+        uploaded = self._places.put(finished.result())
+        self._metrics.uploaded(uploaded.bytes)
+        return uploaded
+
+    def commit(self, cursor: Cursor, schema_version: int, *, done: bool) -> None:
+        """Have everything uploaded so far committed with the cursor that covers it; `done` marks the stream's end."""
+        uploads, self._uncommitted = self._uncommitted, []
+        before = self._commits[-1] if self._commits else None
+        self._checkpoint += 1
+        request = wire.CheckpointRequest(
+            stream=self._stream,
+            checkpoint=self._checkpoint,
+            cursor=cursor,
+            done=done,
+            schema_version=schema_version,
+        )
+        self._commits.append(self._submit(self._committing, lambda: self._commit(request, uploads, before)))
+        while len(self._commits) > COMMITS_AHEAD:
+            self._commits.popleft().result()
+
+    def _commit(
+        self, request: wire.CheckpointRequest, uploads: list[Future[wire.UploadedObject]], before: Future[None] | None
+    ) -> None:
+        if before:
+            before.result()
+        objects = [upload.result() for upload in uploads]
+        self._client.checkpoint(request.model_copy(update={"objects": objects}))
+        self._metrics.commit(self._stream, sum(each.records for each in objects))
+
+    def _submit(self, stage: ThreadPoolExecutor, step: Callable[[], T]) -> Future[T]:
+        def work() -> T:
+            try:
+                return step()
+            except Exception as error:
+                self._failure = self._failure or error
+                raise
+
+        self._raise_failure()
+        return stage.submit(work)
+
+    def _raise_failure(self) -> None:
+        if self._failure:
+            raise self._failure
+
+    def settle(self) -> None:
+        """Wait until everything that was asked for is committed; raises what went wrong."""
+        while self._commits:
+            self._commits.popleft().result()
+        self._raise_failure()
+
+    def close(self) -> None:
+        """Let the commits under way end, drop what no commit names, and end the threads; what failed was raised."""
+        for upload in self._uncommitted:
+            upload.cancel()
+        for stage in (self._compressing, self._uploading, self._committing):
+            stage.shutdown(wait=True)

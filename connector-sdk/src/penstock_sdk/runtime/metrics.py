@@ -1,0 +1,40 @@
+"""What an attempt has done so far."""
+
+from __future__ import annotations
+
+import resource
+import threading
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Metrics:
+    """Cumulative numbers; the reader, the uploading threads and the committing thread write, the heartbeat reads."""
+
+    stream: str | None = None
+    records: int = 0
+    bytes_uploaded: int = 0
+    objects: int = 0
+    checkpoints: int = 0
+    committed: dict[str, int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def uploaded(self, size: int) -> None:
+        """Count an object of so many bytes."""
+        with self._lock:
+            self.bytes_uploaded += size
+            self.objects += 1
+
+    def commit(self, stream: str, records: int) -> None:
+        """Count a checkpoint and what it committed."""
+        with self._lock:
+            self.checkpoints += 1
+            self.committed[stream] = self.committed.get(stream, 0) + records
+
+    def numbers(self) -> dict[str, float]:
+        """Return the metrics that a heartbeat carries."""
+        shown = {"records": self.records, "bytes_uploaded": self.bytes_uploaded, "objects": self.objects}
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        with self._lock:
+            committed = sum(self.committed.values())
+        return {**shown, "checkpoints": self.checkpoints, "records_committed": committed, "rss_peak_bytes": peak}
