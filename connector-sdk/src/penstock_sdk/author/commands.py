@@ -1,0 +1,118 @@
+"""The commands: a few lines each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from penstock_sdk.author import conformance, project, session
+from penstock_sdk.author.reading import DuckDbFile, Lines, read_stream
+from penstock_sdk.errors import ConnectorError
+from penstock_sdk.manifest import manifest_problems
+from penstock_sdk.scaffold import ScaffoldError, create
+from penstock_sdk.testing import FILE, SubjectError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Write a connector: make a project, look at its source, read from it, test it, package it.",
+)
+File = Annotated[Path, typer.Option("--file", "-f", help="The connection that commands use.")]
+DEFAULT_FILE = Path(FILE)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="The source's name, such as 'orders'.")],
+    method: Annotated[str, typer.Option(help="How data is got: rest.")] = "rest",
+    directory: Annotated[Path | None, typer.Option(help="Where; NAME-METHOD by default.")] = None,
+) -> None:
+    """Make a project that passes its own tests at once."""
+    place = create(name, method, directory)
+    typer.echo(f"made {place}; next:\n\n    cd {place}\n    pip install -e '.[dev]'\n    penstock-connector test")
+
+
+@app.command()
+def spec(file: File = DEFAULT_FILE) -> None:
+    """Print the manifest, and say what is wrong with it."""
+    manifest = project.manifest(session.declared_connector(file))
+    typer.echo(yaml.safe_dump(manifest, sort_keys=False, width=120), nl=False)
+    for problem in manifest_problems(manifest):
+        typer.echo(f"connector.yaml: {problem}", err=True)
+    if manifest_problems(manifest):
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(file: File = DEFAULT_FILE) -> None:
+    """Authenticate with the source and ask for its health."""
+    with session.opened(file) as (connector, _subject):
+        connector.health()
+    typer.echo("the source accepts the connection")
+
+
+@app.command()
+def discover(
+    file: File = DEFAULT_FILE, as_json: Annotated[bool, typer.Option("--json", help="Whole, with schemas.")] = False
+) -> None:
+    """List the streams that the source offers."""
+    with session.opened(file) as (connector, _subject):
+        streams = list(connector.discover())
+    typer.echo(project.streams_as_json(streams) if as_json else project.streams_as_text(streams))
+
+
+@app.command()
+def read(
+    stream: Annotated[str, typer.Argument(help="A stream's name, as discover lists it.")],
+    file: File = DEFAULT_FILE,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many records.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="The oldest moment that is wanted (UTC).")] = None,
+    cursor: Annotated[str | None, typer.Option(help="Go on from a cursor: JSON, as a read prints it.")] = None,
+    duckdb: Annotated[Path | None, typer.Option(help="Write a DuckDB file instead of JSON lines.")] = None,
+) -> None:
+    """Read a stream to the terminal, one JSON object a line, or into a DuckDB file; the last cursor is said."""
+    with session.opened(file) as (connector, _subject):
+        target = DuckDbFile(duckdb, stream) if duckdb else Lines(sys.stdout)
+        count, last = read_stream(connector, stream, target, since=since, cursor=cursor, limit=limit)
+    typer.echo(f"{count} records; cursor {json.dumps(last)}", err=True)
+    if duckdb:
+        typer.echo(f"query them: duckdb {duckdb} 'SELECT * FROM \"{stream}\"'", err=True)
+
+
+@app.command()
+def test(
+    file: File = DEFAULT_FILE,
+    only: Annotated[list[str] | None, typer.Option("--only", help="A check by name; may be given again.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
+) -> None:
+    """Run the conformance suite: 0 conformant, 1 a check failed, 3 a check was not run."""
+    raise typer.Exit(conformance.run(file, only or [], report, typer.echo))
+
+
+@app.command()
+def checks() -> None:
+    """List the conformance checks: what each proves, and what to do when it fails."""
+    typer.echo(conformance.listing())
+
+
+def run() -> int:
+    """Run a command; an error that was foreseen is a line, and not a trace."""
+    try:
+        return int(app(standalone_mode=False) or 0)
+    except (SubjectError, ScaffoldError, project.ProjectError) as error:
+        typer.echo(f"error: {error}", err=True)
+        return 2
+    except ConnectorError as error:
+        typer.echo(f"{type(error).__name__}: {error.message}", err=True)
+        return error.exit_code
+    except typer.Exit as ended:
+        return ended.exit_code
+    except typer.Abort:
+        return 130

@@ -1,0 +1,131 @@
+"""The conformance suite in pytest: each check is a test.
+
+A `connector.test.yaml` is collected as it is. A subject that needs servers of the test's own is a fixture,
+`conformance_subject`; a test that takes `conformance_check` is then run once for each check:
+
+    @pytest.fixture(scope="module")
+    def conformance_subject(database): return Subject(artifact="postgres-sql", config={...}, credentials={...})
+
+    def test_conformance(conformance_check): conformance_check()
+
+A check that was not run is a skipped test that says what it needs. `--conformance-report` writes the report.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:  # pytest loads a plugin whether it is used or not, and the suite is not light
+    from penstock_sdk.testing import Check, Laboratory, Verdict
+
+FILE = "connector.test.yaml"
+FIXTURE = "conformance_check"
+VERDICTS = pytest.StashKey[dict[int, tuple["Laboratory", list["Verdict"]]]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the report's option."""
+    group = parser.getgroup("penstock")
+    group.addoption("--conformance-report", metavar="PATH", help="write the conformance report as JSON")
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Collect a subject's file."""
+    return ConformanceFile.from_parent(parent, path=file_path) if file_path.name == FILE else None
+
+
+class ConformanceFile(pytest.File):
+    """The checks of one subject; its source runs while they do."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """Return a test for each check."""
+        from penstock_sdk.testing import CHECKS
+
+        for check in CHECKS:
+            yield CheckItem.from_parent(self, name=check.name, check=check)
+
+    def setup(self) -> None:
+        """Start the source."""
+        from penstock_sdk.testing import Laboratory, opened_subject
+
+        self.stack = ExitStack()
+        self.laboratory = self.stack.enter_context(Laboratory(self.stack.enter_context(opened_subject(self.path))))
+
+    def teardown(self) -> None:
+        """Stop it."""
+        self.stack.close()
+
+
+class CheckItem(pytest.Item):
+    """One check."""
+
+    def __init__(self, *, check: Check, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.check = check
+
+    def runtest(self) -> None:
+        """Run it."""
+        parent = self.parent
+        assert isinstance(parent, ConformanceFile)  # noqa: S101 - only that collects it
+        _run(self.check, parent.laboratory, self.config)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Show what the check says, and not where it says it."""
+        if isinstance(excinfo.value, pytest.fail.Exception):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Name the check."""
+        return self.path, None, f"conformance: {self.name}"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes a check once for each."""
+    if FIXTURE in metafunc.fixturenames:
+        from penstock_sdk.testing import CHECKS
+
+        metafunc.parametrize(FIXTURE, CHECKS, ids=[check.name for check in CHECKS], indirect=True, scope="function")
+
+
+@pytest.fixture(scope="module")
+def conformance_laboratory(conformance_subject: Any) -> Iterator[Any]:
+    """Where the subject is tried: one for all of its checks."""
+    from penstock_sdk.testing import Laboratory
+
+    with Laboratory(conformance_subject) as laboratory:
+        yield laboratory
+
+
+@pytest.fixture
+def conformance_check(request: pytest.FixtureRequest, conformance_laboratory: Any) -> Callable[[], None]:
+    """Return what runs one check."""
+    return lambda: _run(request.param, conformance_laboratory, request.config)
+
+
+def _run(check: Check, laboratory: Laboratory, config: pytest.Config) -> None:
+    from penstock_sdk.testing import judge
+
+    verdict = judge(check, laboratory)
+    kept = config.stash.setdefault(VERDICTS, {})
+    kept.setdefault(id(laboratory), (laboratory, []))[1].append(verdict)
+    if verdict.outcome == "failed":
+        pytest.fail(f"{verdict.detail}\nremedy: {check.remedy}", pytrace=False)
+    if verdict.outcome != "passed":
+        pytest.skip(f"{verdict.outcome}: {verdict.detail}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the report: of one subject, or a list of several."""
+    path, kept = session.config.getoption("conformance_report"), session.config.stash.get(VERDICTS, {})
+    if path and kept:
+        from penstock_sdk.testing import CHECKS, report_of
+
+        reports = [report_of(laboratory, verdicts, len(CHECKS)) for laboratory, verdicts in kept.values()]
+        Path(path).write_text(json.dumps(reports[0] if len(reports) == 1 else reports, indent=2) + "\n")

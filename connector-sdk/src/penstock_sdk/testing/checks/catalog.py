@@ -1,0 +1,213 @@
+"""What the connector says of itself, against what it does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import jsonschema
+import msgspec
+
+from penstock_sdk import protocol as wire
+from penstock_sdk.manifest import config_problems, manifest_problems
+from penstock_sdk.testing.checks.model import Check
+from penstock_sdk.testing.laboratory import Data, Failed, Laboratory, NotApplicable, identity
+
+SAMPLE = 2000
+FORMATS = jsonschema.FormatChecker(["date", "email", "ipv4", "ipv6", "uuid"])
+
+
+@FORMATS.checks("date-time", raises=ValueError)
+def _is_moment(value: object) -> bool:
+    """RFC 3339: a date, a time and an offset."""
+    if not isinstance(value, str):
+        return True
+    return datetime.fromisoformat(value).tzinfo is not None and value[10:11] in "Tt"
+
+
+def manifest(laboratory: Laboratory) -> str:
+    """Compare the manifest with the artifact, the class and the catalog."""
+    document = laboratory.manifest
+    wrong = manifest_problems(document)
+    wrong = wrong or [*_of_artifact(laboratory), *_of_class(laboratory), *_of_catalog(laboratory)]
+    if wrong:
+        raise Failed("; ".join(wrong))
+    return f"{laboratory.identity.name}-{laboratory.identity.method} {document['version']}: {len(laboratory.catalog)} streams"
+
+
+def _of_artifact(laboratory: Laboratory) -> Iterator[str]:
+    document, subject = laboratory.manifest, laboratory.subject
+    artifact = f"{document['name']}-{document['method']}"
+    if artifact != subject.artifact:
+        yield f"the manifest is of {artifact}, the entry point is called {subject.artifact}"
+    if laboratory.version not in (None, document["version"]):
+        yield f"version: the manifest says {document['version']}, the package is {laboratory.version}"
+    yield from config_problems(subject.config, document["configSchema"], "config")
+
+
+def _of_class(laboratory: Laboratory) -> Iterator[str]:
+    """A config or credential that only one of both knows is refused, or ignored, where its owner cannot see why."""
+    config_type, credentials_type = laboratory.connector.argument_types()
+    schema = laboratory.manifest["configSchema"]
+    declared = set(schema.get("properties", {}))
+    credentials = {
+        each["name"]: each.get("required", True)
+        for method in laboratory.manifest["authentication"]["methods"]
+        for each in method.get("credentials", [])
+    }
+    yield from _keys("configSchema", declared, config_type, set(schema.get("required", [])))
+    yield from _keys(
+        "authentication", set(credentials), credentials_type, {name for name, needed in credentials.items() if needed}
+    )
+
+
+def _keys(where: str, declared: set[str], type_: type[Any], required: set[str]) -> Iterator[str]:
+    if not (isinstance(type_, type) and issubclass(type_, msgspec.Struct)):
+        return
+    fields = {field.encode_name: field for field in msgspec.structs.fields(type_)}
+    for name in sorted(fields.keys() - declared):
+        yield f"{where}: {type_.__name__} reads {name!r}, which the manifest does not declare"
+    for name in sorted(declared - fields.keys()):
+        yield f"{where}: the manifest declares {name!r}, which {type_.__name__} does not read"
+    for name in sorted(name for name, field in fields.items() if field.required and name in declared - required):
+        yield f"{where}: {type_.__name__} requires {name!r}, which the manifest calls optional"
+
+
+def _of_catalog(laboratory: Laboratory) -> Iterator[str]:
+    document = laboratory.manifest
+    allowed = set(document["capabilities"]["modes"])
+    for stream in laboratory.catalog:
+        for mode in sorted(set(stream.modes) - allowed):
+            yield f"capabilities.modes: stream {stream.name!r} offers {mode}, which the manifest does not declare"
+        if stream.pii and document["compliance"]["pii"] == "none":
+            yield f"compliance.pii: none, but stream {stream.name!r} tags {', '.join(stream.pii)}"
+    if document["capabilities"].get("discovery") == "static":
+        yield from _of_static(laboratory)
+
+
+def _of_static(laboratory: Laboratory) -> Iterator[str]:
+    declared = {each["name"]: _listed(each) for each in laboratory.manifest.get("streams", {}).get("list", [])}
+    offered = {
+        each.name: (sorted(each.modes), list(each.primary_key), each.cursor_field)
+        for each in laboratory.first().api.offered
+    }
+    for name in sorted(declared.keys() ^ offered.keys()):
+        yield f"streams.list: {name!r} is in {'the manifest' if name in declared else 'discover()'} only"
+    for name in sorted(declared.keys() & offered.keys()):
+        if declared[name] != offered[name]:
+            yield f"streams.list: {name!r} is {declared[name]} in the manifest and {offered[name]} in discover()"
+
+
+def _listed(each: dict[str, Any]) -> tuple[list[str], list[str], str | None]:
+    return sorted(each.get("modes", ["full"])), list(each.get("primaryKey", [])), each.get("cursorField")
+
+
+def catalog(laboratory: Laboratory) -> str:
+    """Discover in two processes."""
+    mode = laboratory.modes[0]
+    first, second = laboratory.plain(mode).api.offered, laboratory.again(mode).api.offered
+    doubles = [name for name, count in Counter(each.name for each in first).items() if count > 1]
+    if doubles:
+        raise Failed(f"discover() returns the stream {doubles[0]!r} more than once")
+    if [each.name for each in first] != [each.name for each in second]:
+        raise Failed(f"two discoveries differ: {_names(first)}, then {_names(second)}")
+    for one, other in zip(first, second, strict=True):
+        changed = [name for name in type(one).model_fields if getattr(one, name) != getattr(other, name)]
+        if changed:
+            raise Failed(
+                f"two discoveries differ: stream {one.name!r}: {', '.join(changed).replace('schema_', 'schema')}"
+            )
+    return f"{len(first)} streams, twice the same"
+
+
+def _names(streams: list[wire.DiscoveredStream]) -> str:
+    return f"[{', '.join(each.name for each in streams)}]"
+
+
+def schema(laboratory: Laboratory) -> str:
+    """Hold records against the schema that their stream declares."""
+    checked = 0
+    for stream in laboratory.catalog:
+        known = stream.schema_.get("properties", {})
+        for name in (*stream.primary_key, *([stream.cursor_field] if stream.cursor_field else [])):
+            if name not in known:
+                raise Failed(f"stream {stream.name!r}: {name!r} is its key or cursor, and not in its schema")
+        for mode in stream.modes:
+            checked += _hold(stream, _sample(laboratory.plain(mode).records(stream.name)))
+    return f"{checked} records hold"
+
+
+def _sample(records: list[Data]) -> list[Data]:
+    step = max(1, -(-len(records) // SAMPLE))
+    return records[::step]
+
+
+def _hold(stream: wire.DiscoveredStream, records: list[Data]) -> int:
+    try:
+        jsonschema.Draft202012Validator.check_schema(stream.schema_)
+    except jsonschema.SchemaError as error:
+        raise Failed(f"stream {stream.name!r}: its schema is no JSON Schema (2020-12): {error.message}") from None
+    validator = jsonschema.Draft202012Validator(stream.schema_, format_checker=FORMATS)
+    open_ended = "additionalProperties" in stream.schema_ or "patternProperties" in stream.schema_
+    known = stream.schema_.get("properties", {}).keys()
+    for record in records:
+        error = next(iter(validator.iter_errors(record)), None)
+        where = f"stream {stream.name!r}, record {identity(record, stream.primary_key)}"
+        if error:
+            path = "".join(f".{part}" for part in error.absolute_path) or "(the record)"
+            raise Failed(f"{where}: {path}: {error.message[:200]}")
+        undeclared = sorted(record.keys() - known)
+        if undeclared and not open_ended:
+            raise Failed(f"{where}: the field {undeclared[0]!r} is not in the schema")
+    return len(records)
+
+
+def keys(laboratory: Laboratory) -> str:
+    """Count records by key."""
+    with_keys = [stream for stream in laboratory.catalog if stream.primary_key]
+    if not with_keys:
+        raise NotApplicable("no stream declares a primary key")
+    for stream in with_keys:
+        for mode in stream.modes:
+            records = laboratory.plain(mode).records(stream.name)
+            absent = [row for row in records if any(row.get(name) is None for name in stream.primary_key)]
+            if absent:
+                raise Failed(f"stream {stream.name!r}, {mode}: {len(absent)} records have no value of their key")
+            counted = Counter(identity(row, stream.primary_key) for row in records)
+            doubles = [(key, count) for key, count in counted.items() if count > 1]
+            if doubles:
+                key, count = doubles[0]
+                raise Failed(
+                    f"stream {stream.name!r}, {mode}: {len(doubles)} keys are there more than once, {key} {count} times"
+                )
+    return f"{len(with_keys)} streams, each key once"
+
+
+CHECKS = (
+    Check(
+        "manifest",
+        "The manifest is valid and says what the artifact, its classes and its catalog do.",
+        "Bring connector.yaml and the code together: the platform believes the manifest.",
+        manifest,
+    ),
+    Check(
+        "catalog",
+        "discover() returns the same streams with the same schemas each time, each name once.",
+        "Leave whatever changes from call to call (times, counts, the order of a set) out of discover().",
+        catalog,
+    ),
+    Check(
+        "schema",
+        "Records are what their stream's schema says, and hold no field that it does not name.",
+        "Correct the schema in discover(), or convert the values in read().",
+        schema,
+    ),
+    Check(
+        "keys",
+        "A primary key is in every record and identifies it.",
+        "Declare the fields that really identify a record, or none; do not yield a record twice in one read.",
+        keys,
+    ),
+)

@@ -1,0 +1,205 @@
+"""What a connector must not do beside reading: write, call home, talk, hoard."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import re
+import socket
+from collections.abc import Iterator
+from itertools import permutations
+from urllib.parse import quote, urlsplit
+
+from penstock_sdk.errors import LocalPersistenceError
+from penstock_sdk.testing.checks.faults import refused_subject
+from penstock_sdk.testing.checks.model import Check
+from penstock_sdk.testing.laboratory import Failed, Laboratory, NotApplicable, NotRun, Trial
+from penstock_sdk.testing.run_api import COARSE
+
+SHORTEST_SECRET = 6
+MEGABYTE = 1024 * 1024
+Place = tuple[str, int | None]
+
+
+def local_writes(laboratory: Laboratory) -> str:
+    """Look for files that a run left behind."""
+    first = laboratory.first()
+    if first.last.exit_code == LocalPersistenceError.exit_code:
+        raise Failed(first.ending())
+    for mode in laboratory.modes:
+        written = laboratory.plain(mode).last.written
+        if written:
+            raise Failed(f"{mode}: the run left {', '.join(written[:5])} behind")
+    return "nothing outside the temporary directory"
+
+
+def egress(laboratory: Laboratory) -> str:
+    """Compare whom the process talked to with what the manifest declares."""
+    declared = list(_declared(laboratory))
+    seen: set[str] = set()
+    for mode in laboratory.modes:
+        trial = laboratory.plain(mode)
+        allowed = [*declared, ("127.0.0.1", trial.api.port)]
+        addresses = [(address, port) for host, port in allowed for address in _resolved(host)]
+        for each in trial.last.observations:
+            if each["event"] == "lookup" and not _looks_up(str(each["host"]), allowed):
+                raise Failed(f"it looked up {each['host']}, which network.egress does not declare")
+            if each["event"] == "connect" and not _permitted((each["host"], int(each["port"])), addresses):
+                raise Failed(f"it connected to {each['host']}:{each['port']}, which network.egress does not declare")
+            if each["event"] == "connect" and int(each["port"]) != trial.api.port:
+                seen.add(f"{each['host']}:{each['port']}")
+    if declared and not seen:
+        raise NotRun("needs connections that can be seen: none to the declared places was (children, or not on Linux)")
+    return f"connected to {', '.join(sorted(seen)) or 'nobody'}"
+
+
+def _declared(laboratory: Laboratory) -> Iterator[Place]:
+    """Return the declared places, with the config's values in them; a URL stands for its host and port."""
+    config = {
+        **{
+            name: schema["default"]
+            for name, schema in laboratory.manifest["configSchema"].get("properties", {}).items()
+            if "default" in schema
+        },
+        **laboratory.subject.config,
+    }
+
+    def filled(text: str) -> str:
+        return re.sub(r"\{\{config\.(\w+)\}\}", lambda match: str(config.get(match[1], "")), text)
+
+    for each in laboratory.manifest.get("network", {}).get("egress", []):
+        host, port = filled(each["host"]), filled(str(each.get("port") or ""))
+        if "://" in host:
+            parts = urlsplit(host)
+            host, port = parts.hostname or "", port or str(parts.port or {"https": 443}.get(parts.scheme, 80))
+        yield host, int(port) if port else None
+
+
+def _looks_up(host: str, allowed: list[Place]) -> bool:
+    return _is_address(host) or any(_matches(host, name) for name, _ in allowed)
+
+
+def _matches(host: str, pattern: str) -> bool:
+    return host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:]))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.split("%")[0])
+    except ValueError:
+        return host in ("", "None")
+    return True
+
+
+def _resolved(host: str) -> set[str]:
+    if _is_address(host):
+        return {host}
+    try:
+        return {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
+    except OSError:
+        return set()
+
+
+def _permitted(place: tuple[str, int], addresses: list[Place]) -> bool:
+    return any(place[0] == address and port in (None, place[1]) for address, port in addresses)
+
+
+def secrets_in_output(laboratory: Laboratory) -> str:
+    """Look for the credentials' values in all that left the process, in the runs that went well and in those refused."""
+    if not laboratory.subject.credentials:
+        raise NotApplicable("the connection has no credentials")
+    for mode in laboratory.modes:
+        laboratory.plain(mode)
+    with laboratory.trial(refused_subject(laboratory)) as trial:
+        trial.go()
+    short = [name for name, value in _secrets(trial).items() if len(value) < SHORTEST_SECRET]
+    if short:
+        raise NotRun(
+            f"needs a value of {short[0]!r} of {SHORTEST_SECRET} characters or more, or to have it in `public`"
+        )
+    for each in laboratory.trials:
+        _search(each)
+    return f"not in the output, messages, cursors and records of {len(laboratory.trials)} runs"
+
+
+def _secrets(trial: Trial) -> dict[str, str]:
+    return {name: value for name, value in trial.subject.credentials.items() if name not in trial.subject.public}
+
+
+def _search(trial: Trial) -> None:
+    places = {
+        "its output": "\n".join(ended.output for ended in trial.attempts),
+        "what it told the run API": "\n".join(trial.api.heard),
+        "its records": json.dumps([state.records for state in trial.api.states.values()], ensure_ascii=False),
+    }
+    for name, value in _secrets(trial).items():
+        for form, text in _forms(value, list(trial.subject.credentials.values())).items():
+            for place, content in places.items():
+                if text in content:
+                    raise Failed(f"the value of {name!r} is in {place}, {form}")
+
+
+def _forms(value: str, values: list[str]) -> dict[str, str]:
+    """Return the ways in which a secret is usually written."""
+    basic = {
+        f"as a Basic header ({index})": base64.b64encode(":".join(pair).encode()).decode()
+        for index, pair in enumerate(permutations(values, 2))
+        if value in pair
+    }
+    return {
+        "as it is": value,
+        "in base64": base64.b64encode(value.encode()).decode(),
+        "as a part of a URL": quote(value, safe=""),
+        "as JSON": json.dumps(value)[1:-1],
+        **basic,
+    }
+
+
+def memory(laboratory: Laboratory) -> str:
+    """Read much, and compare the peak with that of a small read."""
+    subject, allowed = laboratory.subject, laboratory.subject.memory_growth_mb * MEGABYTE
+    if subject.large is None:
+        raise NotRun(f"needs `large`: what config leads to a source of {subject.memory_growth_mb} MB or more")
+    mode = laboratory.modes[0]
+    small = laboratory.plain(mode).last.peak_bytes
+    with laboratory.trial(subject.varied(subject.large), mode=mode, limits=COARSE) as trial:
+        trial.go()
+        trial.expect(0, "a large source should be read to its end")
+        size = sum(len(json.dumps(row)) for state in trial.api.states.values() for row in state.records)
+    if size < allowed:
+        raise NotRun(f"needs `large` to lead to {subject.memory_growth_mb} MB or more: {size // MEGABYTE} MB were read")
+    large = trial.last.peak_bytes
+    if small is None or large is None:
+        raise Failed("the process did not live to say how much memory it held")
+    if large - small > allowed:
+        raise Failed(f"reading {size // MEGABYTE} MB took {(large - small) // MEGABYTE} MB more than reading a little")
+    return f"{size // MEGABYTE} MB were read in {large // MEGABYTE} MB, {max(0, large - small) // MEGABYTE} MB more than a little"
+
+
+CHECKS = (
+    Check(
+        "local-writes",
+        "A run leaves nothing on the local file system.",
+        "Keep state in cursors and scratch in the temporary directory; a pod's root file system is read-only.",
+        local_writes,
+    ),
+    Check(
+        "egress",
+        "The connector talks to the places that its manifest declares, and to nobody else.",
+        "Declare the host under network.egress, or turn off what calls home.",
+        egress,
+    ),
+    Check(
+        "secrets",
+        "No credential's value is in logs, messages, cursors or records.",
+        "Log no request or header as a whole; take credentials out of URLs before they become records or cursors.",
+        secrets_in_output,
+    ),
+    Check(
+        "memory",
+        "Memory does not grow with the source.",
+        "Yield a page as it comes; do not collect pages in a list, and use a server-side cursor.",
+        memory,
+    ),
+)

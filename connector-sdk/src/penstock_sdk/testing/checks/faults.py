@@ -1,0 +1,218 @@
+"""A source that refuses, slows down or falls silent."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from penstock_sdk import protocol as wire
+from penstock_sdk.errors import AuthenticationError, TransientError
+from penstock_sdk.testing.checks.model import Check
+from penstock_sdk.testing.interposer import Delay, Fault, Interposer, Plan, Refusal, Silence, between
+from penstock_sdk.testing.laboratory import Failed, Laboratory, NotApplicable, NotRun, Trial
+from penstock_sdk.testing.subject import Subject, Variant
+
+WAIT = 1
+ATTEMPTS = 8
+SLOW_SECONDS = 1.2
+UNAUTHORIZED, TOO_MANY, UNAVAILABLE = 401, 429, 503
+JITTER = 0.1
+
+
+def wrong_credentials(laboratory: Laboratory) -> str:
+    """Run with credentials that nobody gave out."""
+    with laboratory.trial(refused_subject(laboratory)) as trial:
+        trial.go()
+        _expect_refusal(trial, "wrong credentials")
+        if trial.total:
+            raise Failed(f"{trial.total} records were committed with credentials that are wrong")
+    return f"refused: {trial.report.error.message if trial.report and trial.report.error else ''}"
+
+
+def refused_subject(laboratory: Laboratory) -> Subject:
+    """Return the subject with wrong credentials: those declared, or made up."""
+    subject = laboratory.subject
+    if subject.wrong is not None:
+        return subject.varied(subject.wrong)
+    if not _takes_credentials(laboratory):
+        raise NotApplicable("the manifest declares no credentials")
+    secret = [name for name in subject.credentials if name not in subject.public]
+    if not secret:
+        raise NotRun("needs `credentials` that work, or `wrong`: credentials that the source refuses")
+    return subject.varied(Variant(credentials={name: f"wrong-{secrets.token_hex(12)}" for name in secret}))
+
+
+def _takes_credentials(laboratory: Laboratory) -> bool:
+    return any(method.get("credentials") for method in laboratory.manifest["authentication"]["methods"])
+
+
+def _expect_refusal(trial: Trial, what: str) -> None:
+    trial.expect(AuthenticationError.exit_code, f"{what} should end the attempt with AuthenticationError")
+    error = trial.report.error if trial.report else None
+    if error is None or error.message in ("", AuthenticationError.__doc__):
+        raise Failed(f"{what}: the message does not say what to fix: {error.message if error else 'there is none'}")
+
+
+def revoked_credentials(laboratory: Laboratory) -> str:
+    """Take the credentials away in the middle, and give them back."""
+    if not _takes_credentials(laboratory):
+        raise NotApplicable("the manifest declares no credentials")
+    mode, hook = laboratory.modes[0], laboratory.subject.revoked
+    if hook is None and laboratory.subject.url_field is None:
+        raise NotRun(
+            "needs source.url (an HTTP source), or `revoked`: what takes the credentials away and gives them back"
+        )
+    if hook is None:
+        return _revoked_by_relay(laboratory, mode)
+    with laboratory.trial(mode=mode) as trial:
+        trial.cut("committed", 1)
+        with hook():
+            trial.go()
+            _expect_refusal(trial, "revoked credentials")
+        return _goes_on(laboratory, trial, mode, "after the credentials were given back")
+
+
+def _revoked_by_relay(laboratory: Laboratory, mode: wire.Mode) -> str:
+    middle_request = max(2, (laboratory.requests + 1) // 2)
+    plan: Plan = lambda number: Refusal(UNAUTHORIZED) if number >= middle_request else None  # noqa: E731 - three words
+    with between(laboratory.subject, plan) as (moved, relay), laboratory.trial(moved, mode=mode) as trial:
+        trial.go()
+        _expect_refusal(trial, f"credentials that are revoked at request {middle_request}")
+        relay.plan = lambda _number: None
+        return _goes_on(laboratory, trial, mode, "after the credentials were given back")
+
+
+def _goes_on(laboratory: Laboratory, trial: Trial, mode: wire.Mode, when: str) -> str:
+    trial.go()
+    trial.expect(0, f"{when} the next attempt should read to the end")
+    laboratory.compare(trial, mode, when)
+    return f"refused, and {when} nothing was lost or doubled"
+
+
+def throttling(laboratory: Laboratory) -> str:
+    """Have the source ask for patience."""
+    _has_source(laboratory)
+    mode, hook = laboratory.modes[0], laboratory.subject.throttled
+    if hook is None and laboratory.subject.url_field is None:
+        raise NotRun(
+            "needs source.url (an HTTP source), or `throttled`: what makes the source refuse for load, for a while"
+        )
+    if hook is None:
+        return _throttled_by_relay(laboratory, mode)
+    with laboratory.trial(mode=mode) as trial:
+        with hook():
+            trial.go()
+            trial.expect(TransientError.exit_code, "a source that refuses for load should end in TransientError")
+        return _goes_on(laboratory, trial, mode, "after the source had time again")
+
+
+def _has_source(laboratory: Laboratory) -> None:
+    if not laboratory.manifest.get("network", {}).get("egress"):
+        raise NotApplicable("the manifest declares no network: there is no source to wait for")
+
+
+class _Busy:
+    """Refuses the first request, one in the middle and the last, once each."""
+
+    def __init__(self, requests: int) -> None:
+        self._due = {1: TOO_MANY, (requests + 1) // 2: UNAVAILABLE, requests: TOO_MANY}
+        self.refused = 0
+
+    def __call__(self, number: int) -> Fault | None:
+        """Say what happens to a request; those refused do not count for what comes after."""
+        status = self._due.pop(number - self.refused, None)
+        if status is None:
+            return None
+        self.refused += 1
+        return Refusal(status, WAIT)
+
+
+def _throttled_by_relay(laboratory: Laboratory, mode: wire.Mode) -> str:
+    busy = _Busy(laboratory.requests)
+    with between(laboratory.subject, busy) as (moved, relay), laboratory.trial(moved, mode=mode) as trial:
+        for _ in range(ATTEMPTS):
+            trial.go()
+            if trial.last.exit_code == 0:
+                break
+            _await_wish(trial)
+        trial.expect(0, f"after {busy.refused} refusals with Retry-After the read should come to its end")
+        _was_patient(relay)
+        laboratory.compare(trial, mode, "after answers of 429 and 503")
+    return (
+        f"{busy.refused} refusals (429, 503 with Retry-After: {WAIT}) in {len(trial.attempts)} attempts, nothing lost"
+    )
+
+
+def _await_wish(trial: Trial) -> None:
+    trial.expect(TransientError.exit_code, "a refusal with Retry-After should be waited for, or end in TransientError")
+    error = trial.report.error if trial.report else None
+    if error is None or error.retry_after is None or error.retry_after < WAIT:
+        wish = error.retry_after if error else None
+        raise Failed(f"the source's Retry-After: {WAIT} is lost: TransientError(retry_after={wish})")
+    time.sleep(WAIT)
+
+
+def _was_patient(relay: Interposer) -> None:
+    for (moment, refused), (following, _) in zip(relay.asked, relay.asked[1:], strict=False):
+        if refused and following - moment < WAIT - JITTER:
+            raise Failed(f"asked again {following - moment:.2f} s after a refusal with Retry-After: {WAIT}")
+
+
+def slow_source(laboratory: Laboratory) -> str:
+    """Have the source take its time, and then say nothing at all."""
+    _has_source(laboratory)
+    requests, mode = laboratory.requests, laboratory.modes[0]
+    late = {1, (requests + 1) // 2, requests}
+    with (
+        between(laboratory.subject, lambda number: Delay(SLOW_SECONDS) if number in late else None) as (moved, _),
+        laboratory.trial(moved, mode=mode) as trial,
+    ):
+        trial.go()
+        trial.expect(0, f"a source that answers after {SLOW_SECONDS} s should be read to the end")
+        laboratory.compare(trial, mode, "from a slow source")
+        if not trial.api.heartbeats:
+            raise Failed(
+                "no heartbeat left the process while it waited for the source: it holds the interpreter's lock"
+            )
+    return f"{len(late)} answers of {SLOW_SECONDS} s; {_silence(laboratory, mode, requests)}"
+
+
+def _silence(laboratory: Laboratory, mode: wire.Mode, requests: int) -> str:
+    silent_from = max(1, (requests + 1) // 2) if laboratory.subject.url_field else 1
+    plan: Plan = lambda number: Silence() if number >= silent_from else None  # noqa: E731 - three words
+    with between(laboratory.subject, plan) as (moved, relay), laboratory.trial(moved, mode=mode) as trial:
+        trial.go()
+        trial.expect(TransientError.exit_code, "a source that does not answer at all should end in TransientError")
+        waited = trial.last.seconds
+        relay.plan = lambda _number: None
+        relay.released.set()
+        _goes_on(laboratory, trial, mode, "after the source answered again")
+    return f"a silent one was given up after {waited:.0f} s"
+
+
+CHECKS = (
+    Check(
+        "wrong-credentials",
+        "Wrong credentials end the attempt with AuthenticationError and words that say what to fix.",
+        "Raise AuthenticationError from authenticate() when the source refuses, and name the Secret's key.",
+        wrong_credentials,
+    ),
+    Check(
+        "revoked-credentials",
+        "Credentials that are revoked during a read end it with AuthenticationError; what is committed stays.",
+        "Turn the source's 401 into AuthenticationError wherever a request is made, not only in authenticate().",
+        revoked_credentials,
+    ),
+    Check(
+        "throttling",
+        "A source that asks for patience is given it, and no record is lost over it.",
+        "On 429 and 503 raise TransientError(retry_after=...) from the Retry-After header, or wait so long.",
+        throttling,
+    ),
+    Check(
+        "slow-source",
+        "A slow source is read to its end; one that does not answer is given up with TransientError.",
+        "Set a timeout on every request and turn it into TransientError.",
+        slow_source,
+    ),
+)

@@ -1,0 +1,239 @@
+"""Nothing lost, nothing doubled: whole reads, reads that are killed, and what lies at a cursor's border."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from penstock_sdk import protocol as wire
+from penstock_sdk.testing.checks.model import Check
+from penstock_sdk.testing.laboratory import Data, Failed, Laboratory, NotApplicable, NotRun, Trial, difference, identity
+
+INTERRUPTED, KILLED = 31, -9
+
+
+def reads(laboratory: Laboratory) -> str:
+    """Read every stream in every mode that it offers."""
+    said = []
+    for mode in laboratory.modes:
+        trial = laboratory.plain(mode) if laboratory.first().last.exit_code in (0, 13) else laboratory.first()
+        trial.expect(0, "a connection that works should be read to its end")
+        report = trial.report
+        counted = {name: len(state.records) for name, state in trial.api.states.items() if state.records}
+        if report is None or {name: count for name, count in report.records.items() if count} != counted:
+            raise Failed(f"{mode}: the attempt reported {report.records if report else None}, committed are {counted}")
+        said.append(f"{mode}: {trial.total} records, {trial.commits} commits")
+    return "; ".join(said)
+
+
+def resume(laboratory: Laboratory) -> str:
+    """Kill an attempt at each commit, and let the next go on."""
+    return "; ".join(_resume(laboratory, mode) for mode in laboratory.modes)
+
+
+def _resume(laboratory: Laboratory, mode: wire.Mode) -> str:
+    commits = laboratory.plain(mode).commits
+    points = _spread(commits, laboratory.subject.max_kills)
+    with laboratory.trial(mode=mode) as trial:
+        trial.cut("commit", 1)
+        _killed(trial, "before its first commit")
+        for point in points:
+            if trial.commits < point:
+                trial.cut("committed", point)
+                if trial.last.exit_code == 0:
+                    break
+                _killed(trial, f"at commit {point}")
+        trial.go()
+        trial.expect(0, f"after {len(points) + 1} kills the last attempt should read to the end")
+        laboratory.compare(trial, mode, f"after a kill at each of {len(points)} commits")
+    return f"{mode}: killed before the first commit and at {len(points)} of {commits}, and nothing lost or doubled"
+
+
+def _killed(trial: Trial, when: str) -> None:
+    if trial.last.exit_code not in (KILLED, 0):
+        raise Failed(f"an attempt that was to be killed {when} ended by itself: {trial.ending()}")
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """Return the commits to kill at: all, or so many evenly spread."""
+    if count <= most:
+        return list(range(1, count + 1))
+    return sorted({round(1 + index * (count - 1) / (most - 1)) for index in range(most)})
+
+
+def reread(laboratory: Laboratory) -> str:
+    """Read twice from the start."""
+    for mode in laboratory.modes:
+        first, second = laboratory.plain(mode), laboratory.again(mode)
+        second.expect(0, f"a second {mode} read should end as the first")
+        for stream in laboratory.catalog:
+            wrong = difference(_lines(first, stream.name), _lines(second, stream.name))
+            if wrong:
+                raise Failed(f"stream {stream.name!r}, {mode}: two reads of a source that stood still differ: {wrong}")
+    return "two reads gave the same records, value by value"
+
+
+def _lines(trial: Trial, stream: str) -> list[Data]:
+    return [{"op": line["op"], "data": line["data"]} for line in trial.api.state(stream).records]
+
+
+def empty(laboratory: Laboratory) -> str:
+    """Read a source with nothing in it."""
+    if laboratory.subject.empty is None:
+        raise NotRun("needs `empty`: what config (or credentials) lead to a source without records")
+    for mode in laboratory.modes:
+        with laboratory.trial(laboratory.subject.varied(laboratory.subject.empty), mode=mode) as trial:
+            trial.go()
+            trial.expect(0, f"a {mode} read of an empty source should succeed with 0 records")
+            if trial.total:
+                raise NotRun(f"needs `empty` to lead to a source without records: {trial.total} were read")
+    return "an empty source is a success with 0 records"
+
+
+def boundary(laboratory: Laboratory) -> str:
+    """Look at both ends of an incremental window: the cursor of a finished run, and `since`."""
+    followed = [stream for stream in laboratory.catalog if "incremental" in stream.modes]
+    if not followed:
+        raise NotApplicable("no stream is read incrementally")
+    plain = laboratory.plain("incremental")
+    for stream in followed:
+        field = stream.cursor_field
+        if field and any(row.get(field) is None for row in plain.records(stream.name)):
+            raise Failed(f"stream {stream.name!r}: records without a value of {field!r} are never found by a cursor")
+    with laboratory.trial(mode="incremental", cursors=plain.api.final_cursors()) as trial:
+        trial.go()
+        trial.expect(0, "a run from the cursors of a finished run should succeed")
+        for stream in followed:
+            if trial.records(stream.name):
+                again = identity(trial.records(stream.name)[0], stream.primary_key)
+                raise Failed(
+                    f"stream {stream.name!r}: the next run reads {len(trial.records(stream.name))} records again, such as {again}"
+                )
+    windows = sum(_window(laboratory, stream) for stream in followed)
+    return f"the next run of a source that stood still read nothing again; since held for {windows} of {len(followed)} streams"
+
+
+def _window(laboratory: Laboratory, stream: wire.DiscoveredStream) -> int:
+    """Read with `since` at a value of the middle: that record and all later ones are in, no earlier one is."""
+    rows = laboratory.plain("incremental").records(stream.name)
+    moments = [(moment, row) for row in rows if (moment := _moment(row.get(stream.cursor_field or ""))) is not None]
+    if not moments or len(moments) < len(rows):
+        return 0  # a cursor that is no moment has nothing to do with since
+    since = sorted(moment for moment, _ in moments)[len(moments) // 2]
+    with laboratory.trial(mode="incremental", since=since) as trial:
+        trial.go()
+        trial.expect(0, f"a read since {since.isoformat()} should succeed")
+        wanted = [row for moment, row in moments if moment >= since]
+        wrong = difference(wanted, trial.records(stream.name), stream.primary_key)
+    if wrong:
+        raise Failed(
+            f"stream {stream.name!r}, since {since.isoformat()} (that moment is in, all before it out): {wrong}"
+        )
+    return 1
+
+
+def _moment(value: object) -> datetime | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def tie(laboratory: Laboratory) -> str:
+    """Add a record that shares the cursor's last value, and see it arrive."""
+    if "incremental" not in laboratory.modes:
+        raise NotApplicable("no stream is read incrementally")
+    grow = laboratory.subject.grow
+    if grow is None:
+        raise NotRun("needs `grow`: what adds a record whose cursor field has the value that is the highest now")
+    cursors = laboratory.plain("incremental").api.final_cursors()
+    before = {stream.name: laboratory.plain("incremental").records(stream.name) for stream in laboratory.catalog}
+    grow()
+    laboratory.forget()
+    with laboratory.trial(mode="incremental", cursors=cursors) as trial:
+        trial.go()
+        trial.expect(0, "a run after the source has grown should succeed")
+        whole = laboratory.plain("incremental")
+        new = list(_added(laboratory, trial, whole, before))
+    if not new:
+        raise NotRun("needs `grow` to add a record: a read from the start found none")
+    return f"{sum(new)} late records with the cursor's own value arrived, once each"
+
+
+def _added(laboratory: Laboratory, trial: Trial, whole: Trial, before: dict[str, list[Data]]) -> Iterator[int]:
+    for stream in laboratory.catalog:
+        expected = whole.records(stream.name)
+        if "incremental" not in stream.modes or len(expected) == len(before[stream.name]):
+            continue
+        wrong = difference(expected, before[stream.name] + trial.records(stream.name), stream.primary_key)
+        if wrong:
+            raise Failed(f"stream {stream.name!r}: after a record was added at the cursor's own value: {wrong}")
+        yield len(expected) - len(before[stream.name])
+
+
+def sigterm(laboratory: Laboratory) -> str:
+    """Tell an attempt to stop, and let the next go on."""
+    mode = laboratory.modes[0]
+    commits = laboratory.plain(mode).commits
+    with laboratory.trial(mode=mode) as trial:
+        trial.told_to_stop("committed" if commits > 1 else "streams", 1)
+        if trial.last.exit_code is None or trial.last.seconds > laboratory.subject.grace_seconds:
+            raise Failed(
+                f"it did not end within {laboratory.subject.grace_seconds:.0f} s of a SIGTERM, as a pod is given"
+            )
+        trial.expect(INTERRUPTED, "an attempt that is told to stop should end at the next batch as interrupted")
+        trial.go()
+        trial.expect(0, "the attempt after a SIGTERM should read to the end")
+        laboratory.compare(trial, mode, "after a SIGTERM")
+    return f"it ended {trial.attempts[0].seconds:.1f} s after its start as interrupted, and nothing was lost or doubled"
+
+
+READS = Check(
+    "reads",
+    "A connection that works is read to its end in every mode, and the counts agree.",
+    "Run `penstock-connector read STREAM` and mend what it says.",
+    reads,
+)
+CHECKS = (
+    Check(
+        "resume",
+        "An attempt that is killed at any commit is followed by one that goes on there: no gap, no double.",
+        "A yielded cursor must give, when read() gets it, everything after that batch and nothing of it. Keep no state"
+        " anywhere else.",
+        resume,
+    ),
+    Check(
+        "boundary",
+        "A run from a finished run's cursor reads nothing again; `since` takes its own moment in, and nothing earlier.",
+        "Keep the keys seen at the cursor's value in the cursor and drop them; filter `since` with >=; refuse cursor"
+        " fields that may be null.",
+        boundary,
+    ),
+    Check(
+        "reread",
+        "Reading a source that stands still twice gives the same records.",
+        "Leave times, random values and run numbers out of records: the platform adds its own envelope.",
+        reread,
+    ),
+    Check(
+        "empty",
+        "A source without records is a success with 0 records.",
+        "Do not index into a first page or a last record before looking whether there is one.",
+        empty,
+    ),
+)
+SIGTERM = Check(
+    "sigterm",
+    "A pod that is told to stop ends within its grace, keeps what is committed, and the next goes on there.",
+    "Leave signals to the runtime, and yield batches that take seconds, not minutes.",
+    sigterm,
+)
+TIE = Check(
+    "tie",
+    "A record that arrives later with the cursor's own value is read by the next run.",
+    "Ask the source for values >= the cursor's, and drop the keys that the cursor says were seen.",
+    tie,
+)

@@ -1,0 +1,293 @@
+"""Where a connector is tried: runs of the real runtime, kept so that several checks can look at one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from importlib import import_module, metadata, resources
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from penstock_sdk import protocol as wire
+from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE, LocalPersistenceError
+from penstock_sdk.runtime.main import GROUP
+from penstock_sdk.runtime.run import AnyConnector
+from penstock_sdk.testing.attempts import Ended, Running, attempt
+from penstock_sdk.testing.interposer import between
+from penstock_sdk.testing.run_api import BRISK, Refused, RunApi
+from penstock_sdk.testing.spawner import Spawner
+from penstock_sdk.testing.subject import Subject, SubjectError
+
+MODES: tuple[wire.Mode, ...] = ("full", "incremental")
+Data = dict[str, Any]
+SHOWN = 200
+
+
+class Failed(Exception):  # noqa: N818 - an outcome
+    """The check has found what it looks for."""
+
+
+class NotRun(Exception):  # noqa: N818 - an outcome
+    """The check needs something that the subject does not have."""
+
+
+class NotApplicable(Exception):  # noqa: N818 - an outcome
+    """The connector does not do what the check is about."""
+
+
+@dataclass
+class Trial:
+    """One run of the subject: its attempts, and the run API that it talks to."""
+
+    subject: Subject
+    api: RunApi
+    spawners: Iterator[Spawner] = field(repr=False)
+    attempts: list[Ended] = field(default_factory=list)
+
+    def go(self) -> Ended:
+        """Carry an attempt to its end."""
+        with attempt(self.subject, self.api, next(self.spawners)) as running:
+            return self._ended(running)
+
+    def cut(self, what: str, number: int) -> Ended:
+        """Carry an attempt that is killed when the run API hears of this moment, and is not answered."""
+
+        def kill(running: Running) -> None:
+            running.kill()
+            if what == "commit":
+                raise Refused(503, "unavailable", "the pod was killed before its commit arrived")
+
+        return self._at(what, number, kill)
+
+    def told_to_stop(self, what: str, number: int) -> Ended:
+        """Carry an attempt that gets a SIGTERM at this moment."""
+        return self._at(what, number, lambda running: running.child.send(signal.SIGTERM))
+
+    def _at(self, what: str, number: int, act: Any) -> Ended:
+        happened = False
+        with attempt(self.subject, self.api, next(self.spawners)) as running:
+
+            def moment(said: str, at: int) -> None:
+                nonlocal happened
+                if not happened and said == what and at >= number:
+                    happened = True
+                    act(running)
+
+            self.api.moment = moment
+            try:
+                return self._ended(running)
+            finally:
+                self.api.moment = lambda _what, _number: None
+
+    def _ended(self, running: Running) -> Ended:
+        self.attempts.append(running.wait(self.subject.patience_seconds))
+        return self.attempts[-1]
+
+    @property
+    def last(self) -> Ended:
+        """The newest attempt's end."""
+        return self.attempts[-1]
+
+    @property
+    def report(self) -> wire.FinishRequest | None:
+        """What the newest attempt reported, if it came to that."""
+        return self.api.finished[-1] if self.api.finished else None
+
+    def records(self, stream: str) -> list[Data]:
+        """Return what a reader by commits sees of a stream."""
+        return [line["data"] for line in self.api.state(stream).records]
+
+    @property
+    def total(self) -> int:
+        """The records of all streams."""
+        return sum(len(state.records) for state in self.api.states.values())
+
+    @property
+    def commits(self) -> int:
+        """The checkpoints of all streams."""
+        return sum(state.checkpoint for state in self.api.states.values())
+
+    def ending(self) -> str:
+        """Say how the newest attempt ended, with its own words."""
+        code, error = self.last.exit_code, self.report.error if self.report else None
+        if code is None:
+            return f"it did not end within {self.subject.patience_seconds:.0f} s and was killed"
+        if error is not None:
+            return (
+                f"it failed with {error.error_class}: {error.message} ({error.operator_message or 'no more is said'})"
+            )
+        known = ERROR_CLASS_BY_EXIT_CODE.get(code)
+        tail = " / ".join(self.last.output.strip().splitlines()[-3:])
+        return (
+            "it succeeded" if code == 0 else f"it ended with exit code {code}{f' ({known})' if known else ''}: {tail}"
+        )
+
+    def expect(self, exit_code: int, meaning: str) -> None:
+        """Raise Failed unless the newest attempt ended so."""
+        if self.last.exit_code != exit_code:
+            raise Failed(f"{meaning}, but {self.ending()}")
+
+
+class Laboratory:
+    """Tries one subject. What costs a run is run once."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.trials: list[Trial] = []
+        self._kept: dict[tuple[str, str], Trial] = {}
+        found = next(iter(metadata.entry_points(group=GROUP, name=subject.artifact)), None)
+        if found is None:
+            known = ", ".join(sorted(each.name for each in metadata.entry_points(group=GROUP))) or "none"
+            raise SubjectError(f"no installed package offers the connector {subject.artifact!r}; there are: {known}")
+        self.entry_point = found
+        self.package = found.module.split(".")[0]
+        self.version = found.dist.version if found.dist else None
+        self._both = (Spawner(), Spawner())
+        self._spawners = cycle(self._both)  # by turns: two processes in a row never have the same order of sets
+
+    def close(self) -> None:
+        """End the processes."""
+        for spawner in self._both:
+            spawner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest, as it lies beside the class."""
+        document: dict[str, Any] = yaml.safe_load((resources.files(self.package) / "connector.yaml").read_text())
+        return document
+
+    @cached_property
+    def connector(self) -> type[AnyConnector]:
+        """The connector's class."""
+        loaded: type[AnyConnector] = self.entry_point.load()
+        return loaded
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the connector's package is."""
+        return Path(import_module(self.package).__file__ or "").parent
+
+    @property
+    def identity(self) -> wire.ConnectorIdentity:
+        """The three names of the manifest."""
+        return wire.ConnectorIdentity(**{key: str(self.manifest[key]) for key in ("name", "method", "version")})
+
+    @contextmanager
+    def trial(
+        self,
+        subject: Subject | None = None,
+        *,
+        mode: wire.Mode = "full",
+        cursors: dict[str, Any] | None = None,
+        since: datetime | None = None,
+        limits: wire.Limits = BRISK,
+    ) -> Iterator[Trial]:
+        """Open a run of the subject, or of a variant of it."""
+        chosen = subject or self.subject
+        config = chosen.config
+        with RunApi(
+            self.identity, config, mode=mode, streams=chosen.streams, cursors=cursors, since=since, limits=limits
+        ) as api:
+            trial = Trial(chosen, api, self._spawners)
+            self.trials.append(trial)
+            yield trial
+
+    def plain(self, mode: wire.Mode) -> Trial:
+        """Return an undisturbed run; checks that compare with it are not run when it does not succeed."""
+        trial = self._undisturbed(mode, "first")
+        if trial.last.exit_code == LocalPersistenceError.exit_code:
+            raise NotRun("needs a plain run that succeeds: see local-writes")
+        if trial.last.exit_code != 0:
+            raise NotRun("needs a plain run that succeeds: see reads")
+        if not trial.total:
+            raise NotRun("needs a source with records: the plain run gave none")
+        return trial
+
+    def again(self, mode: wire.Mode) -> Trial:
+        """Return a second undisturbed run."""
+        self.plain(mode)
+        return self._undisturbed(mode, "second")
+
+    def _undisturbed(self, mode: wire.Mode, which: str) -> Trial:
+        if (mode, which) not in self._kept:
+            with self.trial(mode=mode) as trial:
+                trial.go()
+            self._kept[mode, which] = trial
+        return self._kept[mode, which]
+
+    def first(self) -> Trial:
+        """Return the first undisturbed run, however it ended."""
+        return self._undisturbed("full", "first")
+
+    def forget(self) -> None:
+        """Keep nothing: the source has changed."""
+        self._kept.clear()
+
+    @property
+    def catalog(self) -> list[wire.DiscoveredStream]:
+        """What the source offers, of what the subject selects."""
+        offered, wanted = self.first().api.offered, self.subject.streams
+        if not offered:
+            raise NotRun(f"needs a plain run that gets as far as discover(): {self.first().ending()}")
+        return [each for each in offered if not wanted or each.name in wanted]
+
+    @property
+    def modes(self) -> tuple[wire.Mode, ...]:
+        """The modes in which at least one stream is read."""
+        return tuple(mode for mode in MODES if any(mode in stream.modes for stream in self.catalog))
+
+    @cached_property
+    def requests(self) -> int:
+        """How many requests, or connections, an undisturbed full run makes of its source."""
+        if not (self.subject.url_field or (self.subject.host_field and self.subject.port_field)):
+            raise NotRun("needs source.url, or source.host and source.port: the config's keys that say where it is")
+        self.plain(self.modes[0])
+        with between(self.subject) as (moved, middle), self.trial(moved, mode=self.modes[0]) as trial:
+            trial.go()
+            trial.expect(0, "a run through the suite's own relay should end as the plain one did")
+        if not middle.asked:
+            raise NotRun("needs source.url (or host and port) that the connector uses: nothing came through the relay")
+        return len(middle.asked)
+
+    def compare(self, trial: Trial, mode: wire.Mode, what: str) -> None:
+        """Raise Failed when the trial's records are not those of the undisturbed run, by key."""
+        expected = self.plain(mode)
+        for stream in self.catalog:
+            if mode in stream.modes:
+                wrong = difference(expected.records(stream.name), trial.records(stream.name), stream.primary_key)
+                if wrong:
+                    raise Failed(f"{what}: stream {stream.name!r}, {mode}: {wrong}")
+
+
+def difference(expected: Sequence[Data], got: Sequence[Data], key: Sequence[str] = ()) -> str | None:
+    """Say what is missing and what is too much, by key, or by content where there is none."""
+    wanted, found = Counter(identity(row, key) for row in expected), Counter(identity(row, key) for row in got)
+    lost, extra = wanted - found, found - wanted
+    said = []
+    if lost:
+        said.append(f"{lost.total()} of {wanted.total()} records are missing, such as {next(iter(lost))}")
+    if extra:
+        said.append(f"{extra.total()} are there that should not be (or twice), such as {next(iter(extra))}")
+    return "; ".join(said) or None
+
+
+def identity(row: Data, key: Sequence[str] = ()) -> str:
+    """Return a record's key as text, or the whole record."""
+    text = json.dumps({name: row.get(name) for name in key} if key else row, sort_keys=True)
+    return text if len(text) < SHOWN else f"{text[:SHOWN]}… ({hashlib.sha256(text.encode()).hexdigest()[:12]})"

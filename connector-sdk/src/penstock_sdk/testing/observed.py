@@ -1,0 +1,134 @@
+"""`python -m penstock_sdk.testing.observed`: the runtime of a pod, with an eye on what the process does.
+
+It notes each name that is looked up and each address that is connected to, and the process's own peak of memory, on
+a descriptor that was opened before any of the connector's code ran. Nothing of the runtime is changed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ipaddress
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+KILOBYTE = 1024
+POLL_SECONDS = 0.02
+LISTENING = "0A"
+
+
+class Note(Protocol):
+    """Writes a line."""
+
+    def __call__(self, **what: Any) -> None:
+        """Write it."""
+
+
+def _watch_sockets(note: Note) -> None:
+    """Note the peers of the process's connections: a library in C opens them without a word to Python."""
+    seen: set[tuple[str, int]] = set()
+    while Path("/proc/self/net/tcp").exists():
+        for peer in _peers() - seen:
+            seen.add(peer)
+            note(event="connect", host=peer[0], port=peer[1])
+        time.sleep(POLL_SECONDS)
+
+
+def _peers() -> set[tuple[str, int]]:
+    inodes = {_link(each)[8:-1] for each in os.listdir("/proc/self/fd")}  # noqa: PTH208 - fifty times a second
+    peers: set[tuple[str, int]] = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = Path(f"/proc/self/net/{table}").read_text().splitlines()[1:]
+        except OSError:
+            continue
+        rows = (line.split() for line in lines)
+        peers |= {_address(row[2]) for row in rows if row[9] in inodes and row[3] != LISTENING}
+    return peers
+
+
+def _link(descriptor: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - as above
+    except OSError:
+        return ""
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Return host and port of the kernel's notation: words of four bytes in the machine's order."""
+    host, port = text.split(":")
+    words = [int(host[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(host), 8)]
+    address = ipaddress.ip_address(b"".join(words))
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address), int(port, 16)
+
+
+def _observe(descriptor: int) -> None:
+    def note(**what: Any) -> None:
+        os.write(descriptor, json.dumps(what, default=str).encode() + b"\n")
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "socket.getaddrinfo":
+            note(event="lookup", host=arguments[0], port=arguments[1])
+        elif event == "socket.connect" and isinstance(arguments[1], tuple):
+            note(event="connect", host=arguments[1][0], port=arguments[1][1])
+        elif event == "subprocess.Popen":
+            note(event="child", program=os.fsdecode(arguments[0]))
+
+    threading.Thread(target=_watch_sockets, args=(note,), daemon=True).start()
+    atexit.register(lambda: note(event="peak", bytes=_peak()))
+    sys.addaudithook(hook)
+
+
+def _peak() -> int:
+    """Return the most memory that this program held; getrusage would count what the parent held before exec."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * KILOBYTE for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else KILOBYTE
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _serve() -> dict[str, Any] | None:
+    """Fork a process for each order that comes in, and say its number and its end; return the order in the child.
+
+    The runtime is imported once here, and a child is a process like any other: its own session, environment,
+    directory and output. Importing takes ten times as long as everything else that an attempt of a test does.
+    """
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            return dict(json.loads(line))
+        print(child, flush=True)  # noqa: T201 - the protocol of spawner.py
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201
+    return None
+
+
+def _become(order: dict[str, Any]) -> None:
+    """Make the forked process what a process that was started so would be."""
+    os.setsid()
+    os.chdir(order["directory"])
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    output = os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for descriptor, place in ((nothing, 0), (output, 1), (output, 2)):
+        os.dup2(descriptor, place)
+    sys.stdin = open(0, closefd=False)  # noqa: PTH123, SIM115 - a descriptor, for good
+    _observe(os.open(order["observations"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+
+
+if __name__ == "__main__":
+    from penstock_sdk.runtime.main import main
+
+    taken = _serve()
+    if taken is not None:
+        _become(taken)
+        sys.exit(main())

@@ -1,0 +1,67 @@
+"""The report: what was checked, of which bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, get_args
+
+from penstock_sdk.testing.checks import Outcome, Verdict
+from penstock_sdk.testing.laboratory import Laboratory
+
+REPORT_VERSION = 1
+
+
+def tree_digest(folder: Path) -> str:
+    """Return the digest of a package's files: sha256 over a line `sha256  path` for each, sorted by path.
+
+    Compiled files are left out, so that it is the same wherever the same sources are installed.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n" for path in paths
+    ]
+    return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
+
+
+def count(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    """Return how many checks came to each outcome."""
+    counted = Counter(each.outcome for each in verdicts)
+    return {outcome: counted[outcome] for outcome in get_args(Outcome)}
+
+
+def is_conformant(verdicts: Sequence[Verdict], wanted: int) -> bool:
+    """Say whether every check there is passed, or does not apply; one that was not run proves nothing."""
+    return len(verdicts) == wanted and all(each.outcome in ("passed", "not applicable") for each in verdicts)
+
+
+def report_of(laboratory: Laboratory, verdicts: Sequence[Verdict], wanted: int) -> dict[str, Any]:
+    """Return the report as a document."""
+    identity = laboratory.identity
+    return {
+        "reportVersion": REPORT_VERSION,
+        "connector": {"name": identity.name, "method": identity.method, "version": identity.version},
+        "artifact": {"kind": "package-tree", "package": laboratory.package, "digest": tree_digest(laboratory.folder)},
+        "conformant": is_conformant(verdicts, wanted),
+        "counts": count(verdicts),
+        "checks": [_row(each) for each in verdicts],
+        "sdk": metadata.version("penstock-sdk"),
+        "python": platform.python_version(),
+        "finishedAt": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+    }
+
+
+def _row(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "name": verdict.check.name,
+        "outcome": verdict.outcome,
+        "detail": verdict.detail,
+        "proves": verdict.check.proves,
+        **({"remedy": verdict.check.remedy} if verdict.outcome == "failed" else {}),
+        "seconds": round(verdict.seconds, 2),
+    }

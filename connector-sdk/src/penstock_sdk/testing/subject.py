@@ -1,0 +1,254 @@
+"""What is tested: a connector, a connection that works, and how to bring its source into the states a check needs.
+
+An author declares it in `connector.test.yaml`, or makes it in a fixture. Whatever is left out is not guessed: the
+checks that need it say `not run`, and what they need.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import yaml
+
+FILE = "connector.test.yaml"
+START_SECONDS = 30.0
+VARIABLE = re.compile(r"\$\{(\w+)\}")
+Arguments = list[str | int]
+Hook = Callable[[], AbstractContextManager[None]]
+
+
+class SubjectError(Exception):
+    """The test's own declaration cannot be used; the message names the field and the remedy."""
+
+
+class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is different in another connection: values put over those of the one that works."""
+
+    config: dict[str, Any] = {}
+    credentials: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A connector and a connection of it.
+
+    `artifact` is the entry point's name. `url_field`, or `host_field` and `port_field`, name the config's keys that
+    say where the source is: the suite puts itself between, to slow it down and to interrupt it. `empty`, `wrong` and
+    `large` are other connections: with nothing in the source, with credentials that it refuses, with much in it.
+    `revoked` and `throttled` open a time in which the source refuses; `grow` adds a record whose cursor field has the
+    value that is the highest now. `public` names credentials that are no secret, such as a user's name.
+    """
+
+    artifact: str
+    config: dict[str, Any] = field(default_factory=dict)
+    credentials: dict[str, str] = field(default_factory=dict, repr=False)
+    streams: tuple[str, ...] = ()
+    url_field: str | None = None
+    host_field: str | None = None
+    port_field: str | None = None
+    empty: Variant | None = None
+    wrong: Variant | None = None
+    large: Variant | None = None
+    public: tuple[str, ...] = ()
+    revoked: Hook | None = None
+    throttled: Hook | None = None
+    grow: Callable[[], None] | None = None
+    patience_seconds: float = 60.0
+    grace_seconds: float = 20.0
+    max_kills: int = 25
+    memory_growth_mb: int = 40
+
+    def varied(self, variant: Variant | None) -> Self:
+        """Return the subject with the variant's connection."""
+        if variant is None:
+            return self
+        return replace(
+            self,
+            config={**self.config, **variant.config},
+            credentials={**self.credentials, **variant.credentials},
+        )
+
+    def located(self, host: str, port: int) -> Self:
+        """Return the subject whose source is found at another address."""
+        if self.url_field:
+            return replace(self, config={**self.config, self.url_field: f"http://{host}:{port}"})
+        moved = {self.host_field or "": host, self.port_field or "": port}
+        return replace(self, config={**self.config, **moved})
+
+
+class _Command(msgspec.Struct, forbid_unknown_fields=True):
+    run: Arguments
+    undo: Arguments | None = None
+
+
+class _Source(msgspec.Struct, forbid_unknown_fields=True):
+    url: str | None = None
+    host: str | None = None
+    port: str | None = None
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    connector: str
+    config: dict[str, Any] = {}
+    credentials: dict[str, str] = {}
+    streams: list[str] = []
+    serve: Arguments | None = None
+    source: _Source = msgspec.field(default_factory=_Source)
+    empty: Variant | None = None
+    wrong: Variant | None = None
+    large: Variant | None = None
+    public: list[str] = []
+    revoked: _Command | None = None
+    throttled: _Command | None = None
+    grow: _Command | None = None
+    patience_seconds: float = 60.0
+    grace_seconds: float = 20.0
+    max_kills: int = 25
+    memory_growth_mb: int = 40
+
+
+@contextmanager
+def opened_subject(path: Path) -> Iterator[Subject]:
+    """Read a `connector.test.yaml`, start the source that it declares, and give the subject until the end.
+
+    In its values `${NAME}` stands for an environment variable, so that a credential need not be in the file, and
+    `{port}` for a free port of this machine, as a number where it stands alone.
+    """
+    document = _document(path)
+    port = _free_port()
+    declared = _parse(_filled(document, port, path), path)
+    with _served(declared, port, path.parent):
+        yield _subject(declared, path.parent)
+
+
+def _document(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise SubjectError(f"{path}: {error.strerror}; write one, or name another with --file") from None
+    except yaml.YAMLError as error:
+        raise SubjectError(f"{path}: not YAML: {error}") from None
+
+
+def _filled(value: Any, port: int, path: Path) -> Any:
+    if isinstance(value, dict):
+        return {key: _filled(item, port, path) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, port, path) for item in value]
+    if not isinstance(value, str):
+        return value
+    return (
+        port
+        if value == "{port}"
+        else VARIABLE.sub(lambda match: _variable(match[1], path), value.replace("{port}", str(port)))
+    )
+
+
+def _variable(name: str, path: Path) -> str:
+    if name not in os.environ:
+        raise SubjectError(f"{path}: it uses ${{{name}}}: set the environment variable {name}")
+    return os.environ[name]
+
+
+def _parse(document: Any, path: Path) -> _File:
+    try:
+        return msgspec.convert(document, _File)
+    except msgspec.ValidationError as error:
+        raise SubjectError(f"{path}: {error}") from None
+
+
+def _subject(declared: _File, directory: Path) -> Subject:
+    known = {key: getattr(declared, key) for key in ("config", "credentials", "empty", "wrong", "large")}
+    numbers = ("patience_seconds", "grace_seconds", "max_kills", "memory_growth_mb")
+    return Subject(
+        artifact=declared.connector,
+        streams=tuple(declared.streams),
+        public=tuple(declared.public),
+        url_field=declared.source.url,
+        host_field=declared.source.host,
+        port_field=declared.source.port,
+        revoked=_hook(declared.revoked, directory),
+        throttled=_hook(declared.throttled, directory),
+        grow=_action(declared.grow, directory),
+        **known,
+        **{key: getattr(declared, key) for key in numbers},
+    )
+
+
+def _run(command: Arguments, directory: Path) -> None:
+    words = _words(command)
+    done = subprocess.run(words, cwd=directory, capture_output=True, text=True, check=False, timeout=120)
+    if done.returncode:
+        raise SubjectError(f"{' '.join(words)} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+
+
+def _words(command: Arguments) -> list[str]:
+    """Return the command; `python` is the interpreter that runs the suite, as it has the connector's packages."""
+    words = [str(word) for word in command]
+    return [sys.executable if words[0] == "python" else words[0], *words[1:]]
+
+
+def _action(command: _Command | None, directory: Path) -> Callable[[], None] | None:
+    return None if command is None else lambda: _run(command.run, directory)
+
+
+def _hook(command: _Command | None, directory: Path) -> Hook | None:
+    if command is None:
+        return None
+
+    @contextmanager
+    def hook() -> Iterator[None]:
+        _run(command.run, directory)
+        try:
+            yield
+        finally:
+            if command.undo:
+                _run(command.undo, directory)
+
+    return hook
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def _served(declared: _File, port: int, directory: Path) -> Iterator[None]:
+    """Run the source that the file starts with `serve`."""
+    if declared.serve is None:
+        yield
+        return
+    words = _words(declared.serve)
+    process = subprocess.Popen(words, cwd=directory, stdin=subprocess.DEVNULL)
+    try:
+        _await_port(process, port, words)
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def _await_port(process: subprocess.Popen[bytes], port: int, command: list[str]) -> None:
+    end = time.monotonic() + START_SECONDS
+    while True:
+        if process.poll() is not None or time.monotonic() > end:
+            raise SubjectError(f"serve: {' '.join(command)} does not listen on 127.0.0.1:{port}; it must take {{port}}")
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
