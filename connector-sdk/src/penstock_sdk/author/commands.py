@@ -83,11 +83,11 @@ def read(
         count, last = read_stream(connector, stream, target, since=since, cursor=cursor, limit=limit)
     typer.echo(f"{count} records; cursor {json.dumps(last)}", err=True)
     if duckdb:
-        typer.echo(f"query them: duckdb {duckdb} 'SELECT * FROM \"{stream}\"'", err=True)
+        typer.echo(f"they are the table {stream!r} of {duckdb}", err=True)
 
 
-@app.command()
-def test(
+@app.command("test")
+def conform(
     file: File = DEFAULT_FILE,
     only: Annotated[list[str] | None, typer.Option("--only", help="A check by name; may be given again.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,

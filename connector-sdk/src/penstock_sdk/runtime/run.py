@@ -26,6 +26,7 @@ from penstock_sdk.errors import (
 )
 from penstock_sdk.runtime.client import RunClient
 from penstock_sdk.runtime.encode import Envelope
+from penstock_sdk.runtime.garbage import YoungGarbage
 from penstock_sdk.runtime.guard import Guard, no_local_writes
 from penstock_sdk.runtime.heartbeat import Heartbeat
 from penstock_sdk.runtime.masking import Mask
@@ -181,11 +182,13 @@ class Attempt:
         pipeline: StreamPipeline,
     ) -> None:
         log.info("reading %s (%s)", stream.name, verdict.selected.mode)
+        garbage = YoungGarbage()
         reading = connector.read(stream, start.since, verdict.selected.cursor)
         try:
             for batch in reading:
                 self._check_writes()
                 connector.emit(batch.records, batch.op)
+                garbage.batch_ended()
                 if batch.cursor is not None:
                     connector.checkpoint(batch.cursor)
                 self._check()

@@ -93,7 +93,7 @@ def _http(subject: Subject, middle: Interposer) -> Iterator[None]:
 
 def _forwarder(middle: Interposer, upstream: str, client: httpx.Client) -> type[QuietHandler]:
     class Handler(QuietHandler):
-        def do_GET(self) -> None:
+        def do_GET(self) -> None:  # noqa: N802 - http.server calls it so
             body = self.content()
             fault = middle.next()
             if isinstance(fault, Silence):
@@ -105,7 +105,7 @@ def _forwarder(middle: Interposer, upstream: str, client: httpx.Client) -> type[
                 middle.hold(fault.seconds if fault else 0)
                 self._forward(body)
 
-        do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = do_GET
+        do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = do_GET  # noqa: N815
 
         def _refuse(self, fault: Refusal) -> None:
             headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from importlib import import_module, metadata, resources
-from itertools import cycle
+from itertools import cycle, repeat
 from pathlib import Path
 from typing import Any, Self
 
@@ -172,6 +172,16 @@ class Laboratory:
         document: dict[str, Any] = yaml.safe_load((resources.files(self.package) / "connector.yaml").read_text())
         return document
 
+    def secrets(self, subject: Subject) -> dict[str, str]:
+        """Return the credentials that are secret: all but those that the manifest calls `secret: false`."""
+        shown = {
+            each["name"]
+            for method in self.manifest["authentication"]["methods"]
+            for each in method.get("credentials", [])
+            if not each.get("secret", True)
+        }
+        return {name: value for name, value in subject.credentials.items() if name not in shown}
+
     @cached_property
     def connector(self) -> type[AnyConnector]:
         """The connector's class."""
@@ -227,6 +237,7 @@ class Laboratory:
     def _undisturbed(self, mode: wire.Mode, which: str) -> Trial:
         if (mode, which) not in self._kept:
             with self.trial(mode=mode) as trial:
+                trial.spawners = repeat(self._both[which == "second"])  # another order of sets than the first had
                 trial.go()
             self._kept[mode, which] = trial
         return self._kept[mode, which]

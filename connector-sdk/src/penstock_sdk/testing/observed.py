@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 KILOBYTE = 1024
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.05
 LISTENING = "0A"
 
 
@@ -121,13 +121,16 @@ def _become(order: dict[str, Any]) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     for descriptor, place in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(descriptor, place)
-    sys.stdin = open(0, closefd=False)  # noqa: PTH123, SIM115 - a descriptor, for good
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - a descriptor, for good
     _observe(os.open(order["observations"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
 
 
 if __name__ == "__main__":
+    import httpx
+
     from penstock_sdk.runtime.main import main
 
+    httpx.Client().close()  # imports what the first client would
     taken = _serve()
     if taken is not None:
         _become(taken)

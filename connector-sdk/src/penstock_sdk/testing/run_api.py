@@ -217,12 +217,12 @@ class RunApi:
 
 def _handler(api: RunApi) -> type[QuietHandler]:
     class Handler(QuietHandler):
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # noqa: N802 - http.server calls it so
             token = self.headers.get("Authorization", "").removeprefix("Bearer ")
             status, text = api.answer(self.path.removeprefix("/v1/attempts/"), self.content(), token)
             self.answer(status, {"Content-Type": "application/json"}, text.encode())
 
-        def do_PUT(self) -> None:
+        def do_PUT(self) -> None:  # noqa: N802
             headers = {name.lower(): value for name, value in self.headers.items()}
             self.answer(api.put(self.path.removeprefix("/bucket/"), headers, self.content()), {}, b"")
 

@@ -47,7 +47,7 @@ class Subject:
     say where the source is: the suite puts itself between, to slow it down and to interrupt it. `empty`, `wrong` and
     `large` are other connections: with nothing in the source, with credentials that it refuses, with much in it.
     `revoked` and `throttled` open a time in which the source refuses; `grow` adds a record whose cursor field has the
-    value that is the highest now. `public` names credentials that are no secret, such as a user's name.
+    value that is the highest now.
     """
 
     artifact: str
@@ -60,7 +60,6 @@ class Subject:
     empty: Variant | None = None
     wrong: Variant | None = None
     large: Variant | None = None
-    public: tuple[str, ...] = ()
     revoked: Hook | None = None
     throttled: Hook | None = None
     grow: Callable[[], None] | None = None
@@ -108,7 +107,6 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     empty: Variant | None = None
     wrong: Variant | None = None
     large: Variant | None = None
-    public: list[str] = []
     revoked: _Command | None = None
     throttled: _Command | None = None
     grow: _Command | None = None
@@ -174,7 +172,6 @@ def _subject(declared: _File, directory: Path) -> Subject:
     return Subject(
         artifact=declared.connector,
         streams=tuple(declared.streams),
-        public=tuple(declared.public),
         url_field=declared.source.url,
         host_field=declared.source.host,
         port_field=declared.source.port,

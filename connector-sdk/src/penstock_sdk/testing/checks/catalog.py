@@ -153,11 +153,11 @@ def _hold(stream: wire.DiscoveredStream, records: list[Data]) -> int:
     open_ended = "additionalProperties" in stream.schema_ or "patternProperties" in stream.schema_
     known = stream.schema_.get("properties", {}).keys()
     for record in records:
-        error = next(iter(validator.iter_errors(record)), None)
+        problem = next(iter(validator.iter_errors(record)), None)
         where = f"stream {stream.name!r}, record {identity(record, stream.primary_key)}"
-        if error:
-            path = "".join(f".{part}" for part in error.absolute_path) or "(the record)"
-            raise Failed(f"{where}: {path}: {error.message[:200]}")
+        if problem:
+            path = "".join(f".{part}" for part in problem.absolute_path) or "(the record)"
+            raise Failed(f"{where}: {path}: {problem.message[:200]}")
         undeclared = sorted(record.keys() - known)
         if undeclared and not open_ended:
             raise Failed(f"{where}: the field {undeclared[0]!r} is not in the schema")

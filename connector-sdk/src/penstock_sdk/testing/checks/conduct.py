@@ -86,7 +86,7 @@ def _matches(host: str, pattern: str) -> bool:
 
 def _is_address(host: str) -> bool:
     try:
-        ipaddress.ip_address(host.split("%")[0])
+        ipaddress.ip_address(host.split("%", maxsplit=1)[0])
     except ValueError:
         return host in ("", "None")
     return True
@@ -113,27 +113,24 @@ def secrets_in_output(laboratory: Laboratory) -> str:
         laboratory.plain(mode)
     with laboratory.trial(refused_subject(laboratory)) as trial:
         trial.go()
-    short = [name for name, value in _secrets(trial).items() if len(value) < SHORTEST_SECRET]
+    found = laboratory.secrets(laboratory.subject)
+    short = [name for name, value in found.items() if len(value) < SHORTEST_SECRET]
     if short:
         raise NotRun(
-            f"needs a value of {short[0]!r} of {SHORTEST_SECRET} characters or more, or to have it in `public`"
+            f"needs a value of {short[0]!r} of {SHORTEST_SECRET} characters or more: a shorter one is anywhere"
         )
     for each in laboratory.trials:
-        _search(each)
+        _search(each, laboratory.secrets(each.subject))
     return f"not in the output, messages, cursors and records of {len(laboratory.trials)} runs"
 
 
-def _secrets(trial: Trial) -> dict[str, str]:
-    return {name: value for name, value in trial.subject.credentials.items() if name not in trial.subject.public}
-
-
-def _search(trial: Trial) -> None:
+def _search(trial: Trial, secrets: dict[str, str]) -> None:
     places = {
         "its output": "\n".join(ended.output for ended in trial.attempts),
         "what it told the run API": "\n".join(trial.api.heard),
         "its records": json.dumps([state.records for state in trial.api.states.values()], ensure_ascii=False),
     }
-    for name, value in _secrets(trial).items():
+    for name, value in secrets.items():
         for form, text in _forms(value, list(trial.subject.credentials.values())).items():
             for place, content in places.items():
                 if text in content:

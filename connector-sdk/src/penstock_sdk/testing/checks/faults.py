@@ -36,7 +36,7 @@ def refused_subject(laboratory: Laboratory) -> Subject:
         return subject.varied(subject.wrong)
     if not _takes_credentials(laboratory):
         raise NotApplicable("the manifest declares no credentials")
-    secret = [name for name in subject.credentials if name not in subject.public]
+    secret = laboratory.secrets(subject)
     if not secret:
         raise NotRun("needs `credentials` that work, or `wrong`: credentials that the source refuses")
     return subject.varied(Variant(credentials={name: f"wrong-{secrets.token_hex(12)}" for name in secret}))

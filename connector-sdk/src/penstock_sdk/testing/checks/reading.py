@@ -158,28 +158,30 @@ def tie(laboratory: Laboratory) -> str:
         trial.expect(0, "a run after the source has grown should succeed")
         whole = laboratory.plain("incremental")
         new = list(_added(laboratory, trial, whole, before))
-    if not new:
+    if not sum(new):
         raise NotRun("needs `grow` to add a record: a read from the start found none")
-    return f"{sum(new)} late records with the cursor's own value arrived, once each"
+    return f"{sum(new)} late records with the cursor's own value arrived"
 
 
 def _added(laboratory: Laboratory, trial: Trial, whole: Trial, before: dict[str, list[Data]]) -> Iterator[int]:
+    """Count the late records of each stream; that others do not come again is the boundary's business."""
     for stream in laboratory.catalog:
-        expected = whole.records(stream.name)
-        if "incremental" not in stream.modes or len(expected) == len(before[stream.name]):
-            continue
-        wrong = difference(expected, before[stream.name] + trial.records(stream.name), stream.primary_key)
-        if wrong:
-            raise Failed(f"stream {stream.name!r}: after a record was added at the cursor's own value: {wrong}")
-        yield len(expected) - len(before[stream.name])
+        known = {identity(row, stream.primary_key) for row in before[stream.name]}
+        arrived = {identity(row, stream.primary_key) for row in trial.records(stream.name)}
+        late = {identity(row, stream.primary_key) for row in whole.records(stream.name)} - known
+        if "incremental" in stream.modes and late - arrived:
+            raise Failed(
+                f"stream {stream.name!r}: added at the cursor's own value, and not read: {next(iter(late - arrived))}"
+            )
+        yield len(late)
 
 
 def sigterm(laboratory: Laboratory) -> str:
     """Tell an attempt to stop, and let the next go on."""
     mode = laboratory.modes[0]
-    commits = laboratory.plain(mode).commits
+    laboratory.plain(mode)
     with laboratory.trial(mode=mode) as trial:
-        trial.told_to_stop("committed" if commits > 1 else "streams", 1)
+        trial.told_to_stop("streams", 1)  # the first batch is read after it, and is the border at which it ends
         if trial.last.exit_code is None or trial.last.seconds > laboratory.subject.grace_seconds:
             raise Failed(
                 f"it did not end within {laboratory.subject.grace_seconds:.0f} s of a SIGTERM, as a pod is given"

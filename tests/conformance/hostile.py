@@ -1,0 +1,296 @@
+"""Connectors that do one thing wrong each. They are put beside the project's own connector and inherit from it.
+
+Not imported by the tests: each is copied into a package of its own and run by the suite, as an author's would be.
+"""
+
+from __future__ import annotations
+
+import base64
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from penstock_sdk import AuthenticationError, Batch, ConfigError, Cursor, SourceContractError, Stream, TransientError
+from penstock_trial_rest.connector import STREAMS, Config, TrialRest
+
+Read = Iterator[Batch]
+
+
+class FailsOnAPage(TrialRest):
+    """reads: a record that it did not expect."""
+
+    def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
+        for batch in super().read(stream, since, cursor):
+            if any(row["id"] == 50 for row in batch.records):
+                raise KeyError("colour")
+            yield batch
+
+
+class SaysLessThanItDoes(TrialRest):
+    """manifest: it is said to read in full only (the test changes the manifest)."""
+
+
+class WiderConfig(Config):
+    """What the class of the next connector reads."""
+
+    region: str = "eu"
+
+
+class ReadsAnotherConfig(TrialRest):
+    """manifest: the class knows a key that the manifest does not."""
+
+    @classmethod
+    def argument_types(cls) -> tuple[type[Any], type[Any]]:
+        return WiderConfig, super().argument_types()[1]
+
+
+class DatesItsCatalog(TrialRest):
+    """catalog: the schema says when it was asked for."""
+
+    def discover(self) -> tuple[Stream, ...]:
+        (items,) = STREAMS
+        return (msgspec.structs.replace(items, schema={**items.schema, "title": f"as of {time.time_ns()}"}),)
+
+
+class ShufflesItsCatalog(TrialRest):
+    """catalog: the fields come from a set, whose order is another in each process."""
+
+    def discover(self) -> tuple[Stream, ...]:
+        (items,) = STREAMS
+        names = list({f"tag-{number}" for number in range(20)})
+        return (msgspec.structs.replace(items, schema={**items.schema, "examples": names}),)
+
+
+class Changing(TrialRest):
+    """Changes records on their way."""
+
+    def change(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        raise NotImplementedError
+
+    def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
+        for batch in super().read(stream, since, cursor):
+            yield Batch([new for row in batch.records for new in self.change(row)], cursor=batch.cursor)
+
+
+class WritesNumbersAsText(Changing):
+    """schema: a price in quotes."""
+
+    def change(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{**row, "price": str(row["price"])}] if row["id"] == 7 else [row]
+
+
+class AddsAField(Changing):
+    """schema: a field that nobody declared."""
+
+    def change(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{**row, "colour": "red"}] if row["id"] == 7 else [row]
+
+
+class SaysItTwice(Changing):
+    """keys: the source joins, and a record comes twice."""
+
+    def change(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        return [row, row] if row["id"] == 50 else [row]
+
+
+class StampsRecords(Changing):
+    """reread: every read gives other records."""
+
+    def change(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{**row, "name": f"{row['name']} read at {time.time_ns()}"}]
+
+
+class LeaksIntoRecords(Changing):
+    """secrets: a link that opens the source is a record's value."""
+
+    def change(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        link = f"https://source.test/{row['id']}?token={self.credentials.token}"
+        return [{**row, "name": link}] if row["id"] == 7 else [row]
+
+
+class PrintsItsHeader(TrialRest):
+    """secrets: the token in base64, as a header has it, which no mask knows."""
+
+    def authenticate(self) -> None:
+        print(base64.b64encode(self.credentials.token.encode()).decode())
+        super().authenticate()
+
+
+class PromisesAhead(TrialRest):
+    """resume: one cursor in the middle covers records that come after it."""
+
+    def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
+        for batch in super().read(stream, since, cursor):
+            ahead = (
+                {**batch.cursor, "seen": [*batch.cursor["seen"], 48]} if batch.records[-1]["id"] == 47 else batch.cursor
+            )
+            yield Batch(batch.records, cursor=ahead)
+
+
+class RepeatsTheLastMoment(TrialRest):
+    """boundary: what it says at the very end forgets what was seen at the last moment."""
+
+    def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
+        last = None
+        for batch in super().read(stream, since, cursor):
+            last = batch.cursor
+            yield batch
+        if last:
+            yield Batch([], cursor={**last, "seen": []})
+
+
+class LeavesTheFirstMomentOut(TrialRest):
+    """boundary: `since` is taken as after, and not as at or after."""
+
+    def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
+        for batch in super().read(stream, since, cursor):
+            moments = [datetime.fromisoformat(row["updated_at"]) for row in batch.records]
+            rows = [row for row, moment in zip(batch.records, moments, strict=True) if since is None or moment > since]
+            yield Batch(rows, cursor=batch.cursor)
+
+
+class MissesLateTies(TrialRest):
+    """tie: when it comes back, the last moment is over for it."""
+
+    def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
+        over = cursor["moment"] if cursor and 99 in cursor["seen"] else None
+        for batch in super().read(stream, since, cursor):
+            yield Batch([row for row in batch.records if row["updated_at"] != over], cursor=batch.cursor)
+
+
+class NeedsAFirstPage(TrialRest):
+    """empty: there is always something, is there not?"""
+
+    def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
+        batches = super().read(stream, since, cursor)
+        if cursor is None:
+            yield next(batches)
+        yield from batches
+
+
+class BlamesTheConfig(TrialRest):
+    """wrong-credentials: the source's refusal is the config's fault."""
+
+    def authenticate(self) -> None:
+        try:
+            super().authenticate()
+        except AuthenticationError as error:
+            raise ConfigError(error.message) from None
+
+
+class TakesRevocationForTheEnd(TrialRest):
+    """revoked-credentials: a page that is refused is the last."""
+
+    def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
+        with suppress(AuthenticationError):
+            yield from super().read(stream, since, cursor)
+
+
+class LosesTheWish(TrialRest):
+    """throttling: for how long the source wants to be left alone is not passed on."""
+
+    def _get(self, path: str, parameters: dict[str, str | int]) -> list[dict[str, Any]]:
+        try:
+            return super()._get(path, parameters)
+        except TransientError as error:
+            raise TransientError(error.message) from None
+
+
+class TakesThrottlingForTheEnd(TrialRest):
+    """throttling: a page that is refused is the last."""
+
+    def _get(self, path: str, parameters: dict[str, str | int]) -> list[dict[str, Any]]:
+        try:
+            return super()._get(path, parameters)
+        except TransientError as error:
+            if error.retry_after is None or path == "me":
+                raise
+            return []
+
+
+class AsksAgainAtOnce(TrialRest):
+    """throttling: it asks until it is answered."""
+
+    def _get(self, path: str, parameters: dict[str, str | int]) -> list[dict[str, Any]]:
+        while True:
+            try:
+                return super()._get(path, parameters)
+            except TransientError as error:
+                if error.retry_after is None:
+                    raise
+
+
+class BlamesTheSource(TrialRest):
+    """slow-source: silence is said to be for good."""
+
+    def _get(self, path: str, parameters: dict[str, str | int]) -> list[dict[str, Any]]:
+        try:
+            return super()._get(path, parameters)
+        except TransientError as error:
+            if error.retry_after is not None:
+                raise
+            raise SourceContractError(error.message) from None
+
+
+class WaitsForEver(TrialRest):
+    """slow-source: no timeout."""
+
+    def authenticate(self) -> None:
+        super().authenticate()
+        self._session.timeout = None
+
+
+class KeepsADirectory(TrialRest):
+    """local-writes: what it makes at home is not opened for writing, so that no guard in the process sees it."""
+
+    def authenticate(self) -> None:
+        (Path.home() / ".trial").mkdir()
+        super().authenticate()
+
+
+class KeepsAFile(TrialRest):
+    """local-writes: a note of where it stands, which the runtime itself refuses."""
+
+    def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
+        for batch in super().read(stream, since, cursor):
+            Path("cursor.json").write_text(str(batch.cursor))
+            yield batch
+
+
+class CallsHome(TrialRest):
+    """egress: it counts its users."""
+
+    def authenticate(self) -> None:
+        with suppress(OSError):
+            socket.create_connection(("127.0.0.1", 9), timeout=1).close()
+        super().authenticate()
+
+
+class AsksForAName(TrialRest):
+    """egress: a name that it looks up is a message, too."""
+
+    def discover(self) -> tuple[Stream, ...]:
+        with suppress(OSError):
+            socket.getaddrinfo("telemetry.invalid", 443)
+        return super().discover()
+
+
+class CollectsPages(TrialRest):
+    """memory: everything first, then the first batch."""
+
+    def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
+        yield from list(super().read(stream, since, cursor))
+
+
+class IgnoresSignals(TrialRest):
+    """sigterm: it has a handler of its own."""
+
+    def authenticate(self) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        super().authenticate()

@@ -1,0 +1,76 @@
+"""Each check is proven by a connector that only that check catches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from penstock_sdk.testing import CHECKS
+
+Suite = Callable[..., dict[str, Any]]
+
+CAUGHT_BY = {
+    "FailsOnAPage": "reads",
+    "SaysLessThanItDoes": "manifest",
+    "ReadsAnotherConfig": "manifest",
+    "DatesItsCatalog": "catalog",
+    "ShufflesItsCatalog": "catalog",
+    "WritesNumbersAsText": "schema",
+    "AddsAField": "schema",
+    "SaysItTwice": "keys",
+    "PromisesAhead": "resume",
+    "RepeatsTheLastMoment": "boundary",
+    "LeavesTheFirstMomentOut": "boundary",
+    "StampsRecords": "reread",
+    "NeedsAFirstPage": "empty",
+    "BlamesTheConfig": "wrong-credentials",
+    "TakesRevocationForTheEnd": "revoked-credentials",
+    "LosesTheWish": "throttling",
+    "TakesThrottlingForTheEnd": "throttling",
+    "AsksAgainAtOnce": "throttling",
+    "BlamesTheSource": "slow-source",
+    "WaitsForEver": "slow-source",
+    "KeepsADirectory": "local-writes",
+    "KeepsAFile": "local-writes",
+    "CallsHome": "egress",
+    "AsksForAName": "egress",
+    "LeaksIntoRecords": "secrets",
+    "PrintsItsHeader": "secrets",
+    "CollectsPages": "memory",
+    "IgnoresSignals": "sigterm",
+    "MissesLateTies": "tie",
+}
+NEVER_READS = ("FailsOnAPage", "KeepsAFile")
+"""Those that no plain run survives: what compares with one is not run, and says so."""
+SETTINGS: dict[str, dict[str, Any]] = {
+    "SaysLessThanItDoes": {"manifest": ("modes: [full, incremental], discovery", "modes: [full], discovery")},
+    "WaitsForEver": {"patienceSeconds": 20},
+}
+
+
+def outcomes(report: dict[str, Any]) -> dict[str, str]:
+    return {each["name"]: each["outcome"] for each in report["checks"]}
+
+
+def test_every_check_has_a_connector_that_it_catches() -> None:
+    assert {check.name for check in CHECKS} == set(CAUGHT_BY.values())
+
+
+def test_a_new_project_is_conformant(suite: Suite) -> None:
+    report = suite()
+    assert set(outcomes(report).values()) == {"passed"}, report["said"]
+    assert report["conformant"]
+    assert report["exit"] == 0
+    assert report["artifact"]["digest"].startswith("sha256:")
+
+
+@pytest.mark.parametrize(("hostile", "check"), CAUGHT_BY.items(), ids=list(CAUGHT_BY))
+def test_only_one_check_catches(hostile: str, check: str, suite: Suite) -> None:
+    report = suite(hostile, **SETTINGS.get(hostile, {}))
+    found = outcomes(report)
+    assert [name for name, outcome in found.items() if outcome == "failed"] == [check], report["said"]
+    assert "not applicable" not in found.values()
+    assert ("not run" in found.values()) == (hostile in NEVER_READS), report["said"]
+    assert not report["conformant"]
+    assert report["exit"] == 1
