@@ -16,7 +16,7 @@ from penstock_sdk.author.reading import DuckDbFile, Lines, read_stream
 from penstock_sdk.errors import ConnectorError
 from penstock_sdk.manifest import manifest_problems
 from penstock_sdk.scaffold import ScaffoldError, create
-from penstock_sdk.testing import FILE, SubjectError
+from penstock_sdk.testing import FILE, SubjectError, installed
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,7 +42,7 @@ def new(
 @app.command()
 def spec(file: File = DEFAULT_FILE) -> None:
     """Print the manifest, and say what is wrong with it."""
-    manifest = project.manifest(session.declared_connector(file))
+    manifest = installed(session.declared_connector(file)).manifest()
     typer.echo(yaml.safe_dump(manifest, sort_keys=False, width=120), nl=False)
     for problem in manifest_problems(manifest):
         typer.echo(f"connector.yaml: {problem}", err=True)

@@ -9,12 +9,11 @@ from typing import Any
 
 import yaml
 
-from penstock_sdk.author.project import ProjectError, entry_point, manifest
+from penstock_sdk.author.project import ProjectError
 from penstock_sdk.contract import Connector
 from penstock_sdk.manifest import config_problems
-from penstock_sdk.protocol import ConnectorIdentity
-from penstock_sdk.runtime.run import Assignment, build
-from penstock_sdk.testing import Subject, SubjectError, opened_subject
+from penstock_sdk.runtime.run import build
+from penstock_sdk.testing import Subject, SubjectError, installed, opened_subject
 
 
 def declared_connector(file: Path) -> str:
@@ -34,13 +33,11 @@ def declared_connector(file: Path) -> str:
 def opened(file: Path) -> Iterator[tuple[Connector[Any, Any], Subject]]:
     """Give the connector, authenticated, and close it at the end."""
     with opened_subject(file) as subject:
-        document = manifest(subject.artifact)
-        wrong = config_problems(subject.config, document["configSchema"], f"{file}: config")
+        found = installed(subject.artifact)
+        wrong = config_problems(subject.config, found.manifest()["configSchema"], f"{file}: config")
         if wrong:
             raise ProjectError("; ".join(wrong))
-        identity = ConnectorIdentity(**{key: str(document[key]) for key in ("name", "method", "version")})
-        assignment = Assignment("local", 1, identity, entry_point(subject.artifact).load(), subject.credentials)
-        connector = build(assignment, subject.config)
+        connector = build(found.load(), subject.config, subject.credentials)
         try:
             connector.authenticate()
             yield connector, subject

@@ -9,7 +9,7 @@ from penstock_sdk.testing.checks import CHECKS, Check, Outcome, Verdict, judge, 
 from penstock_sdk.testing.laboratory import Laboratory
 from penstock_sdk.testing.report import is_conformant, report_of, tree_digest
 from penstock_sdk.testing.run_api import RunApi
-from penstock_sdk.testing.subject import FILE, Subject, SubjectError, Variant, opened_subject
+from penstock_sdk.testing.subject import FILE, Subject, SubjectError, Variant, installed, opened_subject
 
 __all__ = [
     "CHECKS",
@@ -22,6 +22,7 @@ __all__ = [
     "SubjectError",
     "Variant",
     "Verdict",
+    "installed",
     "is_conformant",
     "judge",
     "judge_all",

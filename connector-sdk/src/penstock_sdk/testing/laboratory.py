@@ -11,22 +11,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from importlib import import_module, metadata, resources
+from importlib.util import find_spec
 from itertools import cycle, repeat
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-
 from penstock_sdk import protocol as wire
 from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE, LocalPersistenceError
-from penstock_sdk.runtime.main import GROUP
+from penstock_sdk.runtime.loading import identity_of, shown_credentials
 from penstock_sdk.runtime.run import AnyConnector
 from penstock_sdk.testing.attempts import Ended, Running, attempt
 from penstock_sdk.testing.interposer import between
 from penstock_sdk.testing.run_api import BRISK, Refused, RunApi
 from penstock_sdk.testing.spawner import Spawner
-from penstock_sdk.testing.subject import Subject, SubjectError
+from penstock_sdk.testing.subject import Subject, installed
 
 MODES: tuple[wire.Mode, ...] = ("full", "incremental")
 Data = dict[str, Any]
@@ -145,13 +143,9 @@ class Laboratory:
         self.subject = subject
         self.trials: list[Trial] = []
         self._kept: dict[tuple[str, str], Trial] = {}
-        found = next(iter(metadata.entry_points(group=GROUP, name=subject.artifact)), None)
-        if found is None:
-            known = ", ".join(sorted(each.name for each in metadata.entry_points(group=GROUP))) or "none"
-            raise SubjectError(f"no installed package offers the connector {subject.artifact!r}; there are: {known}")
-        self.entry_point = found
-        self.package = found.module.split(".")[0]
-        self.version = found.dist.version if found.dist else None
+        self._installed = installed(subject.artifact)
+        self.package = self._installed.entry.module.split(".")[0]
+        self.version = self._installed.entry.dist.version if self._installed.entry.dist else None
         self._both = (Spawner(), Spawner())
         self._spawners = cycle(self._both)  # by turns: two processes in a row never have the same order of sets
 
@@ -169,34 +163,28 @@ class Laboratory:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """The manifest, as it lies beside the class."""
-        document: dict[str, Any] = yaml.safe_load((resources.files(self.package) / "connector.yaml").read_text())
-        return document
+        return self._installed.manifest()
 
     def secrets(self, subject: Subject) -> dict[str, str]:
         """Return the credentials that are secret: all but those that the manifest calls `secret: false`."""
-        shown = {
-            each["name"]
-            for method in self.manifest["authentication"]["methods"]
-            for each in method.get("credentials", [])
-            if not each.get("secret", True)
-        }
+        shown = shown_credentials(self.manifest)
         return {name: value for name, value in subject.credentials.items() if name not in shown}
 
     @cached_property
     def connector(self) -> type[AnyConnector]:
         """The connector's class."""
-        loaded: type[AnyConnector] = self.entry_point.load()
-        return loaded
+        return self._installed.load()
 
     @cached_property
     def folder(self) -> Path:
-        """Where the connector's package is."""
-        return Path(import_module(self.package).__file__ or "").parent
+        """Where the connector's package is; nothing of it is imported."""
+        found = find_spec(self.package)
+        return Path(found.origin).parent if found and found.origin else Path(self.package)
 
     @property
     def identity(self) -> wire.ConnectorIdentity:
         """The three names of the manifest."""
-        return wire.ConnectorIdentity(**{key: str(self.manifest[key]) for key in ("name", "method", "version")})
+        return identity_of(self.manifest)
 
     @contextmanager
     def trial(
@@ -242,9 +230,9 @@ class Laboratory:
             self._kept[mode, which] = trial
         return self._kept[mode, which]
 
-    def first(self) -> Trial:
+    def first(self, mode: wire.Mode = "full") -> Trial:
         """Return the first undisturbed run, however it ended."""
-        return self._undisturbed("full", "first")
+        return self._undisturbed(mode, "first")
 
     def forget(self) -> None:
         """Keep nothing: the source has changed."""

@@ -15,11 +15,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 import yaml
+
+from penstock_sdk.runtime.loading import GROUP, Installed
 
 FILE = "connector.test.yaml"
 START_SECONDS = 30.0
@@ -30,6 +33,17 @@ Hook = Callable[[], AbstractContextManager[None]]
 
 class SubjectError(Exception):
     """The test's own declaration cannot be used; the message names the field and the remedy."""
+
+
+def installed(artifact: str) -> Installed:
+    """Return the installed connector of that entry point."""
+    known = sorted(each.name for each in metadata.entry_points(group=GROUP))
+    if artifact not in known:
+        there = ", ".join(known) or "none"
+        raise SubjectError(
+            f"no installed package offers {artifact!r}: pip install -e . in its folder; there are: {there}"
+        )
+    return Installed.find(artifact)
 
 
 class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

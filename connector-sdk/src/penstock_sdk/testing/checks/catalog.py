@@ -31,7 +31,7 @@ def manifest(laboratory: Laboratory) -> str:
     """Compare the manifest with the artifact, the class and the catalog."""
     document = laboratory.manifest
     wrong = manifest_problems(document)
-    wrong = wrong or [*_of_artifact(laboratory), *_of_class(laboratory), *_of_catalog(laboratory)]
+    wrong = wrong or [*_of_artifact(laboratory), *_of_class(laboratory)] or list(_of_catalog(laboratory))
     if wrong:
         raise Failed("; ".join(wrong))
     return f"{laboratory.identity.name}-{laboratory.identity.method} {document['version']}: {len(laboratory.catalog)} streams"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from penstock_sdk.errors import ConnectorError
 from penstock_sdk.testing.laboratory import Failed, Laboratory, NotApplicable, NotRun
 
 Outcome = Literal["passed", "failed", "not run", "not applicable"]
@@ -44,6 +45,8 @@ def _outcome(check: Check, laboratory: Laboratory) -> tuple[Outcome, str]:
         return "passed", check.run(laboratory)
     except Failed as failed:
         return "failed", str(failed)
+    except ConnectorError as error:
+        return "failed", error.message
     except NotRun as missing:
         return "not run", str(missing)
     except NotApplicable as why:
