@@ -53,6 +53,7 @@ class Interposer:
     plan: Plan = field(default=lambda _number: None)
     asked: list[tuple[float, bool]] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
+    closing: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def next(self) -> Fault | None:
@@ -62,9 +63,15 @@ class Interposer:
             self.asked.append((time.monotonic(), isinstance(fault, Refusal)))
             return fault
 
+    def end(self) -> None:
+        """Let go of all that waits, and take no more."""
+        self.closing.set()
+        self.released.set()
+
     def hold(self, seconds: float | None) -> None:
         """Wait for so long, or for the end."""
-        self.released.wait(seconds)
+        if seconds != 0:
+            self.released.wait(seconds)
 
 
 @contextmanager
@@ -77,7 +84,7 @@ def between(subject: Subject, plan: Plan | None = None) -> Iterator[tuple[Subjec
         try:
             yield subject.located(middle.host, middle.port), middle
         finally:
-            middle.released.set()
+            middle.end()
 
 
 @contextmanager
@@ -88,7 +95,7 @@ def _http(subject: Subject, middle: Interposer) -> Iterator[None]:
         try:
             yield
         finally:
-            middle.released.set()
+            middle.end()
 
 
 def _forwarder(middle: Interposer, upstream: str, client: httpx.Client) -> type[QuietHandler]:
@@ -135,7 +142,7 @@ def _tcp(subject: Subject, middle: Interposer) -> Iterator[None]:
     middle.port = int(listener.getsockname()[1])
 
     def accept() -> None:
-        while not middle.released.is_set():
+        while not middle.closing.is_set():
             try:
                 incoming, _ = listener.accept()
             except OSError:
@@ -146,7 +153,7 @@ def _tcp(subject: Subject, middle: Interposer) -> Iterator[None]:
     try:
         yield
     finally:
-        middle.released.set()
+        middle.end()
         listener.close()
 
 
@@ -168,7 +175,7 @@ def _copy(incoming: socket.socket, outgoing: socket.socket, middle: Interposer, 
     """Copy both ways; what the source says is held up once, in the middle of it."""
     other: dict[Any, socket.socket] = {incoming: outgoing, outgoing: incoming}
     answers = 0
-    while not middle.released.is_set():
+    while not middle.closing.is_set():
         readable, _, _ = select.select(list(other), [], [], 0.2)
         for end in readable:
             data = end.recv(CHUNK)
