@@ -21,38 +21,54 @@ Suite = Callable[..., dict[str, Any]]
 def install(project: Path, cls: str) -> dict[str, str]:
     """Make the project's package an installed one, and return the environment that finds it."""
     info = project / "site" / "penstock_connector_trial_rest-0.1.0.dist-info"
-    info.mkdir(parents=True)
+    info.mkdir(parents=True, exist_ok=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: penstock-connector-trial-rest\nVersion: 0.1.0\n")
     (info / "entry_points.txt").write_text(f"[penstock.connectors]\n{ARTIFACT} = {cls}\n")
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(project / "site"), str(project / "src")])}
 
 
-@pytest.fixture
-def suite(tmp_path: Path) -> Suite:
-    """Run the command on a connector: the project's own, or a hostile one beside it."""
+class Project:
+    """A project as `new` makes it, and the command in it."""
 
-    def run(hostile: str | None = None, *, manifest: tuple[str, str] = ("", ""), **settings: Any) -> dict[str, Any]:
-        project = create("trial", "rest", tmp_path / "project")
-        package = project / "src" / PACKAGE
-        if hostile:
-            shutil.copy(Path(__file__).parent / "hostile.py", package / "hostile.py")
-        declared = package / "connector.yaml"
-        declared.write_text(declared.read_text().replace(*manifest))
-        with (project / "connector.test.yaml").open("a") as file:
-            file.writelines(f"{key}: {json.dumps(value)}\n" for key, value in settings.items())
-        environment = install(project, f"{PACKAGE}.hostile:{hostile}" if hostile else f"{PACKAGE}:TrialRest")
+    def __init__(self, folder: Path) -> None:
+        self.folder = create("trial", "rest", folder)
+        self.package = self.folder / "src" / PACKAGE
+        self.environment = install(self.folder, f"{PACKAGE}:TrialRest")
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", "import sys; from penstock_sdk.author import main; sys.exit(main())"]
-        done = subprocess.run(
-            [*command, "test", "--report", "report.json"],
-            cwd=project,
-            env=environment,
+        return subprocess.run(
+            [*command, *arguments],
+            cwd=self.folder,
+            env=self.environment,
             capture_output=True,
             text=True,
             check=False,
             timeout=300,
         )
-        assert (project / "report.json").exists(), done.stdout + done.stderr
-        report: dict[str, Any] = json.loads((project / "report.json").read_text())
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A new project."""
+    return Project(tmp_path / "project")
+
+
+@pytest.fixture
+def suite(project: Project) -> Suite:
+    """Run the suite on a connector: the project's own, or a hostile one beside it."""
+
+    def run(hostile: str | None = None, *, manifest: tuple[str, str] = ("", ""), **settings: Any) -> dict[str, Any]:
+        if hostile:
+            shutil.copy(Path(__file__).parent / "hostile.py", project.package / "hostile.py")
+            project.environment = install(project.folder, f"{PACKAGE}.hostile:{hostile}")
+        declared = project.package / "connector.yaml"
+        declared.write_text(declared.read_text().replace(*manifest))
+        with (project.folder / "connector.test.yaml").open("a") as file:
+            file.writelines(f"{key}: {json.dumps(value)}\n" for key, value in settings.items())
+        done = project("test", "--report", "report.json")
+        assert (project.folder / "report.json").exists(), done.stdout + done.stderr
+        report: dict[str, Any] = json.loads((project.folder / "report.json").read_text())
         return {**report, "exit": done.returncode, "said": done.stdout}
 
     return run

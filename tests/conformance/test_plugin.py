@@ -7,9 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-from penstock_sdk.scaffold import create
-
 TEN_LINES = """
 import pytest
 from penstock_sdk.testing import Subject
@@ -21,11 +18,6 @@ def conformance_subject():
 def test_conformance(conformance_check):
     conformance_check()
 """
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    return create("trial", "rest", tmp_path / "project")
 
 
 def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -45,18 +37,18 @@ def test_a_fixture_and_a_test_are_all_that_an_author_writes(tmp_path: Path) -> N
     assert not report["conformant"]
 
 
-def test_a_file_is_a_test_for_each_check_and_a_failure_says_the_remedy(project: Path) -> None:
-    file = project / "connector.test.yaml"
+def test_a_file_is_a_test_for_each_check_and_a_failure_says_the_remedy(tmp_path: Path) -> None:
+    file = tmp_path / "connector.test.yaml"
     file.write_text("connector: faker-generate\nconfig: {records: 40, colour: red}\n")
-    done = run_pytest(project, str(file), "-k", "reads or manifest")
+    done = run_pytest(tmp_path, str(file), "-k", "reads or manifest")
     assert done.returncode == 1
     assert "unknown field `colour`" in done.stdout
     assert "remedy: Run `penstock-connector read STREAM`" in done.stdout
 
 
-def test_a_file_that_cannot_be_used_names_the_field(project: Path) -> None:
-    file = project / "connector.test.yaml"
+def test_a_file_that_cannot_be_used_names_the_field(tmp_path: Path) -> None:
+    file = tmp_path / "connector.test.yaml"
     file.write_text("connector: faker-generate\nempty: {colour: red}\n")
-    done = run_pytest(project, str(file), "-k", "reads")
+    done = run_pytest(tmp_path, str(file), "-k", "reads")
     assert done.returncode == 1
     assert "Object contains unknown field `colour` - at `$.empty`" in done.stdout

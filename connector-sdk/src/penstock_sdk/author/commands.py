@@ -97,6 +97,27 @@ def conform(
 
 
 @app.command()
+def package(
+    image: Annotated[str, typer.Option(help="The image's repository, such as registry.example/penstock-orders-rest.")],
+    file: File = DEFAULT_FILE,
+    base: Annotated[
+        str | None, typer.Option(help="A base image in place of the Dockerfile's; name it by digest.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="The conformance report that the definition is bound to.")] = None,
+    stage: Annotated[str, typer.Option(help="preview, certified, deprecated or withdrawn.")] = "preview",
+    push: Annotated[bool, typer.Option("--push", help="Push the image; else it is written as an OCI archive.")] = False,
+    out: Annotated[Path, typer.Option(help="Where the definition (and the archive) go.")] = Path("dist"),
+) -> None:
+    """Build the image, and the ConnectorDefinition that names it by digest; the same environment, the same digest."""
+    from penstock_sdk.author.packaging import Wanted
+    from penstock_sdk.author.packaging import package as make
+
+    found = installed(session.declared_connector(file))
+    made = make(found, file.absolute().parent, Wanted(image, base, stage, report, push, out))
+    typer.echo(f"{made.image}\n{made.definition}\n{made.archive or 'pushed'}\n{len(made.packages)} packages in it")
+
+
+@app.command()
 def checks() -> None:
     """List the conformance checks: what each proves, and what to do when it fails."""
     typer.echo(conformance.listing())

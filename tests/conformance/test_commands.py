@@ -1,0 +1,108 @@
+"""The author's commands on a new project: a look at the manifest, the source and its records, and plain words."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+import yaml
+from penstock_sdk.scaffold import ScaffoldError, create
+
+
+def test_spec_prints_the_manifest_and_what_is_wrong_with_it(project: Any) -> None:
+    done = project("spec")
+    assert done.returncode == 0
+    assert yaml.safe_load(done.stdout)["name"] == "trial"
+    declared = project.package / "connector.yaml"
+    declared.write_text(declared.read_text().replace("runners: [kubernetes", "runners: [nomad"))
+    done = project("spec")
+    assert done.returncode == 1
+    assert 'runners[0]: Unsupported value: "nomad"' in done.stderr
+
+
+def test_check_and_discover_ask_the_source(project: Any) -> None:
+    assert project("check").stdout == "the source accepts the connection\n"
+    assert project("discover").stdout.splitlines()[1].split() == ["items", "full,incremental", "id", "updated_at", "4"]
+    (stream,) = json.loads(project("discover", "--json").stdout)
+    assert stream["primary_key"] == ["id"]
+
+
+def test_read_prints_lines_and_a_cursor_from_which_it_goes_on(project: Any) -> None:
+    first = project("read", "items", "--limit", "45")
+    assert len(first.stdout.splitlines()) == 45
+    count, cursor = first.stderr.strip().split(" records; cursor ")
+    assert count == "45"
+    assert max(json.loads(cursor)["seen"]) == 39  # the last promise covers whole pages only
+    rest = [json.loads(line)["id"] for line in project("read", "items", "--cursor", cursor).stdout.splitlines()]
+    assert rest == list(range(40, 100))
+
+
+def test_read_since_leaves_earlier_records_out(project: Any) -> None:
+    done = project("read", "items", "--since", "2026-01-01T00:00:10")
+    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == list(range(70, 100))
+
+
+def test_read_into_a_duckdb_file_makes_a_table_to_query(project: Any) -> None:
+    done = project("read", "items", "--duckdb", "some.duckdb")
+    assert done.returncode == 0, done.stderr
+    with duckdb.connect(str(project.folder / "some.duckdb")) as database:
+        assert database.execute("SELECT count(*), max(price) FROM items").fetchall() == [(100, 24.75)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("read", "nothing"), "the source offers no stream 'nothing'; it offers: items"),
+        (("test", "--only", "everything"), "there is no check 'everything'; there are: reads, manifest"),
+        (("check", "--file", "absent.yaml"), "absent.yaml: No such file or directory"),
+        (("new", "Orders"), "'Orders' is no name"),
+        (("new", "orders", "--method", "sql"), "there is no template for method 'sql'; there is: rest"),
+    ],
+)
+def test_a_mistake_is_a_line_that_says_what_to_do(project: Any, arguments: tuple[str, ...], said: str) -> None:
+    done = project(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_source_that_refuses_is_said_in_the_connectors_own_words(project: Any) -> None:
+    file = project.folder / "connector.test.yaml"
+    file.write_text(file.read_text().replace("{token: token-of-the-trial}", "{token: another}"))
+    done = project("check")
+    assert done.returncode == 11
+    assert done.stderr == "AuthenticationError: the source refuses the token; correct the Secret's key 'token'\n"
+
+
+def test_a_variable_that_is_not_set_is_named(project: Any) -> None:
+    file = project.folder / "connector.test.yaml"
+    file.write_text(file.read_text().replace("{token: token-of-the-trial}", '{token: "${TRIAL_TOKEN}"}'))
+    assert "set the environment variable TRIAL_TOKEN" in project("check").stderr
+    project.environment["TRIAL_TOKEN"] = "token-of-the-trial"
+    assert project("check").returncode == 0
+
+
+def test_a_new_project_is_clean_and_passes_its_own_unit_tests(project: Any) -> None:
+    for command in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], ["pytest", "-q", "tests"]):
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=project.folder,
+            env={**project.environment, "MYPYPATH": "src"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=200,
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ScaffoldError, match="is not empty"):
+        create("orders", "rest", tmp_path)
+    assert [each.name for each in tmp_path.iterdir()] == ["mine.txt"]
