@@ -9,7 +9,7 @@ import base64
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -195,7 +195,7 @@ class TakesRevocationForTheEnd(TrialRest):
 class LosesTheWish(TrialRest):
     """throttling: for how long the source wants to be left alone is not passed on."""
 
-    def _get(self, path: str, parameters: dict[str, str | int]) -> list[dict[str, Any]]:
+    def _get(self, path: str, parameters: Mapping[str, str | int]) -> list[dict[str, Any]]:
         try:
             return super()._get(path, parameters)
         except TransientError as error:
@@ -205,7 +205,7 @@ class LosesTheWish(TrialRest):
 class TakesThrottlingForTheEnd(TrialRest):
     """throttling: a page that is refused is the last."""
 
-    def _get(self, path: str, parameters: dict[str, str | int]) -> list[dict[str, Any]]:
+    def _get(self, path: str, parameters: Mapping[str, str | int]) -> list[dict[str, Any]]:
         try:
             return super()._get(path, parameters)
         except TransientError as error:
@@ -217,7 +217,7 @@ class TakesThrottlingForTheEnd(TrialRest):
 class AsksAgainAtOnce(TrialRest):
     """throttling: it asks until it is answered."""
 
-    def _get(self, path: str, parameters: dict[str, str | int]) -> list[dict[str, Any]]:
+    def _get(self, path: str, parameters: Mapping[str, str | int]) -> list[dict[str, Any]]:
         while True:
             try:
                 return super()._get(path, parameters)
@@ -229,7 +229,7 @@ class AsksAgainAtOnce(TrialRest):
 class BlamesTheSource(TrialRest):
     """slow-source: silence is said to be for good."""
 
-    def _get(self, path: str, parameters: dict[str, str | int]) -> list[dict[str, Any]]:
+    def _get(self, path: str, parameters: Mapping[str, str | int]) -> list[dict[str, Any]]:
         try:
             return super()._get(path, parameters)
         except TransientError as error:

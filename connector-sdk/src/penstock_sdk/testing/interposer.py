@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -89,7 +90,8 @@ def between(subject: Subject, plan: Plan | None = None) -> Iterator[tuple[Subjec
 
 @contextmanager
 def _http(subject: Subject, middle: Interposer) -> Iterator[None]:
-    upstream = str(subject.config[subject.url_field or ""]).rstrip("/")
+    url = urlsplit(str(subject.config[subject.url_field or ""]))
+    upstream = f"{url.scheme}://{url.netloc}"  # the path stays in the config's value, as the connector knows it
     with httpx.Client(timeout=60.0) as client, LoopbackServer(_forwarder(middle, upstream, client)) as server:
         middle.port = server.port
         try:

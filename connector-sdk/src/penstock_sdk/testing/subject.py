@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import msgspec
 import yaml
@@ -95,7 +96,8 @@ class Subject:
     def located(self, host: str, port: int) -> Self:
         """Return the subject whose source is found at another address."""
         if self.url_field:
-            return replace(self, config={**self.config, self.url_field: f"http://{host}:{port}"})
+            moved_url = urlsplit(str(self.config[self.url_field]))._replace(scheme="http", netloc=f"{host}:{port}")
+            return replace(self, config={**self.config, self.url_field: moved_url.geturl()})
         moved = {self.host_field or "": host, self.port_field or "": port}
         return replace(self, config={**self.config, **moved})
 
