@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -13,9 +12,9 @@ from pytest_httpserver import HTTPServer
 
 
 @pytest.fixture
-def source(httpserver: HTTPServer) -> Iterator[Subject]:
+def source(httpserver: HTTPServer) -> Subject:
     httpserver.expect_request("/v1/items").respond_with_json({"next": httpserver.url_for("/v1/items?page=2")})
-    yield Subject(artifact="trial-rest", config={"baseUrl": httpserver.url_for("/v1")}, url_field="baseUrl")
+    return Subject(artifact="trial-rest", config={"baseUrl": httpserver.url_for("/v1")}, url_field="baseUrl")
 
 
 def test_the_path_stays_and_a_link_to_the_source_leads_back_to_the_relay(source: Subject) -> None:
