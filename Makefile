@@ -66,6 +66,7 @@ cluster-down: ## End it and leave nothing behind
 	tests/cluster/demo down
 
 bench: $(READY) ## Figures, each with its ratio
+	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/record_path.py
 	$(BIN)/python benchmarks/full_path.py
 	$(BIN)/python benchmarks/postgres_copy.py

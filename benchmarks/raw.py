@@ -16,11 +16,15 @@ def sample() -> list[dict[str, object]]:
     return records(0, "people", 0, COUNT)
 
 
-def raw_seconds(rows: list[dict[str, object]]) -> float:
-    """Return how long the raw limit takes for the rows."""
+def raw_seconds(rows: list[dict[str, object]]) -> tuple[float, float]:
+    """Return how long the raw limit takes for the rows, by the clock and in CPU seconds."""
     encoder, compressor = msgspec.json.Encoder(), zstandard.ZstdCompressor(level=1).compressobj()
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     for index in range(0, len(rows), BATCH):
         compressor.compress(encoder.encode_lines(rows[index : index + BATCH]))
     compressor.flush()
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - cpu
+
+
+if __name__ == "__main__":  # as a process of its own: the rows shall not be in the heap of what it is compared with
+    print(*raw_seconds(sample()))

@@ -33,6 +33,7 @@ KINDS = ("viewed", "ordered", "paid", "shipped", "returned")
 NOTES = tuple(
     f"a note of some length, number {index:03d}, which makes the record as long as real ones are" for index in range(64)
 )
+STREETS = tuple(f"{number} Main Street" for number in range(512))
 STREAMS = ("people", "events")
 
 TEXT, NUMBER = {"type": "string"}, {"type": "integer"}
@@ -74,39 +75,45 @@ def _block(seed: int, stream: str, block: int) -> list[int]:
     return memoryview(bits.to_bytes(4 * BLOCK, "little")).cast("I").tolist()
 
 
-def _person(n: int, r: int) -> dict[str, Any]:
-    return {
-        "n": n,
-        "name": {"first": FIRST[r % 12], "last": LAST[r % 11]},
-        "email": f"user{n}@example.com",
-        "address": {"street": f"{r & 511} Main Street", "city": CITIES[r % 13], "zip": f"{r % 90000 + 10000}"},
-        "balance": r / 100,
-        "active": r & 1 == 0,
-        "tags": [KINDS[r % 5], CITIES[r % 7]],
-        "note": NOTES[r & 63],
-    }
+def _people(first: int, numbers: list[int]) -> list[dict[str, Any]]:
+    return [
+        {
+            "n": n,
+            "name": {"first": FIRST[r % 12], "last": LAST[r % 11]},
+            "email": f"user{n}@example.com",
+            "address": {"street": STREETS[r & 511], "city": CITIES[r % 13], "zip": f"{r % 90000 + 10000}"},
+            "balance": r / 100,
+            "active": r & 1 == 0,
+            "tags": [KINDS[r % 5], CITIES[r % 7]],
+            "note": NOTES[r & 63],
+        }
+        for n, r in enumerate(numbers, first)
+    ]
 
 
-def _event(n: int, r: int) -> dict[str, Any]:
-    return {
-        "n": n,
-        "kind": KINDS[r % 5],
-        "person": r % 1000,
-        "at": 1_700_000_000 + n,
-        "payload": {"amount": r / 100, "city": CITIES[r % 13], "note": NOTES[r & 63]},
-    }
+def _events(first: int, numbers: list[int]) -> list[dict[str, Any]]:
+    return [
+        {
+            "n": n,
+            "kind": KINDS[r % 5],
+            "person": r % 1000,
+            "at": 1_700_000_000 + n,
+            "payload": {"amount": r / 100, "city": CITIES[r % 13], "note": NOTES[r & 63]},
+        }
+        for n, r in enumerate(numbers, first)
+    ]
 
 
-MAKERS = {"people": _person, "events": _event}
+MAKERS = {"people": _people, "events": _events}
 
 
 def records(seed: int, stream: str, start: int, stop: int) -> list[dict[str, Any]]:
     """Return the records start (included) to stop (excluded)."""
     make, made = MAKERS[stream], list[dict[str, Any]]()
     for block in range(start // BLOCK, (stop + BLOCK - 1) // BLOCK):
-        numbers, first = _block(seed, stream, block), block * BLOCK
-        low, high = max(start, first), min(stop, first + BLOCK)
-        made += [make(n, numbers[n - first]) for n in range(low, high)]
+        first = block * BLOCK
+        low, high = max(start - first, 0), min(stop - first, BLOCK)
+        made += make(first + low, _block(seed, stream, block)[low:high])
     return made
 
 
