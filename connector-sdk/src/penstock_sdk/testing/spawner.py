@@ -9,6 +9,7 @@ import signal
 import site
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "VIRTUAL_ENV")
@@ -23,9 +24,9 @@ class Spawner:
             env=base_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
             start_new_session=True,
         )
+        self._read = b""
 
     def spawn(self, environment: dict[str, str], room: Path) -> Child:
         """Start a process with this environment in a room of its own."""
@@ -36,7 +37,7 @@ class Spawner:
             "observations": str(room / "observations"),
         }
         assert self._process.stdin  # noqa: S101 - a pipe was asked for
-        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
         self._process.stdin.flush()
         return Child(int(self._line(None)), self)
 
@@ -46,16 +47,22 @@ class Spawner:
         return int(line) if line else None
 
     def _line(self, seconds: float | None) -> str:
+        """Return the next line, or nothing when it does not come in time.
+
+        Read from the descriptor: a line that a buffer holds already is not seen by select.
+        """
         assert self._process.stdout  # noqa: S101 - a pipe was asked for
-        ready, _, _ = select.select([self._process.stdout], [], [], seconds)
-        if not ready:
-            return ""
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(
-                f"the process that starts attempts ended with {self._process.wait()}; its error is above"
-            )
-        return line
+        pipe, end = self._process.stdout.fileno(), None if seconds is None else time.monotonic() + seconds
+        while b"\n" not in self._read:
+            left = None if end is None else max(0.0, end - time.monotonic())
+            if not select.select([pipe], [], [], left)[0]:
+                return ""
+            data = os.read(pipe, 4096)
+            if not data:
+                raise RuntimeError(f"the process that starts attempts ended with {self._process.wait()}; see above")
+            self._read += data
+        line, self._read = self._read.split(b"\n", 1)
+        return line.decode()
 
     def close(self) -> None:
         """End."""
