@@ -52,8 +52,8 @@ crds-check: $(READY)
 	$(BIN)/python -m penstock_operator.resources.crds .state/crds
 	diff -r .state/crds crds && diff -r .state/crds charts/penstock/files/crds
 
-lock: ## Compile the lock files (needs uv)
-	$(PYTHON) locks/compile.py
+lock: ## Compile the lock files (needs uv; UPGRADE=1 takes the newest versions)
+	$(PYTHON) locks/compile.py $(if $(UPGRADE),--upgrade)
 
 cluster: ## A real one-node Kubernetes from packages (Debian, root)
 	tests/cluster/machine/ready && tests/cluster/machine/up .state/cluster

@@ -1,6 +1,8 @@
 """Compile every lock file of this tree: hashed, for every supported Python, without an index's address.
 
-Usage: python locks/compile.py   (needs `uv` on PATH)
+Usage: python locks/compile.py [--upgrade] [NAME...]   (needs `uv` on PATH)
+
+Versions stay as they are where the requirements allow it; --upgrade takes the newest.
 
 A lock names third-party packages only; the tree's own distributions are built or installed beside it.
 """
@@ -34,7 +36,7 @@ def third_party(distribution: str, *, extras: bool) -> list[str]:
     return [item for item in wanted if not item.startswith("penstock-")]
 
 
-def compile_lock(name: str) -> None:
+def compile_lock(name: str, *options: str) -> None:
     """Write `locks/NAME.txt`; `NAME.in`, where it exists, adds requirements of the checkout itself."""
     distributions, extras = LOCKS[name]
     lines = [item for each in distributions for item in third_party(each, extras=extras)]
@@ -44,11 +46,12 @@ def compile_lock(name: str) -> None:
         source.write("\n".join(lines) + "\n")
         source.flush()
         flags = "--universal --python-version 3.11 --generate-hashes --no-annotate --no-header --quiet".split()
-        silent = ["--no-emit-index-url", "--no-emit-find-links", "--upgrade"]
+        silent = ["--no-emit-index-url", "--no-emit-find-links", *options]
         output = str(HERE / f"{name}.txt")
         subprocess.run(["uv", "pip", "compile", *flags, *silent, source.name, "-o", output], check=True)
         print(f"{output}: {sum(line[:1].isalpha() for line in Path(output).read_text().splitlines())} packages")
 
 
-for lock in sys.argv[1:] or LOCKS:
-    compile_lock(lock)
+wanted = [argument for argument in sys.argv[1:] if argument != "--upgrade"]
+for lock in wanted or LOCKS:
+    compile_lock(lock, *(["--upgrade"] if "--upgrade" in sys.argv else []))

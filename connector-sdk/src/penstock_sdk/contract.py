@@ -8,7 +8,7 @@ platform: `list(connector.read(stream, None, None))` works in a test.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Generic, Literal, Protocol, TypeVar, cast, get_args, get_origin
 
@@ -122,6 +122,7 @@ class Connector(ABC, Generic[ConfigT, CredentialsT]):
         self.config = config
         self.credentials = credentials
         self.sink: Sink = sink or CollectingSink()
+        self.keeper: Callable[[str, str], None] | None = None
 
     @abstractmethod
     def authenticate(self) -> None:
@@ -157,6 +158,16 @@ class Connector(ABC, Generic[ConfigT, CredentialsT]):
         The runtime calls it for each yielded batch that has a cursor.
         """
         self.sink.checkpoint(state)
+
+    def keep_credential(self, name: str, value: str) -> None:
+        """Keep a credential that the source has replaced, such as a rotated refresh token; call it before using it.
+
+        It returns once the platform has it, encrypted, so that a crash a moment later loses nothing: the next attempt's
+        `credentials` hold it. `name` is one of the manifest's credentials. A new value in the Secret goes before it.
+        Without a platform it is kept nowhere.
+        """
+        if self.keeper:
+            self.keeper(name, value)
 
     def health(self) -> None:
         """Check cheaply that the source can serve a run; called after `authenticate`. Raise as it does."""

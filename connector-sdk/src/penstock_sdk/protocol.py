@@ -7,6 +7,7 @@ other call carries that run token and is refused with 409 `fenced` once another 
     POST streams      StreamsRequest      -> StreamsResponse
     POST uploads      UploadsRequest      -> UploadsResponse
     POST checkpoints  CheckpointRequest   -> CheckpointResponse
+    POST credentials  CredentialRequest   -> CredentialResponse
     POST heartbeat    HeartbeatRequest    -> HeartbeatResponse
     POST finish       FinishRequest       -> FinishResponse
 
@@ -96,6 +97,17 @@ class Limits(Message):
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 10.0
 
 
+class KeptCredential(Message):
+    """A credential that the source has replaced during an earlier attempt.
+
+    `seed` is the SHA-256, in hex, of the Secret's value that it descends from: once the owner has put another value into
+    the Secret, that one counts.
+    """
+
+    value: Annotated[str, Field(repr=False)]
+    seed: Annotated[str, Field(pattern="^[0-9a-f]{64}$", repr=False)]
+
+
 class StartResponse(Message):
     """Everything the attempt needs; `streams` is empty when the connection selects all that discover() returns."""
 
@@ -110,6 +122,7 @@ class StartResponse(Message):
     state_version: Annotated[int, Field(ge=1)] = 1
     format: Literal["jsonl"] = "jsonl"
     limits: Limits = Limits()
+    credentials: dict[str, KeptCredential] = {}
 
 
 class DiscoveredStream(Message):
@@ -199,6 +212,20 @@ class CheckpointResponse(Message):
     """The number that is committed now."""
 
     checkpoint: int
+
+
+class CredentialRequest(Message):
+    """Keeps a credential that the source has replaced, such as a rotated refresh token, for the attempts to come."""
+
+    name: Annotated[str, Field(min_length=1, max_length=60)]
+    value: Annotated[str, Field(min_length=1, max_length=65_536, repr=False)]
+    seed: Annotated[str, Field(pattern="^[0-9a-f]{64}$", repr=False)]
+
+
+class CredentialResponse(Message):
+    """The number of the version that is kept now; the same value again makes no new one."""
+
+    version: int
 
 
 class HeartbeatRequest(Message):

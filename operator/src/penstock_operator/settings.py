@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+SHORTEST_KEY = 32
+
 
 class SettingsError(Exception):
     """A variable is missing or cannot be used; the message names it."""
@@ -63,3 +65,15 @@ def s3_settings(environment: Mapping[str, str] = os.environ) -> S3Settings:
 def database_url(environment: Mapping[str, str] = os.environ) -> str:
     """Return the registry's address."""
     return required(environment, "PENSTOCK_DATABASE_URL")
+
+
+def credentials_keys(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Return the keys that replaced credentials are kept with, the newest first; none: they are not kept."""
+    keys = tuple(key.strip() for key in environment.get("PENSTOCK_CREDENTIALS_KEY", "").split(",") if key.strip())
+    if any(len(key) < SHORTEST_KEY for key in keys):
+        message = (
+            f"PENSTOCK_CREDENTIALS_KEY: a key must be {SHORTEST_KEY} characters or more; make one with"
+            " `openssl rand -base64 32`, and put it before the one that it replaces, separated by a comma"
+        )
+        raise SettingsError(message)
+    return keys

@@ -34,6 +34,7 @@ class FakePlatform:
     lose_reply: list[str] = field(default_factory=list)
     refuse: dict[str, list[Reply]] = field(default_factory=dict)
     cancel: bool = False
+    kept: dict[str, wire.KeptCredential] = field(default_factory=dict)
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     tokens: list[tuple[str, str]] = field(default_factory=list)
     bucket: dict[str, bytes] = field(default_factory=dict)
@@ -65,6 +66,7 @@ class FakePlatform:
             config=self.config,
             streams=self.selected,
             limits=self.limits,
+            credentials=self.kept,
         )
 
     def on_streams(self, body: bytes) -> wire.StreamsResponse:
@@ -102,6 +104,11 @@ class FakePlatform:
             assert (len(body_), hashlib.sha256(body_).hexdigest()) == (each.bytes, each.sha256)
         self.commits.append(asked)
         return wire.CheckpointResponse(checkpoint=asked.checkpoint)
+
+    def on_credentials(self, body: bytes) -> wire.CredentialResponse:
+        asked = wire.CredentialRequest.model_validate_json(body)
+        self.kept[asked.name] = wire.KeptCredential(value=asked.value, seed=asked.seed)
+        return wire.CredentialResponse(version=1)
 
     def on_heartbeat(self, body: bytes) -> wire.HeartbeatResponse:
         del body

@@ -20,6 +20,7 @@ FIRST_WAIT, LONGEST_WAIT = 0.2, 15.0
 SERVER_ERROR, FORBIDDEN, CONFLICT, PRECONDITION_FAILED = 500, 403, 409, 412
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 AGAIN_CODES = ("not_ready", "unavailable")
+OWNERS_TO_MEND = ("start", "streams", "credentials")
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Patience:
 
 
 class RunClient:
-    """Six calls and the upload. Thread-safe: the heartbeat calls from a thread of its own."""
+    """Seven calls and the upload. Thread-safe: the heartbeat calls from a thread of its own."""
 
     def __init__(
         self, url: str, token: str, patience: Patience | None = None, transport: httpx.BaseTransport | None = None
@@ -79,6 +80,10 @@ class RunClient:
         """Commit objects and state."""
         return self._call("checkpoints", request, wire.CheckpointResponse)
 
+    def keep_credential(self, request: wire.CredentialRequest) -> wire.CredentialResponse:
+        """Have a replaced credential kept."""
+        return self._call("credentials", request, wire.CredentialResponse)
+
     def heartbeat(self, request: wire.HeartbeatRequest) -> wire.HeartbeatResponse:
         """Say that the attempt lives. Tried once: the next one follows soon."""
         response = self._post("heartbeat", request)
@@ -99,7 +104,7 @@ class RunClient:
             return None if _worth_repeating(response) else response
 
         response = self._insist(f"the run API ({path})", once)
-        _raise_for(response, of_config=path in ("start", "streams"))
+        _raise_for(response, of_config=path in OWNERS_TO_MEND)
         return answer.model_validate_json(response.content)
 
     def upload(self, grant: wire.UploadGrant, upload: Upload) -> None:

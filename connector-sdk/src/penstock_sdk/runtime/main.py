@@ -81,9 +81,8 @@ def main() -> int:
             shown_credentials(manifest),
             context,
         )
-        mask = Mask(assignment.secrets())
-        log_to_stderr(context, mask)
-        mask_what_is_printed(mask)
+        log_to_stderr(context, assignment.mask)
+        mask_what_is_printed(assignment.mask)
         client = RunClient(orders.api_url, orders.token())
     except DefectError as error:  # no attempt can be reached without an identity and a token: the log has to say it
         log.error("%s: %s", error.error_class, error.message)  # noqa: TRY400 - the message says it all

@@ -34,7 +34,14 @@ class Mask:
     """Replaces the values it was given."""
 
     def __init__(self, values: list[str]) -> None:
-        forms = sorted({form for value in values for form in _forms(value)}, key=len, reverse=True)
+        self._values: list[str] = []
+        self._found: re.Pattern[str] | None = None
+        self.add(*values)
+
+    def add(self, *values: str) -> None:
+        """Mask these too from now on."""
+        self._values += values
+        forms = sorted({form for value in self._values for form in _forms(value)}, key=len, reverse=True)
         self._found = re.compile("|".join(map(_pattern, forms))) if forms else None
 
     def __call__(self, text: str) -> str:

@@ -7,6 +7,7 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from importlib import metadata
 from typing import Any
 
@@ -25,6 +26,7 @@ from penstock_sdk.errors import (
     TransientError,
 )
 from penstock_sdk.runtime.client import RunClient
+from penstock_sdk.runtime.credentials import Credentials
 from penstock_sdk.runtime.encode import Envelope
 from penstock_sdk.runtime.garbage import YoungGarbage
 from penstock_sdk.runtime.guard import Guard, no_local_writes
@@ -53,9 +55,10 @@ class Assignment:
     shown: frozenset[str] = frozenset()
     log_context: dict[str, Any] = field(default_factory=dict)
 
-    def secrets(self) -> list[str]:
-        """Return the credentials' values, without those that the manifest declares to be no secret."""
-        return [value for name, value in self.credentials.items() if name not in self.shown]
+    @cached_property
+    def mask(self) -> Mask:
+        """What hides the credentials, but for those that the manifest declares to be no secret; it learns new ones."""
+        return Mask([value for name, value in self.credentials.items() if name not in self.shown])
 
 
 class Attempt:
@@ -65,7 +68,7 @@ class Attempt:
         self._assignment = assignment
         self._client = client
         self._metrics = Metrics()
-        self._mask = Mask(assignment.secrets())
+        self._mask = assignment.mask
         self._heartbeat: Heartbeat | None = None
         self._guard: Guard | None = None
         self._interrupted = False
@@ -113,7 +116,9 @@ class Attempt:
             self._heartbeat.interrupt()
         connector_class = self._assignment.load()  # before the guard: an import may cache its bytecode
         with no_local_writes() as self._guard:
-            connector = build(connector_class, start.config, self._assignment.credentials)
+            credentials = self._credentials(start)
+            connector = build(connector_class, start.config, credentials.values())
+            connector.keeper = partial(credentials.keep, self._client)
             try:
                 connector.authenticate()
                 connector.health()
@@ -123,6 +128,11 @@ class Attempt:
                         self._read(connector, offered[verdict.name], verdict, start)
             finally:
                 _close(connector)
+
+    def _credentials(self, start: wire.StartResponse) -> Credentials:
+        credentials = Credentials(self._assignment.credentials, self._assignment.shown, self._mask)
+        credentials.take(start.credentials)
+        return credentials
 
     def _discover(self, connector: AnyConnector) -> list[Stream]:
         offered = list(connector.discover())

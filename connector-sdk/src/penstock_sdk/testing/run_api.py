@@ -69,6 +69,7 @@ class RunApi:
         self._identity, self._config, self._mode = identity, config, mode
         self._wanted, self._since, self._limits = streams, since, limits
         self._bucket: dict[str, bytes] = {}
+        self._kept: dict[str, wire.KeptCredential] = {}
         self._lock, self._puts = threading.Lock(), threading.Lock()
         self._commits = 0
         self._server = LoopbackServer(_handler(self))
@@ -108,6 +109,7 @@ class RunApi:
             "streams": self._streams,
             "uploads": self._uploads,
             "checkpoints": self._checkpoint,
+            "credentials": self._credential,
             "heartbeat": self._heartbeat,
             "finish": self._finish,
         }
@@ -137,6 +139,7 @@ class RunApi:
             default_mode=self._mode,
             since=self._since,
             limits=self._limits,
+            credentials=self._kept,
         )
 
     def _streams(self, body: bytes) -> wire.StreamsResponse:
@@ -194,6 +197,11 @@ class RunApi:
             raise Refused(422, "mismatch", f"the bucket does not hold object {each.key} as it was described")
         text = zstandard.ZstdDecompressor().decompressobj().decompress(body)
         return [json.loads(line) for line in text.split(b"\n")[:-1]]
+
+    def _credential(self, body: bytes) -> wire.CredentialResponse:
+        asked = wire.CredentialRequest.model_validate_json(body)
+        self._kept[asked.name] = wire.KeptCredential(value=asked.value, seed=asked.seed)
+        return wire.CredentialResponse(version=1)
 
     def _heartbeat(self, body: bytes) -> wire.HeartbeatResponse:
         asked = wire.HeartbeatRequest.model_validate_json(body)

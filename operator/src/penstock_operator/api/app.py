@@ -98,6 +98,10 @@ def _run_routes(services: Services) -> APIRouter:
     async def checkpoints(request: wire.CheckpointRequest, token: Token) -> wire.CheckpointResponse:
         return await protocol.checkpoint(token, request)
 
+    @router.post("/credentials")
+    async def credentials(request: wire.CredentialRequest, token: Token) -> wire.CredentialResponse:
+        return await protocol.keep_credential(token, request)
+
     @router.post("/heartbeat")
     async def heartbeat(request: wire.HeartbeatRequest, token: Token) -> wire.HeartbeatResponse:
         return await protocol.heartbeat(token, request)

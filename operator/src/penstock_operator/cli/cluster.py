@@ -25,7 +25,8 @@ from penstock_operator.launchers.jobs import JobSettings
 from penstock_operator.launchers.kubernetes import KubernetesLauncher
 from penstock_operator.registry.database import Pool, create_pool
 from penstock_operator.runs.protocol import RunProtocol
-from penstock_operator.settings import Timings, database_url, required, s3_settings
+from penstock_operator.runs.vault import Vault
+from penstock_operator.settings import Timings, credentials_keys, database_url, required, s3_settings
 
 log = structlog.get_logger()
 OK, UNAVAILABLE = 200, 503
@@ -54,7 +55,7 @@ async def _pool() -> AsyncIterator[Pool]:
 async def serve(host: str, port: int) -> None:
     """Serve until told to stop."""
     async with _pool() as pool, _api_client() as api:
-        protocol = RunProtocol(pool, BronzeStore(s3_settings()))
+        protocol = RunProtocol(pool, BronzeStore(s3_settings()), vault=Vault(credentials_keys()))
         app = create_app(Services(protocol, pool, KubernetesAuthenticator(api), PodLogs(api)))
         await uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning", lifespan="off")).serve()
 

@@ -15,7 +15,7 @@ from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.controller.resources import Document, ResourceClient, key_of
 from penstock_operator.controller.supervisor import Clock, Supervisor, utc_now
 from penstock_operator.launchers import Launch, Launcher
-from penstock_operator.registry import attempts, connections, definitions, outbox, runs
+from penstock_operator.registry import attempts, connections, credentials, definitions, outbox, runs
 from penstock_operator.registry.database import Pool, Row, one
 from penstock_operator.resources.models import Kind
 from penstock_operator.runs import outcomes
@@ -84,15 +84,17 @@ class Orchestrator:
         async with self._parts.pool.connection() as connection:
             await definitions.retire_definitions(connection, uids["ConnectorDefinition"])
             for row in await connections.retire_connections(connection, uids["TenantConnection"]):
-                await self._cancel_runs(row["uid"])
+                await self._let_go(row["uid"])
         return 0
 
-    async def _cancel_runs(self, connection_uid: str) -> None:
+    async def _let_go(self, connection_uid: str) -> None:
+        """A connection is gone: its runs end, and what was kept of its credentials goes too."""
         async with self._parts.pool.connection() as connection, connection.transaction():
             for run in await runs.active_runs(connection, connection_uid):
                 locked = await runs.lock_run(connection, run["id"])
                 if locked and locked["phase"] in ("pending", "running"):
                     await outcomes.cancel(connection, locked)
+            await credentials.forget_credentials(connection, connection_uid)
 
     async def schedule(self) -> int:
         """Make a run of every due time; return how many connections were due."""
@@ -167,7 +169,7 @@ class Orchestrator:
             else:
                 gone = await connections.retire_connection(connection, namespace, name)
         if gone:
-            await self._cancel_runs(gone["uid"])
+            await self._let_go(gone["uid"])
             self._recount(gone["definition"], None)
         elif kind == "ConnectorDefinition":
             await self._requeue_connections()

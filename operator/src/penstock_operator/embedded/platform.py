@@ -27,6 +27,7 @@ from penstock_operator.registry.database import Pool, create_pool
 from penstock_operator.registry.migrate import migrate
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.runs.refusals import NotFound
+from penstock_operator.runs.vault import Vault
 from penstock_operator.settings import S3Settings, Timings, s3_settings
 
 LOOPBACK = "127.0.0.1"
@@ -74,6 +75,10 @@ class DataDirectory:
     def unlock(self) -> None:
         """Let the directory go."""
         self._lock.unlink(missing_ok=True)
+
+    def vault(self) -> Vault:
+        """Return what keeps replaced credentials in this directory."""
+        return Vault((kept_secret(self.path / "credentials-key"),))
 
     def authenticator(self) -> EmbeddedAuthenticator:
         """Return the authority of this directory."""
@@ -145,7 +150,8 @@ async def platform(directory: Path, data: DataDirectory, limits: Limits | None =
         port = free_port(LOOPBACK)
         url = f"http://{LOOPBACK}:{port}"
         launcher = ProcessLauncher(lambda: url, data.path / "runs", resources.secret, authenticator.mint_pod)
-        services = Services(RunProtocol(pool, store, limits), pool, authenticator, log_reader(data.path / "runs"))
+        protocol = RunProtocol(pool, store, limits, data.vault())
+        services = Services(protocol, pool, authenticator, log_reader(data.path / "runs"))
         await stack.enter_async_context(serving(services, port))
         stack.push_async_callback(launcher.close)
         yield Platform(pool, store, resources, Orchestrator(Parts(pool, resources, launcher, store, FAST)), url)

@@ -16,6 +16,8 @@ from datetime import UTC, datetime, timedelta
 from penstock_sdk.protocol import (
     CheckpointRequest,
     CheckpointResponse,
+    CredentialRequest,
+    CredentialResponse,
     DiscoveredStream,
     FinishRequest,
     FinishResponse,
@@ -42,6 +44,7 @@ from penstock_operator.registry.streams import NewState
 from penstock_operator.runs import outcomes, selection
 from penstock_operator.runs.refusals import Fenced, Invalid, Mismatch, NotReady, Unauthenticated
 from penstock_operator.runs.retry import Failure
+from penstock_operator.runs.vault import Holder, Vault
 
 UPLOAD_EXPIRY_SECONDS = 3600
 
@@ -60,12 +63,15 @@ def digest(token: str) -> bytes:
 
 
 class RunProtocol:
-    """The six calls of a pod."""
+    """The seven calls of a pod."""
 
-    def __init__(self, pool: Pool, store: BronzeStore, limits: Limits | None = None) -> None:
+    def __init__(
+        self, pool: Pool, store: BronzeStore, limits: Limits | None = None, vault: Vault | None = None
+    ) -> None:
         self._pool = pool
         self._store = store
         self._limits = limits or Limits()
+        self._vault = vault or Vault(())
 
     async def start(self, pod: PodIdentity, request: StartRequest) -> StartResponse:
         """Give the attempt to the pod of its own Job, with all it needs to know."""
@@ -83,8 +89,9 @@ class RunProtocol:
             if not await attempts.claim_attempt(connection, request.run, request.attempt, pod.pod_uid, digest(token)):
                 raise Fenced
             states = await streams.states_of(connection, launch["connection_uid"])
+            kept = await self._vault.kept(connection, launch["connection_uid"])
         _check_state_versions(launch, states)
-        return self._answer(request, launch, token)
+        return self._answer(request, launch, token).model_copy(update={"credentials": kept})
 
     def _answer(self, request: StartRequest, launch: Row, token: str) -> StartResponse:
         spec, manifest = launch["spec"], launch["manifest"]
@@ -193,6 +200,12 @@ class RunProtocol:
             if not await objects.commit_object(connection, holder, each.key, each.sequence, counts, numbers):
                 message = f"object {each.key} was not granted to this attempt, or is committed already"
                 raise Mismatch(message)
+
+    async def keep_credential(self, token: str, request: CredentialRequest) -> CredentialResponse:
+        """Keep a credential that the source has replaced. The same request again changes nothing."""
+        async with self._held(token) as (connection, attempt):
+            version = await self._vault.keep(connection, Holder.of(attempt), request)
+        return CredentialResponse(version=version)
 
     async def heartbeat(self, token: str, request: HeartbeatRequest) -> HeartbeatResponse:
         """Take a sign of life and the attempt's metrics, and say whether to stop."""

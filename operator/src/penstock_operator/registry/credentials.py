@@ -1,0 +1,49 @@
+"""credentials: what a source has put in place of a Secret's value, encrypted; the registry never sees it plain."""
+
+from __future__ import annotations
+
+from penstock_operator.registry.database import Connection, Row, many, one, run
+
+
+async def credentials_of(connection: Connection, connection_uid: str) -> list[Row]:
+    """Return the connection's kept credentials."""
+    return await many(
+        connection,
+        "SELECT name, version, ciphertext FROM penstock.credentials WHERE connection_uid = %(uid)s ORDER BY name",
+        uid=connection_uid,
+    )
+
+
+async def lock_credential(connection: Connection, connection_uid: str, name: str) -> Row | None:
+    """Lock and return one kept credential."""
+    return await one(
+        connection,
+        "SELECT name, version, ciphertext FROM penstock.credentials"
+        " WHERE connection_uid = %(uid)s AND name = %(name)s FOR UPDATE",
+        uid=connection_uid,
+        name=name,
+    )
+
+
+async def put_credential(connection: Connection, connection_uid: str, name: str, ciphertext: bytes) -> int:
+    """Keep a credential in place of the one before it, and return its version."""
+    row = await one(
+        connection,
+        """
+        INSERT INTO penstock.credentials (connection_uid, name, version, ciphertext)
+        VALUES (%(uid)s, %(name)s, 1, %(ciphertext)s)
+        ON CONFLICT (connection_uid, name) DO UPDATE SET version = credentials.version + 1,
+            ciphertext = excluded.ciphertext, updated_at = now()
+        RETURNING version
+        """,
+        uid=connection_uid,
+        name=name,
+        ciphertext=ciphertext,
+    )
+    assert row is not None  # noqa: S101 - INSERT … RETURNING always returns
+    return int(row["version"])
+
+
+async def forget_credentials(connection: Connection, connection_uid: str) -> None:
+    """Drop all that is kept for a connection."""
+    await run(connection, "DELETE FROM penstock.credentials WHERE connection_uid = %(uid)s", uid=connection_uid)
