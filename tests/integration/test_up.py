@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -184,17 +186,38 @@ def test_a_wrong_password_says_whose_and_what_to_do(user: User, postgres_url: st
     assert "guessed-wrong" not in errors
 
 
-def test_a_second_platform_on_a_live_directory_is_refused_with_the_pid(user: User) -> None:
+@contextmanager
+def live(user: User) -> Iterator[subprocess.Popen[str]]:
+    """A platform that is up; it is started as a shell starts a background command, with SIGINT ignored."""
     user.connection("slow", connector=FAKER, config={"records": 100_000, "delaySeconds": 0.2})
     command = [*PENSTOCK, "up", str(user.folder), "--data-dir", str(user.data)]
-    with subprocess.Popen(command, env=user.environment, stderr=subprocess.PIPE, text=True) as first:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        first = subprocess.Popen(command, env=user.environment, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
         assert first.stderr is not None
         assert "penstock is up" in first.stderr.readline()
+        yield first
+    finally:
+        first.kill()
+        first.communicate()
+
+
+def test_a_second_platform_on_a_live_directory_is_refused_with_the_pid(user: User) -> None:
+    with live(user) as first:
         second = user.call("up", str(user.folder), "--data-dir", str(user.data), "--once")
-        first.send_signal(signal.SIGINT)
-        first.wait(timeout=30)
     assert second.returncode == 2
     assert f"(pid {first.pid})" in second.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_told_to_stop_it_stops_what_it_started_and_lets_the_directory_go(user: User, number: signal.Signals) -> None:
+    with live(user) as first:
+        first.send_signal(number)
+        assert first.wait(timeout=60) == 128 + number
+        assert not (user.data / "penstock.pid").exists()
 
 
 def test_9_a_killed_platform_loses_nothing_and_doubles_nothing(user: User) -> None:

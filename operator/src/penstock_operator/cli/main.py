@@ -21,6 +21,7 @@ from rich.table import Table
 from penstock_operator.cli import bronze, runs, state
 from penstock_operator.cli.output import print_table
 from penstock_operator.cli.session import DATA_DIR, DataDir
+from penstock_operator.cli.signals import Told, until_told
 from penstock_operator.controller.reconcile import Stalled, check_document
 from penstock_operator.embedded import EmbeddedError
 from penstock_operator.embedded.folder import OURS, FolderError
@@ -68,7 +69,7 @@ def up(
     output: Annotated[Output, typer.Option(help="How --once prints its results.")] = Output.table,
 ) -> None:
     """Bring the whole platform up on this machine, without Kubernetes."""
-    results = asyncio.run(_up(directory, DataDirectory(data_dir), once=once))
+    results = asyncio.run(until_told(_up(directory, DataDirectory(data_dir), once=once)))
     if results is None:
         return
     if output is Output.json:
@@ -200,5 +201,7 @@ def main() -> None:
     except (EmbeddedError, FolderError, SettingsError, runs.CommandError) as error:
         _say(f"error: {error}")
         sys.exit(2)
+    except Told as told:
+        sys.exit(told.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
