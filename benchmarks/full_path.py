@@ -17,11 +17,13 @@ from pathlib import Path
 from statistics import median
 
 import yaml
+from penstock_operator.cli.progress import PlainLines
 from penstock_operator.embedded.once import run_once
 from penstock_operator.embedded.platform import DataDirectory, Platform, platform
 from penstock_operator.registry.database import one
 from penstock_sdk.protocol import Limits
 from raw import COUNT
+from rich.console import Console
 
 RECORDS, CHECKPOINT, ROUNDS = 1_000_000, 10_000, 5
 HERE = Path(__file__).parent
@@ -93,7 +95,7 @@ async def measure(up: Platform) -> Round:
     """Run the connection once between two runs of the raw limit."""
     startup = python("-c", "import penstock_sdk.runtime, penstock_faker_generate.connector")[1]
     first, before = raw_limit(), servers_cpu()
-    (result,) = await run_once(up, lambda _: None)
+    (result,) = await run_once(up, PlainLines(Console(stderr=True, quiet=True)))
     assert (result.phase, result.records) == ("succeeded", RECORDS), result
     used, second = max(servers_cpu(), servers_cpu()) - before, raw_limit()  # a child may end during one scan
     async with up.pool.connection() as connection:

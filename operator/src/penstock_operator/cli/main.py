@@ -20,6 +20,7 @@ from rich.table import Table
 
 from penstock_operator.cli import bronze, runs, state
 from penstock_operator.cli.output import print_table
+from penstock_operator.cli.progress import PlainLines, report_to
 from penstock_operator.cli.session import DATA_DIR, DataDir
 from penstock_operator.cli.signals import Told, until_told
 from penstock_operator.controller.reconcile import Stalled, check_document
@@ -83,8 +84,9 @@ async def _up(directory: Path, data: DataDirectory, *, once: bool) -> list[Resul
     async with platform(directory, data) as running:
         _say(f"penstock is up: {running.api_url} (data in {data.path})")
         if once:
-            return await run_once(running, _say)
-        await run_on(running, _say)
+            with report_to(errors) as report:
+                return await run_once(running, report)
+        await run_on(running, PlainLines(errors))
     return None
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.controller.resources import Document, key_of
@@ -15,8 +14,28 @@ from penstock_operator.embedded.platform import Platform
 from penstock_operator.registry import connections, objects, runs
 from penstock_operator.scheduling.due import request_run
 
-Say = Callable[[str], None]
 ENDED = ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Where a connection's run stands; `records` counts what is committed."""
+
+    connection: str
+    phase: str
+    attempt: int
+    records: int
+    message: str = ""
+
+
+class Report(Protocol):
+    """Tells a person how it goes."""
+
+    def line(self, text: str) -> None:
+        """Say something of the platform."""
+
+    def run(self, seen: Seen) -> None:
+        """Say where a run stands now."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +54,18 @@ class Result:
     error: dict[str, str] | None
 
 
-async def run_once(platform: Platform, say: Say) -> list[Result]:
+async def run_once(platform: Platform, report: Report) -> list[Result]:
     """Run every connection of the folder once, all at the same time; return the results in the order of the files."""
     for document in await platform.resources.list("ConnectorDefinition"):
         status = await reconcile(platform.pool, document)
         problem = status["conditions"][0]
         if problem["status"] != "True":
-            say(f"definition {document['metadata']['name']}: {problem['message']}")
+            report.line(f"definition {document['metadata']['name']}: {problem['message']}")
         await platform.resources.write_status(document, status)
     documents = await platform.resources.list("TenantConnection")
     loops = asyncio.create_task(platform.orchestrator.run())
     try:
-        return list(await asyncio.gather(*(_once(platform, document, say) for document in documents)))
+        return list(await asyncio.gather(*(_once(platform, document, report) for document in documents)))
     finally:
         loops.cancel()
         await asyncio.gather(loops, return_exceptions=True)
@@ -54,7 +73,7 @@ async def run_once(platform: Platform, say: Say) -> list[Result]:
             pass
 
 
-async def _once(platform: Platform, document: Document, say: Say) -> Result:
+async def _once(platform: Platform, document: Document, report: Report) -> Result:
     _, namespace, name = key_of(document)
     status = await reconcile(platform.pool, document)
     stalled = next(
@@ -65,28 +84,26 @@ async def _once(platform: Platform, document: Document, say: Say) -> Result:
         row = await connections.connection_by_name(connection, namespace, name)
         if row is None or not row["ready"]:
             message = stalled["message"] if stalled else "the connection is not valid"
-            say(f"{namespace}/{name}: invalid: {message}")
+            report.run(Seen(f"{namespace}/{name}", "invalid", 0, 0, message))
             error = {"class": stalled["reason"] if stalled else "InvalidSpec", "message": message}
             return Result(namespace, name, None, "invalid", None, 0, 0, 0, [], error)
         run_id = await request_run(connection, row, f"once-{secrets.token_hex(8)}")
         if run_id is None:
             run_id = (await runs.active_runs(connection, row["uid"]))[0]["id"]
-    return await _follow(platform, run_id, say)
+    return await _follow(platform, run_id, report)
 
 
-async def _follow(platform: Platform, run_id: str, say: Say) -> Result:
-    told: tuple[Any, ...] = ()
+async def _follow(platform: Platform, run_id: str, report: Report) -> Result:
+    told: Seen | None = None
     while True:
         async with platform.pool.connection() as connection:
             run = await runs.run_by_id(connection, run_id)
         assert run is not None  # noqa: S101 - runs are not pruned while they are followed
-        now = (run["phase"], run["attempt"], run["committed_records"])
-        if now != told:
-            told = now
-            extra = f": {run['message']}" if run["message"] else ""
-            say(
-                f"{run['namespace']}/{run['name']}: {run['phase']}, attempt {run['attempt']}, {run['committed_records']} records{extra}"
-            )
+        where = f"{run['namespace']}/{run['name']}"
+        seen = Seen(where, run["phase"], run["attempt"], run["committed_records"], run["message"])
+        if seen != told:
+            told = seen
+            report.run(seen)
         if run["phase"] in ENDED:
             return await _result(platform, run)
         await asyncio.sleep(0.2)
@@ -120,23 +137,23 @@ def as_document(results: list[Result]) -> dict[str, Any]:
     return {"connections": [asdict(result) for result in results]}
 
 
-async def run_on(platform: Platform, say: Say) -> None:
+async def run_on(platform: Platform, report: Report) -> None:
     """Follow the folder and run what is due until cancelled."""
     async with asyncio.TaskGroup() as group:
         group.create_task(platform.orchestrator.run())
-        group.create_task(_follow_folder(platform, say))
+        group.create_task(_follow_folder(platform, report))
 
 
-async def _follow_folder(platform: Platform, say: Say) -> None:
+async def _follow_folder(platform: Platform, report: Report) -> None:
     broken = ""
     while True:
         await asyncio.sleep(1)
         try:
             if platform.resources.refresh():
                 await platform.orchestrator.sweep()
-                say("the folder changed")
+                report.line("the folder changed")
             broken = ""
         except FolderError as error:
             if str(error) != broken:
                 broken = str(error)
-                say(f"{error}; the last good state stays in force")
+                report.line(f"{error}; the last good state stays in force")
