@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 SHORTEST_KEY = 32
 
 
+LOG_BYTES = 4 * 1024 * 1024
+"""How much of an attempt's log is kept, before compression."""
+
+
 class SettingsError(Exception):
     """A variable is missing or cannot be used; the message names it."""
 
@@ -77,3 +81,18 @@ def credentials_keys(environment: Mapping[str, str] = os.environ) -> tuple[str, 
         )
         raise SettingsError(message)
     return keys
+
+
+def log_bytes(environment: Mapping[str, str] = os.environ) -> int:
+    """Return how many bytes of an attempt's log are kept."""
+    return whole_number(environment, "PENSTOCK_LOG_BYTES", default=LOG_BYTES, least=64 * 1024)
+
+
+def whole_number(environment: Mapping[str, str], name: str, *, default: int, least: int = 0) -> int:
+    """Return a variable's whole number, or say what it must be."""
+    text = environment.get(name, "").strip()
+    if not text:
+        return default
+    if not text.isdecimal() or int(text) < least:
+        raise SettingsError(f"{name} is {text!r}; it must be a whole number of {least} or more")
+    return int(text)

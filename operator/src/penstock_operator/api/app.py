@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +14,13 @@ from psycopg_pool import PoolTimeout
 from penstock_operator.api.acting import action_routes
 from penstock_operator.api.authentication import Authenticator
 from penstock_operator.api.bearer import Token
+from penstock_operator.api.logs import RunLogs
 from penstock_operator.api.reading import catalog_routes, run_routes
 from penstock_operator.api.state import state_routes
 from penstock_operator.registry.database import Pool
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.runs.refusals import Refused
 
-LogReader = Callable[[str, str], Awaitable[str]]
 UNAVAILABLE = 503
 
 
@@ -32,7 +31,7 @@ class Services:
     protocol: RunProtocol
     pool: Pool
     authenticator: Authenticator
-    logs: LogReader
+    logs: RunLogs
 
 
 def create_app(services: Services) -> FastAPI:

@@ -9,7 +9,7 @@ from penstock_sdk.protocol import TOKEN_AUDIENCE
 from penstock_operator.api.authentication import Verb
 from penstock_operator.resources.models import GROUP
 from penstock_operator.runs.protocol import PodIdentity
-from penstock_operator.runs.refusals import Forbidden, NotFound, Unauthenticated
+from penstock_operator.runs.refusals import Forbidden, Unauthenticated
 
 POD_NAME, POD_UID = "authentication.kubernetes.io/pod-name", "authentication.kubernetes.io/pod-uid"
 NOT_FOUND = 404
@@ -66,19 +66,3 @@ class KubernetesAuthenticator:
             message = f"{user.username} may not {verb} tenantconnections.{GROUP} in {where}"
             raise Forbidden(message)
         return str(user.username)
-
-
-class PodLogs:
-    """Reads an attempt's log from its pod."""
-
-    def __init__(self, api: client.ApiClient) -> None:
-        self._core = client.CoreV1Api(api)
-
-    async def __call__(self, namespace: str, job_name: str) -> str:
-        """Return what the pod has printed."""
-        pods = await self._core.list_namespaced_pod(namespace, label_selector=f"job-name={job_name}")
-        if not pods.items:
-            message = "the attempt's pod is gone, and its log with it"
-            raise NotFound(message)
-        text: str = await self._core.read_namespaced_pod_log(pods.items[0].metadata.name, namespace)
-        return text

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import StreamingResponse
 
 from penstock_operator.api.bearer import Token
 from penstock_operator.api.finding import find_connection, find_run
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 Rows = list[dict[str, Any]]
 Namespace = Annotated[str | None, Query(max_length=63, description="one namespace; without it, all")]
 Name = Annotated[str | None, Query(max_length=253)]
+Attempt = Annotated[int | None, Query(ge=1, le=1_000_000, description="one attempt; without it, the last")]
+TEXT = "text/plain; charset=utf-8"
 
 
 def catalog_routes(services: Services) -> APIRouter:
@@ -87,11 +91,26 @@ def run_routes(services: Services) -> APIRouter:
             await may(token, "get", row["namespace"])
             return {**row, "attempts": await attempts.attempts_of(connection, run_id)}
 
-    @router.get("/runs/{run_id}/logs", response_class=PlainTextResponse)
-    async def logs(run_id: str, token: Token, attempt: int | None = None) -> str:
+    @router.get("/runs/{run_id}/logs", response_class=StreamingResponse, responses={200: {"content": {TEXT: {}}}})
+    async def logs(run_id: str, token: Token, attempt: Attempt = None, *, follow: bool = False) -> StreamingResponse:
         async with pool.connection() as connection:
             row = await find_run(connection, run_id)
         await may(token, "get", row["namespace"])
-        return await services.logs(row["namespace"], f"penstock-{run_id}-{attempt or row['attempt']}")
+        if follow:
+            return StreamingResponse(services.logs.follow(row, attempt), media_type=TEXT)
+        return StreamingResponse(await begun(services.logs.read(row, attempt or row["attempt"])), media_type=TEXT)
 
     return router
+
+
+async def begun(text: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
+    """Return the same text, after its first piece came: a refusal can still be answered as one."""
+    first = await anext(text, b"")
+
+    async def whole() -> AsyncIterator[bytes]:
+        async with aclosing(text):
+            yield first
+            async for chunk in text:
+                yield chunk
+
+    return whole()

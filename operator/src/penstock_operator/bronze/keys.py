@@ -25,3 +25,9 @@ def commit_key(prefix: str, tenant: str, connection: str, run_id: str) -> str:
     """Return the key of a run's commit manifest."""
     parts = [prefix, f"tenant={quote(tenant, safe='')}", f"connection={quote(connection, safe='')}", "_commits"]
     return "/".join([*(part for part in parts if part), f"{run_id}.json"])
+
+
+def log_key(prefix: str, tenant: str, connection: str, run: tuple[str, int]) -> str:
+    """Return the key of an attempt's log; `run` is run and attempt."""
+    parts = [prefix, f"tenant={quote(tenant, safe='')}", f"connection={quote(connection, safe='')}", "_logs"]
+    return "/".join([*(part for part in parts if part), f"run={run[0]}", f"attempt-{run[1]:02d}.log.zst"])

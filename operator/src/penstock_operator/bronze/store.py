@@ -72,3 +72,9 @@ class BronzeStore:
     def read(self, key: str) -> bytes:
         """Return an object's bytes."""
         return self._client.get_object(Bucket=self.settings.bucket, Key=key)["Body"].read()
+
+    async def put(self, key: str, body: bytes, content_type: str) -> None:
+        """Write an object that may be written again, such as a log."""
+        await asyncio.to_thread(
+            self._client.put_object, Bucket=self.settings.bucket, Key=key, Body=body, ContentType=content_type
+        )

@@ -16,17 +16,19 @@ from kubernetes.aio import client, config
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from penstock_operator.api.app import Services, create_app
-from penstock_operator.api.kubernetes import KubernetesAuthenticator, PodLogs
+from penstock_operator.api.kubernetes import KubernetesAuthenticator
+from penstock_operator.api.logs import RunLogs
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.health import Health
 from penstock_operator.controller.kubernetes import KubernetesResources, Lease, watch
 from penstock_operator.controller.orchestrator import Orchestrator, Parts
 from penstock_operator.launchers.jobs import JobSettings
 from penstock_operator.launchers.kubernetes import KubernetesLauncher
+from penstock_operator.launchers.pod_logs import PodLogs
 from penstock_operator.registry.database import Pool, create_pool
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.runs.vault import Vault
-from penstock_operator.settings import Timings, credentials_keys, database_url, required, s3_settings
+from penstock_operator.settings import Timings, credentials_keys, database_url, log_bytes, required, s3_settings
 
 log = structlog.get_logger()
 OK, UNAVAILABLE = 200, 503
@@ -54,10 +56,20 @@ async def _pool() -> AsyncIterator[Pool]:
 
 async def serve(host: str, port: int) -> None:
     """Serve until told to stop."""
-    async with _pool() as pool, _api_client() as api:
-        protocol = RunProtocol(pool, BronzeStore(s3_settings()), vault=Vault(credentials_keys()))
-        app = create_app(Services(protocol, pool, KubernetesAuthenticator(api), PodLogs(api)))
-        await uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning", lifespan="off")).serve()
+    async with _pool() as pool, _api_client() as api, _api_client() as following:
+        store = BronzeStore(s3_settings())
+        protocol = RunProtocol(pool, store, vault=Vault(credentials_keys()))
+        logs = RunLogs(pool, PodLogs(following), store)
+        app = create_app(Services(protocol, pool, KubernetesAuthenticator(api), logs))
+        settings = uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            log_level="warning",
+            lifespan="off",
+            timeout_graceful_shutdown=10,  # a followed log has no end of its own
+        )
+        await uvicorn.Server(settings).serve()
 
 
 def health_app(health: Health) -> FastAPI:
@@ -115,7 +127,15 @@ async def operate(health_port: int) -> bool:
 async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Health], stop: asyncio.Event) -> None:
     timings, (lease, health) = Timings(), leadership
     launcher = KubernetesLauncher(api, JobSettings(required(os.environ, "PENSTOCK_API_URL")), timings.job_ttl)
-    parts = Parts(pool, KubernetesResources(api), launcher, BronzeStore(s3_settings()), timings)
+    parts = Parts(
+        pool,
+        KubernetesResources(api),
+        launcher,
+        BronzeStore(s3_settings()),
+        timings,
+        PodLogs(api),
+        log_bytes=log_bytes(),
+    )
     orchestrator = Orchestrator(parts, health)
     watching = asyncio.Event()
     tasks = [

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import typer
 from rich.table import Table
 
@@ -63,13 +64,26 @@ def show(run: RunId, data_dir: DataDir = DATA_DIR) -> None:
 
 
 @app.command()
-def logs(run: RunId, data_dir: DataDir = DATA_DIR) -> None:
-    """Print what a run's last attempt said."""
+def logs(
+    run: RunId,
+    attempt: Annotated[int | None, typer.Option(min=1, help="One attempt; without it, the last.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the run has ended, attempt by attempt.")
+    ] = False,
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """Print what a run's attempt said: live while it runs, and as it was kept afterwards."""
 
-    async def act(found: Session) -> Any:
-        return await found.text(f"/runs/{await _full_id(found, run)}/logs")
+    async def act(found: Session) -> None:
+        path = f"/runs/{await _full_id(found, run)}/logs"
+        try:
+            async for text in found.text(path, attempt=attempt, follow=follow or None):
+                typer.echo(text, nl=False)
+        except httpx.TransportError as error:
+            message = f"the server's answer broke off ({type(error).__name__}); give the command again to go on"
+            raise CommandError(message) from None
 
-    typer.echo(_with(data_dir, act), nl=False)
+    _with(data_dir, act)
 
 
 @app.command()

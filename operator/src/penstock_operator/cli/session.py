@@ -12,10 +12,12 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from penstock_operator.api.app import Services, create_app
+from penstock_operator.api.app import Services
+from penstock_operator.api.logs import RunLogs
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.embedded.files import start_time
-from penstock_operator.embedded.platform import Backends, DataDirectory, backends, log_reader
+from penstock_operator.embedded.files import free_port, start_time
+from penstock_operator.embedded.platform import LOOPBACK, Backends, DataDirectory, backends, serving
+from penstock_operator.launchers.logs import FileLogs
 from penstock_operator.registry.database import create_pool
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.settings import s3_settings
@@ -42,9 +44,15 @@ class Session:
         wanted = {key: value for key, value in parameters.items() if value is not None}
         return _checked(await self.http.get(path, params=wanted)).json()
 
-    async def text(self, path: str) -> str:
-        """Return a GET's text."""
-        return _checked(await self.http.get(path)).text
+    async def text(self, path: str, **parameters: Any) -> AsyncIterator[str]:
+        """Yield a GET's text as it comes, however long that takes; parameters that are None are left out."""
+        wanted = {key: value for key, value in parameters.items() if value is not None}
+        patience = httpx.Timeout(30, read=None)
+        async with self.http.stream("GET", path, params=wanted, timeout=patience) as response:
+            if not response.is_success:
+                await response.aread()
+            async for chunk in _checked(response).aiter_text():
+                yield chunk
 
     async def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """Return a POST's JSON."""
@@ -97,11 +105,12 @@ async def _embedded(data_dir: Path) -> AsyncIterator[Session]:
         await pool.open(wait=True, timeout=30)
         stack.push_async_callback(pool.close)
         store, authenticator = BronzeStore(found.s3), data.authenticator()
-        app = create_app(Services(RunProtocol(pool, store), pool, authenticator, log_reader(data.path / "runs")))
+        logs = RunLogs(pool, FileLogs(data.path / "runs" / "logs"), store)
+        port = free_port(LOOPBACK)
+        await stack.enter_async_context(serving(Services(RunProtocol(pool, store), pool, authenticator, logs), port))
         headers = {"Authorization": f"Bearer {authenticator.mint_person()}"}
-        transport = httpx.ASGITransport(app)
         http = await stack.enter_async_context(
-            httpx.AsyncClient(transport=transport, base_url="http://penstock/v1", headers=headers)
+            httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{port}/v1", headers=headers, timeout=30, trust_env=False)
         )
         yield Session(http, store)
 

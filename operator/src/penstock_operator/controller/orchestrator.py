@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
 
 from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.controller.deliveries import Deliveries
 from penstock_operator.controller.health import Health
+from penstock_operator.controller.logs import KeepingLauncher, LogKeeper
 from penstock_operator.controller.queue import Key, WorkQueue
 from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.controller.resources import Document, ResourceClient, key_of
 from penstock_operator.controller.supervisor import Clock, Supervisor, utc_now
-from penstock_operator.launchers import Launch, Launcher
-from penstock_operator.registry import attempts, connections, credentials, definitions, outbox, runs
-from penstock_operator.registry.database import Pool, Row, one
+from penstock_operator.launchers import Launcher
+from penstock_operator.launchers.logs import LogSource
+from penstock_operator.registry import connections, credentials, definitions, runs
+from penstock_operator.registry.database import Pool
 from penstock_operator.resources.models import Kind
 from penstock_operator.runs import outcomes
 from penstock_operator.scheduling.due import schedule_due
-from penstock_operator.settings import Timings
+from penstock_operator.settings import LOG_BYTES, Timings
 
 log = structlog.get_logger()
 KINDS: tuple[Kind, Kind] = ("ConnectorDefinition", "TenantConnection")
-OUTBOX_BATCH = 100
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ class Parts:
     launcher: Launcher
     store: BronzeStore
     timings: Timings
+    logs: LogSource
     clock: Clock = utc_now
+    log_bytes: int = LOG_BYTES
 
 
 class Orchestrator:
@@ -45,13 +50,16 @@ class Orchestrator:
     def __init__(self, parts: Parts, health: Health | None = None) -> None:
         self._parts = parts
         self._health = health or Health()
-        self.supervisor = Supervisor(parts.pool, parts.launcher, parts.timings, parts.clock)
+        keeper = LogKeeper(parts.pool, parts.logs, parts.store, parts.log_bytes)
+        launcher = KeepingLauncher(parts.launcher, keeper)
+        self.supervisor = Supervisor(parts.pool, launcher, parts.timings, parts.clock)
         self.queue = WorkQueue(self._handle)
+        self.deliveries = Deliveries(parts.pool, parts.store, launcher, keeper, self.queue.add)
 
     async def run(self) -> None:
         """Run every loop until cancelled."""
         timings = self._parts.timings
-        async with asyncio.TaskGroup() as group:
+        async with contextlib.aclosing(self.deliveries), asyncio.TaskGroup() as group:
             group.create_task(self.queue.work())
             group.create_task(self._every(timings.sweep, self.sweep))
             group.create_task(self._every(timings.poll, self.schedule))
@@ -105,37 +113,8 @@ class Orchestrator:
         return await self.supervisor.launch_pending()
 
     async def deliver(self) -> int:
-        """Act on the outbox; a message that fails comes back later. Return how many messages there were."""
-        async with self._parts.pool.connection() as connection:
-            messages = await outbox.take(connection, OUTBOX_BATCH)
-        for message in messages:
-            try:
-                await self._deliver(message)
-            except Exception as error:  # noqa: BLE001 - it stays in the outbox, and the others go on
-                log.warning("outbox message waits", kind=message["kind"], tries=message["tries"], error=str(error))
-                continue
-            async with self._parts.pool.connection() as connection:
-                await outbox.done(connection, [message["id"]])
-        return len(messages)
-
-    async def _deliver(self, message: Row) -> None:
-        payload = message["payload"]
-        async with self._parts.pool.connection() as connection:
-            if message["kind"] == "status":
-                row = await connections.connection_by_uid(connection, payload["connection"])
-                if row and row["deleted_at"] is None:
-                    self.queue.add(("TenantConnection", row["namespace"], row["name"]))
-            elif message["kind"] == "commit":
-                prefix = self._parts.store.settings.prefix
-                commit = await outcomes.commit_document(connection, payload["run"], prefix)
-                if commit:
-                    await self._parts.store.put_once(*commit)
-            else:
-                row = await one(
-                    connection, f"{attempts.LAUNCH} WHERE a.run_id = %(run)s AND a.attempt = %(attempt)s", **payload
-                )
-                if row:
-                    await self._parts.launcher.retire(Launch.from_row(row))
+        """Begin to act on the outbox; a message that fails comes back later. Return how many messages there were."""
+        return await self.deliveries.step()
 
     async def _handle(self, key: Key) -> None:
         kind, namespace, name = key

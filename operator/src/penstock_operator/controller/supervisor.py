@@ -8,7 +8,7 @@ from typing import Protocol
 import structlog
 
 from penstock_operator.launchers import Launch, Launcher, LaunchRefused, Observation
-from penstock_operator.registry import attempts, runs
+from penstock_operator.registry import attempts, outbox, runs
 from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Pool, Row
 from penstock_operator.runs import outcomes
@@ -104,8 +104,9 @@ class Supervisor:
 
     async def _end_superseded(self, launch: Launch) -> None:
         await self._launcher.stop(launch)
-        async with self._pool.connection() as connection:
+        async with self._pool.connection() as connection, connection.transaction():
             await attempts.end_attempt(connection, launch.run_id, launch.attempt, Ending("cancelled", "RunCancelled"))
+            await outbox.post(connection, "retire", {"run": launch.run_id, "attempt": launch.attempt})
 
     async def _cancel(self, launch: Launch) -> None:
         async with self._pool.connection() as connection, connection.transaction():

@@ -69,8 +69,7 @@ async def run_once(platform: Platform, report: Report) -> list[Result]:
     finally:
         loops.cancel()
         await asyncio.gather(loops, return_exceptions=True)
-        while await platform.orchestrator.deliver():
-            pass
+        await platform.orchestrator.deliveries.drain()
 
 
 async def _once(platform: Platform, document: Document, report: Report) -> Result:

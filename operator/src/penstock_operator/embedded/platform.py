@@ -13,8 +13,9 @@ from pathlib import Path
 import uvicorn
 from penstock_sdk.protocol import Limits
 
-from penstock_operator.api.app import LogReader, Services, create_app
+from penstock_operator.api.app import Services, create_app
 from penstock_operator.api.authentication import EmbeddedAuthenticator
+from penstock_operator.api.logs import RunLogs
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.orchestrator import Orchestrator, Parts
 from penstock_operator.embedded import EmbeddedError
@@ -26,9 +27,8 @@ from penstock_operator.launchers.process import ProcessLauncher
 from penstock_operator.registry.database import Pool, create_pool
 from penstock_operator.registry.migrate import migrate
 from penstock_operator.runs.protocol import RunProtocol
-from penstock_operator.runs.refusals import NotFound
 from penstock_operator.runs.vault import Vault
-from penstock_operator.settings import S3Settings, Timings, s3_settings
+from penstock_operator.settings import S3Settings, Timings, log_bytes, s3_settings
 
 LOOPBACK = "127.0.0.1"
 FAST = Timings(poll=0.1, observe=0.5, sweep=60.0)
@@ -119,7 +119,13 @@ class Platform:
 async def serving(services: Services, port: int) -> AsyncIterator[None]:
     """Serve the API on loopback."""
     config = uvicorn.Config(
-        create_app(services), host=LOOPBACK, port=port, log_level="warning", access_log=False, lifespan="off"
+        create_app(services),
+        host=LOOPBACK,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=2,  # a followed log has no end of its own
     )
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
@@ -150,22 +156,9 @@ async def platform(directory: Path, data: DataDirectory, limits: Limits | None =
         port = free_port(LOOPBACK)
         url = f"http://{LOOPBACK}:{port}"
         launcher = ProcessLauncher(lambda: url, data.path / "runs", resources.secret, authenticator.mint_pod)
-        protocol = RunProtocol(pool, store, limits, data.vault())
-        services = Services(protocol, pool, authenticator, log_reader(data.path / "runs"))
+        logs = RunLogs(pool, launcher.logs, store)
+        services = Services(RunProtocol(pool, store, limits, data.vault()), pool, authenticator, logs)
         await stack.enter_async_context(serving(services, port))
         stack.push_async_callback(launcher.close)
-        yield Platform(pool, store, resources, Orchestrator(Parts(pool, resources, launcher, store, FAST)), url)
-
-
-def log_reader(directory: Path) -> LogReader:
-    """Return what reads an attempt's log from the platform's run directory."""
-
-    async def read(namespace: str, job_name: str) -> str:
-        del namespace
-        path = directory / "logs" / f"{job_name}.log"
-        if not path.exists():
-            message = "the attempt has no log"
-            raise NotFound(message)
-        return path.read_text(errors="replace")
-
-    return read
+        parts = Parts(pool, resources, launcher, store, FAST, launcher.logs, log_bytes=log_bytes())
+        yield Platform(pool, store, resources, Orchestrator(parts), url)

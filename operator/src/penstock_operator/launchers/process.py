@@ -15,6 +15,7 @@ from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE, AttemptUnauthenticated
 
 from penstock_operator.launchers import Launch, LaunchRefused, Observation
 from penstock_operator.launchers.jobs import CREDENTIAL_PREFIX, INTERRUPTED_EXIT, token_refused
+from penstock_operator.launchers.logs import FileLogs
 
 SecretReader = Callable[[str, str], dict[str, str] | None]
 TokenMinter = Callable[[str], str]
@@ -38,6 +39,7 @@ class ProcessLauncher:
     def __init__(self, api_url: Callable[[], str], directory: Path, secrets: SecretReader, mint: TokenMinter) -> None:
         self._api_url = api_url
         self._directory = directory
+        self.logs = FileLogs(directory / "logs")
         self._secrets = secrets
         self._mint = mint
         self._children: dict[str, tuple[str, asyncio.subprocess.Process]] = {}
@@ -53,8 +55,7 @@ class ProcessLauncher:
         token_file = self._directory / "tokens" / launch.job_name
         _write_private(token_file, self._mint(job_uid))
         environment["PENSTOCK_TOKEN_FILE"] = str(token_file)
-        self.log_of(launch.job_name).parent.mkdir(parents=True, exist_ok=True)
-        with self.log_of(launch.job_name).open("ab") as log:
+        with self.logs.open_for_writing(launch.job_name) as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -66,10 +67,6 @@ class ProcessLauncher:
             )
         self._children[launch.job_name] = (job_uid, process)
         return job_uid
-
-    def log_of(self, job_name: str) -> Path:
-        """Return the file that holds an attempt's output."""
-        return self._directory / "logs" / f"{job_name}.log"
 
     def _environment(self, launch: Launch, artifact: str) -> dict[str, str]:
         inherited = {key: os.environ[key] for key in INHERITED if key in os.environ}

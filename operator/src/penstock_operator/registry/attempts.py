@@ -156,3 +156,47 @@ async def attempts_of(connection: Connection, run_id: str) -> list[Row]:
         connection, "SELECT * FROM penstock.run_attempts WHERE run_id = %(run)s ORDER BY attempt", run=run_id
     )
     return [{key: value for key, value in row.items() if key != "token_sha256"} for row in rows]
+
+
+async def carried_attempt(connection: Connection, run_id: str, attempt: int) -> Row | None:
+    """Return what a launcher needs to know of an attempt, current or not."""
+    return await one(
+        connection, LAUNCH + " WHERE a.run_id = %(run)s AND a.attempt = %(attempt)s", run=run_id, attempt=attempt
+    )
+
+
+async def record_log(connection: Connection, run_id: str, attempt: int, key: str, size: int, note: str | None) -> None:
+    """Remember where an attempt's log is kept, and how much it had printed; one that had printed more stays."""
+    await run(
+        connection,
+        "UPDATE penstock.run_attempts SET log_key = %(key)s, log_bytes = %(size)s, log_note = %(note)s"
+        " WHERE run_id = %(run)s AND attempt = %(attempt)s AND coalesce(log_bytes, 0) <= %(size)s",
+        run=run_id,
+        attempt=attempt,
+        key=key,
+        size=size,
+        note=note,
+    )
+
+
+async def record_no_log(connection: Connection, run_id: str, attempt: int, note: str) -> None:
+    """Remember why an attempt has no log; one that was kept before stays."""
+    await run(
+        connection,
+        "UPDATE penstock.run_attempts SET log_note = %(note)s"
+        " WHERE run_id = %(run)s AND attempt = %(attempt)s AND log_key IS NULL",
+        run=run_id,
+        attempt=attempt,
+        note=note,
+    )
+
+
+async def log_of_attempt(connection: Connection, run_id: str, attempt: int) -> Row | None:
+    """Return where an attempt's log is, and whether the attempt has ended."""
+    return await one(
+        connection,
+        "SELECT job_name, finished_at, log_key, log_bytes, log_note, phase, message FROM penstock.run_attempts"
+        " WHERE run_id = %(run)s AND attempt = %(attempt)s",
+        run=run_id,
+        attempt=attempt,
+    )

@@ -170,3 +170,12 @@ async def list_connections(connection: Connection, namespace: str | None) -> lis
         """,
         namespace=namespace,
     )
+
+
+async def live_names(connection: Connection, uids: list[str]) -> list[Row]:
+    """Return namespace and name of those of the connections that are not deleted."""
+    return await many(
+        connection,
+        "SELECT namespace, name FROM penstock.tenant_connections WHERE uid = ANY(%(uids)s) AND deleted_at IS NULL",
+        uids=uids,
+    )

@@ -38,3 +38,8 @@ async def take(connection: Connection, limit: int) -> list[Row]:
 async def done(connection: Connection, ids: list[int]) -> None:
     """Delete messages that have been acted on."""
     await run(connection, "DELETE FROM penstock.outbox WHERE id = ANY(%(ids)s)", ids=ids)
+
+
+async def give_back(connection: Connection, ids: list[int]) -> None:
+    """Let others take messages at once which were taken and not acted on."""
+    await run(connection, "UPDATE penstock.outbox SET available_at = now() WHERE id = ANY(%(ids)s)", ids=ids)

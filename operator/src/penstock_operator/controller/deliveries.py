@@ -1,0 +1,111 @@
+"""The outbox's other end: each message is acted on at least once, and no message waits for another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.controller.logs import KeepingLauncher, LogKeeper
+from penstock_operator.controller.queue import Key
+from penstock_operator.launchers import Launch
+from penstock_operator.registry import attempts, connections, outbox
+from penstock_operator.registry.database import Pool, Row
+from penstock_operator.runs import outcomes
+
+log = structlog.get_logger()
+AT_ONCE = 16
+LEASE_SECONDS = 28.0
+RETIRE_TRIES = 20
+"""After this many tries, three hours, a Job is retired without its log."""
+
+
+class Deliveries:
+    """Acts on messages, a few at a time; a slow one holds up nothing but its own place."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        store: BronzeStore,
+        launcher: KeepingLauncher,
+        keeper: LogKeeper,
+        requeue: Callable[[Key], None],
+    ) -> None:
+        self._pool = pool
+        self._store = store
+        self._launcher = launcher
+        self._keeper = keeper
+        self._requeue = requeue
+        self._busy: dict[asyncio.Task[None], int] = {}
+
+    async def step(self) -> int:
+        """Begin with as many messages as there are places, and return how many."""
+        room = AT_ONCE - len(self._busy)
+        async with self._pool.connection() as connection:
+            messages = await outbox.take(connection, room) if room else []
+        await self._tell([each for each in messages if each["kind"] == "status"])
+        for message in (each for each in messages if each["kind"] != "status"):
+            task = asyncio.create_task(self._deliver(message))
+            self._busy[task] = message["id"]
+            task.add_done_callback(self._busy.pop)
+        if self._busy:
+            await asyncio.wait(self._busy, timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
+        return len(messages)
+
+    async def drain(self) -> None:
+        """Act on everything that is due now."""
+        while await self.step() or self._busy:
+            pass
+
+    async def aclose(self) -> None:
+        """Drop what is under way, and give it back to the outbox: whoever goes on need not wait for it."""
+        dropped = dict(self._busy)
+        for task in dropped:
+            task.cancel()
+        await asyncio.gather(*dropped, return_exceptions=True)
+        if dropped:
+            async with self._pool.connection() as connection:
+                await outbox.give_back(connection, list(dropped.values()))
+
+    async def _tell(self, messages: list[Row]) -> None:
+        if not messages:
+            return
+        uids = list({each["payload"]["connection"] for each in messages})
+        async with self._pool.connection() as connection:
+            for row in await connections.live_names(connection, uids):
+                self._requeue(("TenantConnection", row["namespace"], row["name"]))
+            await outbox.done(connection, [each["id"] for each in messages])
+
+    async def _deliver(self, message: Row) -> None:
+        try:
+            async with asyncio.timeout(LEASE_SECONDS):
+                await (self._commit if message["kind"] == "commit" else self._retire)(message)
+        except Exception as error:  # noqa: BLE001 - it stays in the outbox, and the others go on
+            words = f"{type(error).__name__}: {error}"
+            log.warning("outbox message waits", kind=message["kind"], tries=message["tries"], error=words)
+            return
+        async with self._pool.connection() as connection:
+            await outbox.done(connection, [message["id"]])
+
+    async def _commit(self, message: Row) -> None:
+        async with self._pool.connection() as connection:
+            commit = await outcomes.commit_document(connection, message["payload"]["run"], self._store.settings.prefix)
+        if commit:
+            await self._store.put_once(*commit)
+
+    async def _retire(self, message: Row) -> None:
+        payload = message["payload"]
+        async with self._pool.connection() as connection:
+            row = await attempts.carried_attempt(connection, payload["run"], payload["attempt"])
+        if row is None:
+            return
+        launch = Launch.from_row(row)
+        try:
+            await self._launcher.retire(launch)
+        except Exception as error:
+            if message["tries"] < RETIRE_TRIES:
+                raise
+            await self._keeper.give_up(launch, f"{type(error).__name__}: {error}")
+            await self._launcher.let_go(launch)
