@@ -7,7 +7,7 @@ SOURCES := operator/src connector-sdk/src $(wildcard connectors/*/src)
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration conformance cluster-test lint format crds crds-check lock cluster cluster-demo cluster-down bench
+.PHONY: help demo test unit integration conformance chart cluster-test lint format crds crds-check lock cluster cluster-demo cluster-down bench
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,7 +21,7 @@ $(READY): locks/dev.txt $(addsuffix /pyproject.toml,$(DISTRIBUTIONS))
 demo: $(READY) ## Real tables through the whole platform on this machine
 	$(BIN)/python examples/demo/demo.py
 
-test: $(READY) lint crds-check unit integration conformance cluster-test ## Everything that CI runs
+test: $(READY) lint crds-check unit integration conformance chart cluster-test ## Everything that CI runs
 
 unit: $(READY) ## Tests that need no server
 	$(BIN)/pytest tests/unit -n 2
@@ -31,6 +31,9 @@ integration: $(READY) ## Tests on a real Postgres, a real S3 protocol and real p
 
 conformance: $(READY) ## Hostile connectors, each caught by one check of the conformance suite
 	$(BIN)/pytest tests/conformance -n 2
+
+chart: $(READY) ## What Helm renders (Helm, or Go to build it)
+	tests/chart/run
 
 cluster-test: $(READY) ## Tests with real pods on a real Kubernetes (Debian, root)
 	tests/cluster/run
