@@ -89,3 +89,12 @@ def test_a_bad_value_is_refused_by_name(values: tuple[str, ...], word: str) -> N
     done = helm(*values)
     assert done.returncode != 0
     assert word in done.stderr
+
+
+def test_logs_are_read_by_both_roles_and_nothing_else_of_a_pod_is() -> None:
+    roles = [each for each in rendered(*GIVEN) if each["kind"] == "ClusterRole"]
+    for role in roles:
+        of_pods = {
+            resource: rule["verbs"] for rule in role["rules"] for resource in rule["resources"] if "pods" in resource
+        }
+        assert of_pods == {"pods": ["get", "list"], "pods/log": ["get"]}

@@ -73,3 +73,8 @@ tolerations: {{ toJson . }}
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{- /* What the platform decides for all tenants. */}}
+{{- define "penstock.policy" -}}
+- {name: PENSTOCK_LOG_BYTES, value: {{ .Values.logs.keepBytes | int64 | quote }}}
+{{- end }}

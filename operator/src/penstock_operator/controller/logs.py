@@ -27,6 +27,7 @@ class HeadAndTail:
     """Keeps the first and the last lines of a text, within a number of bytes; what lies between is counted."""
 
     def __init__(self, limit: int) -> None:
+        self._longest_line = limit // 4
         self._head_room = limit - int(limit * TAIL_SHARE)
         self._tail_room = int(limit * TAIL_SHARE)
         self._head: list[bytes] = []
@@ -41,7 +42,7 @@ class HeadAndTail:
         *lines, self._begun = (self._begun + chunk).split(b"\n")
         for line in lines:
             self._add_line(line + b"\n")
-        if len(self._begun) > self._tail_room:
+        if len(self._begun) > self._longest_line:
             self._add_line(self._begun)
             self._begun = b""
 
