@@ -197,3 +197,31 @@ async def test_a_changed_schema_becomes_a_version_and_an_alert(world: World) -> 
     async with world.pool.connection() as connection:
         (alert,) = await many(connection, "SELECT * FROM penstock.compat_alerts")
     assert alert["kind"] == "FieldAdded"
+
+
+async def test_6_success_is_not_believed_before_the_streams_were_looked_at(world: World) -> None:
+    await world.new_run()
+    async with world.pool.connection() as connection:
+        await runs.claim_pending(connection, datetime.now(UTC) + timedelta(hours=1), 1)
+        await attempts.record_job(connection, "run1", 1, "job")
+    request = wire.StartRequest(run="run1", attempt=1, connector=IDENTITY, sdk_version="0")
+    token = (await world.protocol.start(PodIdentity("pod", "job"), request)).run_token
+    with pytest.raises(Mismatch, match="streams without a final checkpoint: people"):
+        await world.protocol.finish(token, wire.FinishRequest(outcome="succeeded"))
+
+
+async def test_3_an_end_that_somebody_else_gave_is_not_the_zombies_to_confirm(world: World) -> None:
+    await world.new_run()
+    run_id, attempt, stale = await world.attempt("pod1")
+    await world.protocol.checkpoint(stale, checkpoint(1, await world.upload(stale), done=True))
+    await world.fail(run_id, attempt)
+    with pytest.raises(Fenced):
+        await world.protocol.finish(stale, wire.FinishRequest(outcome="succeeded", records={"people": 3}))
+
+
+async def test_1_a_deleted_connection_gets_no_run(world: World) -> None:
+    async with world.pool.connection() as connection:
+        row = await connections.connection_by_uid(connection, "c1")
+        assert row is not None
+        assert await connections.retire_connection(connection, "team", "orders")
+        assert await request_run(connection, row, "late") is None

@@ -58,6 +58,7 @@ HOT: dict[str, Callable[[Any], Awaitable[object]]] = {
     "connection_by_name": lambda c: connections.connection_by_name(c, "team-7", "connection-7"),
     "claim_pending": lambda c: runs.claim_pending(c, NOW, 20),
     "active_runs": lambda c: runs.active_runs(c, "c8"),
+    "runs_of_deleted_connections": runs.runs_of_deleted_connections,
     "newest_run": lambda c: runs.newest_run(c, "c8"),
     "run_by_id": lambda c: runs.run_by_id(c, "000000000008"),
     "list_runs": lambda c: runs.list_runs(c, None, None, 20),

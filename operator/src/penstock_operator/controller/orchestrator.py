@@ -83,6 +83,8 @@ class Orchestrator:
 
     async def sweep(self) -> int:
         """Reconcile everything, definitions first, and retire what the watch missed."""
+        async with self._parts.pool.connection() as connection:
+            before = await connections.moment_of(connection)
         listed = {kind: await self._parts.resources.list(kind) for kind in KINDS}
         for document in listed["ConnectorDefinition"]:
             self.queue.add(key_of(document))
@@ -90,19 +92,20 @@ class Orchestrator:
             self.queue.add(key_of(document))
         uids = {kind: [each["metadata"]["uid"] for each in documents] for kind, documents in listed.items()}
         async with self._parts.pool.connection() as connection:
-            await definitions.retire_definitions(connection, uids["ConnectorDefinition"])
-            for row in await connections.retire_connections(connection, uids["TenantConnection"]):
-                await self._let_go(row["uid"])
+            await definitions.retire_definitions(connection, uids["ConnectorDefinition"], before)
+            await connections.retire_connections(connection, uids["TenantConnection"], before)
+        await self._let_go()
         return 0
 
-    async def _let_go(self, connection_uid: str) -> None:
-        """A connection is gone: its runs end, and what was kept of its credentials goes too."""
-        async with self._parts.pool.connection() as connection, connection.transaction():
-            for run in await runs.active_runs(connection, connection_uid):
-                locked = await runs.lock_run(connection, run["id"])
-                if locked and locked["phase"] in ("pending", "running"):
-                    await outcomes.cancel(connection, locked)
-            await credentials.forget_credentials(connection, connection_uid)
+    async def _let_go(self) -> None:
+        """End the runs of connections that are gone, and forget their credentials, whoever marked them and was killed then."""
+        async with self._parts.pool.connection() as connection:
+            for run_id in await runs.runs_of_deleted_connections(connection):
+                async with connection.transaction():
+                    locked = await runs.lock_run(connection, run_id)
+                    if locked and locked["phase"] in ("pending", "running"):
+                        await outcomes.cancel(connection, locked)
+            await credentials.forget_credentials_of_the_deleted(connection)
 
     async def schedule(self) -> int:
         """Make a run of every due time; return how many connections were due."""
@@ -148,7 +151,7 @@ class Orchestrator:
             else:
                 gone = await connections.retire_connection(connection, namespace, name)
         if gone:
-            await self._let_go(gone["uid"])
+            await self._let_go()
             self._recount(gone["definition"], None)
         elif kind == "ConnectorDefinition":
             await self._requeue_connections()

@@ -31,7 +31,8 @@ async def upsert_connection(connection: Connection, record: ConnectionRecord) ->
     """
     await run(
         connection,
-        "UPDATE penstock.tenant_connections SET deleted_at = now() WHERE namespace = %(namespace)s AND name = %(name)s"
+        "UPDATE penstock.tenant_connections SET deleted_at = now(), schedule = NULL, next_run_at = NULL"
+        " WHERE namespace = %(namespace)s AND name = %(name)s"
         " AND uid <> %(uid)s AND deleted_at IS NULL",
         namespace=record.namespace,
         name=record.name,
@@ -119,13 +120,25 @@ async def mark_success(connection: Connection, uid: str) -> None:
     await run(connection, "UPDATE penstock.tenant_connections SET last_success_at = now() WHERE uid = %(uid)s", uid=uid)
 
 
-async def retire_connections(connection: Connection, live: list[str]) -> list[Row]:
-    """Mark every connection deleted whose uid is not in the list, and return them."""
-    return await many(
+async def moment_of(connection: Connection) -> datetime:
+    """Return the registry's own time, which its rows' moments are of."""
+    row = await one(connection, "SELECT clock_timestamp() AS at")
+    assert row is not None  # noqa: S101 - it always returns
+    moment: datetime = row["at"]
+    return moment
+
+
+async def retire_connections(connection: Connection, live: list[str], before: datetime) -> int:
+    """Mark every connection deleted whose uid is not in the list, and return how many.
+
+    `before` is when the listing began: a connection that was recorded since then may be one that it missed.
+    """
+    return await run(
         connection,
-        "UPDATE penstock.tenant_connections SET deleted_at = now(), next_run_at = NULL"
-        " WHERE deleted_at IS NULL AND uid <> ALL(%(live)s) RETURNING *",
+        "UPDATE penstock.tenant_connections SET deleted_at = now(), schedule = NULL, next_run_at = NULL"
+        " WHERE deleted_at IS NULL AND uid <> ALL(%(live)s) AND updated_at < %(before)s",
         live=live,
+        before=before,
     )
 
 
@@ -134,7 +147,7 @@ async def retire_connection(connection: Connection, namespace: str, name: str) -
     return await one(
         connection,
         """
-        UPDATE penstock.tenant_connections c SET deleted_at = now(), next_run_at = NULL
+        UPDATE penstock.tenant_connections c SET deleted_at = now(), schedule = NULL, next_run_at = NULL
         WHERE deleted_at IS NULL AND namespace = %(namespace)s AND name = %(name)s
         RETURNING uid, (SELECT d.name FROM penstock.connector_definitions d WHERE d.uid = c.definition_uid) AS definition
         """,

@@ -44,6 +44,10 @@ async def put_credential(connection: Connection, connection_uid: str, name: str,
     return int(row["version"])
 
 
-async def forget_credentials(connection: Connection, connection_uid: str) -> None:
-    """Drop all that is kept for a connection."""
-    await run(connection, "DELETE FROM penstock.credentials WHERE connection_uid = %(uid)s", uid=connection_uid)
+async def forget_credentials_of_the_deleted(connection: Connection) -> None:
+    """Drop all that is kept for connections that are gone."""
+    await run(
+        connection,
+        "DELETE FROM penstock.credentials k USING penstock.tenant_connections c"
+        " WHERE c.uid = k.connection_uid AND c.deleted_at IS NOT NULL",
+    )

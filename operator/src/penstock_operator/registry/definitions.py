@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -39,12 +40,17 @@ async def upsert_definition(connection: Connection, uid: str, name: str, generat
     )
 
 
-async def retire_definitions(connection: Connection, live: list[str]) -> int:
-    """Mark every definition deleted whose uid is not in the list; runs pinned to it go on."""
+async def retire_definitions(connection: Connection, live: list[str], before: datetime) -> int:
+    """Mark every definition deleted whose uid is not in the list; runs pinned to it go on.
+
+    `before` is when the listing began: a definition that was recorded since then may be one that it missed.
+    """
     return await run(
         connection,
-        "UPDATE penstock.connector_definitions SET deleted_at = now() WHERE deleted_at IS NULL AND uid <> ALL(%(live)s)",
+        "UPDATE penstock.connector_definitions SET deleted_at = now()"
+        " WHERE deleted_at IS NULL AND uid <> ALL(%(live)s) AND created_at < %(before)s",
         live=live,
+        before=before,
     )
 
 

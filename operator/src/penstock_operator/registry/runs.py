@@ -140,6 +140,19 @@ async def active_runs(connection: Connection, connection_uid: str) -> list[Row]:
     )
 
 
+async def runs_of_deleted_connections(connection: Connection) -> list[str]:
+    """Return the runs that have not ended though their connection is gone."""
+    rows = await many(
+        connection,
+        """
+        SELECT r.id FROM penstock.connector_runs r WHERE r.phase IN ('pending', 'running')
+          AND (SELECT c.deleted_at FROM penstock.tenant_connections c WHERE c.uid = r.connection_uid) IS NOT NULL
+        ORDER BY r.id
+        """,
+    )
+    return [row["id"] for row in rows]
+
+
 RUN = """
     SELECT r.*, c.namespace, c.name, d.name AS definition,
         (SELECT coalesce(sum(o.records), 0)::bigint FROM penstock.bronze_objects o

@@ -225,7 +225,7 @@ class RunProtocol:
             if attempt is None:
                 raise Unauthenticated
             if attempt["finished_at"]:
-                return FinishResponse(phase=attempt["run_phase"])
+                return _ended_already(attempt, request)
             run = await outcomes.current(connection, attempt["run_id"], attempt["attempt"])
             if run is None:
                 raise Fenced
@@ -265,10 +265,18 @@ class RunProtocol:
             message = f"the pod counted {said}, the registry {counted}"
             raise Mismatch(message)
         states = await streams.states_of(connection, attempt["connection_uid"])
-        open_ = [name for name in attempt["streams"] if not _is_done(states.get(name), attempt["run_id"])]
+        wanted = [*attempt["streams"], *(each["name"] for each in attempt["spec"].get("streams", []))]
+        open_ = [name for name in dict.fromkeys(wanted) if not _is_done(states.get(name), attempt["run_id"])]
         if open_:
             message = f"streams without a final checkpoint: {', '.join(open_)}"
             raise Mismatch(message)
+
+
+def _ended_already(attempt: Row, request: FinishRequest) -> FinishResponse:
+    """Answer a repeated finish; an end that somebody else gave the attempt is not the pod's to confirm."""
+    if attempt["phase"] != request.outcome:
+        raise Fenced
+    return FinishResponse(phase=attempt["run_phase"])
 
 
 def _is_done(state: Row | None, run_id: str) -> bool:

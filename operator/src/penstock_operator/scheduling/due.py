@@ -35,13 +35,14 @@ async def _schedule(connection: Connection, row: Row, now: datetime) -> None:
 
 
 async def request_run(connection: Connection, row: Row, token: str) -> str | None:
-    """Make a run for a request token, once; None when the token was handled, or another run is under way.
+    """Make a run for a request token, once; None when the token was handled, another run is under way, or it is deleted.
 
     A token that finds a run under way stays unhandled, and is handled when that run has ended.
     """
     async with connection.transaction():
         locked = await connection.execute(
-            b"SELECT handled_request FROM penstock.tenant_connections WHERE uid = %s FOR UPDATE", [row["uid"]]
+            b"SELECT handled_request FROM penstock.tenant_connections WHERE uid = %s AND deleted_at IS NULL FOR UPDATE",
+            [row["uid"]],
         )
         held = await locked.fetchone()
         if held is None or held["handled_request"] == token or await runs.active_runs(connection, row["uid"]):

@@ -1,0 +1,85 @@
+"""A connection that goes, or only seems to: its runs end, whoever is killed meanwhile, and it is due again when it is back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from penstock_operator.controller.orchestrator import Orchestrator, Parts
+from penstock_operator.controller.reconcile import reconcile_connection
+from penstock_operator.launchers.process import ProcessLauncher
+from penstock_operator.registry import connections, runs
+from penstock_operator.settings import Timings
+
+from tests.integration.world import World
+
+
+class Listing:
+    """An API server's listing that misses the connection, and during which something else may happen."""
+
+    def __init__(self) -> None:
+        self.meanwhile: Any = None
+
+    async def list(self, kind: str) -> list[dict[str, Any]]:
+        if kind == "ConnectorDefinition":
+            return [{"kind": kind, "metadata": {"uid": "d1", "name": "faker-generate-0.1.0"}}]
+        if self.meanwhile:
+            await self.meanwhile()
+        return []
+
+
+@pytest.fixture
+def listing() -> Listing:
+    return Listing()
+
+
+@pytest.fixture
+def orchestrator(world: World, listing: Listing, tmp_path: Any) -> Orchestrator:
+    launcher = ProcessLauncher(lambda: "", tmp_path, lambda _namespace, _name: None, lambda job: job)
+    return Orchestrator(Parts(world.pool, listing, launcher, world.store, Timings(), launcher.logs))  # type: ignore[arg-type]
+
+
+def document(world: World) -> dict[str, Any]:
+    spec = {**world.spec, "schedule": "@hourly"}
+    metadata = {"uid": "c1", "namespace": "team", "name": "orders"}
+    return {"apiVersion": "penstock.io/v1alpha1", "kind": "TenantConnection", "metadata": metadata, "spec": spec}
+
+
+async def test_10_runs_of_a_connection_end_though_the_operator_was_killed_while_it_forgot_it(
+    world: World, orchestrator: Orchestrator
+) -> None:
+    await world.new_run()
+    async with world.pool.connection() as connection:
+        assert await connections.retire_connection(connection, "team", "orders")
+    await orchestrator.sweep()
+    async with world.pool.connection() as connection:
+        assert await runs.active_runs(connection, "c1") == []
+
+
+async def test_9_a_connection_that_came_during_the_listing_is_not_retired(
+    world: World, orchestrator: Orchestrator, listing: Listing
+) -> None:
+    await world.new_run()
+
+    async def reconciled() -> None:
+        await reconcile_connection(world.pool, document(world))
+
+    listing.meanwhile = reconciled
+    await orchestrator.sweep()
+    async with world.pool.connection() as connection:
+        row = await connections.connection_by_uid(connection, "c1")
+        assert row is not None
+        assert row["deleted_at"] is None
+        assert len(await runs.active_runs(connection, "c1")) == 1
+
+
+async def test_9_a_connection_that_was_missed_once_is_due_again(world: World, orchestrator: Orchestrator) -> None:
+    await reconcile_connection(world.pool, document(world))
+    await orchestrator.sweep()
+    await reconcile_connection(world.pool, document(world))
+    async with world.pool.connection() as connection:
+        row = await connections.connection_by_uid(connection, "c1")
+    assert row is not None
+    assert row["deleted_at"] is None
+    assert row["next_run_at"] > datetime.now(UTC)

@@ -1,0 +1,340 @@
+"""What the registry must hold after each step: the run protocol in plain Python, without a database, a lock or a clock.
+
+Every method is one step. It changes the oracle and returns the answer that the real call must give.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+Answer = Any
+Jobs = Literal["none", "active", "failed", "disrupted", "succeeded"]
+ACTIVE = ("pending", "running")
+AGAIN_OR_OVER = "pending|failed"  # what a failure makes of a run is the retry policy's matter, tested by itself
+MODES = {"people": "incremental", "events": "full"}
+HOUR = timedelta(hours=1)
+
+
+@dataclass
+class Object:
+    """A granted place; `checkpoint` is None until it is committed. It holds the records from start to stop."""
+
+    generation: int
+    start: int = 0
+    stop: int = 0
+    checkpoint: int | None = None
+
+
+@dataclass
+class Attempt:
+    """One try of a run."""
+
+    job: str | None = None
+    job_state: Jobs = "none"
+    pod: str | None = None
+    tokens: int = 0
+    ended: str | None = None
+    streams: tuple[str, ...] = ()
+    objects: dict[tuple[str, int], Object] = field(default_factory=dict)
+
+    def committed(self) -> dict[str, int]:
+        """Return the records committed, by stream."""
+        found: dict[str, int] = {}
+        for (stream, _), each in self.objects.items():
+            if each.checkpoint is not None:
+                found[stream] = found.get(stream, 0) + each.stop - each.start
+        return {stream: records for stream, records in found.items() if records}
+
+
+@dataclass
+class Run:
+    """One execution, named after what made it."""
+
+    uid: str
+    phase: str = "pending"
+    cancel: bool = False
+    attempts: list[Attempt] = field(default_factory=list)
+
+
+@dataclass
+class State:
+    """Where a stream stands."""
+
+    cursor: int | None = None
+    checkpoint: int = 0
+    generation: int = 1
+    run: str | None = None
+    attempt: int | None = None
+    done: bool = False
+
+
+@dataclass
+class Connection:
+    """A tenant's connection; a name that is used again has another uid."""
+
+    name: str
+    next_run_at: datetime
+    deleted: bool = False
+    handled: str | None = None
+    states: dict[str, State] = field(default_factory=dict)
+    history: dict[tuple[str, int], int | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A pod's token: of which attempt, and which of those that were given out for it."""
+
+    run: str
+    attempt: int
+    token: int
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A checkpoint as a pod asks for it: objects as (attempt, sequence, start, stop)."""
+
+    stream: str
+    number: int
+    objects: tuple[tuple[int, int, int, int], ...]
+    cursor: int | None
+    done: bool
+
+
+@dataclass
+class Oracle:
+    """The expected registry."""
+
+    connections: dict[str, Connection] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
+
+    def active(self, uid: str) -> list[Run]:
+        return [run for run in self.runs.values() if run.uid == uid and run.phase in ACTIVE]
+
+    def live(self, name: str) -> str | None:
+        return next((uid for uid, each in self.connections.items() if each.name == name and not each.deleted), None)
+
+    # What the operator does.
+
+    def schedule(self, now: datetime, schedulers: int) -> Answer:
+        del schedulers  # however many there are
+        for uid, each in self.connections.items():
+            if each.deleted or each.next_run_at > now or self.active(uid):
+                continue
+            tick = max(each.next_run_at, now.replace(minute=0, second=0, microsecond=0))
+            self.runs[f"{uid}@{tick.isoformat()}"] = Run(uid)
+            each.next_run_at = now.replace(minute=0, second=0, microsecond=0) + HOUR
+
+    def request(self, uid: str, token: str) -> Answer:
+        connection, name = self.connections[uid], f"{uid}#{token}"
+        if connection.deleted or connection.handled == token or self.active(uid):
+            return None
+        connection.handled = token
+        if name in self.runs:
+            return None
+        self.runs[name] = Run(uid)
+        return name
+
+    def launch(self, crash: str) -> Answer:
+        taken = [run for run in self.runs.values() if run.phase == "pending"]
+        for run in taken:
+            run.phase = "running"
+            run.attempts.append(Attempt())
+        if not crash:
+            for run in taken:
+                self._job(run.attempts[-1])
+        return "crash" if crash and taken else len(taken)
+
+    @staticmethod
+    def _job(attempt: Attempt) -> None:
+        attempt.job = "recorded"
+        attempt.job_state = "active" if attempt.job_state == "none" else attempt.job_state
+
+    def job_ends(self, run: str, attempt: int, how: Jobs) -> Answer:
+        self.runs[run].attempts[attempt - 1].job_state = how
+
+    def observe(self, late: int) -> Answer:
+        for run in self.runs.values():
+            for number, attempt in enumerate(run.attempts, 1):
+                if attempt.ended is None:
+                    self._observe(run, number, attempt, late)
+
+    def _observe(self, run: Run, number: int, attempt: Attempt, late: int) -> None:
+        if run.phase != "running" or number != len(run.attempts):
+            attempt.ended = "cancelled"
+        elif attempt.job is None:
+            if late > 5:
+                self._job(attempt)
+        elif run.cancel and not attempt.pod:
+            self._cancelled(run)
+        elif attempt.pod and late > 90:
+            self._failed(run, "lost")
+        elif attempt.job_state in ("failed", "disrupted", "succeeded"):
+            self._failed(run, "failed", disrupted=attempt.job_state == "disrupted")
+        elif not attempt.pod and late > 300:
+            self._failed(run, "failed")
+
+    def give_up(self, run: str, attempt: int) -> Answer:
+        if not self._current(run, attempt):
+            return False
+        self._failed(self.runs[run], "lost", disrupted=True)
+        return True
+
+    def _current(self, run: str, attempt: int) -> bool:
+        return self.runs[run].phase == "running" and len(self.runs[run].attempts) == attempt
+
+    @staticmethod
+    def _failed(run: Run, ended: str, *, disrupted: bool = False) -> None:
+        run.attempts[-1].ended = ended
+        run.phase = "cancelled" if run.cancel else "pending" if disrupted else AGAIN_OR_OVER
+
+    @staticmethod
+    def _cancelled(run: Run) -> None:
+        run.phase = "cancelled"
+        if run.attempts and run.attempts[-1].ended is None:
+            run.attempts[-1].ended = "cancelled"
+
+    def delete(self, name: str, crash: str) -> Answer:
+        uid = self.live(name)
+        if uid is None:
+            return
+        self.connections[uid].deleted = True
+        if not crash:
+            self.sweep()
+
+    def create(self, name: str, uid: str, next_run_at: datetime) -> Answer:
+        if self.live(name) is None:
+            self.connections[uid] = Connection(name, next_run_at)
+
+    def sweep(self) -> Answer:
+        for uid, each in self.connections.items():
+            if each.deleted:
+                for run in self.active(uid):
+                    self._cancelled(run)
+
+    # What a person does.
+
+    def cancel(self, run: str) -> Answer:
+        found = self.runs[run]
+        before = found.phase
+        if before == "running":
+            found.cancel = True
+        elif before == "pending":
+            self._cancelled(found)
+            return "cancelled"
+        return before
+
+    def reset(self, uid: str, stream: str) -> Answer:
+        state = self._moved(uid, stream)
+        state.cursor, state.generation = None, state.generation + 1
+        return "ok"
+
+    def rewind(self, uid: str, stream: str, number: int) -> Answer:
+        history = self.connections[uid].history
+        if (stream, number) not in history or MODES[stream] == "full":
+            return "Invalid"
+        self._moved(uid, stream).cursor = history[stream, number]
+        return "ok"
+
+    def _moved(self, uid: str, stream: str) -> State:
+        for run in self.active(uid):
+            run.phase = "pending"
+        state = self.connections[uid].states.setdefault(stream, State())
+        state.checkpoint, state.run, state.attempt, state.done = state.checkpoint + 1, None, None, False
+        return state
+
+    # What a pod does.
+
+    def start(self, run: str, attempt: int, pod: str, *, own_job: bool) -> Answer:
+        if not self._current(run, attempt):
+            return "Fenced"
+        found = self.runs[run].attempts[-1]
+        if found.job is None:
+            return "NotReady"
+        if not own_job:
+            return "Unauthenticated"
+        if found.pod not in (None, pod):
+            return "Fenced"
+        found.pod, found.tokens = pod, found.tokens + 1
+        return "ok"
+
+    def _refusal(self, caller: Caller) -> str | None:
+        attempt = self._attempt(caller)
+        if caller.token != attempt.tokens - 1:
+            return "Unauthenticated"
+        return "Fenced" if attempt.ended or not self._current(caller.run, caller.attempt) else None
+
+    def _attempt(self, caller: Caller) -> Attempt:
+        return self.runs[caller.run].attempts[caller.attempt - 1]
+
+    def _states(self, caller: Caller) -> dict[str, State]:
+        return self.connections[self.runs[caller.run].uid].states
+
+    def streams(self, caller: Caller) -> Answer:
+        if refusal := self._refusal(caller):
+            return refusal
+        self._attempt(caller).streams = tuple(MODES)
+        answer = {}
+        for stream, mode in MODES.items():
+            state = self._states(caller).get(stream, State())
+            mine = state.run == caller.run
+            cursor = state.cursor if mode == "incremental" or mine else None
+            answer[stream] = (not (mine and state.done), cursor, state.checkpoint, state.generation)
+        return answer
+
+    def uploads(self, caller: Caller, stream: str, after: int, count: int) -> Answer:
+        if refusal := self._refusal(caller):
+            return refusal
+        generation = self._states(caller).get(stream, State()).generation
+        for sequence in range(after + 1, after + count + 1):
+            self._attempt(caller).objects.setdefault((stream, sequence), Object(generation))
+        return "ok"
+
+    def checkpoint(self, caller: Caller, wanted: Wanted) -> Answer:
+        if refusal := self._refusal(caller):
+            return refusal
+        known = self._states(caller).get(wanted.stream, State())
+        if wanted.number == known.checkpoint and (known.run, known.attempt) == (caller.run, caller.attempt):
+            return "ok"
+        if wanted.number != known.checkpoint + 1 or not self._committable(caller, wanted):
+            return "Mismatch"
+        for _, sequence, start, stop in wanted.objects:
+            each = self._attempt(caller).objects[wanted.stream, sequence]
+            each.start, each.stop, each.checkpoint = start, stop, wanted.number
+        new = State(wanted.cursor, wanted.number, known.generation, caller.run, caller.attempt, wanted.done)
+        self._states(caller)[wanted.stream] = new
+        self.connections[self.runs[caller.run].uid].history[wanted.stream, wanted.number] = wanted.cursor
+        return "ok"
+
+    def _committable(self, caller: Caller, wanted: Wanted) -> bool:
+        sequences = [sequence for _, sequence, _, _ in wanted.objects]
+        granted = self._attempt(caller).objects
+        return len(set(sequences)) == len(sequences) and all(
+            attempt == caller.attempt
+            and (wanted.stream, sequence) in granted
+            and granted[wanted.stream, sequence].checkpoint is None
+            for attempt, sequence, _, _ in wanted.objects
+        )
+
+    def heartbeat(self, caller: Caller) -> Answer:
+        return self._refusal(caller) or self.runs[caller.run].cancel
+
+    def finish(self, caller: Caller, outcome: str, records: dict[str, int]) -> Answer:
+        attempt, run = self._attempt(caller), self.runs[caller.run]
+        if caller.token != attempt.tokens - 1:
+            return "Unauthenticated"
+        if attempt.ended:
+            return run.phase if attempt.ended == outcome else "Fenced"
+        if not self._current(caller.run, caller.attempt):
+            return "Fenced"
+        if outcome == "succeeded":
+            done = [name for name, each in self._states(caller).items() if each.done and each.run == caller.run]
+            if records != attempt.committed() or set(attempt.streams) != set(MODES) or set(done) != set(MODES):
+                return "Mismatch"
+            attempt.ended = run.phase = "succeeded"
+        elif outcome == "cancelled":
+            self._cancelled(run)
+        else:
+            self._failed(run, outcome, disrupted=outcome == "interrupted")
+        return run.phase

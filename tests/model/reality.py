@@ -1,0 +1,297 @@
+"""The same steps on the real thing: the registry's functions, the run protocol, the supervisor and the API.
+
+Real are Postgres and everything above it. Two things are played: Jobs, which a launcher that remembers them stands in
+for, and the bucket, which no step here needs, as places are signed locally and a commit makes no call to S3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+from penstock_operator.api.app import Services, create_app
+from penstock_operator.api.authentication import EmbeddedAuthenticator
+from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.controller.orchestrator import Orchestrator, Parts
+from penstock_operator.launchers import Launch, Observation
+from penstock_operator.launchers.logs import FileLogs
+from penstock_operator.registry import connections, definitions
+from penstock_operator.registry.attempts import Ending
+from penstock_operator.registry.connections import ConnectionRecord
+from penstock_operator.registry.database import Pool, many
+from penstock_operator.runs import outcomes
+from penstock_operator.runs.protocol import PodIdentity, RunProtocol
+from penstock_operator.runs.refusals import Refused
+from penstock_operator.runs.state_changes import Author, Reset, RewindToCheckpoint, change_state
+from penstock_operator.scheduling.due import request_run, schedule_due
+from penstock_operator.settings import S3Settings, Timings
+from penstock_sdk import protocol as wire
+
+from tests.integration.world import EVENTS, IDENTITY, MANIFEST, STREAM
+from tests.model.oracle import MODES, Answer, Caller, Wanted
+
+SPEC = {
+    "connector": {"name": "faker", "method": "generate"},
+    "streams": [{"name": name, "mode": mode} for name, mode in MODES.items()],
+}
+NOWHERE = S3Settings("http://127.0.0.1:9", "bronze", "", access_key="key", secret_key="secret")
+NO_LOGS = FileLogs(Path("/nonexistent"))
+FAR = timedelta(days=10)
+ENDED = {
+    "failed": Observation("failed", "TransientError", "it failed", "TransientError", 20),
+    "disrupted": Observation("gone", "AttemptLost", "its node is gone", disrupted=True),
+    "succeeded": Observation("succeeded"),
+}
+
+
+class Crash(BaseException):
+    """The operator is killed here."""
+
+
+@dataclass
+class Jobs:
+    """The launcher of the model: it remembers Jobs, and crashes the operator before or after making one."""
+
+    made: dict[str, str] = field(default_factory=dict)
+    crash: str = ""
+
+    async def launch(self, launch: Launch) -> str:
+        if self.crash == "before":
+            raise Crash
+        self.made.setdefault(launch.job_name, "active")
+        if self.crash:
+            raise Crash
+        return launch.job_name
+
+    async def observe(self, launch: Launch) -> Observation:
+        return ENDED.get(self.made.get(launch.job_name, "disrupted"), Observation("active"))
+
+    async def stop(self, launch: Launch) -> None:
+        """A pod that does not hear it is what the model plays."""
+
+    async def retire(self, launch: Launch) -> None:
+        """As above."""
+
+
+class Resources:
+    """The API server's list of what there is; nothing is reconciled here."""
+
+    def __init__(self) -> None:
+        self.uids: dict[str, str] = {}
+
+    async def list(self, kind: str) -> list[dict[str, Any]]:
+        found = {"faker-generate-0.1.0": "d1"} if kind == "ConnectorDefinition" else self.uids
+        return [
+            {"kind": kind, "metadata": {"uid": uid, "name": name, "namespace": "team"}} for name, uid in found.items()
+        ]
+
+
+class Reality:
+    """The steps of the oracle, carried out."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.jobs, self.resources = Jobs(), Resources()
+        self.ids: dict[str, str] = {}
+        self.tokens: dict[tuple[str, int], list[str]] = {}
+        self._late = timedelta(0)
+        store = BronzeStore(NOWHERE)
+        parts = Parts(pool, self.resources, self.jobs, store, Timings(), NO_LOGS, clock=self._clock)  # type: ignore[arg-type]
+        self.orchestrator = Orchestrator(parts)
+        self.protocol = RunProtocol(pool, store)
+        authority = EmbeddedAuthenticator(b"secret")
+        app = create_app(Services(self.protocol, pool, authority, None))  # type: ignore[arg-type]
+        headers = {"Authorization": f"Bearer {authority.mint_person()}"}
+        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://model", headers=headers)
+
+    def _clock(self) -> datetime:
+        return datetime.now(UTC) + self._late
+
+    async def begin(self) -> None:
+        """Empty the registry but for the definition."""
+        self.jobs.made.clear()
+        self.resources.uids.clear()
+        self.ids.clear()
+        self.tokens.clear()
+        async with self.pool.connection() as connection:
+            await connection.execute(
+                "DELETE FROM penstock.outbox; DELETE FROM penstock.bronze_objects; DELETE FROM penstock.compat_alerts;"
+                "DELETE FROM penstock.connector_run_state; DELETE FROM penstock.stream_checkpoints;"
+                "DELETE FROM penstock.state_changes; DELETE FROM penstock.stream_registry;"
+                "DELETE FROM penstock.connector_runs; DELETE FROM penstock.tenant_connections"
+            )
+            spec = {"image": "i@sha256:0", "stage": "certified", "manifest": MANIFEST}
+            await definitions.upsert_definition(connection, "d1", "faker-generate-0.1.0", 1, spec)
+
+    async def name_runs(self) -> None:
+        """Learn the ids of runs, which the model calls by what made them."""
+        async with self.pool.connection() as connection:
+            sql = "SELECT id, connection_uid, token, to_json(scheduled_at) AS scheduled_at FROM penstock.connector_runs"
+            for row in await many(connection, sql):
+                self.ids[name_of(row)] = row["id"]
+
+    # What the operator does.
+
+    async def schedule(self, now: datetime, schedulers: int) -> Answer:
+        await asyncio.gather(*(schedule_due(self.pool, now) for _ in range(schedulers)))
+        await self.name_runs()
+
+    async def request(self, uid: str, token: str) -> Answer:
+        async with self.pool.connection() as connection:
+            row = await connections.connection_by_uid(connection, uid)
+            assert row is not None
+            made = await request_run(connection, row, token)
+        await self.name_runs()
+        return next(name for name, run_id in self.ids.items() if run_id == made) if made else None
+
+    async def launch(self, crash: str) -> Answer:
+        self._late, self.jobs.crash = FAR, crash
+        try:
+            return await self.orchestrator.supervisor.launch_pending()
+        except Crash:
+            return "crash"
+        finally:
+            self.jobs.crash = ""
+
+    def _job_name(self, run: str, attempt: int) -> str:
+        return f"penstock-{self.ids[run]}-{attempt}"
+
+    async def job_ends(self, run: str, attempt: int, how: str) -> Answer:
+        self.jobs.made[self._job_name(run, attempt)] = how
+
+    async def observe(self, late: int) -> Answer:
+        self._late = timedelta(seconds=late)
+        await self.orchestrator.supervisor.observe_all()
+
+    async def give_up(self, run: str, attempt: int) -> Answer:
+        ending = Ending("lost", "AttemptLost")
+        async with self.pool.connection() as connection:
+            return await outcomes.fail_current(connection, self.ids[run], attempt, ending, disrupted=True)
+
+    async def delete(self, name: str, crash: str) -> Answer:
+        self.resources.uids.pop(name, None)
+        if not crash:
+            await self.orchestrator.forget("TenantConnection", "team", name)
+            return
+        async with self.pool.connection() as connection:
+            await connections.retire_connection(connection, "team", name)
+
+    async def create(self, name: str, uid: str, next_run_at: datetime) -> Answer:
+        if self.resources.uids.setdefault(name, uid) != uid:
+            return
+        record = ConnectionRecord(uid, "team", name, 1, SPEC, "d1", ready=True)
+        async with self.pool.connection() as connection, connection.transaction():
+            await connections.upsert_connection(connection, record)
+            await connections.set_schedule(connection, uid, "0 * * * *", "Etc/UTC", next_run_at)
+
+    async def sweep(self) -> Answer:
+        await self.orchestrator.sweep()
+
+    # What a person does.
+
+    async def cancel(self, run: str) -> Answer:
+        answer = await self.http.post(f"/v1/runs/{self.ids[run]}/cancel")
+        assert answer.status_code == 200, answer.text
+        return answer.json()["phase"]
+
+    async def reset(self, uid: str, stream: str) -> Answer:
+        return await self._change(uid, Reset((stream,)))
+
+    async def rewind(self, uid: str, stream: str, number: int) -> Answer:
+        return await self._change(uid, RewindToCheckpoint(stream, number))
+
+    async def _change(self, uid: str, order: Reset | RewindToCheckpoint) -> Answer:
+        async with self.pool.connection() as connection:
+            return await _answer(change_state(connection, uid, order, Author("anna")), lambda _: "ok")
+
+    # What a pod does.
+
+    async def start(self, run: str, attempt: int, pod: str, *, own_job: bool) -> Answer:
+        identity = PodIdentity(pod, self._job_name(run, attempt) if own_job else "another")
+        request = wire.StartRequest(run=self.ids[run], attempt=attempt, connector=IDENTITY, sdk_version="0")
+
+        def remember(answer: wire.StartResponse) -> str:
+            self.tokens.setdefault((run, attempt), []).append(answer.run_token)
+            return "ok"
+
+        return await _answer(self.protocol.start(identity, request), remember)
+
+    def _token(self, caller: Caller) -> str:
+        return self.tokens[caller.run, caller.attempt][caller.token]
+
+    async def streams(self, caller: Caller) -> Answer:
+        request = wire.StreamsRequest(streams=[STREAM, EVENTS])
+
+        def told(answer: wire.StreamsResponse) -> Answer:
+            return {
+                each.name: (
+                    each.read,
+                    _position(each.selected.cursor),
+                    each.selected.checkpoint,
+                    each.selected.generation,
+                )
+                for each in answer.verdicts
+            }
+
+        return await _answer(self.protocol.streams(self._token(caller), request), told)
+
+    async def uploads(self, caller: Caller, stream: str, after: int, count: int) -> Answer:
+        request = wire.UploadsRequest(stream=stream, after=after, count=count)
+        return await _answer(self.protocol.uploads(self._token(caller), request), lambda _: "ok")
+
+    async def checkpoint(self, caller: Caller, wanted: Wanted) -> Answer:
+        request = wire.CheckpointRequest(
+            stream=wanted.stream,
+            checkpoint=wanted.number,
+            cursor=None if wanted.cursor is None else {"next": wanted.cursor},
+            objects=[await self._object(caller, wanted.stream, *each) for each in wanted.objects],
+            done=wanted.done,
+        )
+        return await _answer(self.protocol.checkpoint(self._token(caller), request), lambda _: "ok")
+
+    async def _object(
+        self, caller: Caller, stream: str, attempt: int, sequence: int, start: int, stop: int
+    ) -> wire.UploadedObject:
+        async with self.pool.connection() as connection:
+            found = await many(
+                connection,
+                "SELECT key FROM penstock.bronze_objects WHERE run_id = %(run)s AND attempt = %(attempt)s"
+                " AND stream = %(stream)s AND sequence = %(sequence)s",
+                run=self.ids[caller.run],
+                attempt=attempt,
+                stream=stream,
+                sequence=sequence,
+            )
+        key = found[0]["key"] if found else "never-granted"
+        digest = f"{start:032x}{stop:032x}"  # what the object holds, kept where its digest would be
+        return wire.UploadedObject(key=key, sequence=sequence, records=stop - start, bytes=1, sha256=digest)
+
+    async def heartbeat(self, caller: Caller) -> Answer:
+        call = self.protocol.heartbeat(self._token(caller), wire.HeartbeatRequest())
+        return await _answer(call, lambda answer: answer.cancel)
+
+    async def finish(self, caller: Caller, outcome: str, records: dict[str, int]) -> Answer:
+        error = wire.RunError(error_class="TransientError", message="it failed") if outcome == "failed" else None
+        request = wire.FinishRequest(outcome=outcome, error=error, records=records)  # type: ignore[arg-type]
+        return await _answer(self.protocol.finish(self._token(caller), request), lambda answer: answer.phase)
+
+
+def name_of(row: dict[str, Any]) -> str:
+    """Return the model's name of a run."""
+    uid = row["connection_uid"]
+    return f"{uid}#{row['token']}" if row["token"] else f"{uid}@{row['scheduled_at']}"
+
+
+def _position(cursor: dict[str, int] | None) -> int | None:
+    return None if cursor is None else cursor["next"]
+
+
+async def _answer(call: Any, told: Any) -> Answer:
+    try:
+        return told(await call)
+    except Refused as refused:
+        return type(refused).__name__

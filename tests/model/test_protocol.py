@@ -1,0 +1,344 @@
+"""Invariants 1 to 6 against sequences of steps that Hypothesis makes up: `make model N=10000` is the long run.
+
+After each step the whole registry is compared with the oracle. Two calls at once must end as one of their two orders
+would have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from penstock_operator.registry.database import create_pool
+from penstock_operator.registry.migrate import migrate
+
+from tests.model import snapshot
+from tests.model.oracle import AGAIN_OR_OVER, MODES, Answer, Caller, Oracle, Wanted
+from tests.model.reality import Reality
+
+SEQUENCES = int(os.environ.get("PENSTOCK_MODEL_SEQUENCES", "150"))
+STEPS = 30
+NAMES, STREAMS = ("orders", "items"), tuple(MODES)
+Step = tuple[str, dict[str, Any]]
+CALLS = ("streams", "uploads", "checkpoint", "heartbeat", "finish")
+
+
+@dataclass
+class Reader:
+    """What a pod knows: where it reads, what it has uploaded and not committed, what it has committed."""
+
+    position: dict[str, int]
+    number: dict[str, int]
+    sequence: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))
+    uploaded: dict[str, list[tuple[int, int, int, int]]] = field(default_factory=lambda: {name: [] for name in STREAMS})
+    last: Wanted | None = None
+
+
+class Protocol(RuleBasedStateMachine):
+    """Steps of operators, people and pods, zombies among them, in any order."""
+
+    runner: ClassVar[asyncio.Runner]
+    reality: ClassVar[Reality]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.oracle = Oracle()
+        self.now = datetime(2026, 1, 1, 0, 30, tzinfo=UTC)
+        self.readers: dict[tuple[str, int], Reader] = {}
+        self.rows: snapshot.Rows | None = None
+        self.succeeded: set[str] = set()
+        self.made = 0
+
+    def do(self, *steps: Step) -> list[Answer]:
+        """Carry out one step, or several at once, and compare."""
+
+        async def carry_out() -> tuple[list[Answer], snapshot.Rows]:
+            calls = [getattr(self.reality, name)(**arguments) for name, arguments in steps]
+            return list(await asyncio.gather(*calls)), await snapshot.read(self.reality.pool)
+
+        answers, rows = self.runner.run(carry_out())
+        self._compare(steps, answers, snapshot.shape_of_registry(rows))
+        if len(steps) == 1:
+            snapshot.check_3(rows, self.rows)
+        snapshot.check_1_and_2(rows, self.rows)
+        snapshot.check_4(rows)
+        snapshot.check_5(rows, self.rows)
+        self.runner.run(snapshot.check_6(self.reality.pool, rows, self.succeeded))
+        self.rows = rows
+        return answers
+
+    def _compare(self, steps: tuple[Step, ...], answers: list[Answer], found: dict[str, Any]) -> None:
+        orders = [list(range(len(steps))), list(reversed(range(len(steps))))][: len(steps)]
+        reasons = []
+        for order in orders:
+            for branch in outcomes_of(
+                self.oracle, [steps[index] for index in order], [answers[index] for index in order]
+            ):
+                expected = snapshot.shape_of_oracle(branch)
+                if expected == found:
+                    self.oracle = branch
+                    return
+                reasons.append(f"{order}: expected {expected}")
+            reasons.append(f"{order}: no answers such as {[answers[index] for index in order]}")
+        raise AssertionError("\n".join([f"{steps} answered {answers}", f"found {found}", *reasons]))
+
+    @initialize()
+    def begin(self) -> None:
+        self.runner.run(self.reality.begin())
+        for name in NAMES:
+            self._create(name)
+
+    def _create(self, name: str) -> None:
+        self.made += 1
+        self.do(
+            ("create", {"name": name, "uid": f"{name}-{self.made}", "next_run_at": self.now + timedelta(minutes=30)})
+        )
+
+    # Whom a step is about.
+
+    def attempts(self) -> list[tuple[str, int]]:
+        return [(name, n) for name, run in self.oracle.runs.items() for n in range(1, len(run.attempts) + 1)]
+
+    def callers(self) -> list[Caller]:
+        """Every token that was given out, the newest first."""
+        found = [
+            Caller(name, number, token)
+            for name, number in self.attempts()
+            for token in range(self.oracle.runs[name].attempts[number - 1].tokens)
+        ]
+        return found[::-1]
+
+    def working(self) -> list[Caller]:
+        """The tokens that nothing has taken away."""
+        return [each for each in self.callers() if self.oracle._refusal(each) is None]
+
+    def draw_caller(self, data: st.DataObject) -> Caller:
+        working = self.working()
+        zombies = data.draw(st.integers(0, 3)) == 3 or not working
+        return data.draw(st.sampled_from(self.callers() if zombies else working))
+
+    def reader(self, caller: Caller) -> Reader:
+        zero = dict.fromkeys(STREAMS, 0)
+        return self.readers.get((caller.run, caller.attempt)) or Reader(dict(zero), dict(zero))
+
+    # The operator.
+
+    @rule(hours=st.integers(0, 3), schedulers=st.integers(1, 3))
+    def schedule(self, hours: int, schedulers: int) -> None:
+        self.now += timedelta(hours=hours)
+        self.do(("schedule", {"now": self.now, "schedulers": schedulers}))
+
+    @rule(crash=st.sampled_from(["", "", "", "before", "after"]))
+    def launch(self, crash: str) -> None:
+        self.do(("launch", {"crash": crash}))
+
+    @rule(late=st.sampled_from([0, 10, 10, 1000]))
+    def observe(self, late: int) -> None:
+        self.do(("observe", {"late": late}))
+
+    @precondition(lambda self: any(attempt.job for run in self.oracle.runs.values() for attempt in run.attempts))
+    @rule(data=st.data(), how=st.sampled_from(["failed", "disrupted", "succeeded"]))
+    def job_ends(self, data: st.DataObject, how: str) -> None:
+        found = [(run, n) for run, n in self.attempts() if self.oracle.runs[run].attempts[n - 1].job]
+        run, attempt = data.draw(st.sampled_from(found))
+        self.do(("job_ends", {"run": run, "attempt": attempt, "how": how}))
+
+    @precondition(lambda self: self.attempts())
+    @rule(data=st.data())
+    def give_up(self, data: st.DataObject) -> None:
+        run, attempt = data.draw(st.sampled_from(self.attempts()[::-1]))
+        self.do(("give_up", {"run": run, "attempt": attempt}))
+
+    @rule(name=st.sampled_from(NAMES), crash=st.sampled_from(["", "between its transactions"]), again=st.booleans())
+    def delete(self, name: str, crash: str, again: bool) -> None:  # noqa: FBT001
+        self.do(("delete", {"name": name, "crash": crash}))
+        if again:
+            self._create(name)
+
+    @rule()
+    def sweep(self) -> None:
+        self.do(("sweep", {}))
+
+    # A person.
+
+    @rule(name=st.sampled_from(NAMES), token=st.sampled_from(["t1", "t2", "t3", "t4"]))
+    def request(self, name: str, token: str) -> None:
+        uid = self.oracle.live(name) or next(iter(self.oracle.connections))
+        self.do(("request", {"uid": uid, "token": token}))
+
+    @precondition(lambda self: self.oracle.runs)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        self.do(("cancel", {"run": data.draw(st.sampled_from(list(self.oracle.runs)[::-1]))}))
+
+    @rule(name=st.sampled_from(NAMES), stream=st.sampled_from(STREAMS))
+    def reset(self, name: str, stream: str) -> None:
+        if uid := self.oracle.live(name):
+            self.do(("reset", {"uid": uid, "stream": stream}))
+
+    @rule(name=st.sampled_from(NAMES), stream=st.sampled_from(STREAMS), number=st.integers(1, 6))
+    def rewind(self, name: str, stream: str, number: int) -> None:
+        if uid := self.oracle.live(name):
+            self.do(("rewind", {"uid": uid, "stream": stream, "number": number}))
+
+    # A pod.
+
+    @precondition(lambda self: self.attempts())
+    @rule(data=st.data(), pod=st.sampled_from(["p1", "p1", "p1", "p2"]), own_job=st.sampled_from([True] * 5 + [False]))
+    def start(self, data: st.DataObject, pod: str, own_job: bool) -> None:  # noqa: FBT001
+        run, attempt = data.draw(st.sampled_from(self.attempts()[::-1]))
+        (answer,) = self.do(("start", {"run": run, "attempt": attempt, "pod": pod, "own_job": own_job}))
+        if answer == "ok":
+            self._streams(Caller(run, attempt, self.oracle.runs[run].attempts[attempt - 1].tokens - 1))
+
+    def _streams(self, caller: Caller) -> None:
+        (answer,) = self.do(("streams", {"caller": caller}))
+        if isinstance(answer, dict):
+            position = {name: cursor or 0 for name, (_, cursor, _, _) in answer.items()}
+            self.readers[caller.run, caller.attempt] = Reader(
+                position, {name: each[2] for name, each in answer.items()}
+            )
+
+    @precondition(lambda self: self.callers())
+    @rule(data=st.data(), name=st.sampled_from(CALLS))
+    def call(self, data: st.DataObject, name: str) -> None:
+        """Any call, by any token."""
+        self.do(self._draw_call(data, self.draw_caller(data), name))
+
+    def _draw_call(self, data: st.DataObject, caller: Caller, name: str) -> Step:
+        stream = data.draw(st.sampled_from(STREAMS))
+        if name == "uploads":
+            return name, {"caller": caller, "stream": stream, "after": data.draw(st.integers(0, 3)), "count": 2}
+        if name == "checkpoint":
+            return name, {"caller": caller, "wanted": self._draw_checkpoint(data, caller, stream)}
+        if name == "finish":
+            right = self.oracle._attempt(caller).committed()
+            records = data.draw(st.sampled_from([right, {"people": 999}]))
+            outcome = data.draw(st.sampled_from(["succeeded", "failed", "cancelled", "interrupted"]))
+            return name, {"caller": caller, "outcome": outcome, "records": records}
+        return name, {"caller": caller}
+
+    def _draw_checkpoint(self, data: st.DataObject, caller: Caller, stream: str) -> Wanted:
+        """A checkpoint that nothing was prepared for, or the last one again."""
+        reader = self.reader(caller)
+        if reader.last and data.draw(st.booleans()):
+            return reader.last
+        number = reader.number[stream] + data.draw(st.sampled_from([1, 1, 0, 2, -1]))
+        other = data.draw(st.integers(1, caller.attempt)), data.draw(st.integers(1, 3))
+        start = reader.position[stream]
+        return Wanted(stream, max(1, number), ((*other, start, start + 5),), start + 5, done=False)
+
+    @precondition(lambda self: self.working())
+    @rule(
+        data=st.data(),
+        stream=st.sampled_from(STREAMS),
+        objects=st.integers(0, 2),
+        done=st.booleans(),
+        records=st.integers(1, 9),
+    )
+    def read_on(self, data: st.DataObject, stream: str, objects: int, done: bool, records: int) -> None:  # noqa: FBT001
+        """Upload and commit, as the SDK does it."""
+        self._read_on(data.draw(st.sampled_from(self.working())), stream, objects, records, done=done)
+
+    def _read_on(self, caller: Caller, stream: str, objects: int, records: int, *, done: bool) -> None:
+        reader = self.reader(caller)
+        made = []
+        for _ in range(objects):
+            after, start = reader.sequence[stream], reader.position[stream]
+            self.do(("uploads", {"caller": caller, "stream": stream, "after": after, "count": 1}))
+            reader.sequence[stream], reader.position[stream] = after + 1, start + records
+            made.append((caller.attempt, after + 1, start, start + records))
+        cursor = reader.position[stream]
+        wanted = Wanted(stream, reader.number[stream] + 1, tuple(made), cursor, done)
+        (answer,) = self.do(("checkpoint", {"caller": caller, "wanted": wanted}))
+        if answer == "ok":
+            reader.number[stream], reader.last = wanted.number, wanted
+
+    @precondition(lambda self: self.working())
+    @rule(data=st.data())
+    def end_well(self, data: st.DataObject) -> None:
+        """Finish what is left, as the SDK does it."""
+        caller = data.draw(st.sampled_from(self.working()))
+        self._streams(caller)
+        for stream in STREAMS:
+            self._read_on(caller, stream, 1, 3, done=True)
+        records = self.oracle._attempt(caller).committed()
+        self.do(("finish", {"caller": caller, "outcome": "succeeded", "records": records}))
+
+    # Two at once.
+
+    @precondition(lambda self: self.callers())
+    @rule(data=st.data(), name=st.sampled_from(CALLS))
+    def race(self, data: st.DataObject, name: str) -> None:
+        """A pod's call against whatever takes its attempt away."""
+        caller = self.draw_caller(data)
+        uid = self.oracle.runs[caller.run].uid
+        others: list[Step] = [
+            ("give_up", {"run": caller.run, "attempt": caller.attempt}),
+            ("reset", {"uid": uid, "stream": data.draw(st.sampled_from(STREAMS))}),
+            ("cancel", {"run": caller.run}),
+            ("delete", {"name": self.oracle.connections[uid].name, "crash": "between its transactions"}),
+            ("request", {"uid": uid, "token": "t5"}),
+            ("schedule", {"now": self.now, "schedulers": 1}),
+            ("launch", {"crash": ""}),
+            self._draw_call(data, caller, data.draw(st.sampled_from(CALLS))),
+        ]
+        self.do(self._draw_call(data, caller, name), data.draw(st.sampled_from(others)))
+
+
+def outcomes_of(oracle: Oracle, steps: list[Step], answers: list[Answer]) -> Iterator[Oracle]:
+    """Yield what the oracle may be after the steps, of those that agree with the answers."""
+    if not steps:
+        yield oracle
+        return
+    after = copy.deepcopy(oracle)
+    name, arguments = steps[0]
+    expected = getattr(after, name)(**arguments)
+    if expected == answers[0] or (expected == AGAIN_OR_OVER and answers[0] in ("pending", "failed")):
+        for branch in _settled(after):
+            yield from outcomes_of(branch, steps[1:], answers[1:])
+
+
+def _settled(oracle: Oracle) -> Iterator[Oracle]:
+    """Yield the oracle with each way in which an open outcome can go."""
+    open_ = next((name for name, run in oracle.runs.items() if run.phase == AGAIN_OR_OVER), None)
+    if open_ is None:
+        yield oracle
+        return
+    for phase in ("pending", "failed"):
+        branch = copy.deepcopy(oracle)
+        branch.runs[open_].phase = phase
+        yield from _settled(branch)
+
+
+@pytest.fixture
+def reality(database_url: str) -> Iterator[tuple[asyncio.Runner, Reality]]:
+    """A registry whose commits need not survive a power cut, which is not what is tested here."""
+    with asyncio.Runner() as runner:
+        runner.run(migrate(database_url))
+        pool = create_pool(f"{database_url}?options=-csynchronous_commit%3Doff", size=6)
+        runner.run(pool.open(wait=True))
+        yield runner, Reality(pool)
+        runner.run(pool.close())
+
+
+def test_the_registry_is_what_the_model_says_after_every_step(reality: tuple[asyncio.Runner, Reality]) -> None:
+    Protocol.runner, Protocol.reality = reality
+    wanted = settings(
+        max_examples=SEQUENCES,
+        stateful_step_count=STEPS,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
+        print_blob=True,
+    )
+    run_state_machine_as_test(Protocol, settings=wanted)
