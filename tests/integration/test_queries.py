@@ -64,6 +64,7 @@ HOT: dict[str, Callable[[Any], Awaitable[object]]] = {
     "list_runs": lambda c: runs.list_runs(c, None, None, 20),
     "hold_run": lambda c: runs.hold_run(c, "000000000007", 1),
     "attempt_to_launch": lambda c: attempts.attempt_to_launch(c, "000000000007", 1),
+    "attempts_to_launch": lambda c: attempts.attempts_to_launch(c, [{"run_id": "000000000007", "attempt": 1}]),
     "attempt_by_job": lambda c: attempts.attempt_by_job(c, "penstock-000000000007-1"),
     "attempt_by_token": lambda c: attempts.attempt_by_token(c, b"0" * 32),
     "live_attempts": attempts.live_attempts,

@@ -17,7 +17,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from penstock_operator.controller.queue import Key
 from penstock_operator.controller.resources import Document
-from penstock_operator.launchers.jobs import LABEL_RUN
+from penstock_operator.launchers.jobs import LABEL_RETIRED, LABEL_RUN, is_over
 from penstock_operator.resources.models import API_VERSION, GROUP, Kind
 
 log = structlog.get_logger()
@@ -85,7 +85,10 @@ def login(**arguments: Any) -> kopf.ConnectionInfo | None:
 
 
 async def watch(add: Callable[[Key], None], stop: asyncio.Event) -> None:
-    """Put the key of everything that changes on the queue, until stopped. Handlers do nothing else."""
+    """Put the key of everything that changes on the queue, until stopped. Handlers do nothing else.
+
+    Of a Job, only its end matters: all before it is seen in the next look at all attempts.
+    """
     registry = kopf.OperatorRegistry()
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
@@ -98,10 +101,12 @@ async def watch(add: Callable[[Key], None], stop: asyncio.Event) -> None:
 
         kopf.on.event(GROUP, API_VERSION, plural, registry=registry, id=f"{plural}-changed")(changed)
 
-    async def job_changed(namespace: str | None, name: str, **_: Any) -> None:
-        add(("Job", namespace or "", name))
+    async def job_changed(type: str | None, body: kopf.Body, namespace: str | None, name: str, **_: Any) -> None:  # noqa: A002 - kopf's name for it
+        if type == "DELETED" or is_over(dict(body)):
+            add(("Job", namespace or "", name))
 
-    kopf.on.event("batch", "v1", "jobs", registry=registry, labels={LABEL_RUN: kopf.PRESENT})(job_changed)
+    labels = {LABEL_RUN: kopf.PRESENT, LABEL_RETIRED: kopf.ABSENT}
+    kopf.on.event("batch", "v1", "jobs", registry=registry, labels=labels)(job_changed)
     await kopf.operator(
         registry=registry,
         settings=settings,

@@ -11,7 +11,7 @@ import zstandard
 
 from penstock_operator.bronze.keys import log_key
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.launchers import Launch, Launcher, Observation
+from penstock_operator.launchers import Carried, Launch, Launcher, Observation
 from penstock_operator.launchers.logs import LogGone, LogSource
 from penstock_operator.registry import attempts
 from penstock_operator.registry.database import Pool
@@ -79,7 +79,7 @@ class LogKeeper:
         self._store = store
         self._limit = limit
 
-    async def keep(self, launch: Launch, patience: float = PATIENCE_SECONDS) -> None:
+    async def keep(self, launch: Carried, patience: float = PATIENCE_SECONDS) -> None:
         """Keep all that the attempt printed, up to its carrier's end, or note why there is nothing."""
         kept, note = HeadAndTail(self._limit), None
         try:
@@ -93,7 +93,7 @@ class LogKeeper:
             note = "kept while the connector was still running; what it printed later may be missing"
         await self._store_log(launch, kept, note)
 
-    async def snapshot(self, launch: Launch) -> None:
+    async def snapshot(self, launch: Carried) -> None:
         """Keep what there is, soon: the attempt is about to be stopped. Never an error, as that must not wait."""
         kept = HeadAndTail(self._limit)
         try:
@@ -108,14 +108,14 @@ class LogKeeper:
         except Exception as error:  # noqa: BLE001 - stopping goes first
             log.warning("log not kept before a stop", run=launch.run_id, error=f"{type(error).__name__}: {error}")
 
-    async def give_up(self, launch: Launch, error: str) -> None:
+    async def give_up(self, launch: Carried, error: str) -> None:
         """Note that the log could not be kept, after many tries."""
         async with self._pool.connection() as connection:
             await attempts.record_no_log(
                 connection, launch.run_id, launch.attempt, f"the log could not be kept: {error}"
             )
 
-    async def _store_log(self, launch: Launch, kept: HeadAndTail, note: str | None) -> None:
+    async def _store_log(self, launch: Carried, kept: HeadAndTail, note: str | None) -> None:
         async with self._pool.connection() as connection:
             known = await attempts.log_of_attempt(connection, launch.run_id, launch.attempt)
             if known is None or (known["log_bytes"] or 0) > kept.total:
@@ -143,20 +143,24 @@ class KeepingLauncher:
         """Launch."""
         return await self._launcher.launch(launch)
 
-    async def observe(self, launch: Launch) -> Observation:
+    async def observe(self, launch: Carried) -> Observation:
         """Observe."""
         return await self._launcher.observe(launch)
 
-    async def stop(self, launch: Launch) -> None:
+    async def observe_many(self, attempts: list[Carried]) -> dict[str, Observation]:
+        """Observe many."""
+        return await self._launcher.observe_many(attempts)
+
+    async def stop(self, launch: Carried) -> None:
         """Keep what was printed so far, then end the Job; what comes afterwards is kept when it is retired."""
         await self._keeper.snapshot(launch)
         await self._launcher.stop(launch)
 
-    async def retire(self, launch: Launch) -> None:
+    async def retire(self, launch: Carried) -> None:
         """Keep the log, then let the Job go."""
         await self._keeper.keep(launch)
         await self._launcher.retire(launch)
 
-    async def let_go(self, launch: Launch) -> None:
+    async def let_go(self, launch: Carried) -> None:
         """Let the Job go though its log is not kept."""
         await self._launcher.retire(launch)

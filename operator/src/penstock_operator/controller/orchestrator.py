@@ -58,6 +58,12 @@ class Orchestrator:
 
     async def run(self) -> None:
         """Run every loop until cancelled."""
+        try:
+            await self._run()
+        finally:
+            await self.supervisor.close()
+
+    async def _run(self) -> None:
         timings = self._parts.timings
         async with contextlib.aclosing(self.deliveries), asyncio.TaskGroup() as group:
             group.create_task(self.queue.work())

@@ -10,12 +10,13 @@ import structlog
 Key = tuple[str, ...]
 log = structlog.get_logger()
 FIRST_DELAY, LONGEST_DELAY = 1.0, 300.0
+LIMIT = 60.0  # seconds that one key may take, so that some that hang do not keep all workers
 
 
 class WorkQueue:
     """Keys to be handled. A key added while it is handled is handled once more afterwards."""
 
-    def __init__(self, handle: Callable[[Key], Awaitable[None]], workers: int = 8) -> None:
+    def __init__(self, handle: Callable[[Key], Awaitable[None]], workers: int = 8, limit: float = LIMIT) -> None:
         self._handle = handle
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
         self._waiting: set[Key] = set()
@@ -23,6 +24,7 @@ class WorkQueue:
         self._again: set[Key] = set()
         self._failures: dict[Key, int] = {}
         self._workers = workers
+        self._limit = limit
 
     def add(self, key: Key) -> None:
         """Ask for a key to be handled soon."""
@@ -52,7 +54,8 @@ class WorkQueue:
         self._waiting.discard(key)
         self._busy.add(key)
         try:
-            await self._handle(key)
+            async with asyncio.timeout(self._limit):
+                await self._handle(key)
             self._failures.pop(key, None)
         except Exception as error:  # noqa: BLE001 - one bad key must not stop the others
             self._later(key, error)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Protocol
 
-import structlog
-
-from penstock_operator.launchers import Launch, Launcher, LaunchRefused, Observation
+from penstock_operator.controller.crew import Crew
+from penstock_operator.launchers import Carried, Launch, Launcher, LaunchRefused, Observation
 from penstock_operator.registry import attempts, outbox, runs
 from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Pool, Row
 from penstock_operator.runs import outcomes
 from penstock_operator.settings import Timings
 
-log = structlog.get_logger()
 BATCH = 20
+LAUNCHES, LAUNCH_SECONDS = 32, 30.0  # how many at the same time, and how long one may take
+LOOKS, LOOK_SECONDS = 16, 30.0  # a stop keeps the log first, and then gives the connector its time
 ADOPT_AFTER_SECONDS = 5.0
-QUIET_SECONDS = 30.0
 
 
 class Clock(Protocol):
@@ -40,42 +40,70 @@ class Supervisor:
         self._launcher = launcher
         self._timings = timings
         self._clock = clock
+        self._launching = Crew("launch", LAUNCHES, LAUNCH_SECONDS)
+        self._looking = Crew("look", LOOKS, LOOK_SECONDS)
 
     async def launch_pending(self) -> int:
-        """Give each waiting run whose time has come its next attempt, and launch it."""
+        """Give waiting runs whose time has come their next attempts, and launch these beside the caller.
+
+        Only as many are claimed as can be launched at once, so that a run waits in the registry and not in memory.
+        """
+        await self._launching.place()
         async with self._pool.connection() as connection, connection.transaction():
-            taken = await runs.claim_pending(connection, self._clock(), BATCH)
-        for row in taken:
-            await self._launch(row["run_id"], row["attempt"])
+            taken = await runs.claim_pending(connection, self._clock(), min(BATCH, self._launching.free))
+            rows = await attempts.attempts_to_launch(connection, taken) if taken else []
+        for row in rows:
+            launch = Launch.from_row(row)
+            self._launching.start(launch.job_name, self._launch(launch))
         return len(taken)
 
-    async def _launch(self, run_id: str, attempt: int) -> None:
-        """Launch the attempt, or adopt its Job: a crash between the row and the Job, or the Job and its record, ends here."""
+    async def _launch(self, launch: Launch) -> None:
+        """Launch the attempt, or adopt its Job: a crash between the row and the Job, or the Job and its record, ends here.
+
+        An error leaves the attempt without a Job, which the next look at it sees.
+        """
+        try:
+            job_uid = await self._launcher.launch(launch)
+        except LaunchRefused as refused:
+            ending = Ending("failed", refused.reason, refused.error_class, refused.message)
+            async with self._pool.connection() as connection:
+                await outcomes.fail_current(connection, launch.run_id, launch.attempt, ending)
+            return
         async with self._pool.connection() as connection:
-            row = await attempts.attempt_to_launch(connection, run_id, attempt)
-            if row is None:
-                return
-            try:
-                job_uid = await self._launcher.launch(Launch.from_row(row))
-            except LaunchRefused as refused:
-                ending = Ending("failed", refused.reason, refused.error_class, refused.message)
-                await outcomes.fail_current(connection, run_id, attempt, ending)
-                return
-            except Exception as error:  # noqa: BLE001 - the next round tries again; others are not held up
-                log.warning("launch failed", run=run_id, attempt=attempt, error=f"{type(error).__name__}: {error}")
-                return
-            await attempts.record_job(connection, run_id, attempt, job_uid)
+            recorded = await attempts.record_job(connection, launch.run_id, launch.attempt, job_uid)
+        if not recorded:
+            await self._launcher.stop(launch)
 
     async def observe_all(self) -> int:
-        """Look at every attempt that has not ended; then there is nothing more to do for a while."""
+        """Look at every attempt that has not ended, and closer at those that need something."""
         async with self._pool.connection() as connection:
             rows = await attempts.live_attempts(connection)
+        seen = await self._launcher.observe_many([Carried.of(row) for row in rows if row["job_uid"]])
         for row in rows:
-            try:
-                await self.observe(row)
-            except Exception as error:  # noqa: BLE001 - one attempt must not hide the others
-                log.warning("observation failed", run=row["run_id"], error=f"{type(error).__name__}: {error}")
+            key = row["job_name"]
+            if self._calls(row, seen.get(key)) and key not in self._looking and key not in self._launching:
+                await self._looking.place()
+                self._looking.start(key, self.observe_job(key))
         return 0
+
+    def _calls(self, row: Row, seen: Observation | None) -> bool:
+        """Say whether an attempt needs a closer look; one that goes on as it should does not."""
+        if row["attempt_phase"] not in ("launching", "running"):
+            return False
+        if row["phase"] != "running" or row["current_attempt"] != row["attempt"]:
+            return True
+        if row["job_uid"] is None:
+            return self._age(row["launched_at"]) > ADOPT_AFTER_SECONDS
+        cancelled = row["cancel_requested"] and row["attempt_started_at"] is None
+        return cancelled or seen is None or self._silent(row) or self._ending(row, seen) is not None
+
+    async def settled(self) -> None:
+        """Return once every launch and closer look that was begun has ended."""
+        await asyncio.gather(self._launching.settled(), self._looking.settled())
+
+    async def close(self) -> None:
+        """Let go of every launch and closer look under way; the next leader takes them up."""
+        await asyncio.gather(self._launching.close(), self._looking.close())
 
     async def observe_job(self, job_name: str) -> None:
         """Look at the attempt that a Job carries."""
@@ -92,11 +120,11 @@ class Supervisor:
         if row["phase"] != "running" or row["current_attempt"] != row["attempt"]:
             await self._end_superseded(launch)
         elif row["job_uid"] is None:
-            if self._age(row["launched_at"]) > ADOPT_AFTER_SECONDS:
-                await self._launch(launch.run_id, launch.attempt)
+            if self._age(row["launched_at"]) > ADOPT_AFTER_SECONDS and launch.job_name not in self._launching:
+                await self._launch(launch)
         elif row["cancel_requested"] and row["attempt_started_at"] is None:
             await self._cancel(launch)
-        elif row["heartbeat_at"] and self._age(row["heartbeat_at"]) > self._timings.heartbeat_deadline:
+        elif self._silent(row):
             message = f"no sign of life from the connector for {self._timings.heartbeat_deadline:.0f} s"
             await self._fail(launch, Ending("lost", "AttemptLost", "TransientError", message))
         else:
@@ -143,6 +171,9 @@ class Supervisor:
             failed = await outcomes.fail_current(connection, launch.run_id, launch.attempt, ending, disrupted=disrupted)
         if failed and stop:
             await self._launcher.stop(launch)
+
+    def _silent(self, row: Row) -> bool:
+        return bool(row["heartbeat_at"]) and self._age(row["heartbeat_at"]) > self._timings.heartbeat_deadline
 
     def _age(self, since: datetime) -> float:
         return (self._clock() - since).total_seconds()

@@ -9,8 +9,8 @@ from penstock_operator.resources.conditions import Reason
 
 
 @dataclass(frozen=True)
-class Launch:
-    """An attempt to carry."""
+class Carried:
+    """An attempt that a Job carries."""
 
     run_id: str
     attempt: int
@@ -18,6 +18,17 @@ class Launch:
     job_uid: str | None
     namespace: str
     connection: str
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Carried:
+        """Return the attempt that the registry's row describes."""
+        return cls(row["run_id"], row["attempt"], row["job_name"], row["job_uid"], row["namespace"], row["name"])
+
+
+@dataclass(frozen=True)
+class Launch(Carried):
+    """An attempt to carry, with all that its Job is made from."""
+
     connection_uid: str
     definition: str
     image: str
@@ -74,11 +85,14 @@ class Launcher(Protocol):
     async def launch(self, launch: Launch) -> str:
         """Make the attempt's Job, or adopt the one that an earlier call made, and return its uid."""
 
-    async def observe(self, launch: Launch) -> Observation:
+    async def observe(self, launch: Carried) -> Observation:
         """Say what became of the attempt's Job."""
 
-    async def stop(self, launch: Launch) -> None:
+    async def observe_many(self, attempts: list[Carried]) -> dict[str, Observation]:
+        """Say by Job name what became of many attempts, cheaply; one that is left out needs a closer look."""
+
+    async def stop(self, launch: Carried) -> None:
         """End the attempt's Job; a pod gets its grace period."""
 
-    async def retire(self, launch: Launch) -> None:
+    async def retire(self, launch: Carried) -> None:
         """Let the Job go: its outcome is in the registry."""

@@ -12,8 +12,11 @@ from penstock_operator.launchers import Launch, Observation
 from penstock_operator.resources.models import API_VERSION, GROUP, parse_duration
 
 LABEL_RUN, LABEL_ATTEMPT, LABEL_CONNECTION = f"{GROUP}/run", f"{GROUP}/attempt", f"{GROUP}/connection"
+LABEL_RETIRED = f"{GROUP}/retired"
+LIVE_JOBS = f"{LABEL_RUN},!{LABEL_RETIRED}"
 TOKEN_DIRECTORY = "/var/run/secrets/penstock"  # noqa: S105 - a path
 CREDENTIAL_PREFIX = "PENSTOCK_CREDENTIAL_"
+ENDED = ("Complete", "Failed", "FailureTarget")
 OOM_EXIT, SIGTERM_EXIT, INTERRUPTED_EXIT = 137, 143, 31
 
 
@@ -144,6 +147,12 @@ def _credentials(launch: Launch) -> list[dict[str, Any]]:
         }
         for name, each in declared.items()
     ]
+
+
+def is_over(job: dict[str, Any]) -> bool:
+    """Say whether the Job has ended, or is about to be ended."""
+    conditions = job.get("status", {}).get("conditions", [])
+    return any(each["status"] == "True" and each["type"] in ENDED for each in conditions)
 
 
 def observe_job(job: dict[str, Any] | None, pod: dict[str, Any] | None) -> Observation:

@@ -3,32 +3,48 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
-from penstock_operator.launchers import Launch, LaunchRefused, Observation
-from penstock_operator.launchers.jobs import LABEL_ATTEMPT, LABEL_RUN, JobSettings, desired_job, observe_job
+from penstock_operator.launchers import Carried, Launch, LaunchRefused, Observation
+from penstock_operator.launchers.jobs import (
+    LABEL_ATTEMPT,
+    LABEL_RETIRED,
+    LABEL_RUN,
+    LIVE_JOBS,
+    JobSettings,
+    desired_job,
+    is_over,
+    observe_job,
+)
 from penstock_operator.resources.conditions import Reason
 
-NOT_FOUND, CONFLICT, FORBIDDEN, UNPROCESSABLE = 404, 409, 403, 422
+OK, NOT_FOUND, CONFLICT, FORBIDDEN, UNPROCESSABLE = 200, 404, 409, 403, 422
+JOBS = ("batch", "v1")
+PAGE = 500
+MERGE_PATCH = "application/merge-patch+json"
 
 
 class KubernetesLauncher:
-    """Carries attempts as Jobs in their connections' namespaces."""
+    """Carries attempts as Jobs in their connections' namespaces.
+
+    Jobs are read and written as plain documents: the client's models cost several times the request itself.
+    """
 
     def __init__(self, api: client.ApiClient, settings: JobSettings, ttl_seconds: int) -> None:
-        self._api = api
-        self._batch = client.BatchV1Api(api)
+        self._jobs = client.CustomObjectsApi(api)
         self._core = client.CoreV1Api(api)
         self._settings = settings
         self._ttl = ttl_seconds
 
     async def launch(self, launch: Launch) -> str:
         """Create the Job, or adopt the one that an earlier call created before it could be recorded."""
+        desired = desired_job(launch, self._settings)
         try:
-            job = await self._batch.create_namespaced_job(launch.namespace, desired_job(launch, self._settings))
+            job = await self._jobs.create_namespaced_custom_object(*JOBS, launch.namespace, "jobs", desired)
         except ApiException as error:
             if error.status == CONFLICT:
                 return await self._adopt(launch)
@@ -37,7 +53,7 @@ class KubernetesLauncher:
                 message = f"Kubernetes refuses the run's Job: {_words(error)}"
                 raise LaunchRefused(reason, message) from None
             raise
-        return str(job.metadata.uid)
+        return str(job["metadata"]["uid"])
 
     async def _adopt(self, launch: Launch) -> str:
         job = await self._job(launch)
@@ -48,7 +64,7 @@ class KubernetesLauncher:
             raise LaunchRefused(reason, message)
         return str(job["metadata"]["uid"])
 
-    async def observe(self, launch: Launch) -> Observation:
+    async def observe(self, launch: Carried) -> Observation:
         """Read the Job, and its pod when the Job failed or has not started."""
         job = await self._job(launch)
         if job is not None and launch.job_uid and job["metadata"]["uid"] != launch.job_uid:
@@ -57,40 +73,99 @@ class KubernetesLauncher:
         pod = await self._pod(launch) if job is not None and "Complete" not in done else None
         return observe_job(job, pod)
 
-    async def stop(self, launch: Launch) -> None:
+    async def observe_many(self, attempts: list[Carried]) -> dict[str, Observation]:
+        """Read all Jobs that are not retired and all pods that wait, page by page; no call for each attempt.
+
+        A Job that has ended or is not in the list is left out: it deserves a look of its own.
+        """
+        if not attempts:
+            return {}
+        wanted = {each.job_uid: each.job_name for each in attempts}
+        waiting = {_attempt_of(pod): pod async for page in self._pages_of_waiting_pods() for pod in page}
+        return {
+            wanted[job["metadata"]["uid"]]: observe_job(job, waiting.get(_attempt_of(job)))
+            async for page in self._pages_of_jobs()
+            for job in page
+            if job["metadata"]["uid"] in wanted and not is_over(job)
+        }
+
+    async def stop(self, launch: Carried) -> None:
         """Delete the Job and its pod."""
         try:
-            await self._batch.delete_namespaced_job(launch.job_name, launch.namespace, propagation_policy="Background")
+            await self._jobs.delete_namespaced_custom_object(
+                *JOBS, launch.namespace, "jobs", launch.job_name, propagation_policy="Background"
+            )
         except ApiException as error:
             if error.status != NOT_FOUND:
                 raise
 
-    async def retire(self, launch: Launch) -> None:
-        """Give the Job a time to live, now that its outcome is in the registry."""
-        patch = {"spec": {"ttlSecondsAfterFinished": self._ttl}}
+    async def retire(self, launch: Carried) -> None:
+        """Give the Job a time to live, now that its outcome is in the registry, and take it out of what is watched."""
+        patch = {
+            "metadata": {"labels": {LABEL_RETIRED: "true"}},
+            "spec": {"ttlSecondsAfterFinished": self._ttl},
+        }
         try:
-            await self._batch.patch_namespaced_job(launch.job_name, launch.namespace, patch)
+            await self._jobs.patch_namespaced_custom_object(
+                *JOBS, launch.namespace, "jobs", launch.job_name, patch, _content_type=MERGE_PATCH
+            )
         except ApiException as error:
             if error.status != NOT_FOUND:
                 raise
 
-    async def _job(self, launch: Launch) -> dict[str, Any] | None:
+    async def _job(self, launch: Carried) -> dict[str, Any] | None:
         try:
-            job = await self._batch.read_namespaced_job(launch.job_name, launch.namespace)
+            job = await self._jobs.get_namespaced_custom_object(*JOBS, launch.namespace, "jobs", launch.job_name)
         except ApiException as error:
             if error.status == NOT_FOUND:
                 return None
             raise
-        return self._plain(job)
+        return dict(job)
 
-    async def _pod(self, launch: Launch) -> dict[str, Any] | None:
+    async def _pod(self, launch: Carried) -> dict[str, Any] | None:
         selector = f"{LABEL_RUN}={launch.run_id},{LABEL_ATTEMPT}={launch.attempt}"
-        pods = await self._core.list_namespaced_pod(launch.namespace, label_selector=selector)
-        return self._plain(pods.items[0]) if pods.items else None
+        response = await self._core.list_namespaced_pod_without_preload_content(
+            launch.namespace, label_selector=selector
+        )
+        pods = (await _document(response))["items"]
+        return pods[0] if pods else None
 
-    def _plain(self, value: object) -> dict[str, Any]:
-        plain: dict[str, Any] = self._api.sanitize_for_serialization(value)
-        return plain
+    async def _pages_of_jobs(self) -> AsyncIterator[list[dict[str, Any]]]:
+        more: dict[str, str] = {}
+        while True:
+            page = await self._jobs.list_cluster_custom_object(
+                *JOBS, "jobs", label_selector=LIVE_JOBS, limit=PAGE, **more
+            )
+            yield page["items"]
+            more = {"_continue": page["metadata"].get("continue", "")}
+            if not more["_continue"]:
+                return
+
+    async def _pages_of_waiting_pods(self) -> AsyncIterator[list[dict[str, Any]]]:
+        more: dict[str, str] = {}
+        while True:
+            response = await self._core.list_pod_for_all_namespaces_without_preload_content(
+                label_selector=LABEL_RUN, field_selector="status.phase=Pending", limit=PAGE, **more
+            )
+            page = await _document(response)
+            yield page["items"]
+            more = {"_continue": page["metadata"].get("continue", "")}
+            if not more["_continue"]:
+                return
+
+
+def _attempt_of(document: dict[str, Any]) -> tuple[str, str]:
+    labels = document["metadata"].get("labels", {})
+    return labels.get(LABEL_RUN, ""), labels.get(LABEL_ATTEMPT, "")
+
+
+async def _document(response: Any) -> dict[str, Any]:
+    """Return a raw response's JSON; the client checks the status of parsed responses only."""
+    text = await response.text()
+    if response.status != OK:
+        raise ApiException(status=response.status, reason=response.reason)
+    document: dict[str, Any] = json.loads(text)
+    return document
 
 
 def _words(error: ApiException) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE, AttemptUnauthenticated
 
-from penstock_operator.launchers import Launch, LaunchRefused, Observation
+from penstock_operator.launchers import Carried, Launch, LaunchRefused, Observation
 from penstock_operator.launchers.jobs import CREDENTIAL_PREFIX, INTERRUPTED_EXIT, token_refused
 from penstock_operator.launchers.logs import FileLogs
 
@@ -95,7 +95,7 @@ class ProcessLauncher:
             raise LaunchRefused("SecretNotFound", message)
         return {f"{CREDENTIAL_PREFIX}{each['name']}": found[each["name"]] for each in declared if each["name"] in found}
 
-    async def observe(self, launch: Launch) -> Observation:
+    async def observe(self, launch: Carried) -> Observation:
         """Say whether the process runs, or how it ended. One that an earlier platform started is gone with it."""
         child = self._children.get(launch.job_name)
         if child is None:
@@ -115,7 +115,11 @@ class ProcessLauncher:
         message = f"the connector ended with exit code {code} and did not say why; see its log"
         return Observation("failed", error_class, message, error_class, code)
 
-    async def stop(self, launch: Launch) -> None:
+    async def observe_many(self, attempts: list[Carried]) -> dict[str, Observation]:
+        """Say it of each: nothing is asked of anybody else."""
+        return {each.job_name: await self.observe(each) for each in attempts}
+
+    async def stop(self, launch: Carried) -> None:
         """Ask the process to end, and make it after ten seconds."""
         await self._end(launch.job_name, patience=10.0)
 
@@ -130,7 +134,7 @@ class ProcessLauncher:
             child[1].kill()
             await child[1].wait()
 
-    async def retire(self, launch: Launch) -> None:
+    async def retire(self, launch: Carried) -> None:
         """Forget the process and its token; an attempt whose end is recorded has no business to go on."""
         await self._end(launch.job_name, patience=5.0)
         self._children.pop(launch.job_name, None)

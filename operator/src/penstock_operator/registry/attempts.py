@@ -30,24 +30,53 @@ async def attempt_to_launch(connection: Connection, run_id: str, attempt: int) -
     )
 
 
+async def attempts_to_launch(connection: Connection, taken: list[Row]) -> list[Row]:
+    """Return what `attempt_to_launch` does, of many attempts by `run_id` and `attempt`."""
+    return await many(
+        connection,
+        LAUNCH
+        + """
+        JOIN unnest(%(runs)s::text[], %(attempts)s::int[]) AS t (run_id, attempt)
+            ON t.run_id = a.run_id AND t.attempt = a.attempt
+        WHERE r.attempt = a.attempt AND r.phase = 'running'
+        """,
+        runs=[each["run_id"] for each in taken],
+        attempts=[each["attempt"] for each in taken],
+    )
+
+
 async def attempt_by_job(connection: Connection, job_name: str) -> Row | None:
     """Return the attempt that a Job was made for."""
     return await one(connection, LAUNCH + " WHERE a.job_name = %(job)s", job=job_name)
 
 
 async def live_attempts(connection: Connection) -> list[Row]:
-    """Return every attempt that has not ended, oldest first."""
-    return await many(connection, LAUNCH + " WHERE a.finished_at IS NULL ORDER BY a.launched_at")
-
-
-async def record_job(connection: Connection, run_id: str, attempt: int, job_uid: str) -> None:
-    """Bind the attempt to its Job; only that Job's pod can claim it."""
-    await run(
+    """Return every attempt that has not ended, oldest first, without what only a launch needs of it."""
+    return await many(
         connection,
-        "UPDATE penstock.run_attempts SET job_uid = %(uid)s WHERE run_id = %(run)s AND attempt = %(attempt)s",
-        run=run_id,
-        attempt=attempt,
-        uid=job_uid,
+        """
+        SELECT a.run_id, a.attempt, a.job_name, a.job_uid, a.phase AS attempt_phase, a.launched_at,
+               a.started_at AS attempt_started_at, a.heartbeat_at, r.phase, r.attempt AS current_attempt,
+               r.cancel_requested, c.namespace
+        FROM penstock.run_attempts a
+        JOIN penstock.connector_runs r ON r.id = a.run_id
+        JOIN penstock.tenant_connections c ON c.uid = r.connection_uid
+        WHERE a.finished_at IS NULL ORDER BY a.launched_at
+        """,
+    )
+
+
+async def record_job(connection: Connection, run_id: str, attempt: int, job_uid: str) -> bool:
+    """Bind the attempt to its Job, as only that Job's pod can claim it; False when it has ended meanwhile."""
+    return bool(
+        await run(
+            connection,
+            "UPDATE penstock.run_attempts SET job_uid = %(uid)s"
+            " WHERE run_id = %(run)s AND attempt = %(attempt)s AND finished_at IS NULL",
+            run=run_id,
+            attempt=attempt,
+            uid=job_uid,
+        )
     )
 
 

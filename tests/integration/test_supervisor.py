@@ -1,0 +1,243 @@
+"""Attempts are launched and looked at side by side: a Job that cannot be made, or seen, delays no other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from penstock_operator.controller import supervisor as supervising
+from penstock_operator.controller.supervisor import Supervisor
+from penstock_operator.launchers import Carried, Launch, Observation
+from penstock_operator.registry.attempts import attempt_by_job
+from penstock_operator.registry.database import Pool, Row, create_pool, many, one, run
+from penstock_operator.settings import Timings
+
+from tests.integration.world import World
+
+POISONED = "run0"
+
+
+class Cluster:
+    """A launcher whose Jobs are names; the poisoned run's launch hangs until it is let go."""
+
+    def __init__(self) -> None:
+        self.jobs: set[str] = set()
+        self.looked: list[str] = []
+        self.blocked, self.healed = asyncio.Event(), asyncio.Event()
+        self.seen: Callable[[Carried], Observation | None] = lambda _: Observation("active")
+
+    async def launch(self, launch: Launch) -> str:
+        if launch.run_id == POISONED and not self.healed.is_set():
+            self.blocked.set()
+            await self.healed.wait()
+        self.jobs.add(launch.job_name)
+        return f"uid-{launch.job_name}"
+
+    async def observe(self, launch: Carried) -> Observation:
+        self.looked.append(launch.run_id)
+        if launch.job_name not in self.jobs:
+            return Observation("gone", "AttemptLost", "the attempt's Job was deleted", disrupted=True)
+        return self.seen(launch) or Observation("active")
+
+    async def observe_many(self, attempts: list[Carried]) -> dict[str, Observation]:
+        found = {each.job_name: self.seen(each) for each in attempts if each.job_name in self.jobs}
+        return {name: seen for name, seen in found.items() if seen}
+
+    async def stop(self, launch: Carried) -> None:
+        self.jobs.discard(launch.job_name)
+
+    async def retire(self, launch: Carried) -> None:
+        raise NotImplementedError
+
+
+class Clock:
+    """A clock that a test turns."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta(seconds=1)
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+
+@pytest.fixture
+def jobs() -> Cluster:
+    return Cluster()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def supervisor(world: World, jobs: Cluster, clock: Clock) -> AsyncIterator[Supervisor]:
+    made = Supervisor(world.pool, jobs, Timings(), clock)
+    yield made
+    await made.close()
+
+
+async def _runs(world: World, count: int) -> None:
+    for number in range(count):
+        await world.new_run(f"run{number}", token=str(number))
+
+
+async def _bound(pool: Pool) -> set[str]:
+    async with pool.connection() as connection:
+        rows = await many(connection, "SELECT run_id FROM penstock.run_attempts WHERE job_uid IS NOT NULL")
+    return {row["run_id"] for row in rows}
+
+
+async def _attempt(pool: Pool, run_id: str) -> Row:
+    async with pool.connection() as connection:
+        row = await one(
+            connection, "SELECT * FROM penstock.run_attempts WHERE run_id = %(id)s ORDER BY attempt DESC", id=run_id
+        )
+    assert row is not None
+    return row
+
+
+async def _until(found: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not found():
+            await asyncio.sleep(0.01)
+
+
+async def test_12_a_launch_that_hangs_delays_no_other(world: World, supervisor: Supervisor, jobs: Cluster) -> None:
+    await _runs(world, 60)
+    async with asyncio.timeout(20):
+        while await supervisor.launch_pending():
+            pass
+        while len(await _bound(world.pool)) < 59:
+            await asyncio.sleep(0.01)
+    assert jobs.blocked.is_set()
+    assert await _bound(world.pool) == {f"run{number}" for number in range(1, 60)}
+    jobs.healed.set()
+    await supervisor.settled()
+    assert len(await _bound(world.pool)) == 60
+
+
+async def test_12_a_launch_that_hangs_is_given_up_and_made_later(
+    world: World, jobs: Cluster, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervising, "LAUNCH_SECONDS", 0.2)
+    supervisor = Supervisor(world.pool, jobs, Timings(), clock)
+    await _runs(world, 1)
+    await supervisor.launch_pending()
+    await supervisor.settled()
+    assert await _bound(world.pool) == set()
+    jobs.healed.set()
+    clock.ahead += timedelta(seconds=supervising.ADOPT_AFTER_SECONDS + 1)
+    await supervisor.observe_all()
+    await supervisor.settled()
+    assert await _bound(world.pool) == {POISONED}
+
+
+async def test_a_launch_under_way_is_not_begun_again(
+    world: World, supervisor: Supervisor, jobs: Cluster, clock: Clock
+) -> None:
+    await _runs(world, 1)
+    await supervisor.launch_pending()
+    await jobs.blocked.wait()
+    jobs.blocked.clear()
+    clock.ahead += timedelta(seconds=supervising.ADOPT_AFTER_SECONDS + 1)
+    await supervisor.observe_all()
+    await supervisor.observe(await _live(world.pool))
+    assert not jobs.blocked.is_set()
+
+
+async def _live(pool: Pool) -> Row:
+    async with pool.connection() as connection:
+        row = await attempt_by_job(connection, f"penstock-{POISONED}-1")
+    assert row is not None
+    return row
+
+
+async def test_a_launch_holds_no_connection_to_postgres(world: World, database_url: str, jobs: Cluster) -> None:
+    await _runs(world, 1)
+    narrow = create_pool(database_url, size=1)
+    await narrow.open(wait=True)
+    supervisor = Supervisor(narrow, jobs, Timings(), Clock())
+    try:
+        await supervisor.launch_pending()
+        await jobs.blocked.wait()
+        async with narrow.connection(timeout=5) as connection:
+            await connection.execute(b"SELECT 1")
+    finally:
+        await supervisor.close()
+        await narrow.close()
+
+
+async def test_runs_beyond_the_places_wait_in_the_registry(
+    world: World, jobs: Cluster, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervising, "LAUNCHES", 1)
+    supervisor = Supervisor(world.pool, jobs, Timings(), clock)
+    await _runs(world, 5)
+    assert await supervisor.launch_pending() == 1
+    async with world.pool.connection() as connection:
+        pending = await many(connection, "SELECT id FROM penstock.connector_runs WHERE phase = 'pending'")
+    assert len(pending) == 4
+    await supervisor.close()
+
+
+async def test_a_job_made_for_an_attempt_that_has_ended_is_removed(
+    world: World, supervisor: Supervisor, jobs: Cluster
+) -> None:
+    await _runs(world, 1)
+    await supervisor.launch_pending()
+    await jobs.blocked.wait()
+    await world.fail(POISONED, 1)
+    jobs.healed.set()
+    await supervisor.settled()
+    assert jobs.jobs == set()
+
+
+async def test_an_attempt_that_goes_on_as_it_should_gets_no_look_of_its_own(
+    world: World, supervisor: Supervisor, jobs: Cluster
+) -> None:
+    jobs.healed.set()
+    await _runs(world, 10)
+    await supervisor.launch_pending()
+    await supervisor.settled()
+    await supervisor.observe_all()
+    await supervisor.settled()
+    assert jobs.looked == []
+    jobs.jobs.discard("penstock-run3-1")
+    await supervisor.observe_all()
+    await supervisor.settled()
+    assert jobs.looked == ["run3"]
+    assert (await _attempt(world.pool, "run3"))["reason"] == "AttemptLost"
+
+
+async def test_a_pod_that_cannot_start_ends_its_attempt(world: World, supervisor: Supervisor, jobs: Cluster) -> None:
+    jobs.healed.set()
+    refused = Observation("waiting", "SecretNotFound", "spec.secretRef: no", "ConfigError", final=True)
+    jobs.seen = lambda each: refused if each.run_id == "run1" else Observation("active")
+    await _runs(world, 3)
+    await supervisor.launch_pending()
+    await supervisor.settled()
+    await supervisor.observe_all()
+    await supervisor.settled()
+    assert (await _attempt(world.pool, "run1"))["reason"] == "SecretNotFound"
+    assert jobs.jobs == {"penstock-run0-1", "penstock-run2-1"}
+
+
+async def test_a_silent_attempt_is_ended_whatever_its_job_says(
+    world: World, supervisor: Supervisor, jobs: Cluster, clock: Clock
+) -> None:
+    jobs.healed.set()
+    await _runs(world, 1)
+    await supervisor.launch_pending()
+    await supervisor.settled()
+    async with world.pool.connection() as connection:
+        await run(
+            connection, "UPDATE penstock.run_attempts SET phase = 'running', started_at = now(), heartbeat_at = now()"
+        )
+    clock.ahead += timedelta(seconds=Timings().heartbeat_deadline + 1)
+    await supervisor.observe_all()
+    await supervisor.settled()
+    assert (await _attempt(world.pool, POISONED))["phase"] == "lost"
+    assert jobs.jobs == set()

@@ -1,0 +1,95 @@
+"""The work queue and the crew: one key that hangs or fails delays no other."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from penstock_operator.controller.crew import Crew
+from penstock_operator.controller.queue import Key, WorkQueue
+
+
+async def test_12_keys_that_hang_do_not_keep_the_workers() -> None:
+    handled, forever = set[str](), asyncio.Event()
+
+    async def handle(key: Key) -> None:
+        if key[0] == "hangs":
+            await forever.wait()
+        handled.add(key[1])
+
+    queue = WorkQueue(handle, workers=2, limit=0.05)
+    for number in range(4):
+        queue.add(("hangs", str(number)))
+    queue.add(("good", "last"))
+    working = asyncio.create_task(queue.work())
+    async with asyncio.timeout(10):
+        while handled != {"last"}:
+            await asyncio.sleep(0.01)
+    working.cancel()
+
+
+async def test_a_key_added_while_it_is_handled_is_handled_once_more() -> None:
+    seen, go = list[Key](), asyncio.Event()
+
+    async def handle(key: Key) -> None:
+        seen.append(key)
+        await go.wait()
+
+    queue = WorkQueue(handle, workers=2)
+    working = asyncio.create_task(queue.work())
+    queue.add(("k",))
+    async with asyncio.timeout(10):
+        while not seen:
+            await asyncio.sleep(0)
+        queue.add(("k",))
+        queue.add(("k",))
+        assert len(seen) == 1
+        go.set()
+        while len(seen) < 2:
+            await asyncio.sleep(0)
+    working.cancel()
+
+
+async def test_a_crew_has_so_many_places_and_outlives_what_its_tasks_raise() -> None:
+    crew, go = Crew("test", 2, 10), asyncio.Event()
+
+    async def fails() -> None:
+        await go.wait()
+        raise ValueError
+
+    crew.start("a", fails())
+    crew.start("b", fails())
+    assert crew.free == 0
+    assert "a" in crew
+    waiting = asyncio.create_task(crew.place())
+    done, _ = await asyncio.wait([waiting], timeout=0.05)
+    assert not done
+    go.set()
+    async with asyncio.timeout(10):
+        await waiting
+        await crew.settled()
+    assert crew.free == 2
+
+
+async def test_a_closed_crew_leaves_nothing_running() -> None:
+    crew, ended = Crew("test", 2, 10), asyncio.Event()
+
+    async def waits() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    crew.start("a", waits())
+    await asyncio.sleep(0)
+    await crew.close()
+    assert ended.is_set()
+
+
+async def test_a_task_that_takes_too_long_gives_its_place_back(capsys: pytest.CaptureFixture[str]) -> None:
+    crew = Crew("test", 1, 0.05)
+    crew.start("a", asyncio.Event().wait())  # type: ignore[arg-type]
+    async with asyncio.timeout(10):
+        await crew.place()
+    assert crew.free == 1
+    assert "TimeoutError" in capsys.readouterr().out
