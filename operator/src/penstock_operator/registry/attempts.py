@@ -57,7 +57,7 @@ async def live_attempts(connection: Connection) -> list[Row]:
         """
         SELECT a.run_id, a.attempt, a.job_name, a.job_uid, a.phase AS attempt_phase, a.launched_at,
                a.started_at AS attempt_started_at, a.heartbeat_at, r.phase, r.attempt AS current_attempt,
-               r.cancel_requested, c.namespace
+               r.cancel_requested, c.namespace, c.name
         FROM penstock.run_attempts a
         JOIN penstock.connector_runs r ON r.id = a.run_id
         JOIN penstock.tenant_connections c ON c.uid = r.connection_uid
