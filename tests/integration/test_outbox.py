@@ -105,3 +105,20 @@ async def test_two_leaders_deliver_each_message_and_its_effect_is_there_once(wor
     assert await left(world) == []
     assert len(carrier.retired) == len(set(carrier.retired)) == 5
     assert [json.loads(world.store.read(key))["records"] for key in keys] == [3] * 5
+
+
+async def test_9_a_leader_that_is_told_to_stop_anywhere_in_a_round_leaves_no_message_to_its_lease(
+    world: World, tmp_path: Path
+) -> None:
+    carrier = Carrier(tmp_path / "logs")
+    for turns in range(25):  # the event loop's turns after which it is told: connecting, taking, giving back, acting
+        await finished_run(world, f"run{turns}")
+        delivering = deliveries(world, carrier)
+        round_ = asyncio.create_task(delivering.step())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        round_.cancel()
+        await asyncio.gather(round_, return_exceptions=True)
+        await delivering.aclose()
+        await deliveries(world, carrier).drain()
+        assert await left(world) == [], turns

@@ -39,19 +39,26 @@ class Deliveries:
         self._keeper = keeper
         self._requeue = requeue
         self._busy: dict[asyncio.Task[None], int] = {}
+        self._taking: asyncio.Task[int] | None = None
 
     async def step(self) -> int:
         """Begin with as many messages as there are places, and return how many."""
+        # What is taken is begun, whoever is cancelled meanwhile: it would else be nobody's until its lease has ended.
+        self._taking = asyncio.create_task(self._take())
+        taken = await asyncio.shield(self._taking)
+        if self._busy:
+            await asyncio.wait(self._busy, timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
+        return taken
+
+    async def _take(self) -> int:
         room = AT_ONCE - len(self._busy)
         async with self._pool.connection() as connection:
             messages = await outbox.take(connection, room) if room else []
-        await self._tell([each for each in messages if each["kind"] == "status"])
         for message in (each for each in messages if each["kind"] != "status"):
             task = asyncio.create_task(self._deliver(message))
             self._busy[task] = message["id"]
             task.add_done_callback(self._busy.pop)
-        if self._busy:
-            await asyncio.wait(self._busy, timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
+        await self._tell([each for each in messages if each["kind"] == "status"])
         return len(messages)
 
     async def drain(self) -> None:
@@ -61,6 +68,8 @@ class Deliveries:
 
     async def aclose(self) -> None:
         """Drop what is under way, and give it back to the outbox: whoever goes on need not wait for it."""
+        if self._taking:
+            await asyncio.gather(self._taking, return_exceptions=True)
         dropped = dict(self._busy)
         for task in dropped:
             task.cancel()
