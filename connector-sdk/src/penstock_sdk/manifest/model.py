@@ -56,7 +56,7 @@ CredentialName = Annotated[
     ),
 ]
 ShortText = Annotated[str, Field(max_length=200)]
-Method = Literal["rest", "sql", "cdc", "bulk", "file", "stream", "generate"]
+Method = Literal["rest", "sql", "cdc", "bulk", "file", "object", "stream", "generate"]
 Mode = Literal["full", "incremental"]
 FreeForm = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
 

@@ -1,0 +1,137 @@
+"""The connector: files in the order of their last change, each followed by a cursor that tells it from all others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import msgspec
+from penstock_sdk import Batch, Connector, Cursor, Estimate, SourceContractError, Stream
+
+from penstock_files_object.config import Config, Credentials, StreamConfig, checked
+from penstock_files_object.csv_rows import CsvFile, csv_batches
+from penstock_files_object.jsonl_rows import JsonlFile
+from penstock_files_object.parquet_rows import ParquetFile
+from penstock_files_object.progress import File, Progress, Within, cursor_of
+from penstock_files_object.rejects import BadRows
+from penstock_files_object.sample import schema_of
+from penstock_files_object.stores import files, matcher
+from penstock_files_object.transport import Transport
+
+HOUR = 3_600_000
+Position = dict[str, int]
+
+
+class FilesObject(Connector[Config, Credentials]):
+    """Reads files."""
+
+    _transport: Transport | None = None
+
+    def authenticate(self) -> None:
+        """Check the config, and see that each store lets these credentials in."""
+        self.config = checked(self.config)
+        self._transport = Transport(self.config, self.credentials)
+        paths = [path for stream in self.config.streams for path in stream.paths]
+        first_of_each = {path.startswith("s3://"): path for path in reversed(paths)}
+        for path in first_of_each.values():
+            next(files(self._transport, path), None)
+
+    @property
+    def _store(self) -> Transport:
+        if self._transport is None:
+            message = "authenticate() comes before discover() and read()"
+            raise RuntimeError(message)
+        return self._transport
+
+    def discover(self) -> Iterator[Stream]:
+        """Return the streams of the config, with what a sample of their files shows."""
+        for stream in self.config.streams:
+            schema = schema_of(
+                self._store, stream, (file for path in stream.paths for file in self._files(stream, path))
+            )
+            yield Stream(
+                name=stream.name,
+                schema=schema,
+                primary_key=tuple(stream.primary_key),
+                modes=("full", "incremental") if self._is_followable(stream) else ("full",),
+            )
+
+    def _is_followable(self, stream: StreamConfig) -> bool:
+        """Say whether a changed file can be told from the one that was read: every store says so but some HTTP servers."""
+        over_http = (path for path in stream.paths if not path.startswith("s3://"))
+        return all(file.followable for path in over_http for file in files(self._store, path))
+
+    def _files(self, stream: StreamConfig, path: str) -> Iterator[File]:
+        """Yield a path's files, but for those that an earlier path of the stream has too."""
+        earlier = stream.paths[: stream.paths.index(path)]
+        patterns = [matcher(each) for each in earlier if each.startswith("s3://")]
+        for file in files(self._store, path):
+            if not any(pattern.fullmatch(file.path) for pattern in patterns):
+                yield file
+
+    def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Iterator[Batch]:
+        """Yield the records of the files that are new, or changed, since the cursor, file by file."""
+        config = self._config_of(stream.name)
+        progress = self._progress(cursor)
+        oldest = None if since is None else int(since.timestamp() * 1000)
+        marks = {path: progress.marks[path] for path in config.paths if path in progress.marks}
+        for path in config.paths:
+            mark = progress.mark(path, oldest)
+            for file in mark.pending(self._files(config, path)):
+                yield from self._batches(config, stream, file, progress, cursor_of(marks))
+                mark = marks[path] = mark.after(file, int(self.config.lookback_hours * HOUR))
+                yield Batch([], cursor={"marks": cursor_of(marks)})
+
+    def _config_of(self, name: str) -> StreamConfig:
+        for stream in self.config.streams:
+            if stream.name == name:
+                return stream
+        raise SourceContractError(f"stream {name!r}: spec.config.streams does not hold it any more")
+
+    def _progress(self, cursor: Cursor | None) -> Progress:
+        try:
+            return Progress.of(cursor)
+        except msgspec.ValidationError as error:
+            raise SourceContractError(f"the state is not one that this connector made ({error}): reset it") from None
+
+    def _batches(
+        self, config: StreamConfig, stream: Stream, file: File, progress: Progress, marks: dict[str, Any]
+    ) -> Iterator[Batch]:
+        way = f"{config.format} {config.compression} {config.csv.encoding}"
+        bad = BadRows(config.name, file.path, config.on_bad_row)
+        for records, at in self._read(config, stream, file, progress.at(file, way), bad):
+            within = msgspec.to_builtins(Within(file.path, file.version, way, at))
+            yield Batch(records, cursor={"marks": marks, "within": within})
+        bad.close()
+
+    def _read(
+        self, config: StreamConfig, stream: Stream, file: File, at: Position | None, bad: BadRows
+    ) -> Iterator[tuple[Any, Position]]:
+        properties, size = stream.schema.get("properties", {}), self.config.batch_rows
+        opened = partial(self._store.content, file)
+        if config.format == "parquet":
+            yield from ParquetFile(config, file, self._store).batches(properties, at, size)
+        elif config.format == "csv":
+            with closing(CsvFile(config, file, opened, bad)) as reading:
+                yield from csv_batches(reading, properties, at, size)
+        else:
+            with closing(JsonlFile(config, file, opened, bad)) as lines:
+                yield from lines.pages(at, size)
+
+    def estimate(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Estimate:
+        """Say how many files are still to be read, one request each at least, and how large they are as they lie there."""
+        config, progress = self._config_of(stream.name), self._progress(cursor)
+        oldest = None if since is None else int(since.timestamp() * 1000)
+        pending = [
+            file for path in config.paths for file in progress.mark(path, oldest).pending(self._files(config, path))
+        ]
+        sizes = [file.size for file in pending]
+        return Estimate(bytes=None if None in sizes else sum(size or 0 for size in sizes), api_calls=len(pending))
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,292 @@
+"""Parquet: row group by row group over ranged requests, as Arrow batches whose values JSON holds exactly.
+
+pyarrow is imported where it is needed: it takes longer than everything else of this connector together.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from penstock_sdk import SourceContractError
+
+from penstock_files_object.config import StreamConfig
+from penstock_files_object.progress import File
+from penstock_files_object.transport import Transport
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+WHOLE_BYTES = 64 << 20
+BUFFERS_BYTES = 32 << 20
+BUFFER_BYTES = (64 << 10, 4 << 20)
+Position = dict[str, int]
+
+
+class RangeFile(io.RawIOBase):
+    """A file in a store, read at any place by ranged requests."""
+
+    def __init__(self, transport: Transport, file: File, size: int) -> None:
+        self._transport = transport
+        self._file = file
+        self._size = size
+        self._at = 0
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """It can be read anywhere."""
+        return True
+
+    def tell(self) -> int:
+        """Return where the next read begins."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Have the next read begin elsewhere."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes."""
+        wanted = self._size - self._at if size < 0 else min(size, self._size - self._at)
+        if wanted <= 0:
+            return b""
+        data = self._transport.part(self._file, self._at, wanted)
+        if data is None or len(data) != wanted:
+            raise SourceContractError(
+                f"{self._file.path}: the server does not give the part of the file that was asked for"
+            )
+        self._at += wanted
+        return data
+
+
+@dataclass
+class ParquetFile:
+    """One file being read."""
+
+    stream: StreamConfig
+    file: File
+    transport: Transport
+
+    def schema(self) -> dict[str, Any]:
+        """Return the properties of a record."""
+        with self._named():
+            return {field.name: property_of(field.type) for field in self._opened().schema_arrow}
+
+    def batches(self, properties: dict[str, Any], at: Position | None, size: int) -> Iterator[tuple[Any, Position]]:
+        """Yield batches with the place after them, a count of rows."""
+        done = at["row"] if at else 0
+        with self._named():
+            reader = self._opened()
+            self._check(reader, properties)
+            first = 0
+            for group in range(reader.num_row_groups):
+                rows = reader.metadata.row_group(group).num_rows
+                position = first
+                if first + rows > done:
+                    for batch in reader.iter_batches(size, row_groups=[group], use_threads=False):
+                        skipped = min(max(0, done - position), batch.num_rows)
+                        position += batch.num_rows
+                        if skipped < batch.num_rows:
+                            yield exact(batch.slice(skipped)), {"row": position}
+                first += rows
+
+    def _opened(self) -> pq.ParquetFile:
+        import pyarrow.parquet as pq
+
+        source = self._source()
+        metadata = pq.read_metadata(source)
+        columns = max(1, metadata.num_columns)
+        buffer = min(max(BUFFERS_BYTES // columns, BUFFER_BYTES[0]), BUFFER_BYTES[1])
+        return pq.ParquetFile(source, metadata=metadata, buffer_size=buffer, pre_buffer=False)
+
+    def _source(self) -> Any:
+        """Return the file by ranges, or from memory where the server knows none and the file is small."""
+        size = self.file.size
+        if size and self.transport.part(self.file, 0, 1) is not None:
+            return RangeFile(self.transport, self.file, size)
+        held = bytearray()
+        for data in self.transport.content(self.file, 0):
+            held += data
+            if len(held) > WHOLE_BYTES:
+                raise SourceContractError(
+                    f"{self.file.path}: Parquet is read from its end, and the server gives no parts of a file (Range);"
+                    f" it is larger than the {WHOLE_BYTES >> 20} MiB that are read as a whole"
+                )
+        return io.BytesIO(held)
+
+    def _check(self, reader: pq.ParquetFile, properties: dict[str, Any]) -> None:
+        names = [field.name for field in reader.schema_arrow]
+        where = f"stream {self.stream.name!r}: {self.file.path}"
+        doubles = [name for name, count in Counter(names).items() if count > 1]
+        if doubles:
+            raise SourceContractError(f"{where}: the column {doubles[0]!r} is there twice")
+        absent = [name for name in self.stream.primary_key if name not in names]
+        if absent:
+            raise SourceContractError(f"{where}: the primary key's column {absent[0]!r} is not there")
+        for field in reader.schema_arrow:
+            if field.name not in properties:
+                if self.stream.infer:
+                    raise SourceContractError(
+                        f"{where}: the column {field.name!r} is not in the stream's schema, which a sample of the files"
+                        " gave; declare it under the stream's schema.properties"
+                    )
+            elif not _types(property_of(field.type)) <= _types(properties[field.name]):
+                raise SourceContractError(
+                    f"{where}: the column {field.name!r} is {field.type}, which is not what the stream's schema says;"
+                    " declare it under the stream's schema.properties, or read these files as a stream of their own"
+                )
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        import pyarrow as pa
+
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise SourceContractError(
+                f"stream {self.stream.name!r}: {self.file.path}: it cannot be read as Parquet: {reason}"
+            ) from None
+
+
+def _types(schema: dict[str, Any]) -> set[str]:
+    """Return the types that a property may have; none said is any."""
+    declared = schema.get("type", ["array", "boolean", "integer", "null", "number", "object", "string"])
+    types = {declared} if isinstance(declared, str) else set(declared)
+    return types | {"integer"} if "number" in types else types
+
+
+def property_of(type_: pa.DataType) -> dict[str, Any]:
+    """Return what a column's values look like in a record."""
+    schema = _plain_property(type_)
+    if "type" in schema:
+        types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        schema = {**schema, "type": [*types, *(["null"] if "null" not in types else [])]}
+    return {"x-arrow-type": str(type_), **schema}
+
+
+def _plain_property(type_: pa.DataType) -> dict[str, Any]:
+    from pyarrow import types
+
+    if types.is_timestamp(type_):
+        return {"type": "string", "format": "date-time"} if type_.tz else {"type": "string"}
+    if types.is_binary(type_) or types.is_large_binary(type_) or types.is_fixed_size_binary(type_):
+        return {"type": "string", "contentEncoding": "base64"}
+    if types.is_dictionary(type_):
+        return _plain_property(type_.value_type)
+    for known, schema in _properties():
+        if known(type_):
+            return dict(schema)
+    return {}
+
+
+def _properties() -> list[tuple[Any, dict[str, Any]]]:
+    from pyarrow import types
+
+    return [
+        (types.is_boolean, {"type": "boolean"}),
+        (types.is_integer, {"type": "integer"}),
+        (types.is_duration, {"type": "integer"}),
+        (types.is_floating, {"type": ["number", "string"]}),
+        (types.is_date, {"type": "string", "format": "date"}),
+        (types.is_string, {"type": "string"}),
+        (types.is_large_string, {"type": "string"}),
+        (types.is_decimal, {"type": "string"}),
+        (types.is_time, {"type": "string"}),
+        (types.is_struct, {"type": "object"}),
+        (types.is_map, {"type": "array"}),
+        (types.is_list, {"type": "array"}),
+        (types.is_large_list, {"type": "array"}),
+        (types.is_fixed_size_list, {"type": "array"}),
+        (types.is_null, {"type": "null"}),
+    ]
+
+
+def exact(batch: pa.RecordBatch) -> pa.RecordBatch | list[dict[str, Any]]:
+    """Return the batch with what JSON or Python would round or refuse as text.
+
+    Moments, dates and times keep their nanoseconds as text, in UTC where they have a zone; durations are a count of
+    their unit. A batch with a NaN or an infinity, which JSON does not have, becomes dictionaries with their names.
+    """
+    import pyarrow as pa
+
+    columns = [_exact_column(column) for column in batch.columns]
+    made = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+    floating = [field.name for field, column in zip(made.schema, columns, strict=True) if _may_be_odd(column)]
+    if not floating:
+        return made
+    rows: list[dict[str, Any]] = made.to_pylist()
+    for row in rows:
+        row.update({name: _finite(row[name]) for name in floating})
+    return rows
+
+
+def _exact_column(column: pa.Array) -> pa.Array:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_timestamp(column.type):
+        text = pc.replace_substring(
+            column.cast(pa.timestamp(column.type.unit)).cast(pa.string()), " ", "T", max_replacements=1
+        )
+        return pc.binary_join_element_wise(text, "Z", "") if column.type.tz else text
+    wanted = _exact_type(column.type)
+    return column if wanted.equals(column.type) else column.cast(wanted)
+
+
+def _exact_type(type_: pa.DataType) -> pa.DataType:
+    import pyarrow as pa
+    from pyarrow import types
+
+    if types.is_timestamp(type_) or types.is_time(type_) or types.is_date(type_):
+        return pa.string()
+    if types.is_duration(type_):
+        return pa.int64()
+    if types.is_dictionary(type_):
+        return _exact_type(type_.value_type)
+    if types.is_struct(type_):
+        return pa.struct([field.with_type(_exact_type(field.type)) for field in type_])
+    if types.is_list(type_) or types.is_large_list(type_):
+        make = pa.list_ if types.is_list(type_) else pa.large_list
+        return make(type_.value_field.with_type(_exact_type(type_.value_type)))
+    if types.is_fixed_size_list(type_):
+        return pa.list_(type_.value_field.with_type(_exact_type(type_.value_type)), type_.list_size)
+    if types.is_map(type_):
+        return pa.map_(_exact_type(type_.key_type), type_.item_field.with_type(_exact_type(type_.item_type)))
+    return type_
+
+
+def _may_be_odd(column: pa.Array) -> bool:
+    """Say whether a column has, or within its values may have, a float that JSON has no number for."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_floating(column.type):
+        return pc.all(pc.is_finite(column)).as_py() is False
+    return _has_floats(column.type)
+
+
+def _has_floats(type_: pa.DataType) -> bool:
+    from pyarrow import types
+
+    if types.is_floating(type_):
+        return True
+    return any(_has_floats(type_.field(at).type) for at in range(type_.num_fields)) if types.is_nested(type_) else False
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value

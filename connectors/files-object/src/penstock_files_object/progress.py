@@ -1,0 +1,125 @@
+"""Which files are still to be read, and what a cursor has to hold to say so. Pure.
+
+A file is known by its path and version (the ETag, or the moment of its last change). Files are read in the order of
+(modified, path). For each path of the config a mark holds
+
+- a floor (modified, path): whatever is at or below it counts as read;
+- the digests of the files above the floor that were read, so that files which share a moment, arrive late, or are
+  written anew are told apart, each by itself.
+
+The floor follows the newest file read at a distance, `lookback`, so that the digests stay few. It never passes a file
+that is still to be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+DIGESTS_KEPT = 5000
+HIGHEST = "\U0010ffff"
+START = (-1, "")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file as its store lists it. `path` is the whole address, `modified` milliseconds since 1970.
+
+    `listed` is false for an address that the config names itself: its mark holds its one version, and no floor.
+    `followable` is false when the store says nothing that changes with the content.
+    """
+
+    path: str
+    version: str
+    modified: int
+    size: int | None
+    listed: bool = True
+    followable: bool = True
+
+    @property
+    def digest(self) -> str:
+        """What tells this version of this file from all others, in 16 characters."""
+        return hashlib.blake2b(f"{self.path}\n{self.version}".encode(), digest_size=8).hexdigest()
+
+    @property
+    def place(self) -> tuple[int, str]:
+        """Where it stands in the order of reading."""
+        return (self.modified, self.path)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What was read of one path of the config; `read` is sorted."""
+
+    floor: tuple[int, str] = START
+    read: tuple[tuple[int, str], ...] = ()
+
+    def pending(self, files: Iterable[File]) -> list[File]:
+        """Return the files that are still to be read, in order."""
+        known = {digest for _, digest in self.read}
+        return sorted(
+            (each for each in files if each.place > self.floor and each.digest not in known),
+            key=lambda each: each.place,
+        )
+
+    def after(self, file: File, lookback: int, kept: int = DIGESTS_KEPT) -> Mark:
+        """Return the mark once the file is read, the first of those pending; `lookback` is in milliseconds."""
+        if not file.listed:
+            return Mark(read=((file.modified, file.digest),))
+        read = sorted((*self.read, (file.modified, file.digest)))
+        if len(read) > kept:
+            return self._shortened(read, file, kept)
+        newest = read[-1][0]
+        floor = max(self.floor, min((newest - lookback, ""), (file.modified, "")))
+        return Mark(floor, tuple(each for each in read if each[0] >= floor[0]))
+
+    def _shortened(self, read: list[tuple[int, str]], file: File, kept: int) -> Mark:
+        """Return the mark with its floor raised, but never past the file just read: what is pending comes after it."""
+        cut = read[len(read) - kept - 1][0]
+        place = (cut, HIGHEST) if cut < file.modified else file.place
+        return Mark(max(self.floor, place), tuple(each for each in read if each[0] > place[0]))
+
+
+@dataclass(frozen=True)
+class Within:
+    """A file that is being read: `at` is the reader's own, and holds only for the same file written the same way."""
+
+    path: str
+    version: str
+    way: str
+    at: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a cursor says."""
+
+    marks: dict[str, Mark] = field(default_factory=dict)
+    within: Within | None = None
+
+    @classmethod
+    def of(cls, cursor: Any) -> Progress:
+        """Return what the cursor says; without one, nothing was read."""
+        return cls() if cursor is None else msgspec.convert(cursor, cls)
+
+    def mark(self, pattern: str, since: int | None) -> Mark:
+        """Return the mark of a path; one that is new to the connection is read from the start, or from `since` on."""
+        return self.marks.get(pattern) or Mark(floor=START if since is None else (since, ""))
+
+    def at(self, file: File, way: str) -> dict[str, int] | None:
+        """Return where to go on in a file, None for its start."""
+        within = self.within
+        if within is None or (within.path, within.version, within.way) != (file.path, file.version, way):
+            return None
+        return within.at
+
+
+def cursor_of(marks: dict[str, Mark]) -> dict[str, Any]:
+    """Return what a cursor says of the marks, as JSON; it is made once a file, and shared by the file's batches."""
+    return {
+        name: {"floor": list(mark.floor), "read": [list(each) for each in mark.read]} for name, mark in marks.items()
+    }
