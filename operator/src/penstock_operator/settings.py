@@ -42,6 +42,28 @@ class Timings:
     heartbeat_deadline: float = 90.0
     upload_expiry: int = 3600
     job_ttl: int = 600
+    collect: float = 600.0
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What is kept, and for how long. `generation_days` and `sweep_hours`: 0 is never."""
+
+    upload_expiry: int = 3600
+    checkpoints: int = 200
+    schema_versions: int = 50
+    generation_days: int = 0
+    purge_delay: int = 3600
+    sweep_hours: int = 24
+
+
+def retention(environment: Mapping[str, str] = os.environ) -> Retention:
+    """Return what the platform keeps."""
+    return Retention(
+        generation_days=whole_number(environment, "PENSTOCK_GENERATION_DAYS", default=0),
+        purge_delay=60 * whole_number(environment, "PENSTOCK_PURGE_DELAY_MINUTES", default=60),
+        sweep_hours=whole_number(environment, "PENSTOCK_BUCKET_SWEEP_HOURS", default=24),
+    )
 
 
 def required(environment: Mapping[str, str], name: str) -> str:

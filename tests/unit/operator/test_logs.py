@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes.aio import client
 from penstock_operator.controller.logs import HeadAndTail
-from penstock_operator.launchers.logs import LogGone
+from penstock_operator.launchers.logs import LogGone, LogUnreadable
 from penstock_operator.launchers.pod_logs import PodLogs
 
 
@@ -37,6 +37,7 @@ class Cluster:
 
     def __init__(self) -> None:
         self.phase, self.exists, self.waiting, self.cut = "Running", True, False, False
+        self.broken = False
         self.lines: list[str] = []
 
     async def pods(self, request: web.Request) -> web.Response:
@@ -47,6 +48,8 @@ class Cluster:
 
     async def log(self, request: web.Request) -> web.StreamResponse:
         assert request.query["timestamps"] == "true"
+        if self.broken:
+            return web.Response(status=500)
         if self.waiting:
             return web.json_response({"message": "container is waiting to start"}, status=400)
         answer = web.StreamResponse()
@@ -94,4 +97,10 @@ async def test_a_pod_that_is_gone_or_has_not_begun_has_no_log(cluster: SimpleNam
             await text_of(read("team", "job"))
     cluster.served.exists = False
     with pytest.raises(LogGone, match="gone"):
+        await text_of(cluster.logs.follow("team", "job"))
+
+
+async def test_a_log_that_cannot_be_read_now_is_not_said_to_be_gone(cluster: SimpleNamespace) -> None:
+    cluster.served.broken, cluster.served.phase = True, "Failed"
+    with pytest.raises(LogUnreadable, match="HTTP 500"):
         await text_of(cluster.logs.follow("team", "job"))

@@ -2,7 +2,43 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import quote, unquote
+
+PLACE = re.compile(
+    r"tenant=(?P<tenant>[^/]+)/connection=(?P<connection>[^/]+)/"
+    r"(?:stream=[^/]+/generation=\d{6}/run=(?P<run>[0-9a-z]+)/attempt-\d{2,}-\d{6,}\.[a-z.]+"
+    r"|_logs/run=(?P<log>[0-9a-z]+)/attempt-\d{2,}\.log\.zst)"
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a key says of itself."""
+
+    kind: str
+    tenant: str
+    connection: str
+    run: str
+
+    @property
+    def begun_at(self) -> datetime:
+        """When the run was made: its id begins with the millisecond. An id of another form is older than everything."""
+        try:
+            return datetime.fromtimestamp(int(self.run[:12], 16) / 1000, UTC)
+        except (ValueError, OverflowError):
+            return datetime.min.replace(tzinfo=UTC)
+
+
+def place_of(prefix: str, key: str) -> Place | None:
+    """Return what a key says when it has the form of an object or a log; None for a manifest or anything else."""
+    found = PLACE.fullmatch(key.removeprefix(f"{prefix}/") if prefix else key)
+    if not found:
+        return None
+    kind = "object" if found["run"] else "log"
+    return Place(kind, unquote(found["tenant"]), unquote(found["connection"]), found["run"] or found["log"])
 
 
 def object_key(prefix: str, path: tuple[str, str, str], generation: int, run: tuple[str, int, int]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -16,6 +18,20 @@ if TYPE_CHECKING:
     from penstock_operator.settings import S3Settings
 
 PRECONDITION_FAILED = 412
+MOST_AT_ONCE = 1000
+"""How many keys one request may delete, and one page of a listing may hold; S3's own limit."""
+
+
+class DeletionError(Exception):
+    """S3 refused to delete some objects; the message says which one first, and why."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of a listing; `token` leads to the next one, None behind the last."""
+
+    objects: list[tuple[str, datetime]]
+    token: str | None
 
 
 def s3_client(settings: S3Settings, endpoint: str | None) -> S3Client:
@@ -78,3 +94,25 @@ class BronzeStore:
         await asyncio.to_thread(
             self._client.put_object, Bucket=self.settings.bucket, Key=key, Body=body, ContentType=content_type
         )
+
+    async def delete(self, keys: list[str]) -> None:
+        """Delete objects; one that is not there is no error. Raises DeletionError when S3 keeps any of them."""
+        for start in range(0, len(keys), MOST_AT_ONCE):
+            await asyncio.to_thread(self._delete, keys[start : start + MOST_AT_ONCE])
+
+    def _delete(self, keys: list[str]) -> None:
+        answer = self._client.delete_objects(
+            Bucket=self.settings.bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        )
+        for refused in answer.get("Errors", []):
+            raise DeletionError(f"{refused.get('Key')}: {refused.get('Code')}: {refused.get('Message')}")
+
+    async def list_page(self, prefix: str, token: str | None) -> Page:
+        """Return a page of the objects below a prefix, with when each was written."""
+        return await asyncio.to_thread(self._list_page, prefix, token)
+
+    def _list_page(self, prefix: str, token: str | None) -> Page:
+        more = {"ContinuationToken": token} if token else {}
+        answer = self._client.list_objects_v2(Bucket=self.settings.bucket, Prefix=prefix, **more)  # type: ignore[arg-type]
+        found = [(each["Key"], each["LastModified"]) for each in answer.get("Contents", [])]
+        return Page(found, answer.get("NextContinuationToken"))

@@ -28,7 +28,15 @@ from penstock_operator.launchers.pod_logs import PodLogs
 from penstock_operator.registry.database import Pool, create_pool
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.runs.vault import Vault
-from penstock_operator.settings import Timings, credentials_keys, database_url, log_bytes, required, s3_settings
+from penstock_operator.settings import (
+    Timings,
+    credentials_keys,
+    database_url,
+    log_bytes,
+    required,
+    retention,
+    s3_settings,
+)
 
 log = structlog.get_logger()
 OK, UNAVAILABLE = 200, 503
@@ -135,6 +143,7 @@ async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Heal
         timings,
         PodLogs(api),
         log_bytes=log_bytes(),
+        retention=retention(),
     )
     orchestrator = Orchestrator(parts, health)
     watching = asyncio.Event()

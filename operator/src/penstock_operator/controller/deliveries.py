@@ -11,15 +11,16 @@ from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.logs import KeepingLauncher, LogKeeper
 from penstock_operator.controller.queue import Key
 from penstock_operator.launchers import Launch
+from penstock_operator.launchers.logs import LogUnreadable
 from penstock_operator.registry import attempts, connections, outbox
 from penstock_operator.registry.database import Pool, Row
 from penstock_operator.runs import outcomes
 
 log = structlog.get_logger()
-AT_ONCE = 16
+AT_ONCE = 64
 LEASE_SECONDS = 28.0
-RETIRE_TRIES = 20
-"""After this many tries, three hours, a Job is retired without its log."""
+RETIRE_TRIES, UNREADABLE_TRIES = 20, 3
+"""After this many tries a Job is retired without its log: three hours of no S3, or two minutes of no kubelet."""
 
 
 class Deliveries:
@@ -114,7 +115,7 @@ class Deliveries:
         try:
             await self._launcher.retire(launch)
         except Exception as error:
-            if message["tries"] < RETIRE_TRIES:
+            if message["tries"] < (UNREADABLE_TRIES if isinstance(error, LogUnreadable) else RETIRE_TRIES):
                 raise
             await self._keeper.give_up(launch, f"{type(error).__name__}: {error}")
             await self._launcher.let_go(launch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import structlog
@@ -11,8 +12,8 @@ import zstandard
 
 from penstock_operator.bronze.keys import log_key
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.launchers import Carried, Launch, Launcher, Observation
-from penstock_operator.launchers.logs import LogGone, LogSource
+from penstock_operator.launchers import Carried, Launch, Launcher, Leftover, Observation
+from penstock_operator.launchers.logs import LogGone, LogSource, LogUnreadable
 from penstock_operator.registry import attempts
 from penstock_operator.registry.database import Pool
 
@@ -87,6 +88,8 @@ class LogKeeper:
                 async with aclosing(self._source.follow(launch.namespace, launch.job_name)) as text:
                     async for chunk in text:
                         kept.add(chunk)
+        except LogUnreadable:
+            raise
         except LogGone as gone:
             note = f"{gone}; its log, or the end of it, could not be kept"
         except TimeoutError:
@@ -160,6 +163,14 @@ class KeepingLauncher:
         """Keep the log, then let the Job go."""
         await self._keeper.keep(launch)
         await self._launcher.retire(launch)
+
+    def leftovers(self) -> AsyncIterator[list[Leftover]]:
+        """Yield the Jobs that there are."""
+        return self._launcher.leftovers()
+
+    async def discard(self, leftover: Leftover) -> None:
+        """Delete a Job that was left over."""
+        await self._launcher.discard(leftover)
 
     async def let_go(self, launch: Carried) -> None:
         """Let the Job go though its log is not kept."""

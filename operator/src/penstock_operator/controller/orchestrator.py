@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
 from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.controller.collector import Collector
 from penstock_operator.controller.deliveries import Deliveries
 from penstock_operator.controller.health import Health
 from penstock_operator.controller.logs import KeepingLauncher, LogKeeper
@@ -23,8 +24,9 @@ from penstock_operator.registry import connections, credentials, definitions, ru
 from penstock_operator.registry.database import Pool
 from penstock_operator.resources.models import Kind
 from penstock_operator.runs import outcomes
+from penstock_operator.runs.collection import Grounds
 from penstock_operator.scheduling.due import schedule_due
-from penstock_operator.settings import LOG_BYTES, Timings
+from penstock_operator.settings import LOG_BYTES, Retention, Timings
 
 log = structlog.get_logger()
 KINDS: tuple[Kind, Kind] = ("ConnectorDefinition", "TenantConnection")
@@ -42,6 +44,7 @@ class Parts:
     logs: LogSource
     clock: Clock = utc_now
     log_bytes: int = LOG_BYTES
+    retention: Retention = field(default_factory=Retention)
 
 
 class Orchestrator:
@@ -54,6 +57,9 @@ class Orchestrator:
         launcher = KeepingLauncher(parts.launcher, keeper)
         self.supervisor = Supervisor(parts.pool, launcher, parts.timings, parts.clock)
         self.queue = WorkQueue(self._handle)
+        self.collector = Collector(
+            lambda: Grounds(parts.pool, parts.store, parts.retention, parts.clock()), launcher, parts.logs.forget
+        )
         self.deliveries = Deliveries(parts.pool, parts.store, launcher, keeper, self.queue.add)
 
     async def run(self) -> None:
@@ -72,6 +78,8 @@ class Orchestrator:
             group.create_task(self._every(timings.poll, self.launch))
             group.create_task(self._every(timings.observe, self.supervisor.observe_all))
             group.create_task(self._every(timings.poll, self.deliver))
+            group.create_task(self._every(timings.collect, self.collector.collect))
+            group.create_task(self._every(timings.collect, self.collector.sweep_bucket))
 
     async def _every(self, seconds: float, step: Callable[[], Awaitable[int]]) -> None:
         """Take the step again and again: at once while it finds something to do, else after the period."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from penstock_operator.resources.conditions import Reason
@@ -69,6 +71,15 @@ class Observation:
     final: bool = False
 
 
+@dataclass(frozen=True)
+class Leftover:
+    """A Job that is there; `finished_at` is None while it runs."""
+
+    namespace: str
+    job_name: str
+    finished_at: datetime | None
+
+
 class LaunchRefused(Exception):  # noqa: N818 - a refusal, with its own words
     """The attempt cannot be launched as things stand."""
 
@@ -96,3 +107,9 @@ class Launcher(Protocol):
 
     async def retire(self, launch: Carried) -> None:
         """Let the Job go: its outcome is in the registry."""
+
+    def leftovers(self) -> AsyncIterator[list[Leftover]]:
+        """Yield the Jobs that there are, page by page."""
+
+    async def discard(self, leftover: Leftover) -> None:
+        """Delete a Job that was left over."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
-from penstock_operator.launchers import Carried, Launch, LaunchRefused, Observation
+from penstock_operator.launchers import Carried, Launch, LaunchRefused, Leftover, Observation
 from penstock_operator.launchers.jobs import (
     LABEL_ATTEMPT,
     LABEL_RETIRED,
@@ -84,20 +85,14 @@ class KubernetesLauncher:
         waiting = {_attempt_of(pod): pod async for page in self._pages_of_waiting_pods() for pod in page}
         return {
             wanted[job["metadata"]["uid"]]: observe_job(job, waiting.get(_attempt_of(job)))
-            async for page in self._pages_of_jobs()
+            async for page in self._pages_of_jobs(LIVE_JOBS)
             for job in page
             if job["metadata"]["uid"] in wanted and not is_over(job)
         }
 
     async def stop(self, launch: Carried) -> None:
         """Delete the Job and its pod."""
-        try:
-            await self._jobs.delete_namespaced_custom_object(
-                *JOBS, launch.namespace, "jobs", launch.job_name, propagation_policy="Background"
-            )
-        except ApiException as error:
-            if error.status != NOT_FOUND:
-                raise
+        await self._delete(launch.namespace, launch.job_name)
 
     async def retire(self, launch: Carried) -> None:
         """Give the Job a time to live, now that its outcome is in the registry, and take it out of what is watched."""
@@ -108,6 +103,24 @@ class KubernetesLauncher:
         try:
             await self._jobs.patch_namespaced_custom_object(
                 *JOBS, launch.namespace, "jobs", launch.job_name, patch, _content_type=MERGE_PATCH
+            )
+        except ApiException as error:
+            if error.status != NOT_FOUND:
+                raise
+
+    async def leftovers(self) -> AsyncIterator[list[Leftover]]:
+        """Yield the runs' Jobs of all namespaces, page by page."""
+        async for page in self._pages_of_jobs(LABEL_RUN):
+            yield [_leftover(job) for job in page]
+
+    async def discard(self, leftover: Leftover) -> None:
+        """Delete a Job and its pod."""
+        await self._delete(leftover.namespace, leftover.job_name)
+
+    async def _delete(self, namespace: str, job_name: str) -> None:
+        try:
+            await self._jobs.delete_namespaced_custom_object(
+                *JOBS, namespace, "jobs", job_name, propagation_policy="Background"
             )
         except ApiException as error:
             if error.status != NOT_FOUND:
@@ -130,11 +143,11 @@ class KubernetesLauncher:
         pods = (await _document(response))["items"]
         return pods[0] if pods else None
 
-    async def _pages_of_jobs(self) -> AsyncIterator[list[dict[str, Any]]]:
+    async def _pages_of_jobs(self, selector: str) -> AsyncIterator[list[dict[str, Any]]]:
         more: dict[str, str] = {}
         while True:
             page = await self._jobs.list_cluster_custom_object(
-                *JOBS, "jobs", label_selector=LIVE_JOBS, limit=PAGE, **more
+                *JOBS, "jobs", label_selector=selector, limit=PAGE, **more
             )
             yield page["items"]
             more = {"_continue": page["metadata"].get("continue", "")}
@@ -166,6 +179,15 @@ async def _document(response: Any) -> dict[str, Any]:
         raise ApiException(status=response.status, reason=response.reason)
     document: dict[str, Any] = json.loads(text)
     return document
+
+
+def _leftover(job: dict[str, Any]) -> Leftover:
+    ended = [
+        datetime.fromisoformat(each["lastTransitionTime"])
+        for each in job.get("status", {}).get("conditions", [])
+        if each["type"] in ("Complete", "Failed") and each["status"] == "True"
+    ]
+    return Leftover(job["metadata"]["namespace"], job["metadata"]["name"], ended[0] if ended else None)
 
 
 def _words(error: ApiException) -> str:

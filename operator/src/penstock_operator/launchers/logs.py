@@ -16,6 +16,10 @@ class LogGone(Exception):  # noqa: N818 - it is not an error until somebody need
     """There is nothing to read, not yet or not any more; the message says which."""
 
 
+class LogUnreadable(LogGone):
+    """There is a log, and it cannot be read now: the node does not answer, say."""
+
+
 class LogSource(Protocol):
     """Where attempts' logs are while their carriers exist."""
 
@@ -24,6 +28,9 @@ class LogSource(Protocol):
 
     def follow(self, namespace: str, job_name: str) -> AsyncGenerator[bytes]:
         """Yield what there is and what comes, until the writer has ended. Raises LogGone."""
+
+    def forget(self, job_name: str) -> None:
+        """Delete what this machine keeps of an attempt's log."""
 
 
 class FileLogs:
@@ -35,6 +42,10 @@ class FileLogs:
     def path(self, job_name: str) -> Path:
         """Return the file that holds an attempt's output."""
         return self._directory / f"{job_name}.log"
+
+    def forget(self, job_name: str) -> None:
+        """Delete the file."""
+        self.path(job_name).unlink(missing_ok=True)
 
     def open_for_writing(self, job_name: str) -> IO[bytes]:
         """Open the file for a process that is to inherit it, with the lock that tells readers that it lives."""

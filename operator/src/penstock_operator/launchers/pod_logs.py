@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import ClientError, ClientResponse
 from kubernetes.aio import client
 
-from penstock_operator.launchers.logs import LogGone
+from penstock_operator.launchers.logs import LogGone, LogUnreadable
 
 OK, BAD_REQUEST, NOT_FOUND = 200, 400, 404
 STREAM_SECONDS = 600.0
@@ -33,7 +33,7 @@ class PodLogs:
 
     async def follow(self, namespace: str, job_name: str) -> AsyncGenerator[bytes]:
         """Yield what the pod has printed and what it prints, until its container has ended."""
-        newest = b""
+        newest, ended = b"", False
         while True:
             try:
                 pod = await self._pod(namespace, job_name)
@@ -42,15 +42,27 @@ class PodLogs:
                     if at > newest:
                         newest = at
                         yield line
+            except LogUnreadable:
+                if ended or not newest:
+                    raise
+                await asyncio.sleep(AGAIN_SECONDS)
             except LogGone:
                 if not newest:
                     raise
                 return
-            except (ClientError, TimeoutError):
-                ended = False
             if ended:
                 return
-            await asyncio.sleep(AGAIN_SECONDS)
+            if not await self._ended_by_now(namespace, job_name):
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    def forget(self, job_name: str) -> None:
+        """Do nothing: a pod's log goes with the pod."""
+
+    async def _ended_by_now(self, namespace: str, job_name: str) -> bool:
+        try:
+            return _has_ended(await self._pod(namespace, job_name))
+        except LogGone:
+            return True
 
     async def _pod(self, namespace: str, job_name: str) -> Any:
         pods = await self._core.list_namespaced_pod(namespace, label_selector=f"job-name={job_name}")
@@ -59,20 +71,24 @@ class PodLogs:
         return pods.items[0]
 
     async def _lines(self, pod: Any, *, follow: bool) -> AsyncGenerator[tuple[bytes, bytes]]:
-        response: ClientResponse = await self._core.read_namespaced_pod_log_without_preload_content(
-            pod.metadata.name, pod.metadata.namespace, follow=follow, timestamps=True, _request_timeout=STREAM_SECONDS
-        )
-        async with response:
-            if response.status in (BAD_REQUEST, NOT_FOUND):
-                raise LogGone("the attempt's container has not started, or its pod is gone")
-            if response.status != OK:
-                raise ClientError(f"the API server answered HTTP {response.status} to a request for a pod's log")
-            try:
+        try:
+            response: ClientResponse = await self._core.read_namespaced_pod_log_without_preload_content(
+                pod.metadata.name,
+                pod.metadata.namespace,
+                follow=follow,
+                timestamps=True,
+                _request_timeout=STREAM_SECONDS,
+            )
+            async with response:
+                if response.status in (BAD_REQUEST, NOT_FOUND):
+                    raise LogGone("the attempt's container has not started, or its pod is gone")
+                if response.status != OK:
+                    raise LogUnreadable(f"the API server answered HTTP {response.status} when asked for the pod's log")
                 async for line in response.content:
                     at, _, text = line.partition(b" ")
                     yield at, text
-            except ValueError as error:
-                raise LogGone("a line of the log is too long to be read through the API server") from error
+        except (ClientError, TimeoutError, ValueError) as error:  # a ValueError: a line of more than 4 MiB
+            raise LogUnreadable(f"the pod's log broke off: {type(error).__name__}") from error
 
 
 def _has_ended(pod: Any) -> bool:

@@ -7,13 +7,13 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib import metadata
 from pathlib import Path
 
 from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE, AttemptUnauthenticated
 
-from penstock_operator.launchers import Carried, Launch, LaunchRefused, Observation
+from penstock_operator.launchers import Carried, Launch, LaunchRefused, Leftover, Observation
 from penstock_operator.launchers.jobs import CREDENTIAL_PREFIX, INTERRUPTED_EXIT, token_refused
 from penstock_operator.launchers.logs import FileLogs
 
@@ -139,6 +139,15 @@ class ProcessLauncher:
         await self._end(launch.job_name, patience=5.0)
         self._children.pop(launch.job_name, None)
         (self._directory / "tokens" / launch.job_name).unlink(missing_ok=True)
+
+    async def leftovers(self) -> AsyncIterator[list[Leftover]]:
+        """Yield nothing: a process that has ended leaves no Job."""
+        nothing: list[list[Leftover]] = []
+        for page in nothing:
+            yield page
+
+    async def discard(self, leftover: Leftover) -> None:
+        """Do nothing, as there is none."""
 
     async def close(self) -> None:
         """End every process that is still running."""

@@ -46,7 +46,8 @@ async def upsert_connection(connection: Connection, record: ConnectionRecord) ->
         VALUES (%(uid)s, %(namespace)s, %(name)s, %(generation)s, %(spec)s, %(definition)s, %(ready)s, %(suspended)s,
                 NULL, '')
         ON CONFLICT (uid) DO UPDATE SET generation = excluded.generation, spec = excluded.spec, ready = excluded.ready,
-            definition_uid = excluded.definition_uid, suspended = excluded.suspended, updated_at = now(), deleted_at = NULL
+            definition_uid = excluded.definition_uid, suspended = excluded.suspended, updated_at = now(), deleted_at = NULL,
+            purged_at = NULL
         RETURNING *
         """,
         uid=record.uid,

@@ -106,7 +106,8 @@ async def committed_objects(
             o.schema_version, o.committed_at, c.namespace, c.name
         FROM penstock.bronze_objects o JOIN penstock.tenant_connections c ON c.uid = o.connection_uid
         LEFT JOIN penstock.connector_run_state s ON s.connection_uid = o.connection_uid AND s.stream = o.stream
-        WHERE o.committed_at IS NOT NULL AND o.generation = coalesce(s.generation, o.generation) AND (%(namespace)s::text IS NULL OR c.namespace = %(namespace)s)
+        WHERE o.committed_at IS NOT NULL AND o.generation = coalesce(s.generation, o.generation)
+          AND o.granted_at >= coalesce(c.purge_started_at, '-infinity') AND (%(namespace)s::text IS NULL OR c.namespace = %(namespace)s)
           AND (%(name)s::text IS NULL OR c.name = %(name)s) AND (%(stream)s::text IS NULL OR o.stream = %(stream)s)
           AND (%(run)s::text IS NULL OR o.run_id = %(run)s)
         ORDER BY o.run_id, o.attempt, o.stream, o.sequence

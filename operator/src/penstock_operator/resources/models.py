@@ -118,9 +118,10 @@ class Resources(Declared):
 
 
 class Bronze(Declared):
-    """How records are stored."""
+    """How records are stored, and what becomes of them when the connection goes."""
 
     format: Literal["jsonl"] = "jsonl"
+    deletion_policy: Literal["Retain", "Delete"] = "Retain"
 
 
 class ConnectionSpec(Declared):

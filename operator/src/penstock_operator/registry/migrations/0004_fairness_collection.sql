@@ -26,3 +26,6 @@ CREATE INDEX tenant_connections_purging ON penstock.tenant_connections (purge_st
 
 -- A run whose commit manifest is still to be written is not pruned.
 CREATE INDEX outbox_commits ON penstock.outbox ((payload ->> 'run')) WHERE kind = 'commit';
+
+-- Streams that were read anew: only they have older generations.
+CREATE INDEX connector_run_state_anew ON penstock.connector_run_state (connection_uid, stream) WHERE generation > 1;
