@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
 from collections import Counter
 from typing import Any, Literal
 from urllib.parse import urljoin, urlsplit
@@ -103,11 +104,11 @@ def _check_csv(options: CsvOptions, where: str) -> None:
     if options.header and options.columns:
         raise ConfigError(f"{where}.columns: names the columns of files without a header; set header: false")
     try:
-        codecs.lookup(options.encoding).incrementaldecoder("strict").decode(b"", final=True)
-    except (LookupError, TypeError):
-        raise ConfigError(
-            f"{where}.encoding: {options.encoding!r} is not an encoding that Python knows, such as utf-8"
-        ) from None
+        known = isinstance(codecs.getincrementaldecoder(options.encoding)("strict").decode(b"", final=True), str)
+    except LookupError:
+        known = False
+    if not known:
+        raise ConfigError(f"{where}.encoding: {options.encoding!r} is not an encoding that Python knows, such as utf-8")
 
 
 def _whole(path: str, config: Config, where: str) -> str:
@@ -132,3 +133,11 @@ def origin(address: str) -> str:
     parts = urlsplit(address)
     port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
     return f"{parts.scheme}://{parts.hostname}:{port}"
+
+
+def shown(path: str) -> str:
+    """Return a path as messages and cursors hold it: what stands after an address's `?` may be a signature."""
+    head, mark, query = path.partition("?")
+    if not mark or path.startswith("s3://"):
+        return path
+    return f"{head}?{hashlib.blake2b(query.encode(), digest_size=4).hexdigest()}"

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from penstock_sdk import Batch, Connector, Cursor, Estimate, SourceContractError, Stream
 
-from penstock_files_object.config import Config, Credentials, StreamConfig, checked
+from penstock_files_object.config import Config, Credentials, StreamConfig, checked, shown
 from penstock_files_object.csv_rows import CsvFile, csv_batches
 from penstock_files_object.jsonl_rows import JsonlFile
 from penstock_files_object.parquet_rows import ParquetFile
@@ -77,12 +77,13 @@ class FilesObject(Connector[Config, Credentials]):
         config = self._config_of(stream.name)
         progress = self._progress(cursor)
         oldest = None if since is None else int(since.timestamp() * 1000)
-        marks = {path: progress.marks[path] for path in config.paths if path in progress.marks}
+        known = {shown(path) for path in config.paths}
+        marks = {path: mark for path, mark in progress.marks.items() if path in known}
         for path in config.paths:
             mark = progress.mark(path, oldest)
             for file in mark.pending(self._files(config, path)):
                 yield from self._batches(config, stream, file, progress, cursor_of(marks))
-                mark = marks[path] = mark.after(file, int(self.config.lookback_hours * HOUR))
+                mark = marks[shown(path)] = mark.after(file, int(self.config.lookback_hours * HOUR))
                 yield Batch([], cursor={"marks": cursor_of(marks)})
 
     def _config_of(self, name: str) -> StreamConfig:
@@ -101,9 +102,9 @@ class FilesObject(Connector[Config, Credentials]):
         self, config: StreamConfig, stream: Stream, file: File, progress: Progress, marks: dict[str, Any]
     ) -> Iterator[Batch]:
         way = f"{config.format} {config.compression} {config.csv.encoding}"
-        bad = BadRows(config.name, file.path, config.on_bad_row)
+        bad = BadRows(config.name, file.name, config.on_bad_row)
         for records, at in self._read(config, stream, file, progress.at(file, way), bad):
-            within = msgspec.to_builtins(Within(file.path, file.version, way, at))
+            within = msgspec.to_builtins(Within(file.name, file.version, way, at))
             yield Batch(records, cursor={"marks": marks, "within": within})
         bad.close()
 

@@ -101,7 +101,7 @@ class Content:
         return self
 
     def __next__(self) -> bytes:
-        piece = next(self._pieces)
+        piece = next(filter(None, self._pieces))  # an empty one is not the end
         self.offset += len(piece)
         return piece
 
@@ -121,7 +121,7 @@ class Content:
             rest = next(self, b"")
             if not rest:
                 raise SourceContractError(
-                    f"{self.file.path}: it ends at byte {self.offset}, before {offset}, where the state stands"
+                    f"{self.file.name}: it ends at byte {self.offset}, before {offset}, where the state stands"
                 )
         return rest[len(rest) - (self.offset - offset) :]
 
@@ -150,7 +150,7 @@ class Content:
         found: Compression = "gzip" if head.startswith(GZIP) else "zstd" if head.startswith(ZSTD) else "none"
         if self.compression not in ("auto", found) and head:
             raise SourceContractError(
-                f"{self.file.path}: it is not {self.compression}, as the stream's compression says, but {found}"
+                f"{self.file.name}: it is not {self.compression}, as the stream's compression says, but {found}"
             )
         return found
 
@@ -170,10 +170,10 @@ class Content:
                     rest, member = (member.unused_data, None) if member.eof else (b"", member)
         except (zlib.error, zstandard.ZstdError) as error:
             raise SourceContractError(
-                f"{self.file.path}: after byte {self.offset} of its content it cannot be decompressed: {error}"
+                f"{self.file.name}: after byte {self.offset} of its content it cannot be decompressed: {error}"
             ) from None
         if member is not None:
-            raise SourceContractError(f"{self.file.path}: it was cut off: the compressed content does not end")
+            raise SourceContractError(f"{self.file.name}: it was cut off: the compressed content does not end")
 
     def _as_utf8(self, plain: Iterator[bytes], encoding: str) -> Iterator[bytes]:
         decoder = codecs.getincrementaldecoder(encoding)("strict")
@@ -183,7 +183,7 @@ class Content:
             yield decoder.decode(b"", final=True).encode()
         except UnicodeError as error:
             raise SourceContractError(
-                f"{self.file.path}: after byte {self.offset} it is not {encoding}: {error}"
+                f"{self.file.name}: after byte {self.offset} it is not {encoding}: {error}"
             ) from None
 
 
@@ -216,11 +216,11 @@ class Lines:
             self._fill()
         line = self._ready.popleft()
         self._size += len(line)
-        if self._size > ROW_BYTES:
-            raise TooLongError
         self.kept.append(line)
         self.offset += len(line)
         self.line += 1
+        if self._size > ROW_BYTES:
+            raise TooLongError
         return line.removeprefix(BOM) if self.line == 1 else line
 
     def mark(self) -> None:
@@ -238,7 +238,7 @@ class Lines:
 
     def skip_to(self, offset: int, line: int) -> None:
         """Go on at a later place, which is the start of a line."""
-        known = self._rest.join([b"".join(self._ready), b""])
+        known = b"".join((*self._ready, self._rest))
         known = known[offset - self.offset :] if offset - self.offset <= len(known) else self._content.skip_to(offset)
         self._ready.clear()
         self._rest, self.offset, self.line = known, offset, line
@@ -249,7 +249,7 @@ class Lines:
         if not piece:
             if not self._rest:
                 raise StopIteration
-            self._ready.append(self._rest)
+            self._ready.extend(self._rest.splitlines(keepends=True))
             self._rest = b""
             return
         lines = (self._rest + piece).splitlines(keepends=True)

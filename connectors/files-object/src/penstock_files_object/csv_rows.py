@@ -7,7 +7,7 @@ import csv
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from penstock_sdk import SourceContractError
@@ -55,10 +55,12 @@ class CsvFile:
         if at:
             self._lines.skip_to(at["offset"], at["line"])
             first = None
-        if first:
-            yield from self._wide(*first)
-        for line, row in self._parsed():
-            yield from self._wide(line, row)
+        width = len(self.names)
+        for line, row in chain([first] if first else [], self._parsed()):
+            if len(row) == width:
+                yield line, row
+            else:
+                self.bad.take(line, f"it has {len(row)} fields, the file has {width} columns")
 
     def place(self) -> dict[str, int]:
         """Return where the next row begins."""
@@ -81,7 +83,7 @@ class CsvFile:
         doubles = [name for name, count in Counter(self.names).items() if count > 1]
         if doubles:
             raise SourceContractError(
-                f"stream {self.stream.name!r}: {self.file.path}, line {first[0]}: the column {doubles[0]!r} is there twice"
+                f"stream {self.stream.name!r}: {self.file.name}, line {first[0]}: the column {doubles[0]!r} is there twice"
             )
         return None
 
@@ -104,17 +106,11 @@ class CsvFile:
                 reason = f"not {options.encoding}" if isinstance(error, UnicodeDecodeError) else str(error)
                 if header:
                     raise SourceContractError(
-                        f"stream {self.stream.name!r}: {self.file.path}, line {begin}: {reason}"
+                        f"stream {self.stream.name!r}: {self.file.name}, line {begin}: {reason}"
                     ) from None
                 self.bad.take(begin, reason)
                 lines.put_back()
                 texts = (line.decode(self._encoding) for line in lines)
-
-    def _wide(self, line: int, row: list[str]) -> Iterator[Row]:
-        if len(row) == len(self.names):
-            yield line, row
-        else:
-            self.bad.take(line, f"it has {len(row)} fields, the file has {len(self.names)} columns")
 
 
 def csv_batches(
@@ -130,9 +126,9 @@ def csv_batches(
 
 
 def _kinds(reading: CsvFile, properties: dict[str, Any]) -> list[Kind]:
-    stream, path = reading.stream, reading.file.path
+    stream, path = reading.stream, reading.file.name
     unknown = [name for name in reading.names if name not in properties]
-    if unknown:
+    if unknown and stream.infer:
         raise SourceContractError(
             f"stream {stream.name!r}: {path}, line 1: the column {unknown[0]!r} is not in the stream's schema, which a"
             " sample of the files gave; declare it under the stream's schema.properties"
@@ -142,7 +138,7 @@ def _kinds(reading: CsvFile, properties: dict[str, Any]) -> list[Kind]:
         raise SourceContractError(
             f"stream {stream.name!r}: {path}, line 1: the primary key's column {absent[0]!r} is not there"
         )
-    return [kind_of_schema(properties[name]) for name in reading.names]
+    return [kind_of_schema(properties.get(name, {})) for name in reading.names]
 
 
 def _records(reading: CsvFile, kinds: list[Kind], batch: list[Row]) -> list[dict[str, Any]]:

@@ -58,7 +58,7 @@ class JsonlFile:
 
     def _too_long(self, line: int) -> None:
         raise SourceContractError(
-            f"stream {self.stream.name!r}: {self.file.path}, line {line}: longer than {ROW_BYTES >> 20} MiB: not JSON Lines"
+            f"stream {self.stream.name!r}: {self.file.name}, line {line}: longer than {ROW_BYTES >> 20} MiB: not JSON Lines"
         )
 
     def _checked(self, lines: list[bytes], before: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Parquet: row group by row group over ranged requests, as Arrow batches whose values JSON holds exactly.
+"""Parquet: row group by row group over ranged requests, so that memory is that of a batch and not of a file.
 
 pyarrow is imported where it is needed: it takes longer than everything else of this connector together.
 """
@@ -6,7 +6,6 @@ pyarrow is imported where it is needed: it takes longer than everything else of 
 from __future__ import annotations
 
 import io
-import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from penstock_sdk import SourceContractError
 
+from penstock_files_object.arrow_values import exact, property_of
 from penstock_files_object.config import StreamConfig
 from penstock_files_object.progress import File
 from penstock_files_object.transport import Transport
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
 WHOLE_BYTES = 64 << 20
@@ -63,7 +62,7 @@ class RangeFile(io.RawIOBase):
         data = self._transport.part(self._file, self._at, wanted)
         if data is None or len(data) != wanted:
             raise SourceContractError(
-                f"{self._file.path}: the server does not give the part of the file that was asked for"
+                f"{self._file.name}: the server does not give the part of the file that was asked for"
             )
         self._at += wanted
         return data
@@ -119,14 +118,14 @@ class ParquetFile:
             held += data
             if len(held) > WHOLE_BYTES:
                 raise SourceContractError(
-                    f"{self.file.path}: Parquet is read from its end, and the server gives no parts of a file (Range);"
+                    f"{self.file.name}: Parquet is read from its end, and the server gives no parts of a file (Range);"
                     f" it is larger than the {WHOLE_BYTES >> 20} MiB that are read as a whole"
                 )
         return io.BytesIO(held)
 
     def _check(self, reader: pq.ParquetFile, properties: dict[str, Any]) -> None:
         names = [field.name for field in reader.schema_arrow]
-        where = f"stream {self.stream.name!r}: {self.file.path}"
+        where = f"stream {self.stream.name!r}: {self.file.name}"
         doubles = [name for name, count in Counter(names).items() if count > 1]
         if doubles:
             raise SourceContractError(f"{where}: the column {doubles[0]!r} is there twice")
@@ -155,7 +154,7 @@ class ParquetFile:
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise SourceContractError(
-                f"stream {self.stream.name!r}: {self.file.path}: it cannot be read as Parquet: {reason}"
+                f"stream {self.stream.name!r}: {self.file.name}: it cannot be read as Parquet: {reason}"
             ) from None
 
 
@@ -164,129 +163,3 @@ def _types(schema: dict[str, Any]) -> set[str]:
     declared = schema.get("type", ["array", "boolean", "integer", "null", "number", "object", "string"])
     types = {declared} if isinstance(declared, str) else set(declared)
     return types | {"integer"} if "number" in types else types
-
-
-def property_of(type_: pa.DataType) -> dict[str, Any]:
-    """Return what a column's values look like in a record."""
-    schema = _plain_property(type_)
-    if "type" in schema:
-        types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-        schema = {**schema, "type": [*types, *(["null"] if "null" not in types else [])]}
-    return {"x-arrow-type": str(type_), **schema}
-
-
-def _plain_property(type_: pa.DataType) -> dict[str, Any]:
-    from pyarrow import types
-
-    if types.is_timestamp(type_):
-        return {"type": "string", "format": "date-time"} if type_.tz else {"type": "string"}
-    if types.is_binary(type_) or types.is_large_binary(type_) or types.is_fixed_size_binary(type_):
-        return {"type": "string", "contentEncoding": "base64"}
-    if types.is_dictionary(type_):
-        return _plain_property(type_.value_type)
-    for known, schema in _properties():
-        if known(type_):
-            return dict(schema)
-    return {}
-
-
-def _properties() -> list[tuple[Any, dict[str, Any]]]:
-    from pyarrow import types
-
-    return [
-        (types.is_boolean, {"type": "boolean"}),
-        (types.is_integer, {"type": "integer"}),
-        (types.is_duration, {"type": "integer"}),
-        (types.is_floating, {"type": ["number", "string"]}),
-        (types.is_date, {"type": "string", "format": "date"}),
-        (types.is_string, {"type": "string"}),
-        (types.is_large_string, {"type": "string"}),
-        (types.is_decimal, {"type": "string"}),
-        (types.is_time, {"type": "string"}),
-        (types.is_struct, {"type": "object"}),
-        (types.is_map, {"type": "array"}),
-        (types.is_list, {"type": "array"}),
-        (types.is_large_list, {"type": "array"}),
-        (types.is_fixed_size_list, {"type": "array"}),
-        (types.is_null, {"type": "null"}),
-    ]
-
-
-def exact(batch: pa.RecordBatch) -> pa.RecordBatch | list[dict[str, Any]]:
-    """Return the batch with what JSON or Python would round or refuse as text.
-
-    Moments, dates and times keep their nanoseconds as text, in UTC where they have a zone; durations are a count of
-    their unit. A batch with a NaN or an infinity, which JSON does not have, becomes dictionaries with their names.
-    """
-    import pyarrow as pa
-
-    columns = [_exact_column(column) for column in batch.columns]
-    made = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
-    floating = [field.name for field, column in zip(made.schema, columns, strict=True) if _may_be_odd(column)]
-    if not floating:
-        return made
-    rows: list[dict[str, Any]] = made.to_pylist()
-    for row in rows:
-        row.update({name: _finite(row[name]) for name in floating})
-    return rows
-
-
-def _exact_column(column: pa.Array) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if pa.types.is_timestamp(column.type):
-        text = pc.replace_substring(
-            column.cast(pa.timestamp(column.type.unit)).cast(pa.string()), " ", "T", max_replacements=1
-        )
-        return pc.binary_join_element_wise(text, "Z", "") if column.type.tz else text
-    wanted = _exact_type(column.type)
-    return column if wanted.equals(column.type) else column.cast(wanted)
-
-
-def _exact_type(type_: pa.DataType) -> pa.DataType:
-    import pyarrow as pa
-    from pyarrow import types
-
-    if types.is_timestamp(type_) or types.is_time(type_) or types.is_date(type_):
-        return pa.string()
-    if types.is_duration(type_):
-        return pa.int64()
-    if types.is_dictionary(type_):
-        return _exact_type(type_.value_type)
-    if types.is_struct(type_):
-        return pa.struct([field.with_type(_exact_type(field.type)) for field in type_])
-    if types.is_list(type_) or types.is_large_list(type_):
-        make = pa.list_ if types.is_list(type_) else pa.large_list
-        return make(type_.value_field.with_type(_exact_type(type_.value_type)))
-    if types.is_fixed_size_list(type_):
-        return pa.list_(type_.value_field.with_type(_exact_type(type_.value_type)), type_.list_size)
-    if types.is_map(type_):
-        return pa.map_(_exact_type(type_.key_type), type_.item_field.with_type(_exact_type(type_.item_type)))
-    return type_
-
-
-def _may_be_odd(column: pa.Array) -> bool:
-    """Say whether a column has, or within its values may have, a float that JSON has no number for."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if pa.types.is_floating(column.type):
-        return pc.all(pc.is_finite(column)).as_py() is False
-    return _has_floats(column.type)
-
-
-def _has_floats(type_: pa.DataType) -> bool:
-    from pyarrow import types
-
-    if types.is_floating(type_):
-        return True
-    return any(_has_floats(type_.field(at).type) for at in range(type_.num_fields)) if types.is_nested(type_) else False
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value

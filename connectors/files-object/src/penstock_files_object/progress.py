@@ -20,6 +20,8 @@ from typing import Any
 
 import msgspec
 
+from penstock_files_object.config import shown
+
 DIGESTS_KEPT = 5000
 HIGHEST = "\U0010ffff"
 START = (-1, "")
@@ -41,9 +43,14 @@ class File:
     followable: bool = True
 
     @property
+    def name(self) -> str:
+        """The path, as messages and cursors hold it."""
+        return shown(self.path)
+
+    @property
     def digest(self) -> str:
         """What tells this version of this file from all others, in 16 characters."""
-        return hashlib.blake2b(f"{self.path}\n{self.version}".encode(), digest_size=8).hexdigest()
+        return hashlib.blake2b(f"{self.name}\n{self.version}".encode(), digest_size=8).hexdigest()
 
     @property
     def place(self) -> tuple[int, str]:
@@ -108,12 +115,12 @@ class Progress:
 
     def mark(self, pattern: str, since: int | None) -> Mark:
         """Return the mark of a path; one that is new to the connection is read from the start, or from `since` on."""
-        return self.marks.get(pattern) or Mark(floor=START if since is None else (since, ""))
+        return self.marks.get(shown(pattern)) or Mark(floor=START if since is None else (since, ""))
 
     def at(self, file: File, way: str) -> dict[str, int] | None:
         """Return where to go on in a file, None for its start."""
         within = self.within
-        if within is None or (within.path, within.version, within.way) != (file.path, file.version, way):
+        if within is None or (within.path, within.version, within.way) != (file.name, file.version, way):
             return None
         return within.at
 

@@ -84,7 +84,7 @@ def _properties(transport: Transport, stream: StreamConfig, file: File) -> dict[
     if stream.format == "parquet":
         return ParquetFile(stream, file, transport).schema()
     opened = partial(transport.content, file)
-    bad = Unnamed(stream.name, file.path, "skip")
+    bad = Unnamed(stream.name, file.name, "skip")
     if stream.format == "csv":
         with closing(CsvFile(stream, file, opened, bad)) as reading:
             return {name: {"values": values} for name, values in _columns(reading)}

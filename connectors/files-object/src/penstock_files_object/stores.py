@@ -12,7 +12,8 @@ from penstock_sdk import SourceContractError
 
 from penstock_files_object.config import WILDCARDS
 from penstock_files_object.progress import File
-from penstock_files_object.transport import MissingError, Transport
+from penstock_files_object.refusals import MissingError
+from penstock_files_object.transport import Transport
 
 PAGE = 1000
 UNKNOWN = 253_402_300_800_000  # the end of 9999: a file of which nobody says when it was changed may be new

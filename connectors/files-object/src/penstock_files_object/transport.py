@@ -6,8 +6,6 @@ broken connection (Range) and honours Retry-After for both.
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,35 +18,14 @@ import httpx
 from httpx_auth import AWS4Auth
 from penstock_sdk import AuthenticationError, ConfigError, ConnectorError, SourceContractError, TransientError
 
-from penstock_files_object.config import Config, Credentials, origin
+from penstock_files_object.config import Config, Credentials, shown
 from penstock_files_object.progress import File
+from penstock_files_object.refusals import Asked, ChangedError, MissingError, changed, refusal
 
 READ_BYTES = 256 * 1024
 RECONNECTS = 3
-CODE = re.compile(rb"<Code>(\w+)</Code>")
 MESSAGE_BYTES = 4096
-BUSY = (408, 425, 429)
 BROKEN = (httpx.NetworkError, httpx.RemoteProtocolError)  # a silent server is not asked again: that is a timeout each
-REFUSED = (401, 403, 407)
-MISSING = (404, 410)
-KEYS_REFUSED = (
-    *("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken"),
-    *("TokenRefreshRequired", "AllAccessDisabled", "AccountProblem", "InvalidSecurity", "RequestTimeTooSkewed"),
-)
-WRONG_REGION = (
-    "PermanentRedirect",
-    "AuthorizationHeaderMalformed",
-    "TemporaryRedirect",
-    "IllegalLocationConstraintException",
-)
-
-
-class MissingError(ConfigError):
-    """There is no such file."""
-
-
-class ChangedError(TransientError):
-    """The file was changed while it was being read."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +152,7 @@ class Transport:
                 yield response
         except MissingError:
             raise ChangedError(
-                f"{file.path}: it was taken away after it was listed; the next attempt looks anew"
+                f"{shown(file.path)}: it was taken away after it was listed; the next attempt looks anew"
             ) from None
 
     def part(self, file: File, start: int, length: int) -> bytes | None:
@@ -193,49 +170,8 @@ class Transport:
     def _refusal(self, response: httpx.Response, path: str) -> ConnectorError:
         with _reached(path):
             body = b"" if response.request.method == "HEAD" else next(response.iter_bytes(MESSAGE_BYTES), b"")
-        found = CODE.search(body)
-        code = found[1].decode() if found else ""
-        if path.startswith("s3://") and (known := self._s3_refusal(code, response, path)):
-            return known
-        return self._http_refusal(response, path, code)
-
-    def _s3_refusal(self, code: str, response: httpx.Response, path: str) -> ConnectorError | None:
-        region = response.headers.get("x-amz-bucket-region", "")
-        if code in WRONG_REGION or (region and region != self._config.region):
-            there = f"set it to {region}" if region else "set it to the bucket's own"
-            return ConfigError(f"spec.config.region: {path}: the bucket is not in {self._config.region}; {there}")
-        if code == "NoSuchBucket":
-            return ConfigError(f"spec.config: {path}: {self.endpoint} has no such bucket; correct paths or endpoint")
-        if code in KEYS_REFUSED or response.status_code in REFUSED:
-            remedy = (
-                "correct accessKeyId and secretAccessKey in the Secret that spec.secretRef names, and grant"
-                " s3:GetObject on the objects and s3:ListBucket on the bucket"
-                if self._s3
-                else "it is not public: put accessKeyId and secretAccessKey into a Secret that spec.secretRef names"
-            )
-            return AuthenticationError(f"{path}: the store refuses access{f' ({code})' if code else ''}; {remedy}")
-        return None
-
-    def _http_refusal(self, response: httpx.Response, path: str, code: str) -> ConnectorError:
-        status = response.status_code
-        said = f"{path}: the server answered {status}{f' ({code})' if code else ''}"
-        if status in REFUSED:
-            remedy = (
-                "correct token, or username and password, in the Secret"
-                if self._http
-                else "put token, or username and password, into a Secret"
-            )
-            return AuthenticationError(f"{said}; {remedy} that spec.secretRef names")
-        if status in MISSING:
-            return MissingError(f"{said}: there is no such file; correct spec.config.streams.paths")
-        if status in (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE):
-            return _changed(path)
-        if status in BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return TransientError(said, retry_after=_retry_after(response.headers.get("retry-after")))
-        if response.has_redirect_location:
-            target = origin(str(response.url.join(response.headers["location"])))
-            return ConfigError(f"{said} and leads to {target}; set spec.config.followRedirects, or use that address")
-        return SourceContractError(f"{said}, which says nothing that can be mended here")
+        auth = self._s3 if path.startswith("s3://") else self._http
+        return refusal(response, body, path, Asked(self.endpoint, self._config.region, auth is not None))
 
 
 def _s3_auth(config: Config, credentials: Credentials) -> httpx.Auth | None:
@@ -275,29 +211,12 @@ def _condition(file: File) -> dict[str, str]:
 
 def _same(file: File, answer: Answer) -> None:
     if file.version not in (answer.etag, answer.headers.get("last-modified"), f"{answer.size} bytes"):
-        raise _changed(file.path)
-
-
-def _changed(path: str) -> ChangedError:
-    return ChangedError(
-        f"{path}: it was changed while it was being read; the next attempt reads the new version from its start"
-    )
-
-
-def _retry_after(text: str | None) -> float | None:
-    """Return the server's wish in seconds: it is a number, or a moment."""
-    if not text:
-        return None
-    try:
-        return (
-            float(text) if text.strip().isdecimal() else max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-        )
-    except ValueError:
-        return None
+        raise changed(file.path)
 
 
 @contextmanager
 def _reached(path: str) -> Iterator[None]:
+    path = shown(path)
     try:
         yield
     except httpx.TimeoutException as error:

@@ -1,0 +1,116 @@
+"""What an answer that is no good one means: the class that says what to do, and the words that say how."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+
+import httpx
+from penstock_sdk import AuthenticationError, ConfigError, ConnectorError, SourceContractError, TransientError
+
+from penstock_files_object.config import origin, shown
+
+CODE = re.compile(rb"<Code>(\w+)</Code>")
+BUSY = (408, 425, 429)
+REFUSED = (401, 403, 407)
+MISSING = (404, 410)
+CHANGED = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+KEYS_REFUSED = (
+    *("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken"),
+    *("TokenRefreshRequired", "AllAccessDisabled", "AccountProblem", "InvalidSecurity", "RequestTimeTooSkewed"),
+)
+WRONG_REGION = (
+    "PermanentRedirect",
+    "AuthorizationHeaderMalformed",
+    "TemporaryRedirect",
+    "IllegalLocationConstraintException",
+)
+
+
+class MissingError(ConfigError):
+    """There is no such file."""
+
+
+class ChangedError(TransientError):
+    """The file was changed while it was being read."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Whom a request went to, and whether with credentials."""
+
+    endpoint: str
+    region: str
+    with_credentials: bool
+
+
+def refusal(response: httpx.Response, body: bytes, path: str, asked: Asked) -> ConnectorError:
+    """Return the error; `body` is the beginning of the answer's."""
+    found = CODE.search(body)
+    code = found[1].decode() if found else ""
+    if path.startswith("s3://") and (known := _of_s3(response, code, path, asked)):
+        return known
+    return _of_http(response, code, shown(path), asked)
+
+
+def _of_s3(response: httpx.Response, code: str, path: str, asked: Asked) -> ConnectorError | None:
+    region = response.headers.get("x-amz-bucket-region", "")
+    if code in WRONG_REGION or (region and region != asked.region):
+        there = f"set it to {region}" if region else "set it to the bucket's own"
+        return ConfigError(f"spec.config.region: {path}: the bucket is not in {asked.region}; {there}")
+    if code == "NoSuchBucket":
+        return ConfigError(
+            f"spec.config.streams.paths: {path}: {asked.endpoint} has no such bucket; correct paths or endpoint"
+        )
+    if code in KEYS_REFUSED or response.status_code in REFUSED:
+        remedy = (
+            "correct accessKeyId and secretAccessKey in the Secret that spec.secretRef names, and grant s3:GetObject on"
+            " the objects and s3:ListBucket on the bucket"
+            if asked.with_credentials
+            else "it is not public: put accessKeyId and secretAccessKey into a Secret that spec.secretRef names"
+        )
+        return AuthenticationError(f"{path}: the store refuses access{f' ({code})' if code else ''}; {remedy}")
+    return None
+
+
+def _of_http(response: httpx.Response, code: str, path: str, asked: Asked) -> ConnectorError:
+    status = response.status_code
+    said = f"{path}: the server answered {status}{f' ({code})' if code else ''}"
+    if status in REFUSED:
+        remedy = "correct" if asked.with_credentials else "it is not public: put"
+        where = "in the Secret" if asked.with_credentials else "into a Secret"
+        return AuthenticationError(
+            f"{said}; {remedy} token, or username and password, {where} that spec.secretRef names"
+        )
+    if status in MISSING:
+        return MissingError(f"{said}: there is no such file; correct spec.config.streams.paths")
+    if status in CHANGED:
+        return changed(path)
+    if status in BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return TransientError(said, retry_after=retry_after(response.headers.get("retry-after")))
+    if response.has_redirect_location:
+        target = origin(str(response.url.join(response.headers["location"])))
+        return ConfigError(f"{said} and leads to {target}; set spec.config.followRedirects, or use that address")
+    return SourceContractError(f"{said}, which says nothing that can be mended here")
+
+
+def changed(path: str) -> ChangedError:
+    """Return what to say of a file that is not the one that was listed any more."""
+    return ChangedError(
+        f"{shown(path)}: it was changed while it was being read; the next attempt reads the new version from its start"
+    )
+
+
+def retry_after(text: str | None) -> float | None:
+    """Return the server's wish in seconds: it is a number, or a moment."""
+    if not text:
+        return None
+    if text.strip().isdecimal():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return None

@@ -1,0 +1,462 @@
+"""files-object on a real S3 protocol and a real HTTP server: nothing lost or doubled, and errors that say what to do."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from penstock_files_object import FilesObject
+from penstock_files_object.config import Config, Credentials
+from penstock_operator.bronze.store import s3_client
+from penstock_operator.settings import S3Settings
+from penstock_sdk import AuthenticationError, ConfigError, SourceContractError, Stream, TransientError
+from penstock_sdk.contract import rows_of
+
+from tests.integration.connectors.files_server import BEGINNING, FilesServer, serving
+
+Row = dict[str, Any]
+Open = Callable[..., FilesObject]
+
+
+class Bucket:
+    """A bucket of its own for each test."""
+
+    def __init__(self, settings: S3Settings) -> None:
+        self.settings = settings
+        self.client = s3_client(settings, settings.endpoint)
+        self.name = f"files-{uuid.uuid4().hex}"
+        self.client.create_bucket(Bucket=self.name)
+
+    def put(self, key: str, body: bytes) -> str:
+        self.client.put_object(Bucket=self.name, Key=key, Body=body)
+        return f"s3://{self.name}/{key}"
+
+    def path(self, pattern: str) -> str:
+        return f"s3://{self.name}/{pattern}"
+
+
+@pytest.fixture
+def bucket(s3_server: S3Settings) -> Bucket:
+    return Bucket(s3_server)
+
+
+@pytest.fixture
+def server() -> Iterator[FilesServer]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def opened(s3_server: S3Settings, server: FilesServer) -> Iterator[Open]:
+    """Connectors with a session, closed at the end."""
+    made: list[FilesObject] = []
+
+    def open_one(
+        paths: list[str] | str, format_: str = "csv", credentials: dict[str, str] | None = None, **options: Any
+    ) -> FilesObject:
+        of_connection = {key: options.pop(key) for key in list(options) if key in Config.__struct_encode_fields__}
+        stream = {"name": "s", "paths": [paths] if isinstance(paths, str) else paths, "format": format_, **options}
+        config = {"endpoint": s3_server.endpoint, "baseUrl": server.url, "batchRows": 3, "streams": [stream]}
+        keys = {"accessKeyId": s3_server.access_key, "secretAccessKey": s3_server.secret_key}
+        made.append(
+            FilesObject(
+                msgspec.convert({**config, **of_connection}, Config),
+                msgspec.convert(keys if credentials is None else credentials, Credentials),
+            )
+        )
+        made[-1].authenticate()
+        return made[-1]
+
+    yield open_one
+    for each in made:
+        each.close()
+
+
+def stream_of(source: FilesObject) -> Stream:
+    [found] = source.discover()
+    return found
+
+
+def batches(source: FilesObject, cursor: Any = None, since: datetime | None = None) -> list[tuple[list[Row], Any]]:
+    """What reaches Bronze, and the cursors as the registry keeps them."""
+    return [
+        (
+            msgspec.json.decode(msgspec.json.encode(list(rows_of(batch.records)))),
+            msgspec.json.decode(msgspec.json.encode(batch.cursor)),
+        )
+        for batch in source.read(stream_of(source), since, cursor)
+    ]
+
+
+def rows(source: FilesObject, cursor: Any = None, since: datetime | None = None) -> list[Row]:
+    return [row for records, _ in batches(source, cursor, since) for row in records]
+
+
+def after(source: FilesObject, cursor: Any = None) -> Any:
+    """Read to the end, and return the last cursor."""
+    return batches(source, cursor)[-1][1]
+
+
+def table(first: int, count: int) -> pa.Table:
+    numbers = range(first, first + count)
+    return pa.table({"n": list(numbers), "note": [f"note {n}" for n in numbers], "price": [n / 4 for n in numbers]})
+
+
+def parquet(found: pa.Table, **options: Any) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(found, sink, **options)
+    return sink.getvalue()
+
+
+def written(format_: str, first: int, count: int) -> bytes:
+    found = table(first, count)
+    if format_ == "parquet":
+        return parquet(found, row_group_size=4)
+    if format_ == "jsonl":
+        return b"".join(msgspec.json.encode(row) + b"\n" for row in found.to_pylist())
+    lines = [f"{row['n']},{row['note']},{row['price']}\n" for row in found.to_pylist()]
+    return f"n,note,price\n{''.join(lines)}".encode()
+
+
+PACKED = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}
+KINDS = [
+    ("csv", ""),
+    ("csv", ".gz"),
+    ("csv", ".zst"),
+    ("jsonl", ""),
+    ("jsonl", ".gz"),
+    ("jsonl", ".zst"),
+    ("parquet", ""),
+]
+
+
+@pytest.mark.parametrize(("format_", "ending"), KINDS)
+@pytest.mark.parametrize("where", ["s3", "http"])
+def test_every_promise_is_kept(
+    opened: Open, bucket: Bucket, server: FilesServer, where: str, format_: str, ending: str
+) -> None:
+    """Resumed from any batch's cursor, a read gives everything after it and nothing before."""
+    counts, first, paths = [11, 0, 1, 7], 0, []
+    for at, count in enumerate(counts):
+        body, name = PACKED[ending](written(format_, first, count)), f"in/part-{at}.{format_}{ending}"
+        paths.append(bucket.put(name, body) if where == "s3" else server.put(name, body, at))
+        first += count
+    source = opened(bucket.path("in/**") if where == "s3" else paths, format_, primaryKey=["n"])
+    found = batches(source)
+    whole = [row for records, _ in found for row in records]
+    assert sorted(row["n"] for row in whole) == list(range(sum(counts)))
+    assert whole[0] == {"n": whole[0]["n"], "note": f"note {whole[0]['n']}", "price": whole[0]["n"] / 4}
+    seen = 0
+    for records, cursor in found:
+        seen += len(records)
+        assert rows(source, cursor) == whole[seen:]
+
+
+def test_new_changed_and_late_files_are_read_and_no_other(opened: Open, bucket: Bucket) -> None:
+    bucket.put("in/a.csv", b"n\n1\n")
+    bucket.put("in/b.csv", b"n\n2\n")
+    source = opened(bucket.path("in/*.csv"))
+    cursor = after(source)
+    assert rows(source, cursor) == []
+    bucket.put("in/0-earlier-in-order.csv", b"n\n3\n")
+    bucket.put("in/b.csv", b"n\n22\n")
+    bucket.put("in/other.txt", b"n\n4\n")
+    bucket.put("in/deeper/c.csv", b"n\n5\n")
+    assert sorted(row["n"] for row in rows(source, cursor)) == [3, 22]
+    assert rows(source, after(source, cursor)) == []
+
+
+def test_files_that_share_a_moment_are_told_apart(opened: Open, server: FilesServer) -> None:
+    first = [server.put(f"{name}.csv", f"n\n{name}\n".encode(), 5) for name in "24"]
+    cursor = after(opened(first))
+    more = [server.put(f"{name}.csv", f"n\n{name}\n".encode(), 5) for name in "135"]
+    assert [row["n"] for row in rows(opened([*first, *more]), cursor)] == [1, 3, 5]
+
+
+def test_a_path_that_is_new_to_the_stream_is_read_from_its_start(opened: Open, bucket: Bucket) -> None:
+    """Its files may be older than all that was read."""
+    bucket.put("old/a.csv", b"n\n1\n")
+    bucket.put("new/b.csv", b"n\n2\n")
+    cursor = after(opened(bucket.path("new/*")))
+    both = opened([bucket.path("new/*"), bucket.path("old/*")], lookbackHours=0)
+    assert rows(both, cursor) == [{"n": 1}]
+
+
+def test_a_file_that_two_paths_match_is_read_once(opened: Open, bucket: Bucket) -> None:
+    bucket.put("in/a.csv", b"n\n1\n")
+    assert rows(opened([bucket.path("in/*"), bucket.path("**/*.csv")])) == [{"n": 1}]
+
+
+def test_keys_are_taken_byte_for_byte(opened: Open, bucket: Bucket) -> None:
+    for key in ("in/a b+c%20d&e=f.csv", "in/é~'(1)#?.csv", "in/x//y.csv"):
+        bucket.put(key, b"n\n1\n")
+    assert len(rows(opened(bucket.path("in/**")))) == 3
+
+
+def test_a_long_listing_is_followed_to_its_end(opened: Open, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock_files_object.stores.PAGE", 4)
+    for number in range(11):
+        bucket.put(f"in/{number}+.csv", f"n\n{number}\n".encode())
+    assert len(rows(opened(bucket.path("in/*")))) == 11
+
+
+def test_since_takes_its_own_moment_in(opened: Open, server: FilesServer) -> None:
+    paths = [server.put(f"{at}.csv", f"n\n{at}\n".encode(), at) for at in (1, 2, 3)]
+    since = datetime.fromtimestamp(BEGINNING + 2, UTC)
+    assert [row["n"] for row in rows(opened(paths), since=since)] == [2, 3]
+
+
+def test_a_file_that_changes_during_its_read_is_noticed(opened: Open, server: FilesServer, bucket: Bucket) -> None:
+    """The next attempt reads the new version from its start."""
+    body = b"n\n" + b"1\n" * 400_000
+    for store in (server, bucket):
+        path = store.put("a.csv", body)
+        source = opened(path, batchRows=1000)
+        stream = stream_of(source)
+        reading = source.read(stream, None, None)
+        cursor = msgspec.json.decode(msgspec.json.encode(next(reading).cursor))
+        reading.close()
+        store.put("a.csv", b"n\n" + b"2\n" * 400_000)
+        found = source.read(stream, None, cursor)
+        assert rows_of(next(found).records)[0]["n"] == msgspec.Raw(b"2")
+        found.close()
+
+
+def test_a_read_under_way_ends_when_its_file_changes(opened: Open, server: FilesServer) -> None:
+    path = server.put("a.parquet", parquet(table(0, 20), row_group_size=5))
+    source = opened(path, "parquet", batchRows=5)
+    reading = source.read(stream_of(source), None, None)
+    next(reading)
+    server.put("a.parquet", parquet(table(100, 20), row_group_size=5))
+    with pytest.raises(TransientError, match="it was changed while it was being read"):
+        list(reading)
+
+
+@pytest.mark.parametrize("etags", [True, False])
+def test_a_change_is_seen_without_the_servers_help(opened: Open, server: FilesServer, etags: bool) -> None:  # noqa: FBT001
+    """A server that does not know If-Match still says what it gives."""
+    path = server.put("a.csv", b"n\n1\n")
+    server.etags = etags
+    source = opened(path)
+    [file] = source._files(source.config.streams[0], path)
+    server.put("a.csv", b"n\n2\n", 9)
+    with pytest.raises(TransientError, match="it was changed"):
+        list(source._store.content(file, 0))
+
+
+def test_a_file_that_is_taken_away_is_looked_for_anew(opened: Open, server: FilesServer) -> None:
+    path = server.put("a.csv", b"n\n1\n")
+    source = opened(path)
+    [file] = source._files(source.config.streams[0], path)
+    server.files.clear()
+    with pytest.raises(TransientError, match="taken away after it was listed"):
+        list(source._store.content(file, 0))
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("sizes", [True, False])
+def test_a_broken_connection_is_taken_up_where_it_broke(
+    opened: Open, server: FilesServer, *, ranges: bool, sizes: bool
+) -> None:
+    body = written("csv", 0, 60_000)
+    path = server.put("a.csv", body)
+    server.ranges, server.sizes = ranges, sizes
+    source = opened(path, batchRows=10_000)
+    stream = stream_of(source)
+    server.asked.clear()
+    server.break_after = [300_000, 700_000] if sizes else []
+    found = [row for batch in source.read(stream, None, None) for row in rows_of(batch.records)]
+    assert len(found) == 60_000
+    resumed = [asked for _, _, asked in server.asked if asked]
+    assert len(resumed) == (2 if sizes else 0)
+
+
+def test_a_connection_that_breaks_again_and_again_is_given_up(opened: Open, server: FilesServer) -> None:
+    path = server.put("a.csv", b"n\n" + b"1\n" * 100)
+    source = opened(path)
+    stream = stream_of(source)
+    server.break_after = [0] * 10
+    with pytest.raises(TransientError, match="cannot be reached, or broke off"):
+        list(source.read(stream, None, None))
+
+
+def test_a_server_that_knows_less_is_read_all_the_same(opened: Open, server: FilesServer) -> None:
+    """No HEAD, no ranges, no size: Parquet is held in memory, as long as it is small."""
+    server.head = server.ranges = server.sizes = False
+    assert rows(opened(server.put("a.csv", b"n\n1\n"))) == [{"n": 1}]
+    assert len(rows(opened(server.put("a.parquet", parquet(table(0, 9))), "parquet"))) == 9
+
+
+def test_what_nobody_can_follow_is_offered_in_full_only(opened: Open, server: FilesServer) -> None:
+    path = server.put("a.csv", b"n\n1\n")
+    assert stream_of(opened(path)).modes == ("full", "incremental")
+    server.etags = server.moments = False
+    source = opened(path)
+    assert stream_of(source).modes == ("full",)
+    assert rows(source) == [{"n": 1}]
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "error", "words"),
+    [
+        (401, {}, AuthenticationError, "put token, or username and password, into a Secret"),
+        (403, {}, AuthenticationError, "spec.secretRef"),
+        (404, {}, ConfigError, "there is no such file; correct spec.config.streams.paths"),
+        (302, {"Location": "http://elsewhere.example/a.csv"}, ConfigError, "leads to http://elsewhere.example:80"),
+        (429, {"Retry-After": "7"}, TransientError, "answered 429"),
+        (503, {"Retry-After": "Fri, 01 Jan 2100 00:00:00 GMT"}, TransientError, "answered 503"),
+        (500, {}, TransientError, "answered 500"),
+        (418, {}, SourceContractError, "answered 418"),
+    ],
+)
+def test_what_a_server_answers_says_what_to_do(
+    opened: Open, server: FilesServer, status: int, headers: dict[str, str], error: type[Exception], words: str
+) -> None:
+    path = server.put("a.csv", b"n\n1\n")
+    server.statuses = [(status, headers)] * 2
+    with pytest.raises(error, match=words) as raised:
+        opened(path)
+    wish = getattr(raised.value, "retry_after", None)
+    assert wish == 7 if headers.get("Retry-After") == "7" else (wish is None or wish > 1e9)
+
+
+def test_credentials_are_sent_where_they_belong(opened: Open, server: FilesServer) -> None:
+    path = server.put("a.csv", b"n\n1\n")
+    server.authorization = "Bearer t0ken"
+    assert rows(opened(path, credentials={"token": "t0ken"})) == [{"n": 1}]
+    server.authorization = "Basic dTpw"
+    assert rows(opened(path, credentials={"username": "u", "password": "p"})) == [{"n": 1}]
+    with pytest.raises(AuthenticationError, match="correct token, or username and password, in the Secret"):
+        opened(path, credentials={"token": "wrong"})
+
+
+def test_a_signature_in_an_address_is_in_no_message_and_no_cursor(opened: Open, server: FilesServer) -> None:
+    server.put("a.csv", b"n\n1\n")
+    source = opened("a.csv?sig=s3cr3t")
+    assert "s3cr3t" not in msgspec.json.encode(after(source)).decode()
+    server.statuses = [(500, {})]
+    with pytest.raises(TransientError) as raised:
+        stream_of(source)
+    assert "s3cr3t" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("credentials", "words"),
+    [
+        ({"accessKeyId": "nobody", "secretAccessKey": "x"}, "correct accessKeyId and secretAccessKey in the Secret"),
+        ({"accessKeyId": "nobody"}, "go together"),
+        ({}, "it is not public: put accessKeyId and secretAccessKey into a Secret"),
+    ],
+)
+def test_wrong_keys_say_what_to_fix(opened: Open, bucket: Bucket, credentials: dict[str, str], words: str) -> None:
+    bucket.put("a.csv", b"n\n1\n")
+    for path in ("*.csv", "a.csv"):
+        with pytest.raises(AuthenticationError, match=words):
+            opened(bucket.path(path), credentials=credentials)
+
+
+def test_no_such_bucket_and_no_such_file(opened: Open, bucket: Bucket) -> None:
+    with pytest.raises(ConfigError, match="has no such bucket; correct paths or endpoint"):
+        opened("s3://no-such-bucket-here/*.csv")
+    for path in ("typo/*.csv", "typo.csv"):
+        with pytest.raises(ConfigError, match=r"no file matches .*; correct the paths, or declare the stream's schema"):
+            stream_of(opened(bucket.path(path)))
+    declared = {"schema": {"properties": {"n": {"type": "integer"}}}}
+    assert rows(opened(bucket.path("to-come/*.csv"), **declared)) == []
+
+
+def test_a_server_that_is_not_there_is_waited_for(opened: Open) -> None:
+    with pytest.raises(TransientError, match="cannot be reached"):
+        opened("s3://b/a.csv", endpoint="http://127.0.0.1:1")
+
+
+def test_the_sample_is_the_same_each_time_and_holds_what_is_said(opened: Open, bucket: Bucket) -> None:
+    bucket.put("in/1.csv", b"id,zip,big,price,ok\n1,01234,99999999999999999999,1.50,true\n")
+    bucket.put("in/2.csv", b"id,zip,extra\n2,99999,x\n")
+    source = opened(bucket.path("in/*"), primaryKey=["id"], schema={"properties": {"ok": {"type": "string"}}})
+    first, second = stream_of(source), stream_of(source)
+    assert first == second
+    assert {name: each["type"] for name, each in first.schema["properties"].items()} == {
+        "id": ["integer", "null"],
+        "zip": ["string", "null"],
+        "big": ["string", "null"],
+        "price": ["number", "null"],
+        "ok": "string",
+        "extra": ["string", "null"],
+    }
+    assert sorted(rows(source), key=lambda row: row["id"]) == [
+        {"id": 1, "zip": "01234", "big": "99999999999999999999", "price": 1.5, "ok": "true"},
+        {"id": 2, "zip": "99999", "extra": "x"},
+    ]
+
+
+def test_without_inference_everything_is_text(opened: Open, bucket: Bucket) -> None:
+    source = opened(bucket.put("a.csv", b"n,m\n1,2\n"), infer=False, schema={"properties": {"m": {"type": "integer"}}})
+    assert rows(source) == [{"n": "1", "m": 2}]
+
+
+def test_a_column_that_changed_its_type_ends_the_read(opened: Open, bucket: Bucket) -> None:
+    source = opened(
+        bucket.put("a.parquet", parquet(pa.table({"n": ["x"]}))),
+        "parquet",
+        schema={"properties": {"n": {"type": "integer"}}},
+    )
+    with pytest.raises(
+        SourceContractError, match="the column 'n' is string, which is not what the stream's schema says"
+    ):
+        rows(source)
+
+
+@pytest.mark.parametrize(
+    ("body", "format_", "words"),
+    [
+        (b"n\n1\n", "parquet", "it cannot be read as Parquet"),
+        (parquet(table(0, 5))[:-20], "parquet", "it cannot be read as Parquet"),
+        (gzip.compress(b"n\n1\n")[:-4], "csv", "it was cut off"),
+        (b"n,m\n1\n", "csv", "line 2: it has 1 fields"),
+        (b'{"n":1}\n{"n":\n', "jsonl", "line 2: it is not JSON"),
+    ],
+)
+def test_what_cannot_be_read_is_named_by_file_and_line(
+    opened: Open, bucket: Bucket, body: bytes, format_: str, words: str
+) -> None:
+    path = bucket.put("a", body)
+    with pytest.raises(SourceContractError, match=f"{path}.*{words}"):
+        rows(opened(path, format_, schema={"properties": {"n": {}, "m": {}}}, infer=False))
+
+
+def test_bad_rows_are_left_out_where_the_stream_says_so(
+    opened: Open, bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = bucket.put("a.csv", b"n,m\n1,x\n2\n3,z\n")
+    assert [row["n"] for row in rows(opened(path, onBadRow="skip"))] == [1, 3]
+    assert f"{path}, line 3: it has 1 fields" in caplog.text
+    assert "1 bad rows were skipped" in caplog.text
+
+
+def test_errors_of_the_store_come_through_arrow(opened: Open, server: FilesServer) -> None:
+    source = opened(server.put("a.parquet", parquet(table(0, 9), row_group_size=3)), "parquet")
+    stream = stream_of(source)
+    reading = source.read(stream, None, None)
+    next(reading)
+    server.authorization = "Bearer revoked"
+    with pytest.raises(AuthenticationError):
+        list(reading)
+
+
+def test_an_estimate_counts_what_is_pending(opened: Open, bucket: Bucket) -> None:
+    bucket.put("in/a.csv", b"n\n1\n")
+    source = opened(bucket.path("in/*"))
+    cursor = after(source)
+    bucket.put("in/b.csv", b"n\n12\n")
+    estimate = source.estimate(stream_of(source), None, cursor)
+    assert (estimate.bytes, estimate.api_calls) == (5, 1)
