@@ -228,13 +228,18 @@ class Protocol(RuleBasedStateMachine):
         return name, {"caller": caller}
 
     def _draw_checkpoint(self, data: st.DataObject, caller: Caller, stream: str) -> Wanted:
-        """A checkpoint that nothing was prepared for, or the last one again."""
+        """A checkpoint that nothing was prepared for, the last one again, or the last one's objects under the next number."""
         reader = self.reader(caller)
         if reader.last and data.draw(st.booleans()):
-            return reader.last
+            again = Wanted(
+                reader.last.stream, reader.number[reader.last.stream] + 1, reader.last.objects, 999, done=False
+            )
+            return data.draw(st.sampled_from([reader.last, again]))
         number = reader.number[stream] + data.draw(st.sampled_from([1, 1, 0, 2, -1]))
         other = data.draw(st.integers(1, caller.attempt)), data.draw(st.integers(1, 3))
         start = reader.position[stream]
+        if data.draw(st.booleans()):
+            return Wanted(stream, max(1, number), (), start, done=data.draw(st.booleans()))
         return Wanted(stream, max(1, number), ((*other, start, start + 5),), start + 5, done=False)
 
     @precondition(lambda self: self.working())

@@ -89,12 +89,17 @@ class SelectedStream(Message):
 
 
 class Limits(Message):
-    """When a promise becomes a commit, whichever comes first, and how large an object grows (bytes, compressed)."""
+    """When a promise becomes a commit, whichever comes first, and how large an object grows (bytes, compressed).
+
+    `patience_seconds` is how long an attempt waits for a server or a bucket that does not answer; without it, as long
+    as the SDK does by itself.
+    """
 
     checkpoint_records: Annotated[int, Field(ge=1)] = 50_000
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 30.0
     object_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 10.0
+    patience_seconds: Annotated[float, Field(gt=0)] | None = None
 
 
 class KeptCredential(Message):

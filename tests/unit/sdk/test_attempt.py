@@ -459,6 +459,16 @@ def test_a_write_that_the_author_catches_still_ends_the_run(attempt: Any, platfo
     assert not any(commit.done for commit in platform.commits)
 
 
+def test_a_full_temporary_directory_is_named(attempt: Any, platform: Any) -> None:
+    def read(*_: Any) -> Iterator[Batch]:
+        Path("/dev/full").write_text("scratch")
+        yield from batches(1)
+
+    assert attempt(read) == 1
+    assert "filled its temporary directory" in platform.finished[0].error.message
+    assert "No space left on device" in platform.finished[0].error.operator_message
+
+
 def test_a_connector_that_cannot_be_imported_is_reported_by_its_reason(
     attempt: Any, platform: Any, client: Any
 ) -> None:

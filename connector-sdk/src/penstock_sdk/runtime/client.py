@@ -66,6 +66,7 @@ class RunClient:
         """Claim the attempt; later calls carry the run token that this one brings."""
         answer = self._call("start", request, wire.StartResponse)
         self._token = answer.run_token
+        self._patience.seconds = answer.limits.patience_seconds or self._patience.seconds
         return answer
 
     def streams(self, request: wire.StreamsRequest) -> wire.StreamsResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import resource
 from collections.abc import Callable, Iterator
@@ -258,6 +259,11 @@ def _close(connector: AnyConnector) -> None:
 
 def _as_defect(error: Exception | SystemExit) -> DefectError:
     detail = f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return DefectError(
+            "the connector filled its temporary directory; it may keep scratch there and no more than it holds",
+            operator_message=detail,
+        )
     return DefectError(
         f"the connector failed unexpectedly ({type(error).__name__}); its log says more", operator_message=detail
     )

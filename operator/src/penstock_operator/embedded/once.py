@@ -7,13 +7,17 @@ import secrets
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+import psycopg
+
 from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.controller.resources import Document, key_of
+from penstock_operator.embedded import EmbeddedError
 from penstock_operator.embedded.folder import FolderError
 from penstock_operator.embedded.platform import Platform
 from penstock_operator.registry import connections, objects, runs
 from penstock_operator.scheduling.due import request_run
 
+REGISTRY_TRIES = 20
 ENDED = ("succeeded", "failed", "cancelled")
 
 
@@ -95,8 +99,7 @@ async def _once(platform: Platform, document: Document, report: Report) -> Resul
 async def _follow(platform: Platform, run_id: str, report: Report) -> Result:
     told: Seen | None = None
     while True:
-        async with platform.pool.connection() as connection:
-            run = await runs.run_by_id(connection, run_id)
+        run = await _looked_up(platform, run_id)
         assert run is not None  # noqa: S101 - runs are not pruned while they are followed
         where = f"{run['namespace']}/{run['name']}"
         seen = Seen(where, run["phase"], run["attempt"], run["committed_records"], run["message"])
@@ -106,6 +109,17 @@ async def _follow(platform: Platform, run_id: str, report: Report) -> Result:
         if run["phase"] in ENDED:
             return await _result(platform, run)
         await asyncio.sleep(0.2)
+
+
+async def _looked_up(platform: Platform, run_id: str) -> dict[str, Any] | None:
+    """Return the run; a registry that restarts is asked again, as what runs waits for it too."""
+    for _ in range(REGISTRY_TRIES):
+        try:
+            async with platform.pool.connection() as connection:
+                return await runs.run_by_id(connection, run_id)
+        except psycopg.OperationalError:
+            await asyncio.sleep(1)
+    raise EmbeddedError("the registry does not answer; run `penstock up` again once it does, and the runs go on")
 
 
 async def _result(platform: Platform, run: dict[str, Any]) -> Result:
