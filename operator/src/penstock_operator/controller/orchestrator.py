@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.controller.cancellation import heed_cancellation
 from penstock_operator.controller.collector import Collector
 from penstock_operator.controller.deliveries import Deliveries
 from penstock_operator.controller.health import Health
@@ -93,6 +94,7 @@ class Orchestrator:
             except Exception as error:  # noqa: BLE001 - Postgres or the API server may be away for a while
                 self._health.failed(name, f"{type(error).__name__}: {error}")
                 log.warning("loop failed, goes on", loop=name, error=f"{type(error).__name__}: {error}")
+            heed_cancellation()
             await asyncio.sleep(0 if done else seconds)
 
     async def sweep(self) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from penstock_operator.controller.cancellation import heed_cancellation
+
 Key = tuple[str, ...]
 log = structlog.get_logger()
 FIRST_DELAY, LONGEST_DELAY = 1.0, 300.0
@@ -48,6 +50,7 @@ class WorkQueue:
     async def _worker(self) -> None:
         while True:
             await self._next()
+            heed_cancellation()
 
     async def _next(self) -> None:
         key = await self._ready.get()

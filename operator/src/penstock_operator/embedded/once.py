@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import psycopg
 
+from penstock_operator.controller.cancellation import heed_cancellation
 from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.controller.resources import Document, key_of
 from penstock_operator.embedded import EmbeddedError
@@ -160,6 +161,7 @@ async def run_on(platform: Platform, report: Report) -> None:
 async def _follow_folder(platform: Platform, report: Report) -> None:
     broken = ""
     while True:
+        heed_cancellation()
         await asyncio.sleep(1)
         try:
             if platform.resources.refresh():

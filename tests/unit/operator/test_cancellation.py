@@ -1,0 +1,47 @@
+"""Loops end when they are cancelled, whatever swallows the cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any, cast
+
+import pytest
+from penstock_operator.controller.health import Health
+from penstock_operator.controller.orchestrator import Orchestrator
+from penstock_operator.controller.queue import Key, WorkQueue
+
+
+async def swallow(reached: asyncio.Event) -> int:
+    """Do what asyncio.wait_for of Python 3.11 does with a cancellation that comes too late."""
+    reached.set()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    return 0
+
+
+async def cancelled(task: asyncio.Task[Any], reached: asyncio.Event) -> None:
+    await asyncio.wait_for(reached.wait(), 10)
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=10)
+    assert done, "the loop goes on"
+
+
+@pytest.mark.parametrize("seconds", [0, 3600])
+async def test_a_loop_ends_though_its_step_swallowed_the_cancellation(seconds: float) -> None:
+    reached = asyncio.Event()
+    loops = Orchestrator.__new__(Orchestrator)
+    loops._health = Health()
+    every = cast("Any", loops)._every
+    await cancelled(asyncio.create_task(every(seconds, lambda: swallow(reached))), reached)
+
+
+async def test_a_worker_ends_though_its_handler_swallowed_the_cancellation() -> None:
+    reached = asyncio.Event()
+
+    async def handle(_key: Key) -> None:
+        await swallow(reached)
+
+    queue = WorkQueue(handle, workers=1)
+    queue.add(("a",))
+    await cancelled(asyncio.create_task(queue.work()), reached)
