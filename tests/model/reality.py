@@ -17,7 +17,7 @@ from penstock_operator.api.app import Services, create_app
 from penstock_operator.api.authentication import EmbeddedAuthenticator
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.orchestrator import Orchestrator, Parts
-from penstock_operator.launchers import Launch, Observation
+from penstock_operator.launchers import Carried, Launch, Observation
 from penstock_operator.launchers.logs import FileLogs
 from penstock_operator.registry import connections, definitions
 from penstock_operator.registry.attempts import Ending
@@ -67,13 +67,16 @@ class Jobs:
             raise Crash
         return launch.job_name
 
-    async def observe(self, launch: Launch) -> Observation:
+    async def observe(self, launch: Carried) -> Observation:
         return ENDED.get(self.made.get(launch.job_name, "disrupted"), Observation("active"))
 
-    async def stop(self, launch: Launch) -> None:
+    async def observe_many(self, attempts: list[Carried]) -> dict[str, Observation]:
+        return {each.job_name: await self.observe(each) for each in attempts}
+
+    async def stop(self, launch: Carried) -> None:
         """A pod that does not hear it is what the model plays."""
 
-    async def retire(self, launch: Launch) -> None:
+    async def retire(self, launch: Carried) -> None:
         """As above."""
 
 
@@ -150,12 +153,10 @@ class Reality:
 
     async def launch(self, crash: str) -> Answer:
         self._late, self.jobs.crash = FAR, crash
-        try:
-            return await self.orchestrator.supervisor.launch_pending()
-        except Crash:
-            return "crash"
-        finally:
-            self.jobs.crash = ""
+        taken = await self.orchestrator.supervisor.launch_pending()
+        await self.orchestrator.supervisor.settled()
+        self.jobs.crash = ""
+        return "crash" if crash and taken else taken
 
     def _job_name(self, run: str, attempt: int) -> str:
         return f"penstock-{self.ids[run]}-{attempt}"
@@ -166,6 +167,7 @@ class Reality:
     async def observe(self, late: int) -> Answer:
         self._late = timedelta(seconds=late)
         await self.orchestrator.supervisor.observe_all()
+        await self.orchestrator.supervisor.settled()
 
     async def give_up(self, run: str, attempt: int) -> Answer:
         ending = Ending("lost", "AttemptLost")
