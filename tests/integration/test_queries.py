@@ -56,6 +56,7 @@ class Explaining:
 HOT: dict[str, Callable[[Any], Awaitable[object]]] = {
     "claim_due": lambda c: connections.claim_due(c, NOW, 50),
     "connection_by_name": lambda c: connections.connection_by_name(c, "team-7", "connection-7"),
+    "connections_by_uid": lambda c: connections.connections_by_uid(c, ["c8", "c9"]),
     "claim_pending": lambda c: runs.claim_pending(c, NOW, 20),
     "active_runs": lambda c: runs.active_runs(c, "c8"),
     "runs_of_deleted_connections": runs.runs_of_deleted_connections,

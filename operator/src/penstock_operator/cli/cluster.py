@@ -149,7 +149,7 @@ async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Heal
     watching = asyncio.Event()
     tasks = [
         asyncio.create_task(orchestrator.run(), name="loops"),
-        asyncio.create_task(watch(orchestrator.queue.add, watching), name="watch"),
+        asyncio.create_task(watch(orchestrator.changed, watching), name="watch"),
         asyncio.create_task(lease.keep(), name="lease"),
         asyncio.create_task(stop.wait(), name="stop"),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
 from penstock_operator.controller.queue import Key
-from penstock_operator.controller.resources import Document
+from penstock_operator.controller.resources import Document, Page, StaleDocumentError, version_of
 from penstock_operator.launchers.jobs import LABEL_RETIRED, LABEL_RUN, is_over
 from penstock_operator.resources.models import API_VERSION, GROUP, Kind
 
@@ -49,34 +49,40 @@ class KubernetesResources:
         return dict(found)
 
     async def list(self, kind: Kind) -> list[Document]:
-        """Read all resources of a kind, page by page."""
-        found: list[Document] = []
-        token: str | None = None
-        while True:
-            more = {"_continue": token} if token else {}
-            page = await self._custom.list_cluster_custom_object(GROUP, API_VERSION, PLURALS[kind], limit=PAGE, **more)
-            found += [{**each, "kind": kind, "apiVersion": f"{GROUP}/{API_VERSION}"} for each in page["items"]]
-            token = page["metadata"].get("continue")
-            if not token:
-                return found
+        """Read all resources of a kind."""
+        return [each async for page in self.pages(kind) for each in page]
 
-    async def write_status(self, document: Document, status: Document) -> None:
+    async def pages(self, kind: Kind) -> AsyncIterator[Page]:
+        """Read all resources of a kind, page by page."""
+        more: dict[str, str] = {}
+        while True:
+            page = await self._custom.list_cluster_custom_object(GROUP, API_VERSION, PLURALS[kind], limit=PAGE, **more)
+            yield [{**each, "kind": kind, "apiVersion": f"{GROUP}/{API_VERSION}"} for each in page["items"]]
+            more = {"_continue": page["metadata"].get("continue", "")}
+            if not more["_continue"]:
+                return
+
+    async def write_status(self, document: Document, status: Document) -> str | None:
         """Patch the status; what it does not have any more is removed."""
         gone = {key: None for key in document.get("status", {}) if key not in status}
-        body = {"status": {**gone, **status}}
+        body = {"metadata": {"resourceVersion": version_of(document)}, "status": {**gone, **status}}
         meta, plural = document["metadata"], PLURALS[document["kind"]]
         try:
             if document["kind"] == "ConnectorDefinition":
-                await self._custom.patch_cluster_custom_object_status(
+                written = await self._custom.patch_cluster_custom_object_status(
                     GROUP, API_VERSION, plural, meta["name"], body, _content_type=MERGE_PATCH
                 )
             else:
-                await self._custom.patch_namespaced_custom_object_status(
+                written = await self._custom.patch_namespaced_custom_object_status(
                     GROUP, API_VERSION, meta["namespace"], plural, meta["name"], body, _content_type=MERGE_PATCH
                 )
         except ApiException as error:
-            if error.status != NOT_FOUND:
-                raise
+            if error.status == NOT_FOUND:
+                return None
+            if error.status == CONFLICT:
+                raise StaleDocumentError from None
+            raise
+        return version_of(written)
 
 
 def login(**arguments: Any) -> kopf.ConnectionInfo | None:
@@ -84,8 +90,8 @@ def login(**arguments: Any) -> kopf.ConnectionInfo | None:
     return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
 
 
-async def watch(add: Callable[[Key], None], stop: asyncio.Event) -> None:
-    """Put the key of everything that changes on the queue, until stopped. Handlers do nothing else.
+async def watch(changed: Callable[[Key, str | None], None], stop: asyncio.Event) -> None:
+    """Tell the key and version of everything that changes, until stopped. Handlers do nothing else.
 
     Of a Job, only its end matters: all before it is seen in the next look at all attempts.
     """
@@ -96,14 +102,16 @@ async def watch(add: Callable[[Key], None], stop: asyncio.Event) -> None:
     kopf.on.login(registry=registry, id="login")(login)
     for kind, plural in PLURALS.items():
 
-        async def changed(namespace: str | None, name: str, kind: str = kind, **_: Any) -> None:
-            add((kind, namespace or "", name))
+        async def resource_changed(
+            body: kopf.Body, namespace: str | None, name: str, kind: str = kind, **_: Any
+        ) -> None:
+            changed((kind, namespace or "", name), body.metadata.get("resourceVersion"))
 
-        kopf.on.event(GROUP, API_VERSION, plural, registry=registry, id=f"{plural}-changed")(changed)
+        kopf.on.event(GROUP, API_VERSION, plural, registry=registry, id=f"{plural}-changed")(resource_changed)
 
     async def job_changed(type: str | None, body: kopf.Body, namespace: str | None, name: str, **_: Any) -> None:  # noqa: A002 - kopf's name for it
         if type == "DELETED" or is_over(dict(body)):
-            add(("Job", namespace or "", name))
+            changed(("Job", namespace or "", name), None)
 
     labels = {LABEL_RUN: kopf.PRESENT, LABEL_RETIRED: kopf.ABSENT}
     kopf.on.event("batch", "v1", "jobs", registry=registry, labels=labels)(job_changed)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import structlog
 
@@ -17,7 +18,16 @@ from penstock_operator.controller.health import Health
 from penstock_operator.controller.logs import KeepingLauncher, LogKeeper
 from penstock_operator.controller.queue import Key, WorkQueue
 from penstock_operator.controller.reconcile import reconcile
-from penstock_operator.controller.resources import Document, ResourceClient, key_of
+from penstock_operator.controller.resources import (
+    Document,
+    Page,
+    ResourceClient,
+    StaleDocumentError,
+    key_of,
+    version_of,
+)
+from penstock_operator.controller.resync import Catalog, unsettled
+from penstock_operator.controller.sightings import Sightings
 from penstock_operator.controller.supervisor import Clock, Supervisor, utc_now
 from penstock_operator.launchers import Launcher
 from penstock_operator.launchers.logs import LogSource
@@ -31,6 +41,9 @@ from penstock_operator.settings import LOG_BYTES, Retention, Timings
 
 log = structlog.get_logger()
 KINDS: tuple[Kind, Kind] = ("ConnectorDefinition", "TenantConnection")
+BACKLOG = 1000  # keys; a sweep goes on listing when fewer wait
+DEFINITIONS_SECONDS = 10.0
+RECOUNT_SECONDS = 1.0  # thousands of connections that come at once are counted together
 
 
 @dataclass(frozen=True)
@@ -57,11 +70,13 @@ class Orchestrator:
         keeper = LogKeeper(parts.pool, parts.logs, parts.store, parts.log_bytes)
         launcher = KeepingLauncher(parts.launcher, keeper)
         self.supervisor = Supervisor(parts.pool, launcher, parts.timings, parts.clock)
+        self._sightings = Sightings()
+        self._to_count: set[str] = set()
         self.queue = WorkQueue(self._handle)
         self.collector = Collector(
             lambda: Grounds(parts.pool, parts.store, parts.retention, parts.clock()), launcher, parts.logs.forget
         )
-        self.deliveries = Deliveries(parts.pool, parts.store, launcher, keeper, self.queue.add)
+        self.deliveries = Deliveries(parts.pool, parts.store, launcher, keeper, self.requeue)
 
     async def run(self) -> None:
         """Run every loop until cancelled."""
@@ -97,21 +112,57 @@ class Orchestrator:
             heed_cancellation()
             await asyncio.sleep(0 if done else seconds)
 
+    def changed(self, key: Key, version: str | None) -> None:
+        """A watch saw something change; the echo of our own status is no news. Versions are None where nobody reads them."""
+        if version is None:
+            self.queue.add(key)
+        elif self._sightings.is_news(key, version):
+            self._sightings.event(key, version, waiting=key in self.queue)
+            self.queue.add(key)
+
+    def requeue(self, key: Key) -> None:
+        """Ask for a key to be handled, whatever was seen of it."""
+        self._sightings.wanted(key)
+        self.queue.add(key)
+
     async def sweep(self) -> int:
-        """Reconcile everything, definitions first, and retire what the watch missed."""
+        """Reconcile what differs from what a reconcile left, definitions first, and retire what the watch missed."""
         async with self._parts.pool.connection() as connection:
             before = await connections.moment_of(connection)
-        listed = {kind: await self._parts.resources.list(kind) for kind in KINDS}
-        for document in listed["ConnectorDefinition"]:
-            self.queue.add(key_of(document))
-        for document in listed["TenantConnection"]:
-            self.queue.add(key_of(document))
-        uids = {kind: [each["metadata"]["uid"] for each in documents] for kind, documents in listed.items()}
+        live: dict[Kind, list[str]] = {kind: [] for kind in KINDS}
+        async for page in self._parts.resources.pages("ConnectorDefinition"):
+            live["ConnectorDefinition"] += [each["metadata"]["uid"] for each in page]
+            self._queue_listed(page)
+            # Connections of a definition that hangs are queued again once it is handled.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.queue.handled(key_of(each) for each in page), DEFINITIONS_SECONDS)
         async with self._parts.pool.connection() as connection:
-            await definitions.retire_definitions(connection, uids["ConnectorDefinition"], before)
-            await connections.retire_connections(connection, uids["TenantConnection"], before)
-        await self._let_go()
+            catalog = await Catalog.read(connection)
+        async for page in self._parts.resources.pages("TenantConnection"):
+            live["TenantConnection"] += [each["metadata"]["uid"] for each in page]
+            self._queue_listed(await self._differing(page, catalog))
+            await self.queue.room(BACKLOG)
+        await self._retire_all_but(live, before)
         return 0
+
+    def _queue_listed(self, documents: Page) -> None:
+        for document in documents:
+            self._sightings.listed(key_of(document), document)
+            self.queue.add(key_of(document))
+
+    async def _differing(self, page: Page, catalog: Catalog) -> Page:
+        """Return what this process has not reconciled as it is now, and what the registry does not agree with."""
+        known = [each for each in page if not self._sightings.is_news(key_of(each), version_of(each) or "")]
+        async with self._parts.pool.connection() as connection:
+            differing = await unsettled(connection, known, catalog) if known else []
+        settled = {key_of(each) for each in known} - {key_of(each) for each in differing}
+        return [each for each in page if key_of(each) not in settled]
+
+    async def _retire_all_but(self, live: dict[Kind, list[str]], before: datetime) -> None:
+        async with self._parts.pool.connection() as connection:
+            await definitions.retire_definitions(connection, live["ConnectorDefinition"], before)
+            await connections.retire_connections(connection, live["TenantConnection"], before)
+        await self._let_go()
 
     async def _let_go(self) -> None:
         """End the runs of connections that are gone, and forget their credentials, whoever marked them and was killed then."""
@@ -140,23 +191,42 @@ class Orchestrator:
         if kind == "Job":
             await self.supervisor.observe_job(name)
             return
-        document = await self._parts.resources.get(kind, namespace, name)  # type: ignore[arg-type]
+        if self._sightings.is_echo(key):
+            return
+        document = self._sightings.take(key) or await self._parts.resources.get(kind, namespace, name)  # type: ignore[arg-type]
         if document is None:
+            self._sightings.forget(key)
             await self.forget(kind, namespace, name)
             return
+        await self._reconcile(key, document)
+
+    async def _reconcile(self, key: Key, document: Document) -> None:
         status = await reconcile(self._parts.pool, document)
-        if status != document.get("status"):
-            await self._parts.resources.write_status(document, status)
-        if kind == "ConnectorDefinition":
-            await self._requeue_users(document)
-        else:
-            self._recount(document.get("status", {}).get("definition"), status.get("definition"))
+        before: Document = document.get("status", {})
+        version = version_of(document)
+        try:
+            if status != before:
+                version = await self._parts.resources.write_status(document, status)
+        except StaleDocumentError:
+            self.requeue(key)
+            return
+        self._sightings.left(key, version)
+        if document["kind"] == "TenantConnection":
+            self._recount(before.get("definition"), status.get("definition"))
+        elif before.get("observedGeneration") != status["observedGeneration"]:
+            await self._requeue_connections(document["metadata"]["name"])
 
     def _recount(self, before: str | None, after: str | None) -> None:
         """A connection that came, went or changed its version changes what its definitions' statuses count."""
-        if before != after:
-            for name in filter(None, (before, after)):
-                self.queue.add(("ConnectorDefinition", "", name))
+        names = {name for name in (before, after) if name and before != after}
+        if names and not self._to_count:
+            asyncio.get_running_loop().call_later(RECOUNT_SECONDS, self._count)
+        self._to_count |= names
+
+    def _count(self) -> None:
+        for name in self._to_count:
+            self.requeue(("ConnectorDefinition", "", name))
+        self._to_count.clear()
 
     async def forget(self, kind: str, namespace: str, name: str) -> None:
         """Retire a resource that is gone; its Jobs go with it, as it owns them."""
@@ -170,14 +240,10 @@ class Orchestrator:
             await self._let_go()
             self._recount(gone["definition"], None)
         elif kind == "ConnectorDefinition":
-            await self._requeue_connections()
+            await self._requeue_connections(name)
 
-    async def _requeue_users(self, document: Document) -> None:
-        """A new or changed version may be the one that connections wait for."""
-        generation = document["metadata"].get("generation", 1)
-        if document.get("status", {}).get("observedGeneration") != generation:
-            await self._requeue_connections()
-
-    async def _requeue_connections(self) -> None:
-        for each in await self._parts.resources.list("TenantConnection"):
-            self.queue.add(key_of(each))
+    async def _requeue_connections(self, definition: str) -> None:
+        """A version that came, changed or went may be the one that connections of its connector wait for, or use."""
+        async with self._parts.pool.connection() as connection:
+            for row in await connections.connections_of_definition(connection, definition):
+                self.requeue(("TenantConnection", row["namespace"], row["name"]))

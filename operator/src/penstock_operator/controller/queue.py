@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 
@@ -25,6 +25,7 @@ class WorkQueue:
         self._busy: set[Key] = set()
         self._again: set[Key] = set()
         self._failures: dict[Key, int] = {}
+        self._moved = asyncio.Event()
         self._workers = workers
         self._limit = limit
 
@@ -35,6 +36,21 @@ class WorkQueue:
         elif key not in self._waiting:
             self._waiting.add(key)
             self._ready.put_nowait(key)
+
+    def __contains__(self, key: Key) -> bool:
+        """Say whether the key waits to be handled."""
+        return key in self._waiting or key in self._again
+
+    async def room(self, count: int) -> None:
+        """Return once fewer keys than that wait."""
+        while len(self._waiting) >= count:
+            await self._moved.wait()
+
+    async def handled(self, keys: Iterable[Key]) -> None:
+        """Return once none of the keys waits or is at work."""
+        left = set(keys)
+        while left & (self._waiting | self._busy):
+            await self._moved.wait()
 
     async def work(self) -> None:
         """Handle keys until cancelled."""
@@ -67,6 +83,8 @@ class WorkQueue:
             if key in self._again:
                 self._again.discard(key)
                 self.add(key)
+            self._moved.set()
+            self._moved = asyncio.Event()
 
     def _later(self, key: Key, error: Exception) -> None:
         count = self._failures[key] = self._failures.get(key, 0) + 1

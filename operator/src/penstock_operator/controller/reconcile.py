@@ -154,9 +154,12 @@ async def _record(connection: Connection, document: Document, spec: Document, de
     record = ConnectionRecord(
         meta["uid"], meta["namespace"], meta["name"], meta.get("generation", 1), spec, definition["uid"], ready=True
     )
+    schedule, zone = spec.get("schedule"), spec["timeZone"]
+    known = await connections.connection_by_uid(connection, record.uid)
+    if known and record.is_held_by(known) and (known["schedule"], known["time_zone"]) == (schedule, zone):
+        return known
     async with connection.transaction():
         row = await connections.upsert_connection(connection, record)
-        schedule, zone = spec.get("schedule"), spec["timeZone"]
         if (row["schedule"], row["time_zone"]) != (schedule, zone):
             await connections.set_schedule(connection, row["uid"], schedule, zone, next_tick(schedule, zone, now))
     return row

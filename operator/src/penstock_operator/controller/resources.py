@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 from penstock_operator.resources.models import Kind
 
 Document = dict[str, Any]
+Page = list[Document]
+
+
+class StaleDocumentError(Exception):
+    """The resource has changed since it was read: what was found out about it may not hold any more."""
 
 
 class ResourceClient(Protocol):
@@ -18,8 +24,20 @@ class ResourceClient(Protocol):
     async def list(self, kind: Kind) -> list[Document]:
         """Return all resources of a kind."""
 
-    async def write_status(self, document: Document, status: Document) -> None:
-        """Write a resource's status; one that is gone meanwhile is no error."""
+    def pages(self, kind: Kind) -> AsyncIterator[Page]:
+        """Yield all resources of a kind, some at a time."""
+
+    async def write_status(self, document: Document, status: Document) -> str | None:
+        """Write the status of the resource as it was read, and return the version that it has now.
+
+        Raises StaleDocumentError when it has changed meanwhile. One that is gone is no error.
+        """
+
+
+def version_of(document: Document) -> str | None:
+    """Return the resource's version, None where there are no versions."""
+    version: str | None = document["metadata"].get("resourceVersion")
+    return version
 
 
 def key_of(document: Document) -> tuple[str, str, str]:

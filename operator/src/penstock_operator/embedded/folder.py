@@ -6,14 +6,14 @@ import base64
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from penstock_operator.controller.resources import Document, key_of
+from penstock_operator.controller.resources import Document, Page, key_of
 from penstock_operator.resources.models import API_VERSION, GROUP, Kind
 
 OURS = ("ConnectorDefinition", "TenantConnection")
@@ -121,6 +121,10 @@ class FolderResources:
     async def list(self, kind: Kind) -> list[Document]:
         """Return all documents of a kind."""
         return [self._admitted(each) for key, each in self._content.resources.items() if key[0] == kind]
+
+    async def pages(self, kind: Kind) -> AsyncIterator[Page]:
+        """Yield all documents of a kind at once."""
+        yield await self.list(kind)
 
     async def write_status(self, document: Document, status: Document) -> None:
         """Keep the status."""

@@ -23,6 +23,11 @@ class ConnectionRecord:
     definition_uid: str | None
     ready: bool
 
+    def is_held_by(self, row: Row) -> bool:
+        """Say whether the row says this already."""
+        same = ("namespace", "name", "generation", "definition_uid", "ready", "spec")
+        return row["deleted_at"] is None and all(row[key] == getattr(self, key) for key in same)
+
 
 async def upsert_connection(connection: Connection, record: ConnectionRecord) -> Row:
     """Record a connection and return the row as it was before a changed schedule is applied to it.
@@ -170,6 +175,30 @@ async def connection_by_name(connection: Connection, namespace: str, name: str) 
 async def connection_by_uid(connection: Connection, uid: str) -> Row | None:
     """Return the connection, deleted or not."""
     return await one(connection, "SELECT * FROM penstock.tenant_connections WHERE uid = %(uid)s", uid=uid)
+
+
+async def connections_by_uid(connection: Connection, uids: list[str]) -> list[Row]:
+    """Return what a sweep compares of many connections, deleted or not."""
+    return await many(
+        connection,
+        "SELECT uid, generation, definition_uid, ready, handled_request, handled_reset, handled_rewind, deleted_at"
+        " FROM penstock.tenant_connections WHERE uid = ANY(%(uids)s)",
+        uids=uids,
+    )
+
+
+async def connections_of_definition(connection: Connection, name: str) -> list[Row]:
+    """Return namespace and name of the live connections that want a version of the definition's connector method."""
+    return await many(
+        connection,
+        """
+        SELECT c.namespace, c.name FROM penstock.tenant_connections c
+        JOIN (SELECT DISTINCT connector, method FROM penstock.connector_definitions WHERE name = %(name)s) d
+            ON c.spec -> 'connector' ->> 'name' = d.connector AND c.spec -> 'connector' ->> 'method' = d.method
+        WHERE c.deleted_at IS NULL
+        """,
+        name=name,
+    )
 
 
 async def list_connections(connection: Connection, namespace: str | None) -> list[Row]:

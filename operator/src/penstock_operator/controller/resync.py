@@ -1,0 +1,56 @@
+"""Which of many connections need a reconcile: one read of the registry for a page of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from penstock_operator.controller.resources import Document, Page
+from penstock_operator.registry import connections, definitions
+from penstock_operator.registry.database import Connection, Row
+from penstock_operator.resources.models import REQUESTED_AT
+from penstock_operator.resources.versions import best_match
+from penstock_operator.runs.state_annotations import requests
+
+
+class Catalog:
+    """The definitions that new runs may use, read once for a sweep."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._versions: dict[tuple[str, str], dict[str, str]] = {}
+        self._matches: dict[tuple[str, str, str], str | None] = {}
+        for row in rows:
+            if row["stage"] != "withdrawn":
+                self._versions.setdefault((row["connector"], row["method"]), {})[row["version"]] = row["uid"]
+
+    @classmethod
+    async def read(cls, connection: Connection) -> Catalog:
+        """Return the registry's."""
+        return cls(await definitions.list_definitions(connection))
+
+    def match(self, wanted: Document) -> str | None:
+        """Return the uid of the definition that `spec.connector` resolves to; None when there is none."""
+        name, method, reach = wanted.get("name", ""), wanted.get("method", ""), wanted.get("version", "*")
+        if (name, method, reach) not in self._matches:
+            offered = self._versions.get((name, method), {})
+            self._matches[name, method, reach] = offered.get(best_match(list(offered), reach) or "")
+        return self._matches[name, method, reach]
+
+
+async def unsettled(connection: Connection, page: Page, catalog: Catalog) -> Page:
+    """Return those connections of the page whose registry rows do not say what their documents ask for."""
+    uids = [each["metadata"]["uid"] for each in page]
+    rows = {row["uid"]: row for row in await connections.connections_by_uid(connection, uids)}
+    return [each for each in page if not is_settled(each, rows.get(each["metadata"]["uid"]), catalog)]
+
+
+def is_settled(document: Document, row: Row | None, catalog: Catalog) -> bool:
+    """Say whether a reconcile of the document would find its row as it ought to be. Pure."""
+    meta = document["metadata"]
+    if row is None or not row["ready"] or row["deleted_at"] or row["generation"] != meta.get("generation", 1):
+        return False
+    if row["definition_uid"] != catalog.match(document["spec"]["connector"]):
+        return False
+    annotations = meta.get("annotations") or {}
+    asked = {"handled_request": annotations.get(REQUESTED_AT) or None}
+    asked |= {f"handled_{each.action}": each.token for each in requests(annotations)}
+    return all(token is None or row[column] == token for column, token in asked.items())

@@ -1,0 +1,262 @@
+"""What a sweep and a watch make the controller do: all that differs, and nothing where nothing does."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.controller.orchestrator import Orchestrator, Parts
+from penstock_operator.controller.queue import Key
+from penstock_operator.controller.resources import Document, Page, StaleDocumentError, key_of, version_of
+from penstock_operator.launchers.logs import FileLogs
+from penstock_operator.registry.connections import connection_by_name
+from penstock_operator.registry.database import Pool, Row, run
+from penstock_operator.resources.models import REQUESTED_AT, Kind
+from penstock_operator.settings import Timings
+
+from tests.integration.world import MANIFEST
+
+DEFINITION: Key = ("ConnectorDefinition", "", "faker-generate-0.1.0")
+COUNT = 30
+
+
+class ApiServer:
+    """Resources with versions, as an API server keeps them: a status is refused for a version that is not the newest."""
+
+    def __init__(self) -> None:
+        self.documents: dict[Key, Document] = {}
+        self.read: list[Key] = []
+        self.written: list[Key] = []
+        self.before_write: Callable[[Key], None] = lambda _: None
+        self._version = 0
+
+    def put(self, document: Document) -> None:
+        self._version += 1
+        document["metadata"]["resourceVersion"] = str(self._version)
+        self.documents[key_of(document)] = document
+
+    def change(self, key: Key, **spec: Any) -> str:
+        document = copy.deepcopy(self.documents[key])
+        document["spec"].update(spec)
+        document["metadata"]["generation"] += 1
+        self.put(document)
+        return str(self._version)
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Document | None:
+        self.read.append((kind, namespace, name))
+        return copy.deepcopy(self.documents.get((kind, namespace, name)))
+
+    async def list(self, kind: Kind) -> list[Document]:
+        return [copy.deepcopy(each) for key, each in self.documents.items() if key[0] == kind]
+
+    async def pages(self, kind: Kind) -> AsyncIterator[Page]:
+        found = await self.list(kind)
+        for start in range(0, len(found), 7):
+            yield found[start : start + 7]
+
+    async def write_status(self, document: Document, status: Document) -> str | None:
+        key = key_of(document)
+        self.before_write(key)
+        if version_of(self.documents[key]) != version_of(document):
+            raise StaleDocumentError
+        self.written.append(key)
+        self.put({**self.documents[key], "status": status})
+        return str(self._version)
+
+    def reason(self, key: Key) -> str:
+        conditions: list[dict[str, str]] = self.documents[key].get("status", {}).get("conditions", [])
+        return next((each["reason"] for each in conditions if each["type"] == "Ready"), "")
+
+
+def definition(name: str = "faker", stage: str = "certified") -> Document:
+    manifest = {**MANIFEST, "name": name}
+    spec = {"image": f"i@sha256:{'0' * 64}", "stage": stage, "manifest": manifest}
+    metadata = {"name": f"{name}-generate-0.1.0", "uid": f"uid-{name}", "generation": 1}
+    return {"apiVersion": "penstock.io/v1alpha1", "kind": "ConnectorDefinition", "metadata": metadata, "spec": spec}
+
+
+def connection(number: int, connector: str = "faker", **annotations: str) -> Document:
+    metadata = {"name": f"c{number}", "namespace": f"team-{number % 5}", "uid": f"c{number}", "generation": 1}
+    spec = {"connector": {"name": connector, "method": "generate"}, "schedule": "@hourly"}
+    metadata["annotations"] = annotations
+    return {"apiVersion": "penstock.io/v1alpha1", "kind": "TenantConnection", "metadata": metadata, "spec": spec}
+
+
+def key(number: int) -> Key:
+    return ("TenantConnection", f"team-{number % 5}", f"c{number}")
+
+
+@pytest.fixture
+def server() -> ApiServer:
+    made = ApiServer()
+    made.put(definition())
+    for number in range(COUNT):
+        made.put(connection(number))
+    return made
+
+
+@pytest.fixture
+async def orchestrator(
+    pool: Pool, server: ApiServer, store: BronzeStore, tmp_path: Path
+) -> AsyncIterator[Orchestrator]:
+    made = Orchestrator(Parts(pool, server, None, store, Timings(), FileLogs(tmp_path)))  # type: ignore[arg-type] - nothing is launched
+    working = asyncio.create_task(made.queue.work())
+    yield made
+    working.cancel()
+
+
+async def _settle(orchestrator: Orchestrator, server: ApiServer) -> None:
+    """Sweep until statuses, the count of the definition among them, have come to rest; then forget what was counted."""
+    await orchestrator.sweep()
+    await _until(lambda: server.documents[DEFINITION].get("status", {}).get("connections") == COUNT)
+    await _idle(orchestrator)
+    server.read.clear()
+    server.written.clear()
+
+
+async def _idle(orchestrator: Orchestrator) -> None:
+    queue = orchestrator.queue
+    await _until(lambda: not queue._waiting and not queue._busy)
+
+
+async def _until(found: Callable[[], object] | Callable[[], Awaitable[object]]) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            result = found()
+            if await result if isinstance(result, Awaitable) else result:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def _row(pool: Pool, number: int) -> Row | None:
+    async with pool.connection() as held:
+        return await connection_by_name(held, f"team-{number % 5}", f"c{number}")
+
+
+async def test_a_first_sweep_reads_no_resource_on_its_own(orchestrator: Orchestrator, server: ApiServer) -> None:
+    await orchestrator.sweep()
+    await _idle(orchestrator)
+    assert server.read == []
+    assert {server.reason(key(number)) for number in range(COUNT)} == {"AwaitingRun"}
+
+
+async def test_a_sweep_of_what_has_not_changed_queues_no_connection(
+    orchestrator: Orchestrator, server: ApiServer
+) -> None:
+    await _settle(orchestrator, server)
+    await orchestrator.sweep()
+    await _idle(orchestrator)
+    assert server.read == []
+    assert server.written == []
+
+
+async def test_9_a_new_process_writes_nothing_where_nothing_has_changed(
+    orchestrator: Orchestrator, server: ApiServer, pool: Pool, store: BronzeStore, tmp_path: Path
+) -> None:
+    await _settle(orchestrator, server)
+    second = Orchestrator(Parts(pool, server, None, store, Timings(), FileLogs(tmp_path)))  # type: ignore[arg-type]
+    working = asyncio.create_task(second.queue.work())
+    await second.sweep()
+    await _idle(second)
+    working.cancel()
+    assert server.written == []
+
+
+async def test_9_a_sweep_mends_the_registry(orchestrator: Orchestrator, server: ApiServer, pool: Pool) -> None:
+    await _settle(orchestrator, server)
+    async with pool.connection() as held:
+        await run(held, "UPDATE penstock.tenant_connections SET deleted_at = now() WHERE uid = 'c3'")
+        await run(held, "UPDATE penstock.tenant_connections SET generation = 0 WHERE uid = 'c4'")
+        await run(held, "UPDATE penstock.tenant_connections SET ready = false, definition_uid = NULL WHERE uid = 'c5'")
+    await orchestrator.sweep()
+    await _idle(orchestrator)
+    rows = [await _row(pool, number) for number in (3, 4, 5)]
+    assert [(row["generation"], row["ready"]) for row in rows if row] == [(1, True)] * 3
+
+
+async def test_10_a_sweep_sees_what_the_watch_missed(orchestrator: Orchestrator, server: ApiServer, pool: Pool) -> None:
+    await _settle(orchestrator, server)
+    server.change(key(7), schedule="@daily")
+    server.put(connection(8, **{REQUESTED_AT: "now"}))
+    server.put(definition(stage="preview"))
+    del server.documents[key(9)]
+    await orchestrator.sweep()
+    await _idle(orchestrator)
+    row = await _row(pool, 7)
+    assert row is not None
+    assert row["schedule"] == "@daily"
+    assert server.documents[key(8)]["status"]["lastHandledRequest"] == "now"
+    assert await _row(pool, 9) is None
+
+
+async def test_the_echo_of_our_own_status_is_no_work(orchestrator: Orchestrator, server: ApiServer) -> None:
+    await _settle(orchestrator, server)
+    for number in range(COUNT):
+        orchestrator.changed(key(number), version_of(server.documents[key(number)]))
+    await _idle(orchestrator)
+    assert server.read == []
+    orchestrator.changed(key(1), server.change(key(1), schedule="@daily"))
+    await _idle(orchestrator)
+    assert server.read == [key(1)]
+
+
+async def test_a_change_while_the_status_is_written_is_not_lost(
+    orchestrator: Orchestrator, server: ApiServer, pool: Pool
+) -> None:
+    await _settle(orchestrator, server)
+    changes = iter(["@monthly"])
+
+    def edit(written: Key) -> None:
+        for schedule in changes:
+            server.change(written, schedule=schedule)
+
+    server.before_write = edit
+    orchestrator.changed(key(2), server.change(key(2), schedule="@daily"))
+    await _idle(orchestrator)
+    row = await _row(pool, 2)
+    assert row is not None
+    assert row["schedule"] == "@monthly"
+    assert server.documents[key(2)]["status"]["observedGeneration"] == 3
+
+
+async def test_12_a_status_that_cannot_be_written_delays_no_other(
+    orchestrator: Orchestrator, server: ApiServer
+) -> None:
+    def poison(written: Key) -> None:
+        if written == key(0):
+            raise RuntimeError("the API server does not like it")
+
+    server.before_write = poison
+    await orchestrator.sweep()
+    await _idle(orchestrator)
+    assert {server.reason(key(number)) for number in range(1, COUNT)} == {"AwaitingRun"}
+
+
+async def test_a_new_version_is_news_for_the_connections_of_its_connector_only(
+    orchestrator: Orchestrator, server: ApiServer
+) -> None:
+    await _settle(orchestrator, server)
+    server.put(connection(100, connector="later"))
+    orchestrator.changed(key(100), version_of(server.documents[key(100)]))
+    await _until(lambda: server.reason(key(100)) == "DefinitionNotFound")
+    await _idle(orchestrator)
+    server.read.clear()
+    server.put(definition("later"))
+    orchestrator.changed(("ConnectorDefinition", "", "later-generate-0.1.0"), "new")
+    await _until(lambda: server.reason(key(100)) == "AwaitingRun")
+    await _idle(orchestrator)
+    assert {each for each in server.read if each[0] == "TenantConnection"} == {key(100)}
+
+
+async def test_a_withdrawn_version_is_taken_back_from_its_connections(
+    orchestrator: Orchestrator, server: ApiServer
+) -> None:
+    await _settle(orchestrator, server)
+    server.change(DEFINITION, stage="withdrawn")
+    await orchestrator.sweep()
+    await _until(lambda: {server.reason(key(number)) for number in range(COUNT)} == {"DefinitionNotFound"})
