@@ -7,7 +7,7 @@ SOURCES := operator/src connector-sdk/src $(wildcard connectors/*/src)
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration model conformance chart cluster-test lint format crds crds-check lock cluster cluster-demo cluster-down bench
+.PHONY: help demo test unit integration model conformance chart cluster-test lint format crds crds-check lock cluster cluster-demo cluster-down bench bench-control-plane
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -70,6 +70,9 @@ cluster-demo: $(READY) ## The chart, two connections and their Bronze data, all 
 cluster-down: ## End it and leave nothing behind
 	tests/cluster/machine/down .state/cluster --wipe
 	tests/cluster/demo down
+
+bench-control-plane: $(READY) ## Ten thousand connections on a real API server with fake nodes (Debian, root)
+	$(BIN)/python benchmarks/control_plane.py
 
 bench: $(READY) ## Figures, each with its ratio
 	$(BIN)/python benchmarks/import_time.py

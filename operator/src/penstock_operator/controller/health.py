@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Summary
 
 LEADING = Gauge("penstock_leading", "1 while this replica is the leader")
 FAILURES = Counter("penstock_loop_failures", "Rounds of a loop that failed", ["loop"])
 LAST_SUCCESS = Gauge("penstock_loop_last_success_timestamp_seconds", "When a loop's round last succeeded", ["loop"])
+ROUND = Summary("penstock_loop_round_seconds", "How long the rounds of a loop took that succeeded", ["loop"])
 Role = Literal["standby", "leader"]
 
 
@@ -48,11 +49,12 @@ class Health:
         """A loop begins: its first round ends soon."""
         self._loops[loop] = Loop(period, self._clock())
 
-    def succeeded(self, loop: str) -> None:
-        """A round has ended well."""
+    def succeeded(self, loop: str, took: float = 0.0) -> None:
+        """A round has ended well, after so many seconds."""
         state = self._loops[loop]
         state.last_end, state.failing_since, state.error = self._clock(), None, ""
         LAST_SUCCESS.labels(loop).set_to_current_time()
+        ROUND.labels(loop).observe(took)
 
     def failed(self, loop: str, error: str) -> None:
         """A round has ended with an error; the next one may end better."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -102,10 +103,10 @@ class Orchestrator:
         name = getattr(step, "__name__", "step")
         self._health.expect(name, seconds)
         while True:
-            done = 0
+            done, began = 0, time.monotonic()
             try:
                 done = await step()
-                self._health.succeeded(name)
+                self._health.succeeded(name, time.monotonic() - began)
             except Exception as error:  # noqa: BLE001 - Postgres or the API server may be away for a while
                 self._health.failed(name, f"{type(error).__name__}: {error}")
                 log.warning("loop failed, goes on", loop=name, error=f"{type(error).__name__}: {error}")

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
+from prometheus_client import Gauge
 
 from penstock_operator.controller.cancellation import heed_cancellation
 
 Key = tuple[str, ...]
 log = structlog.get_logger()
+WAITING = Gauge("penstock_queue_keys", "Resources and Jobs that wait to be handled")
 FIRST_DELAY, LONGEST_DELAY = 1.0, 300.0
 LIMIT = 60.0  # seconds that one key may take, so that some that hang do not keep all workers
 
@@ -36,6 +38,7 @@ class WorkQueue:
         elif key not in self._waiting:
             self._waiting.add(key)
             self._ready.put_nowait(key)
+            WAITING.set(len(self._waiting))
 
     def __contains__(self, key: Key) -> bool:
         """Say whether the key waits to be handled."""
@@ -71,6 +74,7 @@ class WorkQueue:
     async def _next(self) -> None:
         key = await self._ready.get()
         self._waiting.discard(key)
+        WAITING.set(len(self._waiting))
         self._busy.add(key)
         try:
             async with asyncio.timeout(self._limit):
