@@ -188,17 +188,6 @@ async def test_a_resumed_attempt_goes_on_from_the_committed_cursor(world: World)
     assert answer.verdicts[0].selected.checkpoint == 1
 
 
-async def test_a_changed_schema_becomes_a_version_and_an_alert(world: World) -> None:
-    await world.new_run()
-    _, _, token = await world.attempt()
-    changed = STREAM.model_copy(update={"schema_": {"type": "object", "properties": {"x": {"type": "string"}}}})
-    answer = await world.protocol.streams(token, wire.StreamsRequest(streams=[changed]))
-    assert answer.verdicts[0].schema_version == 2
-    async with world.pool.connection() as connection:
-        (alert,) = await many(connection, "SELECT * FROM penstock.compat_alerts")
-    assert alert["kind"] == "FieldAdded"
-
-
 async def test_6_success_is_not_believed_before_the_streams_were_looked_at(world: World) -> None:
     await world.new_run()
     async with world.pool.connection() as connection:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from penstock_operator.registry import attempts, connections, objects, outbox, runs, streams
+from penstock_operator.registry import alerts, attempts, connections, objects, outbox, runs, streams
 from penstock_operator.registry.database import Connection, Pool
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -33,6 +33,9 @@ INSERT INTO penstock.bronze_objects (key, connection_uid, stream, generation, ru
 SELECT 'k' || id, connection_uid, 'stream-1', 1, id, 1, 1, 10, now() FROM penstock.connector_runs;
 INSERT INTO penstock.outbox (kind, payload, available_at)
 SELECT 'status', '{}', now() + interval '1 h' FROM generate_series(1, 3000);
+INSERT INTO penstock.compat_alerts (connection_uid, stream, kind, message, run_id, resolved_at, acknowledged_at)
+SELECT uid, 'stream-' || n, 'FieldRemoved', 'm', 'r', CASE WHEN n > 1 THEN now() END, CASE WHEN n > 2 THEN now() END
+FROM penstock.tenant_connections, generate_series(1, 5) n;
 ANALYZE;
 """
 SMALL = {"connector_definitions", "due", "taken"}
@@ -71,7 +74,10 @@ HOT: dict[str, Callable[[Any], Awaitable[object]]] = {
     "live_attempts": attempts.live_attempts,
     "heartbeat": lambda c: attempts.heartbeat(c, "000000000007", 1, {}),
     "states_of": lambda c: streams.states_of(c, "c8"),
-    "newest_streams": lambda c: streams.newest_streams(c, "c8"),
+    "stream_heads": lambda c: streams.stream_heads(c, "c8"),
+    "stream_versions": lambda c: streams.stream_versions(c, "c8", {("stream-1", 1)}),
+    "open_alerts_of": lambda c: alerts.open_alerts_of(c, "c8"),
+    "acknowledged_alerts_of": lambda c: alerts.acknowledged_alerts_of(c, "c8"),
     "committed_counts": lambda c: objects.committed_counts(c, "000000000008", 1),
     "committed_objects": lambda c: objects.committed_objects(c, None, None, None, "000000000008"),
     "take": lambda c: outbox.take(c, 100),

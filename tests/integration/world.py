@@ -44,14 +44,15 @@ class World:
         async with self.pool.connection() as connection:
             return await runs.insert_run(connection, NewRun(run_id, "c1", "d1", self.spec, **due))
 
-    async def attempt(self, pod: str = "pod1") -> tuple[str, int, str]:
+    async def attempt(self, pod: str = "pod1", *, discover: bool = True) -> tuple[str, int, str]:
         """Claim the next attempt, bind it to a Job, start it as a pod, and return run, attempt and token."""
         async with self.pool.connection() as connection:
             (taken,) = await runs.claim_pending(connection, datetime.now(UTC) + timedelta(hours=1), 1)
             await attempts.record_job(connection, taken["run_id"], taken["attempt"], f"job-{pod}")
         request = wire.StartRequest(run=taken["run_id"], attempt=taken["attempt"], connector=IDENTITY, sdk_version="0")
         start = await self.protocol.start(PodIdentity(pod, f"job-{pod}"), request)
-        await self.protocol.streams(start.run_token, wire.StreamsRequest(streams=[STREAM, EVENTS]))
+        if discover:
+            await self.protocol.streams(start.run_token, wire.StreamsRequest(streams=[STREAM, EVENTS]))
         return taken["run_id"], taken["attempt"], start.run_token
 
     async def upload(self, token: str, after: int = 0, records: int = 3, stream: str = "people") -> wire.UploadedObject:

@@ -40,7 +40,8 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
 
     `schema` is a JSON Schema (2020-12) of one record; `primary_key` names the fields that identify a record;
     `cursor_field` is the field an incremental read follows, where there is one; `modes` are the ways it can be
-    read; `pii` names the fields that hold personal data.
+    read; `pii` names the fields that hold personal data, a nested one as `address.street`. `id` is what stays the
+    same when the source's people rename the entity: state and Bronze follow it. Without one they follow the name.
     """
 
     name: str
@@ -49,6 +50,12 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     cursor_field: str | None = None
     modes: tuple[Mode, ...] = ("full",)
     pii: tuple[str, ...] = ()
+    id: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """What state and Bronze call the stream."""
+        return self.id or self.name
 
 
 class Batch(msgspec.Struct, frozen=True):

@@ -131,32 +131,54 @@ class StartResponse(Message):
 
 
 class DiscoveredStream(Message):
-    """A stream as discover() returned it."""
+    """A stream as discover() returned it.
+
+    `id` is what stays the same when the name changes; without one the name is the identity. `pii_suggested` are fields
+    that look like personal data by their names, each with its class.
+    """
 
     name: StreamName
+    id: StreamName | None = None
     schema_: Annotated[dict[str, Any], Field(alias="schema")]
     primary_key: list[str] = []
     cursor_field: str | None = None
     modes: list[Mode] = ["full"]
     pii: list[str] = []
+    pii_suggested: dict[str, str] = {}
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
+    @property
+    def identity(self) -> str:
+        """What verdicts, states and objects call the stream."""
+        return self.id or self.name
+
+
+Ability = Literal["drop"]
+
 
 class StreamsRequest(Message):
-    """All that discover() returned."""
+    """All that discover() returned, and which wishes of a verdict this SDK can fulfil: an older one says none."""
 
     streams: list[DiscoveredStream]
+    abilities: list[str] = []
 
 
 class StreamVerdict(Message):
-    """What to do with one selected stream, in the order in which they are to be read."""
+    """What to do with one selected stream, in the order in which they are to be read.
+
+    `name` is the stream's identity. One that is `refused` is not read, and fails the attempt with `reason` once the
+    others are read. `drop` are fields to leave out of every record, each as the names on the way to it; a list on the
+    way stands for all its items.
+    """
 
     name: StreamName
     read: bool
     schema_version: int
     selected: SelectedStream
     reason: str = ""
+    refused: bool = False
+    drop: list[list[str]] = []
 
 
 class StreamsResponse(Message):

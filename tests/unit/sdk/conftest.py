@@ -35,6 +35,8 @@ class FakePlatform:
     refuse: dict[str, list[Reply]] = field(default_factory=dict)
     cancel: bool = False
     kept: dict[str, wire.KeptCredential] = field(default_factory=dict)
+    drop: list[list[str]] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     tokens: list[tuple[str, str]] = field(default_factory=list)
     bucket: dict[str, bytes] = field(default_factory=dict)
@@ -74,7 +76,15 @@ class FakePlatform:
         chosen = self.selected or [wire.SelectedStream(name=stream.name, mode="full") for stream in offered]
         return wire.StreamsResponse(
             verdicts=[
-                wire.StreamVerdict(name=each.name, read=not each.done, schema_version=1, selected=each)
+                wire.StreamVerdict(
+                    name=each.name,
+                    read=not each.done and each.name not in self.refused,
+                    schema_version=1,
+                    selected=each,
+                    drop=self.drop,
+                    refused=each.name in self.refused,
+                    reason=self.refused.get(each.name, ""),
+                )
                 for each in chosen
             ]
         )

@@ -14,6 +14,7 @@ from penstock_sdk import protocol as wire
 from penstock_sdk.contract import Cursor, Op, Records
 from penstock_sdk.runtime.client import RunClient
 from penstock_sdk.runtime.delivery import Delivery
+from penstock_sdk.runtime.dropping import Dropper
 from penstock_sdk.runtime.encode import Chunk, Cutter, Envelope, LineEncoder
 from penstock_sdk.runtime.metrics import Metrics
 
@@ -29,7 +30,9 @@ class StreamPipeline:
         limits: wire.Limits,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
+        dropper: Dropper | None = None,
     ) -> None:
+        self._dropper = dropper
         self._envelope = envelope
         self._limits = limits
         self._metrics = metrics
@@ -45,7 +48,7 @@ class StreamPipeline:
     def emit(self, records: Records, op: Op) -> None:
         """Encode records; a full object is rolled and uploaded while reading goes on."""
         for chunk in self._cutter.cut(records):
-            self._add(chunk, op)
+            self._add(self._dropper(chunk) if self._dropper else chunk, op)
             if self._delivery.full():
                 self._roll()
 

@@ -24,10 +24,12 @@ from penstock_sdk.errors import (
     ConfigError,
     ConnectorError,
     DefectError,
+    SourceContractError,
     TransientError,
 )
 from penstock_sdk.runtime.client import RunClient
 from penstock_sdk.runtime.credentials import Credentials
+from penstock_sdk.runtime.dropping import Dropper
 from penstock_sdk.runtime.encode import Envelope
 from penstock_sdk.runtime.garbage import YoungGarbage
 from penstock_sdk.runtime.guard import Guard, no_local_writes
@@ -123,10 +125,12 @@ class Attempt:
             try:
                 connector.authenticate()
                 connector.health()
-                offered = {stream.name: stream for stream in self._discover(connector)}
-                for verdict in self._verdicts(offered):
+                offered = {stream.identity: stream for stream in self._discover(connector)}
+                verdicts = self._verdicts(offered)
+                for verdict in verdicts:
                     if verdict.read:
                         self._read(connector, offered[verdict.name], verdict, start)
+                _raise_refused(verdicts)
             finally:
                 _close(connector)
 
@@ -145,6 +149,7 @@ class Attempt:
         listed = [
             wire.DiscoveredStream(
                 name=stream.name,
+                id=stream.id,
                 schema_=stream.schema,
                 primary_key=list(stream.primary_key),
                 cursor_field=stream.cursor_field,
@@ -153,7 +158,7 @@ class Attempt:
             )
             for stream in offered.values()
         ]
-        return self._client.streams(wire.StreamsRequest(streams=listed)).verdicts
+        return self._client.streams(wire.StreamsRequest(streams=listed, abilities=["drop"])).verdicts
 
     def _read(
         self, connector: AnyConnector, stream: Stream, verdict: wire.StreamVerdict, start: wire.StartResponse
@@ -163,12 +168,15 @@ class Attempt:
             tenant=start.tenant,
             connection=start.connection,
             connector=f"{identity.name}-{identity.method}-{identity.version}",
-            stream=stream.name,
+            stream=stream.identity,
             run=self._assignment.run,
             attempt=self._assignment.attempt,
             schema_version=verdict.schema_version,
         )
-        pipeline = StreamPipeline(self._client, envelope, verdict.selected, start.limits, self._metrics)
+        dropper = Dropper(verdict.drop, stream.name) if verdict.drop else None
+        pipeline = StreamPipeline(
+            self._client, envelope, verdict.selected, start.limits, self._metrics, dropper=dropper
+        )
         connector.sink = pipeline
         with self._named(stream.name):
             try:
@@ -247,6 +255,13 @@ class Attempt:
 
     def _finish(self, request: wire.FinishRequest) -> None:
         log.info("finish: %s, run is %s", request.outcome, self._client.finish(request).phase)
+
+
+def _raise_refused(verdicts: list[wire.StreamVerdict]) -> None:
+    """Fail once everything else is read: a refused stream holds up no other, and is no success."""
+    reasons = [verdict.reason for verdict in verdicts if verdict.refused]
+    if reasons:
+        raise SourceContractError("; ".join(reasons))
 
 
 def _close(connector: AnyConnector) -> None:

@@ -12,6 +12,7 @@ from penstock_sdk import protocol as wire
 from psycopg_pool import PoolTimeout
 
 from penstock_operator.api.acting import action_routes
+from penstock_operator.api.alerts import alert_routes
 from penstock_operator.api.authentication import Authenticator
 from penstock_operator.api.bearer import Token
 from penstock_operator.api.logs import RunLogs
@@ -39,7 +40,7 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="Penstock", version="v1", description="The run API and the read API of Penstock.")
     app.include_router(_health_routes(services.pool))
     app.include_router(_run_routes(services), prefix="/v1/attempts", tags=["run API"])
-    for routes in (catalog_routes, run_routes, action_routes, state_routes):
+    for routes in (catalog_routes, run_routes, action_routes, state_routes, alert_routes):
         app.include_router(routes(services), prefix="/v1", tags=["read API"])
     app.add_exception_handler(Refused, _refused)
     for gone in (psycopg.OperationalError, PoolTimeout):

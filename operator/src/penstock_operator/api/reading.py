@@ -47,12 +47,6 @@ def catalog_routes(services: Services) -> APIRouter:
             row = await find_connection(connection, namespace, name)
             return await streams.list_streams(connection, row["uid"])
 
-    @router.get("/alerts")
-    async def list_alerts(token: Token, namespace: Namespace = None) -> Rows:
-        await may(token, "list", namespace)
-        async with pool.connection() as connection:
-            return await streams.list_alerts(connection, namespace)
-
     return router
 
 

@@ -9,10 +9,18 @@ from penstock_sdk.manifest import Manifest, config_problems, manifest_problems
 
 from penstock_operator.controller.resources import Document, key_of
 from penstock_operator.controller.state_requests import handle_state_requests
-from penstock_operator.registry import connections, definitions, runs
+from penstock_operator.registry import alerts, connections, definitions, runs
 from penstock_operator.registry.connections import ConnectionRecord
 from penstock_operator.registry.database import Connection, Pool, Row
-from penstock_operator.resources.conditions import Finding, Reason, conditions_for, moment
+from penstock_operator.resources.conditions import (
+    AlertCondition,
+    Finding,
+    OpenAlert,
+    Reason,
+    alert_conditions,
+    conditions_for,
+    moment,
+)
 from penstock_operator.resources.crds import defaulted, resource_problems
 from penstock_operator.resources.models import REQUESTED_AT
 from penstock_operator.resources.versions import best_match
@@ -99,10 +107,19 @@ async def reconcile_connection(pool: Pool, document: Document) -> Document:
             await handle_state_requests(connection, document, row)
         fresh = await connections.connection_by_uid(connection, row["uid"]) or row
         newest = await runs.newest_run(connection, row["uid"])
+        alerting = await alerts.open_alerts_of(connection, row["uid"])
     finding = problem or finding_for(fresh, newest)
     previous = document.get("status", {}).get("conditions", [])
-    listed = conditions_for(finding, generation, previous, now)
-    return _status(generation, listed, fresh, newest, definition)
+    listed = conditions_for(
+        finding, generation, previous, now, *alert_conditions([open_alert(each) for each in reversed(alerting)])
+    )
+    return {**_status(generation, listed, fresh, newest, definition), "alerts": len(alerting)}
+
+
+def open_alert(row: Row) -> OpenAlert:
+    """Return an alert's row as conditions tell it."""
+    sorts: dict[str, AlertCondition] = {"EmptyRead": "EmptyRead", "RecordsRejected": "RecordsRejected"}
+    return OpenAlert(sorts.get(row["kind"], "SchemaDrift"), row["stream"], row["kind"], row["message"])
 
 
 async def _resolve(connection: Connection, spec: Document) -> Row:

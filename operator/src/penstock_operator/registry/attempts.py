@@ -131,14 +131,18 @@ async def heartbeat(connection: Connection, run_id: str, attempt: int, metrics: 
     )
 
 
-async def set_streams(connection: Connection, run_id: str, attempt: int, streams: list[str]) -> None:
-    """Remember which streams the attempt has to finish."""
+async def set_streams(
+    connection: Connection, run_id: str, attempt: int, streams: list[str], refused: dict[str, str]
+) -> None:
+    """Remember which streams the attempt has to finish, and which of them it may not even read, each with why."""
     await run(
         connection,
-        "UPDATE penstock.run_attempts SET streams = %(streams)s WHERE run_id = %(run)s AND attempt = %(attempt)s",
+        "UPDATE penstock.run_attempts SET streams = %(streams)s, refused = %(refused)s"
+        " WHERE run_id = %(run)s AND attempt = %(attempt)s",
         run=run_id,
         attempt=attempt,
         streams=Jsonb(streams),
+        refused=Jsonb(refused),
     )
 
 

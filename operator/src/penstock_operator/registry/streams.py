@@ -1,4 +1,4 @@
-"""connector_run_state, stream_registry and compat_alerts: where each stream stands and what it looks like."""
+"""connector_run_state and stream_registry: where each stream stands and what it looks like."""
 
 from __future__ import annotations
 
@@ -70,51 +70,77 @@ async def put_state(connection: Connection, state: NewState) -> None:
     )
 
 
-async def newest_streams(connection: Connection, connection_uid: str) -> dict[str, Row]:
-    """Return the newest version of each of the connection's streams, by name."""
+async def stream_heads(connection: Connection, connection_uid: str) -> dict[str, Row]:
+    """Return number, fingerprint and display name of the newest version of each stream; schemas stay where they are."""
     rows = await many(
         connection,
-        "SELECT DISTINCT ON (stream) * FROM penstock.stream_registry WHERE connection_uid = %(uid)s"
-        " ORDER BY stream, version DESC",
+        "SELECT DISTINCT ON (stream) stream, version, fingerprint, coalesce(display_name, stream) AS display_name, names"
+        " FROM penstock.stream_registry WHERE connection_uid = %(uid)s ORDER BY stream, version DESC",
         uid=connection_uid,
     )
     return {row["stream"]: row for row in rows}
 
 
-async def add_stream_version(connection: Connection, uid: str, version: int, fingerprint: str, seen: Row) -> None:
-    """Record what a stream looks like from now on."""
+async def stream_versions(
+    connection: Connection, connection_uid: str, wanted: set[tuple[str, int]]
+) -> dict[tuple[str, int], Row]:
+    """Return whole versions by stream and number."""
+    listed = sorted(wanted)
+    rows = await many(
+        connection,
+        """
+        SELECT r.* FROM unnest(%(streams)s::text[], %(versions)s::int[]) AS w (stream, version)
+        JOIN penstock.stream_registry r
+          ON r.connection_uid = %(uid)s AND r.stream = w.stream AND r.version = w.version
+        """,
+        uid=connection_uid,
+        streams=[stream for stream, _ in listed],
+        versions=[version for _, version in listed],
+    )
+    return {(row["stream"], row["version"]): row for row in rows}
+
+
+@dataclass(frozen=True)
+class StreamVersion:
+    """What a stream looks like; every field but the first four is JSON."""
+
+    stream: str
+    version: int
+    fingerprint: str
+    display_name: str
+    cursor_field: str | None
+    schema: str
+    primary_key: str
+    modes: str
+    pii: str
+    pii_suggested: str
+    names: str
+
+
+async def put_stream_versions(connection: Connection, connection_uid: str, versions: list[StreamVersion]) -> None:
+    """Record versions, all in one statement; one that is there already takes the new wording, not another shape.
+
+    The caller has found the two shapes to be the same: titles and descriptions may differ.
+    """
+    columns = {name: [getattr(each, name) for each in versions] for name in StreamVersion.__dataclass_fields__}
     await run(
         connection,
         """
-        INSERT INTO penstock.stream_registry
-            (connection_uid, stream, version, fingerprint, schema, primary_key, cursor_field, modes, pii)
-        VALUES (%(uid)s, %(stream)s, %(version)s, %(fingerprint)s, %(schema)s, %(primary_key)s, %(cursor_field)s,
-                %(modes)s, %(pii)s)
-        ON CONFLICT DO NOTHING
+        INSERT INTO penstock.stream_registry (connection_uid, stream, version, fingerprint, display_name, cursor_field,
+            schema, primary_key, modes, pii, pii_suggested, names)
+        SELECT %(uid)s, stream, version, fingerprint, display_name, cursor_field, schema::jsonb, primary_key::jsonb,
+            modes::jsonb, pii::jsonb, pii_suggested::jsonb, names::jsonb
+        FROM unnest(%(stream)s::text[], %(version)s::int[], %(fingerprint)s::text[], %(display_name)s::text[],
+            %(cursor_field)s::text[], %(schema)s::text[], %(primary_key)s::text[], %(modes)s::text[], %(pii)s::text[],
+            %(pii_suggested)s::text[], %(names)s::text[])
+            AS v (stream, version, fingerprint, display_name, cursor_field, schema, primary_key, modes, pii, pii_suggested,
+                  names)
+        ON CONFLICT (connection_uid, stream, version) DO UPDATE SET fingerprint = excluded.fingerprint,
+            display_name = excluded.display_name, schema = excluded.schema, modes = excluded.modes,
+            pii_suggested = excluded.pii_suggested, names = excluded.names
         """,
-        uid=uid,
-        stream=seen["name"],
-        version=version,
-        fingerprint=fingerprint,
-        schema=Jsonb(seen["schema"]),
-        primary_key=Jsonb(seen["primary_key"]),
-        cursor_field=seen["cursor_field"],
-        modes=Jsonb(seen["modes"]),
-        pii=Jsonb(seen["pii"]),
-    )
-
-
-async def open_alert(connection: Connection, uid: str, stream: str, kind: str, message: str, run_id: str) -> None:
-    """Open an alert; one that is open already stays as it is."""
-    await run(
-        connection,
-        "INSERT INTO penstock.compat_alerts (connection_uid, stream, kind, message, run_id)"
-        " VALUES (%(uid)s, %(stream)s, %(kind)s, %(message)s, %(run)s) ON CONFLICT DO NOTHING",
-        uid=uid,
-        stream=stream,
-        kind=kind,
-        message=message,
-        run=run_id,
+        uid=connection_uid,
+        **columns,
     )
 
 
@@ -123,24 +149,11 @@ async def list_streams(connection: Connection, connection_uid: str) -> list[Row]
     return await many(
         connection,
         """
-        SELECT DISTINCT ON (s.stream) s.stream, s.version, s.schema, s.primary_key, s.cursor_field, s.modes, s.pii,
-            s.first_seen_at, t.cursor, t.checkpoint, t.generation, t.run_id, t.updated_at
+        SELECT DISTINCT ON (s.stream) s.stream, coalesce(s.display_name, s.stream) AS display_name, s.version, s.schema, s.primary_key, s.cursor_field, s.modes, s.pii,
+            s.pii_suggested, s.first_seen_at, t.cursor, t.checkpoint, t.generation, t.run_id, t.updated_at
         FROM penstock.stream_registry s
         LEFT JOIN penstock.connector_run_state t ON t.connection_uid = s.connection_uid AND t.stream = s.stream
         WHERE s.connection_uid = %(uid)s ORDER BY s.stream, s.version DESC
         """,
         uid=connection_uid,
-    )
-
-
-async def list_alerts(connection: Connection, namespace: str | None) -> list[Row]:
-    """Return the open alerts, of one namespace or of all."""
-    return await many(
-        connection,
-        """
-        SELECT a.*, c.namespace, c.name FROM penstock.compat_alerts a
-        JOIN penstock.tenant_connections c ON c.uid = a.connection_uid
-        WHERE a.resolved_at IS NULL AND (%(namespace)s::text IS NULL OR c.namespace = %(namespace)s) ORDER BY a.id
-        """,
-        namespace=namespace,
     )

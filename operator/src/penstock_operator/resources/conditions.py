@@ -36,7 +36,10 @@ Reason = Literal[
     "TokenRefused",
     "RunCancelled",
     "StateChanged",
+    "AlertsOpen",
 ]
+AlertCondition = Literal["SchemaDrift", "EmptyRead", "RecordsRejected"]
+SHOWN_ALERTS = 3
 
 
 @dataclass(frozen=True)
@@ -72,3 +75,33 @@ def conditions_for(
         }
         for each in (*wanted, *extra)
     ]
+
+
+@dataclass(frozen=True)
+class OpenAlert:
+    """An alert as a condition tells it."""
+
+    condition: AlertCondition
+    stream: str
+    kind: str
+    message: str
+
+
+def alert_conditions(alerts: list[OpenAlert]) -> list[dict[str, str]]:
+    """Return one condition for each sort of open alert, newest alerts first; without alerts there is none."""
+    sorts = sorted({alert.condition for alert in alerts})
+    return [
+        {
+            "type": sort,
+            "status": "True",
+            "reason": "AlertsOpen",
+            "message": _told([alert for alert in alerts if alert.condition == sort]),
+        }
+        for sort in sorts
+    ]
+
+
+def _told(alerts: list[OpenAlert]) -> str:
+    shown = "; ".join(f"{each.stream}: {each.kind}: {each.message}" for each in alerts[:SHOWN_ALERTS])
+    more = f"; and {len(alerts) - SHOWN_ALERTS} more" if len(alerts) > SHOWN_ALERTS else ""
+    return f"{shown}{more} (`penstock alerts list`)"

@@ -82,11 +82,15 @@ class SecretReference(Declared):
     name: Annotated[str, Field(max_length=253, min_length=1)]
 
 
+SchemaPolicy = Literal["evolve", "freeze", "discard-new", "block-pii"]
+
+
 class StreamSelection(Declared):
-    """One stream to read, and how."""
+    """One stream to read, and how. Its schemaPolicy goes before the connection's."""
 
     name: StreamName
     mode: Literal["full", "incremental"] = "full"
+    schema_policy: SchemaPolicy | None = None
 
 
 class Backoff(Declared):
@@ -146,6 +150,7 @@ class ConnectionSpec(Declared):
     retry: Retry = Retry()
     timeout: Duration = "2h"
     resources: Resources = Resources()
+    schema_policy: SchemaPolicy = "evolve"
     bronze: Bronze = Bronze()
     history_limit: Annotated[int, Field(ge=0, le=1000)] = 10
 
@@ -153,7 +158,7 @@ class ConnectionSpec(Declared):
 class Condition(Declared):
     """One kstatus condition."""
 
-    type: Literal["Ready", "Reconciling", "Stalled", "Admitted"]
+    type: Literal["Ready", "Reconciling", "Stalled", "Admitted", "SchemaDrift", "EmptyRead", "RecordsRejected"]
     status: Literal["True", "False", "Unknown"]
     reason: str
     message: str = ""
@@ -195,6 +200,7 @@ class ConnectionStatus(Declared):
     next_schedule_time: str | None = None
     last_handled_request: str | None = None
     last_state_change: StateAnswer | None = None
+    alerts: int = 0
 
 
 class DefinitionStatus(Declared):

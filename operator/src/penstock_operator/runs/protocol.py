@@ -18,7 +18,6 @@ from penstock_sdk.protocol import (
     CheckpointResponse,
     CredentialRequest,
     CredentialResponse,
-    DiscoveredStream,
     FinishRequest,
     FinishResponse,
     HeartbeatRequest,
@@ -28,7 +27,6 @@ from penstock_sdk.protocol import (
     StartResponse,
     StreamsRequest,
     StreamsResponse,
-    StreamVerdict,
     UploadGrant,
     UploadsRequest,
     UploadsResponse,
@@ -41,7 +39,7 @@ from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Connection, Pool, Row
 from penstock_operator.registry.objects import Grant
 from penstock_operator.registry.streams import NewState
-from penstock_operator.runs import outcomes, selection
+from penstock_operator.runs import catalog, outcomes, selection
 from penstock_operator.runs.refusals import Fenced, Invalid, Mismatch, NotReady, Unauthenticated
 from penstock_operator.runs.retry import Failure
 from penstock_operator.runs.vault import Holder, Vault
@@ -123,36 +121,9 @@ class RunProtocol:
 
     async def streams(self, token: str, request: StreamsRequest) -> StreamsResponse:
         """Compare what the source offers with the registry, and say which streams to read from where."""
-        offered = {stream.name: stream for stream in request.streams}
-        if len(offered) != len(request.streams):
-            message = "discover() returned two streams of the same name"
-            raise Mismatch(message)
+        offer = await catalog.read_offer(request)
         async with self._held(token) as (connection, attempt):
-            uid, run_id = attempt["connection_uid"], attempt["run_id"]
-            states = await streams.states_of(connection, uid)
-            chosen = selection.select(attempt["spec"], request.streams, states, run_id)
-            known = await streams.newest_streams(connection, uid)
-            verdicts = []
-            for each in chosen:
-                version = await self._register(connection, attempt, offered[each.name], known.get(each.name))
-                verdicts.append(
-                    StreamVerdict(name=each.name, read=not each.done, schema_version=version, selected=each)
-                )
-            await attempts.set_streams(connection, run_id, attempt["attempt"], [each.name for each in chosen])
-        return StreamsResponse(verdicts=verdicts)
-
-    async def _register(self, connection: Connection, attempt: Row, seen: DiscoveredStream, known: Row | None) -> int:
-        fingerprint = selection.fingerprint(seen)
-        if known and known["fingerprint"] == fingerprint:
-            return int(known["version"])
-        version = int(known["version"]) + 1 if known else 1
-        document = seen.model_dump(by_alias=True)
-        await streams.add_stream_version(connection, attempt["connection_uid"], version, fingerprint, document)
-        for change in selection.changes(known, seen) if known else []:
-            await streams.open_alert(
-                connection, attempt["connection_uid"], seen.name, change.kind, change.message, attempt["run_id"]
-            )
-        return version
+            return StreamsResponse(verdicts=await catalog.judge_streams(connection, attempt, offer))
 
     async def uploads(self, token: str, request: UploadsRequest) -> UploadsResponse:
         """Grant places for objects. The same request again gives the same places."""
@@ -232,6 +203,8 @@ class RunProtocol:
             return FinishResponse(phase=await self._end(connection, run, attempt, request))
 
     async def _end(self, connection: Connection, run: Row, attempt: Row, request: FinishRequest) -> str:
+        if request.outcome == "succeeded" and attempt["refused"]:
+            return await outcomes.fail(connection, run, _refused(attempt, request), Failure("SourceContractError"))
         if request.outcome == "succeeded":
             await self._check_counts(connection, attempt, request)
             ending = Ending("succeeded", "RunSucceeded", exit_code=0, metrics=request.metrics)
@@ -277,6 +250,12 @@ def _ended_already(attempt: Row, request: FinishRequest) -> FinishResponse:
     if attempt["phase"] != request.outcome:
         raise Fenced
     return FinishResponse(phase=attempt["run_phase"])
+
+
+def _refused(attempt: Row, request: FinishRequest) -> Ending:
+    """A run is no success with a stream that it was not allowed to read, even where the pod's SDK knows nothing of it."""
+    message = "; ".join(attempt["refused"].values())
+    return Ending("failed", "SourceContractError", "SourceContractError", message, exit_code=0, metrics=request.metrics)
 
 
 def _is_done(state: Row | None, run_id: str) -> bool:

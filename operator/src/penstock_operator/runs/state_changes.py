@@ -121,7 +121,7 @@ async def hold(connection: Connection, uid: str) -> Held:
 async def _held(connection: Connection, row: Row, locked: list[Row]) -> Held:
     found = await streams.states_of(connection, row["uid"])
     selected = {each["name"] for each in row["spec"].get("streams", [])}
-    seen = await streams.newest_streams(connection, row["uid"])
+    seen = await streams.stream_heads(connection, row["uid"])
     active = [each for each in locked if each["phase"] in ("pending", "running")]
     return Held(row, active, found, selected | seen.keys() | found.keys())
 

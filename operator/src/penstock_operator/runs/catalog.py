@@ -1,0 +1,190 @@
+"""What the source offers, set against the registry: versions, alerts, and a verdict for each selected stream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+
+from penstock_sdk.protocol import StreamsRequest, StreamVerdict
+
+from penstock_operator.registry import alerts, attempts, streams
+from penstock_operator.registry.alerts import NewAlert
+from penstock_operator.registry.database import Connection, Row
+from penstock_operator.registry.streams import StreamVersion
+from penstock_operator.runs import drift, selection
+from penstock_operator.runs.drift import Accepted, Alert, Known, Policy, Seen, Verdict
+from penstock_operator.runs.refusals import Mismatch
+from penstock_operator.runs.schema_diff import Shape
+from penstock_operator.runs.selection import Choice
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a pod posted, read once: every stream by its identity."""
+
+    request: StreamsRequest
+    seen: dict[str, Seen]
+
+
+@dataclass(frozen=True)
+class _Registered:
+    """What the registry holds of a connection's streams, as far as it is needed."""
+
+    heads: dict[str, Row]
+    versions: dict[tuple[str, int], Row]
+    open: list[Row]
+    acknowledged: list[Row]
+
+
+async def read_offer(request: StreamsRequest) -> Offer:
+    """Fingerprint what a pod posted, outside the event loop: thousands of streams take a while.
+
+    Raises Mismatch when two streams are the same.
+    """
+    seen = await asyncio.to_thread(lambda: {each.stream: each for each in map(drift.seen, request.streams)})
+    if len(seen) != len(request.streams):
+        message = "discover() returned two streams of the same name or id"
+        raise Mismatch(message)
+    return Offer(request, seen)
+
+
+async def judge_streams(connection: Connection, attempt: Row, offer: Offer) -> list[StreamVerdict]:
+    """Record versions and alerts of the selected streams, and return what to do with each, in order."""
+    uid = attempt["connection_uid"]
+    states = await streams.states_of(connection, uid)
+    heads = await streams.stream_heads(connection, uid)
+    choices = selection.select(
+        attempt["spec"], offer.request.streams, states, attempt["run_id"], _names(offer.seen, heads)
+    )
+    held = await _registered(connection, uid, offer, choices, heads)
+    verdicts = await asyncio.to_thread(lambda: [_judge(choice, offer, held) for choice in choices])
+    await _record(connection, attempt, offer, choices, verdicts, held)
+    return [_answer(choice, verdict) for choice, verdict in zip(choices, verdicts, strict=True)]
+
+
+def _names(seen: dict[str, Seen], heads: dict[str, Row]) -> dict[str, str]:
+    """Return each name that a stream has, had or is, with its identity; what it is goes before what it was called."""
+    was = {name: stream for stream, row in heads.items() if stream in seen for name in row["names"]}
+    return {
+        **was,
+        **{each.display_name: stream for stream, each in seen.items()},
+        **{stream: stream for stream in seen},
+    }
+
+
+async def _registered(
+    connection: Connection, uid: str, offer: Offer, choices: list[Choice], heads: dict[str, Row]
+) -> _Registered:
+    found = await alerts.open_alerts_of(connection, uid)
+    acknowledged = await alerts.acknowledged_alerts_of(connection, uid)
+    wanted = {
+        (name, heads[name]["version"])
+        for name in (choice.stream for choice in choices)
+        if name in heads and heads[name]["fingerprint"] != offer.seen[name].fingerprint
+    }
+    wanted |= {(row["stream"], row["baseline"]) for row in found if row["baseline"] is not None}
+    versions = await streams.stream_versions(connection, uid, wanted) if wanted else {}
+    return _Registered(heads, versions, found, acknowledged)
+
+
+def _judge(choice: Choice, offer: Offer, held: _Registered) -> Verdict:
+    now = offer.seen[choice.stream]
+    head = held.heads.get(choice.stream)
+    known = Known(head["version"], _shape_of(held, choice.stream, head, now)) if head else None
+    mine = [row for row in held.acknowledged if row["stream"] == choice.stream]
+    accepted = Accepted(
+        frozenset(_alert(row) for row in mine),
+        frozenset(row["path"] for row in mine if row["kind"] == "PiiAdded"),
+    )
+    return drift.judge(choice.policy, known, now, accepted, can_drop="drop" in offer.request.abilities)
+
+
+def _shape_of(held: _Registered, stream: str, head: Row, now: Seen) -> Shape:
+    row = held.versions.get((stream, head["version"]))
+    return now.shape if row is None or head["fingerprint"] == now.fingerprint else _shape(row)
+
+
+def _shape(row: Row) -> Shape:
+    return Shape(row["schema"], tuple(row["primary_key"]), row["cursor_field"], tuple(row["pii"]))
+
+
+def _alert(row: Row) -> Alert:
+    return Alert(row["kind"], row["path"], row["message"], row["baseline"])
+
+
+async def _record(
+    connection: Connection,
+    attempt: Row,
+    offer: Offer,
+    choices: list[Choice],
+    verdicts: list[Verdict],
+    held: _Registered,
+) -> None:
+    uid, pairs = attempt["connection_uid"], list(zip(choices, verdicts, strict=True))
+    new = await asyncio.to_thread(lambda: [each for pair in pairs for each in _versions(*pair, offer, held)])
+    if new:
+        await streams.put_stream_versions(connection, uid, new)
+    told = [NewAlert(choice.stream, *_fields(alert)) for choice, verdict in pairs for alert in verdict.alerts]
+    told += _removed(attempt, offer, held)
+    if told:
+        await alerts.open_alerts(connection, uid, attempt["run_id"], told)
+    resolved = await asyncio.to_thread(lambda: _resolved(pairs, offer, held))
+    if resolved:
+        await alerts.resolve_alerts(connection, resolved)
+    refused = {choice.stream: verdict.refusal for choice, verdict in pairs if verdict.refusal}
+    await attempts.set_streams(
+        connection, attempt["run_id"], attempt["attempt"], [each.stream for each in choices], refused
+    )
+
+
+def _fields(alert: Alert) -> tuple[str, str, str, int | None]:
+    return alert.kind, alert.path, alert.message, alert.baseline
+
+
+def _versions(choice: Choice, verdict: Verdict, offer: Offer, held: _Registered) -> list[StreamVersion]:
+    """Return the version to write: a new one, or the newest one in other words."""
+    now, head = offer.seen[choice.stream], held.heads.get(choice.stream)
+    shape = verdict.recorded
+    digest = now.fingerprint if shape is now.shape else drift.fingerprint(shape)
+    if head and not verdict.changed and (head["fingerprint"], head["display_name"]) == (digest, now.display_name):
+        return []
+    names = sorted({now.display_name, *(head["names"] if head else [])})
+    documents = (shape.schema, shape.primary_key, now.modes, shape.pii, now.suggested, names)
+    texts = [json.dumps(each) for each in documents]
+    return [StreamVersion(choice.stream, verdict.version, digest, now.display_name, shape.cursor_field, *texts)]
+
+
+def _removed(attempt: Row, offer: Offer, held: _Registered) -> list[NewAlert]:
+    """A connection that selects all streams notices one that the source does not offer any more."""
+    if attempt["spec"].get("streams"):
+        return []
+    known = {row["stream"] for row in held.acknowledged if row["kind"] == drift.STREAM_REMOVED}
+    return [
+        NewAlert(stream, drift.STREAM_REMOVED, "", "the source does not offer the stream any more")
+        for stream in sorted(held.heads.keys() - offer.seen.keys() - known)
+    ]
+
+
+def _resolved(pairs: list[tuple[Choice, Verdict]], offer: Offer, held: _Registered) -> list[int]:
+    by_stream = {choice.stream: (choice.policy, verdict) for choice, verdict in pairs}
+    return [row["id"] for row in held.open if row["stream"] in by_stream and _is_resolved(row, by_stream, offer, held)]
+
+
+def _is_resolved(row: Row, by_stream: dict[str, tuple[Policy, Verdict]], offer: Offer, held: _Registered) -> bool:
+    policy, verdict = by_stream[row["stream"]]
+    base = held.versions.get((row["stream"], row["baseline"]))
+    now = offer.seen[row["stream"]]
+    return drift.is_resolved(_alert(row), policy, _shape(base) if base else None, now, verdict)
+
+
+def _answer(choice: Choice, verdict: Verdict) -> StreamVerdict:
+    return StreamVerdict(
+        name=choice.stream,
+        read=not choice.selected.done and not verdict.refusal,
+        schema_version=verdict.version,
+        selected=choice.selected,
+        reason=verdict.refusal,
+        refused=bool(verdict.refusal),
+        drop=[list(steps) for steps in verdict.drop],
+    )

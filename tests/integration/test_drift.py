@@ -1,0 +1,216 @@
+"""Drift against a real registry: versions, alerts opened, resolved and acknowledged, and runs that may not be green."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from penstock_operator.controller.reconcile import reconcile
+from penstock_operator.registry import alerts
+from penstock_operator.registry.database import Row, many, one
+from penstock_sdk import protocol as wire
+
+from tests.integration.world import EVENTS, STREAM, World, checkpoint
+
+TEXT = {"type": "string"}
+
+
+def people(**properties: Any) -> wire.DiscoveredStream:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}, **properties}}
+    return STREAM.model_copy(update={"schema_": schema})
+
+
+async def post(
+    world: World, *streams: wire.DiscoveredStream, abilities: tuple[str, ...] = ("drop",)
+) -> tuple[str, list[wire.StreamVerdict]]:
+    """Begin a run, post the streams, and return the attempt's token and its verdicts."""
+    number = time.monotonic_ns()
+    await world.new_run(f"run{number}", token=str(number))
+    _, _, token = await world.attempt(f"pod{number}", discover=False)
+    request = wire.StreamsRequest(streams=list(streams), abilities=list(abilities))
+    return token, (await world.protocol.streams(token, request)).verdicts
+
+
+async def finish(world: World, token: str, *done: str) -> Row:
+    """Read the streams named, finish as a pod that knows nothing of refusals, and return the run."""
+    states = {row["stream"]: row["checkpoint"] for row in await rows(world, "connector_run_state")}
+    for stream in done:
+        await world.protocol.checkpoint(token, checkpoint(states.get(stream, 0) + 1, done=True, stream=stream))
+    await world.protocol.finish(token, wire.FinishRequest(outcome="succeeded"))
+    return (await rows(world, "connector_runs", "ORDER BY id DESC LIMIT 1"))[0]
+
+
+async def rows(world: World, table: str, more: str = "") -> list[Row]:
+    async with world.pool.connection() as connection:
+        return await many(connection, f"SELECT * FROM penstock.{table} {more}")
+
+
+async def open_kinds(world: World) -> list[tuple[str, str]]:
+    async with world.pool.connection() as connection:
+        return [(row["kind"], row["path"]) for row in await alerts.open_alerts_of(connection, "c1")]
+
+
+async def acknowledge_all(world: World) -> None:
+    async with world.pool.connection() as connection:
+        for row in await alerts.open_alerts_of(connection, "c1"):
+            assert await alerts.acknowledge_alert(connection, row["id"], "ada", "seen")
+
+
+def select(world: World, **spec: Any) -> None:
+    world.spec.clear()
+    world.spec.update({"connector": {"name": "faker", "method": "generate"}, **spec})
+
+
+async def test_evolve_makes_a_version_and_alerts_where_a_reader_may_fail(world: World) -> None:
+    token, _ = await post(world, people(a=TEXT, b=TEXT))
+    await finish(world, token, "people")
+    token, (verdict,) = await post(world, people(b={"type": "integer"}, c=TEXT))
+    assert (verdict.read, verdict.schema_version) == (True, 2)
+    assert await open_kinds(world) == [("FieldRemoved", "a"), ("TypeChanged", "b")]
+    assert (await finish(world, token, "people"))["phase"] == "succeeded"
+
+
+async def test_an_alert_is_resolved_when_the_schema_goes_back(world: World) -> None:
+    for schema in (people(a=TEXT), people(), people()):
+        token, _ = await post(world, schema)
+        await finish(world, token, "people")
+    assert await open_kinds(world) == [("FieldRemoved", "a")]
+    token, (verdict,) = await post(world, people(a=TEXT))
+    assert await open_kinds(world) == []
+    assert verdict.schema_version == 3
+    (alert,) = await rows(world, "compat_alerts")
+    assert (alert["resolved_at"] is not None, alert["acknowledged_by"]) == (True, None)
+
+
+async def test_other_words_make_no_version_and_are_kept(world: World) -> None:
+    for title in ("A", "B"):
+        token, (verdict,) = await post(world, people(a={**TEXT, "title": title}))
+        await finish(world, token, "people")
+        assert verdict.schema_version == 1
+    (row,) = await rows(world, "stream_registry")
+    assert row["schema"]["properties"]["a"]["title"] == "B"
+
+
+async def test_a_frozen_stream_holds_up_no_other_and_the_run_is_not_green(world: World) -> None:
+    select(world, streams=[{"name": "people", "schemaPolicy": "freeze"}, {"name": "events"}])
+    token, _ = await post(world, people(a=TEXT), EVENTS)
+    assert (await finish(world, token, "people", "events"))["phase"] == "succeeded"
+    token, verdicts = await post(world, people(), EVENTS)
+    assert [(each.name, each.read, each.refused) for each in verdicts] == [
+        ("people", False, True),
+        ("events", True, False),
+    ]
+    run = await finish(world, token, "events")
+    assert (run["phase"], run["error_class"]) == ("failed", "SourceContractError")
+    assert "'people' is frozen" in run["message"]
+    assert "field 'a' is gone" in run["message"]
+    assert len(await rows(world, "stream_registry", "WHERE stream = 'people'")) == 1
+
+    await acknowledge_all(world)
+    token, verdicts = await post(world, people(), EVENTS)
+    assert [(each.read, each.schema_version) for each in verdicts] == [(True, 2), (True, 1)]
+    assert (await finish(world, token, "people", "events"))["phase"] == "succeeded"
+    assert await open_kinds(world) == []
+
+
+async def test_discard_new_names_the_fields_to_drop_and_an_old_sdk_may_not_read(world: World) -> None:
+    select(world, schemaPolicy="discard-new", streams=[{"name": "people"}])
+    token, _ = await post(world, people())
+    await finish(world, token, "people")
+    token, (verdict,) = await post(world, people(a=TEXT))
+    assert (verdict.read, verdict.schema_version, verdict.drop) == (True, 1, [["a"]])
+    await finish(world, token, "people")
+    token, (verdict,) = await post(world, people(a=TEXT), abilities=())
+    assert (verdict.read, verdict.refused) == (False, True)
+    assert (await finish(world, token))["phase"] == "failed"
+    assert await open_kinds(world) == [("FieldDiscarded", "a")]
+
+
+async def test_block_pii_reads_nothing_until_somebody_accepts(world: World) -> None:
+    select(world, schemaPolicy="block-pii", streams=[{"name": "people"}])
+    stream = people(email=TEXT).model_copy(update={"pii": ["email"]})
+    token, (verdict,) = await post(world, stream)
+    assert (verdict.read, verdict.schema_version) == (False, 1)
+    assert (await finish(world, token))["error_class"] == "SourceContractError"
+    await acknowledge_all(world)
+    token, (verdict,) = await post(world, stream)
+    assert verdict.read
+    assert (await finish(world, token, "people"))["phase"] == "succeeded"
+    assert await open_kinds(world) == []
+
+
+async def test_a_stream_that_vanishes_is_noticed_where_all_are_selected(world: World) -> None:
+    select(world)
+    token, _ = await post(world, STREAM, EVENTS)
+    await finish(world, token, "people", "events")
+    token, verdicts = await post(world, STREAM)
+    assert [each.name for each in verdicts] == ["people"]
+    assert await open_kinds(world) == [("StreamRemoved", "")]
+    await finish(world, token, "people")
+    await post(world, STREAM, EVENTS)
+    assert await open_kinds(world) == []
+
+
+async def test_a_stream_keeps_its_identity_when_its_name_changes(world: World) -> None:
+    select(world, streams=[{"name": "Customers", "mode": "incremental"}])
+    named = STREAM.model_copy(update={"name": "Customers", "id": "obj-7"})
+    token, (verdict,) = await post(world, named)
+    assert verdict.name == "obj-7"
+    await world.protocol.checkpoint(token, checkpoint(1, done=True, stream="obj-7"))
+    await world.protocol.finish(token, wire.FinishRequest(outcome="succeeded"))
+    for _ in range(2):  # the registry knows what it was called, and goes on knowing
+        token, (verdict,) = await post(world, named.model_copy(update={"name": "Clients"}))
+        assert (verdict.name, verdict.selected.cursor, verdict.schema_version) == ("obj-7", {"n": 1}, 1)
+        await finish(world, token, "obj-7")
+        await put_cursor(world)
+    assert {row["display_name"] for row in await rows(world, "stream_registry")} == {"Clients"}
+
+
+async def put_cursor(world: World) -> None:
+    async with world.pool.connection() as connection:
+        await connection.execute(b"UPDATE penstock.connector_run_state SET cursor = '{\"n\": 1}'")
+
+
+async def test_two_streams_of_one_identity_are_refused(world: World) -> None:
+    from penstock_operator.runs.refusals import Mismatch
+
+    with pytest.raises(Mismatch, match="same name or id"):
+        await post(world, STREAM, STREAM)
+
+
+async def test_open_alerts_are_in_the_status_and_name_stream_and_class(world: World) -> None:
+    document = {
+        "apiVersion": "penstock.io/v1alpha1",
+        "kind": "TenantConnection",
+        "metadata": {"uid": "c1", "namespace": "team", "name": "orders", "generation": 1},
+        "spec": {"connector": {"name": "faker", "method": "generate"}},
+    }
+    assert (await reconcile(world.pool, document))["alerts"] == 0
+    for schema in (people(a=TEXT), people()):
+        token, _ = await post(world, schema)
+        await finish(world, token, "people")
+    status = await reconcile(world.pool, document)
+    assert status["alerts"] == 1
+    (condition,) = [each for each in status["conditions"] if each["type"] == "SchemaDrift"]
+    assert condition["message"] == "people: FieldRemoved: field 'a' is gone (`penstock alerts list`)"
+    await acknowledge_all(world)
+    status = await reconcile(world.pool, document)
+    assert (status["alerts"], [each["type"] for each in status["conditions"]]) == (0, ["Ready"])
+
+
+async def test_five_thousand_streams_are_posted_in_seconds(world: World) -> None:
+    select(world)
+    schema = {"type": "object", "properties": {f"column_{n}": {"type": ["string", "null"]} for n in range(50)}}
+    wide = [
+        wire.DiscoveredStream(name=f"schema.table_{n}", schema_=schema, primary_key=["column_0"]) for n in range(5000)
+    ]
+    began = time.monotonic()
+    _, verdicts = await post(world, *wide)
+    first = time.monotonic() - began
+    assert len(verdicts) == 5000
+    print(f"5,000 streams of 50 columns: {first:.1f} s the first time")
+    assert first < 60
+    async with world.pool.connection() as connection:
+        row = await one(connection, "SELECT count(*) AS n FROM penstock.stream_registry")
+    assert row == {"n": 5000}
