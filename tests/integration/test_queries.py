@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from penstock_operator.registry import alerts, attempts, connections, objects, outbox, runs, streams
+from penstock_operator.registry import alerts, attempts, connections, objects, outbox, reads, runs, streams
 from penstock_operator.registry.database import Connection, Pool
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -36,6 +36,8 @@ SELECT 'status', '{}', now() + interval '1 h' FROM generate_series(1, 3000);
 INSERT INTO penstock.compat_alerts (connection_uid, stream, kind, message, run_id, resolved_at, acknowledged_at)
 SELECT uid, 'stream-' || n, 'FieldRemoved', 'm', 'r', CASE WHEN n > 1 THEN now() END, CASE WHEN n > 2 THEN now() END
 FROM penstock.tenant_connections, generate_series(1, 5) n;
+INSERT INTO penstock.stream_reads (connection_uid, stream, mode, recent, run_id)
+SELECT uid, 'stream-' || n, 'full', '{1}', 'r' FROM penstock.tenant_connections, generate_series(1, 5) n;
 ANALYZE;
 """
 SMALL = {"connector_definitions", "due", "taken"}
@@ -78,6 +80,8 @@ HOT: dict[str, Callable[[Any], Awaitable[object]]] = {
     "stream_versions": lambda c: streams.stream_versions(c, "c8", {("stream-1", 1)}),
     "open_alerts_of": lambda c: alerts.open_alerts_of(c, "c8"),
     "acknowledged_alerts_of": lambda c: alerts.acknowledged_alerts_of(c, "c8"),
+    "run_counts": lambda c: objects.run_counts(c, "000000000008"),
+    "reads_of": lambda c: reads.reads_of(c, "c8"),
     "committed_counts": lambda c: objects.committed_counts(c, "000000000008", 1),
     "committed_objects": lambda c: objects.committed_objects(c, None, None, None, "000000000008"),
     "take": lambda c: outbox.take(c, 100),

@@ -113,6 +113,18 @@ class KeptCredential(Message):
     seed: Annotated[str, Field(pattern="^[0-9a-f]{64}$", repr=False)]
 
 
+class RejectRules(Message):
+    """What becomes of records that do not fit: they are put aside, and past a threshold the attempt fails.
+
+    `max_records` and `max_share` are of one stream, None where there is no such threshold; `strict` has every record
+    checked against the stream's schema.
+    """
+
+    max_records: Count | None = None
+    max_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    strict: bool = False
+
+
 class StartResponse(Message):
     """Everything the attempt needs; `streams` is empty when the connection selects all that discover() returns."""
 
@@ -127,6 +139,7 @@ class StartResponse(Message):
     state_version: Annotated[int, Field(ge=1)] = 1
     format: Literal["jsonl"] = "jsonl"
     limits: Limits = Limits()
+    rejects: RejectRules | None = None
     credentials: dict[str, KeptCredential] = {}
 
 
@@ -187,10 +200,17 @@ class StreamsResponse(Message):
     verdicts: list[StreamVerdict]
 
 
+ObjectKind = Literal["data", "rejected"]
+
+
 class UploadsRequest(Message):
-    """Asks for places to put the next objects of one stream; `after` is the last sequence number already granted."""
+    """Asks for places to put the next objects of one stream; `after` is the last sequence number already granted.
+
+    Objects of records that do not fit have sequence numbers of their own.
+    """
 
     stream: StreamName
+    kind: ObjectKind = "data"
     count: Annotated[int, Field(ge=1, le=100)] = 10
     after: Count = 0
 
@@ -202,6 +222,7 @@ class UploadGrant(Message):
     sequence: Annotated[int, Field(ge=1)]
     url: str
     headers: dict[str, str]
+    kind: ObjectKind = "data"
 
 
 class UploadsResponse(Message):
@@ -219,6 +240,7 @@ class UploadedObject(Message):
     records: Count
     bytes: Count
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    kind: ObjectKind = "data"
 
 
 class CheckpointRequest(Message):
@@ -278,11 +300,12 @@ class RunError(Message):
 
 
 class FinishRequest(Message):
-    """The attempt's end. `records` counts what this attempt committed, by stream."""
+    """The attempt's end. `records` counts what this attempt committed, by stream, `rejected` what it put aside."""
 
     outcome: Outcome
     error: RunError | None = None
     records: dict[str, Count] = {}
+    rejected: dict[str, Count] = {}
     metrics: dict[str, float] = {}
 
 

@@ -37,6 +37,7 @@ class FakePlatform:
     kept: dict[str, wire.KeptCredential] = field(default_factory=dict)
     drop: list[list[str]] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    rejects: wire.RejectRules | None = None
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     tokens: list[tuple[str, str]] = field(default_factory=list)
     bucket: dict[str, bytes] = field(default_factory=dict)
@@ -68,6 +69,7 @@ class FakePlatform:
             config=self.config,
             streams=self.selected,
             limits=self.limits,
+            rejects=self.rejects,
             credentials=self.kept,
         )
 
@@ -94,9 +96,10 @@ class FakePlatform:
         self.granted += 1
         grants = [
             wire.UploadGrant(
-                key=f"{asked.stream}-{number:06d}",
+                key=f"{'' if asked.kind == 'data' else 'rejected-'}{asked.stream}-{number:06d}",
+                kind=asked.kind,
                 sequence=number,
-                url=f"{self.url}/bucket/{asked.stream}-{number:06d}?grant={self.granted}",
+                url=f"{self.url}/bucket/{'' if asked.kind == 'data' else 'rejected-'}{asked.stream}-{number:06d}?grant={self.granted}",
                 headers={"If-None-Match": "*", "X-Grant": str(self.granted)},
             )
             for number in range(asked.after + 1, asked.after + 1 + asked.count)
@@ -145,10 +148,12 @@ class FakePlatform:
             return 500
         return 200
 
-    def lines(self, commits: list[wire.CheckpointRequest] | None = None) -> list[dict[str, Any]]:
+    def lines(
+        self, commits: list[wire.CheckpointRequest] | None = None, kind: wire.ObjectKind = "data"
+    ) -> list[dict[str, Any]]:
         """Return what a reader by commits sees."""
         chosen = self.commits if commits is None else commits
-        bodies = [self.bucket[each.key] for commit in chosen for each in commit.objects]
+        bodies = [self.bucket[each.key] for commit in chosen for each in commit.objects if each.kind == kind]
         texts = [zstandard.ZstdDecompressor().decompressobj().decompress(body) for body in bodies]
         return [json.loads(line) for text in texts for line in text.split(b"\n")[:-1]]
 
@@ -231,19 +236,20 @@ class Runner:
     platform: FakePlatform
     client: RunClient
     streams: tuple[str, ...] = ("people",)
+    shape: dict[str, Any] = field(default_factory=lambda: {"schema": {"type": "object"}})
     credentials: dict[str, str] = field(default_factory=lambda: {"password": "hunter2000"})
     interrupts: list[Callable[[], None]] = field(default_factory=list)
     log_context: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, read: Read, **methods: Any) -> int:
-        names = self.streams
+        names, shape = self.streams, self.shape
 
         class Fake(Connector[Config, Credentials]):
             def authenticate(self) -> None:
                 methods.get("authenticate", lambda: None)()
 
             def discover(self) -> list[Stream]:
-                return [Stream(name=name, schema={"type": "object"}) for name in names]
+                return [Stream(name=name, **shape) for name in names]
 
             def read(self, stream: Stream, since: Any, cursor: Any) -> Iterator[Batch]:
                 del since

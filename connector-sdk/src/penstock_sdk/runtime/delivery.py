@@ -57,7 +57,10 @@ class Delivery:
         self._object_bytes = object_bytes
         self._metrics = metrics
         self._places = Places(client, stream)
+        self._rejected_places = Places(client, stream, "rejected")
         self._open = OpenObject()
+        self._rejected: OpenObject | None = None
+        self._rejected_sequence, self._rejected_records = 0, 0
         self._uploads: deque[tuple[Future[wire.UploadedObject], int]] = deque()
         self._uncommitted: list[Future[wire.UploadedObject]] = []
         self._commits: deque[Future[None]] = deque()
@@ -71,33 +74,54 @@ class Delivery:
         self._open.lines.append(lines)
         self._open.waiting += len(lines)
         if self._open.waiting >= SLICE_BYTES:
-            self._hand_over()
+            self._hand_over(self._open)
             self._open.settle(SLICES_AHEAD)
+
+    def reject(self, line: bytes) -> None:
+        """Add a line to the open object of records that do not fit."""
+        held = self._rejected = self._rejected or OpenObject()
+        held.lines.append(line)
+        held.waiting += len(line)
+        self._rejected_records += 1
+        if held.waiting >= SLICE_BYTES:
+            self._hand_over(held)
+            held.settle(SLICES_AHEAD)
+        if held.at_most() >= self._object_bytes:
+            self._upload_rejected()
+
+    def _upload_rejected(self) -> None:
+        if self._rejected is None:
+            return
+        self._rejected_sequence += 1
+        self._send(self._rejected, self._rejected_sequence, self._rejected_records, self._rejected_places)
+        self._rejected, self._rejected_records = None, 0
 
     def full(self) -> bool:
         """Say whether the open object has reached its size; waits for the compressor only when that may be."""
         if self._open.at_most() < self._object_bytes:
             return False
-        self._hand_over()
+        self._hand_over(self._open)
         self._open.settle()
         return self._open.compressor.size >= self._object_bytes
 
-    def _hand_over(self) -> None:
-        lines, size = self._open.lines, self._open.waiting
-        self._open.lines, self._open.waiting = [], 0
-        compressor = self._open.compressor
+    def _hand_over(self, held: OpenObject) -> None:
+        lines, size = held.lines, held.waiting
+        held.lines, held.waiting = [], 0
         if lines:
-            compressed = self._submit(self._compressing, lambda: compressor.write(b"".join(lines)))
-            self._open.slices.append((compressed, size))
+            compressed = self._submit(self._compressing, lambda: held.compressor.write(b"".join(lines)))
+            held.slices.append((compressed, size))
 
     def upload(self, sequence: int, records: int) -> None:
         """Close the open object and send it on its way."""
-        self._hand_over()
         closed, self._open = self._open, OpenObject()
+        self._send(closed, sequence, records, self._places)
+
+    def _send(self, closed: OpenObject, sequence: int, records: int, places: Places) -> None:
+        self._hand_over(closed)
         size = closed.at_most()
         self._make_room(size)
         finished = self._submit(self._compressing, lambda: closed.compressor.finish(sequence, records))
-        uploaded = self._submit(self._uploading, lambda: self._upload(finished))
+        uploaded = self._submit(self._uploading, lambda: self._upload(finished, places))
         self._uploads.append((uploaded, size))
         self._uncommitted.append(uploaded)
 
@@ -108,14 +132,15 @@ class Delivery:
         ):
             self._uploads.popleft()[0].result()
 
-    def _upload(self, finished: Future[FinishedObject]) -> wire.UploadedObject:
+    def _upload(self, finished: Future[FinishedObject], places: Places) -> wire.UploadedObject:
         self._raise_failure()
-        uploaded = self._places.put(finished.result())
+        uploaded = places.put(finished.result())
         self._metrics.uploaded(uploaded.bytes)
         return uploaded
 
     def commit(self, cursor: Cursor, schema_version: int, *, done: bool) -> None:
         """Have everything uploaded so far committed with the cursor that covers it; `done` marks the stream's end."""
+        self._upload_rejected()
         uploads, self._uncommitted = self._uncommitted, []
         before = self._commits[-1] if self._commits else None
         self._checkpoint += 1
@@ -137,7 +162,8 @@ class Delivery:
             before.result()
         objects = [upload.result() for upload in uploads]
         self._client.checkpoint(request.model_copy(update={"objects": objects}))
-        self._metrics.commit(self._stream, sum(each.records for each in objects))
+        rejected = sum(each.records for each in objects if each.kind == "rejected")
+        self._metrics.commit(self._stream, sum(each.records for each in objects) - rejected, rejected)
 
     def _submit(self, stage: ThreadPoolExecutor, step: Callable[[], T]) -> Future[T]:
         def work() -> T:

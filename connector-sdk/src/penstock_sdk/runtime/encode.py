@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,6 +26,7 @@ CHUNK_BYTES = 1 << 20
 FIRST_CHUNK_LINES = 20
 NUMBERS_KEPT = 65_536
 UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
+BadLine = Callable[[bytes, str], None]
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,14 @@ class LineEncoder:
         Records are counted when all of their chunk are encoded, so that an author who catches the error still has
         an object that holds what it counts.
         """
-        rows = self._rows(chunk)
+        try:
+            rows = encoded_rows(self._encoder, chunk.rows)
+        except UNENCODABLE as error:
+            raise _unencodable(self._stream, chunk, error) from None
+        return self.lines(rows, op)
+
+    def lines(self, rows: Sequence[Any], op: Op) -> bytes:
+        """Return the lines of records that are JSON already."""
         head = self._encoder.encode({**self._constants, "op": op})[:-1] + self._prefix
         parts = [b"}\n" + head, b"", b""] * len(rows)  # filled by slices: a loop in Python would cost more than JSON
         parts[0] = head
@@ -112,16 +120,15 @@ class LineEncoder:
         self.records += len(rows)
         return b"".join(parts)
 
-    def _rows(self, chunk: Chunk) -> Sequence[Any]:
-        if isinstance(chunk.rows[0], msgspec.Raw):
-            return chunk.rows
-        try:
-            rows = self._encoder.encode_lines(chunk.rows).split(b"\n")[:-1]
-            if len(rows) == len(chunk.rows):
-                return rows
-            return [_one_line(self._encoder.encode(row)) for row in chunk.rows]  # a msgspec.Raw had line breaks in it
-        except UNENCODABLE as error:
-            raise _unencodable(self._stream, chunk, error) from None
+
+def encoded_rows(encoder: msgspec.json.Encoder, rows: Sequence[Any]) -> Sequence[Any]:
+    """Return the JSON of each record, without line breaks; raises one of UNENCODABLE."""
+    if isinstance(rows[0], msgspec.Raw):
+        return rows
+    encoded = encoder.encode_lines(rows).split(b"\n")[:-1]
+    if len(encoded) == len(rows):
+        return encoded
+    return [_one_line(encoder.encode(row)) for row in rows]  # a msgspec.Raw had line breaks in it
 
 
 class ObjectCompressor:
@@ -146,8 +153,9 @@ class ObjectCompressor:
 class Cutter:
     """Cuts batches, however large, into what is encoded at a time; large records make smaller chunks."""
 
-    def __init__(self, stream: str) -> None:
+    def __init__(self, stream: str, bad_line: BadLine | None = None) -> None:
         self._stream = stream
+        self._bad_line = bad_line
         self._lines = FIRST_CHUNK_LINES
 
     def cut(self, records: Records) -> Iterator[Chunk]:
@@ -164,7 +172,7 @@ class Cutter:
 
     def _sliceable(self, records: Records) -> Sequence[Any]:
         if isinstance(records, bytes):
-            return _raw_lines(records, self._stream)
+            return _raw_lines(records, self._stream, self._bad_line)
         if hasattr(records, "slice") and hasattr(records, "num_rows"):
             return _ArrowRows(records)
         rows = rows_of(records)
@@ -190,8 +198,8 @@ def _one_line(value: Any) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.format(bytes(value), indent=-1))
 
 
-def _raw_lines(page: bytes, stream: str) -> Sequence[Any]:
-    """Split a page of JSON into records without decoding them."""
+def _raw_lines(page: bytes, stream: str, bad_line: BadLine | None) -> Sequence[Any]:
+    """Split a page of JSON into records without decoding them; of a page of lines, one that is no JSON may be told apart."""
     try:
         if not page.isascii():
             page.decode()  # msgspec.Raw is passed on as it is, and Bronze is UTF-8
@@ -203,13 +211,33 @@ def _raw_lines(page: bytes, stream: str) -> Sequence[Any]:
             return [_one_line(raw) for raw in raws]
         return raws
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        reason = str(error) if isinstance(error, msgspec.DecodeError) else f"byte {error.start} is not UTF-8"
+        if bad_line and page.lstrip()[:1] != b"[" and (good := _good_lines(page, bad_line)):
+            return good
+        reason = _reason(error)
         raise SourceContractError(f"stream {stream!r}: the source sent a page that is not JSON: {reason}") from None
+
+
+def _reason(error: msgspec.DecodeError | UnicodeDecodeError) -> str:
+    return str(error) if isinstance(error, msgspec.DecodeError) else f"byte {error.start} is not UTF-8"
+
+
+def _good_lines(page: bytes, bad_line: BadLine) -> list[msgspec.Raw]:
+    """Return the lines that are JSON, and tell the others; where none is, it is no page of lines, and none is told."""
+    good, bad = list[msgspec.Raw](), list[tuple[bytes, str]]()
+    for line in filter(bytes.strip, page.split(b"\n")):
+        try:
+            line.decode()
+            good.append(msgspec.json.decode(line.strip(), type=msgspec.Raw))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            bad.append((line, _reason(error)))
+    for each in bad if good else []:
+        bad_line(*each)
+    return good
 
 
 def _unencodable(stream: str, chunk: Chunk, error: Exception) -> SourceContractError:
     index, row = next(((at, row) for at, row in enumerate(chunk.rows) if not _encodable(row)), (0, chunk.rows[0]))
-    path, kind = _culprit(row, "")
+    path, kind = culprit(row, "")
     field = path or "(the record)"
     message = (
         f"stream {stream!r}, record {chunk.start + index} of its batch: field {field} of type {kind} cannot be JSON"
@@ -225,7 +253,7 @@ def _encodable(row: Any) -> bool:
     return True
 
 
-def _culprit(value: Any, path: str) -> tuple[str, str]:
+def culprit(value: Any, path: str) -> tuple[str, str]:
     """Return path and type of the first value that cannot be encoded; never the value itself."""
     children = (
         [(f"{path}.{key}".lstrip("."), item) for key, item in value.items()]
@@ -240,5 +268,5 @@ def _culprit(value: Any, path: str) -> tuple[str, str]:
         except RecursionError:
             return child_path, "circular reference"
         except Exception:  # noqa: BLE001 - any reason makes it the culprit
-            return _culprit(child, child_path)
+            return culprit(child, child_path)
     return path, type(value).__name__

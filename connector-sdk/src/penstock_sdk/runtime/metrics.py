@@ -17,6 +17,7 @@ class Metrics:
     objects: int = 0
     checkpoints: int = 0
     committed: dict[str, int] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def uploaded(self, size: int) -> None:
@@ -25,16 +26,19 @@ class Metrics:
             self.bytes_uploaded += size
             self.objects += 1
 
-    def commit(self, stream: str, records: int) -> None:
-        """Count a checkpoint and what it committed."""
+    def commit(self, stream: str, records: int, rejected: int = 0) -> None:
+        """Count a checkpoint, what it committed, and what it put aside."""
         with self._lock:
             self.checkpoints += 1
             self.committed[stream] = self.committed.get(stream, 0) + records
+            if rejected:
+                self.rejected[stream] = self.rejected.get(stream, 0) + rejected
 
     def numbers(self) -> dict[str, float]:
         """Return the metrics that a heartbeat carries."""
         shown = {"records": self.records, "bytes_uploaded": self.bytes_uploaded, "objects": self.objects}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         with self._lock:
-            committed = sum(self.committed.values())
-        return {**shown, "checkpoints": self.checkpoints, "records_committed": committed, "rss_peak_bytes": peak}
+            committed, rejected = sum(self.committed.values()), sum(self.rejected.values())
+        counts = {"checkpoints": self.checkpoints, "records_committed": committed, "records_rejected": rejected}
+        return {**shown, **counts, "rss_peak_bytes": peak}

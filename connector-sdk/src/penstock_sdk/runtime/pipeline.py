@@ -17,6 +17,7 @@ from penstock_sdk.runtime.delivery import Delivery
 from penstock_sdk.runtime.dropping import Dropper
 from penstock_sdk.runtime.encode import Chunk, Cutter, Envelope, LineEncoder
 from penstock_sdk.runtime.metrics import Metrics
+from penstock_sdk.runtime.rejects import Fitter
 
 
 class StreamPipeline:
@@ -31,6 +32,7 @@ class StreamPipeline:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         dropper: Dropper | None = None,
+        fitter: Fitter | None = None,
     ) -> None:
         self._dropper = dropper
         self._envelope = envelope
@@ -39,14 +41,19 @@ class StreamPipeline:
         self._clock = clock
         self._cursor: Cursor | None = selected.cursor
         self._promised = True
-        self._cutter = Cutter(envelope.stream)
-        self._encoder = LineEncoder(envelope, 1, _now())
+        self._fitter = fitter
+        self._cutter = Cutter(envelope.stream, fitter.bad_line if fitter else None)
+        self._encoder = LineEncoder(envelope, 1, now())
         self._delivery = Delivery(client, envelope.stream, selected.checkpoint, limits.object_bytes, metrics)
+        if fitter:
+            fitter.to(self._delivery.reject)
         self._since_records = 0
         self._since_time = clock()
 
     def emit(self, records: Records, op: Op) -> None:
         """Encode records; a full object is rolled and uploaded while reading goes on."""
+        if self._fitter:
+            self._fitter.op = op
         for chunk in self._cutter.cut(records):
             self._add(self._dropper(chunk) if self._dropper else chunk, op)
             if self._delivery.full():
@@ -54,13 +61,16 @@ class StreamPipeline:
 
     def _add(self, chunk: Chunk, op: Op) -> None:
         if not self._encoder.records:
-            self._encoder = LineEncoder(self._envelope, self._encoder.sequence, _now())
-        lines, added = self._encoder.encode(chunk, op), len(chunk.rows)
-        self._cutter.learn(added, len(lines))
-        self._delivery.write(lines)
+            self._encoder = LineEncoder(self._envelope, self._encoder.sequence, now())
+        rows = self._fitter.rows(chunk) if self._fitter else None
+        lines = self._encoder.encode(chunk, op) if rows is None else self._encoder.lines(rows, op) if rows else b""
+        added = len(chunk.rows)
         self._promised = False
         self._since_records += added
         self._metrics.records += added
+        if lines:
+            self._cutter.learn(added, len(lines))
+            self._delivery.write(lines)
 
     def checkpoint(self, state: Cursor) -> None:
         """Take a promise; have it committed, while reading goes on, when enough has come together."""
@@ -91,13 +101,16 @@ class StreamPipeline:
     def _roll(self) -> None:
         if self._encoder.records:
             self._delivery.upload(self._encoder.sequence, self._encoder.records)
-            self._encoder = LineEncoder(self._envelope, self._encoder.sequence + 1, _now())
+            self._encoder = LineEncoder(self._envelope, self._encoder.sequence + 1, now())
 
     def _commit(self, *, done: bool) -> None:
         self._roll()
+        if self._fitter:
+            self._fitter.check_share(done=done)
         self._delivery.commit(self._cursor, self._envelope.schema_version, done=done)
         self._since_records, self._since_time = 0, self._clock()
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the moment as envelopes hold it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

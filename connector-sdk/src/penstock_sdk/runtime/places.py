@@ -16,9 +16,10 @@ GRANT_TRIES = 3
 class Places:
     """The places of one stream's objects. Thread-safe."""
 
-    def __init__(self, client: RunClient, stream: str) -> None:
+    def __init__(self, client: RunClient, stream: str, kind: wire.ObjectKind = "data") -> None:
         self._client = client
         self._stream = stream
+        self._kind: wire.ObjectKind = kind
         self._grants: dict[int, wire.UploadGrant] = {}
         self._lock = threading.Lock()
 
@@ -38,6 +39,7 @@ class Places:
                 records=finished.records,
                 bytes=len(finished.body),
                 sha256=finished.sha256,
+                kind=self._kind,
             )
         message = "the bucket refuses the presigned places; check the clock and the S3 credentials of the server"
         raise TransientError(message)
@@ -45,8 +47,12 @@ class Places:
     def _take(self, sequence: int) -> wire.UploadGrant:
         with self._lock:
             if sequence not in self._grants:
-                request = wire.UploadsRequest(stream=self._stream, count=GRANTS, after=sequence - 1)
-                self._grants.update((grant.sequence, grant) for grant in self._client.uploads(request).grants)
+                request = wire.UploadsRequest(stream=self._stream, kind=self._kind, count=GRANTS, after=sequence - 1)
+                grants = self._client.uploads(request).grants
+                if any(grant.kind != self._kind for grant in grants):
+                    message = "a run API of an older version answered, which has no places for rejected records"
+                    raise TransientError(message)
+                self._grants.update((grant.sequence, grant) for grant in grants)
             return self._grants.pop(sequence)
 
     def _forget(self) -> None:

@@ -36,7 +36,8 @@ from penstock_sdk.runtime.guard import Guard, no_local_writes
 from penstock_sdk.runtime.heartbeat import Heartbeat
 from penstock_sdk.runtime.masking import Mask
 from penstock_sdk.runtime.metrics import Metrics
-from penstock_sdk.runtime.pipeline import StreamPipeline
+from penstock_sdk.runtime.pipeline import StreamPipeline, now
+from penstock_sdk.runtime.rejects import Fitter
 
 log = logging.getLogger("penstock")
 AnyConnector = Connector[Any, Any]
@@ -86,22 +87,20 @@ class Attempt:
         """Carry the attempt to its end, report it, and return the exit code."""
         try:
             self._carry()
-            self._finish(
-                wire.FinishRequest(outcome="succeeded", records=self._metrics.committed, metrics=self._numbers())
-            )
+            self._finish(self._ending("succeeded"))
         except AttemptShutOut as ended:
             log.warning("%s: %s", type(ended).__name__, ended)
             return ended.exit_code
         except AttemptEnded as ended:
             outcome: wire.Outcome = "cancelled" if isinstance(ended, AttemptCancelled) else "interrupted"
-            request = wire.FinishRequest(outcome=outcome, records=self._metrics.committed, metrics=self._numbers())
-            return self._report(request, ended.exit_code)
+            return self._report(self._ending(outcome), ended.exit_code)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever leaves a connector is reported, by its class
             return self._fail(error)
         finally:
             if self._heartbeat:
                 self._heartbeat.stop()
-        log.info("succeeded: %d records committed", sum(self._metrics.committed.values()))
+        counts = [sum(each.values()) for each in (self._metrics.committed, self._metrics.rejected)]
+        log.info("succeeded: %d records committed, %d rejected", *counts)
         return 0
 
     def _carry(self) -> None:
@@ -174,8 +173,9 @@ class Attempt:
             schema_version=verdict.schema_version,
         )
         dropper = Dropper(verdict.drop, stream.name) if verdict.drop else None
+        fitter = Fitter(envelope, stream, start.rejects, now) if start.rejects else None
         pipeline = StreamPipeline(
-            self._client, envelope, verdict.selected, start.limits, self._metrics, dropper=dropper
+            self._client, envelope, verdict.selected, start.limits, self._metrics, dropper=dropper, fitter=fitter
         )
         connector.sink = pipeline
         with self._named(stream.name):
@@ -241,10 +241,17 @@ class Attempt:
             retry_after=known.retry_after if isinstance(known, TransientError) else None,
         )
         log.error("%s: %s", report.error_class, report.message, exc_info=None if known is error else error)
-        request = wire.FinishRequest(
-            outcome="failed", error=report, records=self._metrics.committed, metrics=self._numbers()
+        return self._report(self._ending("failed", report), known.exit_code)
+
+    def _ending(self, outcome: wire.Outcome, error: wire.RunError | None = None) -> wire.FinishRequest:
+        counted = self._metrics
+        return wire.FinishRequest(
+            outcome=outcome,
+            error=error,
+            records=counted.committed,
+            rejected=counted.rejected,
+            metrics=self._numbers(),
         )
-        return self._report(request, known.exit_code)
 
     def _report(self, request: wire.FinishRequest, exit_code: int) -> int:
         try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
+from penstock_sdk.protocol import ObjectKind
 
 from penstock_operator.api.bearer import Token
 from penstock_operator.api.finding import find_connection, find_run
@@ -62,10 +63,11 @@ def run_routes(services: Services) -> APIRouter:
         name: Name = None,
         stream: Name = None,
         run: Name = None,
+        kind: ObjectKind = "data",
     ) -> Rows:
         await may(token, "list", namespace)
         async with pool.connection() as connection:
-            return await objects.committed_objects(connection, namespace, name, stream, run)
+            return await objects.committed_objects(connection, namespace, name, stream, run, kind)
 
     @router.get("/runs")
     async def list_runs(

@@ -40,15 +40,23 @@ def place_of(prefix: str, key: str) -> Place | None:
     kind = "object" if found["run"] else "log"
     return Place(kind, unquote(found["tenant"]), unquote(found["connection"]), found["run"] or found["log"])
 
+from penstock_sdk.protocol import ObjectKind
 
-def object_key(prefix: str, path: tuple[str, str, str], generation: int, run: tuple[str, int, int]) -> str:
-    """Return an object's key; `path` is tenant, connection and stream, `run` is run, attempt and sequence."""
+
+def object_key(
+    prefix: str, path: tuple[str, str, str], generation: int, run: tuple[str, int, int], kind: ObjectKind = "data"
+) -> str:
+    """Return an object's key; `path` is tenant, connection and stream, `run` is run, attempt and sequence.
+
+    Rejected records lie in a folder that begins with an underscore, which readers of a data lake pass over.
+    """
     tenant, connection, stream = (quote(part, safe="") for part in path)
     run_id, attempt, sequence = run
     parts = [
         prefix,
         f"tenant={tenant}",
         f"connection={connection}",
+        "_rejected" if kind == "rejected" else "",
         f"stream={stream}",
         f"generation={generation:06d}",
         f"run={run_id}",

@@ -22,15 +22,24 @@ app = typer.Typer(no_args_is_help=True, help="Bronze: ls, head, sql over committ
 Where = Annotated[str | None, typer.Argument(help="[NAMESPACE/]CONNECTION[/STREAM] or nothing for all")]
 
 
+Rejected = Annotated[bool, typer.Option("--rejected", help="Records that did not fit, each with the reason.")]
+
+
+def _kind(*, rejected: bool) -> str:
+    return "rejected" if rejected else "data"
+
+
 def _split(where: str | None) -> dict[str, str | None]:
     parts = (where or "").split("/") if where else []
     namespace, name, stream = (*parts, None, None, None)[:3] if len(parts) > 1 else (None, *parts, None, None)[:3]
     return {"namespace": namespace, "name": name, "stream": stream}
 
 
-async def _objects(data_dir: Path, where: str | None, fetch: int | None) -> list[tuple[dict[str, Any], bytes]]:
+async def _objects(
+    data_dir: Path, where: str | None, fetch: int | None, kind: str = "data"
+) -> list[tuple[dict[str, Any], bytes]]:
     async with session(data_dir) as found:
-        rows = await found.get("/objects", **_split(where))
+        rows = await found.get("/objects", kind=kind, **_split(where))
         if fetch is None:
             return [(row, b"") for row in rows]
         store = _required(found.store)
@@ -45,19 +54,24 @@ def _required(store: BronzeStore | None) -> BronzeStore:
 
 
 @app.command()
-def ls(where: Where = None, data_dir: DataDir = DATA_DIR) -> None:
+def ls(where: Where = None, rejected: Rejected = False, data_dir: DataDir = DATA_DIR) -> None:
     """List committed objects."""
     table = Table("object", "records", "bytes", "committed")
-    for row, _ in asyncio.run(_objects(data_dir, where, None)):
+    for row, _ in asyncio.run(_objects(data_dir, where, None, _kind(rejected=rejected))):
         table.add_row(row["key"], f"{row['records']:,}", f"{row['bytes']:,}", row["committed_at"][:19])
     print_table(table)
 
 
 @app.command()
-def head(where: Where = None, records: Annotated[int, typer.Option("-n")] = 5, data_dir: DataDir = DATA_DIR) -> None:
+def head(
+    where: Where = None,
+    records: Annotated[int, typer.Option("-n")] = 5,
+    rejected: Rejected = False,
+    data_dir: DataDir = DATA_DIR,
+) -> None:
     """Print the first committed records, one JSON object a line."""
     left = records
-    for _, body in asyncio.run(_objects(data_dir, where, records)):
+    for _, body in asyncio.run(_objects(data_dir, where, records, _kind(rejected=rejected))):
         for line in io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(body), encoding="utf-8"):
             if left == 0:
                 return

@@ -92,9 +92,9 @@ async def _up(directory: Path, data: DataDirectory, *, once: bool) -> list[Resul
 
 
 def _print_results(results: list[Result]) -> None:
-    table = Table("connection", "definition", "phase", "attempt", "records", "bytes", "objects", "error")
+    table = Table("connection", "definition", "phase", "attempt", "records", "bytes", "objects", "message")
     for each in results:
-        error = each.error["message"] if each.error else ""
+        error = each.error["message"] if each.error else each.note
         numbers = (str(each.attempt), f"{each.records:,}", f"{each.bytes:,}", str(len(each.objects)))
         table.add_row(f"{each.namespace}/{each.name}", each.definition or "-", each.phase, *numbers, error)
     print_table(table)

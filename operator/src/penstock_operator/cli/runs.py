@@ -45,10 +45,15 @@ def list_runs(
 ) -> None:
     """List the newest runs."""
     rows = _with(data_dir, lambda found: found.get("/runs", namespace=namespace, name=connection, limit=limit))
-    table = Table("run", "connection", "definition", "phase", "attempt", "records", "started", "message")
+    table = Table("run", "connection", "definition", "phase", "attempt", "records", "rejected", "started", "message")
     for row in rows:
         where = f"{row['namespace']}/{row['name']}"
-        numbers = (str(row["attempt"]), f"{row['committed_records']:,}", (row["started_at"] or "-")[:19])
+        numbers = (
+            str(row["attempt"]),
+            f"{row['committed_records']:,}",
+            f"{row['rejected']:,}",
+            (row["started_at"] or "-")[:19],
+        )
         table.add_row(row["id"], where, row["definition"], row["phase"], *numbers, row["message"])
     print_table(table)
 

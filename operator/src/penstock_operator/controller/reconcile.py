@@ -220,7 +220,8 @@ def _idle(row: Row, newest: Row | None) -> Finding:
         return Finding("ready", "Suspended", "no run is started while spec.suspend is true")
     if newest is None:
         return Finding("ready", "AwaitingRun", "valid; no run has been due yet")
-    return Finding("ready", "RunSucceeded", f"run {newest['id']} committed {newest['records']} records")
+    told = f"; {newest['message']}" if newest["message"] else ""
+    return Finding("ready", "RunSucceeded", f"run {newest['id']} committed {newest['records']} records{told}")
 
 
 def _status(generation: int, listed: list[Document], row: Row, newest: Row | None, definition: Row | None) -> Document:
@@ -244,6 +245,7 @@ def _last_run(run: Row) -> Document:
         "phase": run["phase"],
         "attempt": run["attempt"],
         "records": run["committed_records"],
+        "rejected": run["rejected"],
         "startedAt": moment(run["started_at"]),
         "finishedAt": moment(run["finished_at"]),
         "message": run["message"],

@@ -45,7 +45,10 @@ class Report(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """How one connection's run went; `error` has class and message, None when it succeeded."""
+    """How one connection's run went; `error` has class and message, None when it succeeded.
+
+    `note` is what a run that succeeded says all the same: a stream that came empty, records that did not fit.
+    """
 
     namespace: str
     name: str
@@ -57,6 +60,8 @@ class Result:
     bytes: int
     objects: list[str]
     error: dict[str, str] | None
+    rejected: int = 0
+    note: str = ""
 
 
 async def run_once(platform: Platform, report: Report) -> list[Result]:
@@ -131,7 +136,7 @@ async def _result(platform: Platform, run: dict[str, Any]) -> Result:
         if run["phase"] == "succeeded"
         else {"class": run["error_class"] or run["reason"], "message": run["message"]}
     )
-    keys = [each["key"] for each in found]
+    keys = [each["key"] for each in found if each["kind"] == "data"]
     return Result(
         run["namespace"],
         run["name"],
@@ -143,6 +148,8 @@ async def _result(platform: Platform, run: dict[str, Any]) -> Result:
         run["bytes"],
         keys,
         error,
+        run["rejected"],
+        run["message"] if error is None else "",
     )
 
 

@@ -132,16 +132,25 @@ async def heartbeat(connection: Connection, run_id: str, attempt: int, metrics: 
 
 
 async def set_streams(
-    connection: Connection, run_id: str, attempt: int, streams: list[str], refused: dict[str, str]
+    connection: Connection,
+    holder: tuple[str, int],
+    streams: list[str],
+    incremental: list[str],
+    refused: dict[str, str],
 ) -> None:
-    """Remember which streams the attempt has to finish, and which of them it may not even read, each with why."""
+    """Remember which streams the attempt has to finish, and which of them it may not even read, each with why.
+
+    `holder` is run and attempt.
+    """
     await run(
         connection,
-        "UPDATE penstock.run_attempts SET streams = %(streams)s, refused = %(refused)s"
+        "UPDATE penstock.run_attempts SET streams = %(streams)s, incremental = %(incremental)s,"
+        " refused = %(refused)s"
         " WHERE run_id = %(run)s AND attempt = %(attempt)s",
-        run=run_id,
-        attempt=attempt,
+        run=holder[0],
+        attempt=holder[1],
         streams=Jsonb(streams),
+        incremental=Jsonb(incremental),
         refused=Jsonb(refused),
     )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from penstock_sdk.protocol import ObjectKind
+
 from penstock_operator.registry.database import Connection, Row, many, one, run
 
 
@@ -18,6 +20,7 @@ class Grant:
     run_id: str
     attempt: int
     sequence: int
+    kind: ObjectKind = "data"
 
 
 async def insert_grants(connection: Connection, grants: list[Grant]) -> None:
@@ -25,8 +28,10 @@ async def insert_grants(connection: Connection, grants: list[Grant]) -> None:
     async with connection.cursor() as cursor:
         await cursor.executemany(
             """
-            INSERT INTO penstock.bronze_objects (key, connection_uid, stream, generation, run_id, attempt, sequence)
-            VALUES (%(key)s, %(connection_uid)s, %(stream)s, %(generation)s, %(run_id)s, %(attempt)s, %(sequence)s)
+            INSERT INTO penstock.bronze_objects
+                (key, connection_uid, stream, generation, run_id, attempt, sequence, kind)
+            VALUES (%(key)s, %(connection_uid)s, %(stream)s, %(generation)s, %(run_id)s, %(attempt)s, %(sequence)s,
+                    %(kind)s)
             ON CONFLICT DO NOTHING
             """,
             [vars(grant) for grant in grants],
@@ -68,16 +73,33 @@ async def commit_object(
     )
 
 
-async def committed_counts(connection: Connection, run_id: str, attempt: int) -> dict[str, int]:
-    """Return how many records an attempt has committed, by stream."""
+async def committed_counts(
+    connection: Connection, run_id: str, attempt: int, kind: ObjectKind = "data"
+) -> dict[str, int]:
+    """Return how many records an attempt has committed, or put aside as not fitting, by stream."""
     rows = await many(
         connection,
         "SELECT stream, sum(records)::bigint AS records FROM penstock.bronze_objects"
-        " WHERE run_id = %(run)s AND attempt = %(attempt)s AND committed_at IS NOT NULL GROUP BY stream",
+        " WHERE run_id = %(run)s AND attempt = %(attempt)s AND kind = %(kind)s AND committed_at IS NOT NULL"
+        " GROUP BY stream",
         run=run_id,
         attempt=attempt,
+        kind=kind,
     )
     return {row["stream"]: row["records"] for row in rows}
+
+
+async def run_counts(connection: Connection, run_id: str) -> list[Row]:
+    """Return how many records all attempts of a run have committed and put aside, by stream."""
+    return await many(
+        connection,
+        """
+        SELECT stream, coalesce(sum(records) FILTER (WHERE kind = 'data'), 0)::bigint AS records,
+            coalesce(sum(records) FILTER (WHERE kind = 'rejected'), 0)::bigint AS rejected
+        FROM penstock.bronze_objects WHERE run_id = %(run)s AND committed_at IS NOT NULL GROUP BY stream
+        """,
+        run=run_id,
+    )
 
 
 async def has_committed(connection: Connection, run_id: str, attempt: int) -> bool:
@@ -93,7 +115,12 @@ async def has_committed(connection: Connection, run_id: str, attempt: int) -> bo
 
 
 async def committed_objects(
-    connection: Connection, namespace: str | None, name: str | None, stream: str | None, run_id: str | None
+    connection: Connection,
+    namespace: str | None,
+    name: str | None,
+    stream: str | None,
+    run_id: str | None,
+    kind: ObjectKind = "data",
 ) -> list[Row]:
     """Return the committed objects of live generations in the order in which they were committed.
 
@@ -106,7 +133,8 @@ async def committed_objects(
             o.schema_version, o.committed_at, c.namespace, c.name
         FROM penstock.bronze_objects o JOIN penstock.tenant_connections c ON c.uid = o.connection_uid
         LEFT JOIN penstock.connector_run_state s ON s.connection_uid = o.connection_uid AND s.stream = o.stream
-        WHERE o.committed_at IS NOT NULL AND o.generation = coalesce(s.generation, o.generation)
+        WHERE o.committed_at IS NOT NULL AND o.kind = %(kind)s
+          AND o.generation = coalesce(s.generation, o.generation)
           AND o.granted_at >= coalesce(c.purge_started_at, '-infinity') AND (%(namespace)s::text IS NULL OR c.namespace = %(namespace)s)
           AND (%(name)s::text IS NULL OR c.name = %(name)s) AND (%(stream)s::text IS NULL OR o.stream = %(stream)s)
           AND (%(run)s::text IS NULL OR o.run_id = %(run)s)
@@ -116,6 +144,7 @@ async def committed_objects(
         name=name,
         stream=stream,
         run=run_id,
+        kind=kind,
     )
 
 

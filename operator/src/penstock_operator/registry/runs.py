@@ -108,9 +108,11 @@ async def end_run(connection: Connection, run_id: str, phase: str, ending: Endin
             error_class = %(error_class)s, message = %(message)s, operator_message = %(operator_message)s,
             metrics = coalesce((SELECT jsonb_object_agg(attempt::text, metrics) FROM penstock.run_attempts
                                 WHERE run_id = %(run)s), '{}'),
-            (records, bytes, objects) = (
-                SELECT coalesce(sum(o.records), 0), coalesce(sum(o.bytes), 0), count(*) FROM penstock.bronze_objects o
-                WHERE o.run_id = %(run)s AND o.committed_at IS NOT NULL)
+            (records, rejected, bytes, objects) = (
+                SELECT coalesce(sum(o.records) FILTER (WHERE o.kind = 'data'), 0),
+                    coalesce(sum(o.records) FILTER (WHERE o.kind = 'rejected'), 0),
+                    coalesce(sum(o.bytes) FILTER (WHERE o.kind = 'data'), 0), count(*) FILTER (WHERE o.kind = 'data')
+                FROM penstock.bronze_objects o WHERE o.run_id = %(run)s AND o.committed_at IS NOT NULL)
         WHERE id = %(run)s
         """,
         run=run_id,
@@ -156,7 +158,7 @@ async def runs_of_deleted_connections(connection: Connection) -> list[str]:
 RUN = """
     SELECT r.*, c.namespace, c.name, d.name AS definition,
         (SELECT coalesce(sum(o.records), 0)::bigint FROM penstock.bronze_objects o
-         WHERE o.run_id = r.id AND o.committed_at IS NOT NULL) AS committed_records
+         WHERE o.run_id = r.id AND o.kind = 'data' AND o.committed_at IS NOT NULL) AS committed_records
     FROM penstock.connector_runs r
     JOIN penstock.tenant_connections c ON c.uid = r.connection_uid
     JOIN penstock.connector_definitions d ON d.uid = r.definition_uid

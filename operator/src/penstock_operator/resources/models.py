@@ -121,6 +121,21 @@ class Resources(Declared):
     limits: ResourceLimits = ResourceLimits()
 
 
+class Rejects(Declared):
+    """How many records of one stream may be put aside because they do not fit; past it the run fails. None: any number."""
+
+    max_records: Annotated[int, Field(ge=0)] | None = None
+    max_share: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class Budget(Declared):
+    """What one run may cost, by the connector's own estimate; a run that is expected to cost more is not begun."""
+
+    records: Annotated[int, Field(ge=0)] | None = None
+    bytes: Annotated[int, Field(ge=0)] | None = None
+    api_calls: Annotated[int, Field(ge=0)] | None = None
+
+
 class Bronze(Declared):
     """How records are stored, and what becomes of them when the connection goes."""
 
@@ -151,6 +166,9 @@ class ConnectionSpec(Declared):
     timeout: Duration = "2h"
     resources: Resources = Resources()
     schema_policy: SchemaPolicy = "evolve"
+    validation: Literal["standard", "strict"] = "standard"
+    rejects: Rejects | None = None
+    budget: Budget | None = None
     bronze: Bronze = Bronze()
     history_limit: Annotated[int, Field(ge=0, le=1000)] = 10
 
@@ -173,6 +191,7 @@ class LastRun(Declared):
     phase: str
     attempt: int = 0
     records: int = 0
+    rejected: int = 0
     started_at: str | None = None
     finished_at: str | None = None
     message: str = ""

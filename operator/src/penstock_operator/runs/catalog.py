@@ -134,7 +134,11 @@ async def _record(
         await alerts.resolve_alerts(connection, resolved)
     refused = {choice.stream: verdict.refusal for choice, verdict in pairs if verdict.refusal}
     await attempts.set_streams(
-        connection, attempt["run_id"], attempt["attempt"], [each.stream for each in choices], refused
+        connection,
+        (attempt["run_id"], attempt["attempt"]),
+        [each.stream for each in choices],
+        [each.stream for each in choices if each.selected.mode == "incremental"],
+        refused,
     )
 
 

@@ -95,6 +95,7 @@ async def commit_document(connection: Connection, run_id: str, prefix: str) -> t
         "records": run["records"],
         "bytes": run["bytes"],
         "finished_at": run["finished_at"].isoformat(),
-        "objects": [{key: each[key] for key in shown} for each in found],
+        "objects": [{key: each[key] for key in shown} for each in found if each["kind"] == "data"],
+        "rejected": [{key: each[key] for key in shown} for each in found if each["kind"] == "rejected"],
     }
     return commit_key(prefix, run["namespace"], run["name"], run_id), document

@@ -23,6 +23,7 @@ from penstock_sdk.protocol import (
     HeartbeatRequest,
     HeartbeatResponse,
     Limits,
+    ObjectKind,
     StartRequest,
     StartResponse,
     StreamsRequest,
@@ -39,7 +40,7 @@ from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Connection, Pool, Row
 from penstock_operator.registry.objects import Grant
 from penstock_operator.registry.streams import NewState
-from penstock_operator.runs import catalog, outcomes, selection
+from penstock_operator.runs import catalog, outcomes, reads, selection
 from penstock_operator.runs.refusals import Fenced, Invalid, Mismatch, NotReady, Unauthenticated
 from penstock_operator.runs.retry import Failure
 from penstock_operator.runs.vault import Holder, Vault
@@ -106,6 +107,7 @@ class RunProtocol:
             since=spec.get("since"),
             state_version=manifest.get("stateVersion", 1),
             limits=self._limits,
+            rejects=reads.reject_rules(spec),
         )
 
     @asynccontextmanager
@@ -131,22 +133,29 @@ class RunProtocol:
             state = (await streams.states_of(connection, attempt["connection_uid"])).get(request.stream)
             generation = state["generation"] if state else 1
             numbers = range(request.after + 1, request.after + request.count + 1)
-            grants = [self._grant(attempt, request.stream, generation, number) for number in numbers]
+            grants = [self._grant(attempt, request, generation, number) for number in numbers]
             await objects.insert_grants(connection, grants)
         expiry = datetime.now(UTC) + timedelta(seconds=UPLOAD_EXPIRY_SECONDS)
         return UploadsResponse(grants=[self._signed(grant) for grant in grants], expires_at=expiry)
 
-    def _grant(self, attempt: Row, stream: str, generation: int, sequence: int) -> Grant:
-        path = (attempt["namespace"], attempt["name"], stream)
+    def _grant(self, attempt: Row, request: UploadsRequest, generation: int, sequence: int) -> Grant:
+        path = (attempt["namespace"], attempt["name"], request.stream)
         run = (attempt["run_id"], attempt["attempt"], sequence)
-        key = object_key(self._store.settings.prefix, path, generation, run)
+        key = object_key(self._store.settings.prefix, path, generation, run, request.kind)
         return Grant(
-            key, attempt["connection_uid"], stream, generation, attempt["run_id"], attempt["attempt"], sequence
+            key=key,
+            connection_uid=attempt["connection_uid"],
+            stream=request.stream,
+            generation=generation,
+            run_id=attempt["run_id"],
+            attempt=attempt["attempt"],
+            sequence=sequence,
+            kind=request.kind,
         )
 
     def _signed(self, grant: Grant) -> UploadGrant:
         url, headers = self._store.presign(grant.key, UPLOAD_EXPIRY_SECONDS)
-        return UploadGrant(key=grant.key, sequence=grant.sequence, url=url, headers=headers)
+        return UploadGrant(key=grant.key, sequence=grant.sequence, url=url, headers=headers, kind=grant.kind)
 
     async def checkpoint(self, token: str, request: CheckpointRequest) -> CheckpointResponse:
         """Commit objects and the state that covers them. The same request again changes nothing."""
@@ -207,8 +216,7 @@ class RunProtocol:
             return await outcomes.fail(connection, run, _refused(attempt, request), Failure("SourceContractError"))
         if request.outcome == "succeeded":
             await self._check_counts(connection, attempt, request)
-            ending = Ending("succeeded", "RunSucceeded", exit_code=0, metrics=request.metrics)
-            return await outcomes.succeed(connection, run, ending)
+            return await self._succeed(connection, run, attempt, request)
         if request.outcome == "cancelled":
             return await outcomes.cancel(connection, run)
         progressed = await objects.has_committed(connection, run["id"], attempt["attempt"])
@@ -231,12 +239,26 @@ class RunProtocol:
         failure = Failure(error.error_class, progressed, retry_after=error.retry_after)
         return await outcomes.fail(connection, run, ending, failure)
 
+    async def _succeed(self, connection: Connection, run: Row, attempt: Row, request: FinishRequest) -> str:
+        counts = await reads.counts_of(connection, run["id"])
+        too_many = reads.over_threshold(reads.reject_rules(attempt["spec"]), counts)
+        if too_many:
+            return await outcomes.fail(connection, run, _broken(too_many, request), Failure("SourceContractError"))
+        message = await reads.record_reads(connection, attempt, counts)
+        ending = Ending("succeeded", "RunSucceeded", message=message, exit_code=0, metrics=request.metrics)
+        return await outcomes.succeed(connection, run, ending)
+
     async def _check_counts(self, connection: Connection, attempt: Row, request: FinishRequest) -> None:
-        counted = await objects.committed_counts(connection, attempt["run_id"], attempt["attempt"])
-        said = {stream: records for stream, records in request.records.items() if records}
-        if {stream: records for stream, records in counted.items() if records} != said:
-            message = f"the pod counted {said}, the registry {counted}"
-            raise Mismatch(message)
+        told: tuple[tuple[ObjectKind, dict[str, int]], ...] = (
+            ("data", request.records),
+            ("rejected", request.rejected),
+        )
+        for kind, numbers in told:
+            counted = await objects.committed_counts(connection, attempt["run_id"], attempt["attempt"], kind)
+            said = {stream: records for stream, records in numbers.items() if records}
+            if {stream: records for stream, records in counted.items() if records} != said:
+                message = f"the pod counted {said} ({kind}), the registry {counted}"
+                raise Mismatch(message)
         states = await streams.states_of(connection, attempt["connection_uid"])
         wanted = [*attempt["streams"], *(each["name"] for each in attempt["spec"].get("streams", []))]
         open_ = [name for name in dict.fromkeys(wanted) if not _is_done(states.get(name), attempt["run_id"])]
@@ -254,7 +276,10 @@ def _ended_already(attempt: Row, request: FinishRequest) -> FinishResponse:
 
 def _refused(attempt: Row, request: FinishRequest) -> Ending:
     """A run is no success with a stream that it was not allowed to read, even where the pod's SDK knows nothing of it."""
-    message = "; ".join(attempt["refused"].values())
+    return _broken("; ".join(attempt["refused"].values()), request)
+
+
+def _broken(message: str, request: FinishRequest) -> Ending:
     return Ending("failed", "SourceContractError", "SourceContractError", message, exit_code=0, metrics=request.metrics)
 
 

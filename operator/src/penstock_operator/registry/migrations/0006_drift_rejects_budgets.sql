@@ -15,7 +15,9 @@ ALTER TABLE penstock.stream_registry
     ADD COLUMN pii_suggested jsonb NOT NULL DEFAULT '{}';
 
 -- Streams that an attempt was not given, each with why: the run cannot succeed with one.
-ALTER TABLE penstock.run_attempts ADD COLUMN refused jsonb NOT NULL DEFAULT '{}';
+ALTER TABLE penstock.run_attempts
+    ADD COLUMN refused     jsonb NOT NULL DEFAULT '{}',
+    ADD COLUMN incremental jsonb NOT NULL DEFAULT '[]';
 
 -- Objects of records that did not fit count apart, and have sequence numbers of their own.
 ALTER TABLE penstock.bronze_objects ADD COLUMN kind text NOT NULL DEFAULT 'data';
