@@ -87,6 +87,7 @@ async def test_openapi_names_every_call_and_its_refusals(api: Api) -> None:
         "/v1/runs/{run_id}",
         "/v1/runs/{run_id}/logs",
         "/v1/runs/{run_id}/cancel",
+        "/v1/runs/backfill",
     } <= set(document["paths"])
     assert "ApiError" in document["components"]["schemas"]
     assert "403" in document["paths"]["/v1/attempts/checkpoints"]["post"]["responses"]
@@ -143,3 +144,18 @@ async def test_no_answer_shows_a_run_token(api: Api, pool: Pool) -> None:
         await runs.claim_pending(connection, datetime.now(UTC) + timedelta(hours=1), 1)
     shown = await get(api.owner, f"/v1/runs/{started['id']}")
     assert "token_sha256" not in shown["attempts"][0]
+
+
+async def test_a_window_is_filled_by_whoever_may_change_the_connection(api: Api, pool: Pool) -> None:
+    async with pool.connection() as connection:
+        await connections.set_schedule(connection, "c1", "@daily", "Etc/UTC", None)
+    body = {"namespace": "team", "name": "orders", "from": "2026-01-01T00:00:00Z", "to": "2026-01-03T00:00:00Z"}
+    assert (await api.tenant.post("/v1/runs/backfill", json=body)).status_code == 403
+    filled = (await api.owner.post("/v1/runs/backfill", json=body)).json()
+    assert [each["scheduled_at"] for each in filled] == ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]
+    assert (await api.owner.post("/v1/runs/backfill", json=body)).json() == []
+    refused = await api.owner.post("/v1/runs/backfill", json={**body, "from": "2026-01-01T00:00:00"})
+    assert refused.status_code == 422
+    assert "timezone" in refused.text
+    listed = await get(api.owner, "/v1/runs?namespace=team")
+    assert {each["trigger"] for each in listed} == {"backfill"}

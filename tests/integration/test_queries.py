@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from penstock_operator.registry import alerts, attempts, connections, objects, outbox, reads, runs, streams
+from penstock_operator.registry import alerts, attempts, connections, objects, outbox, reads, runs, streams, upstreams
 from penstock_operator.registry.database import Connection, Pool
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -19,9 +19,11 @@ INSERT INTO penstock.tenant_connections (uid, namespace, name, generation, spec,
     schedule, time_zone, next_run_at)
 SELECT 'c' || n, 'team-' || n % 50, 'connection-' || n, 1, '{}', 'd', true, false, '@hourly', 'Etc/UTC',
     timestamptz '2026-06-02' + n * interval '1 s' FROM generate_series(1, 3000) n;
+UPDATE penstock.tenant_connections SET upstreams = ARRAY['connection-8'], schedule = NULL, next_run_at = NULL
+WHERE uid IN (SELECT 'c' || n * 100 FROM generate_series(1, 30) n);
 INSERT INTO penstock.connector_runs (id, connection_uid, definition_uid, spec, trigger, scheduled_at, phase, attempt)
 SELECT lpad(n::text, 12, '0'), 'c' || n % 3000 + 1, 'd', '{}', 'schedule', timestamptz '2026-01-01' + n * interval '1 min',
-    CASE WHEN n % 3000 = 7 THEN 'running' ELSE 'succeeded' END, 1 FROM generate_series(1, 30000) n;
+    CASE WHEN n % 3001 = 7 THEN 'running' ELSE 'succeeded' END, 1 FROM generate_series(1, 30000) n;
 INSERT INTO penstock.run_attempts (run_id, attempt, job_name, token_sha256, finished_at, phase)
 SELECT id, 1, 'penstock-' || id || '-1', sha256(id::bytea), CASE WHEN phase = 'succeeded' THEN now() END,
     CASE WHEN phase = 'succeeded' THEN 'succeeded' ELSE 'running' END FROM penstock.connector_runs;
@@ -60,12 +62,20 @@ class Explaining:
 
 HOT: dict[str, Callable[[Any], Awaitable[object]]] = {
     "claim_due": lambda c: connections.claim_due(c, NOW, 50),
+    "claim_for_request": lambda c: connections.claim_for_request(c, "c8"),
+    "wake_followers": lambda c: upstreams.wake_followers(c, "team-0", NOW),
+    "followers": lambda c: upstreams.followers(c, "team-0"),
+    "missing_upstreams": lambda c: upstreams.missing_upstreams(c, "team-0", ["connection-50", "x"]),
+    "successes_to_follow": lambda c: upstreams.successes_to_follow(c, "c100"),
     "connection_by_name": lambda c: connections.connection_by_name(c, "team-7", "connection-7"),
     "connections_by_uid": lambda c: connections.connections_by_uid(c, ["c8", "c9"]),
     "claim_pending": lambda c: runs.claim_pending(c, NOW, 20),
     "active_runs": lambda c: runs.active_runs(c, "c8"),
     "runs_of_deleted_connections": runs.runs_of_deleted_connections,
     "newest_run": lambda c: runs.newest_run(c, "c8"),
+    "waiting_count": lambda c: runs.waiting_count(c, "c8"),
+    "lock_replaceable": lambda c: runs.lock_replaceable(c, "c8"),
+    "ticks_made": lambda c: runs.ticks_made(c, "c8", NOW - timedelta(days=3), NOW),
     "run_by_id": lambda c: runs.run_by_id(c, "000000000008"),
     "list_runs": lambda c: runs.list_runs(c, None, None, 20),
     "hold_run": lambda c: runs.hold_run(c, "000000000007", 1),

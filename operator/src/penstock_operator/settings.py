@@ -40,6 +40,7 @@ class Timings:
     start_deadline: float = 300.0
     image_deadline: float = 120.0
     heartbeat_deadline: float = 90.0
+    cancel_deadline: float = 30.0
     upload_expiry: int = 3600
     job_ttl: int = 600
     collect: float = 600.0

@@ -69,6 +69,84 @@ def test_a_status_has_one_meaning(job: Any, pod: Any, state: str, reason: str | 
     assert (seen.state, seen.reason) == (state, reason)
 
 
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"reason": "Evicted", "message": "The node was low on resource: memory."},
+        {"reason": "NodeLost"},
+        {"reason": "Preempting", "message": "Preempted in order to admit critical pod"},
+        {"reason": "Terminated", "message": "Pod was terminated in response to imminent node shutdown."},
+        {"reason": "OutOfmemory", "message": "Pod was rejected: Node didn't have enough resource: memory"},
+        {"reason": "UnexpectedAdmissionError"},
+        {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]},
+        {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]},
+        {"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}]},
+    ],
+)
+@pytest.mark.parametrize("code", [None, 1, 137, 143])
+def test_what_the_platform_takes_away_is_no_failure(status: dict[str, Any], code: int | None) -> None:
+    pod = {"status": {**(ended(code)["status"] if code is not None else {}), **status}}
+    seen = observe_job(failed("BackoffLimitExceeded"), pod)
+    assert (seen.state, seen.reason, seen.disrupted) == ("failed", "AttemptLost", True)
+
+
+def test_a_pod_that_was_deleted_with_its_node_is_a_disruption() -> None:
+    assert observe_job(failed("BackoffLimitExceeded"), None).disrupted
+
+
+@pytest.mark.parametrize("code", [31, 137, 143])
+def test_an_attempt_that_was_killed_or_told_to_stop_is_a_disruption(code: int) -> None:
+    seen = observe_job(failed("BackoffLimitExceeded"), ended(code))
+    assert (seen.reason, seen.disrupted, seen.exit_code) == ("AttemptLost", True, code)
+
+
+def test_memory_goes_before_a_disruption() -> None:
+    pod = ended(137, "OOMKilled", conditions=[{"type": "DisruptionTarget", "status": "True"}])
+    assert not observe_job(failed("BackoffLimitExceeded"), pod).disrupted
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'Usage of EmptyDir volume "tmp" exceeds the limit "64Mi".',
+        "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi.",
+        "Container connector exceeded its local ephemeral storage limit 1Gi.",
+    ],
+)
+def test_an_eviction_for_what_the_pod_itself_wrote_is_its_own_fault(message: str) -> None:
+    seen = observe_job(failed("BackoffLimitExceeded"), {"status": {"reason": "Evicted", "message": message}})
+    assert (seen.reason, seen.error_class, seen.disrupted) == ("LocalPersistenceError", "LocalPersistenceError", False)
+    assert message in seen.message
+
+
+@pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable"])
+def test_an_image_that_cannot_be_pulled_waits_with_its_reason(reason: str) -> None:
+    seen = observe_job(JOB, waiting(reason, "not found"))
+    assert (seen.state, seen.reason, seen.error_class, seen.final) == (
+        "waiting",
+        "ImagePullFailed",
+        "ConfigError",
+        False,
+    )
+
+
+@pytest.mark.parametrize("reason", ["InvalidImageName", "ErrImageNeverPull"])
+def test_an_image_that_no_pull_can_bring_is_final(reason: str) -> None:
+    assert observe_job(JOB, waiting(reason)).final
+
+
+@pytest.mark.parametrize(("ready", "silent"), [("True", "active"), ("False", "silent"), ("Unknown", "silent")])
+def test_a_running_pod_that_is_not_ready_has_a_node_that_does_not_answer(ready: str, silent: str) -> None:
+    status = {"containerStatuses": [{"state": {"running": {}}}], "conditions": [{"type": "Ready", "status": ready}]}
+    seen = observe_job(JOB, {"status": status})
+    assert (seen.state, seen.disrupted) == ("active", silent == "silent")
+
+
+def test_a_container_that_cannot_be_created_says_why_it_waits() -> None:
+    seen = observe_job(JOB, waiting("CreateContainerError", "no such user"))
+    assert (seen.state, seen.message, seen.final) == ("waiting", "no such user", False)
+
+
 def test_an_evicted_pod_is_a_disruption() -> None:
     pod = {"status": {"reason": "Evicted", "message": "the node was low on memory"}}
     seen = observe_job(failed("BackoffLimitExceeded"), pod)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import AwareDatetime, BaseModel, Field
 
 from penstock_operator.api.bearer import Token
 from penstock_operator.api.finding import find_connection, find_run
 from penstock_operator.registry import runs
 from penstock_operator.runs import outcomes
 from penstock_operator.runs.refusals import Invalid
+from penstock_operator.scheduling.backfill import Filled, Window, backfill
 from penstock_operator.scheduling.due import request_run
 
 if TYPE_CHECKING:
@@ -24,6 +26,14 @@ class RunRequest(BaseModel):
 
     namespace: str
     name: str
+
+
+class BackfillRequest(RunRequest):
+    """Which ticks to fill: from a moment on, before another (now, where it is left out)."""
+
+    start: Annotated[AwareDatetime, Field(alias="from")]
+    end: Annotated[AwareDatetime | None, Field(alias="to")] = None
+    streams: Annotated[list[str], Field(max_length=500)] = []
 
 
 def action_routes(services: Services) -> APIRouter:
@@ -44,6 +54,15 @@ def action_routes(services: Services) -> APIRouter:
             message = f"a run of {request.namespace}/{request.name} is under way; wait for it or cancel it"
             raise Invalid(message)
         return {"id": run_id}
+
+    @router.post("/runs/backfill")
+    async def backfill_runs(request: BackfillRequest, token: Token) -> list[Filled]:
+        await may(token, "patch", request.namespace)
+        now = datetime.now(UTC)
+        window = Window(request.start, request.end or now, tuple(request.streams))
+        async with pool.connection() as connection:
+            row = await find_connection(connection, request.namespace, request.name)
+            return await backfill(connection, row["uid"], window, now)
 
     @router.post("/runs/{run_id}/cancel")
     async def cancel_run(run_id: str, token: Token) -> dict[str, str]:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote, unquote
 
+from penstock_sdk.protocol import ObjectKind
+
 PLACE = re.compile(
     r"tenant=(?P<tenant>[^/]+)/connection=(?P<connection>[^/]+)/"
-    r"(?:stream=[^/]+/generation=\d{6}/run=(?P<run>[0-9a-z]+)/attempt-\d{2,}-\d{6,}\.[a-z.]+"
+    r"(?:(?:_rejected/)?stream=[^/]+/generation=\d{6}/run=(?P<run>[0-9a-z]+)/attempt-\d{2,}-\d{6,}\.[a-z.]+"
     r"|_logs/run=(?P<log>[0-9a-z]+)/attempt-\d{2,}\.log\.zst)"
 )
 
@@ -39,8 +41,6 @@ def place_of(prefix: str, key: str) -> Place | None:
         return None
     kind = "object" if found["run"] else "log"
     return Place(kind, unquote(found["tenant"]), unquote(found["connection"]), found["run"] or found["log"])
-
-from penstock_sdk.protocol import ObjectKind
 
 
 def object_key(

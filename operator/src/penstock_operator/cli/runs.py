@@ -15,7 +15,7 @@ from rich.table import Table
 from penstock_operator.cli.output import print_table
 from penstock_operator.cli.session import DATA_DIR, CommandError, DataDir, Session, session
 
-app = typer.Typer(no_args_is_help=True, help="Runs: list, show, logs, start, cancel.")
+app = typer.Typer(no_args_is_help=True, help="Runs: list, show, logs, start, backfill, cancel.")
 RunId = Annotated[str, typer.Argument(help="A run's id, or the beginning of one.")]
 __all__ = ["CommandError", "app"]
 
@@ -100,10 +100,35 @@ def start(connection: Annotated[str, typer.Argument(help="NAMESPACE/NAME")], dat
 
 
 @app.command()
-def cancel(run: RunId, data_dir: DataDir = DATA_DIR) -> None:
-    """Cancel a run: it stops at the next batch border, and what is committed stays."""
+def backfill(
+    connection: Annotated[str, typer.Argument(help="NAMESPACE/NAME")],
+    start: Annotated[str, typer.Option("--from", help="The first moment, such as 2026-01-01T00:00:00Z.")],
+    end: Annotated[
+        str | None, typer.Option("--to", help="The moment to stop before; now, where it is left out.")
+    ] = None,
+    stream: Annotated[list[str] | None, typer.Option("--stream", "-s", help="May be given more than once.")] = None,
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """Make a run for each tick of a window that has made none; they run one by one, behind what is due."""
+    namespace, _, name = connection.rpartition("/")
+    body = {"namespace": namespace or "default", "name": name, "from": start, "to": end, "streams": stream or []}
+    filled = _with(data_dir, lambda found: found.post("/runs/backfill", body))
+    for each in filled:
+        typer.echo(f"{each['id']}  {each['scheduled_at']}")
+    if not filled:
+        typer.echo("every tick of the window has made a run", err=True)
 
-    async def act(found: Session) -> Any:
-        return await found.post(f"/runs/{await _full_id(found, run)}/cancel")
 
-    typer.echo(_with(data_dir, act)["phase"])
+@app.command()
+def cancel(
+    run: Annotated[list[str], typer.Argument(help="Ids of runs, or the beginnings of them.")],
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """Cancel runs: each stops at its next batch border, or is stopped soon; what is committed stays."""
+
+    async def act(found: Session) -> list[str]:
+        ids = [await _full_id(found, each) for each in run]
+        return [(await found.post(f"/runs/{each}/cancel"))["phase"] for each in ids]
+
+    for phase in _with(data_dir, act):
+        typer.echo(phase)

@@ -10,9 +10,10 @@ import structlog
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.logs import KeepingLauncher, LogKeeper
 from penstock_operator.controller.queue import Key
+from penstock_operator.controller.supervisor import Clock, utc_now
 from penstock_operator.launchers import Launch
 from penstock_operator.launchers.logs import LogUnreadable
-from penstock_operator.registry import attempts, connections, outbox
+from penstock_operator.registry import attempts, connections, outbox, upstreams
 from penstock_operator.registry.database import Pool, Row
 from penstock_operator.runs import outcomes
 
@@ -33,12 +34,14 @@ class Deliveries:
         launcher: KeepingLauncher,
         keeper: LogKeeper,
         requeue: Callable[[Key], None],
+        clock: Clock = utc_now,
     ) -> None:
         self._pool = pool
         self._store = store
         self._launcher = launcher
         self._keeper = keeper
         self._requeue = requeue
+        self._clock = clock
         self._busy: dict[asyncio.Task[None], int] = {}
         self._taking: asyncio.Task[int] | None = None
 
@@ -84,8 +87,11 @@ class Deliveries:
             return
         uids = list({each["payload"]["connection"] for each in messages})
         async with self._pool.connection() as connection:
-            for row in await connections.live_names(connection, uids):
+            live = await connections.live_names(connection, uids)
+            for row in live:
                 self._requeue(("TenantConnection", row["namespace"], row["name"]))
+            for namespace in {row["namespace"] for row in live}:
+                await upstreams.wake_followers(connection, namespace, self._clock())
             await outbox.done(connection, [each["id"] for each in messages])
 
     async def _deliver(self, message: Row) -> None:
@@ -112,6 +118,8 @@ class Deliveries:
         if row is None:
             return
         launch = Launch.from_row(row)
+        if payload.get("stop"):
+            await self._launcher.stop(launch)
         try:
             await self._launcher.retire(launch)
         except Exception as error:

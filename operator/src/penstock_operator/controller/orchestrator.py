@@ -15,6 +15,7 @@ from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.cancellation import heed_cancellation
 from penstock_operator.controller.collector import Collector
 from penstock_operator.controller.deliveries import Deliveries
+from penstock_operator.controller.following import affected
 from penstock_operator.controller.health import Health
 from penstock_operator.controller.logs import KeepingLauncher, LogKeeper
 from penstock_operator.controller.queue import Key, WorkQueue
@@ -77,7 +78,7 @@ class Orchestrator:
         self.collector = Collector(
             lambda: Grounds(parts.pool, parts.store, parts.retention, parts.clock()), launcher, parts.logs.forget
         )
-        self.deliveries = Deliveries(parts.pool, parts.store, launcher, keeper, self.requeue)
+        self.deliveries = Deliveries(parts.pool, parts.store, launcher, keeper, self.requeue, parts.clock)
 
     async def run(self) -> None:
         """Run every loop until cancelled."""
@@ -213,9 +214,16 @@ class Orchestrator:
             return
         self._sightings.left(key, version)
         if document["kind"] == "TenantConnection":
+            await self._requeue_followers(document)
             self._recount(before.get("definition"), status.get("definition"))
         elif before.get("observedGeneration") != status["observedGeneration"]:
             await self._requeue_connections(document["metadata"]["name"])
+
+    async def _requeue_followers(self, document: Document) -> None:
+        namespace = document["metadata"]["namespace"]
+        async with self._parts.pool.connection() as connection:
+            for name in await affected(connection, document):
+                self.requeue(("TenantConnection", namespace, name))
 
     def _recount(self, before: str | None, after: str | None) -> None:
         """A connection that came, went or changed its version changes what its definitions' statuses count."""
@@ -238,6 +246,7 @@ class Orchestrator:
             else:
                 gone = await connections.retire_connection(connection, namespace, name)
         if gone:
+            await self._requeue_followers({"metadata": {"namespace": namespace, "name": name}})
             await self._let_go()
             self._recount(gone["definition"], None)
         elif kind == "ConnectorDefinition":

@@ -7,6 +7,7 @@ from typing import Any
 
 from penstock_sdk.manifest import Manifest, config_problems, manifest_problems
 
+from penstock_operator.controller.following import record_upstreams, upstream_finding
 from penstock_operator.controller.resources import Document, key_of
 from penstock_operator.controller.state_requests import handle_state_requests
 from penstock_operator.registry import alerts, connections, definitions, runs
@@ -22,10 +23,12 @@ from penstock_operator.resources.conditions import (
     moment,
 )
 from penstock_operator.resources.crds import defaulted, resource_problems
-from penstock_operator.resources.models import REQUESTED_AT
+from penstock_operator.resources.models import REQUESTED_AT, parse_duration
+from penstock_operator.resources.quantities import memory_bytes
 from penstock_operator.resources.versions import best_match
-from penstock_operator.scheduling.due import request_run
-from penstock_operator.scheduling.ticks import ScheduleError, check_schedule, next_tick
+from penstock_operator.runs.breaker import paused
+from penstock_operator.scheduling.due import handle_request, next_time
+from penstock_operator.scheduling.ticks import ScheduleError, check_schedule, jitter_of
 
 OWNERS_TO_FIX = (
     "ConfigError",
@@ -98,6 +101,7 @@ async def reconcile_connection(pool: Pool, document: Document) -> Document:
             _check_against(spec, definition)
             row = await _record(connection, document, spec, definition, now)
             await handle_state_requests(connection, document, row)
+            await record_upstreams(connection, row, spec, now)
             await _handle_request(connection, document, row)
             problem = None
         except Stalled as stalled:
@@ -108,18 +112,24 @@ async def reconcile_connection(pool: Pool, document: Document) -> Document:
         fresh = await connections.connection_by_uid(connection, row["uid"]) or row
         newest = await runs.newest_run(connection, row["uid"])
         alerting = await alerts.open_alerts_of(connection, row["uid"])
-    finding = problem or finding_for(fresh, newest)
+        waiting = await runs.waiting_count(connection, row["uid"])
+    finding = problem or upstream_finding(fresh) or finding_for(fresh, newest)
     previous = document.get("status", {}).get("conditions", [])
-    listed = conditions_for(
-        finding, generation, previous, now, *alert_conditions([open_alert(each) for each in reversed(alerting)])
-    )
-    return {**_status(generation, listed, fresh, newest, definition), "alerts": len(alerting)}
+    extra = [*_pauses(fresh, now), *alert_conditions([open_alert(each) for each in reversed(alerting)])]
+    listed = conditions_for(finding, generation, previous, now, *extra)
+    counted = {"alerts": len(alerting), **({"waitingRuns": waiting} if waiting else {})}
+    return {**_status(generation, listed, fresh, newest, definition), **counted}
 
 
 def open_alert(row: Row) -> OpenAlert:
     """Return an alert's row as conditions tell it."""
     sorts: dict[str, AlertCondition] = {"EmptyRead": "EmptyRead", "RecordsRejected": "RecordsRejected"}
     return OpenAlert(sorts.get(row["kind"], "SchemaDrift"), row["stream"], row["kind"], row["message"])
+
+
+def _pauses(row: Row, now: datetime) -> list[dict[str, str]]:
+    found = paused(row, now)
+    return [{"type": "Paused", "status": "True", "reason": found.reason, "message": found.message}] if found else []
 
 
 async def _resolve(connection: Connection, spec: Document) -> Row:
@@ -159,11 +169,24 @@ def _check_against(spec: Document, definition: Row) -> None:
             f"spec.secretRef: name a Secret with the keys {', '.join(needed)}; the connector authenticates with them"
         )
         raise Stalled(reason, message)
+    _check_memory(spec)
     for index, stream in enumerate(spec.get("streams", [])):
         if stream["mode"] not in manifest.capabilities.modes:
             reason = "InvalidSpec"
             message = f"spec.streams[{index}].mode: {definition['name']} can only read {', '.join(manifest.capabilities.modes)}"
             raise Stalled(reason, message)
+
+
+def _check_memory(spec: Document) -> None:
+    policy = spec["resources"].get("onOutOfMemory")
+    limit = spec["resources"]["limits"]["memory"]
+    if policy and memory_bytes(policy["max"]) <= memory_bytes(limit):
+        reason: Reason = "InvalidSpec"
+        message = (
+            f"spec.resources.onOutOfMemory.max: {policy['max']} is not more than spec.resources.limits.memory ({limit});"
+            " raise it, or remove onOutOfMemory"
+        )
+        raise Stalled(reason, message)
 
 
 async def _record(connection: Connection, document: Document, spec: Document, definition: Row, now: datetime) -> Row:
@@ -172,14 +195,21 @@ async def _record(connection: Connection, document: Document, spec: Document, de
         meta["uid"], meta["namespace"], meta["name"], meta.get("generation", 1), spec, definition["uid"], ready=True
     )
     schedule, zone = spec.get("schedule"), spec["timeZone"]
+    jitter = jitter_of(record.namespace, record.name, parse_duration(spec["jitter"]))
+    timing = (schedule, zone, jitter)
     known = await connections.connection_by_uid(connection, record.uid)
-    if known and record.is_held_by(known) and (known["schedule"], known["time_zone"]) == (schedule, zone):
+    if known and record.is_held_by(known) and _timing(known) == timing:
         return known
     async with connection.transaction():
         row = await connections.upsert_connection(connection, record)
-        if (row["schedule"], row["time_zone"]) != (schedule, zone):
-            await connections.set_schedule(connection, row["uid"], schedule, zone, next_tick(schedule, zone, now))
+        if _timing(row) != timing:
+            at = next_time(schedule, zone, jitter, now)
+            await connections.set_schedule(connection, row["uid"], schedule, zone, at, jitter)
     return row
+
+
+def _timing(row: Row) -> tuple[str | None, str, int]:
+    return row["schedule"], row["time_zone"], row["jitter_seconds"]
 
 
 async def _record_stalled(connection: Connection, document: Document) -> Row:
@@ -195,7 +225,7 @@ async def _record_stalled(connection: Connection, document: Document) -> Row:
 async def _handle_request(connection: Connection, document: Document, row: Row) -> None:
     token = document["metadata"].get("annotations", {}).get(REQUESTED_AT)
     if token:
-        await request_run(connection, row, token)
+        await handle_request(connection, row, token)
 
 
 def finding_for(row: Row, newest: Row | None) -> Finding:
@@ -232,11 +262,20 @@ def _status(generation: int, listed: list[Document], row: Row, newest: Row | Non
         "lastRun": _last_run(newest) if newest else None,
         "lastScheduleTime": moment(row["last_scheduled_at"]),
         "lastSuccessfulTime": moment(row["last_success_at"]),
-        "nextScheduleTime": moment(row["next_run_at"]) if row["ready"] and not row["suspended"] else None,
+        "nextScheduleTime": moment(_next_time(row)),
         "lastHandledRequest": row["handled_request"],
+        "consecutiveFailures": row["failures"] or None,
         "lastStateChange": row["state_answer"],
     }
     return {key: value for key, value in status.items() if value is not None}
+
+
+def _next_time(row: Row) -> datetime | None:
+    """Return when the next run is made: not before the pause after failures ends."""
+    at: datetime | None = row["next_run_at"]
+    if at is None or not row["ready"] or row["suspended"]:
+        return None
+    return max(at, row["paused_until"] or at)
 
 
 def _last_run(run: Row) -> Document:

@@ -7,11 +7,14 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from penstock_operator.controller.crew import Crew
+from penstock_operator.controller.silence import Silence
 from penstock_operator.launchers import Carried, Launch, Launcher, LaunchRefused, Observation
+from penstock_operator.launchers.jobs import SIGKILL_EXIT
 from penstock_operator.registry import attempts, outbox, runs
 from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Pool, Row
 from penstock_operator.runs import outcomes
+from penstock_operator.runs.memory import out_of_memory_message, ran_out
 from penstock_operator.settings import Timings
 
 BATCH = 20
@@ -40,6 +43,7 @@ class Supervisor:
         self._launcher = launcher
         self._timings = timings
         self._clock = clock
+        self._silence = Silence(timings.heartbeat_deadline)
         self._launching = Crew("launch", LAUNCHES, LAUNCH_SECONDS)
         self._looking = Crew("look", LOOKS, LOOK_SECONDS)
 
@@ -78,6 +82,7 @@ class Supervisor:
         """Look at every attempt that has not ended, and closer at those that need something."""
         async with self._pool.connection() as connection:
             rows = await attempts.live_attempts(connection)
+        self._silence.keep((row["run_id"], row["attempt"]) for row in rows)
         seen = await self._launcher.observe_many([Carried.of(row) for row in rows if row["job_uid"]])
         for row in rows:
             key = row["job_name"]
@@ -93,9 +98,17 @@ class Supervisor:
         if row["phase"] != "running" or row["current_attempt"] != row["attempt"]:
             return True
         if row["job_uid"] is None:
-            return self._age(row["launched_at"]) > ADOPT_AFTER_SECONDS
-        cancelled = row["cancel_requested"] and row["attempt_started_at"] is None
-        return cancelled or seen is None or self._silent(row) or self._ending(row, seen) is not None
+            return bool(row["cancel_requested"] or row["age_seconds"] > ADOPT_AFTER_SECONDS)
+        if seen is None or seen.state not in ("waiting", "active"):
+            return True
+        return self._cancellable(row) or self._silence.lasts(row) or self._ending(row, seen) is not None
+
+    def _cancellable(self, row: Row) -> bool:
+        """Say whether a run that somebody cancelled is to be ended now: it has not started, or had time to end itself."""
+        if not row["cancel_requested"]:
+            return False
+        since = row["cancelling_seconds"]  # None: asked for through a server of the version before, which notes no time
+        return bool(row["attempt_started_at"] is None or since is None or since > self._timings.cancel_deadline)
 
     async def settled(self) -> None:
         """Return once every launch and closer look that was begun has ended."""
@@ -119,14 +132,13 @@ class Supervisor:
         launch = Launch.from_row(row)
         if row["phase"] != "running" or row["current_attempt"] != row["attempt"]:
             await self._end_superseded(launch)
+        elif self._cancellable(row):
+            await self._cancel(launch, row)
         elif row["job_uid"] is None:
-            if self._age(row["launched_at"]) > ADOPT_AFTER_SECONDS and launch.job_name not in self._launching:
+            if row["age_seconds"] > ADOPT_AFTER_SECONDS and launch.job_name not in self._launching:
                 await self._launch(launch)
-        elif row["cancel_requested"] and row["attempt_started_at"] is None:
-            await self._cancel(launch)
-        elif self._silent(row):
-            message = f"no sign of life from the connector for {self._timings.heartbeat_deadline:.0f} s"
-            await self._fail(launch, Ending("lost", "AttemptLost", "TransientError", message))
+        elif self._silence.lasts(row):
+            await self._judge_silent(launch, row, await self._launcher.observe(launch))
         else:
             await self._judge(launch, row, await self._launcher.observe(launch))
 
@@ -136,27 +148,37 @@ class Supervisor:
             await attempts.end_attempt(connection, launch.run_id, launch.attempt, Ending("cancelled", "RunCancelled"))
             await outbox.post(connection, "retire", {"run": launch.run_id, "attempt": launch.attempt})
 
-    async def _cancel(self, launch: Launch) -> None:
+    async def _cancel(self, launch: Launch, row: Row) -> None:
+        if row["attempt_started_at"] is not None and row["cancelling_seconds"] is None:
+            async with self._pool.connection() as connection:
+                await runs.request_cancel(connection, launch.run_id)
+            return
         async with self._pool.connection() as connection, connection.transaction():
             run = await outcomes.current(connection, launch.run_id, launch.attempt)
             if run:
-                await outcomes.cancel(connection, run)
+                await outcomes.stop(connection, run)
         await self._launcher.stop(launch)
+
+    async def _judge_silent(self, launch: Launch, row: Row, seen: Observation) -> None:
+        """End an attempt that says nothing any more; what its Job tells goes before what the silence tells."""
+        if seen.state in ("failed", "gone", "succeeded"):
+            await self._judge(launch, row, seen)
+            return
+        why = f": {seen.message}" if seen.message else ""
+        message = f"no sign of life from the connector for {self._timings.heartbeat_deadline:.0f} s{why}"
+        ending = Ending("lost", "AttemptLost", "TransientError", message)
+        await self._fail(launch, ending, disrupted=seen.disrupted)
 
     async def _judge(self, launch: Launch, row: Row, seen: Observation) -> None:
         ending = self._ending(row, seen)
         if ending:
-            await self._fail(launch, ending, disrupted=seen.disrupted, stop=seen.state in ("waiting", "active"))
+            disrupted = seen.disrupted and ending.reason != "OutOfMemory"
+            await self._fail(launch, ending, disrupted=disrupted, stop=seen.state in ("waiting", "active"))
 
     def _ending(self, row: Row, seen: Observation) -> Ending | None:
-        age = self._age(row["launched_at"])
-        if seen.state in ("failed", "gone"):
-            return Ending(
-                "failed", seen.reason or "DefectError", seen.error_class, seen.message, exit_code=seen.exit_code
-            )
-        if seen.state == "succeeded":
-            message = "the connector ended with exit code 0 without reporting what it did"
-            return Ending("failed", "DefectError", "DefectError", message, exit_code=0)
+        if seen.state not in ("waiting", "active"):
+            return _ended(row, seen)
+        age = row["age_seconds"]
         if row["attempt_started_at"] is not None:
             return None
         if seen.final or (seen.reason == "ImagePullFailed" and age > self._timings.image_deadline):
@@ -172,8 +194,17 @@ class Supervisor:
         if failed and stop:
             await self._launcher.stop(launch)
 
-    def _silent(self, row: Row) -> bool:
-        return bool(row["heartbeat_at"]) and self._age(row["heartbeat_at"]) > self._timings.heartbeat_deadline
 
-    def _age(self, since: datetime) -> float:
-        return (self._clock() - since).total_seconds()
+def _ended(row: Row, seen: Observation) -> Ending:
+    if seen.state == "succeeded":
+        message = "the connector ended with exit code 0 without reporting what it did"
+        return Ending("failed", "DefectError", "DefectError", message, exit_code=0)
+    if seen.reason == "OutOfMemory" or (seen.exit_code == SIGKILL_EXIT and ran_out(_limit(row), row["metrics"])):
+        message = out_of_memory_message(row["spec"], _limit(row), row["metrics"])
+        return Ending("failed", "OutOfMemory", "DefectError", message, exit_code=seen.exit_code)
+    return Ending("failed", seen.reason or "DefectError", seen.error_class, seen.message, exit_code=seen.exit_code)
+
+
+def _limit(row: Row) -> str:
+    limits = row["spec"].get("resources", {}).get("limits", {})
+    return str(row["memory"] or limits.get("memory", "512Mi"))

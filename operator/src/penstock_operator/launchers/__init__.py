@@ -49,10 +49,18 @@ class Launch(Carried):
             "connection_uid",
             "definition",
             "image",
-            "spec",
             "manifest",
         )
-        return cls(connection=row["name"], **{key: row[key] for key in same})
+        return cls(connection=row["name"], spec=_spec(row), **{key: row[key] for key in same})
+
+
+def _spec(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the run's spec, with the memory that an attempt got after one before ran out of it."""
+    spec: dict[str, Any] = row["spec"]
+    if not row["memory"]:
+        return spec
+    resources = spec.get("resources", {})
+    return {**spec, "resources": {**resources, "limits": {**resources.get("limits", {}), "memory": row["memory"]}}}
 
 
 @dataclass(frozen=True)

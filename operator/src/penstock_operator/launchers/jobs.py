@@ -17,7 +17,20 @@ LIVE_JOBS = f"{LABEL_RUN},!{LABEL_RETIRED}"
 TOKEN_DIRECTORY = "/var/run/secrets/penstock"  # noqa: S105 - a path
 CREDENTIAL_PREFIX = "PENSTOCK_CREDENTIAL_"
 ENDED = ("Complete", "Failed", "FailureTarget")
-OOM_EXIT, SIGTERM_EXIT, INTERRUPTED_EXIT = 137, 143, 31
+SIGKILL_EXIT, SIGTERM_EXIT, INTERRUPTED_EXIT = 137, 143, 31
+TAKEN_AWAY = (SIGKILL_EXIT, SIGTERM_EXIT, INTERRUPTED_EXIT)
+DISRUPTIONS = (
+    *("Evicted", "NodeLost", "Preempting", "Terminated", "NodeShutdown", "Shutdown"),
+    *("UnexpectedAdmissionError", "NodeAffinity", "OutOfcpu", "OutOfmemory", "OutOfpods"),
+)
+OWN_FAULTS = ("exceeds the limit", "exceeds the total limit", "exceeded its local ephemeral storage limit")
+IMAGE_FAULTS = (
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "ImageInspectError",
+    "RegistryUnavailable",
+    "SignatureValidationFailed",
+)
 
 
 @dataclass(frozen=True)
@@ -182,12 +195,16 @@ def _failure(condition: dict[str, Any], pod: dict[str, Any] | None, job: dict[st
         return Observation("failed", "DeadlineExceeded", message, "TransientError")
     ended = _terminated(pod)
     code = ended.get("exitCode")
-    if ended.get("reason") == "OOMKilled" or (code == OOM_EXIT and not _disrupted(pod)):
+    if ended.get("reason") == "OOMKilled":
         limits = job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
         message = f"the connector used more memory than spec.resources.limits.memory ({limits.get('memory')}); raise it"
         return Observation("failed", "OutOfMemory", message, "DefectError", code)
-    if pod is None or _disrupted(pod) or code in (SIGTERM_EXIT, INTERRUPTED_EXIT):
-        why = (pod or {}).get("status", {}).get("message") or "its node went away, or it was evicted"
+    why = (pod or {}).get("status", {}).get("message") or ""
+    if any(words in why for words in OWN_FAULTS):
+        message = f"the attempt's pod was evicted for what it used itself: {why}"
+        return Observation("failed", "LocalPersistenceError", message, "LocalPersistenceError", code)
+    if pod is None or _disrupted(pod) or code in TAKEN_AWAY:
+        why = why or "its node went away, or it was evicted or killed"
         return Observation(
             "failed", "AttemptLost", f"the attempt's pod was taken away: {why}", exit_code=code, disrupted=True
         )
@@ -216,7 +233,15 @@ def _tail(ended: dict[str, Any]) -> str:
 def _disrupted(pod: dict[str, Any] | None) -> bool:
     status = (pod or {}).get("status", {})
     conditions = {each["type"] for each in status.get("conditions", []) if each["status"] == "True"}
-    return "DisruptionTarget" in conditions or status.get("reason") in ("Evicted", "NodeLost", "Preempting")
+    return "DisruptionTarget" in conditions or status.get("reason") in DISRUPTIONS
+
+
+def _running(pod: dict[str, Any]) -> Observation:
+    """Say whether the node still answers for a pod: without probes, only its node's silence makes it not ready."""
+    ready = next((each for each in pod["status"].get("conditions", []) if each["type"] == "Ready"), {"status": "True"})
+    if ready["status"] == "True" and not _disrupted(pod):
+        return Observation("active")
+    return Observation("active", "AttemptLost", "its node does not answer", disrupted=True)
 
 
 def _waiting(pod: dict[str, Any]) -> Observation:
@@ -230,10 +255,12 @@ def _waiting(pod: dict[str, Any]) -> Observation:
         return Observation(
             "waiting", "ImagePullFailed", f"the definition's image: {message}", "ConfigError", final=True
         )
-    if reason in ("ErrImagePull", "ImagePullBackOff"):
+    if reason in IMAGE_FAULTS:
         return Observation("waiting", "ImagePullFailed", f"the definition's image: {message}", "ConfigError")
+    if "running" in (statuses[0].get("state") or {}):
+        return _running(pod)
     if statuses[0].get("state"):
-        return Observation("active" if "running" in statuses[0]["state"] else "waiting")
+        return Observation("waiting", None, message or reason)
     scheduled: dict[str, Any] = next(
         (each for each in pod.get("status", {}).get("conditions", []) if each["type"] == "PodScheduled"), {}
     )

@@ -8,15 +8,21 @@ from psycopg.types.json import Jsonb
 
 from penstock_operator.registry.database import Connection, Row, many, one, run
 
-LAUNCH = """
+AGES = """
+    extract(epoch FROM now() - a.launched_at)::float AS age_seconds,
+    extract(epoch FROM now() - a.heartbeat_at)::float AS silent_seconds,
+    extract(epoch FROM now() - r.cancel_requested_at)::float AS cancelling_seconds
+"""
+LAUNCH = f"""
     SELECT a.run_id, a.attempt, a.job_name, a.job_uid, a.phase AS attempt_phase, a.launched_at, a.started_at AS attempt_started_at,
-           a.heartbeat_at, r.phase, r.attempt AS current_attempt, r.spec, r.cancel_requested, r.connection_uid, c.namespace,
-           c.name, d.image, d.manifest, d.name AS definition
+           a.heartbeat_at, a.metrics, r.phase, r.attempt AS current_attempt, r.spec, r.memory, r.cancel_requested,
+           r.cancel_requested_at, r.connection_uid, c.namespace, c.name, d.image, d.manifest, d.name AS definition,
+           {AGES}
     FROM penstock.run_attempts a
     JOIN penstock.connector_runs r ON r.id = a.run_id
     JOIN penstock.tenant_connections c ON c.uid = r.connection_uid
     JOIN penstock.connector_definitions d ON d.uid = r.definition_uid
-"""
+"""  # noqa: S608 - a constant
 
 
 async def attempt_to_launch(connection: Connection, run_id: str, attempt: int) -> Row | None:
@@ -54,15 +60,15 @@ async def live_attempts(connection: Connection) -> list[Row]:
     """Return every attempt that has not ended, oldest first, without what only a launch needs of it."""
     return await many(
         connection,
-        """
+        f"""
         SELECT a.run_id, a.attempt, a.job_name, a.job_uid, a.phase AS attempt_phase, a.launched_at,
                a.started_at AS attempt_started_at, a.heartbeat_at, r.phase, r.attempt AS current_attempt,
-               r.cancel_requested, c.namespace, c.name
+               r.cancel_requested, c.namespace, c.name, {AGES}
         FROM penstock.run_attempts a
         JOIN penstock.connector_runs r ON r.id = a.run_id
         JOIN penstock.tenant_connections c ON c.uid = r.connection_uid
         WHERE a.finished_at IS NULL ORDER BY a.launched_at
-        """,
+        """,  # noqa: S608 - a constant
     )
 
 

@@ -32,7 +32,8 @@ class ConnectionRecord:
 async def upsert_connection(connection: Connection, record: ConnectionRecord) -> Row:
     """Record a connection and return the row as it was before a changed schedule is applied to it.
 
-    A connection of the same namespace and name with another uid was deleted and made anew.
+    A connection of the same namespace and name with another uid was deleted and made anew. A changed spec or definition
+    ends the pause after failures.
     """
     await run(
         connection,
@@ -46,13 +47,17 @@ async def upsert_connection(connection: Connection, record: ConnectionRecord) ->
     row = await one(
         connection,
         """
-        INSERT INTO penstock.tenant_connections
+        INSERT INTO penstock.tenant_connections AS c
             (uid, namespace, name, generation, spec, definition_uid, ready, suspended, schedule, time_zone)
         VALUES (%(uid)s, %(namespace)s, %(name)s, %(generation)s, %(spec)s, %(definition)s, %(ready)s, %(suspended)s,
                 NULL, '')
         ON CONFLICT (uid) DO UPDATE SET generation = excluded.generation, spec = excluded.spec, ready = excluded.ready,
             definition_uid = excluded.definition_uid, suspended = excluded.suspended, updated_at = now(), deleted_at = NULL,
-            purged_at = NULL
+            purged_at = NULL,
+            failures = CASE WHEN c.spec = excluded.spec AND c.definition_uid IS NOT DISTINCT FROM excluded.definition_uid
+                            THEN c.failures ELSE 0 END,
+            paused_until = CASE WHEN c.spec = excluded.spec AND c.definition_uid IS NOT DISTINCT FROM excluded.definition_uid
+                                THEN c.paused_until END
         RETURNING *
         """,
         uid=record.uid,
@@ -69,33 +74,62 @@ async def upsert_connection(connection: Connection, record: ConnectionRecord) ->
 
 
 async def set_schedule(
-    connection: Connection, uid: str, schedule: str | None, time_zone: str, next_run_at: datetime | None
+    connection: Connection,
+    uid: str,
+    schedule: str | None,
+    time_zone: str,
+    next_run_at: datetime | None,
+    jitter: int = 0,
 ) -> None:
-    """Apply a changed schedule: the next tick is counted from now, so that a change never fires for the past."""
+    """Apply a changed schedule: the next tick is counted from now, so that a change never fires for the past.
+
+    `next_run_at` is when the next run is made, which is `jitter` seconds after its tick.
+    """
     await run(
         connection,
-        "UPDATE penstock.tenant_connections SET schedule = %(schedule)s, time_zone = %(zone)s, next_run_at = %(at)s"
-        " WHERE uid = %(uid)s",
+        "UPDATE penstock.tenant_connections SET schedule = %(schedule)s, time_zone = %(zone)s, jitter_seconds = %(jitter)s,"
+        " next_run_at = %(at)s WHERE uid = %(uid)s",
         uid=uid,
         schedule=schedule,
         zone=time_zone,
+        jitter=jitter,
         at=next_run_at,
     )
 
 
+QUEUE_LIMIT = 10
+ROOM = f"""
+    (SELECT count(*) FROM penstock.connector_runs r
+     WHERE r.connection_uid = c.uid AND r.phase IN ('pending', 'running') AND NOT (r.trigger = 'backfill' AND r.attempt = 0))
+    < CASE c.spec ->> 'concurrencyPolicy' WHEN 'Allow' THEN {QUEUE_LIMIT} WHEN 'Replace' THEN 1000000 ELSE 1 END
+"""  # noqa: S608 - a constant
+
+
 async def claim_due(connection: Connection, now: datetime, limit: int) -> list[Row]:
-    """Lock and return the connections that are due and have no run under way; no other claimant sees them."""
+    """Lock and return the connections that are due and may have another run now; no other claimant sees them.
+
+    One that may not (concurrencyPolicy, a pause after failures) stays due.
+    """
     return await many(
         connection,
-        """
+        f"""
         SELECT c.* FROM penstock.tenant_connections c
         WHERE c.next_run_at <= %(now)s AND c.ready AND NOT c.suspended AND c.deleted_at IS NULL
-          AND NOT EXISTS (SELECT 1 FROM penstock.connector_runs r
-                          WHERE r.connection_uid = c.uid AND r.phase IN ('pending', 'running'))
+          AND (c.paused_until IS NULL OR c.paused_until <= %(now)s) AND {ROOM}
         ORDER BY c.next_run_at LIMIT %(limit)s FOR UPDATE OF c SKIP LOCKED
-        """,
+        """,  # noqa: S608 - constants
         now=now,
         limit=limit,
+    )
+
+
+async def claim_for_request(connection: Connection, uid: str) -> Row | None:
+    """Lock the connection, and return it with whether it may have another run now (`room`)."""
+    return await one(
+        connection,
+        f"SELECT c.*, {ROOM} AS room FROM penstock.tenant_connections c"  # noqa: S608
+        " WHERE c.uid = %(uid)s AND c.deleted_at IS NULL FOR UPDATE OF c",
+        uid=uid,
     )
 
 
@@ -121,9 +155,44 @@ async def mark_request_handled(connection: Connection, uid: str, token: str) -> 
     )
 
 
-async def mark_success(connection: Connection, uid: str) -> None:
-    """Remember when the newest run succeeded."""
-    await run(connection, "UPDATE penstock.tenant_connections SET last_success_at = now() WHERE uid = %(uid)s", uid=uid)
+async def forgive_failures(connection: Connection, uid: str) -> None:
+    """End the pause after failures: somebody asks for a run."""
+    await run(
+        connection,
+        "UPDATE penstock.tenant_connections SET failures = 0, paused_until = NULL WHERE uid = %(uid)s",
+        uid=uid,
+    )
+
+
+async def mark_success(connection: Connection, uid: str, run_id: str) -> None:
+    """Remember which run succeeded last, and when; the connection does not fail any more."""
+    await run(
+        connection,
+        "UPDATE penstock.tenant_connections SET last_success_at = now(), last_success_run = %(run)s, failures = 0,"
+        " paused_until = NULL WHERE uid = %(uid)s",
+        uid=uid,
+        run=run_id,
+    )
+
+
+async def count_failure(connection: Connection, uid: str) -> int:
+    """Count a failed run, and return how many there are in a row."""
+    row = await one(
+        connection,
+        "UPDATE penstock.tenant_connections SET failures = failures + 1 WHERE uid = %(uid)s RETURNING failures",
+        uid=uid,
+    )
+    return int(row["failures"]) if row else 0
+
+
+async def pause(connection: Connection, uid: str, seconds: float) -> None:
+    """Let no tick make a run for a while."""
+    await run(
+        connection,
+        "UPDATE penstock.tenant_connections SET paused_until = now() + %(seconds)s * interval '1 s' WHERE uid = %(uid)s",
+        uid=uid,
+        seconds=seconds,
+    )
 
 
 async def moment_of(connection: Connection) -> datetime:

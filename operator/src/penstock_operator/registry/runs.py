@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
 
 from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Connection, Row, many, one, run
 
+Trigger = Literal["schedule", "request", "backfill", "upstream"]
+
 
 @dataclass(frozen=True)
 class NewRun:
-    """A run to be: of a due time, or of a request token."""
+    """A run to be: of a due time, or of a request token; the trigger follows from which, unless it is given."""
 
     id: str
     connection_uid: str
@@ -22,6 +24,7 @@ class NewRun:
     spec: dict[str, Any]
     scheduled_at: datetime | None = None
     token: str | None = None
+    trigger: Trigger | None = None
 
 
 async def insert_run(connection: Connection, new: NewRun) -> bool:
@@ -38,20 +41,35 @@ async def insert_run(connection: Connection, new: NewRun) -> bool:
             connection=new.connection_uid,
             definition=new.definition_uid,
             spec=Jsonb(new.spec),
-            trigger="request" if new.token else "schedule",
+            trigger=new.trigger or ("request" if new.token else "schedule"),
             scheduled_at=new.scheduled_at,
             token=new.token,
         )
     )
 
 
+# A connection's runs share its state, so they take turns: one that has begun goes on to its end, then comes what is due,
+# oldest first, and a backfill when nothing else waits. `w` is the run that wants its turn.
+TURN = """
+    NOT EXISTS (
+        SELECT 1 FROM penstock.connector_runs o
+        WHERE o.connection_uid = w.connection_uid AND o.phase IN ('pending', 'running') AND o.id <> w.id
+          AND (o.attempt = 0, o.trigger = 'backfill', coalesce(o.scheduled_at, o.created_at), o.id)
+            < (w.attempt = 0, w.trigger = 'backfill', coalesce(w.scheduled_at, w.created_at), w.id))
+"""
+
+
 async def claim_pending(connection: Connection, now: datetime, limit: int) -> list[Row]:
-    """Give each run that waits for an attempt its next one, and return them; no other claimant gets the same."""
+    """Give each run that waits for an attempt its next one, and return them; no other claimant gets the same.
+
+    A wait is over by the caller's clock or by the registry's, so that one that was put back holds nothing up.
+    """
     return await many(
         connection,
-        """
+        f"""
         WITH due AS (
-            SELECT id FROM penstock.connector_runs WHERE phase = 'pending' AND next_attempt_at <= %(now)s
+            SELECT id FROM penstock.connector_runs w
+            WHERE phase = 'pending' AND next_attempt_at <= greatest(%(now)s::timestamptz, now()) AND {TURN}
             ORDER BY next_attempt_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED),
         taken AS (
             UPDATE penstock.connector_runs r SET phase = 'running', attempt = r.attempt + 1,
@@ -59,7 +77,7 @@ async def claim_pending(connection: Connection, now: datetime, limit: int) -> li
             FROM due WHERE r.id = due.id RETURNING r.id, r.attempt)
         INSERT INTO penstock.run_attempts (run_id, attempt, job_name)
         SELECT id, attempt, 'penstock-' || id || '-' || attempt FROM taken RETURNING run_id, attempt
-        """,
+        """,  # noqa: S608 - a constant
         now=now,
         limit=limit,
     )
@@ -80,6 +98,18 @@ async def hold_run(connection: Connection, run_id: str, attempt: int) -> bool:
 async def lock_run(connection: Connection, run_id: str) -> Row | None:
     """Lock a run to change its phase, and return it."""
     return await one(connection, "SELECT * FROM penstock.connector_runs WHERE id = %(run)s FOR UPDATE", run=run_id)
+
+
+async def carry_over(connection: Connection, run_id: str, disruptions: int, memory: str | None) -> None:
+    """Remember how often the run was disrupted in a row, and the memory that replaces its spec's limit."""
+    await run(
+        connection,
+        "UPDATE penstock.connector_runs SET disruptions = %(disruptions)s, memory = coalesce(%(memory)s, memory)"
+        " WHERE id = %(run)s",
+        run=run_id,
+        disruptions=disruptions,
+        memory=memory,
+    )
 
 
 async def postpone_run(connection: Connection, run_id: str, at: datetime, streak: int, ending: Ending) -> None:
@@ -128,7 +158,8 @@ async def request_cancel(connection: Connection, run_id: str) -> Row | None:
     """Ask for a run's end; None when there is no such run."""
     return await one(
         connection,
-        "UPDATE penstock.connector_runs SET cancel_requested = true WHERE id = %(run)s RETURNING *",
+        "UPDATE penstock.connector_runs SET cancel_requested = true,"
+        " cancel_requested_at = coalesce(cancel_requested_at, now()) WHERE id = %(run)s RETURNING *",
         run=run_id,
     )
 
@@ -165,11 +196,54 @@ RUN = """
 """
 
 
+TELLING = """ WHERE r.id = coalesce(
+    (SELECT id FROM penstock.connector_runs WHERE connection_uid = %(uid)s AND phase IN ('pending', 'running') AND attempt > 0),
+    (SELECT id FROM penstock.connector_runs WHERE connection_uid = %(uid)s AND trigger <> 'backfill' ORDER BY id DESC LIMIT 1),
+    (SELECT id FROM penstock.connector_runs WHERE connection_uid = %(uid)s ORDER BY id DESC LIMIT 1))
+"""
+
+
 async def newest_run(connection: Connection, connection_uid: str) -> Row | None:
-    """Return the connection's newest run."""
-    return await one(
-        connection, RUN + " WHERE r.connection_uid = %(uid)s ORDER BY r.id DESC LIMIT 1", uid=connection_uid
+    """Return the run that tells how the connection is: the one that has begun, else the newest; a backfill's last."""
+    return await one(connection, RUN + TELLING, uid=connection_uid)
+
+
+async def waiting_count(connection: Connection, connection_uid: str) -> int:
+    """Return how many runs of the connection wait for their turn."""
+    row = await one(
+        connection,
+        "SELECT count(*) AS n FROM penstock.connector_runs WHERE connection_uid = %(uid)s"
+        " AND phase IN ('pending', 'running') AND attempt = 0",
+        uid=connection_uid,
     )
+    return int(row["n"]) if row else 0
+
+
+async def lock_replaceable(connection: Connection, connection_uid: str) -> list[Row] | None:
+    """Lock the runs that a newer one replaces, all that wait or run but a backfill's; None when one is in use just now.
+
+    It never waits: whoever ends a run holds that run first and its connection second, and here it is the other way round.
+    """
+    wanted = (
+        "SELECT * FROM penstock.connector_runs WHERE connection_uid = %(uid)s AND phase IN ('pending', 'running')"
+        " AND trigger <> 'backfill'"
+    )
+    locked = await many(connection, f"{wanted} ORDER BY id FOR UPDATE SKIP LOCKED", uid=connection_uid)
+    seen = await many(connection, wanted, uid=connection_uid)
+    return locked if len(locked) == len(seen) else None
+
+
+async def ticks_made(connection: Connection, connection_uid: str, start: datetime, end: datetime) -> set[datetime]:
+    """Return the ticks from `start` on and before `end` that have made a run."""
+    rows = await many(
+        connection,
+        "SELECT scheduled_at FROM penstock.connector_runs WHERE connection_uid = %(uid)s"
+        " AND scheduled_at >= %(start)s AND scheduled_at < %(end)s",
+        uid=connection_uid,
+        start=start,
+        end=end,
+    )
+    return {row["scheduled_at"] for row in rows}
 
 
 async def run_by_id(connection: Connection, run_id: str) -> Row | None:

@@ -37,6 +37,10 @@ Reason = Literal[
     "RunCancelled",
     "StateChanged",
     "AlertsOpen",
+    "RunReplaced",
+    "UpstreamNotFound",
+    "UpstreamCycle",
+    "CircuitOpen",
 ]
 AlertCondition = Literal["SchemaDrift", "EmptyRead", "RecordsRejected"]
 SHOWN_ALERTS = 3

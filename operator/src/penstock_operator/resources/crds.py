@@ -31,6 +31,11 @@ IMMUTABLE_RULE = (
 )
 CONNECTION_NAME_RULE = ("size(self.metadata.name) <= 63", "metadata.name must be no longer than 63 characters")
 
+SCHEDULE_RULE = (
+    "!(has(self.schedule) && has(self.after) && size(self.after) > 0)",
+    "set schedule or after, not both: a connection runs by the clock, or when others have succeeded",
+)
+
 
 def _crd(
     kind: Kind, plural: str, short: str, scope: str, schema: dict[str, Any], columns: list[Column]
@@ -86,7 +91,7 @@ REASON: Column = ("Reason", "string", ".status.conditions[?(@.type=='Ready')].re
 def crds() -> dict[Kind, dict[str, Any]]:
     """Return both CRDs by kind."""
     definition = _resource(DefinitionSpec, DefinitionStatus, NAME_RULE, IMMUTABLE_RULE)
-    connection = _resource(ConnectionSpec, ConnectionStatus, CONNECTION_NAME_RULE)
+    connection = _resource(ConnectionSpec, ConnectionStatus, CONNECTION_NAME_RULE, SCHEDULE_RULE)
     return {
         "ConnectorDefinition": _crd(
             "ConnectorDefinition",

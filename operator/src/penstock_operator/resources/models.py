@@ -21,6 +21,31 @@ Duration = Annotated[
         json_schema_extra=rules((f"self.matches('{DURATION}')", "must be a duration such as '30s', '10m' or '1h30m'")),
     ),
 ]
+Jitter = Annotated[
+    str,
+    Field(
+        max_length=30,
+        json_schema_extra=rules(
+            (f"self.matches('{DURATION}')", "must be a duration such as '30s', '10m' or '1h30m'"),
+            (
+                f"self.matches('{DURATION}') ? duration(self) <= duration('24h') : true",
+                "must be at most 24h: it puts each tick off by a part of it",
+            ),
+        ),
+    ),
+]
+Memory = Annotated[
+    str,
+    Field(
+        max_length=20,
+        json_schema_extra=rules(
+            (
+                "self.matches('^[0-9]+([.][0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$')",
+                "must be an amount of memory such as '512Mi' or '2Gi'",
+            )
+        ),
+    ),
+]
 Instant = Annotated[
     str,
     Field(
@@ -111,14 +136,28 @@ class Retry(Declared):
 class ResourceLimits(Declared):
     """Upper bounds of the run's container."""
 
-    memory: Annotated[str, Field(max_length=20, pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$")] = "512Mi"
+    memory: Memory = "512Mi"
     cpu: Annotated[str, Field(max_length=20, pattern=r"^[0-9]+(\.[0-9]+)?m?$")] = "1"
+
+
+class OnOutOfMemory(Declared):
+    """Give the next attempt of a run that ran out of memory more of it: times factor each time, at most max."""
+
+    factor: Annotated[int, Field(ge=2, le=10)] = 2
+    max: Memory
 
 
 class Resources(Declared):
     """What the run's container may use."""
 
     limits: ResourceLimits = ResourceLimits()
+    on_out_of_memory: OnOutOfMemory | None = None
+
+
+class Upstream(Declared):
+    """A connection of the same namespace that another one follows."""
+
+    name: Name
 
 
 class Rejects(Declared):
@@ -159,8 +198,16 @@ class ConnectionSpec(Declared):
     since: Instant | None = None
     schedule: Annotated[str, Field(max_length=100, min_length=1)] | None = None
     time_zone: Annotated[str, Field(max_length=60, min_length=1)] = "Etc/UTC"
+    jitter: Jitter = "0s"
+    after: Annotated[
+        list[Upstream],
+        Field(
+            max_length=20,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ] = []
     suspend: bool = False
-    concurrency_policy: Literal["Forbid"] = "Forbid"
+    concurrency_policy: Literal["Forbid", "Replace", "Allow"] = "Forbid"
     starting_deadline_seconds: Annotated[int, Field(ge=10)] | None = None
     retry: Retry = Retry()
     timeout: Duration = "2h"
@@ -176,7 +223,9 @@ class ConnectionSpec(Declared):
 class Condition(Declared):
     """One kstatus condition."""
 
-    type: Literal["Ready", "Reconciling", "Stalled", "Admitted", "SchemaDrift", "EmptyRead", "RecordsRejected"]
+    type: Literal[
+        "Ready", "Reconciling", "Stalled", "Admitted", "Paused", "SchemaDrift", "EmptyRead", "RecordsRejected"
+    ]
     status: Literal["True", "False", "Unknown"]
     reason: str
     message: str = ""
@@ -218,6 +267,8 @@ class ConnectionStatus(Declared):
     last_successful_time: str | None = None
     next_schedule_time: str | None = None
     last_handled_request: str | None = None
+    waiting_runs: int | None = None
+    consecutive_failures: int | None = None
     last_state_change: StateAnswer | None = None
     alerts: int = 0
 

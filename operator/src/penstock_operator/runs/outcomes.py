@@ -7,13 +7,17 @@ longer the current one: an end is recorded once.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from penstock_operator.bronze.keys import commit_key
 from penstock_operator.registry import attempts, connections, objects, outbox, runs
 from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Connection, Row
-from penstock_operator.runs.retry import Failure, decide_retry
+from penstock_operator.runs.breaker import pause_after
+from penstock_operator.runs.retry import Failure, Standing, decide_retry
+
+CANCELLED = Ending("cancelled", "RunCancelled", message="cancelled on request")
+REPLACED = Ending("cancelled", "RunReplaced", message="replaced by a newer run, as spec.concurrencyPolicy asks")
 
 
 async def current(connection: Connection, run_id: str, attempt: int) -> Row | None:
@@ -25,7 +29,7 @@ async def current(connection: Connection, run_id: str, attempt: int) -> Row | No
 async def succeed(connection: Connection, run: Row, ending: Ending) -> str:
     """End attempt and run as succeeded. The caller has compared the counts."""
     await attempts.end_attempt(connection, run["id"], run["attempt"], ending)
-    await connections.mark_success(connection, run["connection_uid"])
+    await connections.mark_success(connection, run["connection_uid"], run["id"])
     return await _finish(connection, run, "succeeded", ending)
 
 
@@ -33,36 +37,63 @@ async def fail(connection: Connection, run: Row, ending: Ending, failure: Failur
     """End the attempt as failed, and the run too unless it is to be tried again; return the run's phase."""
     await attempts.end_attempt(connection, run["id"], run["attempt"], ending)
     if run["cancel_requested"]:
-        return await _finish(
-            connection, run, "cancelled", Ending("cancelled", "RunCancelled", message="cancelled on request")
-        )
-    again = decide_retry(run["spec"].get("retry", {}), run["streak"], failure)
+        return await _finish(connection, run, "cancelled", CANCELLED)
+    again = decide_retry(run["spec"], standing(run), failure)
     if again is None:
+        await _count_failure(connection, run["connection_uid"])
         return await _finish(connection, run, "failed", ending)
     at = datetime.now(UTC) + timedelta(seconds=again.delay)
     await runs.postpone_run(connection, run["id"], at, again.streak, ending)
-    await _tell(connection, run, run["attempt"])
+    await runs.carry_over(connection, run["id"], again.disruptions, again.memory)
+    await _tell(connection, run, "retire")
     return "pending"
+
+
+def standing(run: Row) -> Standing:
+    """Return what lies behind a run."""
+    limits = run["spec"].get("resources", {}).get("limits", {})
+    return Standing(run["streak"], run["disruptions"], run["memory"] or limits.get("memory", "512Mi"))
+
+
+async def _count_failure(connection: Connection, uid: str) -> None:
+    seconds = pause_after(await connections.count_failure(connection, uid))
+    if seconds:
+        await connections.pause(connection, uid, seconds)
 
 
 async def cancel(connection: Connection, run: Row) -> str:
     """End the run as cancelled, with its attempt if it has one."""
-    ending = Ending("cancelled", "RunCancelled", message="cancelled on request")
+    await attempts.end_attempt(connection, run["id"], run["attempt"], CANCELLED)
+    return await _finish(connection, run, "cancelled", CANCELLED)
+
+
+async def stop(connection: Connection, run: Row, ending: Ending = CANCELLED) -> str:
+    """End the run as cancelled whatever its attempt is doing: it is fenced from now on, and its Job is deleted soon."""
     await attempts.end_attempt(connection, run["id"], run["attempt"], ending)
-    return await _finish(connection, run, "cancelled", ending)
+    await runs.end_run(connection, run["id"], "cancelled", ending)
+    await outbox.post(connection, "commit", {"run": run["id"]})
+    await _tell(connection, run, "stop")
+    return "cancelled"
+
+
+async def replace(connection: Connection, run: Row) -> str:
+    """End the run for a newer one to take its place; what it has committed is kept."""
+    return await stop(connection, run, REPLACED)
 
 
 async def _finish(connection: Connection, run: Row, phase: str, ending: Ending) -> str:
     await runs.end_run(connection, run["id"], phase, ending)
     await outbox.post(connection, "commit", {"run": run["id"]})
-    await _tell(connection, run, run["attempt"])
+    await _tell(connection, run, "retire")
     return phase
 
 
-async def _tell(connection: Connection, run: Row, attempt: int) -> None:
+async def _tell(connection: Connection, run: Row, job: Literal["retire", "stop"]) -> None:
+    """Have the status written, and the Job of the attempt let go, or stopped first."""
     await outbox.post(connection, "status", {"connection": run["connection_uid"]})
-    if attempt:
-        await outbox.post(connection, "retire", {"run": run["id"], "attempt": attempt})
+    if run["attempt"]:
+        payload = {"run": run["id"], "attempt": run["attempt"], "stop": job == "stop"}
+        await outbox.post(connection, "retire", payload)
 
 
 async def fail_current(
@@ -74,7 +105,12 @@ async def fail_current(
         if run is None:
             return False
         progressed = await objects.has_committed(connection, run_id, attempt)
-        failure = Failure(ending.error_class or "DefectError", progressed=progressed, disrupted=disrupted)
+        failure = Failure(
+            ending.error_class or "DefectError",
+            progressed=progressed,
+            disrupted=disrupted,
+            out_of_memory=ending.reason == "OutOfMemory",
+        )
         await fail(connection, run, ending, failure)
         return True
 

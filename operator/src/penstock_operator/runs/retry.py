@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from penstock_operator.resources.models import Retry, parse_duration
+from penstock_operator.runs.memory import raised_memory
 
 CAUTIOUS_LIMIT = 1
 FINAL = ("ConfigError", "AuthenticationError", "SourceContractError", "LocalPersistenceError")
+SHORTEST_DELAY, LONGEST_DELAY = 1.0, 24 * 3600.0
+FREE_DISRUPTIONS, LONGEST_DISRUPTION_DELAY = 10, 300.0
 
 
 @dataclass(frozen=True)
@@ -16,36 +20,77 @@ class Failure:
     """What is known of a failed attempt.
 
     `progressed`: it committed something. `disrupted`: the platform took it away, so that it does not count.
+    `out_of_memory`: it used more than it was given. `retry_after`: the source's own wish, in seconds.
     """
 
     error_class: str
     progressed: bool = False
     disrupted: bool = False
     retry_after: float | None = None
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What lies behind a run: failures in a row, disruptions in a row, and the memory of its attempts."""
+
+    streak: int = 0
+    disruptions: int = 0
+    memory: str = "512Mi"
 
 
 @dataclass(frozen=True)
 class Again:
-    """Try again: after `delay` seconds, with `streak` failures in a row behind it."""
+    """Try again: after `delay` seconds, with `streak` failures and `disruptions` in a row behind it.
+
+    `memory` is what the next attempt gets, where it gets more than the one before.
+    """
 
     delay: float
     streak: int
+    disruptions: int = 0
+    memory: str | None = None
 
 
-def decide_retry(policy: dict[str, Any], streak: int, failure: Failure) -> Again | None:
+def decide_retry(spec: dict[str, Any], standing: Standing, failure: Failure) -> Again | None:
     """Return when to try again, None to give up.
 
-    Progress resets the streak; a disruption does not add to it; the source's Retry-After goes before the backoff.
+    Progress resets the streak; the source's Retry-After goes before the backoff. A disruption does not add to the
+    streak, unless so many came in a row that something else must be wrong. An attempt that ran out of memory gets more
+    where the spec allows it, and does not count then.
     """
     if failure.disrupted:
-        return Again(delay=1.0, streak=streak)
+        return _after_disruption(spec, standing, failure)
     if failure.error_class in FINAL:
         return None
-    retry = Retry.model_validate(policy)
-    behind = 1 if failure.progressed else streak + 1
+    memory = raised_memory(spec, standing.memory) if failure.out_of_memory else None
+    if memory:
+        return Again(SHORTEST_DELAY, standing.streak, memory=memory)
+    retry = Retry.model_validate(spec.get("retry", {}))
+    behind = 1 if failure.progressed else standing.streak + 1
     limit = retry.limit if failure.error_class == "TransientError" else min(retry.limit, CAUTIOUS_LIMIT)
     if behind > limit:
         return None
-    backoff = parse_duration(retry.backoff.initial) * retry.backoff.factor ** (behind - 1)
-    delay = min(backoff, parse_duration(retry.backoff.max))
-    return Again(delay=delay if failure.retry_after is None else failure.retry_after, streak=behind)
+    delay = _backoff(retry, behind) if failure.retry_after is None else _wished(failure.retry_after)
+    return Again(delay, behind)
+
+
+def _after_disruption(spec: dict[str, Any], standing: Standing, failure: Failure) -> Again | None:
+    disruptions = 1 if failure.progressed else standing.disruptions + 1
+    if disruptions <= FREE_DISRUPTIONS:
+        delay = min(SHORTEST_DELAY * 2 ** (disruptions - 1), LONGEST_DISRUPTION_DELAY)
+        return Again(delay, standing.streak, disruptions)
+    counted = decide_retry(spec, standing, Failure("TransientError", failure.progressed))
+    return Again(max(counted.delay, LONGEST_DISRUPTION_DELAY), counted.streak, disruptions) if counted else None
+
+
+def _backoff(retry: Retry, behind: int) -> float:
+    delay = parse_duration(retry.backoff.initial) * float(retry.backoff.factor) ** (behind - 1)
+    return max(min(delay, parse_duration(retry.backoff.max), LONGEST_DELAY), 0.0)
+
+
+def _wished(seconds: float) -> float:
+    """Return the source's wish within bounds: what is past or no number means soon, and a day is the longest wait."""
+    if math.isnan(seconds):
+        return SHORTEST_DELAY
+    return min(max(seconds, SHORTEST_DELAY), LONGEST_DELAY)

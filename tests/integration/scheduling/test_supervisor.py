@@ -1,0 +1,249 @@
+"""Attempts that do not end by themselves: cancelled, silent, out of memory, or on a node that is gone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from penstock_operator.controller.orchestrator import Orchestrator, Parts
+from penstock_operator.controller.silence import Silence
+from penstock_operator.controller.supervisor import Supervisor
+from penstock_operator.embedded.folder import FolderResources
+from penstock_operator.launchers import Launch, Observation
+from penstock_operator.registry import attempts, runs
+from penstock_operator.registry.database import Row, many, one, run
+from penstock_operator.runs import outcomes
+from penstock_operator.runs.refusals import Fenced
+from penstock_operator.settings import Timings
+
+from tests.integration.world import World, checkpoint
+
+TIMINGS = Timings()
+
+
+@dataclass
+class Jobs:
+    """A launcher whose Jobs do what the test says, at the border that the platform has for launchers."""
+
+    seen: Observation = field(default_factory=lambda: Observation("active"))
+    launched: list[Launch] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    retired: list[str] = field(default_factory=list)
+
+    async def launch(self, launch: Launch) -> str:
+        self.launched.append(launch)
+        return f"job-{launch.attempt}"
+
+    async def observe(self, launch: Launch) -> Observation:
+        del launch
+        return self.seen
+
+    async def stop(self, launch: Launch) -> None:
+        self.stopped.append(launch.job_name)
+
+    async def retire(self, launch: Launch) -> None:
+        self.retired.append(launch.job_name)
+
+
+@pytest.fixture
+def jobs() -> Jobs:
+    return Jobs()
+
+
+@pytest.fixture
+async def supervisor(world: World, jobs: Jobs) -> Supervisor:
+    return Supervisor(world.pool, jobs, TIMINGS)
+
+
+async def the_run(world: World) -> Row:
+    async with world.pool.connection() as connection:
+        found = await runs.run_by_id(connection, "run1")
+    assert found is not None
+    return found
+
+
+async def sql(world: World, statement: str) -> None:
+    async with world.pool.connection() as connection:
+        await run(connection, statement)
+
+
+async def cancel(world: World) -> None:
+    async with world.pool.connection() as connection:
+        await runs.request_cancel(connection, "run1")
+
+
+async def test_a_cancelled_attempt_that_has_not_started_ends_at_once(
+    world: World, jobs: Jobs, supervisor: Supervisor
+) -> None:
+    await world.new_run()
+    await supervisor.launch_pending()
+    await cancel(world)
+    await supervisor.observe_all()
+    assert ((await the_run(world))["phase"], jobs.stopped) == ("cancelled", ["penstock-run1-1"])
+
+
+async def test_a_cancelled_attempt_whose_launch_never_came_through_ends_at_once(
+    world: World, supervisor: Supervisor
+) -> None:
+    await world.new_run()
+    async with world.pool.connection() as connection:
+        await runs.claim_pending(connection, datetime.now(UTC), 1)
+    await cancel(world)
+    await supervisor.observe_all()
+    assert (await the_run(world))["phase"] == "cancelled"
+
+
+async def test_a_connector_that_hangs_is_cancelled_in_bounded_time_and_fenced(
+    world: World, jobs: Jobs, supervisor: Supervisor
+) -> None:
+    await world.new_run()
+    run_id, attempt, token = await world.attempt()
+    uploaded = await world.upload(token)
+    await world.protocol.checkpoint(token, checkpoint(1, uploaded))
+    await cancel(world)
+    await supervisor.observe_all()
+    assert (await the_run(world))["phase"] == "running", "it has time to end itself at a batch border"
+    await sql(world, "UPDATE penstock.connector_runs SET cancel_requested_at = now() - interval '31 s'")
+    await supervisor.observe_all()
+    ended = await the_run(world)
+    assert (ended["phase"], ended["reason"], ended["records"]) == ("cancelled", "RunCancelled", 3)
+    assert jobs.stopped == [f"penstock-{run_id}-{attempt}"]
+    with pytest.raises(Fenced):
+        await world.protocol.checkpoint(token, checkpoint(2))
+
+
+async def test_a_cancellation_of_a_server_without_times_is_bounded_too(world: World, supervisor: Supervisor) -> None:
+    await world.new_run()
+    await world.attempt()
+    await sql(world, "UPDATE penstock.connector_runs SET cancel_requested = true")
+    await supervisor.observe_all()
+    assert (await the_run(world))["cancel_requested_at"] is not None
+
+
+async def test_a_replaced_attempts_job_is_stopped_through_the_outbox(world: World, jobs: Jobs, folder: Path) -> None:
+    await world.new_run()
+    await world.attempt()
+    async with world.pool.connection() as connection, connection.transaction():
+        locked = await runs.lock_run(connection, "run1")
+        assert locked is not None
+        await outcomes.replace(connection, locked)
+    orchestrator = Orchestrator(Parts(world.pool, FolderResources(folder), jobs, world.store, TIMINGS))
+    await orchestrator.deliver()
+    assert jobs.stopped == jobs.retired == ["penstock-run1-1"]
+
+
+async def test_silence_is_fenced_its_job_removed_and_the_run_tried_again(world: World, jobs: Jobs) -> None:
+    supervisor = Supervisor(world.pool, jobs, replace(TIMINGS, heartbeat_deadline=0.0))
+    await world.new_run()
+    _, _, token = await world.attempt()
+    await sql(world, "UPDATE penstock.run_attempts SET heartbeat_at = now() - interval '91 s'")
+    await supervisor.observe_all()
+    waiting = await the_run(world)
+    assert (waiting["phase"], waiting["streak"], waiting["reason"]) == ("pending", 1, "AttemptLost")
+    assert jobs.stopped == ["penstock-run1-1"]
+    with pytest.raises(Fenced):
+        await world.protocol.checkpoint(token, checkpoint(1))
+    _, attempt, _ = await world.attempt("pod2")
+    assert attempt == 2
+
+
+async def test_a_silent_attempt_on_a_node_that_does_not_answer_is_disrupted(world: World, jobs: Jobs) -> None:
+    jobs.seen = Observation("active", "AttemptLost", "its node does not answer", disrupted=True)
+    supervisor = Supervisor(world.pool, jobs, replace(TIMINGS, heartbeat_deadline=0.0))
+    await world.new_run()
+    await world.attempt()
+    await sql(world, "UPDATE penstock.run_attempts SET heartbeat_at = now() - interval '91 s'")
+    await supervisor.observe_all()
+    waiting = await the_run(world)
+    assert (waiting["phase"], waiting["streak"], waiting["disruptions"]) == ("pending", 0, 1)
+    assert "its node does not answer" in waiting["message"]
+
+
+async def test_heartbeats_that_were_late_because_the_registry_was_away_condemn_nobody(
+    world: World, supervisor: Supervisor
+) -> None:
+    await world.new_run()
+    await world.attempt()
+    await sql(world, "UPDATE penstock.run_attempts SET heartbeat_at = now() - interval '1 h'")
+    await supervisor.observe_all()
+    assert (await the_run(world))["phase"] == "running", "it has not been silent before our own eyes"
+
+
+def test_silence_needs_the_registrys_clock_and_a_witness() -> None:
+    now, beat = [1000.0], datetime(2026, 1, 1, tzinfo=UTC)
+    silence = Silence(90, clock=lambda: now[0])
+
+    def row(seconds: float, at: datetime = beat) -> Row:
+        return {"run_id": "r", "attempt": 1, "heartbeat_at": at, "silent_seconds": seconds}
+
+    assert not silence.lasts(row(3600)), "the first look"
+    now[0] += 22
+    assert not silence.lasts(row(3622))
+    now[0] += 1
+    assert silence.lasts(row(3623))
+    assert not silence.lasts(row(5, beat.replace(hour=1))), "a new heartbeat begins anew"
+    now[0] += 60
+    assert not silence.lasts(row(65, beat.replace(hour=1)))
+    silence.keep([])
+    assert not silence.lasts(row(95, beat.replace(hour=1)))
+
+
+async def test_running_out_of_memory_is_told_with_its_peak_and_the_next_attempt_gets_more(
+    world: World, jobs: Jobs, supervisor: Supervisor
+) -> None:
+    world.spec["resources"] = {"limits": {"memory": "64Mi", "cpu": "1"}, "onOutOfMemory": {"factor": 2, "max": "96Mi"}}
+    await world.new_run()
+    _, _, token = await world.attempt()
+    async with world.pool.connection() as connection:
+        await attempts.heartbeat(connection, "run1", 1, {"rss_peak_bytes": 61.0 * 2**20})
+    jobs.seen = Observation("failed", "OutOfMemory", "", "DefectError", 137)
+    await supervisor.observe_all()
+    waiting = await the_run(world)
+    assert waiting["message"] == (
+        "the connector used more memory than its limit of 64Mi (its last heartbeat reported a peak of 61Mi);"
+        " the next attempt gets 96Mi, as spec.resources.onOutOfMemory allows"
+    )
+    await sql(world, "UPDATE penstock.connector_runs SET next_attempt_at = now()")
+    await supervisor.launch_pending()
+    assert jobs.launched[-1].spec["resources"]["limits"] == {"memory": "96Mi", "cpu": "1"}
+    assert world.spec["resources"]["limits"]["memory"] == "64Mi"
+    del token
+
+
+@pytest.mark.parametrize(
+    ("peak", "reason", "phase"), [(500.0, "OutOfMemory", "pending"), (80.0, "AttemptLost", "pending")]
+)
+async def test_a_kill_without_a_word_is_for_memory_only_when_memory_was_used_up(
+    world: World, jobs: Jobs, supervisor: Supervisor, peak: float, reason: str, phase: str
+) -> None:
+    await world.new_run()
+    await world.attempt()
+    async with world.pool.connection() as connection:
+        await attempts.heartbeat(connection, "run1", 1, {"rss_peak_bytes": peak * 2**20})
+    jobs.seen = Observation("failed", "AttemptLost", "killed", exit_code=137, disrupted=True)
+    await supervisor.observe_all()
+    waiting = await the_run(world)
+    assert (waiting["reason"], waiting["phase"]) == (reason, phase)
+    assert waiting["disruptions"] == (reason == "AttemptLost")
+
+
+async def test_an_image_that_cannot_be_pulled_fails_the_run_in_minutes_and_is_not_tried_again(
+    world: World, jobs: Jobs, supervisor: Supervisor
+) -> None:
+    await world.new_run()
+    await supervisor.launch_pending()
+    for words in ("ErrImagePull: not found", "back-off pulling image"):
+        jobs.seen = Observation("waiting", "ImagePullFailed", f"the definition's image: {words}", "ConfigError")
+        await supervisor.observe_all()
+        assert (await the_run(world))["phase"] == "running"
+    await sql(world, "UPDATE penstock.run_attempts SET launched_at = now() - interval '121 s'")
+    await supervisor.observe_all()
+    failed = await the_run(world)
+    assert (failed["phase"], failed["reason"], failed["attempt"]) == ("failed", "ImagePullFailed", 1)
+    assert jobs.stopped == ["penstock-run1-1"]
+    async with world.pool.connection() as connection:
+        assert await many(connection, "SELECT 1 AS n FROM penstock.connector_runs WHERE phase = 'pending'") == []
+        row = await one(connection, "SELECT failures FROM penstock.tenant_connections WHERE uid = 'c1'")
+    assert row == {"failures": 1}
