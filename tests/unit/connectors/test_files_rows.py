@@ -243,15 +243,12 @@ def test_files_without_a_header_and_null_values() -> None:
     assert flat(csv_read(Stored(b"1,2\n"), **named)) == [{"a": "1", "b": "2"}]
 
 
-@pytest.mark.parametrize(
-    ("kind", "body"), [("gzip", gzip.compress(b"x" * 5000)), ("zstd", COMPRESS["zstd"](b"x" * 5000))]
-)
-def test_a_compressed_file_that_was_cut_off_is_no_whole_one(kind: str, body: bytes) -> None:
+@pytest.mark.parametrize("kind", ["gzip", "zstd"])
+def test_a_compressed_file_that_was_cut_off_is_no_whole_one(kind: str) -> None:
     """The last line of half a file looks like a line."""
-    stored = Stored(body[:-6], 7)
+    stored = Stored(COMPRESS[kind](b"x" * 5000)[:-6], 7)
     with pytest.raises(SourceContractError, match="cut off"):
         list(Content(stored.file, stored.open))
-    assert kind
 
 
 @given(st.sampled_from(["gzip", "zstd"]), st.lists(st.binary(min_size=1, max_size=50), max_size=4), st.integers(1, 30))
