@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +20,8 @@ import psycopg
 import pytest
 import yaml
 import zstandard
-from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.settings import s3_settings
+from penstock_operator.bronze.store import BronzeStore, s3_client
+from penstock_operator.settings import S3Settings, s3_settings
 from psycopg.conninfo import conninfo_to_dict
 
 PENSTOCK = [sys.executable, "-m", "penstock_operator.cli"]
@@ -32,7 +34,7 @@ class User:
         self.folder = folder
         self.data = tmp_path / "data"
         self.environment = {**os.environ, **environment}
-        for artifact in ("faker-generate", "postgres-sql"):
+        for artifact in ("faker-generate", "files-object", "postgres-sql"):
             self.write(f"{artifact}.yaml", self.call("definition", artifact).stdout)
 
     def write(self, name: str, content: str | list[dict[str, Any]]) -> None:
@@ -69,6 +71,7 @@ class User:
 
 FAKER = {"name": "faker", "method": "generate", "version": "^0.1"}
 POSTGRES = {"name": "postgres", "method": "sql"}
+FILES = {"name": "files", "method": "object"}
 
 
 @pytest.fixture
@@ -135,7 +138,7 @@ def test_one_bad_connection_delays_nobody_else(user: User) -> None:
     assert results.pop("good")["phase"] == "succeeded"
     said = {name: each["error"]["message"] for name, each in results.items()}
     for name, words in {
-        "unknown": "spec.connector: there is no connector orcale/sql; there are: faker/generate, postgres/sql",
+        "unknown": "spec.connector: there is no connector orcale/sql; there are: faker/generate, files/object, postgres/sql",
         "range": "spec.connector.version: no version matches '^9'; there are: 0.1.0",
         "config": "spec.config: Additional properties are not allowed ('recrods' was unexpected); the connector knows:",
         "secret": 'spec.secretRef: secret "nope" not found in namespace team',
@@ -171,6 +174,36 @@ def test_tables_are_synced_in_full_and_by_cursor_without_loss(user: User, postgr
     assert record["price"] == "1666.6666666666666667"
     assert record["at"] == "infinity"
     assert str(found["password"]) not in errors
+
+
+def test_files_are_followed_and_a_bad_line_is_named(user: User, s3_server: S3Settings) -> None:
+    """New files only are read by the next run; a run that meets a bad line keeps what it had, and says where it is."""
+    client, bucket = s3_client(s3_server, s3_server.endpoint), f"files-{uuid.uuid4().hex}"
+    client.create_bucket(Bucket=bucket)
+
+    def put(key: str, *numbers: object) -> None:
+        body = "".join(f'{{"n": {number}}}\n' for number in numbers).encode()
+        client.put_object(Bucket=bucket, Key=key, Body=gzip.compress(body))
+
+    keys = {"accessKeyId": s3_server.access_key, "secretAccessKey": s3_server.secret_key}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "namespace": "team"}}
+    user.write("secret.yaml", [{**secret, "stringData": keys}])
+    stream = {"name": "orders", "paths": [f"s3://{bucket}/**/*.jsonl.gz"], "format": "jsonl", "primaryKey": ["n"]}
+    config = {"endpoint": s3_server.endpoint, "streams": [stream]}
+    selected = [{"name": "orders", "mode": "incremental"}]
+    user.connection("files", connector=FILES, config=config, secretRef={"name": "keys"}, streams=selected)
+    put("2026/01/a.jsonl.gz", *range(3000))
+    _, first, errors = user.up()
+    put("2026/01/b.jsonl.gz", *range(3000, 3100))
+    _, second, _ = user.up()
+    assert numbers(user.records(first["files"], second["files"])) == list(range(3100)), errors
+    assert second["files"]["records"] == 100
+    put("2026/02/c.jsonl.gz", 3100, "oops", 3101)
+    code, third, errors = user.up()
+    assert code == 1
+    assert third["files"]["error"]["class"] == "SourceContractError"
+    assert f"s3://{bucket}/2026/02/c.jsonl.gz, line 2: it is not JSON" in third["files"]["error"]["message"]
+    assert str(s3_server.secret_key) not in errors
 
 
 def test_a_wrong_password_says_whose_and_what_to_do(user: User, postgres_url: str) -> None:

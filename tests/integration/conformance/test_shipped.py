@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from penstock_operator.bronze.store import s3_client
+from penstock_operator.settings import S3Settings
 from penstock_sdk.testing import CHECKS, Laboratory, Subject, Variant, is_conformant, judge_all, report_of
 from psycopg.conninfo import conninfo_to_dict
+
+from tests.integration.connectors.files_server import serving
 
 READER, PASSWORD = "conformance_reader", "a-password-of-the-trial"
 
@@ -36,13 +45,14 @@ GRANT SELECT ON ALL TABLES IN SCHEMA trial, nothing, much TO conformance_reader;
 GROW = "INSERT INTO trial.orders SELECT max(id) + 1, 0, 'late', max(updated_at) FROM trial.orders"
 
 
-def assert_conformant(subject: Subject, report_to: Path) -> dict[str, str]:
+def assert_conformant(subject: Subject, report_to: Path, without: frozenset[str] = frozenset()) -> dict[str, str]:
     """Run the suite, and return the outcomes by check."""
+    checks = [check for check in CHECKS if check.name not in without]
     with Laboratory(subject) as laboratory:
-        verdicts = judge_all(laboratory, CHECKS)
-        report_to.write_text(json.dumps(report_of(laboratory, verdicts, len(CHECKS)), indent=2))
+        verdicts = judge_all(laboratory, checks)
+        report_to.write_text(json.dumps(report_of(laboratory, verdicts, len(checks)), indent=2))
     said = "\n".join(f"{each.outcome:14} {each.check.name}: {each.detail}" for each in verdicts)
-    assert is_conformant(verdicts, len(CHECKS)), said
+    assert is_conformant(verdicts, len(checks)), said
     return {each.check.name: each.outcome for each in verdicts}
 
 
@@ -92,4 +102,97 @@ def test_postgres_sql_is_conformant(source: psycopg.Connection[Any], database_ur
         grow=lambda: source.execute(GROW.encode()) and None,
     )
     outcomes = assert_conformant(subject, tmp_path / "report.json")
+    assert set(outcomes.values()) == {"passed"}
+
+
+def csv_of(count: int, width: int = 10) -> bytes:
+    return b"id,zip,note\n" + b"".join(b"%d,%05d,%s\n" % (n, n % 90_000, b"x" * width) for n in range(count))
+
+
+FILES = {
+    "orders.csv": csv_of(120),
+    "events.jsonl.gz": gzip.compress(b"".join(b'{"id":%d,"at":{"n":%d}}\n' % (n, n) for n in range(120))),
+}
+FILE_STREAMS = [
+    {"name": "orders", "format": "csv", "primaryKey": ["id"]},
+    {"name": "events", "format": "jsonl", "primaryKey": ["id"]},
+    {"name": "days", "format": "parquet"},
+]
+
+
+def parquet_of(count: int) -> bytes:
+    sink = io.BytesIO()
+    days = pa.array([1_714_965_000_123_456_789 + n for n in range(count)], pa.timestamp("ns", "UTC"))
+    pq.write_table(pa.table({"at": days, "n": list(range(count))}), sink, row_group_size=50)
+    return sink.getvalue()
+
+
+def paths_of(orders: str, events: str, days: str) -> dict[str, Any]:
+    return {
+        "streams": [{**each, "paths": [path]} for each, path in zip(FILE_STREAMS, (orders, events, days), strict=True)]
+    }
+
+
+def test_files_object_is_conformant_over_http(tmp_path: Path) -> None:
+    with serving() as server:
+        server.authorization = "Bearer a-token-of-the-trial"
+        for name, body in {**FILES, "days.parquet": parquet_of(120), "much.csv": csv_of(45_000, 1000)}.items():
+            server.put(name, body)
+        for name, body in {"no.csv": b"id,zip,note\n", "no.jsonl": b"", "no.parquet": parquet_of(0)}.items():
+            server.put(name, body)
+        subject = Subject(
+            artifact="files-object",
+            config={
+                "baseUrl": server.url,
+                "batchRows": 20,
+                "timeoutSeconds": 5,
+                **paths_of("orders.csv", "events.jsonl.gz", "days.parquet"),
+            },
+            credentials={"token": "a-token-of-the-trial"},
+            url_field="baseUrl",
+            empty=Variant(config=paths_of("no.csv", "no.jsonl", "no.parquet")),
+            large=Variant(config={"batchRows": 1000, **paths_of("much.csv", "events.jsonl.gz", "days.parquet")}),
+            grow=lambda: server.put("orders.csv", FILES["orders.csv"] + b"120,00120,late\n") and None,
+            max_kills=10,
+        )
+        outcomes = assert_conformant(subject, tmp_path / "report.json")
+    assert set(outcomes.values()) == {"passed"}
+
+
+def test_files_object_is_conformant_on_s3(s3_server: S3Settings, tmp_path: Path) -> None:
+    client, bucket = s3_client(s3_server, s3_server.endpoint), f"conformance-{uuid.uuid4().hex}"
+    client.create_bucket(Bucket=bucket)
+
+    def put(key: str, body: bytes) -> None:
+        client.put_object(Bucket=bucket, Key=key, Body=body)
+
+    for key, body in {**FILES, "days.parquet": parquet_of(120)}.items():
+        put(f"in/{key}", body)
+    for number in range(9):
+        put(f"much/{number}.csv", csv_of(5000, 1000))
+    put("no/orders.csv", b"id,zip,note\n")
+    put("no/events.jsonl.gz", gzip.compress(b""))
+    put("no/days.parquet", parquet_of(0))
+
+    def within(folder: str, orders: str = "orders*.csv") -> dict[str, Any]:
+        names = (orders, "*.jsonl.gz", "**/*.parquet")
+        return paths_of(
+            *(
+                f"s3://{bucket}/{folder if at == 0 else folder.replace('much', 'in')}/{name}"
+                for at, name in enumerate(names)
+            )
+        )
+
+    subject = Subject(
+        artifact="files-object",
+        config={"endpoint": s3_server.endpoint, "batchRows": 20, "timeoutSeconds": 5, **within("in")},
+        credentials={"accessKeyId": s3_server.access_key or "", "secretAccessKey": s3_server.secret_key or ""},
+        empty=Variant(config=within("no")),
+        large=Variant(config={"batchRows": 1000, **within("much", "*.csv")}),
+        grow=lambda: put("in/orders-late.csv", b"id,zip,note\n120,00120,late\n"),
+        max_kills=5,
+    )
+    # A request is signed for the address that it is sent to, so nothing can stand between. It is HTTP's own client.
+    in_between = frozenset({"revoked-credentials", "throttling", "slow-source"})
+    outcomes = assert_conformant(subject, tmp_path / "report.json", without=in_between)
     assert set(outcomes.values()) == {"passed"}

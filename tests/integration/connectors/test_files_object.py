@@ -329,6 +329,23 @@ def test_what_a_server_answers_says_what_to_do(
     assert wish == 7 if headers.get("Retry-After") == "7" else (wish is None or wish > 1e9)
 
 
+@pytest.mark.parametrize(
+    ("status", "headers", "error", "words"),
+    [
+        (503, {"Retry-After": "7"}, TransientError, "answered 503"),
+        (400, {"x-amz-bucket-region": "eu-west-3"}, ConfigError, "spec.config.region: .*set it to eu-west-3"),
+        (301, {"x-amz-bucket-region": "eu-west-3"}, ConfigError, "spec.config.region: .*set it to eu-west-3"),
+    ],
+)
+def test_what_a_store_answers_says_what_to_do(
+    opened: Open, server: FilesServer, status: int, headers: dict[str, str], error: type[Exception], words: str
+) -> None:
+    server.statuses = [(status, headers)] * 2
+    with pytest.raises(error, match=words) as raised:
+        opened("s3://b/*.csv", endpoint=server.url)
+    assert getattr(raised.value, "retry_after", 7) == 7
+
+
 def test_credentials_are_sent_where_they_belong(opened: Open, server: FilesServer) -> None:
     path = server.put("a.csv", b"n\n1\n")
     server.authorization = "Bearer t0ken"
