@@ -9,6 +9,7 @@ import pytest
 from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.registry import alerts
 from penstock_operator.registry.database import Row, many, one
+from penstock_operator.runs.refusals import Fenced, Invalid, Mismatch
 from penstock_sdk import protocol as wire
 
 from tests.integration.world import EVENTS, STREAM, World, checkpoint
@@ -22,13 +23,16 @@ def people(**properties: Any) -> wire.DiscoveredStream:
 
 
 async def post(
-    world: World, *streams: wire.DiscoveredStream, abilities: tuple[str, ...] = ("drop",)
+    world: World,
+    *streams: wire.DiscoveredStream,
+    abilities: tuple[str, ...] = ("drop",),
+    drift: list[wire.AnnouncedDrift] | None = None,
 ) -> tuple[str, list[wire.StreamVerdict]]:
     """Begin a run, post the streams, and return the attempt's token and its verdicts."""
     number = time.monotonic_ns()
     await world.new_run(f"run{number}", token=str(number))
     _, _, token = await world.attempt(f"pod{number}", discover=False)
-    request = wire.StreamsRequest(streams=list(streams), abilities=list(abilities))
+    request = wire.StreamsRequest(streams=list(streams), abilities=list(abilities), drift=drift or [])
     return token, (await world.protocol.streams(token, request)).verdicts
 
 
@@ -172,9 +176,40 @@ async def put_cursor(world: World) -> None:
         await connection.execute(b"UPDATE penstock.connector_run_state SET cursor = '{\"n\": 1}'")
 
 
-async def test_two_streams_of_one_identity_are_refused(world: World) -> None:
-    from penstock_operator.runs.refusals import Mismatch
+async def test_what_the_connector_announces_is_an_alert_for_as_long_as_it_says_so(world: World) -> None:
+    said = [wire.AnnouncedDrift(stream="people", field="a", message="it ends in May")]
+    token, _ = await post(world, STREAM, drift=said)
+    assert await open_kinds(world) == [("DriftAnnounced", "a")]
+    assert (await finish(world, token, "people"))["phase"] == "succeeded"
+    token, _ = await post(world, STREAM, drift=said)
+    assert await open_kinds(world) == [("DriftAnnounced", "a")]
+    await finish(world, token, "people")
+    token, _ = await post(world, STREAM)
+    assert await open_kinds(world) == []
+    await finish(world, token, "people")
+    token, _ = await post(world, STREAM, drift=said)
+    await finish(world, token, "people")
+    await acknowledge_all(world)
+    await post(world, STREAM, drift=said)
+    assert await open_kinds(world) == [], "it is known"
 
+
+async def test_a_run_keeps_its_estimate_and_is_refused_over_its_budget(world: World) -> None:
+    world.spec["budget"] = {"records": 100}
+    token, _ = await post(world, STREAM)
+    within = wire.EstimateRequest(streams={"people": wire.StreamEstimate(records=100)})
+    await world.protocol.estimate(token, within)
+    over = wire.EstimateRequest(streams={"people": wire.StreamEstimate(records=101)})
+    with pytest.raises(Invalid, match="expected to take 101 records"):
+        await world.protocol.estimate(token, over)
+    (run,) = await rows(world, "connector_runs")
+    assert run["estimate"] == {"records": 100, "streams": {"people": {"records": 100}}}, "the first one is kept"
+    await world.fail(run["id"], run["attempt"])
+    with pytest.raises(Fenced):
+        await world.protocol.estimate(token, within)
+
+
+async def test_two_streams_of_one_identity_are_refused(world: World) -> None:
     with pytest.raises(Mismatch, match="same name or id"):
         await post(world, STREAM, STREAM)
 

@@ -124,7 +124,7 @@ class Reality:
             await connection.execute(
                 "DELETE FROM penstock.outbox; DELETE FROM penstock.bronze_objects; DELETE FROM penstock.compat_alerts;"
                 "DELETE FROM penstock.connector_run_state; DELETE FROM penstock.stream_checkpoints;"
-                "DELETE FROM penstock.state_changes; DELETE FROM penstock.stream_registry;"
+                "DELETE FROM penstock.state_changes; DELETE FROM penstock.stream_registry; DELETE FROM penstock.stream_reads;"
                 "DELETE FROM penstock.connector_runs; DELETE FROM penstock.tenant_connections"
             )
             spec = {"image": "i@sha256:0", "stage": "certified", "manifest": MANIFEST}

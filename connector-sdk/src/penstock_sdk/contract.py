@@ -42,6 +42,8 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     `cursor_field` is the field an incremental read follows, where there is one; `modes` are the ways it can be
     read; `pii` names the fields that hold personal data, a nested one as `address.street`. `id` is what stays the
     same when the source's people rename the entity: state and Bronze follow it. Without one they follow the name.
+    `pii_suggested` are fields that look like personal data, each with its class; what their names suggest the runtime
+    adds by itself, what samples suggest `penstock_sdk.pii.suggest_fields(schema, rows)` says.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     modes: tuple[Mode, ...] = ("full",)
     pii: tuple[str, ...] = ()
     id: str | None = None
+    pii_suggested: Mapping[str, str] = {}
 
     @property
     def identity(self) -> str:
@@ -76,6 +79,17 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     records: int | None = None
     bytes: int | None = None
     api_calls: int | None = None
+
+
+class Drift(msgspec.Struct, frozen=True, kw_only=True):
+    """A change that the source itself announces: a field that will go, a version of its API that will end.
+
+    `stream` is the stream's id, or its name where it has none; `field` the field's path, empty for the whole stream.
+    """
+
+    stream: str
+    message: str
+    field: str = ""
 
 
 class Sink(Protocol):
@@ -184,6 +198,14 @@ class Connector(ABC, Generic[ConfigT, CredentialsT]):
         """Say what `read` with the same arguments would cost; None where that is not known."""
         del stream, since, cursor
         return None
+
+    def drift(self, streams: Sequence[Stream]) -> Iterable[Drift]:
+        """Return what the source announces of the streams that `discover` returned; told for as long as it says so.
+
+        What has changed already needs no word: the platform compares schemas by itself.
+        """
+        del streams
+        return ()
 
     def close(self) -> None:
         """Release what `authenticate` opened; called once, whatever happened."""

@@ -5,6 +5,7 @@ other call carries that run token and is refused with 409 `fenced` once another 
 
     POST start        StartRequest        -> StartResponse
     POST streams      StreamsRequest      -> StreamsResponse
+    POST estimate     EstimateRequest     -> EstimateResponse
     POST uploads      UploadsRequest      -> UploadsResponse
     POST checkpoints  CheckpointRequest   -> CheckpointResponse
     POST credentials  CredentialRequest   -> CredentialResponse
@@ -170,11 +171,23 @@ class DiscoveredStream(Message):
 Ability = Literal["drop"]
 
 
+class AnnouncedDrift(Message):
+    """A change of a stream that the connector knows of from its source, such as a field that is about to go."""
+
+    stream: StreamName
+    field: str = ""
+    message: str
+
+
 class StreamsRequest(Message):
-    """All that discover() returned, and which wishes of a verdict this SDK can fulfil: an older one says none."""
+    """All that discover() returned, and which wishes of a verdict this SDK can fulfil: an older one says none.
+
+    `drift` is what the connector's own hook says.
+    """
 
     streams: list[DiscoveredStream]
     abilities: list[str] = []
+    drift: list[AnnouncedDrift] = []
 
 
 class StreamVerdict(Message):
@@ -201,6 +214,24 @@ class StreamsResponse(Message):
 
 
 ObjectKind = Literal["data", "rejected"]
+
+
+class StreamEstimate(Message):
+    """What reading one stream is expected to cost; bytes before compression; None where it is not known."""
+
+    records: Count | None = None
+    bytes: Count | None = None
+    api_calls: Count | None = None
+
+
+class EstimateRequest(Message):
+    """What the attempt is expected to cost, by stream; sent before the first record is read, where anything is known."""
+
+    streams: dict[StreamName, StreamEstimate]
+
+
+class EstimateResponse(Message):
+    """The attempt may begin. One that is over its budget is refused with `invalid`."""
 
 
 class UploadsRequest(Message):

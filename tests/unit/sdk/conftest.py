@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 import zstandard
-from penstock_sdk import Batch, Connector, Stream
+from penstock_sdk import Batch, Connector, Drift, Estimate, Stream
 from penstock_sdk import protocol as wire
 from penstock_sdk.runtime.client import Patience, RunClient
 from penstock_sdk.runtime.run import Assignment, run_connector
@@ -90,6 +90,10 @@ class FakePlatform:
                 for each in chosen
             ]
         )
+
+    def on_estimate(self, body: bytes) -> wire.EstimateResponse:
+        wire.EstimateRequest.model_validate_json(body)
+        return wire.EstimateResponse()
 
     def on_uploads(self, body: bytes) -> wire.UploadsResponse:
         asked = wire.UploadsRequest.model_validate_json(body)
@@ -254,6 +258,14 @@ class Runner:
             def read(self, stream: Stream, since: Any, cursor: Any) -> Iterator[Batch]:
                 del since
                 return read(stream, cursor)
+
+            def estimate(self, stream: Stream, since: Any, cursor: Any) -> Estimate | None:
+                del since
+                found: Estimate | None = methods.get("estimate", lambda *_: None)(stream, cursor)
+                return found
+
+            def drift(self, streams: Sequence[Stream]) -> list[Drift]:
+                return list(methods.get("drift", lambda _: [])(streams))
 
             def close(self) -> None:
                 methods.get("close", lambda: None)()

@@ -17,7 +17,7 @@ from penstock_sdk.errors import AttemptFenced, AttemptUnauthenticated, ConfigErr
 Answer = TypeVar("Answer", bound=BaseModel)
 PATIENCE_SECONDS = 600.0
 FIRST_WAIT, LONGEST_WAIT = 0.2, 15.0
-SERVER_ERROR, FORBIDDEN, CONFLICT, PRECONDITION_FAILED = 500, 403, 409, 412
+SERVER_ERROR, FORBIDDEN, NOT_FOUND, CONFLICT, PRECONDITION_FAILED = 500, 403, 404, 409, 412
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 AGAIN_CODES = ("not_ready", "unavailable")
 OWNERS_TO_MEND = ("start", "streams", "credentials")
@@ -73,6 +73,15 @@ class RunClient:
         """Post what discover() returned."""
         return self._call("streams", request, wire.StreamsResponse)
 
+    def estimate(self, request: wire.EstimateRequest) -> None:
+        """Say what the attempt is expected to cost. Raises ConfigError when that is over the connection's budget.
+
+        A server that is too old to have the call has no budget either.
+        """
+        response = self._answer("estimate", request)
+        if response.status_code != NOT_FOUND:
+            _raise_for(response, of_config=True)
+
     def uploads(self, request: wire.UploadsRequest) -> wire.UploadsResponse:
         """Ask for places."""
         return self._call("uploads", request, wire.UploadsResponse)
@@ -99,12 +108,15 @@ class RunClient:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         return self._http.post(path, content=request.model_dump_json(by_alias=True), headers=headers)
 
-    def _call(self, path: str, request: BaseModel, answer: type[Answer]) -> Answer:
+    def _answer(self, path: str, request: BaseModel) -> httpx.Response:
         def once() -> httpx.Response | None:
             response = self._post(path, request)
             return None if _worth_repeating(response) else response
 
-        response = self._insist(f"the run API ({path})", once)
+        return self._insist(f"the run API ({path})", once)
+
+    def _call(self, path: str, request: BaseModel, answer: type[Answer]) -> Answer:
+        response = self._answer(path, request)
         _raise_for(response, of_config=path in OWNERS_TO_MEND)
         return answer.model_validate_json(response.content)
 

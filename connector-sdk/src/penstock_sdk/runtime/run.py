@@ -27,6 +27,7 @@ from penstock_sdk.errors import (
     SourceContractError,
     TransientError,
 )
+from penstock_sdk.pii import suggest_fields
 from penstock_sdk.runtime.client import RunClient
 from penstock_sdk.runtime.credentials import Credentials
 from penstock_sdk.runtime.dropping import Dropper
@@ -125,7 +126,8 @@ class Attempt:
                 connector.authenticate()
                 connector.health()
                 offered = {stream.identity: stream for stream in self._discover(connector)}
-                verdicts = self._verdicts(offered)
+                verdicts = self._verdicts(connector, offered)
+                self._estimate(connector, offered, verdicts, start)
                 for verdict in verdicts:
                     if verdict.read:
                         self._read(connector, offered[verdict.name], verdict, start)
@@ -143,8 +145,12 @@ class Attempt:
         log.info("the source offers %d streams", len(offered))
         return offered
 
-    def _verdicts(self, offered: dict[str, Stream]) -> list[wire.StreamVerdict]:
+    def _verdicts(self, connector: AnyConnector, offered: dict[str, Stream]) -> list[wire.StreamVerdict]:
         self._check()
+        drift = [
+            wire.AnnouncedDrift(stream=each.stream, field=each.field, message=self._mask(each.message)[:1000])
+            for each in connector.drift(list(offered.values()))
+        ]
         listed = [
             wire.DiscoveredStream(
                 name=stream.name,
@@ -154,10 +160,32 @@ class Attempt:
                 cursor_field=stream.cursor_field,
                 modes=list(stream.modes),
                 pii=list(stream.pii),
+                pii_suggested={**suggest_fields(stream.schema), **stream.pii_suggested},
             )
             for stream in offered.values()
         ]
-        return self._client.streams(wire.StreamsRequest(streams=listed, abilities=["drop"])).verdicts
+        request = wire.StreamsRequest(streams=listed, abilities=["drop"], drift=drift)
+        return self._client.streams(request).verdicts
+
+    def _estimate(
+        self,
+        connector: AnyConnector,
+        offered: dict[str, Stream],
+        verdicts: list[wire.StreamVerdict],
+        start: wire.StartResponse,
+    ) -> None:
+        """Ask what each stream will cost, and let the platform refuse a run over its budget before it reads anything."""
+        known: dict[str, wire.StreamEstimate] = {}
+        for verdict in verdicts:
+            if verdict.read:
+                found = connector.estimate(offered[verdict.name], start.since, verdict.selected.cursor)
+                if found is not None:
+                    known[verdict.name] = wire.StreamEstimate(
+                        records=found.records, bytes=found.bytes, api_calls=found.api_calls
+                    )
+                    self._check()
+        if known:
+            self._client.estimate(wire.EstimateRequest(streams=known))
 
     def _read(
         self, connector: AnyConnector, stream: Stream, verdict: wire.StreamVerdict, start: wire.StartResponse

@@ -107,6 +107,7 @@ class RunApi:
         calls: dict[str, Callable[[bytes], BaseModel]] = {
             "start": self._start,
             "streams": self._streams,
+            "estimate": self._estimate,
             "uploads": self._uploads,
             "checkpoints": self._checkpoint,
             "credentials": self._credential,
@@ -159,6 +160,10 @@ class RunApi:
         )
         read = self._mode in offered.modes and not state.done
         return wire.StreamVerdict(name=offered.name, read=read, schema_version=1, selected=selected)
+
+    def _estimate(self, body: bytes) -> wire.EstimateResponse:
+        wire.EstimateRequest.model_validate_json(body)
+        return wire.EstimateResponse()
 
     def _uploads(self, body: bytes) -> wire.UploadsResponse:
         asked = wire.UploadsRequest.model_validate_json(body)

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
-from penstock_sdk import Batch, ConfigError, Connector, Cursor, Stream, TransientError
+from penstock_sdk import Batch, ConfigError, Connector, Cursor, Estimate, Stream, TransientError
 
 BLOCK = 500
 FIRST = ("Ada", "Grace", "Alan", "Edsger", "Barbara", "Donald", "Leslie", "Margaret", "Tim", "Radia", "Ken", "Frances")
@@ -143,6 +143,11 @@ class FakerGenerate(Connector[Config, dict[str, str]]):
             Stream(name=name, schema=SCHEMAS[name], primary_key=("n",), cursor_field="n", modes=("full", "incremental"))
             for name in STREAMS
         ]
+
+    def estimate(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Estimate:
+        """Return how many records are left; that much is certain."""
+        del stream, since
+        return Estimate(records=max(0, self.config.records - int(cursor["next"] if cursor else 0)))
 
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Iterator[Batch]:
         """Yield the records from the cursor on; a cursor is the number of the next record."""

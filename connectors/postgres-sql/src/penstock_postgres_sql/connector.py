@@ -16,6 +16,7 @@ from penstock_sdk import (
     ConfigError,
     Connector,
     Cursor,
+    Estimate,
     SourceContractError,
     Stream,
     TransientError,
@@ -48,6 +49,15 @@ class Credentials(msgspec.Struct):
 
     password: str
     username: str = "postgres"
+
+
+class _Plan(msgspec.Struct):
+    rows: int = msgspec.field(name="Plan Rows", default=0)
+    width: int = msgspec.field(name="Plan Width", default=0)
+
+
+class _Explained(msgspec.Struct):
+    plan: _Plan = msgspec.field(name="Plan")
 
 
 class PostgresSql(Connector[Config, Credentials]):
@@ -105,16 +115,29 @@ class PostgresSql(Connector[Config, Credentials]):
         A cursor holds the values of these columns in the last row read, so that rows which share the cursor field's
         value are neither lost nor doubled. A relation without a primary key is read in one go, without promises.
         """
+        relation = self._relation(stream)
+        order = self._order(relation, cursor)
+        query = self._query(relation, order, since, cursor)
+        with _translated(f"stream {stream.name!r}"):
+            yield from self._batches(relation, order, query)
+
+    def _relation(self, stream: Stream) -> Relation:
         if self._relations is None:
             self.discover()
         relation = (self._relations or {}).get(stream.name)
         if relation is None:
             message = f"stream {stream.name!r}: the table is gone, or the credentials may not read it any more"
             raise SourceContractError(message)
-        order = self._order(relation, cursor)
-        query = self._query(relation, order, since, cursor)
+        return relation
+
+    def estimate(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Estimate:
+        """Return what the planner expects of the very statement that `read` would run."""
+        relation = self._relation(stream)
+        query = self._query(relation, self._order(relation, cursor), since, cursor)
         with _translated(f"stream {stream.name!r}"):
-            yield from self._batches(relation, order, query)
+            row = self._session.execute(sql.SQL("EXPLAIN (FORMAT JSON) ") + query).fetchone()
+        (explained,) = msgspec.json.decode(row[0], type=list[_Explained]) if row else [_Explained(_Plan())]
+        return Estimate(records=explained.plan.rows, bytes=explained.plan.rows * explained.plan.width)
 
     def _order(self, relation: Relation, cursor: Cursor | None) -> list[str]:
         """Return the columns that order the read; a cursor made in one order is not read in another."""

@@ -90,6 +90,10 @@ def _run_routes(services: Services) -> APIRouter:
     async def streams(request: wire.StreamsRequest, token: Token) -> wire.StreamsResponse:
         return await protocol.streams(token, request)
 
+    @router.post("/estimate")
+    async def estimate(request: wire.EstimateRequest, token: Token) -> wire.EstimateResponse:
+        return await protocol.estimate(token, request)
+
     @router.post("/uploads")
     async def uploads(request: wire.UploadsRequest, token: Token) -> wire.UploadsResponse:
         return await protocol.uploads(token, request)

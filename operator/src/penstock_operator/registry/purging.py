@@ -6,6 +6,8 @@ from datetime import datetime
 
 from penstock_operator.registry.database import Connection, Row, many, one, run
 
+PURGED = ("connector_run_state", "stream_checkpoints", "stream_registry", "stream_reads", "compat_alerts")
+
 
 async def begin_purges(connection: Connection, before: datetime, limit: int) -> list[str]:
     """Begin with connections deleted before that moment whose policy is Delete and that no attempt writes to.
@@ -31,7 +33,7 @@ async def begin_purges(connection: Connection, before: datetime, limit: int) -> 
             limit=limit,
         )
         uids = [row["uid"] for row in rows]
-        for table in ("connector_run_state", "stream_checkpoints", "stream_registry", "compat_alerts"):
+        for table in PURGED:
             await run(connection, f"DELETE FROM penstock.{table} WHERE connection_uid = ANY(%(uids)s)", uids=uids)  # noqa: S608
     return uids
 

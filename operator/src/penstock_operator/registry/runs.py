@@ -129,6 +129,16 @@ async def postpone_run(connection: Connection, run_id: str, at: datetime, streak
     )
 
 
+async def set_estimate(connection: Connection, run_id: str, estimate: dict[str, Any]) -> None:
+    """Keep what a run's first attempt expected it to cost; a later one knows of the rest only."""
+    await run(
+        connection,
+        "UPDATE penstock.connector_runs SET estimate = %(estimate)s WHERE id = %(run)s AND estimate IS NULL",
+        run=run_id,
+        estimate=Jsonb(estimate),
+    )
+
+
 async def end_run(connection: Connection, run_id: str, phase: str, ending: Ending) -> None:
     """Give a run its final phase and its totals, which are the sums of its committed objects."""
     await run(

@@ -126,7 +126,7 @@ async def _record(
     if new:
         await streams.put_stream_versions(connection, uid, new)
     told = [NewAlert(choice.stream, *_fields(alert)) for choice, verdict in pairs for alert in verdict.alerts]
-    told += _removed(attempt, offer, held)
+    told += [*_removed(attempt, offer, held), *_announced(choices, offer, held)]
     if told:
         await alerts.open_alerts(connection, uid, attempt["run_id"], told)
     resolved = await asyncio.to_thread(lambda: _resolved(pairs, offer, held))
@@ -170,6 +170,19 @@ def _removed(attempt: Row, offer: Offer, held: _Registered) -> list[NewAlert]:
     ]
 
 
+def _announced(choices: list[Choice], offer: Offer, held: _Registered) -> list[NewAlert]:
+    """Return what the connector itself says of selected streams, but for what somebody has acknowledged."""
+    chosen = {choice.stream for choice in choices}
+    known = {
+        (row["stream"], row["path"], row["message"]) for row in held.acknowledged if row["kind"] == drift.ANNOUNCED
+    }
+    return [
+        NewAlert(each.stream, drift.ANNOUNCED, each.field, each.message)
+        for each in offer.request.drift
+        if each.stream in chosen and (each.stream, each.field, each.message) not in known
+    ]
+
+
 def _resolved(pairs: list[tuple[Choice, Verdict]], offer: Offer, held: _Registered) -> list[int]:
     by_stream = {choice.stream: (choice.policy, verdict) for choice, verdict in pairs}
     return [row["id"] for row in held.open if row["stream"] in by_stream and _is_resolved(row, by_stream, offer, held)]
@@ -177,6 +190,9 @@ def _resolved(pairs: list[tuple[Choice, Verdict]], offer: Offer, held: _Register
 
 def _is_resolved(row: Row, by_stream: dict[str, tuple[Policy, Verdict]], offer: Offer, held: _Registered) -> bool:
     policy, verdict = by_stream[row["stream"]]
+    if row["kind"] == drift.ANNOUNCED:
+        said = {(each.stream, each.field, each.message) for each in offer.request.drift}
+        return (row["stream"], row["path"], row["message"]) not in said
     base = held.versions.get((row["stream"], row["baseline"]))
     now = offer.seen[row["stream"]]
     return drift.is_resolved(_alert(row), policy, _shape(base) if base else None, now, verdict)

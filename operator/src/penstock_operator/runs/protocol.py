@@ -18,6 +18,8 @@ from penstock_sdk.protocol import (
     CheckpointResponse,
     CredentialRequest,
     CredentialResponse,
+    EstimateRequest,
+    EstimateResponse,
     FinishRequest,
     FinishResponse,
     HeartbeatRequest,
@@ -40,7 +42,7 @@ from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Connection, Pool, Row
 from penstock_operator.registry.objects import Grant
 from penstock_operator.registry.streams import NewState
-from penstock_operator.runs import catalog, outcomes, reads, selection
+from penstock_operator.runs import budget, catalog, outcomes, reads, selection
 from penstock_operator.runs.refusals import Fenced, Invalid, Mismatch, NotReady, Unauthenticated
 from penstock_operator.runs.retry import Failure
 from penstock_operator.runs.vault import Holder, Vault
@@ -126,6 +128,15 @@ class RunProtocol:
         offer = await catalog.read_offer(request)
         async with self._held(token) as (connection, attempt):
             return StreamsResponse(verdicts=await catalog.judge_streams(connection, attempt, offer))
+
+    async def estimate(self, token: str, request: EstimateRequest) -> EstimateResponse:
+        """Keep what the run is expected to cost, and refuse it when that is over its budget."""
+        async with self._held(token) as (connection, attempt):
+            await runs.set_estimate(connection, attempt["run_id"], budget.as_document(request.streams))
+        refused = budget.over_budget(attempt["spec"].get("budget") or {}, request.streams)
+        if refused:
+            raise Invalid(refused)
+        return EstimateResponse()
 
     async def uploads(self, token: str, request: UploadsRequest) -> UploadsResponse:
         """Grant places for objects. The same request again gives the same places."""

@@ -1,0 +1,234 @@
+"""Which fields look like personal data, by their names and by samples of their values. Pure; no value is kept.
+
+Names are split into words (`billingEmail`, `billing_email`: billing, email) and looked at with the name above them, so that
+`name.first` is a person's. A boolean, and a field whose last word says that it is about the data rather than the data
+(`email_verified`, `phone_type`, `address_id`), is none. `name` alone may be anything's and is none either.
+
+| class | by words | by samples |
+|---|---|---|
+| email | email, e-mail, mail | x@y.z |
+| phone | phone, mobile, fax, telephone, msisdn | + and 8 to 15 digits |
+| person-name | first, last, middle, given, family, full, maiden with name; surname; the name of a person, customer, contact, … | |
+| address | street, address (not of a network), zip, postcode | |
+| birth-date | birth, birthday, birthdate, dob | |
+| national-id | ssn, passport, national or tax with id or number, nin, licence with driver | |
+| payment | iban, bic, card or account with number | an IBAN or a card's number whose check digits are right |
+| ip-address | ip | an IPv4 or IPv6 address |
+| location | latitude, longitude, lat, lng, geolocation | |
+| special | gender, sex, religion, ethnicity, nationality, disability, diagnosis | |
+
+Samples decide where at least five values are known and four of five are of one class.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
+from itertools import islice
+from typing import Any, Literal
+
+PiiClass = Literal[
+    "email",
+    "phone",
+    "person-name",
+    "address",
+    "birth-date",
+    "national-id",
+    "payment",
+    "ip-address",
+    "location",
+    "special",
+]
+Schema = Mapping[str, Any]
+WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+PEOPLE = frozenset(
+    {
+        "person",
+        "customer",
+        "contact",
+        "user",
+        "employee",
+        "patient",
+        "student",
+        "owner",
+        "author",
+        "holder",
+        "billing",
+        "shipping",
+        "recipient",
+        "sender",
+        "member",
+        "guest",
+        "client",
+        "buyer",
+        "seller",
+    }
+)
+ABOUT = frozenset(
+    {
+        "id",
+        "ids",
+        "count",
+        "at",
+        "type",
+        "kind",
+        "status",
+        "verified",
+        "sent",
+        "enabled",
+        "flag",
+        "template",
+        "subject",
+        "domain",
+        "opened",
+        "clicked",
+        "format",
+        "version",
+        "url",
+        "valid",
+        "confirmed",
+        "total",
+    }
+)
+SINGLE: dict[str, PiiClass] = {
+    "email": "email", "emails": "email", "mail": "email",
+    "phone": "phone", "telephone": "phone", "mobile": "phone", "fax": "phone", "msisdn": "phone", "cellphone": "phone",
+    "surname": "person-name", "firstname": "person-name", "lastname": "person-name", "fullname": "person-name",
+    "username": "person-name", "lname": "person-name", "fname": "person-name",
+    "street": "address", "address": "address", "zip": "address", "zipcode": "address", "postcode": "address",
+    "birth": "birth-date", "birthday": "birth-date", "birthdate": "birth-date", "dob": "birth-date",
+    "ssn": "national-id", "passport": "national-id", "nin": "national-id",
+    "iban": "payment", "bic": "payment",
+    "ip": "ip-address", "ipaddress": "ip-address",
+    "latitude": "location", "longitude": "location", "lat": "location", "lng": "location", "geolocation": "location",
+    "gender": "special", "sex": "special", "religion": "special", "ethnicity": "special", "nationality": "special",
+    "disability": "special", "diagnosis": "special",
+}  # fmt: skip
+PAIRS: list[tuple[frozenset[str], frozenset[str], PiiClass]] = [
+    (
+        frozenset({"first", "last", "middle", "given", "family", "full", "maiden"}) | PEOPLE,
+        frozenset({"name"}),
+        "person-name",
+    ),
+    (frozenset({"national", "tax", "identity"}), frozenset({"id", "number", "no"}), "national-id"),
+    (frozenset({"driver", "drivers", "driving"}), frozenset({"licence", "license"}), "national-id"),
+    (frozenset({"card", "account"}), frozenset({"number", "no", "pan"}), "payment"),
+    (frozenset({"postal"}), frozenset({"code"}), "address"),
+]
+NETWORK = frozenset({"ip", "mac", "web", "host", "network", "server", "wallet", "memory"})
+ENOUGH, SHARE, LOOKED_AT = 5, 0.8, 100
+DEEPEST = 10
+
+
+def suggest_fields(schema: Schema, samples: Iterable[Mapping[str, Any]] = ()) -> dict[str, PiiClass]:
+    """Return the fields of a stream that look like personal data, by their paths (`address.street`), with their classes.
+
+    `samples` are some of its records; nothing of them is in the answer but a class.
+    """
+    rows = list(islice(samples, LOOKED_AT))
+    found: dict[str, PiiClass] = {}
+    for path, node in _fields(schema, (), 0):
+        named = None if _is_boolean(node) else suggest_by_name(path[-1], path[-2] if len(path) > 1 else "")
+        seen = named or suggest_by_values(each for row in rows for each in _values(row, path))
+        if seen:
+            found[".".join(path)] = seen
+    return found
+
+
+def _fields(node: Any, path: tuple[str, ...], depth: int) -> Iterator[tuple[tuple[str, ...], Schema]]:
+    """Yield every field; a list's items have the list's own path."""
+    if not isinstance(node, Mapping) or depth > DEEPEST:
+        return
+    properties = node.get("properties")
+    for name, child in properties.items() if isinstance(properties, Mapping) else ():
+        if isinstance(child, Mapping):
+            if "properties" not in child:
+                yield (*path, name), child
+            yield from _fields(child, (*path, name), depth + 1)
+    yield from _fields(node.get("items"), path, depth + 1)
+
+
+def _is_boolean(node: Schema) -> bool:
+    declared = node.get("type")
+    return declared == "boolean" or (isinstance(declared, list) and set(declared) - {"null"} == {"boolean"})
+
+
+@lru_cache(maxsize=20_000)
+def suggest_by_name(name: str, above: str = "") -> PiiClass | None:
+    """Return the class that a field's name suggests; `above` is the name of the object that holds it."""
+    words = [word.lower() for word in WORD.findall(name)]
+    if not words or {"is", "has"} & {words[0]}:
+        return None
+    around = {*words, *(word.lower() for word in WORD.findall(above))}
+    for one, other, kind in PAIRS:
+        if one & around and other & around and (one | other) & set(words):
+            return kind
+    if words[-1] in ABOUT:
+        return None
+    if "e" in words and "mail" in words:
+        return "email"
+    kinds = [SINGLE[word] for word in words if word in SINGLE]
+    if "ip-address" in kinds:
+        return "ip-address"
+    return next((kind for kind in kinds if kind != "address" or not NETWORK & around), None)
+
+
+def suggest_by_values(values: Iterable[Any]) -> PiiClass | None:
+    """Return the class that most of the values are of; None where too few are known."""
+    known = [each for each in values if isinstance(each, str) and each]
+    if len(known) < ENOUGH:
+        return None
+    counted = Counter(kind for each in known if (kind := _class_of(each)))
+    for kind, count in counted.most_common(1):
+        if count >= SHARE * len(known):
+            return kind
+    return None
+
+
+def _values(row: Any, path: tuple[str, ...]) -> Iterator[Any]:
+    if isinstance(row, list | tuple):
+        for each in row:
+            yield from _values(each, path)
+    elif not path:
+        yield row
+    elif isinstance(row, Mapping):
+        yield from _values(row.get(path[0]), path[1:])
+
+
+def _class_of(value: str) -> PiiClass | None:
+    return next((kind for kind, looks in LOOKS.items() if looks(value)), None)
+
+
+def _is_ip(value: str) -> bool:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_payment(value: str) -> bool:
+    plain = value.replace(" ", "").replace("-", "")
+    return _is_iban(plain.upper()) or (plain.isdecimal() and 13 <= len(plain) <= 19 and _luhn(plain))  # noqa: PLR2004
+
+
+def _is_iban(text: str) -> bool:
+    if not re.fullmatch(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}", text):
+        return False
+    return int("".join(str(int(each, 36)) for each in text[4:] + text[:4])) % 97 == 1
+
+
+def _luhn(digits: str) -> bool:
+    doubled = (int(each) * (1 + at % 2) for at, each in enumerate(reversed(digits)))
+    return sum(each - 9 if each > 9 else each for each in doubled) % 10 == 0  # noqa: PLR2004
+
+
+LOOKS: dict[PiiClass, Callable[[str], bool]] = {
+    "email": lambda value: re.fullmatch(r"[^@\s]{1,64}@[^@\s]+\.[^@\s.]{2,}", value) is not None,
+    "phone": lambda value: re.fullmatch(r"\+[0-9][0-9 ().-]{6,20}[0-9]", value) is not None,
+    "payment": _is_payment,
+    "ip-address": _is_ip,
+}

@@ -1,0 +1,52 @@
+"""Whether a run may begin, by what it is expected to cost. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from penstock_sdk.protocol import StreamEstimate
+
+SHOWN = 3
+MEASURES = {"records": "records", "bytes": "bytes", "apiCalls": "api_calls"}
+"""What `spec.budget` calls a measure, and what an estimate calls it."""
+
+
+def totals(streams: Mapping[str, StreamEstimate]) -> dict[str, int]:
+    """Return the sum of each measure over the streams that know it; one that no stream knows is left out."""
+    known = {name: _known(streams, field) for name, field in MEASURES.items()}
+    return {name: sum(found.values()) for name, found in known.items() if found}
+
+
+def _known(streams: Mapping[str, StreamEstimate], field: str) -> dict[str, int]:
+    found = {stream: getattr(each, field) for stream, each in streams.items()}
+    return {stream: number for stream, number in found.items() if number is not None}
+
+
+def over_budget(budget: Mapping[str, Any], streams: Mapping[str, StreamEstimate]) -> str:
+    """Say what is over the budget, with the numbers; nothing when the run may begin. What is not known is not over."""
+    found = [
+        f"spec.budget.{name}: the run is expected to take {total:,} {_words(name)} ({_largest(streams, name)}),"
+        f" and {budget[name]:,} are allowed"
+        for name, total in totals(streams).items()
+        if budget.get(name) is not None and total > budget[name]
+    ]
+    return "; ".join(found) + ": raise it, select fewer streams, or set spec.since" if found else ""
+
+
+def _words(name: str) -> str:
+    return "API calls" if name == "apiCalls" else name
+
+
+def _largest(streams: Mapping[str, StreamEstimate], name: str) -> str:
+    known = sorted(_known(streams, MEASURES[name]).items(), key=lambda each: -each[1])
+    more = f", and {len(known) - SHOWN} more streams" if len(known) > SHOWN else ""
+    return ", ".join(f"{stream} {number:,}" for stream, number in known[:SHOWN]) + more
+
+
+def as_document(streams: Mapping[str, StreamEstimate]) -> dict[str, Any]:
+    """Return what the run's row keeps."""
+    return {
+        **totals(streams),
+        "streams": {stream: each.model_dump(exclude_none=True) for stream, each in streams.items()},
+    }
