@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,12 +126,8 @@ def test_11_what_a_connector_prints_of_its_secret_is_in_no_log(user: User) -> No
 def test_a_log_is_followed_while_its_process_runs_and_the_end_ends_it(user: User, tmp_path: Path) -> None:
     config = {"until": str(tmp_path / "go-on")}
     user.connection("chatty", connector={"name": "chatty", "method": "rest"}, secretRef={"name": "s"}, config=config)
-    command = [*PENSTOCK, "up", str(user.folder), "--data-dir", str(user.data), "--once"]
-    with subprocess.Popen(command, env=user.environment, stderr=subprocess.PIPE, text=True) as platform:
-        assert platform.stderr is not None
-        assert any("running" in line for line in platform.stderr)
-        (log,) = (user.data / "runs" / "logs").glob("*.log")
-        run_id = log.stem.split("-")[1]
+    with running_platform(user) as platform:
+        run_id = log_of_its_run(user.data).stem.split("-")[1]
         follow = [*PENSTOCK, "runs", "logs", run_id, "-f", "--data-dir", str(user.data)]
         with subprocess.Popen(follow, env=user.environment, stdout=subprocess.PIPE, text=True) as following:
             assert following.stdout is not None
@@ -138,7 +135,29 @@ def test_a_log_is_followed_while_its_process_runs_and_the_end_ends_it(user: User
             (tmp_path / "go-on").touch()
             assert "reading ends" in following.stdout.read()
             assert following.wait(timeout=60) == 0
-        platform.communicate(timeout=60)
+        assert platform.wait(timeout=60) == 0
+
+
+@contextmanager
+def running_platform(user: User) -> Iterator[subprocess.Popen[bytes]]:
+    """`penstock up --once`, ended whatever becomes of the test."""
+    command = [*PENSTOCK, "up", str(user.folder), "--data-dir", str(user.data), "--once"]
+    with subprocess.Popen(command, env=user.environment, stdout=subprocess.DEVNULL) as platform:
+        try:
+            yield platform
+        finally:
+            if platform.poll() is None:
+                platform.terminate()
+
+
+def log_of_its_run(data: Path) -> Path:
+    """Wait for the one run's process to have its log."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for found in (data / "runs" / "logs").glob("*.log"):
+            return found
+        time.sleep(0.05)
+    pytest.fail("the run was not launched within a minute")
 
 
 class Carrier:

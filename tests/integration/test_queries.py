@@ -8,8 +8,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from penstock_operator.registry import alerts, attempts, connections, objects, outbox, reads, runs, streams, upstreams
+from penstock_operator.registry import (
+    alerts,
+    attempts,
+    collection,
+    connections,
+    fairness,
+    objects,
+    outbox,
+    purging,
+    reads,
+    runs,
+    streams,
+    upstreams,
+)
 from penstock_operator.registry.database import Connection, Pool
+from penstock_operator.settings import Quotas
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 HISTORY = """
@@ -40,9 +54,19 @@ SELECT uid, 'stream-' || n, 'FieldRemoved', 'm', 'r', CASE WHEN n > 1 THEN now()
 FROM penstock.tenant_connections, generate_series(1, 5) n;
 INSERT INTO penstock.stream_reads (connection_uid, stream, mode, recent, run_id)
 SELECT uid, 'stream-' || n, 'full', '{1}', 'r' FROM penstock.tenant_connections, generate_series(1, 5) n;
+INSERT INTO penstock.connector_runs
+    (id, connection_uid, definition_uid, spec, trigger, token, tenant, source_host, next_attempt_at)
+SELECT 'p' || n, 'c' || n % 3000 + 1, 'd', '{}', 'request', 'p' || n, 'team-' || n % 50, 'host-' || n % 700,
+    timestamptz '2026-05-01' + n * interval '1 s' FROM generate_series(1, 2000) n;
+INSERT INTO penstock.stream_checkpoints (connection_uid, stream, checkpoint, generation, state_version, run_id, attempt, done)
+SELECT uid, 'stream-1', n, 1, 1, 'r', 1, true FROM penstock.tenant_connections, generate_series(1, 10) n;
+INSERT INTO penstock.state_changes (connection_uid, stream, action, changed_by, before, after)
+SELECT uid, 'stream-' || n, 'reset', 'x', '{}', '{"generation": 2}' FROM penstock.tenant_connections, generate_series(1, 3) n;
+UPDATE penstock.connector_run_state SET generation = 2 WHERE connection_uid LIKE '%77';
 ANALYZE;
 """
-SMALL = {"connector_definitions", "due", "taken"}
+QUOTAS = Quotas(runs_per_tenant=20, tenants={"team-1": 5}, runs_per_host=3)
+SMALL = {"connector_definitions", "due", "taken", "tenant_turns"}
 
 
 class Explaining:
@@ -51,6 +75,10 @@ class Explaining:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.scanned: set[str] = set()
+
+    def transaction(self) -> Any:
+        """Open one."""
+        return self._connection.transaction()
 
     async def execute(self, sql: bytes, values: Any = None) -> Any:
         """Explain the statement, then run it."""
@@ -70,6 +98,20 @@ HOT: dict[str, Callable[[Any], Awaitable[object]]] = {
     "connection_by_name": lambda c: connections.connection_by_name(c, "team-7", "connection-7"),
     "connections_by_uid": lambda c: connections.connections_by_uid(c, ["c8", "c9"]),
     "claim_pending": lambda c: runs.claim_pending(c, NOW, 20),
+    "claim_pending within quotas": lambda c: runs.claim_pending(c, NOW, 20, QUOTAS),
+    "tell_waiting": lambda c: fairness.tell_waiting(c, NOW, 200, QUOTAS),
+    "page_end": lambda c: collection.page_end(c, "c100", 50),
+    "orphan_keys": lambda c: collection.orphan_keys(c, NOW, 500),
+    "superseded_keys": lambda c: collection.superseded_keys(c, NOW, 500),
+    "old_runs": lambda c: collection.old_runs(c, "c100", 50, NOW, 500),
+    "forget_checkpoints": lambda c: collection.forget_checkpoints(c, "c100", 50, 200, 500),
+    "forget_schemas": lambda c: collection.forget_schemas(c, "c100", 50, 50, 500),
+    "attempts_of_jobs": lambda c: collection.attempts_of_jobs(c, ["penstock-000000000007-1"]),
+    "known_keys": lambda c: collection.known_keys(c, ["k000000000007"]),
+    "purges_under_way": purging.purges_under_way,
+    "doomed_objects": lambda c: purging.doomed_objects(c, "c8", 500),
+    "doomed_runs": lambda c: purging.doomed_runs(c, "c8", NOW, 500),
+    "log_of_attempt": lambda c: attempts.log_of_attempt(c, "000000000007", 1),
     "active_runs": lambda c: runs.active_runs(c, "c8"),
     "runs_of_deleted_connections": runs.runs_of_deleted_connections,
     "newest_run": lambda c: runs.newest_run(c, "c8"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -65,6 +66,55 @@ def retention(environment: Mapping[str, str] = os.environ) -> Retention:
         purge_delay=60 * whole_number(environment, "PENSTOCK_PURGE_DELAY_MINUTES", default=60),
         sweep_hours=whole_number(environment, "PENSTOCK_BUCKET_SWEEP_HOURS", default=24),
     )
+
+
+@dataclass(frozen=True)
+class Quotas:
+    """What the platform allows: runs at once of a tenant and at a source, and Jobs made a second. None: no limit."""
+
+    runs_per_tenant: int | None = None
+    tenants: Mapping[str, int] = field(default_factory=dict)
+    runs_per_host: int | None = None
+    launch_rate: float | None = None
+    launch_burst: int = 1
+
+
+NO_QUOTAS = Quotas()
+TENANT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def quotas(environment: Mapping[str, str] = os.environ) -> Quotas:
+    """Return what the platform allows; 0 is no limit."""
+    rate = _rate(environment, "PENSTOCK_LAUNCH_RATE")
+    return Quotas(
+        runs_per_tenant=whole_number(environment, "PENSTOCK_MAX_RUNS_PER_TENANT", default=0) or None,
+        tenants=_by_tenant(environment, "PENSTOCK_TENANT_MAX_RUNS"),
+        runs_per_host=whole_number(environment, "PENSTOCK_MAX_RUNS_PER_HOST", default=0) or None,
+        launch_rate=rate,
+        launch_burst=whole_number(environment, "PENSTOCK_LAUNCH_BURST", default=0) or max(1, int(2 * (rate or 0))),
+    )
+
+
+def _rate(environment: Mapping[str, str], name: str) -> float | None:
+    text = environment.get(name, "").strip() or "0"
+    if not re.fullmatch(r"[0-9]{1,6}([.][0-9]{1,6})?", text):
+        raise SettingsError(
+            f"{name} is {text!r}; it must be a number of Jobs a second, such as 10 or 0.5 (0: no limit)"
+        )
+    return float(text) or None
+
+
+def _by_tenant(environment: Mapping[str, str], name: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for entry in filter(None, (each.strip() for each in environment.get(name, "").split(","))):
+        tenant, _, number = (part.strip() for part in entry.partition("="))
+        if not TENANT.fullmatch(tenant) or not number.isdecimal() or int(number) < 1 or tenant in found:
+            raise SettingsError(
+                f"{name}: {entry!r} must be a namespace and its number of runs, 1 or more, each namespace once,"
+                " such as team-a=50,team-b=5"
+            )
+        found[tenant] = int(number)
+    return found
 
 
 def required(environment: Mapping[str, str], name: str) -> str:

@@ -33,6 +33,7 @@ from penstock_operator.settings import (
     credentials_keys,
     database_url,
     log_bytes,
+    quotas,
     required,
     retention,
     s3_settings,
@@ -144,6 +145,7 @@ async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Heal
         PodLogs(api),
         log_bytes=log_bytes(),
         retention=retention(),
+        quotas=quotas(),
     )
     orchestrator = Orchestrator(parts, health)
     watching = asyncio.Event()

@@ -54,8 +54,13 @@ def list_runs(
             f"{row['rejected']:,}",
             (row["started_at"] or "-")[:19],
         )
-        table.add_row(row["id"], where, row["definition"], row["phase"], *numbers, row["message"])
+        table.add_row(row["id"], where, row["definition"], row["phase"], *numbers, _said(row))
     print_table(table)
+
+
+def _said(row: dict[str, Any]) -> str:
+    waits = f"waits: {row['waits']}" if row["phase"] == "pending" and row.get("waits") else ""
+    return "; ".join(filter(None, (waits, row["message"])))
 
 
 @app.command()

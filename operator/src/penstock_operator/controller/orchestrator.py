@@ -33,15 +33,17 @@ from penstock_operator.controller.sightings import Sightings
 from penstock_operator.controller.supervisor import Clock, Supervisor, utc_now
 from penstock_operator.launchers import Launcher
 from penstock_operator.launchers.logs import LogSource
-from penstock_operator.registry import connections, credentials, definitions, runs
+from penstock_operator.registry import connections, credentials, definitions, fairness, outbox, runs
 from penstock_operator.registry.database import Pool
+from penstock_operator.registry.fairness import PATIENCE_SECONDS
 from penstock_operator.resources.models import Kind
 from penstock_operator.runs import outcomes
 from penstock_operator.runs.collection import Grounds
 from penstock_operator.scheduling.due import schedule_due
-from penstock_operator.settings import LOG_BYTES, Retention, Timings
+from penstock_operator.settings import LOG_BYTES, NO_QUOTAS, Quotas, Retention, Timings
 
 log = structlog.get_logger()
+WAITING_BATCH = 200
 KINDS: tuple[Kind, Kind] = ("ConnectorDefinition", "TenantConnection")
 BACKLOG = 1000  # keys; a sweep goes on listing when fewer wait
 DEFINITIONS_SECONDS = 10.0
@@ -61,6 +63,7 @@ class Parts:
     clock: Clock = utc_now
     log_bytes: int = LOG_BYTES
     retention: Retention = field(default_factory=Retention)
+    quotas: Quotas = NO_QUOTAS
 
 
 class Orchestrator:
@@ -71,7 +74,7 @@ class Orchestrator:
         self._health = health or Health()
         keeper = LogKeeper(parts.pool, parts.logs, parts.store, parts.log_bytes)
         launcher = KeepingLauncher(parts.launcher, keeper)
-        self.supervisor = Supervisor(parts.pool, launcher, parts.timings, parts.clock)
+        self.supervisor = Supervisor(parts.pool, launcher, parts.timings, parts.clock, parts.quotas)
         self._sightings = Sightings()
         self._to_count: set[str] = set()
         self.queue = WorkQueue(self._handle)
@@ -96,6 +99,7 @@ class Orchestrator:
             group.create_task(self._every(timings.poll, self.launch))
             group.create_task(self._every(timings.observe, self.supervisor.observe_all))
             group.create_task(self._every(timings.poll, self.deliver))
+            group.create_task(self._every(PATIENCE_SECONDS, self.tell_waiting))
             group.create_task(self._every(timings.collect, self.collector.collect))
             group.create_task(self._every(timings.collect, self.collector.sweep_bucket))
 
@@ -183,6 +187,14 @@ class Orchestrator:
     async def launch(self) -> int:
         """Launch attempts whose time has come, and return how many."""
         return await self.supervisor.launch_pending()
+
+    async def tell_waiting(self) -> int:
+        """Note why runs wait that are due, where the quotas are why; return how many notes changed."""
+        async with self._parts.pool.connection() as connection, connection.transaction():
+            uids = await fairness.tell_waiting(connection, self._parts.clock(), WAITING_BATCH, self._parts.quotas)
+            for uid in uids:
+                await outbox.post(connection, "status", {"connection": uid})
+        return len(uids)
 
     async def deliver(self) -> int:
         """Begin to act on the outbox; a message that fails comes back later. Return how many messages there were."""

@@ -238,6 +238,9 @@ def finding_for(row: Row, newest: Row | None) -> Finding:
         return Finding(
             "failing", "AwaitingRetry", f"{message} (attempt {newest['attempt']} failed, the next is due {at})"
         )
+    if phase == "pending" and newest["waits"]:
+        state = "ready" if row["last_success_at"] else "reconciling"
+        return Finding(state, "RunInProgress", f"run {newest['id']} waits: {newest['waits']}")  # type: ignore[arg-type]
     if phase in ("pending", "running"):
         state = "ready" if row["last_success_at"] else "reconciling"
         return Finding(state, "RunInProgress", f"run {newest['id']}, attempt {newest['attempt']}")  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from penstock_operator.controller.crew import Crew
+from penstock_operator.controller.rate import TokenBucket
 from penstock_operator.controller.silence import Silence
 from penstock_operator.launchers import Carried, Launch, Launcher, LaunchRefused, Observation
 from penstock_operator.launchers.jobs import SIGKILL_EXIT
@@ -15,7 +16,7 @@ from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Pool, Row
 from penstock_operator.runs import outcomes
 from penstock_operator.runs.memory import out_of_memory_message, ran_out
-from penstock_operator.settings import Timings
+from penstock_operator.settings import NO_QUOTAS, Quotas, Timings
 
 BATCH = 20
 LAUNCHES, LAUNCH_SECONDS = 32, 30.0  # how many at the same time, and how long one may take
@@ -38,12 +39,16 @@ def utc_now() -> datetime:
 class Supervisor:
     """Launches attempts and ends those that are over."""
 
-    def __init__(self, pool: Pool, launcher: Launcher, timings: Timings, clock: Clock = utc_now) -> None:
+    def __init__(
+        self, pool: Pool, launcher: Launcher, timings: Timings, clock: Clock = utc_now, quotas: Quotas = NO_QUOTAS
+    ) -> None:
         self._pool = pool
         self._launcher = launcher
         self._timings = timings
         self._clock = clock
         self._silence = Silence(timings.heartbeat_deadline)
+        self._quotas = quotas
+        self._rate = TokenBucket(quotas.launch_rate, quotas.launch_burst)
         self._launching = Crew("launch", LAUNCHES, LAUNCH_SECONDS)
         self._looking = Crew("look", LOOKS, LOOK_SECONDS)
 
@@ -53,9 +58,14 @@ class Supervisor:
         Only as many are claimed as can be launched at once, so that a run waits in the registry and not in memory.
         """
         await self._launching.place()
+        now = self._clock()
+        room = min(BATCH, self._launching.free, self._rate.room(now.timestamp()))
+        if not room:
+            return 0
         async with self._pool.connection() as connection, connection.transaction():
-            taken = await runs.claim_pending(connection, self._clock(), min(BATCH, self._launching.free))
+            taken = await runs.claim_pending(connection, now, room, self._quotas)
             rows = await attempts.attempts_to_launch(connection, taken) if taken else []
+        self._rate.take(len(taken))
         for row in rows:
             launch = Launch.from_row(row)
             self._launching.start(launch.job_name, self._launch(launch))

@@ -28,7 +28,7 @@ from penstock_operator.registry.database import Pool, create_pool
 from penstock_operator.registry.migrate import migrate
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.runs.vault import Vault
-from penstock_operator.settings import S3Settings, Timings, log_bytes, retention, s3_settings
+from penstock_operator.settings import S3Settings, Timings, log_bytes, quotas, retention, s3_settings
 
 LOOPBACK = "127.0.0.1"
 FAST = Timings(poll=0.1, observe=0.5, sweep=60.0)
@@ -161,6 +161,14 @@ async def platform(directory: Path, data: DataDirectory, limits: Limits | None =
         await stack.enter_async_context(serving(services, port))
         stack.push_async_callback(launcher.close)
         parts = Parts(
-            pool, resources, launcher, store, FAST, launcher.logs, log_bytes=log_bytes(), retention=retention()
+            pool,
+            resources,
+            launcher,
+            store,
+            FAST,
+            launcher.logs,
+            log_bytes=log_bytes(),
+            retention=retention(),
+            quotas=quotas(),
         )
         yield Platform(pool, store, resources, Orchestrator(parts), url)

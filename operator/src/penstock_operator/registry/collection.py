@@ -104,8 +104,8 @@ async def old_runs(connection: Connection, after: str, page: int, before: dateti
                   ORDER BY id DESC LIMIT 1)
               AND NOT EXISTS (SELECT 1 FROM penstock.bronze_objects o WHERE o.run_id = r.id AND o.committed_at IS NULL)
               AND NOT EXISTS (SELECT 1 FROM penstock.outbox m WHERE m.kind = 'commit' AND m.payload ->> 'run' = r.id)
-              AND NOT EXISTS (SELECT 1 FROM penstock.connector_run_state s
-                              WHERE s.connection_uid = c.uid AND s.run_id = r.id)
+              AND r.id <> ALL(ARRAY(SELECT s.run_id FROM penstock.connector_run_state s
+                                    WHERE s.connection_uid = c.uid AND s.run_id IS NOT NULL))
               AND NOT EXISTS (SELECT 1 FROM penstock.run_attempts a WHERE a.run_id = r.id AND a.finished_at IS NULL)
             LIMIT %(limit)s)
         SELECT old.namespace, old.name, old.id, a.attempt, a.job_name
@@ -134,7 +134,8 @@ async def forget_checkpoints(connection: Connection, after: str, page: int, keep
         f"""
         DELETE FROM penstock.stream_checkpoints WHERE ctid = ANY(ARRAY(
             SELECT h.ctid FROM ({PAGE}) c
-            JOIN penstock.connector_run_state s ON s.connection_uid = c.uid
+            CROSS JOIN LATERAL (
+                SELECT * FROM penstock.connector_run_state WHERE connection_uid = c.uid OFFSET 0) s
             CROSS JOIN LATERAL (
                 SELECT checkpoint FROM penstock.stream_checkpoints b
                 WHERE b.connection_uid = s.connection_uid AND b.stream = s.stream
@@ -156,16 +157,17 @@ async def forget_schemas(connection: Connection, after: str, page: int, keep: in
         connection,
         f"""
         DELETE FROM penstock.stream_registry WHERE ctid = ANY(ARRAY(
-            SELECT v.ctid FROM ({PAGE}) c
-            JOIN penstock.stream_registry v ON v.connection_uid = c.uid
+            SELECT v.place FROM ({PAGE}) c
+            CROSS JOIN LATERAL (
+                SELECT *, ctid AS place FROM penstock.stream_registry WHERE connection_uid = c.uid OFFSET 0) v
             CROSS JOIN LATERAL (
                 SELECT version FROM penstock.stream_registry b
                 WHERE b.connection_uid = v.connection_uid AND b.stream = v.stream
                 ORDER BY version DESC OFFSET %(keep)s - 1 LIMIT 1) oldest
             WHERE v.version < oldest.version
-              AND NOT EXISTS (SELECT 1 FROM penstock.bronze_objects o
-                  WHERE o.connection_uid = v.connection_uid AND o.stream = v.stream AND o.committed_at IS NOT NULL
-                    AND o.schema_version = v.version)
+              AND (SELECT true FROM penstock.bronze_objects o
+                   WHERE o.connection_uid = v.connection_uid AND o.stream = v.stream AND o.committed_at IS NOT NULL
+                     AND o.schema_version = v.version LIMIT 1) IS NULL
             LIMIT %(limit)s))
         """,  # noqa: S608 - a constant
         after=after,
@@ -178,6 +180,11 @@ async def forget_schemas(connection: Connection, after: str, page: int, keep: in
 async def forget_dead_messages(connection: Connection, tries: int) -> int:
     """Forget status messages that nobody could act on: the sweep does the same."""
     return await run(connection, "DELETE FROM penstock.outbox WHERE kind = 'status' AND tries > %(tries)s", tries=tries)
+
+
+async def forget_turns(connection: Connection, before: datetime) -> int:
+    """Forget tenants that have had nothing for so long that it counts no more."""
+    return await run(connection, "DELETE FROM penstock.tenant_turns WHERE at < %(before)s", before=before)
 
 
 async def attempts_of_jobs(connection: Connection, names: list[str]) -> list[Row]:

@@ -8,8 +8,12 @@ from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
 
+from penstock_operator.registry import fairness
 from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Connection, Row, many, one, run
+from penstock_operator.registry.definitions import manifest_of
+from penstock_operator.resources.hosts import source_host
+from penstock_operator.settings import NO_QUOTAS, Quotas
 
 Trigger = Literal["schedule", "request", "backfill", "upstream"]
 
@@ -33,8 +37,10 @@ async def insert_run(connection: Connection, new: NewRun) -> bool:
         await run(
             connection,
             """
-            INSERT INTO penstock.connector_runs (id, connection_uid, definition_uid, spec, trigger, scheduled_at, token)
-            VALUES (%(id)s, %(connection)s, %(definition)s, %(spec)s, %(trigger)s, %(scheduled_at)s, %(token)s)
+            INSERT INTO penstock.connector_runs
+                (id, connection_uid, definition_uid, spec, trigger, scheduled_at, token, source_host, tenant)
+            VALUES (%(id)s, %(connection)s, %(definition)s, %(spec)s, %(trigger)s, %(scheduled_at)s, %(token)s, %(host)s,
+                (SELECT namespace FROM penstock.tenant_connections WHERE uid = %(connection)s))
             ON CONFLICT DO NOTHING
             """,
             id=new.id,
@@ -44,6 +50,7 @@ async def insert_run(connection: Connection, new: NewRun) -> bool:
             trigger=new.trigger or ("request" if new.token else "schedule"),
             scheduled_at=new.scheduled_at,
             token=new.token,
+            host=source_host(await manifest_of(connection, new.definition_uid) or {}, new.spec.get("config", {})),
         )
     )
 
@@ -59,28 +66,13 @@ TURN = """
 """
 
 
-async def claim_pending(connection: Connection, now: datetime, limit: int) -> list[Row]:
-    """Give each run that waits for an attempt its next one, and return them; no other claimant gets the same.
+async def claim_pending(connection: Connection, now: datetime, limit: int, quotas: Quotas = NO_QUOTAS) -> list[Row]:
+    """Give runs that wait for an attempt their next ones, fairly and within the quotas, and return them.
 
-    A wait is over by the caller's clock or by the registry's, so that one that was put back holds nothing up.
+    No other claimant gets the same. A wait is over by the caller's clock or by the registry's, so that one that was put
+    back holds nothing up.
     """
-    return await many(
-        connection,
-        f"""
-        WITH due AS (
-            SELECT id FROM penstock.connector_runs w
-            WHERE phase = 'pending' AND next_attempt_at <= greatest(%(now)s::timestamptz, now()) AND {TURN}
-            ORDER BY next_attempt_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED),
-        taken AS (
-            UPDATE penstock.connector_runs r SET phase = 'running', attempt = r.attempt + 1,
-                started_at = coalesce(r.started_at, now())
-            FROM due WHERE r.id = due.id RETURNING r.id, r.attempt)
-        INSERT INTO penstock.run_attempts (run_id, attempt, job_name)
-        SELECT id, attempt, 'penstock-' || id || '-' || attempt FROM taken RETURNING run_id, attempt
-        """,  # noqa: S608 - a constant
-        now=now,
-        limit=limit,
-    )
+    return await fairness.claim(connection, now, limit, quotas, turn=TURN)
 
 
 async def hold_run(connection: Connection, run_id: str, attempt: int) -> bool:

@@ -15,7 +15,7 @@ from penstock_operator.registry.database import Pool, Row
 from penstock_operator.settings import Retention
 
 BATCH = 500
-PAGE = 200
+PAGE = 50
 STATUS_TRIES = 20
 UPLOAD_MARGIN = timedelta(minutes=15)
 """A PUT that began before its URL expired may go on; clocks differ a little."""
@@ -89,6 +89,7 @@ async def next_page(grounds: Grounds, after: str) -> str | None:
 
 
 async def collect_messages(grounds: Grounds) -> int:
-    """Delete messages that nobody could act on."""
+    """Delete messages that nobody could act on, and what tenants had long ago."""
     async with grounds.pool.connection() as connection:
+        await collection.forget_turns(connection, grounds.now - RUN_AGE)
         return await collection.forget_dead_messages(connection, STATUS_TRIES)

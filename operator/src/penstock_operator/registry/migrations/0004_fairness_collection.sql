@@ -7,9 +7,8 @@ ALTER TABLE penstock.connector_runs
     ADD COLUMN waits       text NOT NULL DEFAULT '';
 UPDATE penstock.connector_runs r SET tenant = c.namespace FROM penstock.tenant_connections c
     WHERE c.uid = r.connection_uid AND r.phase IN ('pending', 'running');
-CREATE INDEX connector_runs_queue ON penstock.connector_runs (next_attempt_at, id) INCLUDE (tenant, source_host)
+CREATE INDEX connector_runs_line ON penstock.connector_runs (tenant, next_attempt_at, id) INCLUDE (source_host)
     WHERE phase = 'pending';
-DROP INDEX penstock.connector_runs_pending;
 CREATE INDEX connector_runs_running ON penstock.connector_runs (tenant, source_host) WHERE phase = 'running';
 CREATE INDEX connector_runs_no_tenant ON penstock.connector_runs (id)
     WHERE tenant IS NULL AND phase IN ('pending', 'running');
@@ -24,8 +23,15 @@ ALTER TABLE penstock.tenant_connections ADD COLUMN purge_started_at timestamptz;
 CREATE INDEX tenant_connections_purging ON penstock.tenant_connections (purge_started_at)
     WHERE purge_started_at IS NOT NULL;
 
--- A run whose commit manifest is still to be written is not pruned.
-CREATE INDEX outbox_commits ON penstock.outbox ((payload ->> 'run')) WHERE kind = 'commit';
+-- A run whose commit manifest is still to be written is not pruned, a Job that is to be retired is not deleted.
+CREATE INDEX outbox_runs ON penstock.outbox ((payload ->> 'run')) WHERE kind IN ('commit', 'retire');
 
 -- Streams that were read anew: only they have older generations.
 CREATE INDEX connector_run_state_anew ON penstock.connector_run_state (connection_uid, stream) WHERE generation > 1;
+
+-- How much each tenant has had lately, fading within minutes: who had least is next.
+CREATE TABLE penstock.tenant_turns (
+    tenant text PRIMARY KEY,
+    served double precision NOT NULL,
+    at     timestamptz NOT NULL
+);
