@@ -101,6 +101,9 @@ class Sink(Protocol):
     def checkpoint(self, state: Cursor) -> None:
         """Take the state that covers everything emitted so far."""
 
+    def reject(self, data: Any, message: str) -> None:
+        """Take what could not become a record of the stream being read."""
+
 
 class CollectingSink:
     """The sink of a connector that runs without a platform: it keeps what it was given."""
@@ -108,6 +111,7 @@ class CollectingSink:
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.states: list[Cursor] = []
+        self.rejected: list[tuple[Any, str]] = []
 
     def emit(self, records: Records, op: Op) -> None:
         """Keep the records, decoded; `op` is not kept."""
@@ -117,6 +121,10 @@ class CollectingSink:
     def checkpoint(self, state: Cursor) -> None:
         """Keep the state."""
         self.states.append(state)
+
+    def reject(self, data: Any, message: str) -> None:
+        """Keep it with its message."""
+        self.rejected.append((data, message))
 
 
 def rows_of(records: Records) -> Sequence[Record]:
@@ -179,6 +187,15 @@ class Connector(ABC, Generic[ConfigT, CredentialsT]):
         The runtime calls it for each yielded batch that has a cursor.
         """
         self.sink.checkpoint(state)
+
+    def reject(self, data: Any, message: str) -> None:
+        """Put aside what the source gave and cannot be a record, such as a line that does not parse, and read on.
+
+        It goes to the stream's rejected objects with the next commit, is counted, and past the connection's threshold
+        the run fails; so call it before the batch whose cursor covers it is yielded. `message` says where it was found
+        and why it does not fit, and never holds a value of it: `data` does.
+        """
+        self.sink.reject(data, message)
 
     def keep_credential(self, name: str, value: str) -> None:
         """Keep a credential that the source has replaced, such as a rotated refresh token; call it before using it.

@@ -19,7 +19,7 @@ from penstock_files_object.config import Config, Credentials
 from penstock_operator.bronze.store import s3_client
 from penstock_operator.settings import S3Settings
 from penstock_sdk import AuthenticationError, ConfigError, SourceContractError, Stream, TransientError
-from penstock_sdk.contract import rows_of
+from penstock_sdk.contract import CollectingSink, rows_of
 
 from tests.integration.connectors.files_server import BEGINNING, FilesServer, serving
 
@@ -451,13 +451,16 @@ def test_what_cannot_be_read_is_named_by_file_and_line(
         rows(opened(path, format_, schema={"properties": {"n": {}, "m": {}}}, infer=False))
 
 
-def test_bad_rows_are_left_out_where_the_stream_says_so(
-    opened: Open, bucket: Bucket, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = bucket.put("a.csv", b"n,m\n1,x\n2\n3,z\n")
-    assert [row["n"] for row in rows(opened(path, onBadRow="skip"))] == [1, 3]
-    assert f"{path}, line 3: it has 1 fields" in caplog.text
-    assert "1 bad rows were skipped" in caplog.text
+def test_bad_rows_are_put_aside_where_the_stream_says_so(opened: Open, bucket: Bucket) -> None:
+    """A message names file and line and no value; what was put aside holds it."""
+    path = bucket.put("a.csv", b'n,m\n1,x\n2\n3,"z\n4,y\n')
+    source = opened(path, onBadRow="skip")
+    source.sink = CollectingSink()
+    assert [row["n"] for row in rows(source)] == [1, 4]
+    assert source.sink.rejected == [
+        ({"file": path, "line": 3, "row": ["2"]}, f"{path}, line 3: it has 1 fields, the file has 2 columns"),
+        ({"file": path, "line": 4, "row": '3,"z\n'}, f"{path}, line 4: unexpected end of data"),
+    ]
 
 
 def test_errors_of_the_store_come_through_arrow(opened: Open, server: FilesServer) -> None:

@@ -20,7 +20,7 @@ from penstock_files_object.content import Content
 from penstock_files_object.csv_rows import CsvFile, csv_batches
 from penstock_files_object.jsonl_rows import JsonlFile
 from penstock_files_object.progress import File
-from penstock_files_object.rejects import BadRows
+from penstock_files_object.rejects import BadRows, nowhere
 from penstock_files_object.values import kind_of_values
 from penstock_sdk import ConfigError, SourceContractError
 
@@ -53,7 +53,7 @@ def csv_read(
     stored: Stored, at: Any = None, size: int = 2, types: dict[str, Any] | None = None, **options: Any
 ) -> list[tuple[list[dict[str, Any]], Any]]:
     config = stream(**options)
-    reading = CsvFile(config, stored.file, stored.open, BadRows("s", "f", config.on_bad_row))
+    reading = CsvFile(config, stored.file, stored.open, BadRows("s", "f", config.on_bad_row, nowhere))
     properties = types or dict.fromkeys(("a", "b", "c", "column_1", "column_2", "column_3"), TEXT)
     found = [(list(records), place) for records, place in csv_batches(reading, properties, at, size)]
     return msgspec.json.decode(msgspec.json.encode(found))
@@ -98,7 +98,7 @@ def test_jsonl_is_whole_and_goes_on_from_every_place(
     stored = Stored(COMPRESS[compression](body), piece)
 
     def pages(at: Any = None) -> list[tuple[list[Any], Any]]:
-        reading = JsonlFile(stream("jsonl"), stored.file, stored.open, BadRows("s", "f", "fail"))
+        reading = JsonlFile(stream("jsonl"), stored.file, stored.open, BadRows("s", "f", "fail", nowhere))
         return [(msgspec.json.Decoder(dict).decode_lines(page), place) for page, place in reading.pages(at, size)]
 
     whole = pages()
@@ -150,7 +150,9 @@ def test_a_bad_json_line_is_named_and_costs_no_other(bad: bytes, reason: str) ->
 
     def pages(policy: Any) -> list[Any]:
         stored = Stored(body)
-        reading = JsonlFile(stream("jsonl", on_bad_row=policy), stored.file, stored.open, BadRows("s", "f", policy))
+        reading = JsonlFile(
+            stream("jsonl", on_bad_row=policy), stored.file, stored.open, BadRows("s", "f", policy, nowhere)
+        )
         return [row for page, _ in reading.pages(None, 100) for row in msgspec.json.Decoder(dict).decode_lines(page)]
 
     with pytest.raises(SourceContractError, match=f"f, line 4: .*{reason}"):
@@ -161,7 +163,9 @@ def test_a_bad_json_line_is_named_and_costs_no_other(bad: bytes, reason: str) ->
 def test_a_page_keeps_every_digit() -> None:
     line = b'{"big":123456789012345678901234567890,"price":1.10,"e":1e400}'
     stored = Stored(line)
-    [(page, _)] = JsonlFile(stream("jsonl"), stored.file, stored.open, BadRows("s", "f", "fail")).pages(None, 10)
+    [(page, _)] = JsonlFile(stream("jsonl"), stored.file, stored.open, BadRows("s", "f", "fail", nowhere)).pages(
+        None, 10
+    )
     assert page == line
 
 
@@ -202,7 +206,7 @@ def test_what_a_column_became_is_written_as_it_stood(values: list[str]) -> None:
     csv.writer(text, lineterminator="\n").writerows([["a", "b"], *([value, "x"] for value in values)])
     stored = Stored(text.getvalue().encode())
     config = stream()
-    reading = CsvFile(config, stored.file, stored.open, BadRows("s", "f", "fail"))
+    reading = CsvFile(config, stored.file, stored.open, BadRows("s", "f", "fail", nowhere))
     types = {"a": {"type": ["string" if kind == "text" else kind, "null"]}, "b": TEXT}
     [(records, _)] = csv_batches(reading, types, None, 10_000)
     for value, record in zip(values, records, strict=True):

@@ -252,6 +252,9 @@ class Runner:
             def authenticate(self) -> None:
                 methods.get("authenticate", lambda: None)()
 
+            def health(self) -> None:
+                methods.get("health", lambda _: None)(self)
+
             def discover(self) -> list[Stream]:
                 return [Stream(name=name, **shape) for name in names]
 

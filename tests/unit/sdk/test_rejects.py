@@ -149,6 +149,35 @@ def test_a_line_of_a_page_that_is_no_json_is_put_aside(rejecting: Any, platform:
     assert lines[1]["data"] == '{"n":1,"t":"\\xff"}'
 
 
+@pytest.mark.parametrize(("most", "code"), [(None, 0), (0, SourceContractError.exit_code)])
+def test_what_the_connector_cannot_read_is_put_aside_by_itself(
+    rejecting: Any, platform: Any, most: int | None, code: int
+) -> None:
+    """It is committed with the next promise, counted with what was read, and held against the threshold."""
+    platform.rejects = wire.RejectRules(max_records=most)
+    made: list[Any] = []
+
+    def read(*_: Any) -> Iterator[Batch]:
+        yield Batch([{"n": 0}], cursor=0)
+        made[-1].reject({"line": 2, "row": "x\udc80"}, "a.csv, line 2: it has 1 fields")
+        yield Batch([{"n": 1}], cursor=1)
+
+    assert rejecting(read, health=made.append) == code
+    found = [(line["position"], line["reason"], line["message"]) for line in platform.lines(kind="rejected")]
+    assert found == ([(1, "Unreadable", "a.csv, line 2: it has 1 fields")] if most is None else [])
+
+
+def test_without_rejects_what_cannot_be_read_fails_the_attempt(attempt: Any, platform: Any) -> None:
+    made: list[Any] = []
+
+    def read(*_: Any) -> Iterator[Batch]:
+        made[-1].reject("x", "a.csv, line 2: it has 1 fields")
+        yield Batch([{"n": 1}], cursor=1)
+
+    assert attempt(read, health=made.append) == SourceContractError.exit_code
+    assert "a.csv, line 2" in platform.finished[0].error.message
+
+
 @pytest.mark.parametrize("page", [b"<html>no</html>", b'[{"n":0},{"n":'])
 def test_a_page_that_is_no_page_fails_the_attempt_as_before(rejecting: Any, platform: Any, page: bytes) -> None:
     assert rejecting(once(page)) == SourceContractError.exit_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,6 +91,11 @@ class _Counting:
     def checkpoint(self, state: Cursor) -> None:
         """Keep the promise."""
         self.cursor = state
+
+    def reject(self, data: Any, message: str) -> None:
+        """Say what was put aside, and not what it holds."""
+        del data
+        print(f"rejected: {message}", file=sys.stderr)  # noqa: T201 - standard output is the records'
 
 
 def read_stream(

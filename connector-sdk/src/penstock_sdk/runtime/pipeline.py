@@ -9,9 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from penstock_sdk import protocol as wire
 from penstock_sdk.contract import Cursor, Op, Records
+from penstock_sdk.errors import SourceContractError
 from penstock_sdk.runtime.client import RunClient
 from penstock_sdk.runtime.delivery import Delivery
 from penstock_sdk.runtime.dropping import Dropper
@@ -71,6 +73,14 @@ class StreamPipeline:
         if lines:
             self._cutter.learn(added, len(lines))
             self._delivery.write(lines)
+
+    def reject(self, data: Any, message: str) -> None:
+        """Put aside what the connector could not make a record of; a server that knows no rejects has it fail."""
+        if self._fitter is None:
+            raise SourceContractError(f"stream {self._envelope.stream!r}: {message}")
+        self._promised = False
+        self._since_records += 1
+        self._fitter.unreadable(data, message)
 
     def checkpoint(self, state: Cursor) -> None:
         """Take a promise; have it committed, while reading goes on, when enough has come together."""

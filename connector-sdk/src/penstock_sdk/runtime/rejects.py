@@ -109,6 +109,11 @@ class Fitter:
         text = line.decode(errors="backslashreplace")
         self._put_aside(text, self.read - 1, Misfit("NotJson", f"the line is not JSON: {reason}"))
 
+    def unreadable(self, data: Any, message: str) -> None:
+        """Put aside what the connector itself could not make a record of."""
+        self.read += 1
+        self._put_aside(data, self.read - 1, Misfit("Unreadable", message))
+
     def _put_aside(self, row: Any, position: int, misfit: Misfit) -> None:
         envelope = self._envelope
         document = {

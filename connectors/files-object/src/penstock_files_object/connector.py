@@ -102,7 +102,7 @@ class FilesObject(Connector[Config, Credentials]):
         self, config: StreamConfig, stream: Stream, file: File, progress: Progress, marks: dict[str, Any]
     ) -> Iterator[Batch]:
         way = f"{config.format} {config.compression} {config.csv.encoding}"
-        bad = BadRows(config.name, file.name, config.on_bad_row)
+        bad = BadRows(config.name, file.name, config.on_bad_row, self.reject)
         for records, at in self._read(config, stream, file, progress.at(file, way), bad):
             within = msgspec.to_builtins(Within(file.name, file.version, way, at))
             yield Batch(records, cursor={"marks": marks, "within": within})

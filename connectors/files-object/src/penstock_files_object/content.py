@@ -255,7 +255,10 @@ class Lines:
         lines = (self._rest + piece).splitlines(keepends=True)
         self._rest = lines.pop() if not lines[-1].endswith(b"\n") else b""
         if len(self._rest) > ROW_BYTES:
-            raise TooLongError
+            raise SourceContractError(
+                f"{self._content.file.name}, line {self.line + len(lines) + 1}: no line break in {ROW_BYTES >> 20} MiB:"
+                " not a text file, or of another compression or encoding than the stream's"
+            )
         self._ready.extend(lines)
 
 

@@ -60,7 +60,7 @@ class CsvFile:
             if len(row) == width:
                 yield line, row
             else:
-                self.bad.take(line, f"it has {len(row)} fields, the file has {width} columns")
+                self.bad.take(line, f"it has {len(row)} fields, the file has {width} columns", row)
 
     def place(self) -> dict[str, int]:
         """Return where the next row begins."""
@@ -108,7 +108,7 @@ class CsvFile:
                     raise SourceContractError(
                         f"stream {self.stream.name!r}: {self.file.name}, line {begin}: {reason}"
                     ) from None
-                self.bad.take(begin, reason)
+                self.bad.take(begin, reason, lines.kept[0])
                 lines.put_back()
                 texts = (line.decode(self._encoding) for line in lines)
 
@@ -153,6 +153,7 @@ def _records(reading: CsvFile, kinds: list[Kind], batch: list[Row]) -> list[dict
                     batch[at][0],
                     f"the column {name!r} holds what is no {kind}, as the schema says it is; if that is right, declare"
                     f" schema.properties.{name}: {{type: string}}",
+                    batch[at][1],
                 )
                 left_out.add(at)
 

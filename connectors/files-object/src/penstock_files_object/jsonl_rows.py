@@ -72,7 +72,7 @@ class JsonlFile:
         for at, line in enumerate(lines, before + 1):
             reason = _problem(line)
             if reason:
-                self.bad.take(at, reason)
+                self.bad.take(at, reason, line)
             elif line.strip(SPACE):
                 good.append(line)
         return b"\n".join(good)

@@ -1,35 +1,47 @@
-"""Rows that cannot be read: named by file and line, and either the end of the read or left out, as the stream says."""
+"""Rows that cannot be read: named by file and line, and either the end of the read or put aside, as the stream says."""
 
 from __future__ import annotations
 
 import logging
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from penstock_sdk import SourceContractError
 
 log = logging.getLogger("penstock")
 NAMED = 20
+PutAside = Callable[[Any, str], None]
 
 
+@dataclass
 class BadRows:
     """What one file's bad rows lead to. A message holds no value of the row: it may be anybody's data."""
 
-    def __init__(self, stream: str, path: str, policy: Literal["fail", "skip"]) -> None:
-        self._stream = stream
-        self._path = path
-        self._policy = policy
-        self.count = 0
+    stream: str
+    path: str
+    policy: Literal["fail", "skip"]
+    put_aside: PutAside
+    count: int = field(default=0, init=False)
 
-    def take(self, line: int, reason: str, unit: str = "line") -> None:
+    def take(self, line: int, reason: str, row: list[str] | bytes) -> None:
         """Name a bad row; raises SourceContractError unless the stream skips them."""
-        said = f"stream {self._stream!r}: {self._path}, {unit} {line}: {reason}"
-        if self._policy == "fail":
-            raise SourceContractError(f"{said}; correct the file, or set onBadRow: skip on the stream")
+        where = f"{self.path}, line {line}: {reason}"
+        if self.policy == "fail":
+            raise SourceContractError(
+                f"stream {self.stream!r}: {where}; correct the file, or set onBadRow: skip on the stream"
+            )
         self.count += 1
         if self.count <= NAMED:
-            log.warning("skipped: %s", said)
+            log.warning("stream %r: put aside: %s", self.stream, where)
+        kept = row.decode(errors="backslashreplace") if isinstance(row, bytes) else row
+        self.put_aside({"file": self.path, "line": line, "row": kept}, where)
 
     def close(self) -> None:
-        """Say how many there were."""
-        if self.count:
-            log.warning("stream %r: %s: %d bad rows were skipped", self._stream, self._path, self.count)
+        """Say how many there were, where not all were named."""
+        if self.count > NAMED:
+            log.warning("stream %r: %s: %d bad rows were put aside", self.stream, self.path, self.count)
+
+
+def nowhere(data: Any, message: str) -> None:
+    """Forget a bad row of a sample: the read names it."""

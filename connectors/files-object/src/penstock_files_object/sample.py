@@ -22,7 +22,7 @@ from penstock_files_object.csv_rows import CsvFile
 from penstock_files_object.jsonl_rows import JsonlFile
 from penstock_files_object.parquet_rows import ParquetFile
 from penstock_files_object.progress import File
-from penstock_files_object.rejects import BadRows
+from penstock_files_object.rejects import BadRows, nowhere
 from penstock_files_object.transport import Transport
 from penstock_files_object.values import kind_of_values, schema_of_kind
 
@@ -36,13 +36,6 @@ TYPES: dict[type, str] = {
     list: "array",
     dict: "object",
 }
-
-
-class Unnamed(BadRows):
-    """Bad rows of a sample: the read names them."""
-
-    def take(self, line: int, reason: str, unit: str = "line") -> None:
-        """Leave the row out."""
 
 
 def ends_of(files: Iterable[File]) -> list[File]:
@@ -84,7 +77,7 @@ def _properties(transport: Transport, stream: StreamConfig, file: File) -> dict[
     if stream.format == "parquet":
         return ParquetFile(stream, file, transport).schema()
     opened = partial(transport.content, file)
-    bad = Unnamed(stream.name, file.name, "skip")
+    bad = BadRows(stream.name, file.name, "skip", nowhere)
     if stream.format == "csv":
         with closing(CsvFile(stream, file, opened, bad)) as reading:
             return {name: {"values": values} for name, values in _columns(reading)}
