@@ -6,11 +6,13 @@ import csv
 import gzip
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 import pytest
+import yaml
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +25,7 @@ from penstock_files_object.progress import File
 from penstock_files_object.rejects import BadRows, nowhere
 from penstock_files_object.values import kind_of_values
 from penstock_sdk import ConfigError, SourceContractError
+from penstock_sdk.manifest import config_problems
 
 COMPRESS = {"none": bytes, "gzip": gzip.compress, "zstd": zstandard.ZstdCompressor().compress}
 TEXT = {"type": ["string", "null"]}
@@ -348,3 +351,19 @@ def test_a_row_that_never_ends_is_named_before_memory_does(monkeypatch: pytest.M
     with pytest.raises(SourceContractError, match="line 2: a row of more than"):
         csv_read(Stored(body))
     assert len(flat(csv_read(Stored(body), on_bad_row="skip", size=100))) == 1000
+
+
+ROOT = Path(__file__).parents[3]
+DOCUMENTED = [*sorted((ROOT / "examples" / "files").glob("*.yaml")), ROOT / "docs" / "connectors" / "files-object.md"]
+
+
+@pytest.mark.parametrize("path", DOCUMENTED, ids=lambda path: path.name)
+def test_what_is_shown_as_an_example_is_a_config(path: Path) -> None:
+    text = path.read_text()
+    text = text.partition("```yaml\n")[2].partition("```")[0] if path.suffix == ".md" else text
+    manifest = yaml.safe_load((ROOT / "connectors/files-object/src/penstock_files_object/connector.yaml").read_text())
+    configs = [each["spec"]["config"] for each in yaml.safe_load_all(text) if each["kind"] == "TenantConnection"]
+    assert configs
+    for config in configs:
+        assert config_problems(config, manifest["configSchema"], "config") == []
+        assert checked(msgspec.convert(config, Config)).streams
