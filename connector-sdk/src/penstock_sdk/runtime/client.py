@@ -13,8 +13,10 @@ from pydantic import BaseModel
 
 from penstock_sdk import protocol as wire
 from penstock_sdk.errors import AttemptFenced, AttemptUnauthenticated, ConfigError, DefectError, TransientError
+from penstock_sdk.failpoints import reach
 
 Answer = TypeVar("Answer", bound=BaseModel)
+
 PATIENCE_SECONDS = 600.0
 FIRST_WAIT, LONGEST_WAIT = 0.2, 15.0
 SERVER_ERROR, FORBIDDEN, NOT_FOUND, CONFLICT, PRECONDITION_FAILED = 500, 403, 404, 409, 412
@@ -113,7 +115,10 @@ class RunClient:
             response = self._post(path, request)
             return None if _worth_repeating(response) else response
 
-        return self._insist(f"the run API ({path})", once)
+        reach(f"{path}.asked")
+        response = self._insist(f"the run API ({path})", once)
+        reach(f"{path}.answered")
+        return response
 
     def _call(self, path: str, request: BaseModel, answer: type[Answer]) -> Answer:
         response = self._answer(path, request)
@@ -126,7 +131,9 @@ class RunClient:
         A key belongs to one object of one attempt, so an object that is there after a try of ours without a clear
         answer is ours, whichever of the key's grants the try was made with; before such a try it is not.
         """
+        reach("object.asked")
         response = self._insist("the bucket", lambda: self._put(grant, upload))
+        reach("object.sent")
         if response.status_code == FORBIDDEN:
             raise GrantExpired
         arrived_before = response.status_code == PRECONDITION_FAILED and upload.perhaps_there

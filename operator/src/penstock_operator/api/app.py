@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse
 from penstock_sdk import protocol as wire
+from penstock_sdk.failpoints import reach
 from psycopg_pool import PoolTimeout
 
 from penstock_operator.api.acting import action_routes
@@ -23,6 +24,7 @@ from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.runs.refusals import Refused
 
 UNAVAILABLE = 503
+Answer = TypeVar("Answer", bound=wire.Message)
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,12 @@ def _health_routes(pool: Pool) -> APIRouter:
     return router
 
 
+def _answered(call: str, answer: Answer) -> Answer:
+    """The call has committed, and its answer is yet to be sent."""
+    reach(f"server.{call}")
+    return answer
+
+
 def _run_routes(services: Services) -> APIRouter:
     refusals: dict[int | str, dict[str, Any]] = {
         status: {"model": wire.ApiError} for status in (401, 403, 409, 425, 503)
@@ -84,11 +92,11 @@ def _run_routes(services: Services) -> APIRouter:
 
     @router.post("/start")
     async def start(request: wire.StartRequest, token: Token) -> wire.StartResponse:
-        return await protocol.start(await services.authenticator.pod(token), request)
+        return _answered("start", await protocol.start(await services.authenticator.pod(token), request))
 
     @router.post("/streams")
     async def streams(request: wire.StreamsRequest, token: Token) -> wire.StreamsResponse:
-        return await protocol.streams(token, request)
+        return _answered("streams", await protocol.streams(token, request))
 
     @router.post("/estimate")
     async def estimate(request: wire.EstimateRequest, token: Token) -> wire.EstimateResponse:
@@ -96,11 +104,11 @@ def _run_routes(services: Services) -> APIRouter:
 
     @router.post("/uploads")
     async def uploads(request: wire.UploadsRequest, token: Token) -> wire.UploadsResponse:
-        return await protocol.uploads(token, request)
+        return _answered("uploads", await protocol.uploads(token, request))
 
     @router.post("/checkpoints")
     async def checkpoints(request: wire.CheckpointRequest, token: Token) -> wire.CheckpointResponse:
-        return await protocol.checkpoint(token, request)
+        return _answered("checkpoints", await protocol.checkpoint(token, request))
 
     @router.post("/credentials")
     async def credentials(request: wire.CredentialRequest, token: Token) -> wire.CredentialResponse:
@@ -112,6 +120,6 @@ def _run_routes(services: Services) -> APIRouter:
 
     @router.post("/finish")
     async def finish(request: wire.FinishRequest, token: Token) -> wire.FinishResponse:
-        return await protocol.finish(token, request)
+        return _answered("finish", await protocol.finish(token, request))
 
     return router

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import structlog
+from penstock_sdk.failpoints import reach
 
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.logs import KeepingLauncher, LogKeeper
@@ -59,6 +60,7 @@ class Deliveries:
         async with self._pool.connection() as connection:
             messages = await outbox.take(connection, room) if room else []
         for message in (each for each in messages if each["kind"] != "status"):
+            reach("outbox.taken")
             task = asyncio.create_task(self._deliver(message))
             self._busy[task] = message["id"]
             task.add_done_callback(self._busy.pop)
@@ -102,8 +104,10 @@ class Deliveries:
             words = f"{type(error).__name__}: {error}"
             log.warning("outbox message waits", kind=message["kind"], tries=message["tries"], error=words)
             return
+        reach("outbox.acted")
         async with self._pool.connection() as connection:
             await outbox.done(connection, [message["id"]])
+        reach("outbox.done")
 
     async def _commit(self, message: Row) -> None:
         async with self._pool.connection() as connection:

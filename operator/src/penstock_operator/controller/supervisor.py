@@ -6,6 +6,8 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Protocol
 
+from penstock_sdk.failpoints import reach
+
 from penstock_operator.controller.crew import Crew
 from penstock_operator.controller.rate import TokenBucket
 from penstock_operator.controller.silence import Silence
@@ -67,6 +69,7 @@ class Supervisor:
             rows = await attempts.attempts_to_launch(connection, taken) if taken else []
         self._rate.take(len(taken))
         for row in rows:
+            reach("attempt.claimed")
             launch = Launch.from_row(row)
             self._launching.start(launch.job_name, self._launch(launch))
         return len(taken)
@@ -83,8 +86,10 @@ class Supervisor:
             async with self._pool.connection() as connection:
                 await outcomes.fail_current(connection, launch.run_id, launch.attempt, ending)
             return
+        reach("attempt.launched")
         async with self._pool.connection() as connection:
             recorded = await attempts.record_job(connection, launch.run_id, launch.attempt, job_uid)
+        reach("attempt.recorded")
         if not recorded:
             await self._launcher.stop(launch)
 
@@ -201,6 +206,7 @@ class Supervisor:
     async def _fail(self, launch: Launch, ending: Ending, *, disrupted: bool = False, stop: bool = True) -> None:
         async with self._pool.connection() as connection:
             failed = await outcomes.fail_current(connection, launch.run_id, launch.attempt, ending, disrupted=disrupted)
+        reach("attempt.failed")
         if failed and stop:
             await self._launcher.stop(launch)
 

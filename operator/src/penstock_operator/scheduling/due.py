@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import psycopg
 import structlog
+from penstock_sdk.failpoints import reach
 
 from penstock_operator.registry import connections, outbox, runs, upstreams
 from penstock_operator.registry.database import Connection, Pool, Row
@@ -24,7 +25,12 @@ async def schedule_due(pool: Pool, now: datetime) -> int:
     """Make a run for each connection that is due, and return how many connections were moved on."""
     async with pool.connection() as connection, connection.transaction():
         rows = await connections.claim_due(connection, now, BATCH)
-        return sum([await _schedule_alone(connection, row, now) for row in rows])
+        moved = sum([await _schedule_alone(connection, row, now) for row in rows])
+        if moved:
+            reach("schedule.inserted")
+    if moved:
+        reach("schedule.committed")
+    return moved
 
 
 async def _schedule_alone(connection: Connection, row: Row, now: datetime) -> bool:

@@ -1,0 +1,113 @@
+"""The processes of the miniature cluster: `python -m tests.chaos.parts operate|serve`, to be killed.
+
+`operate` is the orchestrator over a folder of resources and a folder of Jobs; `serve` is the run API. They are what
+`penstock operate` and `penstock serve` are made of, without Kubernetes: two replicas of each run at the same time, and
+no lease keeps the two operators apart, which is harder than a cluster is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import uuid
+from dataclasses import asdict
+from pathlib import Path
+
+import uvicorn
+from penstock_operator.api.app import Services, create_app
+from penstock_operator.api.authentication import EmbeddedAuthenticator
+from penstock_operator.api.logs import RunLogs
+from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.controller.orchestrator import Orchestrator, Parts
+from penstock_operator.embedded.folder import FolderResources
+from penstock_operator.launchers import Carried, Launch, Observation
+from penstock_operator.launchers.logs import FileLogs
+from penstock_operator.registry.database import create_pool
+from penstock_operator.runs.protocol import RunProtocol
+from penstock_operator.settings import Timings, database_url, s3_settings
+from penstock_sdk.protocol import Limits
+
+SECRET = b"of the miniature cluster"
+TIMINGS = Timings(poll=0.1, observe=0.3, sweep=5.0, heartbeat_deadline=4.0, start_deadline=60.0)
+LIMITS = Limits(checkpoint_records=200, checkpoint_seconds=5, heartbeat_seconds=0.5)
+
+
+class FolderJobs:
+    """A launcher whose Jobs are files: made once, whoever makes them, and carried by whoever watches the folder."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def _file(self, job_name: str, kind: str) -> Path:
+        return self._directory / f"{job_name}.{kind}"
+
+    async def launch(self, launch: Launch) -> str:
+        """Make the Job, or adopt the one that is there: a name is used once, as in an API server."""
+        uid = uuid.uuid4().hex
+        scratch = self._file(launch.job_name, uid)
+        scratch.write_text(json.dumps({**asdict(launch), "job_uid": uid}))
+        try:
+            os.link(scratch, self._file(launch.job_name, "job"))
+        except FileExistsError:
+            uid = json.loads(self._file(launch.job_name, "job").read_text())["job_uid"]
+        scratch.unlink()
+        return uid
+
+    async def observe(self, launch: Carried) -> Observation:
+        """Say whether the Job is there, and how it ended."""
+        if not self._file(launch.job_name, "job").exists():
+            return Observation("gone", "AttemptLost", "the Job is gone", disrupted=True)
+        ended = self._file(launch.job_name, "ended")
+        code = int(ended.read_text()) if ended.exists() else None
+        if code is None:
+            return Observation("active")
+        if code == 0:
+            return Observation("succeeded")
+        if code < 0 or code == 31:
+            return Observation("failed", "AttemptLost", "the pod was killed", exit_code=code, disrupted=True)
+        return Observation("failed", "DefectError", f"exit code {code}", "DefectError", code)
+
+    async def observe_many(self, attempts: list[Carried]) -> dict[str, Observation]:
+        """Say the same of many."""
+        return {each.job_name: await self.observe(each) for each in attempts}
+
+    async def stop(self, launch: Carried) -> None:
+        """Ask for the Job's end."""
+        self._file(launch.job_name, "stop").touch()
+
+    async def retire(self, launch: Carried) -> None:
+        """Let the Job go; its name stays taken, as the run's attempt is never carried again."""
+        self._file(launch.job_name, "stop").touch()
+
+    async def leftovers(self, *_: object) -> list[object]:
+        """Nothing is collected here."""
+        return []
+
+
+async def operate(directory: Path) -> None:
+    """Run every loop until killed."""
+    pool = create_pool(database_url(), size=6)
+    await pool.open(wait=True, timeout=60)
+    resources = FolderResources(directory / "resources")
+    resources.refresh()
+    logs = FileLogs(directory / "logs")
+    parts = Parts(pool, resources, FolderJobs(directory / "jobs"), BronzeStore(s3_settings()), TIMINGS, logs)  # type: ignore[arg-type]
+    await Orchestrator(parts).run()
+
+
+async def serve(port: int) -> None:
+    """Serve the run API until killed."""
+    pool = create_pool(database_url(), size=6)
+    await pool.open(wait=True, timeout=60)
+    store = BronzeStore(s3_settings())
+    logs = RunLogs(pool, FileLogs(Path("/nonexistent")), store)
+    services = Services(RunProtocol(pool, store, LIMITS), pool, EmbeddedAuthenticator(SECRET), logs)
+    config = uvicorn.Config(create_app(services), host="127.0.0.1", port=port, log_level="warning", lifespan="off")
+    await uvicorn.Server(config).serve()
+
+
+if __name__ == "__main__":
+    part, place = sys.argv[1:]
+    asyncio.run(operate(Path(place)) if part == "operate" else serve(int(place)))
