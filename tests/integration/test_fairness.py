@@ -8,10 +8,14 @@ from collections import Counter, defaultdict, deque
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from penstock_operator.cli.runs import _said
+from penstock_operator.controller.reconcile import finding_for
+from penstock_operator.controller.supervisor import Supervisor
+from penstock_operator.launchers import Launch, LaunchRefused
 from penstock_operator.registry import connections, fairness, runs
 from penstock_operator.registry.connections import ConnectionRecord
 from penstock_operator.registry.database import Pool, many
-from penstock_operator.settings import NO_QUOTAS, Quotas
+from penstock_operator.settings import NO_QUOTAS, Quotas, Timings
 
 from tests.integration.world import World
 
@@ -233,3 +237,52 @@ async def test_12_a_tenant_at_ten_times_its_share_moves_the_others_p99_by_less_t
     assert after < before * 1.5
     assert sum(len(delays) for who, delays in loud.delays.items() if who != "t0") == 7 * 40
     assert len(loud.delays["t0"]) == 400, "and what the others leave is not wasted"
+
+
+# --- a poisoned connection among many ---
+
+
+class Cluster:
+    """Makes Jobs, but for one connection: its Job is refused, or the API server does not answer for it."""
+
+    def __init__(self, poisoned: str, how: str) -> None:
+        self._poisoned, self._how = poisoned, how
+        self.made: list[str] = []
+
+    async def launch(self, launch: Launch) -> str:
+        if launch.connection_uid != self._poisoned:
+            self.made.append(launch.run_id)
+            return f"job-{launch.run_id}"
+        if self._how == "refused":
+            raise LaunchRefused("LaunchRefused", "a quota of the namespace is used up")
+        if self._how == "error":
+            raise OSError("connection reset")
+        await asyncio.Event().wait()
+        return ""
+
+    async def stop(self, launch: Launch) -> None:
+        """Nothing is there to stop."""
+
+
+@pytest.mark.parametrize("how", ["refused", "error", "hangs"])
+async def test_12_one_poisoned_connection_among_a_thousand_delays_none(world: World, how: str) -> None:
+    await tenant(world.pool, "a", 1000)
+    await wait_in_line(
+        world.pool, [(f"a{n:04d}", f"a-{n}", None, START + timedelta(milliseconds=n)) for n in range(1000)]
+    )
+    cluster = Cluster("a-0", how)
+    supervisor = Supervisor(world.pool, cluster, Timings())  # type: ignore[arg-type]
+    async with asyncio.timeout(120):
+        while len(cluster.made) < 999:
+            await supervisor.launch_pending()
+            await asyncio.sleep(0)
+    assert len(set(cluster.made)) == 999
+    await supervisor.close()
+
+
+def test_a_waiting_connection_says_so_in_its_status() -> None:
+    row = {"last_success_at": None, "suspended": False}
+    newest = {"id": "r1", "phase": "pending", "attempt": 0, "message": "", "waits": "tenant a has 3 of 3 runs"}
+    found = finding_for(row, newest)
+    assert (found.state, found.message) == ("reconciling", "run r1 waits: tenant a has 3 of 3 runs")
+    assert _said({**newest, "message": ""}) == "waits: tenant a has 3 of 3 runs"

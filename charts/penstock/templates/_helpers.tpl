@@ -80,4 +80,13 @@ tolerations: {{ toJson . }}
 - {name: PENSTOCK_GENERATION_DAYS, value: {{ .Values.retention.generationDays | int64 | quote }}}
 - {name: PENSTOCK_PURGE_DELAY_MINUTES, value: {{ .Values.retention.purgeDelayMinutes | int64 | quote }}}
 - {name: PENSTOCK_BUCKET_SWEEP_HOURS, value: {{ .Values.retention.bucketSweepHours | int64 | quote }}}
+- {name: PENSTOCK_MAX_RUNS_PER_TENANT, value: {{ .Values.fairness.runsPerTenant | int64 | quote }}}
+{{- $tenants := list }}
+{{- range $tenant, $runs := .Values.fairness.tenants }}
+{{- $tenants = append $tenants (printf "%s=%d" $tenant (int64 $runs)) }}
+{{- end }}
+- {name: PENSTOCK_TENANT_MAX_RUNS, value: {{ join "," $tenants | quote }}}
+- {name: PENSTOCK_MAX_RUNS_PER_HOST, value: {{ .Values.fairness.runsPerHost | int64 | quote }}}
+- {name: PENSTOCK_LAUNCH_RATE, value: {{ .Values.fairness.launchRate | quote }}}
+- {name: PENSTOCK_LAUNCH_BURST, value: {{ .Values.fairness.launchBurst | int64 | quote }}}
 {{- end }}
