@@ -81,7 +81,8 @@ async def supervisor(world: World, jobs: Cluster, clock: Clock) -> AsyncIterator
 
 async def _runs(world: World, count: int) -> None:
     for number in range(count):
-        await world.new_run(f"run{number}", token=str(number))
+        await world.new_connection(f"of-run{number}")
+        await world.new_run(f"run{number}", connection=f"of-run{number}", token=str(number))
 
 
 async def _bound(pool: Pool) -> set[str]:
@@ -236,6 +237,7 @@ async def test_a_silent_attempt_is_ended_whatever_its_job_says(
         await run(
             connection, "UPDATE penstock.run_attempts SET phase = 'running', started_at = now(), heartbeat_at = now()"
         )
+    await supervisor.observe_all()
     clock.ahead += timedelta(seconds=Timings().heartbeat_deadline + 1)
     await supervisor.observe_all()
     await supervisor.settled()

@@ -39,10 +39,16 @@ class World:
     store: BronzeStore
     spec: dict[str, Any]
 
-    async def new_run(self, run_id: str = "run1", **due: Any) -> bool:
-        """Insert a run."""
+    async def new_connection(self, uid: str) -> None:
+        """Record another connection, named as its uid: the runs of one take turns, those of several do not."""
+        record = ConnectionRecord(uid, "team", uid, 1, self.spec, "d1", ready=True)
         async with self.pool.connection() as connection:
-            return await runs.insert_run(connection, NewRun(run_id, "c1", "d1", self.spec, **due))
+            await connections.upsert_connection(connection, record)
+
+    async def new_run(self, run_id: str = "run1", connection: str = "c1", **due: Any) -> bool:
+        """Insert a run."""
+        async with self.pool.connection() as opened:
+            return await runs.insert_run(opened, NewRun(run_id, connection, "d1", self.spec, **due))
 
     async def attempt(self, pod: str = "pod1", *, discover: bool = True) -> tuple[str, int, str]:
         """Claim the next attempt, bind it to a Job, start it as a pod, and return run, attempt and token."""

@@ -11,7 +11,8 @@ from penstock_operator.controller.orchestrator import Orchestrator, Parts
 from penstock_operator.controller.silence import Silence
 from penstock_operator.controller.supervisor import Supervisor
 from penstock_operator.embedded.folder import FolderResources
-from penstock_operator.launchers import Launch, Observation
+from penstock_operator.launchers import Carried, Launch, Observation
+from penstock_operator.launchers.logs import FileLogs
 from penstock_operator.registry import attempts, runs
 from penstock_operator.registry.database import Row, many, one, run
 from penstock_operator.runs import outcomes
@@ -40,6 +41,9 @@ class Jobs:
         del launch
         return self.seen
 
+    async def observe_many(self, attempts: list[Carried]) -> dict[str, Observation]:
+        return {each.job_name: self.seen for each in attempts}
+
     async def stop(self, launch: Launch) -> None:
         self.stopped.append(launch.job_name)
 
@@ -64,6 +68,11 @@ async def the_run(world: World) -> Row:
     return found
 
 
+async def look(supervisor: Supervisor) -> None:
+    await supervisor.observe_all()
+    await supervisor.settled()
+
+
 async def sql(world: World, statement: str) -> None:
     async with world.pool.connection() as connection:
         await run(connection, statement)
@@ -79,8 +88,9 @@ async def test_a_cancelled_attempt_that_has_not_started_ends_at_once(
 ) -> None:
     await world.new_run()
     await supervisor.launch_pending()
+    await supervisor.settled()
     await cancel(world)
-    await supervisor.observe_all()
+    await look(supervisor)
     assert ((await the_run(world))["phase"], jobs.stopped) == ("cancelled", ["penstock-run1-1"])
 
 
@@ -91,7 +101,7 @@ async def test_a_cancelled_attempt_whose_launch_never_came_through_ends_at_once(
     async with world.pool.connection() as connection:
         await runs.claim_pending(connection, datetime.now(UTC), 1)
     await cancel(world)
-    await supervisor.observe_all()
+    await look(supervisor)
     assert (await the_run(world))["phase"] == "cancelled"
 
 
@@ -103,10 +113,10 @@ async def test_a_connector_that_hangs_is_cancelled_in_bounded_time_and_fenced(
     uploaded = await world.upload(token)
     await world.protocol.checkpoint(token, checkpoint(1, uploaded))
     await cancel(world)
-    await supervisor.observe_all()
+    await look(supervisor)
     assert (await the_run(world))["phase"] == "running", "it has time to end itself at a batch border"
     await sql(world, "UPDATE penstock.connector_runs SET cancel_requested_at = now() - interval '31 s'")
-    await supervisor.observe_all()
+    await look(supervisor)
     ended = await the_run(world)
     assert (ended["phase"], ended["reason"], ended["records"]) == ("cancelled", "RunCancelled", 3)
     assert jobs.stopped == [f"penstock-{run_id}-{attempt}"]
@@ -118,7 +128,7 @@ async def test_a_cancellation_of_a_server_without_times_is_bounded_too(world: Wo
     await world.new_run()
     await world.attempt()
     await sql(world, "UPDATE penstock.connector_runs SET cancel_requested = true")
-    await supervisor.observe_all()
+    await look(supervisor)
     assert (await the_run(world))["cancel_requested_at"] is not None
 
 
@@ -129,8 +139,8 @@ async def test_a_replaced_attempts_job_is_stopped_through_the_outbox(world: Worl
         locked = await runs.lock_run(connection, "run1")
         assert locked is not None
         await outcomes.replace(connection, locked)
-    orchestrator = Orchestrator(Parts(world.pool, FolderResources(folder), jobs, world.store, TIMINGS))
-    await orchestrator.deliver()
+    parts = Parts(world.pool, FolderResources(folder), jobs, world.store, TIMINGS, FileLogs(folder))  # type: ignore[arg-type]
+    await Orchestrator(parts).deliveries.drain()
     assert jobs.stopped == jobs.retired == ["penstock-run1-1"]
 
 
@@ -139,7 +149,7 @@ async def test_silence_is_fenced_its_job_removed_and_the_run_tried_again(world: 
     await world.new_run()
     _, _, token = await world.attempt()
     await sql(world, "UPDATE penstock.run_attempts SET heartbeat_at = now() - interval '91 s'")
-    await supervisor.observe_all()
+    await look(supervisor)
     waiting = await the_run(world)
     assert (waiting["phase"], waiting["streak"], waiting["reason"]) == ("pending", 1, "AttemptLost")
     assert jobs.stopped == ["penstock-run1-1"]
@@ -155,7 +165,7 @@ async def test_a_silent_attempt_on_a_node_that_does_not_answer_is_disrupted(worl
     await world.new_run()
     await world.attempt()
     await sql(world, "UPDATE penstock.run_attempts SET heartbeat_at = now() - interval '91 s'")
-    await supervisor.observe_all()
+    await look(supervisor)
     waiting = await the_run(world)
     assert (waiting["phase"], waiting["streak"], waiting["disruptions"]) == ("pending", 0, 1)
     assert "its node does not answer" in waiting["message"]
@@ -167,7 +177,7 @@ async def test_heartbeats_that_were_late_because_the_registry_was_away_condemn_n
     await world.new_run()
     await world.attempt()
     await sql(world, "UPDATE penstock.run_attempts SET heartbeat_at = now() - interval '1 h'")
-    await supervisor.observe_all()
+    await look(supervisor)
     assert (await the_run(world))["phase"] == "running", "it has not been silent before our own eyes"
 
 
@@ -175,19 +185,19 @@ def test_silence_needs_the_registrys_clock_and_a_witness() -> None:
     now, beat = [1000.0], datetime(2026, 1, 1, tzinfo=UTC)
     silence = Silence(90, clock=lambda: now[0])
 
-    def row(seconds: float, at: datetime = beat) -> Row:
-        return {"run_id": "r", "attempt": 1, "heartbeat_at": at, "silent_seconds": seconds}
+    def lasts(seconds: float, at: datetime = beat) -> bool:
+        return silence.lasts({"run_id": "r", "attempt": 1, "heartbeat_at": at}, seconds)
 
-    assert not silence.lasts(row(3600)), "the first look"
+    assert not lasts(3600), "the first look"
     now[0] += 22
-    assert not silence.lasts(row(3622))
+    assert not lasts(3622)
     now[0] += 1
-    assert silence.lasts(row(3623))
-    assert not silence.lasts(row(5, beat.replace(hour=1))), "a new heartbeat begins anew"
+    assert lasts(3623)
+    assert not lasts(5, beat.replace(hour=1)), "a new heartbeat begins anew"
     now[0] += 60
-    assert not silence.lasts(row(65, beat.replace(hour=1)))
+    assert not lasts(65, beat.replace(hour=1))
     silence.keep([])
-    assert not silence.lasts(row(95, beat.replace(hour=1)))
+    assert not lasts(95, beat.replace(hour=1))
 
 
 async def test_running_out_of_memory_is_told_with_its_peak_and_the_next_attempt_gets_more(
@@ -199,7 +209,7 @@ async def test_running_out_of_memory_is_told_with_its_peak_and_the_next_attempt_
     async with world.pool.connection() as connection:
         await attempts.heartbeat(connection, "run1", 1, {"rss_peak_bytes": 61.0 * 2**20})
     jobs.seen = Observation("failed", "OutOfMemory", "", "DefectError", 137)
-    await supervisor.observe_all()
+    await look(supervisor)
     waiting = await the_run(world)
     assert waiting["message"] == (
         "the connector used more memory than its limit of 64Mi (its last heartbeat reported a peak of 61Mi);"
@@ -207,6 +217,7 @@ async def test_running_out_of_memory_is_told_with_its_peak_and_the_next_attempt_
     )
     await sql(world, "UPDATE penstock.connector_runs SET next_attempt_at = now()")
     await supervisor.launch_pending()
+    await supervisor.settled()
     assert jobs.launched[-1].spec["resources"]["limits"] == {"memory": "96Mi", "cpu": "1"}
     assert world.spec["resources"]["limits"]["memory"] == "64Mi"
     del token
@@ -223,7 +234,7 @@ async def test_a_kill_without_a_word_is_for_memory_only_when_memory_was_used_up(
     async with world.pool.connection() as connection:
         await attempts.heartbeat(connection, "run1", 1, {"rss_peak_bytes": peak * 2**20})
     jobs.seen = Observation("failed", "AttemptLost", "killed", exit_code=137, disrupted=True)
-    await supervisor.observe_all()
+    await look(supervisor)
     waiting = await the_run(world)
     assert (waiting["reason"], waiting["phase"]) == (reason, phase)
     assert waiting["disruptions"] == (reason == "AttemptLost")
@@ -234,12 +245,13 @@ async def test_an_image_that_cannot_be_pulled_fails_the_run_in_minutes_and_is_no
 ) -> None:
     await world.new_run()
     await supervisor.launch_pending()
+    await supervisor.settled()
     for words in ("ErrImagePull: not found", "back-off pulling image"):
         jobs.seen = Observation("waiting", "ImagePullFailed", f"the definition's image: {words}", "ConfigError")
-        await supervisor.observe_all()
+        await look(supervisor)
         assert (await the_run(world))["phase"] == "running"
     await sql(world, "UPDATE penstock.run_attempts SET launched_at = now() - interval '121 s'")
-    await supervisor.observe_all()
+    await look(supervisor)
     failed = await the_run(world)
     assert (failed["phase"], failed["reason"], failed["attempt"]) == ("failed", "ImagePullFailed", 1)
     assert jobs.stopped == ["penstock-run1-1"]

@@ -19,7 +19,7 @@ import zstandard
 from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.controller.supervisor import Supervisor
 from penstock_operator.embedded.platform import DataDirectory, Platform, platform
-from penstock_operator.launchers import Launch, Observation
+from penstock_operator.launchers import Carried, Launch, Observation
 from penstock_operator.launchers.process import ProcessLauncher
 from penstock_operator.registry import attempts, connections, objects, runs
 from penstock_operator.registry.database import Row, one
@@ -45,13 +45,16 @@ class OutOfReach:
     async def launch(self, launch: Launch) -> str:
         return await self.processes.launch(launch)
 
-    async def observe(self, launch: Launch) -> Observation:
+    async def observe(self, launch: Carried) -> Observation:
         return await self.processes.observe(launch)
 
-    async def stop(self, launch: Launch) -> None:
+    async def observe_many(self, attempts: list[Carried]) -> dict[str, Observation]:
+        return await self.processes.observe_many(attempts)
+
+    async def stop(self, launch: Carried) -> None:
         """Nothing gets through."""
 
-    async def retire(self, launch: Launch) -> None:
+    async def retire(self, launch: Carried) -> None:
         """Nothing gets through."""
 
 

@@ -6,7 +6,6 @@ clock was put forward: their next heartbeats are on the way.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
@@ -19,19 +18,17 @@ Attempt = tuple[str, int]
 class Silence:
     """Remembers since when each attempt's newest heartbeat has been the newest."""
 
-    def __init__(self, deadline: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, deadline: float, clock: Callable[[], float]) -> None:
         self._deadline, self._clock = deadline, clock
         self._seen: dict[Attempt, tuple[datetime, float]] = {}
 
-    def lasts(self, row: Row) -> bool:
-        """Say whether the attempt has been silent for too long, a quarter of that before our own eyes."""
-        if row["heartbeat_at"] is None:
-            return False
+    def lasts(self, row: Row, seconds: float) -> bool:
+        """Say whether the attempt, silent for so long, has been so for too long, a quarter of that before our own eyes."""
         key, now = (row["run_id"], row["attempt"]), self._clock()
         if self._seen.get(key, (None, 0.0))[0] != row["heartbeat_at"]:
             self._seen[key] = (row["heartbeat_at"], now)
         witnessed = now - self._seen[key][1]
-        return bool(row["silent_seconds"] > self._deadline and witnessed >= self._deadline / WITNESSED_SHARE)
+        return seconds > self._deadline and witnessed >= self._deadline / WITNESSED_SHARE
 
     def keep(self, attempts: Iterable[Attempt]) -> None:
         """Forget all other attempts."""

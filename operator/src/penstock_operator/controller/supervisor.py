@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -48,7 +49,7 @@ class Supervisor:
         self._launcher = launcher
         self._timings = timings
         self._clock = clock
-        self._silence = Silence(timings.heartbeat_deadline)
+        self._silence = Silence(timings.heartbeat_deadline, lambda: time.monotonic() + self._ahead())
         self._quotas = quotas
         self._rate = TokenBucket(quotas.launch_rate, quotas.launch_burst)
         self._launching = Crew("launch", LAUNCHES, LAUNCH_SECONDS)
@@ -113,17 +114,19 @@ class Supervisor:
         if row["phase"] != "running" or row["current_attempt"] != row["attempt"]:
             return True
         if row["job_uid"] is None:
-            return bool(row["cancel_requested"] or row["age_seconds"] > ADOPT_AFTER_SECONDS)
+            return bool(row["cancel_requested"]) or self._age(row) > ADOPT_AFTER_SECONDS
         if seen is None or seen.state not in ("waiting", "active"):
             return True
-        return self._cancellable(row) or self._silence.lasts(row) or self._ending(row, seen) is not None
+        return self._cancellable(row) or self._silent(row) or self._ending(row, seen) is not None
 
     def _cancellable(self, row: Row) -> bool:
         """Say whether a run that somebody cancelled is to be ended now: it has not started, or had time to end itself."""
         if not row["cancel_requested"]:
             return False
         since = row["cancelling_seconds"]  # None: asked for through a server of the version before, which notes no time
-        return bool(row["attempt_started_at"] is None or since is None or since > self._timings.cancel_deadline)
+        return bool(
+            row["attempt_started_at"] is None or since is None or since + self._ahead() > self._timings.cancel_deadline
+        )
 
     async def settled(self) -> None:
         """Return once every launch and closer look that was begun has ended."""
@@ -150,9 +153,9 @@ class Supervisor:
         elif self._cancellable(row):
             await self._cancel(launch, row)
         elif row["job_uid"] is None:
-            if row["age_seconds"] > ADOPT_AFTER_SECONDS and launch.job_name not in self._launching:
+            if self._age(row) > ADOPT_AFTER_SECONDS and launch.job_name not in self._launching:
                 await self._launch(launch)
-        elif self._silence.lasts(row):
+        elif self._silent(row):
             await self._judge_silent(launch, row, await self._launcher.observe(launch))
         else:
             await self._judge(launch, row, await self._launcher.observe(launch))
@@ -193,7 +196,7 @@ class Supervisor:
     def _ending(self, row: Row, seen: Observation) -> Ending | None:
         if seen.state not in ("waiting", "active"):
             return _ended(row, seen)
-        age = row["age_seconds"]
+        age = self._age(row)
         if row["attempt_started_at"] is not None:
             return None
         if seen.final or (seen.reason == "ImagePullFailed" and age > self._timings.image_deadline):
@@ -209,6 +212,17 @@ class Supervisor:
         reach("attempt.failed")
         if failed and stop:
             await self._launcher.stop(launch)
+
+    def _silent(self, row: Row) -> bool:
+        return row["heartbeat_at"] is not None and self._silence.lasts(row, row["silent_seconds"] + self._ahead())
+
+    def _age(self, row: Row) -> float:
+        """Return how old an attempt is, by the registry's clock: this machine's may have been put forward or back."""
+        return float(row["age_seconds"]) + self._ahead()
+
+    def _ahead(self) -> float:
+        """Return by how many seconds a test has turned our clock."""
+        return (self._clock() - utc_now()).total_seconds()
 
 
 def _ended(row: Row, seen: Observation) -> Ending:

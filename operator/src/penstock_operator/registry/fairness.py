@@ -16,6 +16,16 @@ CLAIM_LOCK = 0x70656E7374636C6D  # "penstclm"
 FADING_SECONDS = 60.0
 PATIENCE_SECONDS = 10.0
 
+# A connection's runs share its state, so they take turns: one that has begun goes on to its end, then comes what is due,
+# oldest first, and a backfill when nothing else waits. `w` is the run that wants its turn.
+TURN = """
+    NOT EXISTS (
+        SELECT 1 FROM penstock.connector_runs o
+        WHERE o.connection_uid = w.connection_uid AND o.phase IN ('pending', 'running') AND o.id <> w.id
+          AND (o.attempt = 0, o.trigger = 'backfill', coalesce(o.scheduled_at, o.created_at), o.id)
+            < (w.attempt = 0, w.trigger = 'backfill', coalesce(w.scheduled_at, w.created_at), w.id))
+"""
+
 ACTIVE = """
     limits AS (SELECT * FROM unnest(%(tenants)s::text[], %(allowances)s::int[]) AS l (tenant, allowed)),
     active AS MATERIALIZED (
@@ -27,8 +37,7 @@ ACTIVE = """
 # The first runs of a tenant's line, without those whose source is full, or that their connections let wait.
 FIRST = """
     SELECT w.id, w.source_host, w.next_attempt_at FROM penstock.connector_runs w
-    WHERE w.phase = 'pending' AND w.tenant = {tenant} AND {turn}
-      AND w.next_attempt_at <= greatest(%(now)s::timestamptz, now())
+    WHERE w.phase = 'pending' AND w.tenant = {tenant} AND w.next_attempt_at <= greatest(%(now)s::timestamptz, now()) AND {turn}
       AND (w.source_host IS NULL OR w.source_host <> ALL(coalesce((SELECT names FROM full_hosts), '{{}}')))
     ORDER BY w.next_attempt_at, w.id LIMIT {limit}
 """
@@ -97,6 +106,7 @@ WAITS = """
 WITH {active},
 told AS (
     SELECT w.id, CASE
+        WHEN NOT {turn} THEN 'another run of the connection goes first'
         WHEN t.n >= coalesce(l.allowed, %(per_tenant)s)
             THEN 'tenant ' || w.tenant || ' has ' || t.n || ' of ' || coalesce(l.allowed, %(per_tenant)s) || ' runs'
         WHEN h.n >= %(per_host)s THEN 'source ' || w.source_host || ' has ' || h.n || ' of ' || %(per_host)s || ' runs'
@@ -125,19 +135,19 @@ def _values(now: datetime, limit: int, quotas: Quotas) -> dict[str, Any]:
     }
 
 
-def _statement(turn: str) -> str:
-    first = FIRST.format(tenant="n.tenant", turn=turn, limit="1")
-    several = FIRST.format(tenant="n.tenant", turn=turn, limit="%(limit)s")
+def _statement() -> str:
+    first = FIRST.format(tenant="n.tenant", turn=TURN, limit="1")
+    several = FIRST.format(tenant="n.tenant", turn=TURN, limit="%(limit)s")
     return CLAIM.format(active=ACTIVE, first=first, several=several)
 
 
-async def claim(connection: Connection, now: datetime, limit: int, quotas: Quotas, turn: str) -> list[Row]:
-    """Give the runs that are next their attempts; `turn` says of a run `w` whether its connection lets it begin."""
+async def claim(connection: Connection, now: datetime, limit: int, quotas: Quotas) -> list[Row]:
+    """Give the runs that are next their attempts, and return these."""
     async with connection.transaction():
         await run(connection, "SELECT pg_advisory_xact_lock(%(lock)s)", lock=CLAIM_LOCK)
         await name_tenants(connection)
         values = {**_values(now, limit, quotas), "fading": FADING_SECONDS}
-        return await many(connection, _statement(turn), **values)
+        return await many(connection, _statement(), **values)
 
 
 async def name_tenants(connection: Connection) -> int:
@@ -152,5 +162,5 @@ async def name_tenants(connection: Connection) -> int:
 async def tell_waiting(connection: Connection, now: datetime, limit: int, quotas: Quotas) -> list[str]:
     """Note why runs wait that have waited for a while, and return the connections of those whose reason changed."""
     values = {**_values(now, limit, quotas), "patience": PATIENCE_SECONDS}
-    rows = await many(connection, WAITS.format(active=ACTIVE), **values)
+    rows = await many(connection, WAITS.format(active=ACTIVE, turn=TURN), **values)
     return sorted({row["connection_uid"] for row in rows})

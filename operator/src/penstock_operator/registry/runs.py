@@ -55,24 +55,13 @@ async def insert_run(connection: Connection, new: NewRun) -> bool:
     )
 
 
-# A connection's runs share its state, so they take turns: one that has begun goes on to its end, then comes what is due,
-# oldest first, and a backfill when nothing else waits. `w` is the run that wants its turn.
-TURN = """
-    NOT EXISTS (
-        SELECT 1 FROM penstock.connector_runs o
-        WHERE o.connection_uid = w.connection_uid AND o.phase IN ('pending', 'running') AND o.id <> w.id
-          AND (o.attempt = 0, o.trigger = 'backfill', coalesce(o.scheduled_at, o.created_at), o.id)
-            < (w.attempt = 0, w.trigger = 'backfill', coalesce(w.scheduled_at, w.created_at), w.id))
-"""
-
-
 async def claim_pending(connection: Connection, now: datetime, limit: int, quotas: Quotas = NO_QUOTAS) -> list[Row]:
     """Give runs that wait for an attempt their next ones, fairly and within the quotas, and return them.
 
     No other claimant gets the same. A wait is over by the caller's clock or by the registry's, so that one that was put
     back holds nothing up.
     """
-    return await fairness.claim(connection, now, limit, quotas, turn=TURN)
+    return await fairness.claim(connection, now, limit, quotas)
 
 
 async def hold_run(connection: Connection, run_id: str, attempt: int) -> bool:
