@@ -27,7 +27,7 @@ from penstock_operator.runs import outcomes
 from penstock_operator.runs.protocol import PodIdentity, RunProtocol
 from penstock_operator.runs.refusals import Refused
 from penstock_operator.runs.state_changes import Author, Reset, RewindToCheckpoint, change_state
-from penstock_operator.scheduling.due import request_run, schedule_due
+from penstock_operator.scheduling.due import handle_request, schedule_due
 from penstock_operator.settings import S3Settings, Timings
 from penstock_sdk import protocol as wire
 
@@ -147,7 +147,7 @@ class Reality:
         async with self.pool.connection() as connection:
             row = await connections.connection_by_uid(connection, uid)
             assert row is not None
-            made = await request_run(connection, row, token)
+            made = await handle_request(connection, row, token)
         await self.name_runs()
         return next(name for name, run_id in self.ids.items() if run_id == made) if made else None
 

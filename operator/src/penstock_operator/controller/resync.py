@@ -48,9 +48,15 @@ def is_settled(document: Document, row: Row | None, catalog: Catalog) -> bool:
     meta = document["metadata"]
     if row is None or not row["ready"] or row["deleted_at"] or row["generation"] != meta.get("generation", 1):
         return False
-    if row["definition_uid"] != catalog.match(document["spec"]["connector"]):
+    if row["definition_uid"] != catalog.match(document["spec"]["connector"]) or _passes(document, row):
         return False
     annotations = meta.get("annotations") or {}
     asked = {"handled_request": annotations.get(REQUESTED_AT) or None}
     asked |= {f"handled_{each.action}": each.token for each in requests(annotations)}
     return all(token is None or row[column] == token for column, token in asked.items())
+
+
+def _passes(document: Document, row: Row) -> bool:
+    """Say whether the status tells of something that others, or the clock, may have ended since."""
+    told = {each["type"] for each in (document.get("status") or {}).get("conditions", [])}
+    return row["upstream_reason"] is not None or "Paused" in told

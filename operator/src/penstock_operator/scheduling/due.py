@@ -106,15 +106,17 @@ async def request_run(connection: Connection, row: Row, token: str) -> str | Non
         return await _requested(connection, held, token) if held else None
 
 
-async def handle_request(connection: Connection, row: Row, token: str) -> None:
-    """Make a run for an annotation's token, once; one that finds no room is handled when there is."""
+async def handle_request(connection: Connection, row: Row, token: str) -> str | None:
+    """Make a run for an annotation's token, once, and return it; a token that finds no room is handled when there is."""
     if row["handled_request"] == token:
-        return
+        return None
     async with connection.transaction():
         held = await _room(connection, row["uid"])
-        if held and held["handled_request"] != token:
-            await _requested(connection, held, token)
-            await connections.mark_request_handled(connection, row["uid"], token)
+        if held is None or held["handled_request"] == token:
+            return None
+        made = await _requested(connection, held, token)
+        await connections.mark_request_handled(connection, row["uid"], token)
+        return made
 
 
 async def _room(connection: Connection, uid: str) -> Row | None:
