@@ -82,3 +82,4 @@ bench: $(READY) ## Figures, each with its ratio
 	$(BIN)/python benchmarks/record_path.py
 	$(BIN)/python benchmarks/full_path.py
 	$(BIN)/python benchmarks/postgres_copy.py
+	$(BIN)/python benchmarks/claims.py

@@ -207,6 +207,18 @@ async def test_runs_beyond_the_history_limit_go_with_their_attempts_and_logs(wor
     assert len(committed) == 5, "a committed object outlives the row of its run"
 
 
+async def test_a_forgotten_run_leaves_its_manifest_for_as_long_as_its_objects(world: World) -> None:
+    await history_limit(world, 1)
+    made = [(await run_to(world, committed=committed))[0] for committed in (True, False, True)]
+    manifests = [commit_key(world.store.settings.prefix, "team", "orders", run_id) for run_id in made]
+    for key in manifests:
+        await world.store.put_once(key, {"objects": []})
+    await forget_outbox(world)
+    await collector(world).collect()
+    assert {row["id"] for row in await rows(world, "SELECT id FROM penstock.connector_runs")} == {made[2]}
+    assert [exists(world.store, key) for key in manifests] == [True, False, True]
+
+
 async def test_a_run_that_something_needs_is_not_pruned(world: World) -> None:
     await history_limit(world, 0)
     holds_state, _, _ = await run_to(world, "failed")

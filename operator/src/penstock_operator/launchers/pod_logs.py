@@ -52,29 +52,41 @@ class PodLogs:
                 return
             if ended:
                 return
-            if not await self._ended_by_now(namespace, job_name):
+            if not await self._has_ended_by_now(namespace, job_name):
                 await asyncio.sleep(AGAIN_SECONDS)
 
     def forget(self, job_name: str) -> None:
         """Do nothing: a pod's log goes with the pod."""
 
-    async def _ended_by_now(self, namespace: str, job_name: str) -> bool:
+    async def _has_ended_by_now(self, namespace: str, job_name: str) -> bool:
         try:
             return _has_ended(await self._pod(namespace, job_name))
+        except LogUnreadable:
+            return False
         except LogGone:
             return True
 
-    async def _pod(self, namespace: str, job_name: str) -> Any:
-        pods = await self._core.list_namespaced_pod(namespace, label_selector=f"job-name={job_name}")
-        if not pods.items:
+    async def _pod(self, namespace: str, job_name: str) -> dict[str, Any]:
+        """Return the pod as a plain document: the client's models cost several times the request itself."""
+        try:
+            response = await self._core.list_namespaced_pod_without_preload_content(
+                namespace, label_selector=f"job-name={job_name}"
+            )
+            async with response:
+                if response.status != OK:
+                    raise LogUnreadable(f"the API server answered HTTP {response.status} when asked for the pod")
+                pods: list[dict[str, Any]] = (await response.json())["items"]
+        except (ClientError, TimeoutError) as error:
+            raise LogUnreadable(f"the API server did not answer: {type(error).__name__}") from error
+        if not pods:
             raise LogGone("the attempt's pod is gone, or was never made")
-        return pods.items[0]
+        return pods[0]
 
-    async def _lines(self, pod: Any, *, follow: bool) -> AsyncGenerator[tuple[bytes, bytes]]:
+    async def _lines(self, pod: dict[str, Any], *, follow: bool) -> AsyncGenerator[tuple[bytes, bytes]]:
         try:
             response: ClientResponse = await self._core.read_namespaced_pod_log_without_preload_content(
-                pod.metadata.name,
-                pod.metadata.namespace,
+                pod["metadata"]["name"],
+                pod["metadata"]["namespace"],
                 follow=follow,
                 timestamps=True,
                 _request_timeout=STREAM_SECONDS,
@@ -91,6 +103,9 @@ class PodLogs:
             raise LogUnreadable(f"the pod's log broke off: {type(error).__name__}") from error
 
 
-def _has_ended(pod: Any) -> bool:
-    statuses = pod.status.container_statuses or []
-    return pod.status.phase in ("Succeeded", "Failed") or any(each.state.terminated for each in statuses)
+def _has_ended(pod: dict[str, Any]) -> bool:
+    status = pod.get("status", {})
+    containers = status.get("containerStatuses") or []
+    return status.get("phase") in ("Succeeded", "Failed") or any(
+        "terminated" in (each.get("state") or {}) for each in containers
+    )

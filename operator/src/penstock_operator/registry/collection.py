@@ -86,7 +86,7 @@ async def forget_superseded(connection: Connection, keys: list[str]) -> int:
 async def old_runs(connection: Connection, after: str, page: int, before: datetime, limit: int) -> list[Row]:
     """Return runs beyond their connections' history limits, with their attempts, of one page of connections.
 
-    The newest run and the newest success stay, and whatever something else still needs: a place that may be uploaded to,
+    `empty` is one that left no object, so that its commit manifest tells of nothing. The newest run and the newest success stay, and whatever something else still needs: a place that may be uploaded to,
     a commit manifest that is to be written, a state that names the run, an attempt whose end is not known.
     """
     return await many(
@@ -108,7 +108,8 @@ async def old_runs(connection: Connection, after: str, page: int, before: dateti
                                     WHERE s.connection_uid = c.uid AND s.run_id IS NOT NULL))
               AND NOT EXISTS (SELECT 1 FROM penstock.run_attempts a WHERE a.run_id = r.id AND a.finished_at IS NULL)
             LIMIT %(limit)s)
-        SELECT old.namespace, old.name, old.id, a.attempt, a.job_name
+        SELECT old.namespace, old.name, old.id, a.attempt, a.job_name,
+            NOT EXISTS (SELECT 1 FROM penstock.bronze_objects o WHERE o.run_id = old.id) AS empty
         FROM old LEFT JOIN penstock.run_attempts a ON a.run_id = old.id
         """,  # noqa: S608 - a constant
         after=after,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from penstock_operator.bronze.keys import log_key
+from penstock_operator.bronze.keys import commit_key, log_key
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.registry import collection
 from penstock_operator.registry.database import Pool, Row
@@ -68,7 +68,8 @@ async def collect_runs(grounds: Grounds, after: str) -> list[Row]:
     logs = [
         log_key(prefix, row["namespace"], row["name"], (row["id"], row["attempt"])) for row in rows if row["attempt"]
     ]
-    await grounds.store.delete(logs)
+    empty = {commit_key(prefix, row["namespace"], row["name"], row["id"]) for row in rows if row["empty"]}
+    await grounds.store.delete([*logs, *sorted(empty)])
     async with grounds.pool.connection() as connection:
         await collection.forget_runs(connection, list({row["id"] for row in rows}))
     return rows
