@@ -12,7 +12,7 @@ import pytest
 from penstock_operator.api.app import Services, create_app
 from penstock_operator.api.authentication import EmbeddedAuthenticator, Verb
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.registry import connections, definitions, runs
+from penstock_operator.registry import alerts, connections, definitions, runs
 from penstock_operator.registry.connections import ConnectionRecord
 from penstock_operator.registry.database import Pool
 from penstock_operator.runs.protocol import RunProtocol
@@ -82,6 +82,8 @@ async def test_openapi_names_every_call_and_its_refusals(api: Api) -> None:
         "/v1/connections",
         "/v1/connections/{namespace}/{name}/streams",
         "/v1/alerts",
+        "/v1/alerts/{alert}/acknowledge",
+        "/v1/attempts/estimate",
         "/v1/objects",
         "/v1/runs",
         "/v1/runs/{run_id}",
@@ -159,3 +161,21 @@ async def test_a_window_is_filled_by_whoever_may_change_the_connection(api: Api,
     assert "timezone" in refused.text
     listed = await get(api.owner, "/v1/runs?namespace=team")
     assert {each["trigger"] for each in listed} == {"backfill"}
+
+
+async def test_an_alert_is_acknowledged_by_who_may_change_the_connection_once(api: Api, pool: Pool) -> None:
+    async with pool.connection() as connection:
+        told = [alerts.NewAlert("people", "FieldRemoved", "city", "field 'city' is gone", 1)]
+        await alerts.open_alerts(connection, "c1", "r1", told)
+        await alerts.open_alerts(connection, "c2", "r2", told)
+    (mine,) = await get(api.tenant, "/v1/alerts?namespace=team")
+    path = f"/v1/alerts/{mine['id']}/acknowledge"
+    assert (await api.anybody.post(path, json={})).status_code == 401
+    assert (await api.tenant.post(path, json={})).status_code == 403
+    answer = await api.owner.post(path, json={"note": "agreed"})
+    assert (answer.json()["note"], bool(answer.json()["acknowledged_by"])) == ("agreed", True)
+    again = await api.owner.post(path, json={})
+    assert (again.status_code, "resolved already" in again.text) == (422, True)
+    assert (await api.owner.post("/v1/alerts/999/acknowledge", json={})).status_code == 404
+    assert [each["namespace"] for each in await get(api.owner, "/v1/alerts")] == ["other"]
+    assert [each["namespace"] for each in await get(api.owner, "/v1/alerts?resolved=true")] == ["team"]

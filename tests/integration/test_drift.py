@@ -144,6 +144,22 @@ async def test_block_pii_reads_nothing_until_somebody_accepts(world: World) -> N
     assert await open_kinds(world) == []
 
 
+async def test_what_values_gave_away_is_blocked_from_the_next_run_on(world: World) -> None:
+    select(world, schemaPolicy="block-pii", streams=[{"name": "people"}])
+    token, (verdict,) = await post(world, people(c1=TEXT))
+    assert verdict.read
+    await world.protocol.checkpoint(token, checkpoint(1, done=True))
+    found = {"people": {"c1": "email", "gone": "phone"}, "nobody": {"x": "email"}}
+    await world.protocol.finish(token, wire.FinishRequest(outcome="succeeded", pii_suggested=found))
+    for schema in (people(c1=TEXT), people(c1=TEXT, c2=TEXT)):  # also across versions
+        token, (verdict,) = await post(world, schema)
+        assert (verdict.read, await open_kinds(world)) == (False, [("PiiAdded", "c1")])
+        await finish(world, token)
+    await acknowledge_all(world)
+    _, (verdict,) = await post(world, people(c1=TEXT, c2=TEXT))
+    assert verdict.read
+
+
 async def test_a_stream_that_vanishes_is_noticed_where_all_are_selected(world: World) -> None:
     select(world)
     token, _ = await post(world, STREAM, EVENTS)

@@ -140,6 +140,15 @@ def rows_of(records: Records) -> Sequence[Record]:
     return cast("Sequence[Record]", to_rows() if to_rows else records)
 
 
+def first_rows(records: Records, count: int) -> Sequence[Record]:
+    """Return the first of any of the three forms of `Records` as dictionaries; none of a page that is not JSON."""
+    part = getattr(records, "slice", None)
+    try:
+        return rows_of(part(0, count) if part else records)[:count]
+    except msgspec.MsgspecError:
+        return ()
+
+
 class Connector(ABC, Generic[ConfigT, CredentialsT]):
     """One method of getting data from one kind of source.
 

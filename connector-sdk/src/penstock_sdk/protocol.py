@@ -331,12 +331,16 @@ class RunError(Message):
 
 
 class FinishRequest(Message):
-    """The attempt's end. `records` counts what this attempt committed, by stream, `rejected` what it put aside."""
+    """The attempt's end. `records` counts what this attempt committed, by stream, `rejected` what it put aside.
+
+    `pii_suggested` are fields whose values look like personal data, by stream: names of classes, never a value.
+    """
 
     outcome: Outcome
     error: RunError | None = None
     records: dict[str, Count] = {}
     rejected: dict[str, Count] = {}
+    pii_suggested: dict[str, dict[str, str]] = {}
     metrics: dict[str, float] = {}
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from penstock_sdk import Batch, ConfigError, Drift, Estimate, Stream
 from penstock_sdk import protocol as wire
 
@@ -50,6 +52,17 @@ def test_a_run_over_its_budget_reads_nothing(attempt: Any, platform: Any) -> Non
 def test_a_server_that_has_no_budgets_yet_is_no_obstacle(attempt: Any, platform: Any) -> None:
     platform.refuse = {"estimate": [(404, {"detail": "Not Found"})]}
     assert attempt(lambda *_: iter([]), estimate=lambda *_: Estimate(records=5)) == 0
+
+
+@pytest.mark.parametrize("form", [list, lambda rows: json.dumps(rows).encode()])
+def test_values_that_look_personal_are_reported_by_class_and_looked_at_once(
+    attempt: Any, platform: Any, form: Any
+) -> None:
+    attempt.shape = {"schema": {"type": "object", "properties": {"c1": {"type": "string"}, "c2": {"type": "string"}}}}
+    pages = [[{"c1": f"user{n}@example.com", "c2": "x"} for n in range(9)], [{"c1": "x", "c2": "+49301234567"}] * 9]
+    assert attempt(lambda *_: iter([Batch(form(page), cursor=at) for at, page in enumerate(pages)])) == 0
+    assert platform.finished[0].pii_suggested == {"people": {"c1": "email"}}
+    assert "@example.com" not in platform.finished[0].model_dump_json()
 
 
 def test_what_the_source_announces_is_told_with_the_streams_and_without_secrets(attempt: Any, platform: Any) -> None:

@@ -18,6 +18,7 @@ class Metrics:
     checkpoints: int = 0
     committed: dict[str, int] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
+    suggested: dict[str, dict[str, str]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def uploaded(self, size: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from penstock_sdk import protocol as wire
-from penstock_sdk.contract import Connector, Stream
+from penstock_sdk.contract import Connector, Records, Stream, first_rows
 from penstock_sdk.errors import (
     AttemptCancelled,
     AttemptEnded,
@@ -42,6 +42,7 @@ from penstock_sdk.runtime.rejects import Fitter
 
 log = logging.getLogger("penstock")
 AnyConnector = Connector[Any, Any]
+SAMPLES = 30
 
 
 @dataclass(frozen=True)
@@ -235,6 +236,7 @@ class Attempt:
             for batch in reading:
                 self._check_writes()
                 connector.emit(batch.records, batch.op)
+                self._suggest(stream, batch.records)
                 garbage.batch_ended()
                 if batch.cursor is not None:
                     connector.checkpoint(batch.cursor)
@@ -246,6 +248,14 @@ class Attempt:
             raise
         self._check_writes()
         pipeline.finish()
+
+    def _suggest(self, stream: Stream, records: Records) -> None:
+        """Look once, at a stream's first records, for fields whose values look like personal data."""
+        if stream.identity in self._metrics.suggested:
+            return
+        rows = first_rows(records, SAMPLES)
+        if rows:
+            self._metrics.suggested[stream.identity] = dict(suggest_fields(stream.schema, rows))
 
     def _check_writes(self) -> None:
         if self._guard:
@@ -278,6 +288,7 @@ class Attempt:
             error=error,
             records=counted.committed,
             rejected=counted.rejected,
+            pii_suggested={stream: found for stream, found in counted.suggested.items() if found},
             metrics=self._numbers(),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,17 @@ async def states_of(connection: Connection, connection_uid: str) -> dict[str, Ro
         connection, "SELECT * FROM penstock.connector_run_state WHERE connection_uid = %(uid)s", uid=connection_uid
     )
     return {row["stream"]: row for row in rows}
+
+
+async def generation_of(connection: Connection, connection_uid: str, stream: str) -> int:
+    """Return the generation that a stream's next objects belong to: the first where nothing was ever committed."""
+    row = await one(
+        connection,
+        "SELECT generation FROM penstock.connector_run_state WHERE connection_uid = %(uid)s AND stream = %(stream)s",
+        uid=connection_uid,
+        stream=stream,
+    )
+    return int(row["generation"]) if row else 1
 
 
 async def lock_state(connection: Connection, connection_uid: str, stream: str) -> Row | None:
@@ -74,7 +86,7 @@ async def stream_heads(connection: Connection, connection_uid: str) -> dict[str,
     """Return number, fingerprint and display name of the newest version of each stream; schemas stay where they are."""
     rows = await many(
         connection,
-        "SELECT DISTINCT ON (stream) stream, version, fingerprint, coalesce(display_name, stream) AS display_name, names"
+        "SELECT DISTINCT ON (stream) stream, version, fingerprint, coalesce(display_name, stream) AS display_name, names, pii_suggested"
         " FROM penstock.stream_registry WHERE connection_uid = %(uid)s ORDER BY stream, version DESC",
         uid=connection_uid,
     )
@@ -141,6 +153,24 @@ async def put_stream_versions(connection: Connection, connection_uid: str, versi
         """,
         uid=connection_uid,
         **columns,
+    )
+
+
+async def add_suggestions(connection: Connection, connection_uid: str, found: dict[str, dict[str, str]]) -> None:
+    """Add what a read's values suggest to the newest version of each stream, all in one statement."""
+    await run(
+        connection,
+        """
+        UPDATE penstock.stream_registry r SET pii_suggested = r.pii_suggested || f.suggested::jsonb
+        FROM unnest(%(streams)s::text[], %(suggested)s::text[]) AS f (stream, suggested)
+        WHERE r.connection_uid = %(uid)s AND r.stream = f.stream
+          AND NOT r.pii_suggested @> f.suggested::jsonb
+          AND r.version = (SELECT max(version) FROM penstock.stream_registry n
+                           WHERE n.connection_uid = %(uid)s AND n.stream = f.stream)
+        """,
+        uid=connection_uid,
+        streams=list(found),
+        suggested=[json.dumps(each) for each in found.values()],
     )
 
 

@@ -57,10 +57,20 @@ async def judge_streams(connection: Connection, attempt: Row, offer: Offer) -> l
     choices = selection.select(
         attempt["spec"], offer.request.streams, states, attempt["run_id"], _names(offer.seen, heads)
     )
+    offer = _remembering(offer, heads)
     held = await _registered(connection, uid, offer, choices, heads)
     verdicts = await asyncio.to_thread(lambda: [_judge(choice, offer, held) for choice in choices])
     await _record(connection, attempt, offer, choices, verdicts, held)
     return [_answer(choice, verdict) for choice, verdict in zip(choices, verdicts, strict=True)]
+
+
+def _remembering(offer: Offer, heads: dict[str, Row]) -> Offer:
+    known = {stream: row["pii_suggested"] for stream, row in heads.items() if row["pii_suggested"]}
+    if not known:
+        return offer
+    return Offer(
+        offer.request, {stream: drift.remembering(each, known.get(stream, {})) for stream, each in offer.seen.items()}
+    )
 
 
 def _names(seen: dict[str, Seen], heads: dict[str, Row]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,6 +86,17 @@ def seen(stream: DiscoveredStream) -> Seen:
     shape = Shape(stream.schema_, tuple(stream.primary_key), stream.cursor_field, tuple(stream.pii))
     suggested = {path: kind for path, kind in stream.pii_suggested.items() if path not in stream.pii}
     return Seen(stream.identity, stream.name, shape, tuple(stream.modes), suggested, fingerprint(shape))
+
+
+def remembering(now: Seen, suggested: Mapping[str, str]) -> Seen:
+    """Return the stream with what was suggested of it before, by the values of an earlier read, of fields that it has."""
+    fields = now.shape.schema.get("properties", {})
+    kept = {
+        path: kind
+        for path, kind in suggested.items()
+        if path.split(".")[0] in fields and path not in now.shape.pii and path not in now.suggested
+    }
+    return dataclasses.replace(now, suggested={**now.suggested, **kept}) if kept else now
 
 
 def fingerprint(shape: Shape) -> str:
@@ -189,8 +201,7 @@ def _remove(node: dict[str, Any], path: Path) -> None:
 def _block_pii(verdict: Verdict, now: Seen, accepted: Accepted) -> Verdict:
     declared = {path: f"field {path!r} is declared to hold personal data" for path in sorted(now.shape.pii)}
     suggested = {
-        path: f"field {path!r} looks like personal data ({kind}), by its name"
-        for path, kind in sorted(now.suggested.items())
+        path: f"field {path!r} looks like personal data ({kind})" for path, kind in sorted(now.suggested.items())
     }
     pending = [
         Alert("PiiAdded", path, message, verdict.version)

@@ -141,8 +141,7 @@ class RunProtocol:
     async def uploads(self, token: str, request: UploadsRequest) -> UploadsResponse:
         """Grant places for objects. The same request again gives the same places."""
         async with self._held(token) as (connection, attempt):
-            state = (await streams.states_of(connection, attempt["connection_uid"])).get(request.stream)
-            generation = state["generation"] if state else 1
+            generation = await streams.generation_of(connection, attempt["connection_uid"], request.stream)
             numbers = range(request.after + 1, request.after + request.count + 1)
             grants = [self._grant(attempt, request, generation, number) for number in numbers]
             await objects.insert_grants(connection, grants)
@@ -255,6 +254,8 @@ class RunProtocol:
         too_many = reads.over_threshold(reads.reject_rules(attempt["spec"]), counts)
         if too_many:
             return await outcomes.fail(connection, run, _broken(too_many, request), Failure("SourceContractError"))
+        if request.pii_suggested:
+            await streams.add_suggestions(connection, attempt["connection_uid"], request.pii_suggested)
         message = await reads.record_reads(connection, attempt, counts)
         ending = Ending("succeeded", "RunSucceeded", message=message, exit_code=0, metrics=request.metrics)
         return await outcomes.succeed(connection, run, ending)
@@ -271,8 +272,8 @@ class RunProtocol:
                 message = f"the pod counted {said} ({kind}), the registry {counted}"
                 raise Mismatch(message)
         states = await streams.states_of(connection, attempt["connection_uid"])
-        wanted = [*attempt["streams"], *(each["name"] for each in attempt["spec"].get("streams", []))]
-        open_ = [name for name in dict.fromkeys(wanted) if not _is_done(states.get(name), attempt["run_id"])]
+        wanted = attempt["streams"] or [each["name"] for each in attempt["spec"].get("streams", [])]
+        open_ = [name for name in wanted if not _is_done(states.get(name), attempt["run_id"])]
         if open_:
             message = f"streams without a final checkpoint: {', '.join(open_)}"
             raise Mismatch(message)
