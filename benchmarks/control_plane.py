@@ -159,7 +159,7 @@ async def burst(bench: Platform, raw: float) -> None:
     seconds = ended["operate"].at - began["operate"].at
     for name, each in ended.items():
         say(f"CPU in the burst: {name}", f"{(each.cpu - began[name].cpu) / seconds * 100:.0f} %", "of one core")
-    await bench.until_finished(due, 300)
+    await bench.until_finished(due, 180)
 
 
 async def idle(bench: Platform) -> None:
@@ -209,12 +209,13 @@ async def measure(directory: Path) -> None:
         say("raw: Jobs a second, 8 callers", f"{raw:.0f}", "the API server and etcd on two cores")
         bench.start("serve")
         bench.start("operate")
-        await asyncio.sleep(8)
+        await bench.quiet()
         empty = await bench.reading("operate")
         await bench.stop("operate")
         await bench.apply_definition()
         await create_connections(server)
         playing = asyncio.create_task(bench.player.run())
+        playing.add_done_callback(lambda task: task.cancelled() or print("the player ended:", task.exception()))
         stack.callback(playing.cancel)
         await first_start(bench, empty)
         await steady(bench)

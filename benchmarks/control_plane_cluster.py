@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def environment() -> dict[str, str]:
         "CLUSTER_NO_DNS": "1",
         "CLUSTER_KCM_FLAGS": f"{FAST} --concurrent-job-syncs=20",
         "KWOK_CONFIG": str(STATE / "kwok.yaml"),
-        "KWOK_FLAGS": f"--server-address 0.0.0.0:10247 --tls-cert-file {STATE}/pki/kubelet-server.crt"
+        "KWOK_FLAGS": f"--server-address 0.0.0.0:10250 --tls-cert-file {STATE}/pki/kubelet-server.crt"
         f" --tls-private-key-file {STATE}/pki/kubelet-server.key",
     }
 
@@ -118,16 +118,20 @@ class Api:
             return dict(json.loads(text))
 
     async def watch(self, path: str) -> AsyncIterator[dict[str, Any]]:
-        """Yield what changes from now on."""
-        join = "&" if "?" in path else "?"
+        """Yield what there is and what changes; after an end of the stream, all over again."""
         while True:
-            listed = await self.call("GET", f"{path}{join}limit=1")
-            version = listed["metadata"]["resourceVersion"]
-            rest = b""
-            async with self._session.get(
-                f"{self._url}{path}{join}watch=1&resourceVersion={version}",
-                timeout=aiohttp.ClientTimeout(total=None),
-            ) as stream:
+            listed = await self.call("GET", path)
+            for each in listed["items"]:
+                yield {"type": "ADDED", "object": each}
+            async for event in self._stream(f"{path}&watch=1&resourceVersion={listed['metadata']['resourceVersion']}"):
+                if event["type"] == "ERROR":
+                    break
+                yield event
+
+    async def _stream(self, path: str) -> AsyncIterator[dict[str, Any]]:
+        rest = b""
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with self._session.get(self._url + path, timeout=aiohttp.ClientTimeout(total=None)) as stream:
                 async for chunk in stream.content.iter_any():
                     *lines, rest = (rest + chunk).split(b"\n")
                     for line in lines:

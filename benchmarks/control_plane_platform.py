@@ -145,7 +145,7 @@ class Platform:
         async with self.pool.connection() as held:
             return await many(
                 held,
-                "SELECT DISTINCT ON (connection_uid) id, connection_uid, scheduled_at, phase FROM penstock.connector_runs"
+                "SELECT DISTINCT ON (connection_uid) id, connection_uid, scheduled_at, phase, attempt, message FROM penstock.connector_runs"
                 " WHERE connection_uid = ANY(%(uids)s) ORDER BY connection_uid, id DESC",
                 uids=uids,
             )
@@ -175,7 +175,10 @@ class Platform:
         while not reached(rows := await self.newest(uids)):
             if time.monotonic() > end:
                 phases = {phase: sum(row["phase"] == phase for row in rows) for phase in {row["phase"] for row in rows}}
-                raise SystemExit(f"not within {seconds:.0f} s: {phases}; errors {self.player.errors[:3]}")
+                odd = [row for row in rows if row["phase"] != "succeeded"][:3]
+                raise SystemExit(
+                    f"not within {seconds:.0f} s: {phases}, such as {odd}; errors {self.player.errors[:3]}"
+                )
             await asyncio.sleep(0.5)
 
     async def until(self, sql: str, wanted: int) -> None:

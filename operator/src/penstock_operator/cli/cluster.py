@@ -159,6 +159,8 @@ async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Heal
     watching.set()
     for task in ended:
         error = task.exception()
+        if task.get_name() == "watch" and error is None:
+            stop.set()  # kopf takes SIGTERM and SIGINT while it watches: its end without an error is one of them
         log.warning(
             "stepping down", because=task.get_name(), error=f"{type(error).__name__}: {error}" if error else None
         )
