@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,12 +22,11 @@ class Listing:
     def __init__(self) -> None:
         self.meanwhile: Any = None
 
-    async def list(self, kind: str) -> list[dict[str, Any]]:
+    async def pages(self, kind: str) -> AsyncIterator[list[dict[str, Any]]]:
         if kind == "ConnectorDefinition":
-            return [{"kind": kind, "metadata": {"uid": "d1", "name": "faker-generate-0.1.0"}}]
-        if self.meanwhile:
+            yield [{"kind": kind, "metadata": {"uid": "d1", "name": "faker-generate-0.1.0"}}]
+        elif self.meanwhile:
             await self.meanwhile()
-        return []
 
 
 @pytest.fixture
@@ -35,7 +35,8 @@ def listing() -> Listing:
 
 
 @pytest.fixture
-def orchestrator(world: World, listing: Listing, tmp_path: Any) -> Orchestrator:
+def orchestrator(world: World, listing: Listing, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Orchestrator:
+    monkeypatch.setattr("penstock_operator.controller.orchestrator.DEFINITIONS_SECONDS", 0.01)  # no worker handles them
     launcher = ProcessLauncher(lambda: "", tmp_path, lambda _namespace, _name: None, lambda job: job)
     return Orchestrator(Parts(world.pool, listing, launcher, world.store, Timings(), launcher.logs))  # type: ignore[arg-type]
 

@@ -214,3 +214,22 @@ async def test_1_a_deleted_connection_gets_no_run(world: World) -> None:
         assert row is not None
         assert await connections.retire_connection(connection, "team", "orders")
         assert await request_run(connection, row, "late") is None
+
+
+async def test_two_requests_at_once_make_one_run_where_only_one_may_be_under_way(world: World) -> None:
+    async with world.pool.connection() as connection:
+        row = await connections.connection_by_uid(connection, "c1")
+    assert row is not None
+
+    async def ask(token: str) -> None:
+        async with world.pool.connection() as connection:
+            await request_run(connection, row, token)
+
+    async with world.pool.connection() as holder:
+        async with holder.transaction():
+            await holder.execute(b"SELECT 1 FROM penstock.tenant_connections FOR UPDATE")
+            asking = [asyncio.create_task(ask(f"t{number}")) for number in range(4)]
+            done, _ = await asyncio.wait(asking, timeout=0.3)
+            assert not done, "all wait for the connection"
+        await asyncio.gather(*asking)
+        assert len(await runs.active_runs(holder, "c1")) == 1

@@ -128,13 +128,9 @@ class Oracle:
 
     def request(self, uid: str, token: str) -> Answer:
         connection, name = self.connections[uid], f"{uid}#{token}"
-        if connection.deleted or connection.handled == token or self.active(uid):
-            return None
-        connection.handled = token
-        if name in self.runs:
-            return None
-        self.runs[name] = Run(uid)
-        return name
+        if not (connection.deleted or connection.handled == token or self.active(uid)):
+            connection.handled = token
+            self.runs.setdefault(name, Run(uid))
 
     def launch(self, crash: str) -> Answer:
         taken = [run for run in self.runs.values() if run.phase == "pending"]

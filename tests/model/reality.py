@@ -86,12 +86,6 @@ class Resources:
     def __init__(self) -> None:
         self.uids: dict[str, str] = {}
 
-    async def list(self, kind: str) -> list[dict[str, Any]]:
-        found = {"faker-generate-0.1.0": "d1"} if kind == "ConnectorDefinition" else self.uids
-        return [
-            {"kind": kind, "metadata": {"uid": uid, "name": name, "namespace": "team"}} for name, uid in found.items()
-        ]
-
 
 class Reality:
     """The steps of the oracle, carried out."""
@@ -147,9 +141,8 @@ class Reality:
         async with self.pool.connection() as connection:
             row = await connections.connection_by_uid(connection, uid)
             assert row is not None
-            made = await handle_request(connection, row, token)
+            await handle_request(connection, row, token)
         await self.name_runs()
-        return next(name for name, run_id in self.ids.items() if run_id == made) if made else None
 
     async def launch(self, crash: str) -> Answer:
         self._late, self.jobs.crash = FAR, crash
@@ -191,7 +184,10 @@ class Reality:
             await connections.set_schedule(connection, uid, "0 * * * *", "Etc/UTC", next_run_at)
 
     async def sweep(self) -> Answer:
-        await self.orchestrator.sweep()
+        async with self.pool.connection() as connection:
+            before = await connections.moment_of(connection)
+        live = {"ConnectorDefinition": ["d1"], "TenantConnection": list(self.resources.uids.values())}
+        await self.orchestrator._retire_all_but(live, before)  # type: ignore[arg-type]
 
     # What a person does.
 

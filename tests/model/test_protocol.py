@@ -52,7 +52,7 @@ class Protocol(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.oracle = Oracle()
-        self.now = datetime(2026, 1, 1, 0, 30, tzinfo=UTC)
+        self.now = datetime(2040, 1, 1, 0, 30, tzinfo=UTC)  # no pause after failures lasts that long
         self.readers: dict[tuple[str, int], Reader] = {}
         self.rows: snapshot.Rows | None = None
         self.succeeded: set[str] = set()
@@ -280,6 +280,19 @@ class Protocol(RuleBasedStateMachine):
         self.do(("finish", {"caller": caller, "outcome": "succeeded", "records": records}))
 
     # Two at once.
+
+    @rule(data=st.data(), name=st.sampled_from(NAMES), hours=st.integers(0, 2))
+    def race_for_a_run(self, data: st.DataObject, name: str, hours: int) -> None:
+        """Whatever makes runs, twice."""
+        self.now += timedelta(hours=hours)
+        uid = self.oracle.live(name) or next(iter(self.oracle.connections))
+        makers: list[Step] = [
+            ("request", {"uid": uid, "token": "t6"}),
+            ("request", {"uid": uid, "token": "t7"}),
+            ("schedule", {"now": self.now, "schedulers": 1}),
+        ]
+        first = data.draw(st.sampled_from(makers))
+        self.do(first, data.draw(st.sampled_from([each for each in makers if each is not first])))
 
     @precondition(lambda self: self.callers())
     @rule(data=st.data(), name=st.sampled_from(CALLS))

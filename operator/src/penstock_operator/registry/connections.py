@@ -110,7 +110,7 @@ async def claim_due(connection: Connection, now: datetime, limit: int) -> list[R
 
     One that may not (concurrencyPolicy, a pause after failures) stays due.
     """
-    return await many(
+    locked = await many(
         connection,
         f"""
         SELECT c.* FROM penstock.tenant_connections c
@@ -121,16 +121,31 @@ async def claim_due(connection: Connection, now: datetime, limit: int) -> list[R
         now=now,
         limit=limit,
     )
+    return await _with_room(connection, [row["uid"] for row in locked])
+
+
+async def _with_room(connection: Connection, locked: list[str]) -> list[Row]:
+    """Return those of the connections, held by now, that may have another run.
+
+    Asked in a statement of its own: the one that waited for the locks sees the runs of the moment when it began.
+    """
+    if not locked:
+        return []
+    sql = f"SELECT c.* FROM penstock.tenant_connections c WHERE c.uid = ANY(%(uids)s) AND {ROOM} ORDER BY c.next_run_at"  # noqa: S608
+    return await many(connection, sql, uids=locked)
 
 
 async def claim_for_request(connection: Connection, uid: str) -> Row | None:
-    """Lock the connection, and return it with whether it may have another run now (`room`)."""
-    return await one(
+    """Lock the connection, and return it with whether it may have another run now (`room`), asked once it is held."""
+    held = await one(
         connection,
-        f"SELECT c.*, {ROOM} AS room FROM penstock.tenant_connections c"  # noqa: S608
-        " WHERE c.uid = %(uid)s AND c.deleted_at IS NULL FOR UPDATE OF c",
+        "SELECT uid FROM penstock.tenant_connections WHERE uid = %(uid)s AND deleted_at IS NULL FOR UPDATE",
         uid=uid,
     )
+    if held is None:
+        return None
+    sql = f"SELECT c.*, {ROOM} AS room FROM penstock.tenant_connections c WHERE c.uid = %(uid)s"  # noqa: S608
+    return await one(connection, sql, uid=uid)
 
 
 async def mark_scheduled(connection: Connection, uid: str, tick: datetime | None, next_run_at: datetime | None) -> None:
