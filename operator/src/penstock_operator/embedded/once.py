@@ -15,8 +15,9 @@ from penstock_operator.controller.resources import Document, key_of
 from penstock_operator.embedded import EmbeddedError
 from penstock_operator.embedded.folder import FolderError
 from penstock_operator.embedded.platform import Platform
-from penstock_operator.registry import connections, objects, runs
+from penstock_operator.registry import connections, objects, runs, upstreams
 from penstock_operator.scheduling.due import request_run
+from penstock_operator.scheduling.upstreams import find_cycle
 
 REGISTRY_TRIES = 20
 ENDED = ("succeeded", "failed", "cancelled")
@@ -75,11 +76,37 @@ async def run_once(platform: Platform, report: Report) -> list[Result]:
     documents = await platform.resources.list("TenantConnection")
     loops = asyncio.create_task(platform.orchestrator.run())
     try:
-        return list(await asyncio.gather(*(_once(platform, document, report) for document in documents)))
+        return await _in_order(platform, documents, report)
     finally:
         loops.cancel()
         await asyncio.gather(loops, return_exceptions=True)
         await platform.orchestrator.deliveries.drain()
+
+
+async def _in_order(platform: Platform, documents: list[Document], report: Report) -> list[Result]:
+    """Run them side by side, but each after those that its `spec.after` names."""
+    tasks: dict[tuple[str, ...], asyncio.Task[Result]] = {}
+
+    async def after_others(document: Document) -> Result:
+        _, namespace, name = key_of(document)
+        named = {each: upstream_names(other) for (_, of, each), other in by_key.items() if of == namespace}
+        if not find_cycle(name, named):
+            first = [tasks[key_of(document)[0], namespace, each] for each in named[name] if each in named]
+            await asyncio.gather(*first)
+        return await _once(platform, document, report)
+
+    by_key = {key_of(document): document for document in documents}
+    for document in documents:
+        tasks[key_of(document)] = asyncio.create_task(after_others(document))
+    return list(await asyncio.gather(*tasks.values()))
+
+
+def upstream_names(document: Document) -> list[str]:
+    """Return what a document's `spec.after` names, whatever else is wrong with it."""
+    spec = document.get("spec")
+    listed = spec.get("after") if isinstance(spec, dict) else None
+    names = [each.get("name") for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    return [name for name in names if isinstance(name, str)]
 
 
 async def _once(platform: Platform, document: Document, report: Report) -> Result:
@@ -97,6 +124,10 @@ async def _once(platform: Platform, document: Document, report: Report) -> Resul
             error = {"class": stalled["reason"] if stalled else "InvalidSpec", "message": message}
             return Result(namespace, name, None, "invalid", None, 0, 0, 0, [], error)
         run_id = await request_run(connection, row, f"once-{secrets.token_hex(8)}")
+        if run_id and row["upstreams"]:
+            await upstreams.mark_followed(
+                connection, row["uid"], await upstreams.successes_to_follow(connection, row["uid"])
+            )
         if run_id is None:
             run_id = (await runs.active_runs(connection, row["uid"]))[0]["id"]
     return await _follow(platform, run_id, report)
