@@ -63,6 +63,38 @@ def test_a_config_is_checked_against_the_connectors_schema() -> None:
     assert problem == "spec.config.port: must be of type integer"
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"jitter": "25h"}, 'spec.jitter: Invalid value: "25h": must be at most 24h'),
+        ({"jitter": "soon"}, "spec.jitter: Invalid value: \"soon\": must be a duration such as '30s'"),
+        ({"concurrencyPolicy": "Queue"}, 'supported values: "Forbid", "Replace", "Allow"'),
+        ({"after": [{"name": "a"}, {"name": "a"}]}, 'spec.after[1]: Duplicate value: {"name":"a"}'),
+        ({"after": [{}]}, "spec.after[0].name: Required value"),
+        ({"after": [{"name": "a"}], "schedule": "@daily"}, "set schedule or after, not both"),
+        ({"resources": {"limits": {"memory": "much"}}}, "must be an amount of memory such as '512Mi'"),
+        ({"resources": {"onOutOfMemory": {"factor": 2}}}, "spec.resources.onOutOfMemory.max: Required value"),
+        ({"resources": {"onOutOfMemory": {"max": "1Gi", "factor": 1}}}, "should be greater than or equal to 2"),
+    ],
+)
+def test_a_wrong_schedule_is_refused_with_path_and_remedy(change: dict[str, Any], words: str) -> None:
+    (problem,) = resource_problems({**CONNECTION, "spec": {**CONNECTION["spec"], **change}})
+    assert words in problem
+
+
+def test_what_can_be_scheduled_is_valid() -> None:
+    resources = {"limits": {"memory": "1.5Gi"}, "onOutOfMemory": {"max": "4G"}}
+    by_clock = {
+        "schedule": "@daily",
+        "after": [],
+        "jitter": "24h",
+        "concurrencyPolicy": "Allow",
+        "resources": resources,
+    }
+    for change in (by_clock, {"after": [{"name": "a"}, {"name": "b"}]}):
+        assert resource_problems({**CONNECTION, "spec": {**CONNECTION["spec"], **change}}) == []
+
+
 def test_a_name_may_have_63_characters() -> None:
     assert resource_problems(CONNECTION) == []
     document = {**CONNECTION, "metadata": {"name": "a" * 64}}
