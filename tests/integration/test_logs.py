@@ -262,7 +262,9 @@ async def test_a_followed_run_goes_on_with_its_next_attempt_and_ends_with_the_ru
         carrier.prints("penstock-run1-2", "last words\n")
         carrier.ends("penstock-run1-2")
         await asyncio.wait_for(followed.task, 15)
-        assert followed.text.endswith("two\nlast words\n")
+        lines = followed.text.splitlines()
+        assert "the next is due at" in lines.pop(2)
+        assert lines == ["one", "one and a half", "two", "last words"], "each line once"
         assert only_first.text == "one\none and a half\n"
 
 

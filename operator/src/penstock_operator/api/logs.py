@@ -55,20 +55,20 @@ class RunLogs:
                 async for chunk in text:
                     yield chunk
             return
-        number, told = max(run["attempt"], 1), ""
+        printed, told = max(run["attempt"] - 1, 0), ""
         while True:
-            async with aclosing(self._follow_attempt(run, number)) as text:
-                async for chunk in text:
-                    yield chunk
-            now = await self._run(run["id"])
-            if now is None or (now["phase"] in ENDED and now["attempt"] <= number):
-                return
-            if now["attempt"] > number:
-                number += 1
+            if await self._attempt(run["id"], printed + 1) is not None:
+                async with aclosing(self._follow_attempt(run, printed + 1)) as text:
+                    async for chunk in text:
+                        yield chunk
+                printed += 1
                 continue
-            if (news := _waiting(now)) != told:
+            now = await self._run(run["id"])
+            if now is None or (now["phase"] in ENDED and now["attempt"] <= printed):
+                return
+            if now["attempt"] <= printed and (news := _waiting(now)) != told:
                 told = news
-                yield _line(news, now, number)
+                yield _line(news, now, printed)
             await asyncio.sleep(self._poll)
 
     async def _follow_attempt(self, run: Row, number: int) -> AsyncGenerator[bytes]:
