@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from penstock_operator.settings import Timings
+
 Answer = Any
 Jobs = Literal["none", "active", "failed", "disrupted", "succeeded"]
 ACTIVE = ("pending", "running")
 AGAIN_OR_OVER = "pending|failed"  # what a failure makes of a run is the retry policy's matter, tested by itself
 MODES = {"people": "incremental", "events": "full"}
 HOUR = timedelta(hours=1)
+CANCEL_DEADLINE = Timings().cancel_deadline
 
 
 @dataclass
@@ -159,15 +162,15 @@ class Oracle:
     def _observe(self, run: Run, number: int, attempt: Attempt, late: int) -> None:
         if run.phase != "running" or number != len(run.attempts):
             attempt.ended = "cancelled"
+        elif run.cancel and (not attempt.pod or late > CANCEL_DEADLINE):
+            self._cancelled(run)
         elif attempt.job is None:
             if late > 5:
                 self._job(attempt)
-        elif run.cancel and not attempt.pod:
-            self._cancelled(run)
-        elif attempt.pod and late > 90:
-            self._failed(run, "lost")
         elif attempt.job_state in ("failed", "disrupted", "succeeded"):
             self._failed(run, "failed", disrupted=attempt.job_state == "disrupted")
+        elif attempt.pod and late > 90:
+            self._failed(run, "lost")
         elif not attempt.pod and late > 300:
             self._failed(run, "failed")
 
