@@ -105,7 +105,7 @@ async def first_start(bench: Platform, empty: Reading) -> None:
 async def restart(bench: Platform) -> None:
     """Start again with runs that are due, as after a hand-over."""
     await bench.stop("operate")
-    due = await bench.make_due(200, 0.0)
+    due = await bench.make_due(min(200, CONNECTIONS), 0.0)
     before = await bench.server.writes()
     began, wall = time.monotonic(), time.time()
     bench.start("operate")

@@ -55,6 +55,7 @@ class Platform:
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
     _offset: int = 0
+    _since: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def start(self, role: str) -> None:
         """Start a process."""
@@ -119,6 +120,7 @@ class Platform:
 
     async def make_due(self, count: int, over: float) -> list[str]:
         """Make so many connections due, evenly over the seconds from now on, and return their uids."""
+        self._since = datetime.now(UTC)
         async with self.pool.connection() as held:
             rows = await many(
                 held,
@@ -141,13 +143,14 @@ class Platform:
         return uids
 
     async def newest(self, uids: list[str]) -> list[dict[str, Any]]:
-        """Return the newest run of each."""
+        """Return the newest run of each since they were made due."""
         async with self.pool.connection() as held:
             return await many(
                 held,
                 "SELECT DISTINCT ON (connection_uid) id, connection_uid, scheduled_at, phase, attempt, message FROM penstock.connector_runs"
-                " WHERE connection_uid = ANY(%(uids)s) ORDER BY connection_uid, id DESC",
+                " WHERE connection_uid = ANY(%(uids)s) AND scheduled_at >= %(since)s ORDER BY connection_uid, id DESC",
                 uids=uids,
+                since=self._since,
             )
 
     async def runs_of(self, uids: list[str]) -> list[str]:
