@@ -265,8 +265,8 @@ async def connections_by_uid(connection: Connection, uids: list[str]) -> list[Ro
     """Return what a sweep compares of many connections, deleted or not."""
     return await many(
         connection,
-        "SELECT uid, generation, definition_uid, ready, handled_request, handled_reset, handled_rewind, deleted_at"
-        " FROM penstock.tenant_connections WHERE uid = ANY(%(uids)s)",
+        "SELECT uid, generation, definition_uid, ready, handled_request, handled_reset, handled_rewind, deleted_at,"
+        " upstream_reason FROM penstock.tenant_connections WHERE uid = ANY(%(uids)s)",
         uids=uids,
     )
 
