@@ -110,8 +110,8 @@ def csv_of(count: int, width: int = 10) -> bytes:
 
 
 FILES = {
-    "orders.csv": csv_of(120),
-    "events.jsonl.gz": gzip.compress(b"".join(b'{"id":%d,"at":{"n":%d}}\n' % (n, n) for n in range(120))),
+    "orders.csv": csv_of(60),
+    "events.jsonl.gz": gzip.compress(b"".join(b'{"id":%d,"at":{"n":%d}}\n' % (n, n) for n in range(60))),
 }
 FILE_STREAMS = [
     {"name": "orders", "format": "csv", "primaryKey": ["id"]},
@@ -123,7 +123,7 @@ FILE_STREAMS = [
 def parquet_of(count: int) -> bytes:
     sink = io.BytesIO()
     days = pa.array([1_714_965_000_123_456_789 + n for n in range(count)], pa.timestamp("ns", "UTC"))
-    pq.write_table(pa.table({"at": days, "n": list(range(count))}), sink, row_group_size=50)
+    pq.write_table(pa.table({"at": days, "n": list(range(count))}), sink, row_group_size=25)
     return sink.getvalue()
 
 
@@ -136,7 +136,7 @@ def paths_of(orders: str, events: str, days: str) -> dict[str, Any]:
 def test_files_object_is_conformant_over_http(tmp_path: Path) -> None:
     with serving() as server:
         server.authorization = "Bearer a-token-of-the-trial"
-        for name, body in {**FILES, "days.parquet": parquet_of(120), "much.csv": csv_of(45_000, 1000)}.items():
+        for name, body in {**FILES, "days.parquet": parquet_of(60), "much.csv": csv_of(45_000, 1000)}.items():
             server.put(name, body)
         for name, body in {"no.csv": b"id,zip,note\n", "no.jsonl": b"", "no.parquet": parquet_of(0)}.items():
             server.put(name, body)
@@ -152,8 +152,8 @@ def test_files_object_is_conformant_over_http(tmp_path: Path) -> None:
             url_field="baseUrl",
             empty=Variant(config=paths_of("no.csv", "no.jsonl", "no.parquet")),
             large=Variant(config={"batchRows": 1000, **paths_of("much.csv", "events.jsonl.gz", "days.parquet")}),
-            grow=lambda: server.put("orders.csv", FILES["orders.csv"] + b"120,00120,late\n") and None,
-            max_kills=10,
+            grow=lambda: server.put("orders.csv", FILES["orders.csv"] + b"60,00060,late\n") and None,
+            max_kills=5,
         )
         outcomes = assert_conformant(subject, tmp_path / "report.json")
     assert set(outcomes.values()) == {"passed"}
@@ -166,7 +166,7 @@ def test_files_object_is_conformant_on_s3(s3_server: S3Settings, tmp_path: Path)
     def put(key: str, body: bytes) -> None:
         client.put_object(Bucket=bucket, Key=key, Body=body)
 
-    for key, body in {**FILES, "days.parquet": parquet_of(120)}.items():
+    for key, body in {**FILES, "days.parquet": parquet_of(60)}.items():
         put(f"in/{key}", body)
     for number in range(9):
         put(f"much/{number}.csv", csv_of(5000, 1000))
@@ -189,7 +189,7 @@ def test_files_object_is_conformant_on_s3(s3_server: S3Settings, tmp_path: Path)
         credentials={"accessKeyId": s3_server.access_key or "", "secretAccessKey": s3_server.secret_key or ""},
         empty=Variant(config=within("no")),
         large=Variant(config={"batchRows": 1000, **within("much", "*.csv")}),
-        grow=lambda: put("in/orders-late.csv", b"id,zip,note\n120,00120,late\n"),
+        grow=lambda: put("in/orders-late.csv", b"id,zip,note\n60,00060,late\n"),
         max_kills=5,
     )
     # A request is signed for the address that it is sent to, so nothing can stand between. It is HTTP's own client.

@@ -5,11 +5,14 @@ from __future__ import annotations
 import email.utils
 import hashlib
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 BEGINNING = 1_767_225_600
 
@@ -21,7 +24,7 @@ class Kept:
     body: bytes
     modified: int
 
-    @property
+    @cached_property
     def etag(self) -> str:
         return f'"{hashlib.md5(self.body + str(self.modified).encode(), usedforsecurity=False).hexdigest()}"'
 
@@ -121,12 +124,22 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+class Server(ThreadingHTTPServer):
+    """A client that has read enough closes its connection, which is nothing to tell of."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of connections that were closed."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def serving() -> Iterator[FilesServer]:
     """Serve until the block is left."""
     server = FilesServer()
-    with ThreadingHTTPServer(("127.0.0.1", 0), type("Serving", (Handler,), {"files": server})) as http:
-        http.daemon_threads = True
+    with Server(("127.0.0.1", 0), type("Serving", (Handler,), {"files": server})) as http:
         server.port = http.server_address[1]
         thread = threading.Thread(target=http.serve_forever, args=(0.05,))
         thread.start()

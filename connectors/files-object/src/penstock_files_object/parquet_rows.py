@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 WHOLE_BYTES = 64 << 20
-BUFFERS_BYTES = 32 << 20
+BUFFERS_BYTES = 16 << 20
 BUFFER_BYTES = (64 << 10, 4 << 20)
 Position = dict[str, int]
 
