@@ -190,4 +190,5 @@ async def main(directory: Path) -> None:
 
 
 with tempfile.TemporaryDirectory(prefix="penstock-bench-") as scratch:
+    Path(scratch).chmod(0o711)  # so that Postgres, which refuses root, finds its files here
     asyncio.run(main(Path(scratch)))

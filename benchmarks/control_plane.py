@@ -240,6 +240,7 @@ def main() -> None:
     try:
         bring_up()
         with tempfile.TemporaryDirectory(prefix="penstock-bench-") as directory:
+            Path(directory).chmod(0o711)  # so that Postgres, which refuses root, finds its files here
             asyncio.run(measure(Path(directory)))
     finally:
         if os.environ.get("KEEP") != "1":
