@@ -145,7 +145,7 @@ def first_rows(records: Records, count: int) -> Sequence[Record]:
     part = getattr(records, "slice", None)
     try:
         return rows_of(part(0, count) if part else records)[:count]
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return ()
 
 
