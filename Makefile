@@ -7,7 +7,7 @@ SOURCES := operator/src connector-sdk/src $(wildcard connectors/*/src)
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration model chaos conformance chart cluster-test lint format crds crds-check lock cluster cluster-demo cluster-down bench bench-control-plane
+.PHONY: help demo test unit integration model fuzz chaos conformance chart cluster-test lint format crds crds-check lock cluster cluster-demo cluster-down bench bench-control-plane
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,7 +21,7 @@ $(READY): locks/dev.txt $(addsuffix /pyproject.toml,$(DISTRIBUTIONS))
 demo: $(READY) ## Real tables through the whole platform on this machine
 	$(BIN)/python examples/demo/demo.py
 
-test: $(READY) lint crds-check unit integration model chaos conformance chart cluster-test ## Everything that CI runs
+test: $(READY) lint crds-check unit integration model fuzz chaos conformance chart cluster-test ## Everything that CI runs
 
 unit: $(READY) ## Tests that need no server
 	$(BIN)/pytest tests/unit -n 2
@@ -31,6 +31,9 @@ integration: $(READY) ## Tests on a real Postgres, a real S3 protocol and real p
 
 model: $(READY) ## The run protocol against a model, on a real Postgres (N=10000 for the long run)
 	PENSTOCK_MODEL_SEQUENCES=$(or $(N),200) $(BIN)/pytest tests/model
+
+fuzz: $(READY) ## Resources made from the CRDs' schema, and calls made from the API's (N=50000 documents for the long run)
+	PENSTOCK_FUZZ_DOCUMENTS=$(or $(N),2000) $(BIN)/pytest tests/fuzz -n 2
 
 chaos: $(READY) ## Processes killed, paused and cut off; Bronze read back (SCALE=1 for 100 kills, SCALE=10 for 1,000)
 	SCALE=$(or $(SCALE),0.15) $(BIN)/python -m tests.chaos.run

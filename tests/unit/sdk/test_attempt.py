@@ -459,6 +459,15 @@ def test_a_write_that_the_author_catches_still_ends_the_run(attempt: Any, platfo
     assert not any(commit.done for commit in platform.commits)
 
 
+def test_a_message_that_no_text_can_hold_is_reported_all_the_same(attempt: Any, platform: Any) -> None:
+    def read(*_: Any) -> Iterator[Batch]:
+        yield from batches(1)
+        raise SourceContractError("row \0 of \ud800")
+
+    assert attempt(read) == 12
+    assert platform.finished[0].error.message == "row \ufffd of ?"
+
+
 def test_a_full_temporary_directory_is_named(attempt: Any, platform: Any) -> None:
     def read(*_: Any) -> Iterator[Batch]:
         Path("/dev/full").write_text("scratch")

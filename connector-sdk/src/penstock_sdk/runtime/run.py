@@ -274,8 +274,8 @@ class Attempt:
         known = error if isinstance(error, ConnectorError) else _as_defect(error)
         report = wire.RunError(
             error_class=known.error_class,
-            message=self._mask(known.message)[:2000],
-            operator_message=self._mask(known.operator_message)[:4000],
+            message=_printable(self._mask(known.message))[:2000],
+            operator_message=_printable(self._mask(known.operator_message))[:4000],
             retry_after=known.retry_after if isinstance(known, TransientError) else None,
         )
         log.error("%s: %s", report.error_class, report.message, exc_info=None if known is error else error)
@@ -316,6 +316,11 @@ def _close(connector: AnyConnector) -> None:
         connector.close()
     except Exception:
         log.warning("the connector's close() failed", exc_info=True)
+
+
+def _printable(text: str) -> str:
+    """Return text that JSON and Postgres hold: a source's own words may have NUL or half a surrogate pair in them."""
+    return text.encode(errors="replace").decode().replace("\0", "\ufffd")
 
 
 def _as_defect(error: Exception | SystemExit) -> DefectError:

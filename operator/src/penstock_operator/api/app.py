@@ -23,7 +23,7 @@ from penstock_operator.registry.database import Pool
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.runs.refusals import Refused
 
-UNAVAILABLE = 503
+UNAVAILABLE, UNPROCESSABLE = 503, 422
 Answer = TypeVar("Answer", bound=wire.Message)
 
 
@@ -47,6 +47,8 @@ def create_app(services: Services) -> FastAPI:
     app.add_exception_handler(Refused, _refused)
     for gone in (psycopg.OperationalError, PoolTimeout):
         app.add_exception_handler(gone, _unavailable)
+    for unstorable in (psycopg.DataError, UnicodeEncodeError, RecursionError):
+        app.add_exception_handler(unstorable, _unstorable)
     return app
 
 
@@ -59,6 +61,13 @@ async def _refused(_request: Request, error: Exception) -> JSONResponse:
 async def _unavailable(_request: Request, _error: Exception) -> JSONResponse:
     body = wire.ApiError(code="unavailable", message="the registry does not answer; try again")
     return JSONResponse(body.model_dump(), status_code=UNAVAILABLE)
+
+
+async def _unstorable(_request: Request, _error: Exception) -> JSONResponse:
+    message = (
+        "the request holds what cannot be stored: a NUL character, half a surrogate pair, or a number out of range"
+    )
+    return JSONResponse(wire.ApiError(code="invalid", message=message).model_dump(), status_code=UNPROCESSABLE)
 
 
 def _health_routes(pool: Pool) -> APIRouter:

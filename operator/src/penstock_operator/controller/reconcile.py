@@ -23,8 +23,9 @@ from penstock_operator.resources.conditions import (
     moment,
 )
 from penstock_operator.resources.crds import defaulted, resource_problems
-from penstock_operator.resources.models import REQUESTED_AT, parse_duration
+from penstock_operator.resources.models import GROUP, REQUESTED_AT, parse_duration, parse_instant
 from penstock_operator.resources.quantities import memory_bytes
+from penstock_operator.resources.storable import storage_problems
 from penstock_operator.resources.versions import best_match
 from penstock_operator.runs.breaker import paused
 from penstock_operator.scheduling.due import handle_request, next_time
@@ -50,12 +51,21 @@ class Stalled(Exception):  # noqa: N818 - named by the reaction it wants
 
 def check_document(document: Document) -> None:
     """Raise Stalled for what the API server would refuse; a folder has no API server before it."""
-    found = resource_problems(document)
+    found = storage_problems(document.get("spec"), "spec") + annotation_problems(document) or resource_problems(
+        document
+    )
     if not found and document["kind"] == "ConnectorDefinition":
         found = manifest_problems(document["spec"]["manifest"], "spec.manifest")
     if found:
         reason: Reason = "InvalidSpec"
         raise Stalled(reason, "; ".join(found))
+
+
+def annotation_problems(document: Document) -> list[str]:
+    """Return which of the annotations that ask for something cannot be stored."""
+    annotations = document["metadata"].get("annotations") or {}
+    ours = {key: value for key, value in annotations.items() if str(key).startswith(f"{GROUP}/")}
+    return storage_problems(ours, "metadata.annotations")
 
 
 async def reconcile_definition(pool: Pool, document: Document) -> Document:
@@ -108,7 +118,8 @@ async def reconcile_connection(pool: Pool, document: Document) -> Document:
             problem = stalled.finding
             definition = None
             row = await _record_stalled(connection, document)
-            await handle_state_requests(connection, document, row)
+            if not annotation_problems(document):
+                await handle_state_requests(connection, document, row)
         fresh = await connections.connection_by_uid(connection, row["uid"]) or row
         newest = await runs.newest_run(connection, row["uid"])
         alerting = await alerts.open_alerts_of(connection, row["uid"])
@@ -157,6 +168,10 @@ def _check_against(spec: Document, definition: Row) -> None:
     except ScheduleError as error:
         reason: Reason = "InvalidSchedule"
         raise Stalled(reason, str(error)) from None
+    try:
+        parse_instant(spec.get("since"))
+    except ValueError as error:
+        raise Stalled("InvalidSpec", f"spec.since: {spec['since']!r} is not a moment: {error}") from None
     manifest = Manifest.model_validate(definition["manifest"])
     found = config_problems(spec.get("config", {}), manifest.config_schema)
     if found:
@@ -213,8 +228,10 @@ def _timing(row: Row) -> tuple[str | None, str, int]:
 
 
 async def _record_stalled(connection: Connection, document: Document) -> Row:
-    meta = document["metadata"]
-    spec = document.get("spec", {})
+    """Record a connection that cannot be used, without a spec that cannot be kept."""
+    meta, spec = document["metadata"], document.get("spec")
+    if not isinstance(spec, dict) or storage_problems(spec, "spec"):
+        spec = {}
     record = ConnectionRecord(
         meta["uid"], meta["namespace"], meta["name"], meta.get("generation", 1), spec, definition_uid=None, ready=False
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from penstock_operator.controller.resources import Document, Page, key_of
 from penstock_operator.resources.models import API_VERSION, GROUP, Kind
 
 OURS = ("ConnectorDefinition", "TenantConnection")
+SUBDOMAIN = re.compile("[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 NAMESPACE = uuid.UUID("6b1e7f0e-8a5d-4b7c-9d59-8f0a4d7d6c11")
 
 
@@ -75,6 +77,13 @@ def _key(document: Document, path: Path) -> tuple[str, str, str]:
         message = f"{path}: apiVersion of a {kind} must be {GROUP}/{API_VERSION}, not {document.get('apiVersion')!r}"
         raise FolderError(message)
     meta = document["metadata"]
+    for part in ("name", "namespace"):
+        if kind in OURS and not SUBDOMAIN.fullmatch(str(meta.get(part) or "default")):
+            message = (
+                f"{path}: metadata.{part}: Invalid value: a lowercase RFC 1123 subdomain must consist of lower case"
+                " alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character"
+            )
+            raise FolderError(message)
     if kind == "TenantConnection":
         meta.setdefault("namespace", "default")
     if kind == "ConnectorDefinition":
@@ -135,6 +144,7 @@ class FolderResources:
         uid = str(uuid.uuid5(NAMESPACE, "/".join(key)))
         meta = {**document["metadata"], "uid": uid, "generation": self._generation(key, document)}
         result: dict[str, Any] = {**document, "metadata": meta}
+        result.pop("status", None)  # as an API server does with an applied one
         if key in self.statuses:
             result["status"] = self.statuses[key]
         return result

@@ -38,7 +38,7 @@ async def _schedule_alone(connection: Connection, row: Row, now: datetime) -> bo
     try:
         async with connection.transaction():
             return await _schedule(connection, row, now)
-    except (ScheduleError, psycopg.Error) as error:
+    except (ScheduleError, ArithmeticError, ValueError, psycopg.Error) as error:
         if connection.broken:
             raise
         log.warning("not scheduled", connection=f"{row['namespace']}/{row['name']}", error=str(error))

@@ -140,7 +140,7 @@ def first_ticks(schedule: str, time_zone: str, start: datetime, end: datetime, l
 
 def within_deadline(tick: datetime, now: datetime, deadline_seconds: int | None) -> bool:
     """Say whether a tick may still start a run."""
-    return deadline_seconds is None or now - tick <= timedelta(seconds=deadline_seconds)
+    return deadline_seconds is None or (now - tick).total_seconds() <= deadline_seconds
 
 
 def jitter_of(namespace: str, name: str, seconds: float) -> int:
