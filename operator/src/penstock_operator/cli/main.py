@@ -14,7 +14,6 @@ from typing import Annotated
 import structlog
 import typer
 import yaml
-from penstock_sdk.manifest import manifest_problems
 from rich.console import Console
 from rich.table import Table
 
@@ -23,9 +22,9 @@ from penstock_operator.cli.output import print_table
 from penstock_operator.cli.progress import PlainLines, report_to
 from penstock_operator.cli.session import DATA_DIR, DataDir
 from penstock_operator.cli.signals import Told, until_told
-from penstock_operator.controller.reconcile import Stalled, check_document
+from penstock_operator.cli.validation import examined
 from penstock_operator.embedded import EmbeddedError
-from penstock_operator.embedded.folder import OURS, FolderError
+from penstock_operator.embedded.folder import FolderError
 from penstock_operator.embedded.once import Result, as_document, run_on, run_once
 from penstock_operator.embedded.platform import DataDirectory, platform
 from penstock_operator.registry.migrate import migrate as apply_migrations
@@ -102,35 +101,17 @@ def _print_results(results: list[Result]) -> None:
 
 @app.command()
 def validate(
-    files: Annotated[list[Path], typer.Argument(help="connector.yaml, definitions, connections.", exists=True)],
+    paths: Annotated[
+        list[Path], typer.Argument(help="connector.yaml, definitions, connections; or folders of them.", exists=True)
+    ],
 ) -> None:
     """Check files with the API server's own words; 1 if any is invalid."""
-    found = [f"{path}: {problem}" for path in files for problem in _file_problems(path)]
+    files, found = examined(paths)
     for line in found:
         _say(line)
     if not found:
         _say(f"{len(files)} valid")
     raise typer.Exit(1 if found else 0)
-
-
-def _file_problems(path: Path) -> list[str]:
-    try:
-        documents = [each for each in yaml.safe_load_all(path.read_text()) if each is not None]
-    except yaml.YAMLError as error:
-        return [f"not YAML: {error}"]
-    return [problem for document in documents for problem in _document_problems(document)]
-
-
-def _document_problems(document: object) -> list[str]:
-    if isinstance(document, dict) and document.get("kind") in OURS:
-        try:
-            check_document(document)
-        except Stalled as stalled:
-            return stalled.finding.message.split("; ")
-        return []
-    if isinstance(document, dict) and "kind" in document:
-        return []
-    return manifest_problems(document)
 
 
 class _Quoting(yaml.SafeDumper):
