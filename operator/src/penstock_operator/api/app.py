@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from penstock_sdk import protocol as wire
 from penstock_sdk.failpoints import reach
@@ -20,6 +21,7 @@ from penstock_operator.api.logs import RunLogs
 from penstock_operator.api.reading import catalog_routes, run_routes
 from penstock_operator.api.state import state_routes
 from penstock_operator.registry.database import Pool
+from penstock_operator.resources.storable import shown_text
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.runs.refusals import Refused
 
@@ -45,6 +47,7 @@ def create_app(services: Services) -> FastAPI:
     for routes in (catalog_routes, run_routes, action_routes, state_routes, alert_routes):
         app.include_router(routes(services), prefix="/v1", tags=["read API"])
     app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
     for gone in (psycopg.OperationalError, PoolTimeout):
         app.add_exception_handler(gone, _unavailable)
     for unstorable in (psycopg.DataError, UnicodeEncodeError, RecursionError):
@@ -61,6 +64,16 @@ async def _refused(_request: Request, error: Exception) -> JSONResponse:
 async def _unavailable(_request: Request, _error: Exception) -> JSONResponse:
     body = wire.ApiError(code="unavailable", message="the registry does not answer; try again")
     return JSONResponse(body.model_dump(), status_code=UNAVAILABLE)
+
+
+async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    """Say what is wrong where, as FastAPI does, without the input: it may hold a secret, or what JSON cannot."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for this class only
+    found = [
+        {"type": each["type"], "loc": [shown_text(str(part)) for part in each["loc"]], "msg": shown_text(each["msg"])}
+        for each in error.errors()
+    ]
+    return JSONResponse({"detail": found}, status_code=UNPROCESSABLE)
 
 
 async def _unstorable(_request: Request, _error: Exception) -> JSONResponse:
