@@ -78,20 +78,21 @@ def server(database_url: str) -> Iterator[Server]:
 
 def test_no_call_that_the_openapi_document_allows_is_answered_with_5xx(server: Server) -> None:
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
-    for found in schema.get_all_operations():
-        operation = found.ok()
-        if operation.path == "/readyz" or operation.path.endswith("/logs"):
-            continue
-        token = server.token if operation.path.startswith("/v1/attempts") else AUTHORITY.mint_person()
-        headers = {"Authorization": f"Bearer {token}"}
+    operations = [found.ok() for found in schema.get_all_operations()]
+    assert len(operations) > 20
+    for operation in operations:
+        if not operation.path.endswith("/logs"):  # a followed one has no end of its own
+            _try(operation, server.token if operation.path.startswith("/v1/attempts") else AUTHORITY.mint_person())
 
-        @settings(max_examples=CALLS, deadline=None, suppress_health_check=list(HealthCheck), phases=(Phase.generate,))
-        @given(case=operation.as_strategy())
-        def call(case: Any, headers: dict[str, str] = headers) -> None:
-            answer = case.call(headers=headers)
-            assert answer.status_code < 500, (case.method, case.path, answer.status_code, answer.text[:300])
 
-        call()
+def _try(operation: Any, token: str) -> None:
+    @settings(max_examples=CALLS, deadline=None, suppress_health_check=list(HealthCheck), phases=(Phase.generate,))
+    @given(case=operation.as_strategy())
+    def call(case: Any) -> None:
+        answer = case.call(headers={"Authorization": f"Bearer {token}"})
+        assert answer.status_code < 500, (case.method, case.path, answer.status_code, answer.text[:300])
+
+    call()
 
 
 BODIES: dict[str, dict[str, Any]] = {
