@@ -7,7 +7,7 @@ SOURCES := operator/src connector-sdk/src $(wildcard connectors/*/src)
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration model fuzz chaos conformance chart cluster-test lint format crds crds-check lock cluster cluster-demo cluster-down bench bench-control-plane
+.PHONY: help demo test unit integration model fuzz chaos conformance chart cluster-test lint format crds crds-check lock images cluster cluster-demo cluster-down bench bench-control-plane
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,7 +44,7 @@ conformance: $(READY) ## Hostile connectors, each caught by one check of the con
 chart: $(READY) ## What Helm renders (Helm, or Go to build it)
 	tests/chart/run
 
-cluster-test: $(READY) ## Tests with real pods on a real Kubernetes (Debian, root)
+cluster-test: $(READY) ## Tests with real pods on a real Kubernetes, and Penstock installed in it by Helm
 	tests/cluster/run
 
 lint: $(READY) ## Style, types and import contracts
@@ -67,15 +67,21 @@ crds-check: $(READY)
 lock: ## Compile the lock files (needs uv; UPGRADE=1 takes the newest versions)
 	$(PYTHON) locks/compile.py $(if $(UPGRADE),--upgrade)
 
-cluster: ## A real one-node Kubernetes from packages (Debian, root)
-	tests/cluster/machine/ready && tests/cluster/machine/up .state/cluster
+images: $(READY) ## Build the images and push them: make images REGISTRY=localhost:5000 [NAMES="operator"]
+	@: $${REGISTRY:?name the registry to push to, such as REGISTRY=localhost:5000}
+	images/build "$$REGISTRY" $(NAMES)
+
+cluster: ## A real Kubernetes on this machine: one that is named, kind, or built from Debian's packages
+	CLUSTER_N=$${CLUSTER_N:-6} python3 tests/cluster/provider.py up .state/cluster
 
 cluster-demo: $(READY) ## The chart, two connections and their Bronze data, all in a cluster
 	tests/cluster/demo
 
 cluster-down: ## End it and leave nothing behind
-	tests/cluster/machine/down .state/cluster --wipe
+	CLUSTER_N=$${CLUSTER_N:-6} python3 tests/cluster/provider.py down .state/cluster
+	CLUSTER_N=$${CLUSTER_N:-7} python3 tests/cluster/provider.py down .state/cluster-test
 	tests/cluster/demo down
+	rm -rf .state/images
 
 bench-control-plane: $(READY) ## Ten thousand connections on a real API server with fake nodes (Debian, root)
 	$(BIN)/python benchmarks/control_loops.py

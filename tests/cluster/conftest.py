@@ -1,201 +1,125 @@
-"""A real Kubernetes, with the operator and the server beside it as processes of this machine.
+"""A real Kubernetes, the first that fits (provider.py), and Penstock installed in it by its chart, as a platform team does.
 
-The cluster is the one built from packages (tests/cluster/machine); it needs Debian and root.
-Postgres, S3 and the run API listen on the cluster's link to the host only.
+Postgres and S3 are servers of this machine, outside the cluster to a policy, and named by existing Secrets.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from penstock_operator.embedded.files import free_port
 from penstock_operator.embedded.postgres import EmbeddedPostgres
-from penstock_operator.embedded.s3 import EmbeddedS3
 from penstock_operator.settings import S3Settings
 
-ROOT = Path(__file__).resolve().parents[2]
-MACHINE = ROOT / "tests/cluster/machine"
-STATE = ROOT / ".state/cluster"
-HOST, REGISTRY, PULL = "10.250.7.1", "10.250.7.2:5000", "localhost:5000"
-BINARIES = Path(
-    os.environ.get("CLUSTER_BIN") or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "penstock/cluster"
-)
+from tests.cluster.installation import ROOT, Installation
+from tests.cluster.kubernetes import Cluster
+from tests.cluster.provider import Access, Provider, choose, facts
+from tests.cluster.runs import Records
+from tests.cluster.servers import VersityGateway
 
-
-class Cluster:
-    """kubectl, and what a test asks of it."""
-
-    def __init__(self, kubeconfig: Path) -> None:
-        self.kubeconfig = kubeconfig
-
-    def kubectl(
-        self, *arguments: str, stdin: str | None = None, check: bool = True
-    ) -> subprocess.CompletedProcess[str]:
-        command = [str(BINARIES / "kubectl"), "--kubeconfig", str(self.kubeconfig), *arguments]
-        return subprocess.run(command, input=stdin, check=check, capture_output=True, text=True, timeout=60)
-
-    def apply(self, *documents: dict[str, Any]) -> None:
-        self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(documents))
-
-    def refuse(self, document: dict[str, Any]) -> str:
-        done = self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(document), check=False)
-        assert done.returncode != 0, "the API server took it"
-        return done.stderr
-
-    def get(self, kind: str, name: str, namespace: str) -> dict[str, Any]:
-        done = self.kubectl("get", kind, name, "-n", namespace, "-o", "json", check=False)
-        return json.loads(done.stdout) if done.returncode == 0 else {}
-
-    def until(self, what: str, find: Callable[[], Any], seconds: float = 90) -> Any:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            found = find()
-            if found:
-                return found
-            time.sleep(0.5)
-        raise AssertionError(f"not within {seconds} s: {what}")
-
-    def condition(self, name: str, namespace: str, reason: str, seconds: float = 90) -> dict[str, Any]:
-        """Wait until the connection's Ready condition has the reason, and return the connection."""
-
-        def found() -> dict[str, Any] | None:
-            document = self.get("tc", name, namespace)
-            reasons = [
-                each["reason"] for each in document.get("status", {}).get("conditions", []) if each["type"] == "Ready"
-            ]
-            return document if reasons == [reason] else None
-
-        try:
-            return self.until(f"{name} is {reason}", found, seconds)
-        except AssertionError:
-            raise AssertionError(json.dumps(self.get("tc", name, namespace).get("status"), indent=1)) from None
+STATE = ROOT / ".state/cluster-test"
+NUMBER = int(os.environ.get("CLUSTER_N") or "7")
+CONNECTORS = ("faker-generate", "postgres-sql")
+CRDS = ("crd/connectordefinitions.penstock.io", "crd/tenantconnections.penstock.io")
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """A Kubernetes with our CRDs."""
-    subprocess.run([MACHINE / "down", STATE, "--wipe"], check=True, capture_output=True)
-    up = subprocess.run([MACHINE / "up", STATE], check=False, capture_output=True, text=True)
-    assert up.returncode == 0, up.stdout + up.stderr
-    found = Cluster(STATE / "kc/admin.conf")
-    found.kubectl("apply", "-f", str(ROOT / "crds"))
-    for plural in ("connectordefinitions", "tenantconnections"):
-        found.kubectl("wait", "--for=condition=Established", f"crd/{plural}.penstock.io", "--timeout=30s")
+def access() -> Iterator[Access]:
+    """A Kubernetes that is new, or one that was named and has no Penstock yet."""
+    choice = choose(os.environ, facts())
+    provider = Provider(choice, STATE, NUMBER)
+    provider.down()
+    found = provider.up()
+    if choice.provider == "given":
+        there = Cluster(found.kubeconfig).kubectl("get", *CRDS, "--ignore-not-found", "-o", "name").stdout
+        assert not there, f"the cluster that was named has Penstock already, and its connections would go: {there}"
     yield found
-    subprocess.run([MACHINE / "down", STATE, "--wipe"], check=True, capture_output=True)
+    provider.down()
 
 
 @pytest.fixture(scope="session")
-def images(cluster: Cluster) -> dict[str, str]:
-    """The connectors' images by digest, as pods pull them."""
-    names = ["faker-generate", "postgres-sql"]
-    environment = {**os.environ, "BASE": f"{REGISTRY}/python:1", "PYTHON": sys.executable}
+def cluster(access: Access) -> Cluster:
+    """The Kubernetes."""
+    return Cluster(access.kubeconfig)
+
+
+@pytest.fixture(scope="session")
+def images(access: Access) -> dict[str, str]:
+    """The images by digest, as pods pull them."""
+    names = ["operator", *CONNECTORS]
+    environment = {
+        **os.environ,
+        "PYTHON": sys.executable,
+        "BASE": access.base_image or os.environ.get("BASE", ""),
+        "BUILDER": access.builder,
+    }
     built = subprocess.run(
-        [ROOT / "images/build", REGISTRY, *names], check=False, capture_output=True, text=True, env=environment
+        [ROOT / "images/build", access.push, *names], check=False, capture_output=True, text=True, env=environment
     )
     assert built.returncode == 0, built.stdout + built.stderr
     return {
-        name: f"{PULL}/penstock-{name}@{(ROOT / f'.state/images/{name}.digest').read_text().strip()}" for name in names
+        name: f"{access.pull}/penstock-{name}@{(ROOT / f'.state/images/{name}.digest').read_text().strip()}"
+        for name in names
     }
 
 
 @pytest.fixture(scope="session")
-def source_url(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def source_url(access: Access, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Postgres that pods reach: the registry is in it, and a source."""
-    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres") / "server", host=HOST) as server:
+    directory = tmp_path_factory.mktemp("postgres") / "server"
+    with EmbeddedPostgres(directory, host=access.host) as server:
         yield server.url
+    shutil.rmtree(Path((directory / "cluster").read_text()), ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
-def bucket(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Settings]:
+def bucket(access: Access, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Settings]:
     """An S3 that pods reach."""
-    with EmbeddedS3(tmp_path_factory.mktemp("s3") / "server", host=HOST) as server:
+    with VersityGateway(tmp_path_factory.mktemp("s3") / "server", host=access.host) as server:
         yield server.settings
 
 
-class Platform:
-    """The two processes; a test may kill and start them."""
+@pytest.fixture(scope="session")
+def records(source_url: str, bucket: S3Settings) -> Records:
+    """What the registry and Bronze say."""
+    return Records(source_url, bucket)
 
-    def __init__(self, environment: dict[str, str], port: int, logs: Path) -> None:
-        self.environment = environment
-        self.port = port
-        self.logs = logs
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, role: str) -> None:
-        extra = (
-            ["--host", HOST, "--port", str(self.port)]
-            if role == "serve"
-            else ["--health-port", str(free_port("127.0.0.1"))]
+@pytest.fixture(scope="session")
+def operator(cluster: Cluster, images: dict[str, str], source_url: str, bucket: S3Settings) -> Iterator[Installation]:
+    """The release, and the definitions of both connectors."""
+    installation = Installation(cluster, images["operator"], source_url, bucket)
+    installation.install()
+    for name in CONNECTORS:
+        command = [sys.executable, "-m", "penstock_operator.cli", "definition", name, "--image", images[name]]
+        cluster.kubectl(
+            "apply", "-f", "-", stdin=subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         )
-        with (self.logs / f"{role}.log").open("ab") as log:
-            command = [sys.executable, "-m", "penstock_operator.cli", role, *extra]
-            self.processes[role] = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
-
-    def kill(self, role: str) -> None:
-        self.processes[role].kill()
-        self.processes[role].wait()
-
-    def stop(self) -> None:
-        for process in self.processes.values():
-            process.terminate()
-        for process in self.processes.values():
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    yield installation
+    cluster.kubectl("delete", "tc", "--all", "-A", "--timeout=60s")
+    installation.uninstall()
+    cluster.kubectl("delete", *CRDS)
 
 
 @pytest.fixture(scope="session")
-def operator(
-    cluster: Cluster,
-    images: dict[str, str],
-    source_url: str,
-    bucket: S3Settings,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Platform]:
-    """The operator and the server, and the definitions of both connectors."""
-    port, logs = free_port(HOST), tmp_path_factory.mktemp("logs")
-    environment = {
-        **os.environ,
-        "KUBECONFIG": str(cluster.kubeconfig),
-        "PENSTOCK_DATABASE_URL": source_url,
-        "PENSTOCK_S3_ENDPOINT": bucket.endpoint or "",
-        "PENSTOCK_S3_BUCKET": bucket.bucket,
-        "AWS_ACCESS_KEY_ID": bucket.access_key or "",
-        "AWS_SECRET_ACCESS_KEY": bucket.secret_key or "",
-        "PENSTOCK_API_URL": f"http://{HOST}:{port}",
-        "PENSTOCK_NAMESPACE": "default",
-    }
-    cli = [sys.executable, "-m", "penstock_operator.cli"]
-    subprocess.run([*cli, "migrate"], check=True, env=environment, capture_output=True)
-    for name, image in images.items():
-        text = subprocess.run(
-            [*cli, "definition", name, "--image", image], check=True, capture_output=True, text=True
-        ).stdout
-        cluster.kubectl("apply", "-f", "-", stdin=text)
-    platform = Platform(environment, port, logs)
-    for role in ("serve", "operate"):
-        platform.start(role)
-    yield platform
-    platform.stop()
-    for log in logs.iterdir():
-        print(f"--- {log.name}\n{log.read_text()[-6000:]}")
-
-
-@pytest.fixture(scope="session")
-def namespace(cluster: Cluster) -> str:
+def namespace(cluster: Cluster) -> Iterator[str]:
     """A tenant, whose namespace enforces the restricted Pod Security Standard."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team", "labels": labels}})
-    return "team"
+    yield "team"
+    cluster.kubectl("delete", "namespace", "team", "--wait=false")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Put the pods and their logs beside a failure."""
+    report = yield
+    installation = getattr(item, "funcargs", {}).get("operator")
+    if report.failed and isinstance(installation, Installation):
+        report.sections.append(("the release", installation.logs()))
+    return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import uuid
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -133,13 +134,16 @@ class Lease:
     ) -> None:
         self._leases = client.CoordinationV1Api(api)
         self._namespace, self._name, self._seconds = namespace, name, seconds
-        self._identity = f"penstock-{uuid.uuid4().hex[:12]}"
+        self._identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:12]}"
         self._seen: tuple[str | None, float] = (None, 0.0)
 
     async def acquire(self) -> None:
-        """Return once this replica is the leader. An API server that does not answer makes nobody a leader."""
+        """Return once this replica is the leader. An API server that does not answer makes nobody a leader.
+
+        It looks often, so that a killed leader is followed hardly later than its lease's length.
+        """
         while not await self._acquired():
-            await asyncio.sleep(self._seconds / 5)
+            await asyncio.sleep(self._seconds / 15)
         log.info("leading", identity=self._identity)
 
     async def _acquired(self) -> bool:
