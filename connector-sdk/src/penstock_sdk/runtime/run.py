@@ -8,6 +8,7 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property, partial
 from importlib import metadata
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import msgspec
 
 from penstock_sdk import protocol as wire
-from penstock_sdk.contract import Connector, Records, Stream, first_rows
+from penstock_sdk.contract import Connector, Cursor, Estimate, Records, Stream, first_rows
 from penstock_sdk.errors import (
     AttemptCancelled,
     AttemptEnded,
@@ -177,14 +178,13 @@ class Attempt:
     ) -> None:
         """Ask what each stream will cost, and let the platform refuse a run over its budget before it reads anything."""
         known: dict[str, wire.StreamEstimate] = {}
-        for verdict in verdicts:
-            if verdict.read:
-                found = connector.estimate(offered[verdict.name], start.since, verdict.selected.cursor)
-                if found is not None:
-                    known[verdict.name] = wire.StreamEstimate(
-                        records=found.records, bytes=found.bytes, api_calls=found.api_calls
-                    )
-                    self._check()
+        for verdict in (each for each in verdicts if each.read):
+            found = _estimated(connector, offered[verdict.name], start.since, verdict.selected.cursor)
+            self._check()
+            if found is not None:
+                known[verdict.name] = wire.StreamEstimate(
+                    records=found.records, bytes=found.bytes, api_calls=found.api_calls
+                )
         if known:
             self._client.estimate(wire.EstimateRequest(streams=known))
 
@@ -308,6 +308,17 @@ def _raise_refused(verdicts: list[wire.StreamVerdict]) -> None:
     reasons = [verdict.reason for verdict in verdicts if verdict.refused]
     if reasons:
         raise SourceContractError("; ".join(reasons))
+
+
+def _estimated(
+    connector: AnyConnector, stream: Stream, since: datetime | None, cursor: Cursor | None
+) -> Estimate | None:
+    """Return what a stream will cost. Where that cannot be told, reading says why: the streams before it are kept then."""
+    try:
+        return connector.estimate(stream, since, cursor)
+    except ConnectorError as error:
+        log.warning("what %s will cost is not known: %s", stream.name, error.message)
+        return None
 
 
 def _close(connector: AnyConnector) -> None:
