@@ -16,8 +16,9 @@ import pytest
 import zstandard
 from penstock_sdk import Batch, Connector, Drift, Estimate, Stream
 from penstock_sdk import protocol as wire
+from penstock_sdk.runtime.assignment import Assignment
 from penstock_sdk.runtime.client import Patience, RunClient
-from penstock_sdk.runtime.run import Assignment, run_connector
+from penstock_sdk.runtime.run import run_connector
 
 IDENTITY = wire.ConnectorIdentity(name="fake", method="list", version="1.0.0")
 Reply = tuple[int, dict[str, Any]]

@@ -18,11 +18,12 @@ import pytest
 from penstock_sdk import AuthenticationError, Batch, DefectError, SourceContractError, Stream, TransientError
 from penstock_sdk import protocol as wire
 from penstock_sdk.contract import Records
+from penstock_sdk.runtime.assignment import Assignment
 from penstock_sdk.runtime.encode import Envelope
 from penstock_sdk.runtime.loading import Installed
 from penstock_sdk.runtime.metrics import Metrics
 from penstock_sdk.runtime.pipeline import StreamPipeline
-from penstock_sdk.runtime.run import Assignment, run_connector
+from penstock_sdk.runtime.run import run_connector
 
 IDENTITY = wire.ConnectorIdentity(name="fake", method="list", version="1.0.0")
 ENVELOPE = Envelope("team", "orders", "fake-list-1.0.0", "people", "run1", 2, 1)
@@ -292,13 +293,13 @@ def test_a_sigterm_commits_nothing_that_no_cursor_covers(attempt: Any, platform:
 
 
 def test_a_cancel_in_a_heartbeat_ends_the_attempt_as_cancelled(attempt: Any, platform: Any) -> None:
-    platform.cancel = True
     platform.limits = wire.Limits(heartbeat_seconds=0.02)
 
     def read(*_: Any) -> Iterator[Batch]:
         for batch in batches(500, size=1):
             time.sleep(0.01)
             yield batch
+            platform.cancel = True
 
     assert attempt(read) == 30
     assert platform.finished[0].outcome == "cancelled"

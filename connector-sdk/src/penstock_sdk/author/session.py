@@ -12,7 +12,7 @@ import yaml
 from penstock_sdk.author.project import ProjectError
 from penstock_sdk.contract import Connector
 from penstock_sdk.manifest import config_problems
-from penstock_sdk.runtime.run import build
+from penstock_sdk.runtime.assignment import build
 from penstock_sdk.testing import Subject, SubjectError, installed, opened_subject
 
 

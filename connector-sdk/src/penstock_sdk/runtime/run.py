@@ -7,28 +7,23 @@ import logging
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
-from functools import cached_property, partial
+from functools import partial
 from importlib import metadata
-from typing import Any
-
-import msgspec
 
 from penstock_sdk import protocol as wire
-from penstock_sdk.contract import Connector, Cursor, Estimate, Records, Stream, first_rows
+from penstock_sdk.contract import Records, Stream, first_rows
 from penstock_sdk.errors import (
     AttemptCancelled,
     AttemptEnded,
     AttemptShutOut,
-    AuthenticationError,
-    ConfigError,
     ConnectorError,
     DefectError,
     SourceContractError,
     TransientError,
 )
 from penstock_sdk.pii import suggest_fields
+from penstock_sdk.runtime.asking import catalog_of, estimated
+from penstock_sdk.runtime.assignment import AnyConnector, Assignment, build
 from penstock_sdk.runtime.client import RunClient
 from penstock_sdk.runtime.credentials import Credentials
 from penstock_sdk.runtime.dropping import Dropper
@@ -36,36 +31,12 @@ from penstock_sdk.runtime.encode import Envelope
 from penstock_sdk.runtime.garbage import YoungGarbage
 from penstock_sdk.runtime.guard import Guard, no_local_writes
 from penstock_sdk.runtime.heartbeat import Heartbeat
-from penstock_sdk.runtime.masking import Mask
 from penstock_sdk.runtime.metrics import Metrics
 from penstock_sdk.runtime.pipeline import StreamPipeline, now
 from penstock_sdk.runtime.rejects import Fitter
 
 log = logging.getLogger("penstock")
-AnyConnector = Connector[Any, Any]
 SAMPLES = 30
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """Which attempt this process was launched for, and with what.
-
-    `load` imports the connector: called once the attempt is claimed, so that a connector which cannot be imported is
-    reported like any other that fails. `log_context` is what every log line carries; the attempt adds to it.
-    """
-
-    run: str
-    attempt: int
-    identity: wire.ConnectorIdentity
-    load: Callable[[], type[AnyConnector]]
-    credentials: dict[str, str] = field(repr=False)
-    shown: frozenset[str] = frozenset()
-    log_context: dict[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def mask(self) -> Mask:
-        """What hides the credentials, but for those that the manifest declares to be no secret; it learns new ones."""
-        return Mask([value for name, value in self.credentials.items() if name not in self.shown])
 
 
 class Attempt:
@@ -149,25 +120,7 @@ class Attempt:
 
     def _verdicts(self, connector: AnyConnector, offered: dict[str, Stream]) -> list[wire.StreamVerdict]:
         self._check()
-        drift = [
-            wire.AnnouncedDrift(stream=each.stream, field=each.field, message=self._mask(each.message)[:1000])
-            for each in connector.drift(list(offered.values()))
-        ]
-        listed = [
-            wire.DiscoveredStream(
-                name=stream.name,
-                id=stream.id,
-                schema_=stream.schema,
-                primary_key=list(stream.primary_key),
-                cursor_field=stream.cursor_field,
-                modes=list(stream.modes),
-                pii=list(stream.pii),
-                pii_suggested={**suggest_fields(stream.schema), **stream.pii_suggested},
-            )
-            for stream in offered.values()
-        ]
-        request = wire.StreamsRequest(streams=listed, abilities=["drop"], drift=drift)
-        return self._client.streams(request).verdicts
+        return self._client.streams(catalog_of(connector, list(offered.values()), self._mask)).verdicts
 
     def _estimate(
         self,
@@ -179,12 +132,10 @@ class Attempt:
         """Ask what each stream will cost, and let the platform refuse a run over its budget before it reads anything."""
         known: dict[str, wire.StreamEstimate] = {}
         for verdict in (each for each in verdicts if each.read):
-            found = _estimated(connector, offered[verdict.name], start.since, verdict.selected.cursor)
+            found = estimated(connector, offered[verdict.name], start.since, verdict.selected.cursor)
             self._check()
             if found is not None:
-                known[verdict.name] = wire.StreamEstimate(
-                    records=found.records, bytes=found.bytes, api_calls=found.api_calls
-                )
+                known[verdict.name] = found
         if known:
             self._client.estimate(wire.EstimateRequest(streams=known))
 
@@ -310,17 +261,6 @@ def _raise_refused(verdicts: list[wire.StreamVerdict]) -> None:
         raise SourceContractError("; ".join(reasons))
 
 
-def _estimated(
-    connector: AnyConnector, stream: Stream, since: datetime | None, cursor: Cursor | None
-) -> Estimate | None:
-    """Return what a stream will cost. Where that cannot be told, reading says why: the streams before it are kept then."""
-    try:
-        return connector.estimate(stream, since, cursor)
-    except ConnectorError as error:
-        log.warning("what %s will cost is not known: %s", stream.name, error.message)
-        return None
-
-
 def _close(connector: AnyConnector) -> None:
     """Close, and let nothing that goes wrong here hide how the reading ended."""
     try:
@@ -344,22 +284,6 @@ def _as_defect(error: Exception | SystemExit) -> DefectError:
     return DefectError(
         f"the connector failed unexpectedly ({type(error).__name__}); its log says more", operator_message=detail
     )
-
-
-def build(connector: type[AnyConnector], config: dict[str, Any], secret: dict[str, str]) -> AnyConnector:
-    """Return the connector with its config and credentials, both converted to the types that it declares."""
-    config_type, credentials_type = connector.argument_types()
-    try:
-        converted = msgspec.convert(config, config_type)
-    except msgspec.ValidationError as error:
-        message = f"spec.config: {error}"
-        raise ConfigError(message) from None
-    try:
-        credentials = msgspec.convert(secret, credentials_type)
-    except msgspec.ValidationError as error:
-        message = f"spec.secretRef: the Secret does not fit the connector: {error}"
-        raise AuthenticationError(message) from None
-    return connector(converted, credentials)
 
 
 def run_connector(

@@ -18,8 +18,8 @@ from typing import Any, Self
 
 from penstock_sdk import protocol as wire
 from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE, LocalPersistenceError
+from penstock_sdk.runtime.assignment import AnyConnector
 from penstock_sdk.runtime.loading import identity_of, shown_credentials
-from penstock_sdk.runtime.run import AnyConnector
 from penstock_sdk.testing.attempts import Ended, Running, attempt
 from penstock_sdk.testing.interposer import between
 from penstock_sdk.testing.run_api import BRISK, Refused, RunApi

@@ -1,0 +1,55 @@
+"""Which attempt a process carries, and the connector that it makes for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from penstock_sdk import protocol as wire
+from penstock_sdk.contract import Connector
+from penstock_sdk.errors import AuthenticationError, ConfigError
+from penstock_sdk.runtime.masking import Mask
+
+AnyConnector = Connector[Any, Any]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which attempt this process was launched for, and with what.
+
+    `load` imports the connector: called once the attempt is claimed, so that a connector which cannot be imported is
+    reported like any other that fails. `log_context` is what every log line carries; the attempt adds to it.
+    """
+
+    run: str
+    attempt: int
+    identity: wire.ConnectorIdentity
+    load: Callable[[], type[AnyConnector]]
+    credentials: dict[str, str] = field(repr=False)
+    shown: frozenset[str] = frozenset()
+    log_context: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def mask(self) -> Mask:
+        """What hides the credentials, but for those that the manifest declares to be no secret; it learns new ones."""
+        return Mask([value for name, value in self.credentials.items() if name not in self.shown])
+
+
+def build(connector: type[AnyConnector], config: dict[str, Any], secret: dict[str, str]) -> AnyConnector:
+    """Return the connector with its config and credentials, both converted to the types that it declares."""
+    config_type, credentials_type = connector.argument_types()
+    try:
+        converted = msgspec.convert(config, config_type)
+    except msgspec.ValidationError as error:
+        message = f"spec.config: {error}"
+        raise ConfigError(message) from None
+    try:
+        credentials = msgspec.convert(secret, credentials_type)
+    except msgspec.ValidationError as error:
+        message = f"spec.secretRef: the Secret does not fit the connector: {error}"
+        raise AuthenticationError(message) from None
+    return connector(converted, credentials)
