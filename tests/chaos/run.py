@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -40,6 +41,7 @@ SCENARIOS: dict[str, Callable[[Chaos], Outcome]] = {
 def main() -> int:
     """Run the scenarios, one after the other on one cluster, and print the table."""
     outcomes = []
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # whoever is told to stop stops what it started
     chosen = {name: each for name, each in SCENARIOS.items() if not ONLY or name in ONLY.split(",")}
     with (
         tempfile.TemporaryDirectory(prefix="penstock-chaos-") as directory,
