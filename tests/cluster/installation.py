@@ -119,9 +119,9 @@ class Installation:
 
         return str(self.cluster.until("a leader", found, seconds=60))
 
-    def signal(self, pod: str, number: Signal) -> float:
+    def signal(self, pod: str, number: Signal, namespace: str = NAMESPACE) -> float:
         """Signal a pod's processes as the kernel would, and return the moment just before."""
-        uid = self.cluster.get("pod", pod, NAMESPACE)["metadata"]["uid"]
+        uid = self.cluster.get("pod", pod, namespace)["metadata"]["uid"]
         command = ["exec", "penstock-agent", "-n", AGENT_NAMESPACE, "--", "python3", "-c", SEND, uid, number]
         return float(self.cluster.kubectl(*command).stdout)
 
@@ -154,7 +154,7 @@ class Installation:
         command = [tool("helm"), "uninstall", "penstock", "-n", NAMESPACE, "--kubeconfig", str(self.cluster.kubeconfig)]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         self.cluster.kubectl("delete", "pod", "penstock-agent", "-n", AGENT_NAMESPACE, "--ignore-not-found")
-        self.cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
+        self.cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
 
     def logs(self) -> str:
         """Return the end of what each pod wrote."""

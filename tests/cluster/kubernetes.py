@@ -10,8 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 TOOL = Path(__file__).resolve().parent / "tool"
 
 
@@ -36,10 +34,11 @@ class Cluster:
         return done
 
     def apply(self, *documents: dict[str, Any]) -> None:
-        self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(documents))
+        listed = {"apiVersion": "v1", "kind": "List", "items": documents}
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(listed))
 
     def refuse(self, document: dict[str, Any]) -> str:
-        done = self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(document), check=False)
+        done = self.kubectl("apply", "-f", "-", stdin=json.dumps(document), check=False)
         assert done.returncode != 0, "the API server took it"
         return done.stderr
 
