@@ -150,7 +150,7 @@ class Cluster:
             "PENSTOCK_CONNECTOR": "faker-generate",
             "PENSTOCK_TOKEN_FILE": str(token),
         }
-        if self.failpoints:
+        if self.failpoints and launch["attempt"] == 1:  # a later attempt may have nothing left to do there
             environment[VARIABLE] = self.failpoints.pop(0)
         with (self.directory / "logs" / f"{path.stem}.log").open("ab") as log:
             process = subprocess.Popen(
