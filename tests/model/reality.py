@@ -19,7 +19,7 @@ from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.orchestrator import Orchestrator, Parts
 from penstock_operator.launchers import Carried, Launch, Observation
 from penstock_operator.launchers.logs import FileLogs
-from penstock_operator.registry import connections, definitions
+from penstock_operator.registry import attempts, connections, definitions
 from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.connections import ConnectionRecord
 from penstock_operator.registry.database import Pool, many
@@ -157,7 +157,15 @@ class Reality:
     async def job_ends(self, run: str, attempt: int, how: str) -> Answer:
         self.jobs.made[self._job_name(run, attempt)] = how
 
+    async def _witness(self) -> None:
+        """Have the controller see each attempt's newest heartbeat, as its rounds do: what it has not seen, it does not judge."""
+        self._late = timedelta(0)
+        async with self.pool.connection() as connection:
+            for row in await attempts.live_attempts(connection):
+                self.orchestrator.supervisor._silence.lasts(row, 0.0)
+
     async def observe(self, late: int) -> Answer:
+        await self._witness()
         self._late = timedelta(seconds=late)
         await self.orchestrator.supervisor.observe_all()
         await self.orchestrator.supervisor.settled()

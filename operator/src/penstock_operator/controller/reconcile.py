@@ -51,14 +51,16 @@ class Stalled(Exception):  # noqa: N818 - named by the reaction it wants
 
 def check_document(document: Document) -> None:
     """Raise Stalled for what the API server would refuse; a folder has no API server before it."""
-    found = storage_problems(document.get("spec"), "spec") + annotation_problems(document) or resource_problems(
-        document
-    )
+    found = annotation_problems(document) + _spec_problems(document)
     if not found and document["kind"] == "ConnectorDefinition":
         found = manifest_problems(document["spec"]["manifest"], "spec.manifest")
     if found:
         reason: Reason = "InvalidSpec"
         raise Stalled(reason, "; ".join(found))
+
+
+def _spec_problems(document: Document) -> list[str]:
+    return storage_problems(document.get("spec"), "spec") or resource_problems(document)
 
 
 def annotation_problems(document: Document) -> list[str]:
@@ -228,10 +230,13 @@ def _timing(row: Row) -> tuple[str | None, str, int]:
 
 
 async def _record_stalled(connection: Connection, document: Document) -> Row:
-    """Record a connection that cannot be used, without a spec that cannot be kept."""
-    meta, spec = document["metadata"], document.get("spec")
-    if not isinstance(spec, dict) or storage_problems(spec, "spec"):
-        spec = {}
+    """Record a connection that cannot be used; a spec that the API server would refuse does not replace the last good one."""
+    meta = document["metadata"]
+    if _spec_problems(document):
+        known = await connections.connection_by_uid(connection, meta["uid"])
+        spec = known["spec"] if known else {}
+    else:
+        spec = defaulted(document)["spec"]
     record = ConnectionRecord(
         meta["uid"], meta["namespace"], meta["name"], meta.get("generation", 1), spec, definition_uid=None, ready=False
     )
