@@ -162,7 +162,7 @@ class Reality:
         self._late = timedelta(0)
         async with self.pool.connection() as connection:
             for row in await attempts.live_attempts(connection):
-                self.orchestrator.supervisor._silence.lasts(row, 0.0)
+                self.orchestrator.supervisor._silent(row)
 
     async def observe(self, late: int) -> Answer:
         await self._witness()
