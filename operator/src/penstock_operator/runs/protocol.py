@@ -43,6 +43,7 @@ from penstock_operator.registry.database import Connection, Pool, Row
 from penstock_operator.registry.objects import Grant
 from penstock_operator.registry.streams import NewState
 from penstock_operator.runs import budget, catalog, outcomes, reads, selection
+from penstock_operator.runs.artifacts import check_artifact, check_state_versions
 from penstock_operator.runs.refusals import Fenced, Invalid, Mismatch, NotReady, Unauthenticated
 from penstock_operator.runs.retry import Failure
 from penstock_operator.runs.vault import Holder, Vault
@@ -86,12 +87,12 @@ class RunProtocol:
             if launch["job_uid"] != pod.job_uid:
                 message = "the token belongs to a pod of another Job"
                 raise Unauthenticated(message)
-            _check_artifact(request, launch)
+            check_artifact(request, launch)
             if not await attempts.claim_attempt(connection, request.run, request.attempt, pod.pod_uid, digest(token)):
                 raise Fenced
             states = await streams.states_of(connection, launch["connection_uid"])
             kept = await self._vault.kept(connection, launch["connection_uid"])
-        _check_state_versions(launch, states)
+        check_state_versions(launch, states)
         return self._answer(request, launch, token).model_copy(update={"credentials": kept})
 
     def _answer(self, request: StartRequest, launch: Row, token: str) -> StartResponse:
@@ -310,27 +311,3 @@ def _new_state(attempt: Row, request: CheckpointRequest) -> NewState:
         attempt=attempt["attempt"],
         done=request.done,
     )
-
-
-def _check_artifact(request: StartRequest, launch: Row) -> None:
-    manifest, runs_as = launch["manifest"], request.connector
-    declared = (manifest["name"], manifest["method"], manifest["version"])
-    if declared != (runs_as.name, runs_as.method, runs_as.version):
-        message = (
-            f"the image holds {runs_as.name}-{runs_as.method}-{runs_as.version},"
-            f" the definition is {launch['definition']}: publish the definition with its own image"
-        )
-        raise Invalid(message)
-
-
-def _check_state_versions(launch: Row, states: dict[str, Row]) -> None:
-    wanted = launch["manifest"].get("stateVersion", 1)
-    other = sorted(
-        name for name, state in states.items() if state["state_version"] != wanted and state["cursor"] is not None
-    )
-    if other:
-        message = (
-            f"the state of {', '.join(other)} was written by another state version than {wanted}:"
-            " pin the earlier connector version, or reset the state"
-        )
-        raise Invalid(message)
