@@ -16,6 +16,7 @@ import pytest
 from penstock_operator.embedded.postgres import EmbeddedPostgres
 from penstock_operator.settings import S3Settings
 
+from tests.cluster.faults import Faults
 from tests.cluster.installation import ROOT, Installation
 from tests.cluster.kubernetes import Cluster
 from tests.cluster.provider import Access, Provider, choose, facts
@@ -113,6 +114,28 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team", "labels": labels}})
     yield "team"
     cluster.kubectl("delete", "namespace", "team", "--wait=false")
+
+
+TALLIES = pytest.StashKey[Faults]()
+
+
+@pytest.fixture(scope="session")
+def faults(
+    cluster: Cluster, operator: Installation, records: Records, namespace: str, request: pytest.FixtureRequest
+) -> Faults:
+    """Runs to break; the table of what came of it ends the tier's report."""
+    request.config.stash[TALLIES] = Faults(cluster, records, namespace)
+    return request.config.stash[TALLIES]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the table."""
+    found = config.stash.get(TALLIES, None)
+    if found and found.tallies:
+        terminalreporter.section("faults")
+        terminalreporter.write_line("fault          tried  lost  doubled  away: median, longest (s)")
+        for tally in found.tallies:
+            terminalreporter.write_line(str(tally))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -83,6 +83,16 @@ class Records:
             row["name"] for row in self.attempts(*names) if row["started_at"] is not None and row["finished_at"] is None
         ]
 
+    def committing(self, *names: str) -> list[str]:
+        """Return which of the connections have committed something and are still running."""
+        rows = self.query(
+            "SELECT DISTINCT c.name FROM penstock.bronze_objects o JOIN penstock.connector_runs r ON r.id = o.run_id"
+            " JOIN penstock.tenant_connections c ON c.uid = r.connection_uid"
+            " WHERE c.name = ANY(%(names)s) AND o.committed_at IS NOT NULL AND r.phase = 'running'",
+            names=list(names),
+        )
+        return [row["name"] for row in rows]
+
     def ended(self, *names: str, runs: int = 1, seconds: float = 120) -> list[Row]:
         """Wait until each connection has so many runs and none is under way, and return the runs."""
         end = time.monotonic() + seconds

@@ -1,0 +1,76 @@
+"""Breaks several runs at once, each after its first commit, and looks for gaps, doubles, and how long each was away."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+
+from penstock_operator.launchers.jobs import LABEL_CONNECTION
+
+from tests.cluster.kubernetes import Cluster
+from tests.cluster.runs import Records, Row, faker
+
+COUNT = int(os.environ.get("FAULTS") or "3")
+RECORDS, BATCH, DELAY = 120_000, 10_000, 0.5  # the first checkpoint comes after 50,000 records
+LIMITS = {"limits": {"memory": "192Mi", "cpu": "1"}}
+
+
+@dataclass
+class Tally:
+    """What one kind of fault did."""
+
+    fault: str
+    tried: int
+    lost: int
+    doubled: int
+    away: list[float]
+
+    def __str__(self) -> str:
+        away = f"{median(self.away):6.1f} {max(self.away):6.1f}" if self.away else "     -      -"
+        return f"{self.fault:<14} {self.tried:>5} {self.lost:>5} {self.doubled:>8} {away}"
+
+
+@dataclass
+class Faults:
+    """Connections to break, and the table of what came of it."""
+
+    cluster: Cluster
+    records: Records
+    namespace: str
+    tallies: list[Tally] = field(default_factory=list)
+
+    def under_way(self, fault: str) -> dict[str, str]:
+        """Start runs, wait until each has committed something, and return each connection's pod."""
+        names = [f"{fault}-{number}" for number in range(COUNT)]
+        self.cluster.apply(*(faker(name, RECORDS, delay=DELAY, batch=BATCH, resources=LIMITS) for name in names))
+
+        def committed() -> bool:
+            return len(self.records.committing(*names)) == len(names)
+
+        self.cluster.until("each has committed", committed, seconds=60 + 5 * COUNT)
+        return {
+            each["metadata"]["labels"][LABEL_CONNECTION]: each["metadata"]["name"]
+            for each in self.cluster.list("pods", self.namespace, f"{LABEL_CONNECTION} in ({','.join(names)})")
+        }
+
+    def disrupt(self, fault: str, inflict: Callable[[list[str]], object]) -> list[Row]:
+        """Inflict it on each run's pod: each run succeeds in its second attempt, no failure counted; return the first ones."""
+        pods = self.under_way(fault)
+        began = time.time()
+        inflict(list(pods.values()))
+        runs, attempts = self.records.ended(*pods, seconds=120 + 5 * COUNT), self.records.attempts(*pods)
+        shown = [(each["name"], each["attempt"], each["phase"], each["reason"], each["message"]) for each in attempts]
+        assert {(run["phase"], run["attempt"], run["streak"]) for run in runs} == {("succeeded", 2, 0)}, shown
+        numbers = [sorted(each["data"]["n"] for each in self.records.committed(name)) for name in pods]
+        lost = sum(RECORDS - len(set(each)) for each in numbers)
+        doubled = sum(len(each) - len(set(each)) for each in numbers)
+        again = [each["started_at"].timestamp() - began for each in attempts if each["attempt"] == 2]
+        self.tallies.append(Tally(fault, len(pods), lost, doubled, again))
+        assert (lost, doubled) == (0, 0)
+        first = [each for each in attempts if each["attempt"] == 1]
+        assert {each["reason"] for each in first} == {"AttemptLost"}, shown
+        assert all(each["message"] for each in first), shown
+        return first
