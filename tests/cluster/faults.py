@@ -14,7 +14,7 @@ from tests.cluster.kubernetes import Cluster
 from tests.cluster.runs import Records, Row, faker
 
 COUNT = int(os.environ.get("FAULTS") or "3")
-RECORDS, BATCH, DELAY = 120_000, 10_000, 0.5  # the first checkpoint comes after 50,000 records
+RECORDS, BATCH, PAUSE = 120_000, 10_000, 70_000  # the first checkpoint comes after 50,000 records; then it stands still
 LIMITS = {"limits": {"memory": "192Mi", "cpu": "1"}}
 
 
@@ -45,7 +45,7 @@ class Faults:
     def under_way(self, fault: str) -> dict[str, str]:
         """Start runs, wait until each has committed something, and return each connection's pod."""
         names = [f"{fault}-{number}" for number in range(COUNT)]
-        self.cluster.apply(*(faker(name, RECORDS, delay=DELAY, batch=BATCH, resources=LIMITS) for name in names))
+        self.cluster.apply(*(faker(name, RECORDS, batch=BATCH, pause=PAUSE, resources=LIMITS) for name in names))
 
         def committed() -> bool:
             return len(self.records.committing(*names)) == len(names)
@@ -56,14 +56,20 @@ class Faults:
             for each in self.cluster.list("pods", self.namespace, f"{LABEL_CONNECTION} in ({','.join(names)})")
         }
 
+    def attempted(self, number: int, names: list[str], seconds: float = 90) -> None:
+        """Wait until each connection's run has so many attempts."""
+        end = time.monotonic() + seconds
+        while len(found := self.records.attempts(*names)) != number * len(names):
+            assert time.monotonic() < end, shown(found)
+            time.sleep(0.3)
+
     def disrupt(self, fault: str, inflict: Callable[[list[str]], object]) -> list[Row]:
         """Inflict it on each run's pod: each run succeeds in its second attempt, no failure counted; return the first ones."""
         pods = self.under_way(fault)
         began = time.time()
         inflict(list(pods.values()))
         runs, attempts = self.records.ended(*pods, seconds=120 + 5 * COUNT), self.records.attempts(*pods)
-        shown = [(each["name"], each["attempt"], each["phase"], each["reason"], each["message"]) for each in attempts]
-        assert {(run["phase"], run["attempt"], run["streak"]) for run in runs} == {("succeeded", 2, 0)}, shown
+        assert {(run["phase"], run["attempt"], run["streak"]) for run in runs} == {("succeeded", 2, 0)}, shown(attempts)
         numbers = [sorted(each["data"]["n"] for each in self.records.committed(name)) for name in pods]
         lost = sum(RECORDS - len(set(each)) for each in numbers)
         doubled = sum(len(each) - len(set(each)) for each in numbers)
@@ -71,6 +77,12 @@ class Faults:
         self.tallies.append(Tally(fault, len(pods), lost, doubled, again))
         assert (lost, doubled) == (0, 0)
         first = [each for each in attempts if each["attempt"] == 1]
-        assert {each["reason"] for each in first} == {"AttemptLost"}, shown
-        assert all(each["message"] for each in first), shown
+        assert {each["reason"] for each in first} == {"AttemptLost"}, shown(attempts)
+        assert all(each["message"] for each in first), shown(attempts)
         return first
+
+
+def shown(attempts: list[Row]) -> list[tuple[object, ...]]:
+    """Return what tells how attempts went."""
+    fields = ("name", "attempt", "phase", "reason", "message", "launched_at", "started_at", "finished_at")
+    return [tuple(str(each[field]) for field in fields) for each in attempts]

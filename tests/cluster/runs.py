@@ -28,9 +28,11 @@ def connection(name: str, token: str | None = "t1", namespace: str = "team", **s
     return {"apiVersion": "penstock.io/v1alpha1", "kind": "TenantConnection", "metadata": metadata, "spec": spec}
 
 
-def faker(name: str, records: int, delay: float = 0, batch: int = 500, **spec: Any) -> dict[str, Any]:
-    """Return a connection that makes records up: `delay` seconds after each batch."""
+def faker(name: str, records: int, delay: float = 0, batch: int = 500, pause: int = 0, **spec: Any) -> dict[str, Any]:
+    """Return a connection that makes records up: `delay` seconds after each batch; `pause` is where it stands still."""
     config = {"records": records, "batchSize": batch, "delaySeconds": delay}
+    if pause:
+        config |= {"pauseAfter": pause, "pauseSeconds": 300}
     return connection(name, **{"connector": FAKER, "config": config, "streams": PEOPLE, "resources": SMALL, **spec})
 
 

@@ -31,7 +31,7 @@ def test_a_drained_nodes_runs_go_on_elsewhere(cluster: Cluster, namespace: str, 
         names = [f"drain-{number}" for number in range(len(pods))]
         try:
             cluster.kubectl("drain", node, *flags)
-            cluster.until("the next attempts wait", lambda: len(faults.records.attempts(*names)) == 2 * len(pods))
+            faults.attempted(2, names)
         finally:
             cluster.kubectl("uncordon", node)
 

@@ -34,3 +34,14 @@ def test_it_fails_when_asked_to() -> None:
 def test_a_config_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(ConfigError):
         FakerGenerate(Config(batch_size=0), {}).authenticate()
+
+
+def test_a_read_from_the_start_stands_still_where_it_was_asked_to() -> None:
+    config = Config(records=1000, batch_size=100, pause_after=250, pause_seconds=0.5)
+    connector = FakerGenerate(config, {})
+    stream = connector.discover()[0]
+    batches = list(connector.read(stream, None, None))
+    pauses = [batch.cursor for batch in batches if not batch.records]
+    assert pauses
+    assert all(cursor == {"next": 300} for cursor in pauses)
+    assert all(batch.records for batch in connector.read(stream, None, {"next": 200}))

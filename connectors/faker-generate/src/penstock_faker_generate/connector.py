@@ -17,6 +17,7 @@ import msgspec
 from penstock_sdk import Batch, ConfigError, Connector, Cursor, Estimate, Stream, TransientError
 
 BLOCK = 500
+PAUSE_STEP_SECONDS = 0.2
 FIRST = ("Ada", "Grace", "Alan", "Edsger", "Barbara", "Donald", "Leslie", "Margaret", "Tim", "Radia", "Ken", "Frances")
 LAST = ("Lovelace", "Hopper", "Turing", "Dijkstra", "Liskov", "Knuth", "Lamport", "Hamilton", "Lee", "Perlman", "Allen")
 CITIES = (
@@ -71,13 +72,19 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 
 
 class Config(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """What a connection may set. `records` is per stream; `fail_after` ends a fresh read after so many, for trials."""
+    """What a connection may set. `records` is per stream.
+
+    For trials: `fail_after` ends a read from the start after so many records, and `pause_after` has it stand still
+    for `pause_seconds`, so that something can be done to a run whose first records are committed.
+    """
 
     records: int = 1000
     seed: int = 0
     batch_size: int = BLOCK
     fail_after: int | None = None
     delay_seconds: float = 0.0
+    pause_after: int | None = None
+    pause_seconds: float = 60.0
 
 
 @lru_cache(maxsize=4)  # a batch may be smaller than a block
@@ -163,3 +170,16 @@ class FakerGenerate(Connector[Config, dict[str, str]]):
             position = stop
             if self.config.delay_seconds:
                 time.sleep(self.config.delay_seconds)
+            if self._pauses(cursor, stop):
+                yield from self._pause(stop)
+
+    def _pauses(self, cursor: Cursor | None, position: int) -> bool:
+        after = self.config.pause_after
+        return cursor is None and after is not None and position - self.config.batch_size < after <= position
+
+    def _pause(self, position: int) -> Iterator[Batch]:
+        """Stand still at batch borders, where a run can be told to stop."""
+        end = time.monotonic() + self.config.pause_seconds
+        while time.monotonic() < end:
+            time.sleep(PAUSE_STEP_SECONDS)
+            yield Batch([], cursor={"next": position})
