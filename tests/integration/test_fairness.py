@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from penstock_operator.cli.runs import _said
-from penstock_operator.controller.reconcile import finding_for
+from penstock_operator.controller.statuses import finding_for
 from penstock_operator.controller.supervisor import Supervisor
 from penstock_operator.launchers import Launch, LaunchRefused
 from penstock_operator.registry import connections, fairness, runs

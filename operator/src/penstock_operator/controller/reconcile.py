@@ -3,42 +3,24 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 from penstock_sdk.manifest import Manifest, config_problems, manifest_problems
 
 from penstock_operator.controller.following import record_upstreams, upstream_finding
 from penstock_operator.controller.resources import Document, key_of
 from penstock_operator.controller.state_requests import handle_state_requests
+from penstock_operator.controller.statuses import finding_for, open_alert, pauses, status_of
 from penstock_operator.registry import alerts, connections, definitions, runs
 from penstock_operator.registry.connections import ConnectionRecord
 from penstock_operator.registry.database import Connection, Pool, Row
-from penstock_operator.resources.conditions import (
-    AlertCondition,
-    Finding,
-    OpenAlert,
-    Reason,
-    alert_conditions,
-    conditions_for,
-    moment,
-)
+from penstock_operator.resources.conditions import Finding, Reason, alert_conditions, conditions_for
 from penstock_operator.resources.crds import defaulted, resource_problems
 from penstock_operator.resources.models import GROUP, REQUESTED_AT, parse_duration, parse_instant
 from penstock_operator.resources.quantities import memory_bytes
 from penstock_operator.resources.storable import storage_problems
 from penstock_operator.resources.versions import best_match
-from penstock_operator.runs.breaker import paused
 from penstock_operator.scheduling.due import handle_request, next_time
 from penstock_operator.scheduling.ticks import ScheduleError, check_schedule, jitter_of
-
-OWNERS_TO_FIX = (
-    "ConfigError",
-    "AuthenticationError",
-    "SourceContractError",
-    "SecretNotFound",
-    "LaunchRefused",
-    "ImagePullFailed",
-)
 
 
 class Stalled(Exception):  # noqa: N818 - named by the reaction it wants
@@ -128,21 +110,10 @@ async def reconcile_connection(pool: Pool, document: Document) -> Document:
         waiting = await runs.waiting_count(connection, row["uid"])
     finding = problem or upstream_finding(fresh) or finding_for(fresh, newest)
     previous = document.get("status", {}).get("conditions", [])
-    extra = [*_pauses(fresh, now), *alert_conditions([open_alert(each) for each in reversed(alerting)])]
+    extra = [*pauses(fresh, now), *alert_conditions([open_alert(each) for each in reversed(alerting)])]
     listed = conditions_for(finding, generation, previous, now, *extra)
     counted = {"alerts": len(alerting), **({"waitingRuns": waiting} if waiting else {})}
-    return {**_status(generation, listed, fresh, newest, definition), **counted}
-
-
-def open_alert(row: Row) -> OpenAlert:
-    """Return an alert's row as conditions tell it."""
-    sorts: dict[str, AlertCondition] = {"EmptyRead": "EmptyRead", "RecordsRejected": "RecordsRejected"}
-    return OpenAlert(sorts.get(row["kind"], "SchemaDrift"), row["stream"], row["kind"], row["message"])
-
-
-def _pauses(row: Row, now: datetime) -> list[dict[str, str]]:
-    found = paused(row, now)
-    return [{"type": "Paused", "status": "True", "reason": found.reason, "message": found.message}] if found else []
+    return {**status_of(generation, listed, fresh, newest, definition), **counted}
 
 
 async def _resolve(connection: Connection, spec: Document) -> Row:
@@ -248,73 +219,6 @@ async def _handle_request(connection: Connection, document: Document, row: Row) 
     token = document["metadata"].get("annotations", {}).get(REQUESTED_AT)
     if token:
         await handle_request(connection, row, token)
-
-
-def finding_for(row: Row, newest: Row | None) -> Finding:
-    """Return what a valid connection's newest run says of it. Pure."""
-    if newest is None or newest["phase"] == "succeeded":
-        return _idle(row, newest)
-    phase, message = newest["phase"], newest["message"]
-    if phase == "pending" and newest["attempt"]:
-        at = moment(newest["next_attempt_at"])
-        return Finding(
-            "failing", "AwaitingRetry", f"{message} (attempt {newest['attempt']} failed, the next is due {at})"
-        )
-    if phase == "pending" and newest["waits"]:
-        state = "ready" if row["last_success_at"] else "reconciling"
-        return Finding(state, "RunInProgress", f"run {newest['id']} waits: {newest['waits']}")  # type: ignore[arg-type]
-    if phase in ("pending", "running"):
-        state = "ready" if row["last_success_at"] else "reconciling"
-        return Finding(state, "RunInProgress", f"run {newest['id']}, attempt {newest['attempt']}")  # type: ignore[arg-type]
-    reason: Any = newest["reason"] or "DefectError"
-    return Finding("stalled" if reason in OWNERS_TO_FIX else "failing", reason, message)
-
-
-def _idle(row: Row, newest: Row | None) -> Finding:
-    if row["suspended"]:
-        return Finding("ready", "Suspended", "no run is started while spec.suspend is true")
-    if newest is None:
-        return Finding("ready", "AwaitingRun", "valid; no run has been due yet")
-    told = f"; {newest['message']}" if newest["message"] else ""
-    return Finding("ready", "RunSucceeded", f"run {newest['id']} committed {newest['records']} records{told}")
-
-
-def _status(generation: int, listed: list[Document], row: Row, newest: Row | None, definition: Row | None) -> Document:
-    status = {
-        "observedGeneration": generation,
-        "conditions": listed,
-        "definition": definition["name"] if definition else None,
-        "lastRun": _last_run(newest) if newest else None,
-        "lastScheduleTime": moment(row["last_scheduled_at"]),
-        "lastSuccessfulTime": moment(row["last_success_at"]),
-        "nextScheduleTime": moment(_next_time(row)),
-        "lastHandledRequest": row["handled_request"],
-        "consecutiveFailures": row["failures"] or None,
-        "lastStateChange": row["state_answer"],
-    }
-    return {key: value for key, value in status.items() if value is not None}
-
-
-def _next_time(row: Row) -> datetime | None:
-    """Return when the next run is made: not before the pause after failures ends."""
-    at: datetime | None = row["next_run_at"]
-    if at is None or not row["ready"] or row["suspended"]:
-        return None
-    return max(at, row["paused_until"] or at)
-
-
-def _last_run(run: Row) -> Document:
-    shown = {
-        "id": run["id"],
-        "phase": run["phase"],
-        "attempt": run["attempt"],
-        "records": run["committed_records"],
-        "rejected": run["rejected"],
-        "startedAt": moment(run["started_at"]),
-        "finishedAt": moment(run["finished_at"]),
-        "message": run["message"],
-    }
-    return {key: value for key, value in shown.items() if value is not None}
 
 
 async def reconcile(pool: Pool, document: Document) -> Document:
