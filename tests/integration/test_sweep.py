@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +102,14 @@ def server() -> ApiServer:
 
 
 @pytest.fixture
-async def orchestrator(
-    pool: Pool, server: ApiServer, store: BronzeStore, tmp_path: Path
-) -> AsyncIterator[Orchestrator]:
-    made = Orchestrator(Parts(pool, server, None, store, Timings(), FileLogs(tmp_path)))  # type: ignore[arg-type] - nothing is launched
-    working = asyncio.create_task(made.queue.work())
-    yield made
-    working.cancel()
+def parts(pool: Pool, server: ApiServer, store: BronzeStore, tmp_path: Path) -> Parts:
+    return Parts(pool, server, None, store, Timings(), FileLogs(tmp_path))  # type: ignore[arg-type] - nothing is launched
+
+
+@pytest.fixture
+async def orchestrator(parts: Parts) -> AsyncIterator[Orchestrator]:
+    async with _another(parts) as made:
+        yield made
 
 
 async def _settle(orchestrator: Orchestrator, server: ApiServer) -> None:
@@ -121,7 +123,7 @@ async def _settle(orchestrator: Orchestrator, server: ApiServer) -> None:
 
 async def _idle(orchestrator: Orchestrator) -> None:
     queue = orchestrator.queue
-    await _until(lambda: not queue._waiting and not queue._busy)
+    await _until(lambda: queue.is_idle)
 
 
 async def _until(found: Callable[[], object] | Callable[[], Awaitable[object]]) -> None:
@@ -155,16 +157,71 @@ async def test_a_sweep_of_what_has_not_changed_queues_no_connection(
     assert server.written == []
 
 
-async def test_9_a_new_process_writes_nothing_where_nothing_has_changed(
-    orchestrator: Orchestrator, server: ApiServer, pool: Pool, store: BronzeStore, tmp_path: Path
+@asynccontextmanager
+async def _another(parts: Parts) -> AsyncIterator[Orchestrator]:
+    """A process that has seen nothing yet."""
+    made = Orchestrator(parts)
+    working = asyncio.create_task(made.queue.work())
+    yield made
+    working.cancel()
+
+
+async def test_9_a_new_process_has_no_work_where_statuses_tell_what_the_registry_holds(
+    orchestrator: Orchestrator, server: ApiServer, parts: Parts
 ) -> None:
     await _settle(orchestrator, server)
-    second = Orchestrator(Parts(pool, server, None, store, Timings(), FileLogs(tmp_path)))  # type: ignore[arg-type]
-    working = asyncio.create_task(second.queue.work())
-    await second.sweep()
-    await _idle(second)
-    working.cancel()
+    async with _another(parts) as second:
+        for number in range(COUNT):
+            second.changed(key(number), version_of(server.documents[key(number)]), listed=True)
+        await second.sweep()
+        await _idle(second)
+    assert set(server.read) <= {DEFINITION}
     assert server.written == []
+
+
+async def test_9_a_new_process_writes_the_statuses_that_are_behind(
+    orchestrator: Orchestrator, server: ApiServer, pool: Pool, parts: Parts
+) -> None:
+    await _settle(orchestrator, server)
+    async with pool.connection() as held:
+        await run(held, "UPDATE penstock.tenant_connections SET failures = 2 WHERE uid = 'c3'")
+        await run(held, "UPDATE penstock.tenant_connections SET last_success_at = now() WHERE uid = 'c4'")
+    server.documents[key(5)]["status"].pop("conditions")
+    async with _another(parts) as second:
+        await second.sweep()
+        await _idle(second)
+    assert sorted(server.written) == [key(5), key(3), key(4)]
+    assert server.documents[key(3)]["status"]["consecutiveFailures"] == 2
+
+
+async def test_10_what_changes_between_the_first_list_and_the_watchs_is_seen(
+    orchestrator: Orchestrator, server: ApiServer, pool: Pool, parts: Parts
+) -> None:
+    await _settle(orchestrator, server)
+    async with _another(parts) as second:
+        second.changed(key(6), "newer than the sweep's list", listed=True)
+        await second.sweep()
+        await _idle(second)
+        assert server.read == [key(6)]
+        second.changed(key(7), "the watch began anew, and lists again", listed=True)
+        await _idle(second)
+    assert server.read == [key(6), key(7)]
+
+
+async def test_what_a_new_process_left_alone_is_looked_at_by_and_by(
+    orchestrator: Orchestrator, server: ApiServer, parts: Parts
+) -> None:
+    await _settle(orchestrator, server)
+    server.documents[key(8)]["status"]["alerts"] = "what an older release said"
+    async with _another(parts) as second:
+        await second.sweep()
+        await _idle(second)
+        assert server.written == []
+        for _ in range(COUNT):
+            await second.look_again()
+            await _idle(second)
+    assert server.written == [key(8)]
+    assert server.documents[key(8)]["status"]["alerts"] == 0
 
 
 async def test_9_a_sweep_mends_the_registry(orchestrator: Orchestrator, server: ApiServer, pool: Pool) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import kopf
 import structlog
@@ -91,7 +91,14 @@ def login(**arguments: Any) -> kopf.ConnectionInfo | None:
     return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
 
 
-async def watch(changed: Callable[[Key, str | None], None], stop: asyncio.Event) -> None:
+class Changed(Protocol):
+    """What a watch calls: `listed` is what was there when it began, or began anew."""
+
+    def __call__(self, key: Key, version: str | None, *, listed: bool = False) -> None:
+        """Take a key, and the version that it has now."""
+
+
+async def watch(changed: Changed, stop: asyncio.Event) -> None:
     """Tell the key and version of everything that changes, until stopped. Handlers do nothing else.
 
     Of a Job, only its end matters: all before it is seen in the next look at all attempts.
@@ -104,9 +111,14 @@ async def watch(changed: Callable[[Key, str | None], None], stop: asyncio.Event)
     for kind, plural in PLURALS.items():
 
         async def resource_changed(
-            body: kopf.Body, namespace: str | None, name: str, kind: str = kind, **_: Any
+            type: str | None,  # noqa: A002 - kopf's name for it
+            body: kopf.Body,
+            namespace: str | None,
+            name: str,
+            kind: str = kind,
+            **_: Any,
         ) -> None:
-            changed((kind, namespace or "", name), body.metadata.get("resourceVersion"))
+            changed((kind, namespace or "", name), body.metadata.get("resourceVersion"), listed=type is None)
 
         kopf.on.event(GROUP, API_VERSION, plural, registry=registry, id=f"{plural}-changed")(resource_changed)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,13 +29,13 @@ from penstock_operator.controller.resources import (
     key_of,
     version_of,
 )
-from penstock_operator.controller.resync import Catalog, unsettled
+from penstock_operator.controller.resync import Catalog, is_settled, is_told, rows_of
 from penstock_operator.controller.sightings import Sightings
 from penstock_operator.controller.supervisor import Clock, Supervisor, utc_now
 from penstock_operator.launchers import Launcher
 from penstock_operator.launchers.logs import LogSource
 from penstock_operator.registry import connections, credentials, definitions, fairness, outbox, runs
-from penstock_operator.registry.database import Pool
+from penstock_operator.registry.database import Pool, Row
 from penstock_operator.registry.fairness import PATIENCE_SECONDS
 from penstock_operator.resources.models import Kind
 from penstock_operator.runs import outcomes
@@ -47,6 +48,7 @@ WAITING_BATCH = 200
 KINDS: tuple[Kind, Kind] = ("ConnectorDefinition", "TenantConnection")
 BACKLOG = 1000  # keys; a sweep goes on listing when fewer wait
 DEFINITIONS_SECONDS = 10.0
+LOOK_SECONDS, LOOKS = 1.0, 5  # ten thousand connections within 35 minutes, at some hundredths of a core
 RECOUNT_SECONDS = 1.0  # thousands of connections that come at once are counted together
 
 
@@ -77,6 +79,8 @@ class Orchestrator:
         self.supervisor = Supervisor(parts.pool, launcher, parts.timings, parts.clock, parts.quotas)
         self._sightings = Sightings()
         self._to_count: set[str] = set()
+        self._early: dict[Key, str] | None = {}
+        self._to_look_at: deque[Key] = deque()
         self.queue = WorkQueue(self._handle)
         self.collector = Collector(
             lambda: Grounds(parts.pool, parts.store, parts.retention, parts.clock()), launcher, parts.logs.forget
@@ -95,6 +99,7 @@ class Orchestrator:
         async with contextlib.aclosing(self.deliveries), asyncio.TaskGroup() as group:
             group.create_task(self.queue.work())
             group.create_task(self._every(timings.sweep, self.sweep))
+            group.create_task(self._every(LOOK_SECONDS, self.look_again))
             group.create_task(self._every(timings.poll, self.schedule))
             group.create_task(self._every(timings.poll, self.launch))
             group.create_task(self._every(timings.observe, self.supervisor.observe_all))
@@ -118,10 +123,15 @@ class Orchestrator:
             heed_cancellation()
             await asyncio.sleep(0 if done else seconds)
 
-    def changed(self, key: Key, version: str | None) -> None:
-        """A watch saw something change; the echo of our own status is no news. Versions are None where nobody reads them."""
+    def changed(self, key: Key, version: str | None, *, listed: bool = False) -> None:
+        """A watch saw something change; the echo of our own status is no news. Versions are None where nobody reads them.
+
+        What the watch lists as it begins is the first sweep's business, which has the registry beside it.
+        """
         if version is None:
             self.queue.add(key)
+        elif listed and self._early is not None:
+            self._early[key] = version
         elif self._sightings.is_news(key, version):
             self._sightings.event(key, version, waiting=key in self.queue)
             self.queue.add(key)
@@ -149,6 +159,21 @@ class Orchestrator:
             self._queue_listed(await self._differing(page, catalog))
             await self.queue.room(BACKLOG)
         await self._retire_all_but(live, before)
+        self._swept()
+        return 0
+
+    def _swept(self) -> None:
+        """See to what the watch has listed meanwhile in another version than the sweep."""
+        early, self._early = self._early or {}, None
+        for key, version in early.items():
+            self.changed(key, version)
+
+    async def look_again(self) -> int:
+        """Reconcile a few of those that the first sweep left alone: another release may say more of them than the last."""
+        if not self.queue.is_idle:
+            return 0
+        for _ in range(min(LOOKS, len(self._to_look_at))):
+            self.requeue(self._to_look_at.popleft())
         return 0
 
     def _queue_listed(self, documents: Page) -> None:
@@ -157,12 +182,22 @@ class Orchestrator:
             self.queue.add(key_of(document))
 
     async def _differing(self, page: Page, catalog: Catalog) -> Page:
-        """Return what this process has not reconciled as it is now, and what the registry does not agree with."""
-        known = [each for each in page if not self._sightings.is_news(key_of(each), version_of(each) or "")]
+        """Return what is not as the registry has it, and what this process has not seen and whose status is behind."""
         async with self._parts.pool.connection() as connection:
-            differing = await unsettled(connection, known, catalog) if known else []
-        settled = {key_of(each) for each in known} - {key_of(each) for each in differing}
-        return [each for each in page if key_of(each) not in settled]
+            rows = await rows_of(connection, page)
+        return [each for each in page if not self._in_order(each, rows.get(each["metadata"]["uid"]), catalog)]
+
+    def _in_order(self, document: Document, row: Row | None, catalog: Catalog) -> bool:
+        if row is None or not is_settled(document, row, catalog):
+            return False
+        key, version = key_of(document), version_of(document)
+        if not self._sightings.is_news(key, version or ""):
+            return True
+        if not version or not is_told(document, row, catalog):
+            return False
+        self._sightings.left(key, version)
+        self._to_look_at.append(key)
+        return True
 
     async def _retire_all_but(self, live: dict[Kind, list[str]], before: datetime) -> None:
         async with self._parts.pool.connection() as connection:

@@ -44,6 +44,11 @@ class WorkQueue:
         """Say whether the key waits to be handled."""
         return key in self._waiting or key in self._again
 
+    @property
+    def is_idle(self) -> bool:
+        """Say whether nothing waits and nothing is at work."""
+        return not self._waiting and not self._busy
+
     async def room(self, count: int) -> None:
         """Return once fewer keys than that wait."""
         while len(self._waiting) >= count:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from penstock_operator.controller.resources import Document, Page
+from penstock_operator.controller.statuses import told_of
 from penstock_operator.registry import connections, definitions
 from penstock_operator.registry.database import Connection, Row
 from penstock_operator.resources.models import REQUESTED_AT
@@ -18,7 +19,9 @@ class Catalog:
     def __init__(self, rows: Iterable[Row]) -> None:
         self._versions: dict[tuple[str, str], dict[str, str]] = {}
         self._matches: dict[tuple[str, str, str], str | None] = {}
+        self._names = dict[str, str]()
         for row in rows:
+            self._names[row["uid"]] = row["name"]
             if row["stage"] != "withdrawn":
                 self._versions.setdefault((row["connector"], row["method"]), {})[row["version"]] = row["uid"]
 
@@ -35,12 +38,15 @@ class Catalog:
             self._matches[name, method, reach] = offered.get(best_match(list(offered), reach) or "")
         return self._matches[name, method, reach]
 
+    def name_of(self, uid: str) -> str | None:
+        """Return a definition's name."""
+        return self._names.get(uid)
 
-async def unsettled(connection: Connection, page: Page, catalog: Catalog) -> Page:
-    """Return those connections of the page whose registry rows do not say what their documents ask for."""
+
+async def rows_of(connection: Connection, page: Page) -> dict[str, Row]:
+    """Return the registry's rows of the page's connections, by uid."""
     uids = [each["metadata"]["uid"] for each in page]
-    rows = {row["uid"]: row for row in await connections.connections_by_uid(connection, uids)}
-    return [each for each in page if not is_settled(each, rows.get(each["metadata"]["uid"]), catalog)]
+    return {row["uid"]: row for row in await connections.connections_by_uid(connection, uids)}
 
 
 def is_settled(document: Document, row: Row | None, catalog: Catalog) -> bool:
@@ -54,6 +60,20 @@ def is_settled(document: Document, row: Row | None, catalog: Catalog) -> bool:
     asked = {"handled_request": annotations.get(REQUESTED_AT) or None}
     asked |= {f"handled_{each.action}": each.token for each in requests(annotations)}
     return all(token is None or row[column] == token for column, token in asked.items())
+
+
+def is_told(document: Document, row: Row, catalog: Catalog) -> bool:
+    """Say whether the status tells what the settled row does, so that a process which never saw it need not write it. Pure.
+
+    What runs and alerts have to say comes by the outbox, whoever was there when it was posted.
+    """
+    status = document.get("status") or {}
+    if status.get("observedGeneration") != document["metadata"].get("generation", 1):
+        return False
+    if "Ready" not in {each["type"] for each in status.get("conditions", [])}:
+        return False
+    told = {**told_of(row), "definition": catalog.name_of(row["definition_uid"])}
+    return all(status.get(field) == value for field, value in told.items())
 
 
 def _passes(document: Document, row: Row) -> bool:

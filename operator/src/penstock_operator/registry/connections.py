@@ -265,8 +265,9 @@ async def connections_by_uid(connection: Connection, uids: list[str]) -> list[Ro
     """Return what a sweep compares of many connections, deleted or not."""
     return await many(
         connection,
-        "SELECT uid, generation, definition_uid, ready, handled_request, handled_reset, handled_rewind, deleted_at,"
-        " upstream_reason FROM penstock.tenant_connections WHERE uid = ANY(%(uids)s)",
+        "SELECT uid, generation, definition_uid, ready, suspended, handled_request, handled_reset, handled_rewind, deleted_at,"
+        " upstream_reason, last_scheduled_at, last_success_at, next_run_at, paused_until, failures, state_answer"
+        " FROM penstock.tenant_connections WHERE uid = ANY(%(uids)s)",
         uids=uids,
     )
 
