@@ -109,8 +109,9 @@ async def test_4_a_repeated_checkpoint_commits_once(world: World) -> None:
     uploaded = await world.upload(token)
     for _ in range(3):
         assert (await world.protocol.checkpoint(token, checkpoint(1, uploaded))).checkpoint == 1
-    with pytest.raises(Mismatch):
-        await world.protocol.checkpoint(token, checkpoint(3))
+    for refused in (checkpoint(3), checkpoint(2, uploaded), checkpoint(1), checkpoint(1, uploaded, done=True)):
+        with pytest.raises(Mismatch):
+            await world.protocol.checkpoint(token, refused)
     async with world.pool.connection() as connection:
         assert await objects.committed_counts(connection, run_id, attempt) == {"people": 3}
 

@@ -295,7 +295,7 @@ class Oracle:
             return refusal
         known = self._states(caller).get(wanted.stream, State())
         if wanted.number == known.checkpoint and (known.run, known.attempt) == (caller.run, caller.attempt):
-            return "ok"
+            return "ok" if self._repeats(caller, wanted, known) else "Mismatch"
         if wanted.number != known.checkpoint + 1 or not self._committable(caller, wanted):
             return "Mismatch"
         for _, sequence, start, stop in wanted.objects:
@@ -305,6 +305,16 @@ class Oracle:
         self._states(caller)[wanted.stream] = new
         self.connections[self.runs[caller.run].uid].history[wanted.stream, wanted.number] = wanted.cursor
         return "ok"
+
+    def _repeats(self, caller: Caller, wanted: Wanted, known: State) -> bool:
+        held = self._attempt(caller).objects.items()
+        committed = {
+            (caller.attempt, key[1])
+            for key, each in held
+            if key[0] == wanted.stream and each.checkpoint == wanted.number
+        }
+        asked = {(attempt, sequence) for attempt, sequence, _, _ in wanted.objects}
+        return (wanted.cursor, wanted.done, asked) == (known.cursor, known.done, committed)
 
     def _committable(self, caller: Caller, wanted: Wanted) -> bool:
         sequences = [sequence for _, sequence, _, _ in wanted.objects]

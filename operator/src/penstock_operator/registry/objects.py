@@ -73,6 +73,20 @@ async def commit_object(
     )
 
 
+async def committed_by(connection: Connection, holder: tuple[str, int, str], checkpoint: int) -> set[str]:
+    """Return the keys of the objects that one checkpoint committed; `holder` is run, attempt and stream."""
+    rows = await many(
+        connection,
+        "SELECT key FROM penstock.bronze_objects WHERE run_id = %(run)s AND attempt = %(attempt)s AND stream = %(stream)s"
+        " AND checkpoint = %(checkpoint)s AND committed_at IS NOT NULL",
+        run=holder[0],
+        attempt=holder[1],
+        stream=holder[2],
+        checkpoint=checkpoint,
+    )
+    return {row["key"] for row in rows}
+
+
 async def committed_counts(
     connection: Connection, run_id: str, attempt: int, kind: ObjectKind = "data"
 ) -> dict[str, int]:

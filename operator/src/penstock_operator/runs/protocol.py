@@ -41,8 +41,7 @@ from penstock_operator.registry import attempts, objects, runs, streams
 from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Connection, Pool, Row
 from penstock_operator.registry.objects import Grant
-from penstock_operator.registry.streams import NewState
-from penstock_operator.runs import budget, catalog, outcomes, reads, selection
+from penstock_operator.runs import budget, catalog, commits, outcomes, reads, selection
 from penstock_operator.runs.artifacts import check_artifact, check_state_versions
 from penstock_operator.runs.refusals import Fenced, Invalid, Mismatch, NotReady, Unauthenticated
 from penstock_operator.runs.retry import Failure
@@ -171,26 +170,8 @@ class RunProtocol:
     async def checkpoint(self, token: str, request: CheckpointRequest) -> CheckpointResponse:
         """Commit objects and the state that covers them. The same request again changes nothing."""
         async with self._held(token) as (connection, attempt):
-            state = await streams.lock_state(connection, attempt["connection_uid"], request.stream)
-            committed = state["checkpoint"] if state else 0
-            ours = state and (state["run_id"], state["attempt"]) == (attempt["run_id"], attempt["attempt"])
-            if request.checkpoint == committed and ours:
-                return CheckpointResponse(checkpoint=committed)
-            if request.checkpoint != committed + 1:
-                message = f"checkpoint {request.checkpoint} of {request.stream!r} does not follow {committed}"
-                raise Mismatch(message)
-            await self._commit_objects(connection, attempt, request)
-            await streams.put_state(connection, _new_state(attempt, request))
+            await commits.commit(connection, attempt, request)
         return CheckpointResponse(checkpoint=request.checkpoint)
-
-    async def _commit_objects(self, connection: Connection, attempt: Row, request: CheckpointRequest) -> None:
-        holder = (attempt["run_id"], attempt["attempt"], request.stream)
-        for each in request.objects:
-            counts = (each.records, each.bytes, each.sha256)
-            numbers = (request.checkpoint, request.schema_version)
-            if not await objects.commit_object(connection, holder, each.key, each.sequence, counts, numbers):
-                message = f"object {each.key} was not granted to this attempt, or is committed already"
-                raise Mismatch(message)
 
     async def keep_credential(self, token: str, request: CredentialRequest) -> CredentialResponse:
         """Keep a credential that the source has replaced. The same request again changes nothing."""
@@ -298,16 +279,3 @@ def _broken(message: str, request: FinishRequest) -> Ending:
 
 def _is_done(state: Row | None, run_id: str) -> bool:
     return state is not None and state["done"] and state["run_id"] == run_id
-
-
-def _new_state(attempt: Row, request: CheckpointRequest) -> NewState:
-    return NewState(
-        connection_uid=attempt["connection_uid"],
-        stream=request.stream,
-        cursor=request.cursor,
-        state_version=attempt["manifest"].get("stateVersion", 1),
-        checkpoint=request.checkpoint,
-        run_id=attempt["run_id"],
-        attempt=attempt["attempt"],
-        done=request.done,
-    )
