@@ -1,0 +1,85 @@
+"""Half-open windows over time: each moment is in one of them, whatever the source thinks of ends and local clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from penstock_sdk.contract import Batch, Cursor, Record
+from penstock_sdk.errors import SourceContractError
+from penstock_sdk.reading.border import Trail
+from penstock_sdk.reading.moments import moment
+
+
+@dataclass(frozen=True)
+class Window:
+    """From `start`, included, to `end`, excluded; both aware, in UTC."""
+
+    start: datetime
+    end: datetime
+
+    def dates(self, zone: ZoneInfo) -> tuple[date, date]:
+        """Return the first and the last local date of the window, both included, as reports by the day are asked for."""
+        last = (self.end - timedelta(microseconds=1)).astimezone(zone)
+        return self.start.astimezone(zone).date(), last.date()
+
+
+def windows(start: datetime, until: datetime, step: timedelta) -> Iterator[Window]:
+    """Cut [start, until) into windows of `step`, counted in UTC; the last may be shorter."""
+    if step <= timedelta():
+        raise ValueError("step: must be longer than nothing")
+    begin, last = moment(start), moment(until)
+    while begin < last:
+        end = min(begin + step, last)
+        yield Window(begin, end)
+        begin = end
+
+
+def local_days(start: datetime, until: datetime, zone: ZoneInfo) -> Iterator[Window]:
+    """Yield the whole days of a zone from the one that holds `start` on, as far as they are over at `until`.
+
+    A day has 23 or 25 hours where the clock is changed; one that is not over is left for a later read.
+    """
+    day = moment(start).astimezone(zone).date()
+    while (window := Window(_midnight(day, zone), _midnight(day + timedelta(days=1), zone))).end <= moment(until):
+        yield window
+        day += timedelta(days=1)
+
+
+def _midnight(day: date, zone: ZoneInfo) -> datetime:
+    return moment(datetime.combine(day, time(), zone))
+
+
+def in_windows(
+    fetch: Callable[[Window], Iterable[Sequence[Record]]],
+    spans: Callable[[datetime], Iterable[Window]],
+    cursor: Cursor | None,
+    *,
+    since: datetime,
+    inclusive: Trail | None = None,
+) -> Iterator[Batch]:
+    """Read window by window; a window's end is the promise, so its records may come in any order.
+
+    `spans(start)` gives the windows from `start` on, such as `lambda start: windows(start, settled(lag), step)`; they
+    must be over. `fetch(window)` yields its pages. For a source that takes a window's end as included, give the trail
+    as `inclusive`: what lies on the end is left for the window that begins there. Where records may come later than
+    the windows wait, begin earlier in `spans`; what was read then comes again.
+    """
+    start = _start(cursor, since)
+    for window in spans(start):
+        for page in fetch(window):
+            rows = [row for row in page if inclusive is None or moment(inclusive.value(row)) < window.end]
+            if rows:
+                yield Batch(rows)
+        yield Batch([], cursor={"from": window.end.isoformat()})
+
+
+def _start(cursor: Cursor | None, since: datetime) -> datetime:
+    if cursor is None:
+        return moment(since)
+    try:
+        return moment(cursor["from"])
+    except (TypeError, KeyError):
+        raise SourceContractError("the state is not one of windows: reset the stream's state") from None
