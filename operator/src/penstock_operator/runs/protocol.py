@@ -75,7 +75,14 @@ class RunProtocol:
         self._vault = vault or Vault(())
 
     async def start(self, pod: PodIdentity, request: StartRequest) -> StartResponse:
-        """Give the attempt to the pod of its own Job, with all it needs to know."""
+        """Give the attempt to the pod of its own Job, with all it needs to know; one that can never run fails, and says why."""
+        try:
+            return await self._start(pod, request)
+        except Invalid as refused:
+            await self._fail_start(request, refused)
+            raise
+
+    async def _start(self, pod: PodIdentity, request: StartRequest) -> StartResponse:
         token = secrets.token_urlsafe(32)
         async with self._pool.connection() as connection, connection.transaction():
             if not await runs.hold_run(connection, request.run, request.attempt):
@@ -93,6 +100,14 @@ class RunProtocol:
             kept = await self._vault.kept(connection, launch["connection_uid"])
         check_state_versions(launch, states)
         return self._answer(request, launch, token).model_copy(update={"credentials": kept})
+
+    async def _fail_start(self, request: StartRequest, refused: Invalid) -> None:
+        """End the attempt with the reason, which the pod's exit code alone would not tell the connection's owner."""
+        ending = Ending("failed", "ConfigError", "ConfigError", refused.message)
+        async with self._pool.connection() as connection, connection.transaction():
+            run = await outcomes.current(connection, request.run, request.attempt)
+            if run:
+                await outcomes.fail(connection, run, ending, Failure("ConfigError"))
 
     def _answer(self, request: StartRequest, launch: Row, token: str) -> StartResponse:
         spec, manifest = launch["spec"], launch["manifest"]
