@@ -67,6 +67,7 @@ def test_a_config_is_checked_against_the_connectors_schema() -> None:
     ("change", "words"),
     [
         ({"jitter": "25h"}, 'spec.jitter: Invalid value: "25h": must be at most 24h'),
+        ({"timeout": "99999h"}, "spec.timeout: Invalid value: \"99999h\": must be a duration such as '30s'"),
         ({"jitter": "soon"}, "spec.jitter: Invalid value: \"soon\": must be a duration such as '30s'"),
         ({"concurrencyPolicy": "Queue"}, 'supported values: "Forbid", "Replace", "Allow"'),
         ({"after": [{"name": "a"}, {"name": "a"}]}, 'spec.after[1]: Duplicate value: {"name":"a"}'),

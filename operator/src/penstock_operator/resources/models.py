@@ -13,20 +13,18 @@ REQUESTED_AT = f"{GROUP}/requestedAt"
 Kind = Literal["ConnectorDefinition", "TenantConnection"]
 Stage = Literal["preview", "certified", "deprecated", "withdrawn"]
 
-DURATION = "^([0-9]+(ms|s|m|h))+$"
-Duration = Annotated[
-    str,
-    Field(
-        max_length=30,
-        json_schema_extra=rules((f"self.matches('{DURATION}')", "must be a duration such as '30s', '10m' or '1h30m'")),
-    ),
-]
+DURATION = "^([0-9]{1,6}(ms|s|m)|[0-9]{1,4}h)+$"  # no sum of these within 30 characters is too long for Kubernetes
+DURATION_RULE = (
+    f"self.matches('{DURATION}')",
+    "must be a duration such as '30s', '10m' or '1h30m', with at most four digits of hours and six of anything else",
+)
+Duration = Annotated[str, Field(max_length=30, json_schema_extra=rules(DURATION_RULE))]
 Jitter = Annotated[
     str,
     Field(
         max_length=30,
         json_schema_extra=rules(
-            (f"self.matches('{DURATION}')", "must be a duration such as '30s', '10m' or '1h30m'"),
+            DURATION_RULE,
             (
                 f"self.matches('{DURATION}') ? duration(self) <= duration('24h') : true",
                 "must be at most 24h: it puts each tick off by a part of it",
