@@ -18,6 +18,9 @@ from tests.cluster.runs import Records, faker
 
 HAND_OVER_SECONDS = 20
 ACTIVE = int(os.environ.get("N") or "20")
+LASTING = 1200 + 20 * max(
+    0, ACTIVE - 20
+)  # records, 20 in 3 seconds: the first to begin must outlast the last and the upgrade
 FITTING = 30  # as each reserves 50m of a node's two cores, unless it is limited to less
 RBAC = "rbac.authorization.k8s.io"
 
@@ -146,14 +149,14 @@ def test_a_rolling_upgrade_with_a_migration_ends_no_run(
     names = [f"rolled-{number}" for number in range(ACTIVE)]
     cpu = "1" if ACTIVE <= FITTING else f"{FITTING * 50 // ACTIVE}m"
     limits = {"limits": {"memory": "96Mi", "cpu": cpu}}
-    cluster.apply(*(faker(name, 1200, delay=3, batch=20, resources=limits) for name in names))
+    cluster.apply(*(faker(name, LASTING, delay=3, batch=20, resources=limits) for name in names))
     cluster.until("all are active", lambda: len(records.running(*names)) == ACTIVE, seconds=60 + 3 * ACTIVE)
     operator.upgrade(image={"reference": next_image})
     assert len(records.running(*names)) == ACTIVE, "the runs were to outlast the upgrade"
     applied = records.query("SELECT name FROM penstock.schema_migrations WHERE name = '9999_next.sql'")
     assert applied
     operator.rollback()
-    runs = records.ended(*names, seconds=300 + 3 * ACTIVE)
+    runs = records.ended(*names, seconds=300 + 6 * ACTIVE)
     assert {(run["phase"], run["attempt"]) for run in runs} == {("succeeded", 1)}
     for name in names:
-        records.whole(name, 1200)
+        records.whole(name, LASTING)

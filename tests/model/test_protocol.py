@@ -30,6 +30,8 @@ STEPS = 30
 NAMES, STREAMS = ("orders", "items"), tuple(MODES)
 Step = tuple[str, dict[str, Any]]
 CALLS = ("streams", "uploads", "checkpoint", "heartbeat", "finish")
+OPERATOR = ("schedule", "launch", "launch", "observe", "job_ends", "give_up", "delete", "sweep")
+PERSON = ("request", "request", "cancel", "reset", "rewind")
 
 
 @dataclass
@@ -91,11 +93,13 @@ class Protocol(RuleBasedStateMachine):
             reasons.append(f"{order}: no answers such as {[answers[index] for index in order]}")
         raise AssertionError("\n".join([f"{steps} answered {answers}", f"found {found}", *reasons]))
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(running=st.booleans())
+    def begin(self, running: bool) -> None:  # noqa: FBT001
         self.runner.run(self.reality.begin())
         for name in NAMES:
             self._create(name)
+        if running:
+            self.run_all()
 
     def _create(self, name: str) -> None:
         self.made += 1
@@ -130,65 +134,78 @@ class Protocol(RuleBasedStateMachine):
         zero = dict.fromkeys(STREAMS, 0)
         return self.readers.get((caller.run, caller.attempt)) or Reader(dict(zero), dict(zero))
 
-    # The operator.
-
-    @rule(hours=st.integers(0, 3), schedulers=st.integers(1, 3))
-    def schedule(self, hours: int, schedulers: int) -> None:
-        self.now += timedelta(hours=hours)
-        self.do(("schedule", {"now": self.now, "schedulers": schedulers}))
-
-    @rule(crash=st.sampled_from(["", "", "", "before", "after"]))
-    def launch(self, crash: str) -> None:
-        self.do(("launch", {"crash": crash}))
-
-    @rule(late=st.sampled_from([0, 10, 10, 1000]))
-    def observe(self, late: int) -> None:
-        self.do(("observe", {"late": late}))
-
-    @precondition(lambda self: any(attempt.job for run in self.oracle.runs.values() for attempt in run.attempts))
-    @rule(data=st.data(), how=st.sampled_from(["failed", "disrupted", "succeeded"]))
-    def job_ends(self, data: st.DataObject, how: str) -> None:
-        found = [(run, n) for run, n in self.attempts() if self.oracle.runs[run].attempts[n - 1].job]
-        run, attempt = data.draw(st.sampled_from(found))
-        self.do(("job_ends", {"run": run, "attempt": attempt, "how": how}))
-
-    @precondition(lambda self: self.attempts())
-    @rule(data=st.data())
-    def give_up(self, data: st.DataObject) -> None:
-        run, attempt = data.draw(st.sampled_from(self.attempts()[::-1]))
-        self.do(("give_up", {"run": run, "attempt": attempt}))
-
-    @rule(name=st.sampled_from(NAMES), crash=st.sampled_from(["", "between its transactions"]), again=st.booleans())
-    def delete(self, name: str, crash: str, again: bool) -> None:  # noqa: FBT001
-        self.do(("delete", {"name": name, "crash": crash}))
-        if again:
-            self._create(name)
+    # Everybody together, as on a good day.
 
     @rule()
-    def sweep(self) -> None:
+    def run_all(self) -> None:
+        """A run for every connection that has none, and a pod for every attempt that has none."""
+        self.now += timedelta(hours=1)
+        self.do(("schedule", {"now": self.now, "schedulers": 1}))
+        self.do(("launch", {"crash": ""}))
+        for run, attempt in self.attempts():
+            if not self.oracle.runs[run].attempts[attempt - 1].tokens:
+                self._start(run, attempt, "p1")
+
+    # The operator, and the cluster under it.
+
+    @rule(data=st.data(), name=st.sampled_from(OPERATOR))
+    def operate(self, data: st.DataObject, name: str) -> None:
+        getattr(self, f"_{name}")(data)
+
+    def _schedule(self, data: st.DataObject) -> None:
+        self.now += timedelta(hours=data.draw(st.integers(0, 3)))
+        self.do(("schedule", {"now": self.now, "schedulers": data.draw(st.integers(1, 3))}))
+
+    def _launch(self, data: st.DataObject) -> None:
+        self.do(("launch", {"crash": data.draw(st.sampled_from(["", "", "", "before", "after"]))}))
+
+    def _observe(self, data: st.DataObject) -> None:
+        self.do(("observe", {"late": data.draw(st.sampled_from([0, 10, 10, 1000]))}))
+
+    def _job_ends(self, data: st.DataObject) -> None:
+        found = [(run, n) for run, n in self.attempts() if self.oracle.runs[run].attempts[n - 1].job]
+        if found:
+            run, attempt = data.draw(st.sampled_from(found))
+            how = data.draw(st.sampled_from(["failed", "disrupted", "succeeded"]))
+            self.do(("job_ends", {"run": run, "attempt": attempt, "how": how}))
+
+    def _give_up(self, data: st.DataObject) -> None:
+        if self.attempts():
+            run, attempt = data.draw(st.sampled_from(self.attempts()[::-1]))
+            self.do(("give_up", {"run": run, "attempt": attempt}))
+
+    def _delete(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(NAMES))
+        self.do(("delete", {"name": name, "crash": data.draw(st.sampled_from(["", "between its transactions"]))}))
+        if data.draw(st.booleans()):
+            self._create(name)
+
+    def _sweep(self, data: st.DataObject) -> None:
+        del data
         self.do(("sweep", {}))
 
     # A person.
 
-    @rule(name=st.sampled_from(NAMES), token=st.sampled_from(["t1", "t2", "t3", "t4"]))
-    def request(self, name: str, token: str) -> None:
-        uid = self.oracle.live(name) or next(iter(self.oracle.connections))
-        self.do(("request", {"uid": uid, "token": token}))
+    @rule(data=st.data(), name=st.sampled_from(PERSON))
+    def decide(self, data: st.DataObject, name: str) -> None:
+        getattr(self, f"_{name}")(data)
 
-    @precondition(lambda self: self.oracle.runs)
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        self.do(("cancel", {"run": data.draw(st.sampled_from(list(self.oracle.runs)[::-1]))}))
+    def _request(self, data: st.DataObject) -> None:
+        uid = self.oracle.live(data.draw(st.sampled_from(NAMES))) or next(iter(self.oracle.connections))
+        self.do(("request", {"uid": uid, "token": data.draw(st.sampled_from(["t1", "t2", "t3", "t4"]))}))
 
-    @rule(name=st.sampled_from(NAMES), stream=st.sampled_from(STREAMS))
-    def reset(self, name: str, stream: str) -> None:
-        if uid := self.oracle.live(name):
-            self.do(("reset", {"uid": uid, "stream": stream}))
+    def _cancel(self, data: st.DataObject) -> None:
+        if self.oracle.runs:
+            self.do(("cancel", {"run": data.draw(st.sampled_from(list(self.oracle.runs)[::-1]))}))
 
-    @rule(name=st.sampled_from(NAMES), stream=st.sampled_from(STREAMS), number=st.integers(1, 6))
-    def rewind(self, name: str, stream: str, number: int) -> None:
-        if uid := self.oracle.live(name):
-            self.do(("rewind", {"uid": uid, "stream": stream, "number": number}))
+    def _reset(self, data: st.DataObject) -> None:
+        if uid := self.oracle.live(data.draw(st.sampled_from(NAMES))):
+            self.do(("reset", {"uid": uid, "stream": data.draw(st.sampled_from(STREAMS))}))
+
+    def _rewind(self, data: st.DataObject) -> None:
+        if uid := self.oracle.live(data.draw(st.sampled_from(NAMES))):
+            arguments = {"stream": data.draw(st.sampled_from(STREAMS)), "number": data.draw(st.integers(1, 6))}
+            self.do(("rewind", {"uid": uid, **arguments}))
 
     # A pod.
 
@@ -196,6 +213,9 @@ class Protocol(RuleBasedStateMachine):
     @rule(data=st.data(), pod=st.sampled_from(["p1", "p1", "p1", "p2"]), own_job=st.sampled_from([True] * 5 + [False]))
     def start(self, data: st.DataObject, pod: str, own_job: bool) -> None:  # noqa: FBT001
         run, attempt = data.draw(st.sampled_from(self.attempts()[::-1]))
+        self._start(run, attempt, pod, own_job=own_job)
+
+    def _start(self, run: str, attempt: int, pod: str, *, own_job: bool = True) -> None:
         (answer,) = self.do(("start", {"run": run, "attempt": attempt, "pod": pod, "own_job": own_job}))
         if answer == "ok":
             self._streams(Caller(run, attempt, self.oracle.runs[run].attempts[attempt - 1].tokens - 1))
@@ -213,6 +233,13 @@ class Protocol(RuleBasedStateMachine):
     def call(self, data: st.DataObject, name: str) -> None:
         """Any call, by any token."""
         self.do(self._draw_call(data, self.draw_caller(data), name))
+
+    @precondition(lambda self: self.readers)
+    @rule(data=st.data(), stream=st.sampled_from(STREAMS))
+    def commit_oddly(self, data: st.DataObject, stream: str) -> None:
+        """A checkpoint as no SDK asks for it: again, out of turn, with somebody else's objects."""
+        caller = self.draw_caller(data)
+        self.do(("checkpoint", {"caller": caller, "wanted": self._draw_checkpoint(data, caller, stream)}))
 
     def _draw_call(self, data: st.DataObject, caller: Caller, name: str) -> Step:
         stream = data.draw(st.sampled_from(STREAMS))
@@ -256,7 +283,7 @@ class Protocol(RuleBasedStateMachine):
 
     def _read_on(self, caller: Caller, stream: str, objects: int, records: int, *, done: bool) -> None:
         reader = self.reader(caller)
-        made = []
+        made, began = [], reader.position[stream]
         for _ in range(objects):
             after, start = reader.sequence[stream], reader.position[stream]
             self.do(("uploads", {"caller": caller, "stream": stream, "after": after, "count": 1}))
@@ -267,6 +294,8 @@ class Protocol(RuleBasedStateMachine):
         (answer,) = self.do(("checkpoint", {"caller": caller, "wanted": wanted}))
         if answer == "ok":
             reader.number[stream], reader.last = wanted.number, wanted
+        else:
+            reader.position[stream] = began  # a pod that is refused promises nothing more
 
     @precondition(lambda self: self.working())
     @rule(data=st.data())

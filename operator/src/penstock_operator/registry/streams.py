@@ -40,6 +40,20 @@ async def lock_state(connection: Connection, connection_uid: str, stream: str) -
     )
 
 
+async def begin_state(connection: Connection, state: NewState) -> None:
+    """Make the row of a stream's first checkpoint, so that there is something to lock; somebody may have made it already."""
+    await run(
+        connection,
+        "INSERT INTO penstock.connector_run_state (connection_uid, stream, state_version, checkpoint, run_id, attempt, done)"
+        " VALUES (%(uid)s, %(stream)s, %(version)s, 0, %(run)s, %(attempt)s, false) ON CONFLICT DO NOTHING",
+        uid=state.connection_uid,
+        stream=state.stream,
+        version=state.state_version,
+        run=state.run_id,
+        attempt=state.attempt,
+    )
+
+
 @dataclass(frozen=True)
 class NewState:
     """A stream's state after a checkpoint."""

@@ -15,17 +15,28 @@ async def commit(connection: Connection, attempt: Row, request: CheckpointReques
 
     The checkpoint must follow the last one, whoever committed that; or be that one again, with the same content.
     """
-    state = await streams.lock_state(connection, attempt["connection_uid"], request.stream)
-    committed = state["checkpoint"] if state else 0
-    ours = state and (state["run_id"], state["attempt"]) == (attempt["run_id"], attempt["attempt"])
-    if state and ours and request.checkpoint == committed:
+    new = _new_state(attempt, request)
+    state = await _locked_state(connection, new)
+    committed = state["checkpoint"]
+    ours = (state["run_id"], state["attempt"]) == (attempt["run_id"], attempt["attempt"])
+    if ours and request.checkpoint == committed:
         await _check_repeated(connection, attempt, request, state)
         return
     if request.checkpoint != committed + 1:
         message = f"checkpoint {request.checkpoint} of {request.stream!r} does not follow {committed}"
         raise Mismatch(message)
     await _commit_objects(connection, attempt, request)
-    await streams.put_state(connection, _new_state(attempt, request))
+    await streams.put_state(connection, new)
+
+
+async def _locked_state(connection: Connection, new: NewState) -> Row:
+    """Lock the stream's state; two calls that both bring its first checkpoint wait for each other too."""
+    state = await streams.lock_state(connection, new.connection_uid, new.stream)
+    if state is None:
+        await streams.begin_state(connection, new)
+        state = await streams.lock_state(connection, new.connection_uid, new.stream)
+    assert state is not None  # noqa: S101 - it was just made, and is removed only with its connection
+    return state
 
 
 async def _check_repeated(connection: Connection, attempt: Row, request: CheckpointRequest, state: Row) -> None:
