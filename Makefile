@@ -7,6 +7,7 @@ SOURCES := operator/src connector-sdk/src $(wildcard connectors/*/src)
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
+.PHONY: conformance-table reference reference-check
 .PHONY: help demo test unit integration model fuzz chaos conformance chart cluster-test lint format crds crds-check lock images cluster cluster-demo cluster-down bench bench-control-plane
 
 help: ## List what there is
@@ -40,6 +41,11 @@ chaos: $(READY) ## Processes killed, paused and cut off; Bronze read back (SCALE
 
 conformance: $(READY) ## Hostile connectors, each caught by one check of the conformance suite
 	$(BIN)/pytest tests/conformance -n 2
+
+conformance-table: $(READY) ## The table hostile connector by check, written from the suite's own runs
+	rm -rf .state/hostile-rows && mkdir -p .state/hostile-rows
+	PENSTOCK_HOSTILE_ROWS=$(CURDIR)/.state/hostile-rows $(BIN)/pytest tests/conformance/test_hostile.py -n 2 --deselect tests/conformance/test_hostile.py::test_the_page_names_every_check_and_connector
+	$(BIN)/python -m tests.conformance.table .state/hostile-rows
 
 chart: $(READY) ## What Helm renders (Helm, or Go to build it)
 	tests/chart/run

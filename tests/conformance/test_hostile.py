@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from penstock_sdk.testing import CHECKS
+
+from tests.conformance import table
 
 Suite = Callable[..., dict[str, Any]]
 
@@ -53,6 +58,22 @@ def outcomes(report: dict[str, Any]) -> dict[str, str]:
     return {each["name"]: each["outcome"] for each in report["checks"]}
 
 
+def told(connector: str, report: dict[str, Any]) -> None:
+    """Compare the connector's row with the page's, or keep it for the page that is being written."""
+    row = table.row(connector, outcomes(report))
+    rows = os.environ.get("PENSTOCK_HOSTILE_ROWS")
+    if rows:
+        (Path(rows) / f"{connector.strip('*')}.json").write_text(json.dumps([connector, row]))
+    else:
+        assert row in table.PAGE.read_text().splitlines(), "make conformance-table writes the page anew"
+
+
+def test_the_page_names_every_check_and_connector() -> None:
+    page = table.PAGE.read_text()
+    assert table.columns() in page, "a check came or went: make conformance-table"
+    assert [name for name in CAUGHT_BY if f"| {name} | {table.wrongs()[name]} |" not in page] == []
+
+
 def test_every_check_has_a_connector_that_it_catches() -> None:
     assert {check.name for check in CHECKS} == set(CAUGHT_BY.values())
 
@@ -63,6 +84,7 @@ def test_a_new_project_is_conformant(suite: Suite) -> None:
     assert report["conformant"]
     assert report["exit"] == 0
     assert report["artifact"]["digest"].startswith("sha256:")
+    told(table.ORDINARY, report)
 
 
 @pytest.mark.parametrize(("hostile", "check"), CAUGHT_BY.items(), ids=list(CAUGHT_BY))
@@ -74,3 +96,4 @@ def test_only_one_check_catches(hostile: str, check: str, suite: Suite) -> None:
     assert ("not run" in found.values()) == (hostile in NEVER_READS), report["said"]
     assert not report["conformant"]
     assert report["exit"] == 1
+    told(hostile, report)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +76,73 @@ def test_a_report_of_other_files_or_of_a_failure_is_refused(faker: Any) -> None:
     other = faker(*ARGUMENTS, "--report", "report.json")
     assert other.returncode == 2
     assert "run penstock-connector test again" in other.stderr
+
+
+@pytest.fixture
+def bound(faker: Any) -> Any:
+    """A package with its report: each check passed, in the report's own words."""
+    assert faker("test", "--only", "keys", "--report", "report.json").returncode == 0
+    report = faker.folder / "report.json"
+    report.write_text(json.dumps({**json.loads(report.read_text()), "conformant": True}))
+    made = faker(*ARGUMENTS, "--report", "report.json")
+    assert made.returncode == 0, made.stderr
+    return faker
+
+
+NAME = "dist/faker-generate-0.1.0"
+BOUND = ("verify", f"{NAME}.yaml", "--report", f"{NAME}.conformance.json", "--archive", f"{NAME}.oci.tar")
+
+
+def changed(archive: Path, wanted: Callable[[str], bool], change: Callable[[bytes], bytes]) -> None:
+    """Rewrite one member of an archive."""
+    with tarfile.open(archive) as opened:
+        members = [(each, opened.extractfile(each).read() if each.isfile() else b"") for each in opened]  # type: ignore[union-attr]
+    with tarfile.open(archive, "w") as written:
+        for member, content in members:
+            new = change(content) if member.isfile() and wanted(member.name) else content
+            member.size = len(new)
+            written.addfile(member, io.BytesIO(new))
+
+
+def test_report_definition_and_image_are_bound_by_their_bytes(bound: Any) -> None:
+    done = bound(*BOUND)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "report, definition and image belong together\n"
+    assert "the image was not looked into" in bound(*BOUND[:4]).stdout
+
+
+def test_another_report_definition_or_image_is_found_out(bound: Any) -> None:
+    report, definition = bound.folder / f"{NAME}.conformance.json", bound.folder / f"{NAME}.yaml"
+    right = report.read_text(), definition.read_text()
+
+    def said(*arguments: str) -> str:
+        done = bound(*arguments)
+        assert done.returncode in (1, 2), done.stdout
+        report.write_text(right[0])
+        definition.write_text(right[1])
+        return done.stderr
+
+    report.write_text(right[0] + "\n")
+    assert "annotation penstock.io/conformance-report is 'sha256:" in said(*BOUND)
+    definition.write_text(right[1].replace("version: 0.1.0", "version: 0.2.0"))
+    assert "the definition's manifest has version '0.2.0', the report is of '0.1.0'" in said(*BOUND)
+    definition.write_text(right[1].replace("@sha256:", "@sha256:0"))
+    assert "the definition names the image registry.test/penstock-faker@sha256:0" in said(*BOUND)
+    tested = json.loads(right[0])
+    tree = tested["artifact"]["digest"]
+    report.write_text(json.dumps({**tested, "artifact": {**tested["artifact"], "digest": f"sha256:{'0' * 64}"}}))
+    assert f"the image holds a package of {tree}" in said(*BOUND)
+    report.write_text(json.dumps({**tested, "packages": [*tested["packages"], "left-pad==1.0"]}))
+    assert "tested with left-pad==1.0" in said(*BOUND)
+    changed(bound.folder / f"{NAME}.oci.tar", lambda name: name.startswith("blobs/sha256/"), lambda data: data + b" ")
+    assert "it was changed" in said(*BOUND)
+
+
+def test_a_package_of_other_versions_than_were_tested_is_refused(bound: Any) -> None:
+    report = bound.folder / "report.json"
+    tested = json.loads(report.read_text())
+    others = [f"{each}.dev0" if each.startswith("msgspec==") else each for each in tested["packages"]]
+    report.write_text(json.dumps({**tested, "packages": others}))
+    done = bound(*ARGUMENTS, "--report", "report.json")
+    assert done.returncode == 2
+    assert "is of other packages: tested with msgspec==" in done.stderr

@@ -118,6 +118,28 @@ def package(
 
 
 @app.command()
+def verify(
+    definition: Annotated[Path, typer.Argument(help="The ConnectorDefinition that package wrote.")],
+    report: Annotated[Path, typer.Option(help="The conformance report that it is said to be bound to.")],
+    archive: Annotated[
+        Path | None, typer.Option(help="The image as an OCI archive: its layers are compared with the report.")
+    ] = None,
+) -> None:
+    """Say whether report, definition and image belong together, by their bytes: 0 they do, 1 they do not."""
+    from penstock_sdk.author.binding import verify as compare
+
+    wrong = compare(report, definition, archive)
+    for line in wrong:
+        typer.echo(line, err=True)
+    if wrong:
+        raise typer.Exit(1)
+    typer.echo("report, definition and image belong together" if archive else f"report and definition do; {UNSEEN}")
+
+
+UNSEEN = "the image was not looked into: name its OCI archive with --archive"
+
+
+@app.command()
 def checks() -> None:
     """List the conformance checks: what each proves, and what to do when it fails."""
     typer.echo(conformance.listing())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import subprocess
 import tempfile
@@ -14,6 +12,7 @@ from typing import Any
 import yaml
 
 from penstock_sdk.author import site
+from penstock_sdk.author.binding import LABEL, different, load_report, notes_on
 from penstock_sdk.author.project import ProjectError
 from penstock_sdk.manifest import manifest_problems
 from penstock_sdk.runtime.loading import Installed
@@ -60,11 +59,13 @@ def package(found: Installed, project: Path, wanted: Wanted) -> Packaged:
         context = Path(directory)
         packages = site.fill(context / "site", _distribution(found))
         tree = tree_digest(context / "site" / found.entry.module.split(".")[0])
-        notes = _notes(wanted.report, tree) if wanted.report else {}
+        notes = _notes(wanted.report, tree, packages) if wanted.report else {}
         image = f"{wanted.repository}:{manifest['version']}"
-        _build(buildah, context, project / DOCKERFILE, image, manifest["version"], wanted.base)
+        _build(buildah, context, project / DOCKERFILE, image, _options(manifest["version"], wanted.base, tree))
         archive = None if wanted.push else wanted.out / f"{name}.oci.tar"
         digest = _deliver(buildah, image, archive, context / "digest")
+    if wanted.report:
+        shutil.copyfile(wanted.report, wanted.out / f"{name}.conformance.json")
     definition = wanted.out / f"{name}.yaml"
     definition.write_text(_definition(manifest, f"{wanted.repository}@{digest}", wanted.stage, notes))
     return Packaged(f"{wanted.repository}@{digest}", definition, archive, packages)
@@ -82,45 +83,31 @@ def _distribution(found: Installed) -> str:
     return str(found.entry.dist.name)
 
 
-def _notes(path: Path, tree: str) -> dict[str, str]:
-    """Return the annotations that bind the definition to its report; it must be of these very files."""
-    try:
-        report = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ProjectError(
-            f"--report {path}: {error}; write one with penstock-connector test --report {path}"
-        ) from None
+def _notes(path: Path, tree: str, packages: list[str]) -> dict[str, str]:
+    """Return the annotations that bind the definition to its report; it must be of these very files and packages."""
+    report = load_report(path)
     tested = report["artifact"]["digest"]
     if tested != tree:
         raise ProjectError(f"--report {path} is of {tested}, the package is {tree}: run penstock-connector test again")
+    if set(report["packages"]) != set(packages):
+        change = different(frozenset(report["packages"]), frozenset(packages))
+        raise ProjectError(f"--report {path} is of other packages: {change}; run penstock-connector test again")
     if not report["conformant"]:
         raise ProjectError(f"--report {path} says that the connector is not conformant: {report['counts']}")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {"penstock.io/conformance-tree": tree, "penstock.io/conformance-report": f"sha256:{digest}"}
+    return notes_on(path, report)
 
 
-def _build(buildah: str, context: Path, dockerfile: Path, image: str, version: str, base: str | None) -> None:
+def _options(version: str, base: str | None, tree: str) -> list[str]:
+    chosen = ["--build-arg", f"BASE={base}"] if base else []
+    return ["--build-arg", f"VERSION={version}", *chosen, "--label", f"{LABEL}={tree}"]
+
+
+def _build(buildah: str, context: Path, dockerfile: Path, image: str, options: list[str]) -> None:
     if not dockerfile.exists():
         raise ProjectError(f"{dockerfile} is missing: it says what the image is made of")
-    arguments = ["--build-arg", f"VERSION={version}", *(["--build-arg", f"BASE={base}"] if base else [])]
     # Timestamp 0: an image is the same bytes whenever it is built.
-    _run(
-        [
-            buildah,
-            "bud",
-            "--quiet",
-            "--isolation",
-            "chroot",
-            "--timestamp",
-            "0",
-            *arguments,
-            "-f",
-            str(dockerfile),
-            "-t",
-            image,
-            str(context),
-        ]
-    )
+    command = [buildah, "bud", "--quiet", "--isolation", "chroot", "--timestamp", "0", *options]
+    _run([*command, "-f", str(dockerfile), "-t", image, str(context)])
 
 
 def _deliver(buildah: str, image: str, archive: Path | None, digest: Path) -> str:

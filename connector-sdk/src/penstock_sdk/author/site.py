@@ -13,16 +13,15 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from penstock_sdk.author.project import ProjectError
+from penstock_sdk.testing.closure import closure, pinned
 
 PLACE = "/opt/penstock"
 OF_THE_INSTALLATION = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
@@ -30,43 +29,20 @@ OF_THE_INSTALLATION = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "u
 
 def fill(site: Path, distribution: str) -> list[str]:
     """Put a distribution and all that it requires into a folder; return what it is, as `name==version`."""
-    wanted = sorted(_closure(distribution), key=lambda each: canonicalize_name(each.name))
+    wanted = required(distribution)
     for each in wanted:
         source = _source(each)
         _install(source, site) if source else _copy(each, site)
     _strip(site)
-    return [f"{canonicalize_name(each.name)}=={each.version}" for each in wanted]
+    return [pinned(each) for each in wanted]
 
 
-def _closure(name: str) -> Iterator[metadata.Distribution]:
-    """Return a distribution and all that it requires here: markers are those of this interpreter."""
-    seen: set[str] = set()
-    waiting = [name]
-    while waiting:
-        current = canonicalize_name(waiting.pop())
-        if current in seen:
-            continue
-        seen.add(current)
-        try:
-            found = metadata.distribution(current)
-        except metadata.PackageNotFoundError:
-            raise ProjectError(f"{current} is required and not installed: pip install {current}") from None
-        yield found
-        for line in found.requires or []:
-            requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                waiting += [requirement.name, *_of_extras(requirement)]
-
-
-def _of_extras(requirement: Requirement) -> list[str]:
-    """Return what the extras that a requirement names ask for, such as psycopg[binary]."""
-    lines = metadata.distribution(requirement.name).requires or [] if requirement.extras else []
-    parsed = [Requirement(line) for line in lines]
-    return [
-        each.name
-        for each in parsed
-        if each.marker and any(each.marker.evaluate({"extra": extra}) for extra in requirement.extras)
-    ]
+def required(distribution: str) -> list[metadata.Distribution]:
+    """Return a distribution and all that it requires, by name."""
+    try:
+        return sorted(closure(distribution), key=lambda each: canonicalize_name(each.name))
+    except metadata.PackageNotFoundError as error:
+        raise ProjectError(f"{error.name} is required and not installed: pip install {error.name}") from None
 
 
 def _source(distribution: metadata.Distribution) -> Path | None:

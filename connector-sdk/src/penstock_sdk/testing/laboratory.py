@@ -145,6 +145,7 @@ class Laboratory:
         self._kept: dict[tuple[str, str], Trial] = {}
         self._installed = installed(subject.artifact)
         self.package = self._installed.entry.module.split(".")[0]
+        self.distribution = self._installed.entry.dist.name if self._installed.entry.dist else None
         self.version = self._installed.entry.dist.version if self._installed.entry.dist else None
         self._both = (Spawner(), Spawner())
         self._spawners = cycle(self._both)  # by turns: two processes in a row never have the same order of sets

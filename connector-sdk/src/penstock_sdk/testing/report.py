@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, get_args
 
 from penstock_sdk.testing.checks import Outcome, Verdict
+from penstock_sdk.testing.closure import closure, pinned
 from penstock_sdk.testing.laboratory import Laboratory
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 
 
 def tree_digest(folder: Path) -> str:
@@ -22,10 +23,13 @@ def tree_digest(folder: Path) -> str:
 
     Compiled files are left out, so that it is the same wherever the same sources are installed.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    lines = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n" for path in paths
-    ]
+    paths = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return digest_of({path.relative_to(folder).as_posix(): path.read_bytes() for path in paths})
+
+
+def digest_of(files: Mapping[str, bytes]) -> str:
+    """Return the digest of files by their paths, as `tree_digest` does."""
+    lines = [f"{hashlib.sha256(files[path]).hexdigest()}  {path}\n" for path in sorted(files)]
     return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
 
 
@@ -47,6 +51,7 @@ def report_of(laboratory: Laboratory, verdicts: Sequence[Verdict], wanted: int) 
         "reportVersion": REPORT_VERSION,
         "connector": {"name": identity.name, "method": identity.method, "version": identity.version},
         "artifact": {"kind": "package-tree", "package": laboratory.package, "digest": tree_digest(laboratory.folder)},
+        "packages": _packages(laboratory.distribution),
         "conformant": is_conformant(verdicts, wanted),
         "counts": count(verdicts),
         "checks": [_row(each) for each in verdicts],
@@ -54,6 +59,17 @@ def report_of(laboratory: Laboratory, verdicts: Sequence[Verdict], wanted: int) 
         "python": platform.python_version(),
         "finishedAt": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
     }
+
+
+def _packages(distribution: str | None) -> list[str]:
+    """Return what was there when it was tested; a requirement that is not installed ends the list and is named."""
+    found: list[str] = []
+    try:
+        for each in closure(distribution) if distribution else ():
+            found.append(pinned(each))  # noqa: PERF401 - what came before a missing one is kept
+    except metadata.PackageNotFoundError as error:
+        found.append(f"{error.name} (not installed)")
+    return sorted(found)
 
 
 def _row(verdict: Verdict) -> dict[str, Any]:
