@@ -53,11 +53,18 @@ chart: $(READY) ## What Helm renders (Helm, or Go to build it)
 cluster-test: $(READY) ## Tests with real pods on a real Kubernetes, and Penstock installed in it by Helm
 	tests/cluster/run
 
-lint: $(READY) ## Style, types and import contracts
+lint: $(READY) reference-check ## Style, types, import contracts, and the reference against the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(SOURCES)
 	$(BIN)/lint-imports
+
+reference: $(READY) ## Write docs/reference from the code's docstrings, schemas and help
+	$(BIN)/python docs/generate.py docs/reference
+
+reference-check: $(READY)
+	$(BIN)/python docs/generate.py .state/reference
+	diff -r .state/reference docs/reference || { echo "docs/reference is not what the code says: make reference"; exit 1; }
 
 format: $(READY) ## Mend what can be mended by itself
 	$(BIN)/ruff check --fix .

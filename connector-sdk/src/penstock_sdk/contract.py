@@ -15,10 +15,13 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, cast, get_args, get
 import msgspec
 
 Mode = Literal["full", "incremental"]
+"""How a stream is read: everything each time, or on from where the last run stood."""
 Op = Literal["upsert", "delete"]
+"""What a batch's records say of the source: they are there as they stand, or they are gone and only their keys count."""
 Cursor = Any
 """Where a stream's read stands: any JSON value; opaque to the platform."""
 Record = Mapping[str, Any]
+"""One row, by field; values are whatever JSON can hold, and moments, dates, decimals, UUIDs and bytes."""
 
 ConfigT = TypeVar("ConfigT")
 CredentialsT = TypeVar("CredentialsT")
@@ -106,7 +109,10 @@ class Sink(Protocol):
 
 
 class CollectingSink:
-    """The sink of a connector that runs without a platform: it keeps what it was given."""
+    """The sink of a connector that runs without a platform: it keeps what it was given.
+
+    `records` are the rows, `states` the promises in their order, `rejected` pairs of data and message.
+    """
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -153,7 +159,9 @@ class Connector(ABC, Generic[ConfigT, CredentialsT]):
     """One method of getting data from one kind of source.
 
     Parametrize it with the types of its config and credentials: `msgspec.Struct`s (validated before the first
-    call), or `dict`. An instance serves one attempt, in one thread.
+    call: a mismatch is a ConfigError that names the field), or `dict`. An instance serves one attempt, in one thread;
+    what it is told is `self.config` and `self.credentials`. The runtime calls `authenticate`, `health`, `discover`,
+    `drift`, `estimate` for each stream that is to be read, `read` for one stream after the other, and `close`.
     """
 
     def __init__(self, config: ConfigT, credentials: CredentialsT, sink: Sink | None = None) -> None:
@@ -172,15 +180,21 @@ class Connector(ABC, Generic[ConfigT, CredentialsT]):
 
     @abstractmethod
     def discover(self) -> Iterable[Stream]:
-        """Return the streams that the source offers to these credentials."""
+        """Return the streams that the source offers to these credentials, in any order, each name once.
+
+        Called once an attempt, after `authenticate`; the answer must be the same as long as the source is, down to the
+        order of a schema's fields, as every difference from the registry is drift. Raises as `authenticate` does.
+        """
 
     @abstractmethod
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Iterator[Batch]:
         """Yield the stream's records with the cursors that cover them.
 
-        `since` is the oldest moment that is wanted (aware, UTC), and only bounds a read that has no cursor;
-        `cursor` is a cursor of an earlier batch, None for a read from the start. The runtime decides which
-        promises become commits, so a connector never counts records.
+        `since` is the oldest moment that is wanted (aware, UTC, inclusive), and only bounds a read that has no cursor;
+        `cursor` is a cursor of an earlier batch as JSON gives it back (a tuple is a list then), None for a read from the
+        start. The runtime decides which promises become commits, so a connector never counts records. It takes the next
+        batch only when there is room, so a generator that holds one page holds one page. Raise any ConnectorError:
+        what is promised by then stays.
         """
 
     def emit(self, records: Records, op: Op = "upsert") -> None:
@@ -217,11 +231,18 @@ class Connector(ABC, Generic[ConfigT, CredentialsT]):
             self.keeper(name, value)
 
     def health(self) -> None:
-        """Check cheaply that the source can serve a run; called after `authenticate`. Raise as it does."""
+        """Check cheaply that the source can serve a run; called after `authenticate`. Raise as it does.
+
+        For what credentials do not say: a replica that lags behind, a maintenance window, a quota that is used up.
+        """
         return
 
     def estimate(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Estimate | None:
-        """Say what `read` with the same arguments would cost; None where that is not known."""
+        """Say what `read` with the same arguments would cost; None where that is not known.
+
+        Called before the first record is read, for each stream that will be; the run is refused when the sum exceeds
+        the connection's budget. A ConnectorError fails no run: that stream counts for nothing.
+        """
         del stream, since, cursor
         return None
 
@@ -234,7 +255,7 @@ class Connector(ABC, Generic[ConfigT, CredentialsT]):
         return ()
 
     def close(self) -> None:
-        """Release what `authenticate` opened; called once, whatever happened."""
+        """Release what `authenticate` opened; called once, whatever happened, an `authenticate` that failed included."""
         return
 
     @classmethod

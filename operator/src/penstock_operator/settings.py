@@ -14,6 +14,60 @@ LOG_BYTES = 4 * 1024 * 1024
 """How much of an attempt's log is kept, before compression."""
 
 
+@dataclass(frozen=True)
+class Variable:
+    """One variable of the environment. `readers` are the commands that look at it."""
+
+    name: str
+    readers: str
+    default: str
+    meaning: str
+
+
+VARIABLES = (
+    Variable("PENSTOCK_DATABASE_URL", "operate, serve, migrate, up", "", "The registry's Postgres, as a URL."),
+    Variable("PENSTOCK_S3_BUCKET", "operate, serve, up", "", "The bucket that Bronze is in."),
+    Variable("PENSTOCK_S3_PREFIX", "operate, serve, up", "bronze", "What every key begins with."),
+    Variable("PENSTOCK_S3_ENDPOINT", "operate, serve, up", "", "The S3 server; without it, AWS's own."),
+    Variable(
+        "PENSTOCK_S3_PUBLIC_ENDPOINT", "operate, serve", "", "The S3 server as pods reach it, where that differs."
+    ),
+    Variable("AWS_REGION", "operate, serve, up", "us-east-1", "The bucket's region; `AWS_DEFAULT_REGION` after it."),
+    Variable(
+        "AWS_ACCESS_KEY_ID", "operate, serve, up", "", "The key; without it boto3's own chain, as a role of the pod."
+    ),
+    Variable("AWS_SECRET_ACCESS_KEY", "operate, serve, up", "", "Its secret."),
+    Variable(
+        "PENSTOCK_CREDENTIALS_KEY", "serve", "", "What replaced credentials are encrypted with, the newest first."
+    ),
+    Variable("PENSTOCK_API_URL", "operate", "", "The run API as pods reach it."),
+    Variable("PENSTOCK_NAMESPACE", "operate", "default", "The operator's own namespace, where its Lease is."),
+    Variable("PENSTOCK_MAX_RUNS_PER_TENANT", "operate, up", "0", "Runs of one namespace at once; 0: any number."),
+    Variable("PENSTOCK_TENANT_MAX_RUNS", "operate, up", "", "The same for single namespaces: `team-a=50,team-b=5`."),
+    Variable("PENSTOCK_MAX_RUNS_PER_HOST", "operate, up", "0", "Runs that read from one host at once; 0: any number."),
+    Variable("PENSTOCK_LAUNCH_RATE", "operate, up", "0", "Jobs made a second; 0: no limit."),
+    Variable("PENSTOCK_LAUNCH_BURST", "operate, up", "twice the rate", "Jobs made at once before the rate holds."),
+    Variable("PENSTOCK_LOG_BYTES", "operate, up", str(LOG_BYTES), "How much of an attempt's log is kept, in bytes."),
+    Variable(
+        "PENSTOCK_GENERATION_DAYS", "operate, up", "0", "How long data of former generations is kept; 0: for ever."
+    ),
+    Variable(
+        "PENSTOCK_PURGE_DELAY_MINUTES", "operate, up", "60", "How long a deleted connection's data waits for its end."
+    ),
+    Variable(
+        "PENSTOCK_BUCKET_SWEEP_HOURS", "operate, up", "24", "How often the whole bucket is looked through; 0: never."
+    ),
+    Variable(
+        "PENSTOCK_SERVER", "runs, bronze, state, alerts", "", "The read API's URL; without it the data directory."
+    ),
+    Variable("PENSTOCK_TOKEN", "runs, bronze, state, alerts", "", "A Kubernetes token for it."),
+    Variable(
+        "PENSTOCK_DATA_DIR", "up, runs, bronze, state, alerts", ".penstock", "Where `penstock up` keeps everything."
+    ),
+)
+"""Every variable that a person sets; a test holds it against the code."""
+
+
 class SettingsError(Exception):
     """A variable is missing or cannot be used; the message names it."""
 

@@ -64,97 +64,138 @@ FreeForm = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-pres
 class Declared(BaseModel):
     """Base of the manifest's parts: camelCase in YAML, unknown fields refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        use_attribute_docstrings=True,  # a field's description, as `kubectl explain` shows it
+    )
 
 
 class Taxonomy(Declared):
     """Where the catalog lists the connector."""
 
     category: Literal["database", "saas", "files", "events", "api", "test"]
+    """The shelf in the catalog."""
     tags: Annotated[list[ShortText], Field(max_length=20)] = []
+    """Words to be found by."""
 
 
 class Capabilities(Declared):
     """What the connector can do; an undeclared mode is never asked of it."""
 
     modes: Annotated[list[Mode], Field(min_length=1, max_length=2)]
+    """The modes that at least one stream can be read in."""
     discovery: Literal["dynamic", "static"] = "dynamic"
+    """static: every connection has the streams of streams.list; dynamic: the source is asked."""
 
 
 class Credential(Declared):
     """One key that the connection's Secret must (or may) hold. `secret: false` lets messages show it, as a user name."""
 
     name: CredentialName
+    """The Secret's key, and the field of the connector's credentials."""
     required: bool = True
+    """Whether a Secret without it is refused."""
     secret: bool = True
+    """false lets messages show the value, as a user's name; every other one is masked everywhere."""
 
 
 class AuthenticationMethod(Declared):
     """One way to authenticate, with the credentials that it takes."""
 
     type: Literal["none", "basic", "apiKey", "oauth2", "saml"]
+    """What kind it is, for the catalog."""
     credentials: Annotated[list[Credential], Field(max_length=20)] = []
+    """The Secret's keys that it takes."""
 
 
 class Authentication(Declared):
     """The ways to authenticate."""
 
     methods: Annotated[list[AuthenticationMethod], Field(min_length=1, max_length=5)]
+    """With more than one, every credential is optional to the platform: the connector says which it found wanting."""
 
 
 class Egress(Declared):
     """One network destination; `{{config.KEY}}` stands for a value of the connection's config."""
 
     host: ShortText
+    """A host's name, or a value of the config such as {{config.host}}; a URL stands for its host."""
     port: ShortText | None = None
+    """A port, or a value of the config."""
 
 
 class Network(Declared):
     """The destinations that the connector talks to."""
 
     egress: Annotated[list[Egress], Field(max_length=50)] = []
+    """Every host that the connector asks for; another one fails conformance."""
 
 
 class DeclaredStream(Declared):
     """A stream that every connection of a static connector has."""
 
     name: ShortText
+    """As discover() returns it."""
     modes: Annotated[list[Mode], Field(max_length=2)] = ["full"]
+    """The ways it can be read."""
     primary_key: Annotated[list[ShortText], Field(max_length=20)] = []
+    """The fields that identify a record."""
     cursor_field: ShortText | None = None
+    """The field that an incremental read follows."""
 
 
 class Streams(Declared):
     """How streams are named, and which there are where that is known beforehand."""
 
     naming: ShortText | None = None
+    """How names come about, such as schema.table."""
     list_: Annotated[list[DeclaredStream], Field(alias="list", max_length=500)] = []
+    """The streams of a static connector."""
 
 
 class Compliance(Declared):
     """What governance needs to know."""
 
     data_classification: Literal["public", "internal", "confidential", "restricted"]
+    """The strictest class of what the source may hold."""
     pii: Literal["none", "possible", "present"]
+    """Whether records may hold personal data."""
 
 
 class Manifest(Declared):
     """The whole `connector.yaml`."""
 
     name: Identifier
+    """The kind of source, such as postgres."""
     method: Method
+    """The way of getting data; one artifact per method."""
     version: Version
+    """Of this artifact; a published one never changes."""
     title: ShortText
+    """The catalog's heading."""
     description: Annotated[str, Field(max_length=4000)] = ""
+    """What it reads and how, for whoever chooses."""
     taxonomy: Taxonomy
+    """Where the catalog lists it."""
     capabilities: Capabilities
+    """What it can do."""
     authentication: Authentication
+    """What its Secret holds."""
     config_schema: Annotated[FreeForm, Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
+    """The JSON Schema (2020-12) of a connection's config."""
     runners: Annotated[list[Literal["kubernetes", "process"]], Field(min_length=1, max_length=2)]
+    """Where it can run: in pods, as a process of `penstock up`."""
     network: Network = Network()
+    """Whom it talks to."""
     streams: Streams = Streams()
+    """What is known of its streams beforehand."""
     compliance: Compliance
+    """What governance needs to know."""
     state_version: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    """The form of its cursors; raise it when an older cursor cannot be read on from."""
 
     @property
     def artifact(self) -> str:

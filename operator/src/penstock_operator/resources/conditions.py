@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 Reason = Literal[
-    "Reconciled",
     "Admitted",
     "Withdrawn",
     "RunInProgress",
@@ -42,6 +41,43 @@ Reason = Literal[
     "UpstreamCycle",
     "CircuitOpen",
 ]
+MEANINGS: dict[Reason, str] = {
+    "Admitted": "The definition's manifest is valid; connections may use it.",
+    "Withdrawn": "New runs do not use this version; those under way go on.",
+    "RunInProgress": "A run is under way.",
+    "RunSucceeded": "The newest run has committed everything that it was to read.",
+    "Suspended": "`spec.suspend` is true: nothing runs by the clock.",
+    "AwaitingRetry": "The newest attempt failed and the next one has its time; the message says why and when.",
+    "AwaitingRun": "All is well and no run has been due yet.",
+    "InvalidSpec": "The spec breaks a rule that the API server cannot check; the message names the field.",
+    "DefinitionNotFound": "No definition of this connector and method: apply one, or correct `spec.connector`.",
+    "NoVersionInRange": "There are definitions, and none of a version that `spec.connector.version` allows.",
+    "InvalidConfig": "`spec.config` is not what the connector's configSchema asks for; the message names the field.",
+    "InvalidSchedule": "`spec.schedule` or `spec.timeZone` cannot be understood, or never comes.",
+    "SecretRequired": "The connector takes credentials: name the Secret in `spec.secretRef`.",
+    "SecretNotFound": "The Secret, or a key of it, is missing: create it in the connection's namespace.",
+    "ConfigError": "The connector says that the config cannot be right, or a run would exceed its budget.",
+    "AuthenticationError": "The source refuses the credentials: correct the Secret, then request a run.",
+    "SourceContractError": "The source is not what the connector expects, or a schema policy, or a threshold of rejected"
+    " records, stopped the run.",
+    "LocalPersistenceError": "The connector wrote to the local file system: a defect for its author.",
+    "TransientError": "The source could not serve the run now, and the retries are used up.",
+    "DefectError": "The connector failed unexpectedly: see `penstock runs logs`, and tell its author.",
+    "ImagePullFailed": "The definition's image cannot be pulled: the registry, its name, or its credentials.",
+    "OutOfMemory": "The run took more than `spec.resources.limits.memory`: raise it, or set `onOutOfMemory`.",
+    "DeadlineExceeded": "An attempt took longer than `spec.timeout`; what it committed is kept.",
+    "AttemptLost": "The attempt's pod went away or fell silent; another one goes on.",
+    "LaunchRefused": "The API server refused the Job, or its pod did not start; the message has its words.",
+    "TokenRefused": "The server does not know the pod's token: it is of another installation, or expired.",
+    "RunCancelled": "Somebody cancelled the run.",
+    "StateChanged": "Somebody changed the state that the attempt was to go on from; the run begins anew from it.",
+    "AlertsOpen": "Something needs a person's eye: `penstock alerts list`.",
+    "RunReplaced": "A newer run took its place, as `spec.concurrencyPolicy: Replace` asks.",
+    "UpstreamNotFound": "A connection that `spec.after` names is not there.",
+    "UpstreamCycle": "Connections follow each other in a circle through `spec.after`.",
+    "CircuitOpen": "Three runs in a row failed: no tick makes a run until the pause is over; a request does.",
+}
+"""What each reason means, and what its reader can do; the reference is written from it."""
 AlertCondition = Literal["SchemaDrift", "EmptyRead", "RecordsRejected"]
 SHOWN_ALERTS = 3
 

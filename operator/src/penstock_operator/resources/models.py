@@ -76,15 +76,20 @@ class DefinitionSpec(Declared):
             ),
         ),
     ]
+    """The connector's image by digest; a tag would let one definition mean two things."""
     stage: Stage = "preview"
+    """How far it is trusted, for people; new runs do not use a withdrawn version."""
     manifest: Manifest
+    """The whole connector.yaml."""
 
 
 class ConnectorReference(Declared):
     """Which connector a connection uses."""
 
     name: Annotated[str, Field(max_length=40, min_length=1)]
+    """The manifest's name, such as postgres."""
     method: Annotated[str, Field(max_length=20, min_length=1)]
+    """The manifest's method, such as sql."""
     version: Annotated[
         str,
         Field(
@@ -97,12 +102,14 @@ class ConnectorReference(Declared):
             ),
         ),
     ] = "*"
+    """An exact version, or a range of which the newest definition is taken: '^1.2', '~1.2.0', '>=1.2', '*'."""
 
 
 class SecretReference(Declared):
     """The Secret in the connection's namespace that holds the credentials."""
 
     name: Annotated[str, Field(max_length=253, min_length=1)]
+    """The Secret's name. Its keys are the manifest's credentials."""
 
 
 SchemaPolicy = Literal["evolve", "freeze", "discard-new", "block-pii"]
@@ -112,80 +119,105 @@ class StreamSelection(Declared):
     """One stream to read, and how. Its schemaPolicy goes before the connection's."""
 
     name: StreamName
+    """The stream's id, or its name where it has none."""
     mode: Literal["full", "incremental"] = "full"
+    """full reads everything each time; incremental goes on where the last run ended."""
     schema_policy: SchemaPolicy | None = None
+    """What becomes of a changed schema; the connection's own where it is left out."""
 
 
 class Backoff(Declared):
     """How long to wait before each retry: initial, times factor each time, at most max."""
 
     initial: Duration = "10s"
+    """The wait before the first retry."""
     factor: Annotated[int, Field(ge=1, le=10)] = 3
+    """What each further wait is multiplied by."""
     max: Duration = "30m"
+    """The longest wait."""
 
 
 class Retry(Declared):
     """How often a transient failure is tried again."""
 
     limit: Annotated[int, Field(ge=0, le=100)] = 5
+    """How many failures in a row without progress; an attempt that committed something begins the count anew."""
     backoff: Backoff = Backoff()
+    """How long the waits are; a source's own wish (Retry-After) goes before it."""
 
 
 class ResourceLimits(Declared):
     """Upper bounds of the run's container."""
 
     memory: Memory = "512Mi"
+    """All of it is reserved too."""
     cpu: Annotated[str, Field(max_length=20, pattern=r"^[0-9]+(\.[0-9]+)?m?$")] = "1"
+    """In cores ('1', '0.5') or thousandths ('500m')."""
 
 
 class OnOutOfMemory(Declared):
     """Give the next attempt of a run that ran out of memory more of it: times factor each time, at most max."""
 
     factor: Annotated[int, Field(ge=2, le=10)] = 2
+    """What the memory is multiplied by for the next attempt."""
     max: Memory
+    """The most that an attempt gets."""
 
 
 class Resources(Declared):
     """What the run's container may use."""
 
     limits: ResourceLimits = ResourceLimits()
+    """What an attempt may use."""
     on_out_of_memory: OnOutOfMemory | None = None
+    """Without it a run that ran out of memory is tried again with the same."""
 
 
 class Upstream(Declared):
     """A connection of the same namespace that another one follows."""
 
     name: Name
+    """A connection of the same namespace."""
 
 
 class Rejects(Declared):
     """How many records of one stream may be put aside because they do not fit; past it the run fails. None: any number."""
 
     max_records: Annotated[int, Field(ge=0)] | None = None
+    """So many records of one stream in one run; 0: none."""
     max_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    """So large a part of a stream's records, from 0 to 1."""
 
 
 class Budget(Declared):
     """What one run may cost, by the connector's own estimate; a run that is expected to cost more is not begun."""
 
     records: Annotated[int, Field(ge=0)] | None = None
+    """The most records that a run may be expected to read."""
     bytes: Annotated[int, Field(ge=0)] | None = None
+    """The most bytes, before compression."""
     api_calls: Annotated[int, Field(ge=0)] | None = None
+    """The most requests to the source."""
 
 
 class Bronze(Declared):
     """How records are stored, and what becomes of them when the connection goes."""
 
     format: Literal["jsonl"] = "jsonl"
+    """JSON Lines, compressed with zstd."""
     deletion_policy: Literal["Retain", "Delete"] = "Retain"
+    """Whether the data stays when the connection is deleted."""
 
 
 class ConnectionSpec(Declared):
     """A tenant's use of a connector. Without `streams`, all that the source offers are read in full."""
 
     connector: ConnectorReference
+    """The connector, and which versions of it."""
     config: FreeForm = {}
+    """What the connector's configSchema asks for. Never a secret: those belong into secretRef."""
     secret_ref: SecretReference | None = None
+    """Where the credentials are, for a connector that takes any."""
     streams: Annotated[
         list[StreamSelection],
         Field(
@@ -193,10 +225,15 @@ class ConnectionSpec(Declared):
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         ),
     ] = []
+    """The streams to read; without it all that the source offers, in full."""
     since: Instant | None = None
+    """The oldest moment that is wanted, for a read that has no cursor yet."""
     schedule: Annotated[str, Field(max_length=100, min_length=1)] | None = None
+    """A cron expression of five fields, or a macro such as @hourly. Without it, and without after, runs are requested."""
     time_zone: Annotated[str, Field(max_length=60, min_length=1)] = "Etc/UTC"
+    """The IANA time zone that schedule is meant in."""
     jitter: Jitter = "0s"
+    """Each due time is put off by a part of it, always the same for one connection."""
     after: Annotated[
         list[Upstream],
         Field(
@@ -204,18 +241,31 @@ class ConnectionSpec(Declared):
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         ),
     ] = []
+    """Run once all of these have succeeded anew."""
     suspend: bool = False
+    """No new runs while true; one that runs goes on."""
     concurrency_policy: Literal["Forbid", "Replace", "Allow"] = "Forbid"
+    """What a due time does while a run is under way: Forbid makes one run after it, Replace cancels it, Allow queues."""
     starting_deadline_seconds: Annotated[int, Field(ge=10)] | None = None
+    """How late a run of a due time may still be made; without it, however late."""
     retry: Retry = Retry()
+    """How often, and how long after a failure."""
     timeout: Duration = "2h"
+    """How long one attempt may take; what it committed is kept."""
     resources: Resources = Resources()
+    """What an attempt may use."""
     schema_policy: SchemaPolicy = "evolve"
+    """What becomes of a changed schema: evolve takes it, freeze refuses it, discard-new leaves new fields out, block-pii refuses new personal data."""
     validation: Literal["standard", "strict"] = "standard"
+    """strict checks every record against its stream's schema, and rejects what does not fit."""
     rejects: Rejects | None = None
+    """Without it, any number of records may be rejected."""
     budget: Budget | None = None
+    """Without it, a run may cost what it costs."""
     bronze: Bronze = Bronze()
+    """How records are stored."""
     history_limit: Annotated[int, Field(ge=0, le=1000)] = 10
+    """How many ended runs are kept; their data stays."""
 
 
 class Condition(Declared):
@@ -224,59 +274,93 @@ class Condition(Declared):
     type: Literal[
         "Ready", "Reconciling", "Stalled", "Admitted", "Paused", "SchemaDrift", "EmptyRead", "RecordsRejected"
     ]
+    """Ready, Reconciling and Stalled as kstatus has them; the rest says what needs attention."""
     status: Literal["True", "False", "Unknown"]
+    """Whether the condition holds."""
     reason: str
+    """One of a closed list: docs/reference/reasons.md."""
     message: str = ""
+    """In words, with the field and the remedy."""
     observed_generation: int
+    """The spec's generation that it is about."""
     last_transition_time: str
+    """When its status last changed."""
 
 
 class LastRun(Declared):
     """The newest run, in short; the whole is in the registry."""
 
     id: str
+    """The run's id, as `penstock runs show` takes it."""
     phase: str
+    """pending, running, succeeded, failed or cancelled."""
     attempt: int = 0
+    """The number of its newest attempt."""
     records: int = 0
+    """What is committed."""
     rejected: int = 0
+    """What was put aside."""
     started_at: str | None = None
+    """When its first attempt began."""
     finished_at: str | None = None
+    """When it ended."""
     message: str = ""
+    """Why it failed, or what it waits for."""
 
 
 class StateAnswer(Declared):
     """What became of the newest state change that an annotation asked for."""
 
     action: Literal["reset", "rewind"]
+    """What was asked for."""
     token: str
+    """The annotation's token."""
     outcome: Literal["applied", "refused"]
+    """Whether it was done."""
     message: str = ""
+    """Why not."""
     time: str
+    """When it was decided."""
 
 
 class ConnectionStatus(Declared):
     """What the operator found."""
 
     observed_generation: int | None = None
+    """The spec's generation that was last reconciled."""
     conditions: list[Condition] = []
+    """What holds of the connection."""
     definition: str | None = None
+    """The definition that the next run uses."""
     last_run: LastRun | None = None
+    """The newest run."""
     last_schedule_time: str | None = None
+    """The newest due time that became a run."""
     last_successful_time: str | None = None
+    """When a run last succeeded."""
     next_schedule_time: str | None = None
+    """The next due time."""
     last_handled_request: str | None = None
+    """The newest token of penstock.io/requestedAt that became a run."""
     waiting_runs: int | None = None
+    """How many runs wait to begin."""
     consecutive_failures: int | None = None
+    """How many runs failed in a row."""
     last_state_change: StateAnswer | None = None
+    """The answer to the newest state annotation."""
     alerts: int = 0
+    """How many alerts are open."""
 
 
 class DefinitionStatus(Declared):
     """What the operator found."""
 
     observed_generation: int | None = None
+    """The spec's generation that was last reconciled."""
     conditions: list[Condition] = []
+    """What holds of the definition."""
     connections: int = 0
+    """How many connections use it."""
 
 
 def parse_duration(text: str) -> float:

@@ -1,0 +1,308 @@
+"""The reference, written from the code: `python docs/generate.py FOLDER` writes a page a subject.
+
+Nothing is said here: every sentence is a docstring, a field's description, an option's help or a table of the code.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import penstock_sdk
+import typer
+from penstock_operator.cli.main import app as operator_app
+from penstock_operator.resources.conditions import MEANINGS
+from penstock_operator.resources.crds import schema_of
+from penstock_operator.settings import VARIABLES
+from penstock_sdk import contract, errors, pii, protocol, pytest_plugin
+from penstock_sdk.author.commands import app as author_app
+from penstock_sdk.manifest import manifest_schema
+from penstock_sdk.manifest import model as manifest_model
+from penstock_sdk.testing import CHECKS, Subject
+from penstock_sdk.testing import report as report_module
+from typer.cli import get_docs_for_click
+
+HEADER = "<!-- Written from the code by `make reference`; edit the docstrings. -->\n\n"
+Row = tuple[str, ...]
+WIDE = 100
+
+
+def table(head: Row, rows: Iterable[Row]) -> str:
+    """Return a table; what would end a cell is escaped."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines) + "\n"
+
+
+def one_line(text: str | None) -> str:
+    """Return a text as one line."""
+    return " ".join((text or "").split())
+
+
+def code(text: str) -> str:
+    """Return a text as code, empty for nothing."""
+    return f"`{text}`" if text else ""
+
+
+# -- Python ---------------------------------------------------------------------------------------
+
+
+class Words:
+    """An annotation as it was written: `inspect` would put it in quotes."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def signature(name: str, thing: Any) -> str:
+    """Return how a thing is called, as Python; a long one has a line a parameter."""
+    found = inspect.signature(thing)
+    written = {**(vars(thing).get("__annotations__", {}) if inspect.isclass(thing) else {})}
+    parameters = [
+        each.replace(annotation=Words(text))
+        if isinstance(text := written.get(each.name, each.annotation), str)
+        else each
+        for each in found.parameters.values()
+        if each.name not in ("self", "cls")
+    ]
+    answer = found.return_annotation
+    text = str(found.replace(parameters=parameters, return_annotation=inspect.Signature.empty)).replace(
+        "<factory>", "{}"
+    )
+    if len(name) + len(text) > WIDE:
+        text = "(\n    " + ",\n    ".join(_parameters(parameters)).replace("<factory>", "{}") + ",\n)"
+    arrow = f" -> {answer}" if isinstance(answer, str) and not inspect.isclass(thing) else ""
+    return f"```python\n{name}{text}{arrow}\n```\n"
+
+
+def _parameters(parameters: list[inspect.Parameter]) -> list[str]:
+    starred = any(each.kind is each.KEYWORD_ONLY for each in parameters)
+    return [*(["*"] if starred and parameters[0].kind is inspect.Parameter.KEYWORD_ONLY else []), *map(str, parameters)]
+
+
+def members(cls: type[Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the public methods and properties that a class defines itself, as they stand in it."""
+    for name, value in vars(cls).items():
+        plain = getattr(value, "__func__", value)
+        if not name.startswith("_") and (inspect.isfunction(plain) or isinstance(plain, property)):
+            yield name, plain
+
+
+def class_page(name: str, cls: type[Any], *, methods: bool = True) -> str:
+    """Return a class: how it is made, what it is, what it can do."""
+    made = [] if getattr(cls, "_is_protocol", False) else [signature(name, cls)]
+    parts = [f"## {name}\n", *made, f"{inspect.getdoc(cls)}\n"]
+    for member, function in members(cls) if methods else ():
+        if isinstance(function, property):
+            parts.append(f"### {name}.{member}\n\n{inspect.getdoc(function)}\n")
+        else:
+            parts.append(f"### {name}.{member}\n\n{signature(member, function)}\n{inspect.getdoc(function)}\n")
+    return "\n".join(parts)
+
+
+def aliases(module: ModuleType) -> dict[str, tuple[str, str]]:
+    """Return a module's type aliases: what each stands for, and the docstring below it."""
+    found: dict[str, tuple[str, str]] = {}
+    body = ast.parse(inspect.getsource(module)).body
+    for each, following in zip(body, [*body[1:], None], strict=True):
+        if isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Name):
+            said = following.value.value if isinstance(following, ast.Expr) and _is_text(following.value) else ""  # type: ignore[attr-defined]
+            found[each.targets[0].id] = ast.unparse(each.value), inspect.cleandoc(said)
+    return found
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def contract_page() -> str:
+    """Return what an author writes and may use."""
+    known = aliases(contract)
+    names = [name for name in contract.__dict__ if name in penstock_sdk.__all__]
+    classes = {
+        name: getattr(contract, name)
+        for name in names
+        if name not in known and inspect.isclass(getattr(contract, name))
+    }
+    ordered = ["Connector", *(name for name in classes if name != "Connector")]
+    rows = [(code(name), code(known[name][0]), one_line(known[name][1])) for name in names if name in known]
+    pages = [class_page(name, classes[name]) for name in ordered]
+    more = f"## penstock_sdk.pii.suggest_fields\n\n{signature('suggest_fields', pii.suggest_fields)}\n{inspect.getdoc(pii.suggest_fields)}\n"
+    types = f"## Types\n\n{table(('name', 'is', 'means'), rows)}"
+    return "\n".join([f"# The contract\n\n{inspect.getdoc(contract)}\n", *pages, types, more])
+
+
+def errors_page() -> str:
+    """Return the errors with their reactions."""
+    kinds = [getattr(errors, name) for name in errors.ERROR_CLASS_BY_EXIT_CODE.values()]
+    ended = [each for each in vars(errors).values() if inspect.isclass(each) and issubclass(each, errors.AttemptEnded)]
+    leaves = [each for each in [*kinds, *ended] if not each.__subclasses__()]
+    rows = [(code(each.__name__), str(each.exit_code), one_line(each.__doc__)) for each in leaves]
+    made = [class_page(name, getattr(errors, name), methods=False) for name in ("ConnectorError", "TransientError")]
+    head = f"# Errors and exit codes\n\n{inspect.getdoc(errors)}\n"
+    return "\n".join([head, table(("class", "exit code", "means"), rows), *made])
+
+
+def testing_page() -> str:
+    """Return the conformance suite: plugin, subject, checks, report."""
+    fields = [(code(each.name), code(str(each.type))) for each in dataclasses.fields(Subject)]
+    checks = [(code(each.name), each.proves, each.remedy) for each in CHECKS]
+    return "\n".join(
+        [
+            f"# The conformance suite in Python\n\n{inspect.getdoc(pytest_plugin)}\n",
+            f"## Subject\n\n{inspect.getdoc(Subject)}\n",
+            table(("field", "type"), fields),
+            f"## Checks\n\n{table(('check', 'proves', 'when it fails'), checks)}",
+            f"## The digest of a package\n\n{inspect.getdoc(report_module.tree_digest)}\n",
+        ]
+    )
+
+
+# -- Schemas --------------------------------------------------------------------------------------
+
+
+def type_of(schema: Mapping[str, Any]) -> str:
+    """Return a schema's type in words."""
+    if "enum" in schema:
+        return " \\| ".join(code(str(each)) for each in schema["enum"]).replace("\\|", "or")
+    if "$ref" in schema:
+        return str(schema["$ref"]).rsplit("/", 1)[1]
+    if "anyOf" in schema:
+        return " or ".join(type_of(each) for each in schema["anyOf"])
+    kind = schema.get("type", "any JSON")
+    if kind == "array":
+        return f"list of {type_of(schema.get('items', {}))}"
+    if isinstance(schema.get("additionalProperties"), dict):
+        return f"{type_of(schema['additionalProperties'])} by name"
+    return str(kind) + (f" ({schema['format']})" if "format" in schema else "")
+
+
+def limits_of(schema: Mapping[str, Any]) -> str:
+    """Return what a value must be beside its type."""
+    words = {
+        "minimum": "at least {}",
+        "maximum": "at most {}",
+        "maxLength": "at most {} characters",
+        "maxItems": "at most {} items",
+    }
+    said = [word.format(schema[key]) for key, word in words.items() if key in schema]
+    said += [str(rule["message"]) for rule in schema.get("x-kubernetes-validations", ())]
+    return "; ".join(said)
+
+
+def schema_rows(schema: Mapping[str, Any], prefix: str = "") -> Iterator[Row]:
+    """Yield a row a field, the nested ones below."""
+    required = schema.get("required", ())
+    for name, each in schema.get("properties", {}).items():
+        path, many = f"{prefix}{name}", each.get("type") == "array"
+        inner = each.get("items", {}) if many else each
+        default = "required" if name in required else code(json.dumps(each["default"])) if "default" in each else ""
+        limits = "; ".join(filter(None, (limits_of(each), limits_of(inner) if many else "")))
+        kind = "any JSON" if "x-kubernetes-preserve-unknown-fields" in each else type_of(each)
+        yield code(path), kind, default, one_line(each.get("description")), limits
+        yield from schema_rows(inner, f"{path}{'[]' if many else ''}.")
+
+
+SCHEMA_HEAD = ("field", "type", "default", "meaning", "limits")
+
+
+def manifest_page() -> str:
+    """Return `connector.yaml`, field by field."""
+    head = f"# The manifest: connector.yaml\n\n{inspect.getdoc(manifest_model)}\n"
+    return f"{head}\n{table(SCHEMA_HEAD, schema_rows(manifest_schema()))}"
+
+
+def resources_page() -> str:
+    """Return both kinds, field by field."""
+    parts = ["# The resources\n\n`apiVersion: penstock.io/v1alpha1`; `kubectl explain` says the same.\n"]
+    for kind in ("ConnectorDefinition", "TenantConnection"):
+        properties = schema_of(kind)["properties"]
+        spec = dict(properties["spec"])
+        if kind == "ConnectorDefinition":
+            manifest = {key: value for key, value in spec["properties"]["manifest"].items() if key != "properties"}
+            spec = {**spec, "properties": {**spec["properties"], "manifest": manifest}}
+            manifest["description"] = "The whole connector.yaml: see manifest.md."
+        parts += [f"## {kind}\n\n{one_line(spec.get('description'))}\n"]
+        for name, part in (("spec", spec), ("status", properties["status"])):
+            parts.append(table(SCHEMA_HEAD, schema_rows(part, f"{name}.")))
+    return "\n".join(parts)
+
+
+def protocol_page() -> str:
+    """Return what a pod and the run API say to each other."""
+    parts = [f"# The run protocol\n\n{inspect.getdoc(protocol)}\n\n{inspect.getdoc(protocol.Message)}\n"]
+    for name, cls in vars(protocol).items():
+        if inspect.isclass(cls) and issubclass(cls, protocol.Message) and cls is not protocol.Message:
+            schema = cls.model_json_schema(by_alias=True)
+            parts.append(f"## {name}\n\n{inspect.getdoc(cls)}\n")
+            rows = [row[:3] for row in schema_rows({**schema, "properties": _flat(schema)})]
+            parts += [table(SCHEMA_HEAD[:3], rows)] if rows else []
+    return "\n".join(parts)
+
+
+def _flat(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the properties without what is nested in them: each message has a heading of its own."""
+    nested = ("properties", "title")
+    fields = schema.get("properties", {}).items()
+    return {name: {key: value for key, value in each.items() if key not in nested} for name, each in fields}
+
+
+# -- Commands and settings ------------------------------------------------------------------------
+
+
+def commands_page(name: str, app: typer.Typer) -> str:
+    """Return a command line as its own help has it."""
+    command = typer.main.get_command(app)
+    return get_docs_for_click(obj=command, ctx=typer.Context(command, info_name=name), name=name)
+
+
+def settings_page() -> str:
+    """Return the variables of the environment."""
+    rows = [(code(each.name), each.readers, code(each.default), each.meaning) for each in VARIABLES]
+    head = "# Variables of the environment\n\nIn a cluster the chart sets them from its values.\n"
+    return f"{head}\n{table(('variable', 'read by', 'default', 'meaning'), rows)}"
+
+
+def reasons_page() -> str:
+    """Return the closed list of reasons."""
+    rows = [(code(name), meaning) for name, meaning in MEANINGS.items()]
+    head = "# Reasons\n\nOf a condition, of a run and of an attempt: one of these, with a message beside it.\n"
+    return f"{head}\n{table(('reason', 'what it means, and what to do'), rows)}"
+
+
+PAGES = {
+    "contract": contract_page,
+    "errors": errors_page,
+    "manifest": manifest_page,
+    "testing": testing_page,
+    "author-commands": lambda: commands_page("penstock-connector", author_app),
+    "resources": resources_page,
+    "reasons": reasons_page,
+    "operator-commands": lambda: commands_page("penstock", operator_app),
+    "settings": settings_page,
+    "protocol": protocol_page,
+}
+
+
+def main(folder: Path) -> None:
+    """Write every page, and the list of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    titles = []
+    for name, make in PAGES.items():
+        text = make().rstrip() + "\n"
+        titles.append(f"- [{text.splitlines()[0].strip('# `')}]({name}.md)")
+        (folder / f"{name}.md").write_text(HEADER + text)
+    (folder / "README.md").write_text(f"{HEADER}# Reference\n\n" + "\n".join(titles) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,61 @@
+"""The reference is written from the code: what it is written from must say something of everything."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import get_args
+
+import penstock_operator
+import penstock_sdk
+import pytest
+from penstock_operator.resources import models
+from penstock_operator.resources.conditions import MEANINGS, Reason
+from penstock_operator.settings import VARIABLES
+from penstock_sdk.manifest import Declared
+from penstock_sdk.manifest import model as manifest
+
+OF_PODS = {
+    "PENSTOCK_RUN_ID",
+    "PENSTOCK_ATTEMPT",
+    "PENSTOCK_CONNECTOR",
+    "PENSTOCK_TOKEN_FILE",
+    "PENSTOCK_CREDENTIAL_",
+}
+"""What a launcher tells a connector; no person sets them."""
+OF_TESTS = {"PENSTOCK_FAILPOINTS"}
+
+
+def test_every_reason_has_a_meaning() -> None:
+    assert list(MEANINGS) == list(get_args(Reason))
+
+
+def test_every_variable_that_the_operator_reads_is_in_the_table() -> None:
+    root = Path(penstock_operator.__file__).parent
+    found = {name for path in root.rglob("*.py") for name in re.findall(r"\bPENSTOCK_[A-Z0-9_]+", path.read_text())}
+    assert found - OF_PODS - OF_TESTS == {each.name for each in VARIABLES if each.name.startswith("PENSTOCK_")}
+
+
+def test_every_field_of_the_resources_and_the_manifest_is_described() -> None:
+    kinds = [each for each in (*vars(models).values(), *vars(manifest).values()) if inspect.isclass(each)]
+    declared = {each for each in kinds if issubclass(each, Declared)}
+    assert len(declared) > 20
+    bare = [
+        f"{each.__name__}.{name}"
+        for each in declared
+        for name, field in each.model_fields.items()
+        if not field.description
+    ]
+    assert bare == [], "put a docstring below the field"
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in penstock_sdk.__all__ if inspect.isclass(getattr(penstock_sdk, name))]
+)
+def test_everything_public_of_the_contract_is_described(name: str) -> None:
+    thing = getattr(penstock_sdk, name)
+    own = [value for key, value in vars(thing).items() if not key.startswith("_")]
+    functions = [value for value in own if inspect.isfunction(value) or isinstance(value, property | classmethod)]
+    assert thing.__doc__
+    assert [each for each in functions if not each.__doc__] == []
