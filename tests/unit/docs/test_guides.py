@@ -1,0 +1,277 @@
+"""What the guides for authors say is done as they say it: their code is run, their YAML checked, their commands known."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shlex
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+import typer
+import yaml
+from penstock_operator.cli.main import app as operator_app
+from penstock_operator.runs.state_document import StateDocument
+from penstock_sdk import (
+    AuthenticationError,
+    Batch,
+    ConfigError,
+    Connector,
+    Estimate,
+    SourceContractError,
+    Stream,
+    TransientError,
+)
+from penstock_sdk.author.commands import app as author_app
+from penstock_sdk.contract import rows_of
+from penstock_sdk.manifest import manifest_problems
+from penstock_sdk.runtime.assignment import build
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+from tests.unit.docs.guides import DOCS, blocks, commands, guide
+
+AUTHORS = sorted((DOCS / "authors").glob("*.md"))
+PAGES = sorted(DOCS.rglob("*.md"))
+WRITTEN = [page for page in PAGES if page.parent.name != "reference"]
+MANIFEST = yaml.safe_load(
+    (DOCS.parent / "connectors/faker-generate/src/penstock_faker_generate/connector.yaml").read_text()
+)
+
+
+def without_its_own(cls: type[Any], **methods: Any) -> Any:
+    """Return a guide's connector with what the guide leaves to its reader."""
+    ordinary = {"authenticate": lambda _: None, "discover": lambda _: (), "read": lambda *_: iter(())}
+    missing = {name: ordinary[name] for name in cls.__abstractmethods__}
+    return type(cls.__name__, (cls,), {**missing, **methods})
+
+
+@pytest.mark.parametrize("page", AUTHORS, ids=lambda page: page.stem)
+def test_a_guides_yaml_is_a_part_of_a_manifest(page: Path) -> None:
+    for text in blocks(page, "yaml"):
+        assert manifest_problems({**MANIFEST, **yaml.safe_load(text)}) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+    assert [each for each in targets if "://" not in each and not (page.parent / each).exists()] == []
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.stem)
+def test_every_command_is_known(page: Path) -> None:
+    for line in commands(page):
+        program, *words = shlex.split(re.sub(r"[\[\]]|[|;].*", "", line))
+        known: Any = typer.main.get_command(author_app if program == "penstock-connector" else operator_app)
+        while words and words[0] in getattr(known, "commands", {}):
+            known = known.commands[words.pop(0)]
+        assert not hasattr(known, "commands") or not words, line
+        options = {option for each in known.params for option in each.opts}
+        assert {word.split("=")[0] for word in words if word.startswith("-") and len(word) > 1} <= options, line
+
+
+class Oauth:
+    """A source whose refresh tokens are good once."""
+
+    def __init__(self, server: HTTPServer) -> None:
+        self.good = 1
+        self.kept: list[tuple[str, str]] = []
+        server.expect_request("/oauth/token", method="POST").respond_with_handler(self.token)
+        server.expect_request("/me").respond_with_handler(self.me)
+
+    def token(self, request: Request) -> Response:
+        if request.form["refresh_token"] != f"refresh-{self.good}":
+            return Response(status=400)
+        self.good += 1
+        issued = {"access_token": f"access-{self.good}", "refresh_token": f"refresh-{self.good}", "expires_in": 3600}
+        return Response(json.dumps(issued))
+
+    def me(self, request: Request) -> Response:
+        known = [("refresh_token", f"refresh-{self.good}")]
+        right = request.headers["Authorization"] == f"Bearer access-{self.good}" and self.kept[-1:] == known
+        return Response("{}", status=200 if right else 401)  # a token whose successor is not kept is refused
+
+
+def tickets(server: HTTPServer, source: Oauth, token: str) -> Any:
+    secret = {"client_id": "c", "client_secret": "s", "refresh_token": token}
+    connector = build(without_its_own(guide("authentication").Tickets), {"baseUrl": server.url_for("")}, secret)
+    connector.keeper = lambda name, value: source.kept.append((name, value))
+    return connector
+
+
+def test_authentication_keeps_a_rotated_token_before_it_is_used(httpserver: HTTPServer) -> None:
+    source = Oauth(httpserver)
+    connector = tickets(httpserver, source, "refresh-1")
+    connector.authenticate()
+    assert source.kept == [("refresh_token", "refresh-2")]
+    connector._good_until = 0.0
+    assert connector._get("me") == {}
+    assert source.kept[-1] == ("refresh_token", "refresh-3")
+
+
+def test_authentication_says_what_to_do_about_a_spent_token(httpserver: HTTPServer) -> None:
+    connector = tickets(httpserver, Oauth(httpserver), "refresh-0")
+    with pytest.raises(AuthenticationError, match="put the new refresh_token into the Secret"):
+        connector.authenticate()
+
+
+FIELDS = [
+    {"name": "key", "kind": "whole number", "mandatory": True, "personal": False},
+    {"name": "changed", "kind": "moment", "mandatory": True, "personal": False},
+    {"name": "holder", "kind": "text", "mandatory": False, "personal": True},
+    {"name": "contact", "kind": "text", "mandatory": False, "personal": False},
+    {"name": "shape", "kind": "polygon", "mandatory": False, "personal": False},
+]
+
+
+def test_discovery_follows_ids_and_refuses_a_cursor_that_may_be_missing() -> None:
+    table = {"id": "t1", "label": "People", "fields": FIELDS, "sample": [{"contact": "ada@example.org"}] * 5}
+    loose = {**table, "id": "t0", "fields": [{**each, "mandatory": False} for each in FIELDS]}
+    connector = build(without_its_own(guide("discovery").Crm, tables=lambda _: [table, loose]), {}, {})
+    bare, people = connector.discover()
+    assert (people.identity, people.cursor_field, people.modes) == ("t1", "changed", ("full", "incremental"))
+    assert people.schema["properties"]["holder"] == {"type": ["string", "null"]}
+    assert people.pii == ("holder",)
+    assert people.pii_suggested["contact"] == "email"
+    assert (bare.identity, bare.cursor_field, bare.modes) == ("t0", None, ("full",))
+
+
+def served(server: HTTPServer, status: int, **headers: str) -> httpx.Client:
+    server.expect_request("/x").respond_with_data("", status=status, headers=headers)
+    return httpx.Client(base_url=server.url_for(""), timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(403, AuthenticationError), (429, TransientError), (502, TransientError), (404, SourceContractError)],
+)
+def test_errors_have_the_class_that_says_what_to_do(
+    httpserver: HTTPServer, status: int, error: type[Exception]
+) -> None:
+    with served(httpserver, status) as http, pytest.raises(error):
+        guide("errors").asked(http, "x")
+
+
+def test_errors_pass_the_sources_wish_on_in_both_of_its_forms(httpserver: HTTPServer) -> None:
+    wish = guide("errors").wish
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
+    assert wish(httpx.Response(429, headers={"Retry-After": "17"})) == 17
+    assert 80 < wish(httpx.Response(429, headers={"Retry-After": later})) <= 90
+    assert wish(httpx.Response(429, headers={"Retry-After": "soon"})) is None
+    assert wish(httpx.Response(429)) is None
+
+
+def test_errors_of_a_source_that_is_away_are_transient() -> None:
+    with httpx.Client(base_url="http://127.0.0.1:9") as http, pytest.raises(TransientError, match="does not answer"):
+        guide("errors").asked(http, "x")
+
+
+ITEMS = Stream(name="items", schema={"type": "object"}, primary_key=("id",))
+
+
+def test_estimating_counts_what_the_read_would_get() -> None:
+    asked: list[Any] = []
+    cls = without_its_own(guide("estimating").Orders, count=lambda *given: asked.append(given[2]) or 450)
+    connector = build(cls, {}, {})
+    expected = Estimate(records=450, bytes=405_000, api_calls=4)
+    assert connector.estimate(ITEMS, None, {"moment": "2026-02-01"}) == expected
+    assert connector.estimate(ITEMS, datetime(2026, 1, 1, tzinfo=UTC), None) == expected
+    assert connector.estimate(ITEMS, None, None) == expected
+    assert asked == ["2026-02-01", "2026-01-01T00:00:00+00:00", None]
+
+
+def test_rejected_rows_are_put_aside_with_a_message_that_holds_no_value() -> None:
+    text = "id,price\n1,10\n2\n3,30\n"
+    connector = build(without_its_own(guide("rejected").Prices, open=lambda *_: io.StringIO(text)), {}, {})
+    (batch,) = connector.read(ITEMS, None, None)
+    assert [row["id"] for row in batch.records] == ["1", "3"]
+    assert connector.sink.rejected == [(["2"], "line 3: 1 fields, and the header has 2")]
+
+
+class Counter(Connector[dict, dict]):  # type: ignore[type-arg]
+    """Reads ten numbers; `ahead` is by how much each promise is too far."""
+
+    ahead = 0
+
+    def authenticate(self) -> None: ...
+
+    def discover(self) -> list[Stream]:
+        return [ITEMS]
+
+    def read(self, stream: Stream, since: datetime | None, cursor: Any) -> Any:
+        for start in range(cursor or 0, 10, 2):
+            yield Batch([{"id": start}, {"id": start + 1}], cursor=start + 2 + self.ahead)
+
+
+def test_testing_finds_a_promise_that_is_not_kept() -> None:
+    holds = guide("testing").assert_promises_hold
+    holds(Counter({}, {}), ITEMS, "id")
+    broken = Counter({}, {})
+    broken.ahead = 1
+    with pytest.raises(AssertionError, match="from 3"):
+        holds(broken, ITEMS, "id")
+
+
+def test_packaging_reads_cursors_of_both_forms() -> None:
+    position = guide("packaging").position
+    assert position("2026-01-01") == ("2026-01-01", frozenset())
+    assert position({"moment": "2026-01-01", "seen": [1]}) == ("2026-01-01", frozenset([1]))
+
+
+def test_performance_gives_the_same_records_in_each_form() -> None:
+    module: ModuleType = guide("performance")
+    forms = [module.as_dictionaries, module.as_json, module.as_json_lines, module.as_arrow]
+    assert [list(rows_of(batch.records)) for form in forms for batch in form()] == [module.ROWS] * len(forms)
+
+
+def test_logs_are_told_by_logging(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        guide("logs").tell(3, 1)
+    assert caplog.messages == ["3 pages read", "1 accounts are closed and were left out"]
+
+
+STATUS: dict[str, Any] = {
+    "maintenance": False,
+    "ends_in": 900,
+    "replica_lag": 3,
+    "plan": "paid",
+    "deprecations": [
+        {"entity": "items", "field": "colour", "date": "2027-01-01", "instead": "shade"},
+        {"entity": "elsewhere", "field": "x", "date": "2027-01-01", "instead": "y"},
+    ],
+}
+
+
+def hooked(**changed: Any) -> Any:
+    return build(without_its_own(guide("hooks").Orders, status=lambda _: {**STATUS, **changed}), {}, {})
+
+
+def test_hooks_say_that_a_source_cannot_serve_a_run() -> None:
+    hooked().health()
+    with pytest.raises(TransientError) as told:
+        hooked(maintenance=True).health()
+    assert told.value.retry_after == 900
+    with pytest.raises(TransientError, match="700 s behind"):
+        hooked(replica_lag=700).health()
+    with pytest.raises(ConfigError):
+        hooked(plan="free").health()
+
+
+def test_hooks_announce_what_will_go_of_what_is_offered() -> None:
+    (said,) = hooked().drift([ITEMS])
+    assert (said.stream, said.field, said.message) == ("items", "colour", "colour ends on 2027-01-01: use shade")
+
+
+def test_states_of_a_singer_tap_are_a_document_to_import() -> None:
+    states = guide("from-airbyte-and-singer").states
+    singer = {"bookmarks": {"orders": {"replication_key_value": "2026-01-05"}, "people": {}}}
+    text = states(singer, "orders-rest", lambda bookmark: {"moment": bookmark["replication_key_value"], "seen": []})
+    document = StateDocument.model_validate_json(text)
+    assert document.connector == "orders-rest"
+    assert [(each.name, each.cursor) for each in document.streams] == [("orders", {"moment": "2026-01-05", "seen": []})]
