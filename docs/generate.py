@@ -21,7 +21,7 @@ from penstock_operator.cli.main import app as operator_app
 from penstock_operator.resources.conditions import MEANINGS
 from penstock_operator.resources.crds import schema_of
 from penstock_operator.settings import VARIABLES
-from penstock_sdk import contract, errors, pii, protocol, pytest_plugin
+from penstock_sdk import contract, errors, pii, protocol, pytest_plugin, reading
 from penstock_sdk.author.commands import app as author_app
 from penstock_sdk.manifest import manifest_schema
 from penstock_sdk.manifest import model as manifest_model
@@ -66,14 +66,8 @@ class Words:
 def signature(name: str, thing: Any) -> str:
     """Return how a thing is called, as Python; a long one has a line a parameter."""
     found = inspect.signature(thing)
-    written = {**(vars(thing).get("__annotations__", {}) if inspect.isclass(thing) else {})}
-    parameters = [
-        each.replace(annotation=Words(text))
-        if isinstance(text := written.get(each.name, each.annotation), str)
-        else each
-        for each in found.parameters.values()
-        if each.name not in ("self", "cls")
-    ]
+    written = vars(thing).get("__annotations__", {}) if inspect.isclass(thing) else {}
+    parameters = [_as_written(each, written) for each in found.parameters.values() if each.name not in ("self", "cls")]
     answer = found.return_annotation
     text = str(found.replace(parameters=parameters, return_annotation=inspect.Signature.empty)).replace(
         "<factory>", "{}"
@@ -82,6 +76,15 @@ def signature(name: str, thing: Any) -> str:
         text = "(\n    " + ",\n    ".join(_parameters(parameters)).replace("<factory>", "{}") + ",\n)"
     arrow = f" -> {answer}" if isinstance(answer, str) and not inspect.isclass(thing) else ""
     return f"```python\n{name}{text}{arrow}\n```\n"
+
+
+def _as_written(parameter: inspect.Parameter, written: Mapping[str, Any]) -> inspect.Parameter:
+    """Return a parameter with its annotation as in the source, and a function that is its default by name."""
+    text, default = written.get(parameter.name, parameter.annotation), parameter.default
+    return parameter.replace(
+        annotation=Words(text) if isinstance(text, str) else text,
+        default=Words(default.__name__) if inspect.isfunction(default) else default,
+    )
 
 
 def _parameters(parameters: list[inspect.Parameter]) -> list[str]:
@@ -139,6 +142,16 @@ def contract_page() -> str:
     more = f"## penstock_sdk.pii.suggest_fields\n\n{signature('suggest_fields', pii.suggest_fields)}\n{inspect.getdoc(pii.suggest_fields)}\n"
     types = f"## Types\n\n{table(('name', 'is', 'means'), rows)}"
     return "\n".join([f"# The contract\n\n{inspect.getdoc(contract)}\n", *pages, types, more])
+
+
+def reading_page() -> str:
+    """Return the helpers against the classic losses."""
+    parts = [f"# Reading without losses\n\n{inspect.getdoc(reading)}\n"]
+    for name in reading.__all__:
+        thing = getattr(reading, name)
+        made = f"## {name}\n\n{signature(name, thing)}\n{inspect.getdoc(thing)}\n"
+        parts.append(class_page(name, thing) if inspect.isclass(thing) else made)
+    return "\n".join(parts)
 
 
 def errors_page() -> str:
@@ -281,6 +294,7 @@ def reasons_page() -> str:
 
 PAGES = {
     "contract": contract_page,
+    "reading": reading_page,
     "errors": errors_page,
     "manifest": manifest_page,
     "testing": testing_page,
