@@ -258,16 +258,23 @@ class Protocol(RuleBasedStateMachine):
         """A checkpoint that nothing was prepared for, the last one again, or the last one's objects under the next number."""
         reader = self.reader(caller)
         if reader.last and data.draw(st.booleans()):
+            cursor = 999 if reader.last.objects else self._stands(caller, reader.last.stream)
             again = Wanted(
-                reader.last.stream, reader.number[reader.last.stream] + 1, reader.last.objects, 999, done=False
+                reader.last.stream, reader.number[reader.last.stream] + 1, reader.last.objects, cursor, done=False
             )
             return data.draw(st.sampled_from([reader.last, again]))
         number = reader.number[stream] + data.draw(st.sampled_from([1, 1, 0, 2, -1]))
         other = data.draw(st.integers(1, caller.attempt)), data.draw(st.integers(1, 3))
-        start = reader.position[stream]
+        start = self._stands(caller, stream)  # what no platform can know is whether a cursor tells the truth
         if data.draw(st.booleans()):
             return Wanted(stream, max(1, number), (), start, done=data.draw(st.booleans()))
         return Wanted(stream, max(1, number), ((*other, start, start + 5),), start + 5, done=False)
+
+    def _stands(self, caller: Caller, stream: str) -> int:
+        """Say where a pod of the caller's run has to read on."""
+        state = self.oracle._states(caller).get(stream)
+        goes_on = state and (MODES[stream] == "incremental" or state.run == caller.run)
+        return state.cursor or 0 if state and goes_on else 0
 
     @precondition(lambda self: self.working())
     @rule(

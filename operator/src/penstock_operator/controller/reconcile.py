@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from penstock_sdk.manifest import Manifest, config_problems, manifest_problems
@@ -19,6 +20,7 @@ from penstock_operator.resources.models import GROUP, REQUESTED_AT, parse_durati
 from penstock_operator.resources.quantities import memory_bytes
 from penstock_operator.resources.storable import storage_problems
 from penstock_operator.resources.versions import best_match
+from penstock_operator.runs.state_annotations import requests
 from penstock_operator.scheduling.due import handle_request, next_time
 from penstock_operator.scheduling.ticks import ScheduleError, check_schedule, jitter_of
 
@@ -93,27 +95,49 @@ async def reconcile_connection(pool: Pool, document: Document) -> Document:
             spec = defaulted(document)["spec"]
             definition = await _resolve(connection, spec)
             _check_against(spec, definition)
-            row = await _record(connection, document, spec, definition, now)
+            row, known = await _record(connection, document, spec, definition, now)
             await handle_state_requests(connection, document, row)
             await record_upstreams(connection, row, spec, now)
             await _handle_request(connection, document, row)
             problem = None
+            untouched = not (known or asks_for_something(document) or spec.get("after"))
         except Stalled as stalled:
-            problem = stalled.finding
-            definition = None
+            problem, definition, untouched = stalled.finding, None, False
             row = await _record_stalled(connection, document)
             if not annotation_problems(document):
                 await handle_state_requests(connection, document, row)
-        fresh = await connections.connection_by_uid(connection, row["uid"]) or row
-        newest = await runs.newest_run(connection, row["uid"])
-        alerting = await alerts.open_alerts_of(connection, row["uid"])
-        waiting = await runs.waiting_count(connection, row["uid"])
-    finding = problem or upstream_finding(fresh) or finding_for(fresh, newest)
+        facts = Facts(row) if untouched else await _facts(connection, row)
+    finding = problem or upstream_finding(facts.row) or finding_for(facts.row, facts.newest)
     previous = document.get("status", {}).get("conditions", [])
-    extra = [*pauses(fresh, now), *alert_conditions([open_alert(each) for each in reversed(alerting)])]
+    extra = [*pauses(facts.row, now), *alert_conditions([open_alert(each) for each in reversed(facts.alerts)])]
     listed = conditions_for(finding, generation, previous, now, *extra)
-    counted = {"alerts": len(alerting), **({"waitingRuns": waiting} if waiting else {})}
-    return {**status_of(generation, listed, fresh, newest, definition), **counted}
+    counted = {"alerts": len(facts.alerts), **({"waitingRuns": facts.waiting} if facts.waiting else {})}
+    return {**status_of(generation, listed, facts.row, facts.newest, definition), **counted}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the registry says of a connection once its document is applied; of one that is new, that is its row."""
+
+    row: Row
+    newest: Row | None = None
+    alerts: list[Row] = field(default_factory=list)
+    waiting: int = 0
+
+
+async def _facts(connection: Connection, row: Row) -> Facts:
+    return Facts(
+        await connections.connection_by_uid(connection, row["uid"]) or row,
+        await runs.newest_run(connection, row["uid"]),
+        await alerts.open_alerts_of(connection, row["uid"]),
+        await runs.waiting_count(connection, row["uid"]),
+    )
+
+
+def asks_for_something(document: Document) -> bool:
+    """Say whether annotations ask for a run or a change of state, whether or not it was done before."""
+    annotations = document["metadata"].get("annotations") or {}
+    return REQUESTED_AT in annotations or any(requests(annotations))
 
 
 async def _resolve(connection: Connection, spec: Document) -> Row:
@@ -177,7 +201,10 @@ def _check_memory(spec: Document) -> None:
         raise Stalled(reason, message)
 
 
-async def _record(connection: Connection, document: Document, spec: Document, definition: Row, now: datetime) -> Row:
+async def _record(
+    connection: Connection, document: Document, spec: Document, definition: Row, now: datetime
+) -> tuple[Row, bool]:
+    """Return the connection's row as the document wants it, and whether there was one before."""
     meta = document["metadata"]
     record = ConnectionRecord(
         meta["uid"], meta["namespace"], meta["name"], meta.get("generation", 1), spec, definition["uid"], ready=True
@@ -187,13 +214,13 @@ async def _record(connection: Connection, document: Document, spec: Document, de
     timing = (schedule, zone, jitter)
     known = await connections.connection_by_uid(connection, record.uid)
     if known and record.is_held_by(known) and _timing(known) == timing:
-        return known
+        return known, True
     async with connection.transaction():
         row = await connections.upsert_connection(connection, record)
         if _timing(row) != timing:
             at = next_time(schedule, zone, jitter, now)
-            await connections.set_schedule(connection, row["uid"], schedule, zone, at, jitter)
-    return row
+            row = await connections.set_schedule(connection, row["uid"], schedule, zone, at, jitter) or row
+    return row, known is not None
 
 
 def _timing(row: Row) -> tuple[str | None, str, int]:

@@ -80,15 +80,15 @@ async def set_schedule(
     time_zone: str,
     next_run_at: datetime | None,
     jitter: int = 0,
-) -> None:
-    """Apply a changed schedule: the next tick is counted from now, so that a change never fires for the past.
+) -> Row | None:
+    """Apply a changed schedule and return the row: the next tick is counted from now, so that a change never fires for the past.
 
     `next_run_at` is when the next run is made, which is `jitter` seconds after its tick.
     """
-    await run(
+    return await one(
         connection,
         "UPDATE penstock.tenant_connections SET schedule = %(schedule)s, time_zone = %(zone)s, jitter_seconds = %(jitter)s,"
-        " next_run_at = %(at)s WHERE uid = %(uid)s",
+        " next_run_at = %(at)s WHERE uid = %(uid)s RETURNING *",
         uid=uid,
         schedule=schedule,
         zone=time_zone,
