@@ -38,6 +38,17 @@ Records = Sequence[Record] | bytes | ArrowBatch
 """Rows as dictionaries, as one page of JSON (an array, or one object a line), or as an Arrow batch."""
 
 
+class Partition(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a stream that can be read by itself, such as a range of keys.
+
+    `id` names the part for as long as it means the same records: its cursor is kept under it from run to run. `bounds`
+    is whatever `read` needs to know it by, as JSON, and never a secret: it is kept in the state beside the cursor.
+    """
+
+    id: str
+    bounds: Any = None
+
+
 class Stream(msgspec.Struct, frozen=True, kw_only=True):
     """An entity that the source offers.
 
@@ -46,7 +57,9 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     read; `pii` names the fields that hold personal data, a nested one as `address.street`. `id` is what stays the
     same when the source's people rename the entity: state and Bronze follow it. Without one they follow the name.
     `pii_suggested` are fields that look like personal data, each with its class; what their names suggest the runtime
-    adds by itself, what samples suggest `penstock_sdk.pii.suggest_fields(schema, rows)` says.
+    adds by itself, what samples suggest `penstock_sdk.pii.suggest_fields(schema, rows)` says. `partitioned` says that
+    `Connector.partitions` can split the stream. `partition` is the part that `read` is asked for, and None when it is
+    asked for all: the runtime sets it.
     """
 
     name: str
@@ -57,6 +70,8 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     pii: tuple[str, ...] = ()
     id: str | None = None
     pii_suggested: Mapping[str, str] = {}
+    partitioned: bool = False
+    partition: Partition | None = None
 
     @property
     def identity(self) -> str:
@@ -162,6 +177,8 @@ class Connector(ABC, Generic[ConfigT, CredentialsT]):
     call: a mismatch is a ConfigError that names the field), or `dict`. An instance serves one attempt, in one thread;
     what it is told is `self.config` and `self.credentials`. The runtime calls `authenticate`, `health`, `discover`,
     `drift`, `estimate` for each stream that is to be read, `read` for one stream after the other, and `close`.
+    Where parts of a stream are read side by side, each worker has an instance of its own, made and authenticated in its
+    own thread; only the first one is asked for anything but `read`.
     """
 
     def __init__(self, config: ConfigT, credentials: CredentialsT, sink: Sink | None = None) -> None:
@@ -194,8 +211,23 @@ class Connector(ABC, Generic[ConfigT, CredentialsT]):
         `cursor` is a cursor of an earlier batch as JSON gives it back (a tuple is a list then), None for a read from the
         start. The runtime decides which promises become commits, so a connector never counts records. It takes the next
         batch only when there is room, so a generator that holds one page holds one page. Raise any ConnectorError:
-        what is promised by then stays.
+        what is promised by then stays. Where `stream.partition` is set, only that part is wanted, and `cursor` is the
+        part's own.
         """
+
+    def partitions(
+        self, stream: Stream, since: datetime | None, cursor: Cursor | None, known: Sequence[Partition]
+    ) -> Sequence[Partition]:
+        """Return parts of a stream that can be read side by side; none has it read in one.
+
+        Each record belongs to exactly one part, those to come included. Asked of streams that say `partitioned`, and
+        only where the connection allows parallel reads. `cursor` is where an earlier read in one stood: return none
+        unless the parts leave out what it covers. `known` are the parts of the run before, whose cursors are kept: a
+        part that is returned again goes on there, one that is left out is forgotten, a new one is read from its start.
+        So return all of `known` where a changed split would have records read again.
+        """
+        del stream, since, cursor, known
+        return ()
 
     def emit(self, records: Records, op: Op = "upsert") -> None:
         """Deliver records to Bronze in the standard envelope; for a source that pushes.

@@ -26,6 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field
 PROTOCOL_VERSION = 1
 TOKEN_AUDIENCE = "penstock"  # noqa: S105 - an audience, not a secret
 
+MOST_PARALLEL = 16
+
 Mode = Literal["full", "incremental"]
 Outcome = Literal["succeeded", "failed", "cancelled", "interrupted"]
 ErrorClass = Literal[
@@ -93,7 +95,7 @@ class Limits(Message):
     """When a promise becomes a commit, whichever comes first, and how large an object grows (bytes, compressed).
 
     `patience_seconds` is how long an attempt waits for a server or a bucket that does not answer; without it, as long
-    as the SDK does by itself.
+    as the SDK does by itself. `parallelism` is how many parts of one stream are read at the same time, at most.
     """
 
     checkpoint_records: Annotated[int, Field(ge=1)] = 50_000
@@ -101,6 +103,7 @@ class Limits(Message):
     object_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 10.0
     patience_seconds: Annotated[float, Field(gt=0)] | None = None
+    parallelism: Annotated[int, Field(ge=1, le=MOST_PARALLEL)] = 1
 
 
 class KeptCredential(Message):
@@ -148,7 +151,7 @@ class DiscoveredStream(Message):
     """A stream as discover() returned it.
 
     `id` is what stays the same when the name changes; without one the name is the identity. `pii_suggested` are fields
-    that look like personal data by their names, each with its class.
+    that look like personal data by their names, each with its class. `partitioned` says that it can be read in parts.
     """
 
     name: StreamName
@@ -159,6 +162,7 @@ class DiscoveredStream(Message):
     modes: list[Mode] = ["full"]
     pii: list[str] = []
     pii_suggested: dict[str, str] = {}
+    partitioned: bool = False
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 

@@ -19,6 +19,7 @@ from penstock_sdk import AuthenticationError, Batch, DefectError, SourceContract
 from penstock_sdk import protocol as wire
 from penstock_sdk.contract import Records
 from penstock_sdk.runtime.assignment import Assignment
+from penstock_sdk.runtime.commits import StreamCommits
 from penstock_sdk.runtime.encode import Envelope
 from penstock_sdk.runtime.loading import Installed
 from penstock_sdk.runtime.metrics import Metrics
@@ -99,9 +100,10 @@ def test_a_stream_that_an_earlier_attempt_finished_is_not_read_again(attempt: An
 
 def test_seconds_make_a_promise_a_commit_too(client: Any, platform: Any) -> None:
     now = [0.0]
-    selected = wire.SelectedStream(name="people", mode="full")
     limits = wire.Limits(checkpoint_seconds=30)
-    pipeline = StreamPipeline(client, ENVELOPE, selected, limits, Metrics(), clock=lambda: now[0])
+    pipeline = StreamPipeline(
+        StreamCommits(client, "people", 0, Metrics()), ENVELOPE, None, limits, clock=lambda: now[0]
+    )
     for moment, commits in ((29.0, 0), (30.0, 1), (59.0, 1), (60.0, 2)):
         now[0] = moment
         pipeline.emit([{"n": moment}], "upsert")
@@ -196,8 +198,7 @@ def test_after_a_refused_commit_no_later_one_is_tried(attempt: Any, platform: An
 def test_an_author_who_catches_every_error_cannot_outlive_a_failed_commit(attempt: Any, platform: Any) -> None:
     platform.limits = wire.Limits(checkpoint_records=1, heartbeat_seconds=60)
     platform.refuse = {"checkpoints": [(422, {"code": "invalid", "message": "no"})]}
-    selected = wire.SelectedStream(name="people", mode="full")
-    pipeline = StreamPipeline(attempt.client, ENVELOPE, selected, platform.limits, Metrics())
+    pipeline = StreamPipeline(StreamCommits(attempt.client, "people", 0, Metrics()), ENVELOPE, None, platform.limits)
     for number in range(20):
         with contextlib.suppress(Exception):
             pipeline.emit([{"n": number}], "upsert")
@@ -333,8 +334,7 @@ def test_an_unencodable_record_fails_the_run_by_path_and_commits_no_half_object(
 
 
 def test_an_author_who_skips_a_bad_record_keeps_an_object_that_holds_what_it_counts(client: Any, platform: Any) -> None:
-    selected = wire.SelectedStream(name="people", mode="full")
-    pipeline = StreamPipeline(client, ENVELOPE, selected, wire.Limits(), Metrics())
+    pipeline = StreamPipeline(StreamCommits(client, "people", 0, Metrics()), ENVELOPE, None, wire.Limits())
     with pytest.raises(SourceContractError):
         pipeline.emit([*({"n": n} for n in range(1200)), {"n": 1j}], "upsert")
     pipeline.emit([{"n": -1}], "upsert")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from penstock_sdk import protocol as wire
 from penstock_sdk.contract import Cursor, Stream
@@ -11,6 +14,7 @@ from penstock_sdk.errors import ConnectorError
 from penstock_sdk.pii import suggest_fields
 from penstock_sdk.runtime.assignment import AnyConnector
 from penstock_sdk.runtime.masking import Mask
+from penstock_sdk.runtime.ranges import is_split, ranges_of
 
 log = logging.getLogger("penstock")
 
@@ -34,18 +38,35 @@ def _discovered(stream: Stream) -> wire.DiscoveredStream:
         modes=list(stream.modes),
         pii=list(stream.pii),
         pii_suggested={**suggest_fields(stream.schema), **stream.pii_suggested},
+        partitioned=stream.partitioned,
     )
 
 
 def estimated(
-    connector: AnyConnector, stream: Stream, since: datetime | None, cursor: Cursor | None
+    connector: AnyConnector, stream: Stream, since: datetime | None, cursor: Cursor | None, run: str
 ) -> wire.StreamEstimate | None:
-    """Return what a stream will cost. Where that cannot be told, reading says why: the streams before it are kept then."""
+    """Return what a stream will cost. Where that cannot be told, reading says why: the streams before it are kept then.
+
+    One whose state is of parts costs what is left of them; parts that are new to this run are not known yet.
+    """
     try:
-        found = connector.estimate(stream, since, cursor)
+        if is_split(cursor):
+            parts = ranges_of(cursor, stream.name).left(run)
+            asked = [(replace(stream, partition=each.partition), each.cursor) for each in parts]
+        else:
+            asked = [(stream, cursor)]
+        found = [connector.estimate(part, since, stands) for part, stands in asked]
     except ConnectorError as error:
         log.warning("what %s will cost is not known: %s", stream.name, error.message)
         return None
-    if found is None:
+    known = [each for each in found if each is not None]
+    if len(known) < len(found) or not known:
         return None
-    return wire.StreamEstimate(records=found.records, bytes=found.bytes, api_calls=found.api_calls)
+    records, size, calls = ([getattr(each, name) for each in known] for name in ("records", "bytes", "api_calls"))
+    return wire.StreamEstimate(records=_sum(records), bytes=_sum(size), api_calls=_sum(calls))
+
+
+def _sum(counts: Sequence[int | None]) -> int | None:
+    """Return the sum, and None where a part of it is not known."""
+    known = [each for each in counts if each is not None]
+    return sum(known) if len(known) == len(counts) else None

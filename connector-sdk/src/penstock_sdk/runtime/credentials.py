@@ -8,6 +8,7 @@ owner has put another value there, that one counts.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Mapping
 
 from penstock_sdk import protocol as wire
@@ -23,6 +24,7 @@ class Credentials:
         self._values = dict(secret)
         self._shown = shown
         self._mask = mask
+        self._lock = threading.Lock()
 
     def take(self, kept: Mapping[str, wire.KeptCredential]) -> None:
         """Put what the platform has kept in place of the Secret's values that it descends from."""
@@ -35,10 +37,11 @@ class Credentials:
         return dict(self._values)
 
     def keep(self, client: RunClient, name: str, value: str) -> None:
-        """Have the platform keep a value; it is masked from before the call on."""
-        self._replace(name, value)
-        seed = self._seeds.get(name, hashlib.sha256(b"").hexdigest())
-        client.keep_credential(wire.CredentialRequest(name=name, value=value, seed=seed))
+        """Have the platform keep a value; it is masked from before the call on. Several readers may call it."""
+        with self._lock:
+            self._replace(name, value)
+            seed = self._seeds.get(name, hashlib.sha256(b"").hexdigest())
+            client.keep_credential(wire.CredentialRequest(name=name, value=value, seed=seed))
 
     def _replace(self, name: str, value: str) -> None:
         if name not in self._shown:

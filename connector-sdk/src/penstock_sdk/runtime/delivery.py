@@ -1,8 +1,8 @@
 """What happens to objects while reading goes on: they are compressed, uploaded, and committed with the state they cover.
 
 One thread compresses, two upload and one commits, each in the order in which it was asked: a commit overtakes neither
-the one before it nor the upload of an object that it names, so whatever crash comes in between leaves a prefix of the
-stream committed. The reader is held up when too much is on its way, which bounds memory whatever the bucket's speed.
+the one before it nor the upload of an object that it names, so whatever crash comes in between leaves a prefix of what
+is read committed. A stream that is read in parts has a delivery for each, and one order of commits. The reader is held up when too much is on its way, which bounds memory whatever the bucket's speed.
 After a failure no later commit is tried, and the reader hears of it at its next call.
 """
 
@@ -15,9 +15,8 @@ from typing import TypeVar
 
 from penstock_sdk import protocol as wire
 from penstock_sdk.contract import Cursor
-from penstock_sdk.runtime.client import RunClient
+from penstock_sdk.runtime.commits import Cover, StreamCommits
 from penstock_sdk.runtime.encode import FinishedObject, ObjectCompressor
-from penstock_sdk.runtime.metrics import Metrics
 from penstock_sdk.runtime.places import Places
 
 T = TypeVar("T")
@@ -48,19 +47,15 @@ class OpenObject:
 
 
 class Delivery:
-    """The way of one stream's objects and promises."""
+    """The way of one reader's objects and promises."""
 
-    def __init__(self, client: RunClient, stream: str, checkpoint: int, object_bytes: int, metrics: Metrics) -> None:
-        self._client = client
-        self._stream = stream
-        self._checkpoint = checkpoint
+    def __init__(self, shared: StreamCommits, cover: Cover, object_bytes: int) -> None:
+        self._shared = shared
+        self._cover = cover
         self._object_bytes = object_bytes
-        self._metrics = metrics
-        self._places = Places(client, stream)
-        self._rejected_places = Places(client, stream, "rejected")
         self._open = OpenObject()
         self._rejected: OpenObject | None = None
-        self._rejected_sequence, self._rejected_records = 0, 0
+        self._rejected_records = 0
         self._uploads: deque[tuple[Future[wire.UploadedObject], int]] = deque()
         self._uncommitted: list[Future[wire.UploadedObject]] = []
         self._commits: deque[Future[None]] = deque()
@@ -92,8 +87,8 @@ class Delivery:
     def _upload_rejected(self) -> None:
         if self._rejected is None:
             return
-        self._rejected_sequence += 1
-        self._send(self._rejected, self._rejected_sequence, self._rejected_records, self._rejected_places)
+        number = self._shared.rejected_numbers.take()
+        self._send(self._rejected, number, self._rejected_records, self._shared.rejected_places)
         self._rejected, self._rejected_records = None, 0
 
     def full(self) -> bool:
@@ -114,7 +109,7 @@ class Delivery:
     def upload(self, sequence: int, records: int) -> None:
         """Close the open object and send it on its way."""
         closed, self._open = self._open, OpenObject()
-        self._send(closed, sequence, records, self._places)
+        self._send(closed, sequence, records, self._shared.places)
 
     def _send(self, closed: OpenObject, sequence: int, records: int, places: Places) -> None:
         self._hand_over(closed)
@@ -135,35 +130,24 @@ class Delivery:
     def _upload(self, finished: Future[FinishedObject], places: Places) -> wire.UploadedObject:
         self._raise_failure()
         uploaded = places.put(finished.result())
-        self._metrics.uploaded(uploaded.bytes)
+        self._shared.metrics.uploaded(uploaded.bytes)
         return uploaded
 
     def commit(self, cursor: Cursor, schema_version: int, *, done: bool) -> None:
-        """Have everything uploaded so far committed with the cursor that covers it; `done` marks the stream's end."""
+        """Have everything uploaded so far committed with the cursor that covers it; `done` marks the end."""
         self._upload_rejected()
         uploads, self._uncommitted = self._uncommitted, []
         before = self._commits[-1] if self._commits else None
-        self._checkpoint += 1
-        request = wire.CheckpointRequest(
-            stream=self._stream,
-            checkpoint=self._checkpoint,
-            cursor=cursor,
-            done=done,
-            schema_version=schema_version,
-        )
-        self._commits.append(self._submit(self._committing, lambda: self._commit(request, uploads, before)))
+
+        def step() -> None:
+            if before:
+                before.result()
+            objects = [upload.result() for upload in uploads]
+            self._shared.commit(self._cover, cursor, objects, schema_version, done=done)
+
+        self._commits.append(self._submit(self._committing, step))
         while len(self._commits) > COMMITS_AHEAD:
             self._commits.popleft().result()
-
-    def _commit(
-        self, request: wire.CheckpointRequest, uploads: list[Future[wire.UploadedObject]], before: Future[None] | None
-    ) -> None:
-        if before:
-            before.result()
-        objects = [upload.result() for upload in uploads]
-        self._client.checkpoint(request.model_copy(update={"objects": objects}))
-        rejected = sum(each.records for each in objects if each.kind == "rejected")
-        self._metrics.commit(self._stream, sum(each.records for each in objects) - rejected, rejected)
 
     def _submit(self, stage: ThreadPoolExecutor, step: Callable[[], T]) -> Future[T]:
         def work() -> T:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -64,13 +65,16 @@ class _Numbers:
     """What stands between a line's constants and its record, by the record's number; every object counts from 0."""
 
     kept: ClassVar[list[bytes]] = []
+    growing: ClassVar[threading.Lock] = threading.Lock()
 
     @classmethod
     def range(cls, start: int, stop: int) -> list[bytes]:
         """Return those from start to stop; the first 65,536 are made once, which takes 6 MB when they are used."""
         if stop > NUMBERS_KEPT:
             return [cls._make(number) for number in range(start, stop)]
-        cls.kept += map(cls._make, range(len(cls.kept), stop))
+        if len(cls.kept) < stop:
+            with cls.growing:  # two workers that made the same numbers would give two records one id
+                cls.kept += [cls._make(number) for number in range(len(cls.kept), stop)]
         return cls.kept[start:stop]
 
     @staticmethod

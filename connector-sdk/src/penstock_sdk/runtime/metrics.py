@@ -9,17 +9,34 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Metrics:
-    """Cumulative numbers; the reader, the uploading threads and the committing thread write, the heartbeat reads."""
+    """Cumulative numbers; the readers, the uploading threads and the committing thread write, the heartbeat reads."""
 
     stream: str | None = None
     records: int = 0
     bytes_uploaded: int = 0
     objects: int = 0
     checkpoints: int = 0
+    parts: int = 0
+    parts_done: int = 0
     committed: dict[str, int] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
     suggested: dict[str, dict[str, str]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def took(self, records: int) -> None:
+        """Count records that were read."""
+        with self._lock:
+            self.records += records
+
+    def planned(self, parts: int) -> None:
+        """Count parts of a stream that are to be read."""
+        with self._lock:
+            self.parts += parts
+
+    def part_done(self) -> None:
+        """Count a part that is read to its end."""
+        with self._lock:
+            self.parts_done += 1
 
     def uploaded(self, size: int) -> None:
         """Count an object of so many bytes."""
@@ -42,4 +59,6 @@ class Metrics:
         with self._lock:
             committed, rejected = sum(self.committed.values()), sum(self.rejected.values())
         counts = {"checkpoints": self.checkpoints, "records_committed": committed, "records_rejected": rejected}
+        if self.parts:
+            counts |= {"partitions": self.parts, "partitions_done": self.parts_done}
         return {**shown, **counts, "rss_peak_bytes": peak}

@@ -14,24 +14,23 @@ from typing import Any
 from penstock_sdk import protocol as wire
 from penstock_sdk.contract import Cursor, Op, Records
 from penstock_sdk.errors import SourceContractError
-from penstock_sdk.runtime.client import RunClient
+from penstock_sdk.runtime.commits import Cover, StreamCommits, whole
 from penstock_sdk.runtime.delivery import Delivery
 from penstock_sdk.runtime.dropping import Dropper
 from penstock_sdk.runtime.encode import Chunk, Cutter, Envelope, LineEncoder
-from penstock_sdk.runtime.metrics import Metrics
 from penstock_sdk.runtime.rejects import Fitter
 
 
 class StreamPipeline:
-    """The sink of one stream's read."""
+    """The sink of one read: of a stream, or of one part of it. `cursor` is where the read begins."""
 
     def __init__(
         self,
-        client: RunClient,
+        shared: StreamCommits,
         envelope: Envelope,
-        selected: wire.SelectedStream,
+        cursor: Cursor | None,
         limits: wire.Limits,
-        metrics: Metrics,
+        cover: Cover = whole,
         clock: Callable[[], float] = time.monotonic,
         dropper: Dropper | None = None,
         fitter: Fitter | None = None,
@@ -39,14 +38,14 @@ class StreamPipeline:
         self._dropper = dropper
         self._envelope = envelope
         self._limits = limits
-        self._metrics = metrics
+        self._shared = shared
         self._clock = clock
-        self._cursor: Cursor | None = selected.cursor
+        self._cursor = cursor
         self._promised = True
         self._fitter = fitter
         self._cutter = Cutter(envelope.stream, fitter.bad_line if fitter else None)
-        self._encoder = LineEncoder(envelope, 1, now())
-        self._delivery = Delivery(client, envelope.stream, selected.checkpoint, limits.object_bytes, metrics)
+        self._encoder: LineEncoder | None = None
+        self._delivery = Delivery(shared, cover, limits.object_bytes)
         if fitter:
             fitter.to(self._delivery.reject)
         self._since_records = 0
@@ -62,17 +61,23 @@ class StreamPipeline:
                 self._roll()
 
     def _add(self, chunk: Chunk, op: Op) -> None:
-        if not self._encoder.records:
-            self._encoder = LineEncoder(self._envelope, self._encoder.sequence, now())
+        encoder = self._encoder = self._begun()
         rows = self._fitter.rows(chunk) if self._fitter else None
-        lines = self._encoder.encode(chunk, op) if rows is None else self._encoder.lines(rows, op) if rows else b""
+        lines = encoder.encode(chunk, op) if rows is None else encoder.lines(rows, op) if rows else b""
         added = len(chunk.rows)
         self._promised = False
         self._since_records += added
-        self._metrics.records += added
+        self._shared.metrics.took(added)
         if lines:
             self._cutter.learn(added, len(lines))
             self._delivery.write(lines)
+
+    def _begun(self) -> LineEncoder:
+        """Return the open object's encoder; an object says when its first records came."""
+        if self._encoder and self._encoder.records:
+            return self._encoder
+        number = self._encoder.sequence if self._encoder else self._shared.numbers.take()
+        return LineEncoder(self._envelope, number, now())
 
     def reject(self, data: Any, message: str) -> None:
         """Put aside what the connector could not make a record of; a server that knows no rejects has it fail."""
@@ -90,7 +95,7 @@ class StreamPipeline:
             self._commit(done=False)
 
     def finish(self) -> None:
-        """Commit what is left, mark the stream as done for this run, and wait for it."""
+        """Commit what is left, mark what was read as done for this run, and wait for it."""
         self._commit(done=True)
         self.settle()
 
@@ -109,9 +114,9 @@ class StreamPipeline:
         self._delivery.close()
 
     def _roll(self) -> None:
-        if self._encoder.records:
+        if self._encoder and self._encoder.records:
             self._delivery.upload(self._encoder.sequence, self._encoder.records)
-            self._encoder = LineEncoder(self._envelope, self._encoder.sequence + 1, now())
+            self._encoder = None
 
     def _commit(self, *, done: bool) -> None:
         self._roll()

@@ -7,6 +7,7 @@ record by record only once something in it does not.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -36,20 +37,54 @@ class Misfit:
     message: str
 
 
-class Fitter:
-    """Tells the records of one stream that fit from those that do not."""
+class Tally:
+    """What the readers of one stream have read and rejected; thresholds are of the stream. Thread-safe."""
 
-    def __init__(self, envelope: Envelope, stream: Stream, rules: wire.RejectRules, now: Callable[[], str]) -> None:
-        self.op: Op = "upsert"
+    def __init__(self, readers: int = 1) -> None:
         self.read = 0
         self.rejected = 0
+        self.first = ""
+        self._readers = readers
+        self._lock = threading.Lock()
+
+    def take(self, records: int) -> int:
+        """Count records, and return how many were read before them."""
+        with self._lock:
+            self.read += records
+            return self.read - records
+
+    def reject(self, misfit: Misfit) -> None:
+        """Count one that was put aside; the first one's words are kept."""
+        with self._lock:
+            self.rejected += 1
+            self.first = self.first or f"{misfit.reason}: {misfit.message}"
+
+    def ended(self) -> bool:
+        """Take it that one reader is at its end, and say whether all are."""
+        with self._lock:
+            self._readers -= 1
+            return self._readers <= 0
+
+
+class Fitter:
+    """Tells the records of one read that fit from those that do not."""
+
+    def __init__(
+        self,
+        envelope: Envelope,
+        stream: Stream,
+        rules: wire.RejectRules,
+        now: Callable[[], str],
+        tally: Tally | None = None,
+    ) -> None:
+        self.op: Op = "upsert"
+        self.tally = tally or Tally()
         self._envelope = envelope
         self._name = stream.name
         self._keys = [(name, itemgetter(name)) for name in stream.primary_key]
         self._strict = StrictSchema(stream.schema, stream.primary_key) if rules.strict else None
         self._rules = rules
         self._now = now
-        self._first = ""
         self._reject: Callable[[bytes], None] = lambda _: None
         self._encoder = msgspec.json.Encoder()
 
@@ -59,7 +94,7 @@ class Fitter:
 
     def rows(self, chunk: Chunk) -> Sequence[Any]:
         """Return the JSON of the records that fit, and put the others aside."""
-        before, self.read = self.read, self.read + len(chunk.rows)
+        before = self.tally.take(len(chunk.rows))
         if self._keys_are_there(chunk.rows):
             try:
                 rows = encoded_rows(self._encoder, chunk.rows)
@@ -105,14 +140,12 @@ class Fitter:
 
     def bad_line(self, line: bytes, reason: str) -> None:
         """Put a line aside that is no JSON."""
-        self.read += 1
         text = line.decode(errors="backslashreplace")
-        self._put_aside(text, self.read - 1, Misfit("NotJson", f"the line is not JSON: {reason}"))
+        self._put_aside(text, self.tally.take(1), Misfit("NotJson", f"the line is not JSON: {reason}"))
 
     def unreadable(self, data: Any, message: str) -> None:
         """Put aside what the connector itself could not make a record of."""
-        self.read += 1
-        self._put_aside(data, self.read - 1, Misfit("Unreadable", message))
+        self._put_aside(data, self.tally.take(1), Misfit("Unreadable", message))
 
     def _put_aside(self, row: Any, position: int, misfit: Misfit) -> None:
         envelope = self._envelope
@@ -131,25 +164,25 @@ class Fitter:
             "message": misfit.message,
             "data": kept(row),
         }
-        self.rejected += 1
-        self._first = self._first or f"{misfit.reason}: {misfit.message}"
+        self.tally.reject(misfit)
         self._reject(self._encoder.encode(document) + b"\n")
         most = self._rules.max_records
-        if most is not None and self.rejected > most:
+        if most is not None and self.tally.rejected > most:
             raise self._too_many(f"spec.rejects.maxRecords ({most})")
 
     def check_share(self, *, done: bool) -> None:
-        """Raise once more of the records were rejected than the connection allows."""
-        most = self._rules.max_share
-        if most is None or not self.rejected or (not done and self.read < SHARE_FROM):
+        """Raise once more of the records were rejected than the connection allows; `done` says that this read is at its end."""
+        whole, most, tally = done and self.tally.ended(), self._rules.max_share, self.tally
+        if most is None or not tally.rejected or (not whole and tally.read < SHARE_FROM):
             return
-        if self.rejected > most * self.read:
+        if tally.rejected > most * tally.read:
             raise self._too_many(f"spec.rejects.maxShare ({most:g})")
 
     def _too_many(self, threshold: str) -> SourceContractError:
+        tally = self.tally
         return SourceContractError(
-            f"stream {self._name!r}: {self.rejected} of {self.read} records were rejected, more than {threshold} allows;"
-            f" the first: {self._first}. Correct the source or the connector, or raise the threshold"
+            f"stream {self._name!r}: {tally.rejected} of {tally.read} records were rejected, more than {threshold} allows;"
+            f" the first: {tally.first}. Correct the source or the connector, or raise the threshold"
         )
 
 

@@ -7,11 +7,10 @@ import logging
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from importlib import metadata
 
 from penstock_sdk import protocol as wire
-from penstock_sdk.contract import Records, Stream, first_rows
+from penstock_sdk.contract import Stream
 from penstock_sdk.errors import (
     AttemptCancelled,
     AttemptEnded,
@@ -21,22 +20,19 @@ from penstock_sdk.errors import (
     SourceContractError,
     TransientError,
 )
-from penstock_sdk.pii import suggest_fields
 from penstock_sdk.runtime.asking import catalog_of, estimated
-from penstock_sdk.runtime.assignment import AnyConnector, Assignment, build
+from penstock_sdk.runtime.assignment import AnyConnector, Assignment
 from penstock_sdk.runtime.client import RunClient
+from penstock_sdk.runtime.connectors import Connectors, close
 from penstock_sdk.runtime.credentials import Credentials
-from penstock_sdk.runtime.dropping import Dropper
 from penstock_sdk.runtime.encode import Envelope
-from penstock_sdk.runtime.garbage import YoungGarbage
 from penstock_sdk.runtime.guard import Guard, no_local_writes
 from penstock_sdk.runtime.heartbeat import Heartbeat
 from penstock_sdk.runtime.metrics import Metrics
-from penstock_sdk.runtime.pipeline import StreamPipeline, now
-from penstock_sdk.runtime.rejects import Fitter
+from penstock_sdk.runtime.reading import Border, StreamReader, Task
+from penstock_sdk.runtime.splitting import SplitRead, plan_of
 
 log = logging.getLogger("penstock")
-SAMPLES = 30
 
 
 class Attempt:
@@ -92,9 +88,8 @@ class Attempt:
             self._heartbeat.interrupt()
         connector_class = self._assignment.load()  # before the guard: an import may cache its bytecode
         with no_local_writes() as self._guard:
-            credentials = self._credentials(start)
-            connector = build(connector_class, start.config, credentials.values())
-            connector.keeper = partial(credentials.keep, self._client)
+            connectors = Connectors(connector_class, start.config, self._credentials(start), self._client)
+            connector = connectors.make()
             try:
                 connector.authenticate()
                 connector.health()
@@ -103,10 +98,10 @@ class Attempt:
                 self._estimate(connector, offered, verdicts, start)
                 for verdict in verdicts:
                     if verdict.read:
-                        self._read(connector, offered[verdict.name], verdict, start)
+                        self._read(connectors, connector, self._task(offered[verdict.name], verdict, start))
                 _raise_refused(verdicts)
             finally:
-                _close(connector)
+                close(connector)
 
     def _credentials(self, start: wire.StartResponse) -> Credentials:
         credentials = Credentials(self._assignment.credentials, self._assignment.shown, self._mask)
@@ -132,16 +127,16 @@ class Attempt:
         """Ask what each stream will cost, and let the platform refuse a run over its budget before it reads anything."""
         known: dict[str, wire.StreamEstimate] = {}
         for verdict in (each for each in verdicts if each.read):
-            found = estimated(connector, offered[verdict.name], start.since, verdict.selected.cursor)
+            found = estimated(
+                connector, offered[verdict.name], start.since, verdict.selected.cursor, self._assignment.run
+            )
             self._check()
             if found is not None:
                 known[verdict.name] = found
         if known:
             self._client.estimate(wire.EstimateRequest(streams=known))
 
-    def _read(
-        self, connector: AnyConnector, stream: Stream, verdict: wire.StreamVerdict, start: wire.StartResponse
-    ) -> None:
+    def _task(self, stream: Stream, verdict: wire.StreamVerdict, start: wire.StartResponse) -> Task:
         identity = self._assignment.identity
         envelope = Envelope(
             tenant=start.tenant,
@@ -152,17 +147,16 @@ class Attempt:
             attempt=self._assignment.attempt,
             schema_version=verdict.schema_version,
         )
-        dropper = Dropper(verdict.drop, stream.name) if verdict.drop else None
-        fitter = Fitter(envelope, stream, start.rejects, now) if start.rejects else None
-        pipeline = StreamPipeline(
-            self._client, envelope, verdict.selected, start.limits, self._metrics, dropper=dropper, fitter=fitter
-        )
-        connector.sink = pipeline
-        with self._named(stream.name):
-            try:
-                self._pump(connector, stream, verdict, start, pipeline)
-            finally:
-                pipeline.close()
+        return Task(stream, verdict, start, envelope)
+
+    def _read(self, connectors: Connectors, connector: AnyConnector, task: Task) -> None:
+        reader = StreamReader(self._client, self._metrics, task, Border(self._check, self._check_writes))
+        with self._named(task.stream.name):
+            ranges = plan_of(connector, task, self._assignment.run)
+            if ranges is None:
+                reader.read_whole(connector)
+            else:
+                SplitRead(reader, ranges, connectors).run(connector)
 
     @contextmanager
     def _named(self, stream: str) -> Iterator[None]:
@@ -171,42 +165,6 @@ class Attempt:
         yield
         self._metrics.stream = None
         del self._assignment.log_context["stream"]
-
-    def _pump(
-        self,
-        connector: AnyConnector,
-        stream: Stream,
-        verdict: wire.StreamVerdict,
-        start: wire.StartResponse,
-        pipeline: StreamPipeline,
-    ) -> None:
-        log.info("reading %s (%s)", stream.name, verdict.selected.mode)
-        garbage = YoungGarbage()
-        reading = connector.read(stream, start.since, verdict.selected.cursor)
-        try:
-            for batch in reading:
-                self._check_writes()
-                connector.emit(batch.records, batch.op)
-                self._suggest(stream, batch.records)
-                garbage.batch_ended()
-                if batch.cursor is not None:
-                    connector.checkpoint(batch.cursor)
-                self._check()
-        except AttemptShutOut:
-            raise
-        except AttemptEnded:
-            pipeline.interrupt()
-            raise
-        self._check_writes()
-        pipeline.finish()
-
-    def _suggest(self, stream: Stream, records: Records) -> None:
-        """Look once, at a stream's first records, for fields whose values look like personal data."""
-        if stream.identity in self._metrics.suggested:
-            return
-        rows = first_rows(records, SAMPLES)
-        if rows:
-            self._metrics.suggested[stream.identity] = dict(suggest_fields(stream.schema, rows))
 
     def _check_writes(self) -> None:
         if self._guard:
@@ -259,14 +217,6 @@ def _raise_refused(verdicts: list[wire.StreamVerdict]) -> None:
     reasons = [verdict.reason for verdict in verdicts if verdict.refused]
     if reasons:
         raise SourceContractError("; ".join(reasons))
-
-
-def _close(connector: AnyConnector) -> None:
-    """Close, and let nothing that goes wrong here hide how the reading ended."""
-    try:
-        connector.close()
-    except Exception:
-        log.warning("the connector's close() failed", exc_info=True)
 
 
 def _printable(text: str) -> str:

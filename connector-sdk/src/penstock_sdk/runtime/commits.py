@@ -1,0 +1,106 @@
+"""The commits of one stream: one at a time, numbered without a gap, whoever of its readers has prepared them.
+
+The readers share the numbers of objects too, so that each key is one object's. Once a commit has failed none is tried
+any more: whether it was carried out is not known then, and a later one under the same number could be taken for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from penstock_sdk import protocol as wire
+from penstock_sdk.contract import Cursor
+from penstock_sdk.runtime.client import RunClient
+from penstock_sdk.runtime.metrics import Metrics
+from penstock_sdk.runtime.places import Places
+from penstock_sdk.runtime.ranges import Ranges
+
+Cover = Callable[[Cursor, bool], tuple[Cursor, bool]]
+"""Turns a reader's cursor, and whether its part is at its end, into the stream's. Called for one commit at a time."""
+
+
+class Numbers:
+    """The numbers of objects, from 1. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def take(self) -> int:
+        """Return the next number."""
+        with self._lock:
+            self._last += 1
+            return self._last
+
+
+class StreamCommits:
+    """What the readers of one stream share. Thread-safe."""
+
+    def __init__(self, client: RunClient, stream: str, checkpoint: int, metrics: Metrics) -> None:
+        self.metrics = metrics
+        self.numbers, self.rejected_numbers = Numbers(), Numbers()
+        self.places, self.rejected_places = Places(client, stream), Places(client, stream, "rejected")
+        self._client = client
+        self._stream = stream
+        self._checkpoint = checkpoint
+        self._failure: Exception | None = None
+        self._lock = threading.Lock()
+
+    def commit(
+        self,
+        cover: Cover,
+        cursor: Cursor,
+        objects: Sequence[wire.UploadedObject],
+        schema_version: int,
+        *,
+        done: bool,
+    ) -> None:
+        """Commit uploaded objects with the cursor that covers them."""
+        with self._lock:
+            if self._failure:
+                raise self._failure
+            try:
+                self._send(*cover(cursor, done), objects, schema_version)
+            except Exception as error:
+                self._failure = error
+                raise
+        rejected = sum(each.records for each in objects if each.kind == "rejected")
+        self.metrics.commit(self._stream, sum(each.records for each in objects) - rejected, rejected)
+
+    def _send(self, cursor: Cursor, done: bool, objects: Sequence[wire.UploadedObject], schema_version: int) -> None:  # noqa: FBT001 - as Cover gives it
+        self._checkpoint += 1
+        request = wire.CheckpointRequest(
+            stream=self._stream,
+            checkpoint=self._checkpoint,
+            cursor=cursor,
+            objects=list(objects),
+            done=done,
+            schema_version=schema_version,
+        )
+        self._client.checkpoint(request)
+
+
+def whole(cursor: Cursor, done: bool) -> tuple[Cursor, bool]:  # noqa: FBT001 - a Cover
+    """Cover a stream that is read in one: the reader's cursor is the stream's."""
+    return cursor, done
+
+
+class SplitCursor:
+    """The cursor of a stream that is read in parts, as far as it is committed."""
+
+    def __init__(self, ranges: Ranges) -> None:
+        self._ranges = ranges
+
+    def covering(self, part: str) -> Cover:
+        """Return what puts one part's cursor into the stream's."""
+
+        def cover(cursor: Cursor, done: bool) -> tuple[Cursor, bool]:  # noqa: FBT001 - a Cover
+            self._ranges = self._ranges.advanced(part, cursor, done=done)
+            return self._ranges.as_cursor(), not self._ranges.open
+
+        return cover
+
+    def unchanged(self, _cursor: Cursor, _done: bool) -> tuple[Cursor, bool]:  # noqa: FBT001 - a Cover
+        """Cover nothing new."""
+        return self._ranges.as_cursor(), not self._ranges.open
