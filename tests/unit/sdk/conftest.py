@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 import zstandard
-from penstock_sdk import Batch, Connector, Drift, Estimate, Stream
+from penstock_sdk import Batch, Connector, Drift, Estimate, Partition, Stream
 from penstock_sdk import protocol as wire
 from penstock_sdk.runtime.assignment import Assignment
 from penstock_sdk.runtime.client import Patience, RunClient
@@ -259,6 +259,11 @@ class Runner:
             def discover(self) -> list[Stream]:
                 return [Stream(name=name, **shape) for name in names]
 
+            def partitions(self, stream: Stream, since: Any, cursor: Any, known: Any) -> Sequence[Partition]:
+                del since
+                found: Sequence[Partition] = methods.get("partitions", lambda *_: ())(stream, cursor, known)
+                return found
+
             def read(self, stream: Stream, since: Any, cursor: Any) -> Iterator[Batch]:
                 del since
                 return read(stream, cursor)
@@ -275,7 +280,8 @@ class Runner:
                 methods.get("close", lambda: None)()
 
         assignment = Assignment("run1", 2, IDENTITY, lambda: Fake, self.credentials, frozenset(), self.log_context)
-        return run_connector(assignment, self.client, self.interrupts.append)
+        client = RunClient(self.platform.url, "pod-token", Patience(seconds=5, sleep=lambda _: None))
+        return run_connector(assignment, client, self.interrupts.append)
 
 
 @pytest.fixture

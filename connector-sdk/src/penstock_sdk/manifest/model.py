@@ -89,6 +89,8 @@ class Capabilities(Declared):
     """The modes that at least one stream can be read in."""
     discovery: Literal["dynamic", "static"] = "dynamic"
     """static: every connection has the streams of streams.list; dynamic: the source is asked."""
+    partitions: bool = False
+    """Whether streams can be read in parts side by side."""
 
 
 class Credential(Declared):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 import msgspec
-from penstock_sdk import Batch, ConfigError, Connector, Cursor, Estimate, Stream, TransientError
+from penstock_sdk import Batch, ConfigError, Connector, Cursor, Estimate, Partition, Stream, TransientError
 
 BLOCK = 500
 PAUSE_STEP_SECONDS = 0.2
@@ -72,7 +72,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 
 
 class Config(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """What a connection may set. `records` is per stream.
+    """What a connection may set. `records` is per stream, `partitions` the ranges that it is read in where in parallel.
 
     For trials: `fail_after` ends a read from the start after so many records, and `pause_after` has it stand still
     for `pause_seconds`, so that something can be done to a run whose first records are committed.
@@ -81,6 +81,7 @@ class Config(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     records: int = 1000
     seed: int = 0
     batch_size: int = BLOCK
+    partitions: int = 1
     fail_after: int | None = None
     delay_seconds: float = 0.0
     pause_after: int | None = None
@@ -140,29 +141,55 @@ class FakerGenerate(Connector[Config, dict[str, str]]):
 
     def authenticate(self) -> None:
         """Check the config: there is nobody to authenticate with."""
-        if self.config.records < 0 or self.config.batch_size < 1:
-            message = "spec.config: records must be 0 or more, and batchSize 1 or more"
+        config = self.config
+        if config.records < 0 or config.batch_size < 1 or config.partitions < 1:
+            message = "spec.config: records must be 0 or more, batchSize and partitions 1 or more"
             raise ConfigError(message)
 
     def discover(self) -> list[Stream]:
         """Return the two streams."""
         return [
-            Stream(name=name, schema=SCHEMAS[name], primary_key=("n",), cursor_field="n", modes=("full", "incremental"))
+            Stream(
+                name=name,
+                schema=SCHEMAS[name],
+                primary_key=("n",),
+                cursor_field="n",
+                modes=("full", "incremental"),
+                partitioned=True,
+            )
             for name in STREAMS
         ]
 
+    def partitions(
+        self, stream: Stream, since: datetime | None, cursor: Cursor | None, known: Sequence[Partition]
+    ) -> Sequence[Partition]:
+        """Return ranges of numbers of the same length; the last one has no end, so that it takes what is made later."""
+        del stream, since
+        if known or cursor or self.config.partitions == 1:
+            return known
+        length = -(-self.config.records // self.config.partitions)
+        starts = range(0, self.config.records, length) if length else ()
+        ends = [*starts[1:], None]
+        return [Partition(id=f"from-{start}", bounds=[start, end]) for start, end in zip(starts, ends, strict=True)]
+
+    def _span(self, stream: Stream, cursor: Cursor | None) -> tuple[int, int]:
+        """Return the numbers to read: from the first to before the second."""
+        start, end = stream.partition.bounds if stream.partition else (0, None)
+        return int(cursor["next"]) if cursor else start, self.config.records if end is None else end
+
     def estimate(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Estimate:
         """Return how many records are left; that much is certain."""
-        del stream, since
-        return Estimate(records=max(0, self.config.records - int(cursor["next"] if cursor else 0)))
+        del since
+        start, end = self._span(stream, cursor)
+        return Estimate(records=max(0, end - start))
 
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Iterator[Batch]:
         """Yield the records from the cursor on; a cursor is the number of the next record."""
         del since
-        position = first = int(cursor["next"]) if cursor else 0
-        size, fail_after = self.config.batch_size, self.config.fail_after
-        while position < self.config.records:
-            stop = min(position + size, self.config.records)
+        position, end = self._span(stream, cursor)
+        first, size, fail_after = position, self.config.batch_size, self.config.fail_after
+        while position < end:
+            stop = min(position + size, end)
             if fail_after is not None and cursor is None and stop - first > fail_after:
                 message = f"failing after {fail_after} records, as spec.config.failAfter asks"
                 raise TransientError(message)

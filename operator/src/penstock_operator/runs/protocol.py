@@ -123,7 +123,7 @@ class RunProtocol:
             ],
             since=spec.get("since"),
             state_version=manifest.get("stateVersion", 1),
-            limits=self._limits,
+            limits=self._limits.model_copy(update={"parallelism": spec.get("parallelism", 1)}),
             rejects=reads.reject_rules(spec),
         )
 

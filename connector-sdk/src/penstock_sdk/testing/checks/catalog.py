@@ -81,6 +81,8 @@ def _of_catalog(laboratory: Laboratory) -> Iterator[str]:
     for stream in laboratory.catalog:
         for mode in sorted(set(stream.modes) - allowed):
             yield f"capabilities.modes: stream {stream.name!r} offers {mode}, which the manifest does not declare"
+        if stream.partitioned and not document["capabilities"].get("partitions"):
+            yield f"capabilities.partitions: stream {stream.name!r} can be split, which the manifest does not declare"
         if stream.pii and document["compliance"]["pii"] == "none":
             yield f"compliance.pii: none, but stream {stream.name!r} tags {', '.join(stream.pii)}"
     if document["capabilities"].get("discovery") == "static":
