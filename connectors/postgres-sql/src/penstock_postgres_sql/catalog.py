@@ -102,6 +102,7 @@ class Relation:
             primary_key=tuple(self.primary_key),
             cursor_field=self.cursor_field if incremental else None,
             modes=("full", "incremental") if incremental else ("full",),
+            partitioned=bool(self.primary_key),
         )
 
 

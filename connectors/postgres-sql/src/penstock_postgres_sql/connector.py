@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,7 @@ from penstock_sdk import (
     Connector,
     Cursor,
     Estimate,
+    Partition,
     SourceContractError,
     Stream,
     TransientError,
@@ -24,6 +25,7 @@ from penstock_sdk import (
 from psycopg import errors, sql
 from psycopg.rows import tuple_row
 
+from penstock_postgres_sql import splitting
 from penstock_postgres_sql.catalog import TIMES, Relation, read_catalog
 from penstock_postgres_sql.values import keep_values
 
@@ -39,6 +41,8 @@ class Config(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     sslmode: str = "prefer"
     schemas: list[str] | None = None
     fetch_size: int = 2000
+    partitions: int = 8
+    partition_rows: int = 250_000
     cursor_fields: dict[str, str] = {}
     cursor_lag_seconds: float = 0.0
     statement_timeout_seconds: float | None = None
@@ -117,9 +121,25 @@ class PostgresSql(Connector[Config, Credentials]):
         """
         relation = self._relation(stream)
         order = self._order(relation, cursor)
-        query = self._query(relation, order, since, cursor)
+        query = self._query(relation, order, stream.partition, since, cursor)
         with _translated(f"stream {stream.name!r}"):
             yield from self._batches(relation, order, query)
+
+    def partitions(
+        self, stream: Stream, since: datetime | None, cursor: Cursor | None, known: Sequence[Partition]
+    ) -> Sequence[Partition]:
+        """Return ranges of the first column of the primary key, for a table that has rows enough.
+
+        Ranges of an earlier run stay as they are: another split would have rows read again.
+        """
+        del since
+        relation = self._relation(stream)
+        for each in known:
+            splitting.check(relation, each)
+        if known or cursor is not None or not relation.primary_key:
+            return known
+        with _translated(f"stream {stream.name!r}"):
+            return splitting.split(self._session, relation, self.config.partitions, self.config.partition_rows)
 
     def _relation(self, stream: Stream) -> Relation:
         if self._relations is None:
@@ -133,7 +153,7 @@ class PostgresSql(Connector[Config, Credentials]):
     def estimate(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Estimate:
         """Return what the planner expects of the very statement that `read` would run."""
         relation = self._relation(stream)
-        query = self._query(relation, self._order(relation, cursor), since, cursor)
+        query = self._query(relation, self._order(relation, cursor), stream.partition, since, cursor)
         with _translated(f"stream {stream.name!r}"):
             row = self._session.execute(sql.SQL("EXPLAIN (FORMAT JSON) ") + query).fetchone()
         (explained,) = msgspec.json.decode(row[0], type=list[_Explained]) if row else [_Explained(_Plan())]
@@ -150,7 +170,12 @@ class PostgresSql(Connector[Config, Credentials]):
         return order
 
     def _query(
-        self, relation: Relation, order: list[str], since: datetime | None, cursor: Cursor | None
+        self,
+        relation: Relation,
+        order: list[str],
+        partition: Partition | None,
+        since: datetime | None,
+        cursor: Cursor | None,
     ) -> sql.Composed:
         """Compose the statement; without parameters, as with them a `%` in a name would be read as one."""
         names = [sql.Identifier(column.name) for column in relation.columns]
@@ -159,6 +184,7 @@ class PostgresSql(Connector[Config, Credentials]):
             for name in order
         ]
         where = self._where_clauses(relation, order, since, cursor)
+        where += splitting.conditions(relation, partition)
         query = sql.SQL("SELECT {} FROM {}").format(
             sql.SQL(", ").join([*names, *marks]), sql.Identifier(relation.schema, relation.table)
         )

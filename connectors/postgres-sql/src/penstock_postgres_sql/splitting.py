@@ -1,0 +1,116 @@
+"""A large table in ranges of its primary key's first column.
+
+Ranges are half-open, the first has no start and the last no end, and a key is never null: so each row is in exactly one of
+them, whatever the borders are. Borders are quantiles of a sample of the table's blocks, which costs the same for a table
+of any size, and makes ranges of about the same length for any type that has an order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import psycopg
+from penstock_sdk import Partition, SourceContractError
+from psycopg import sql
+
+from penstock_postgres_sql.catalog import Relation
+
+SAMPLE_ROWS = 20_000
+
+ROWS = "EXPLAIN (FORMAT JSON) SELECT FROM {table}"
+# REPEATABLE: the same sample, and so the same ranges, for as long as the table stays as it is.
+BORDERS = """
+SELECT percentile_disc({shares}) WITHIN GROUP (ORDER BY {column})::text[]
+FROM {table} TABLESAMPLE SYSTEM ({percent}) REPEATABLE (1)
+"""
+
+
+class Bounds(msgspec.Struct, frozen=True, rename={"from_": "from"}):
+    """The rows whose column is at or after `from_` and before `to`, each None where there is no such end."""
+
+    column: str
+    from_: str | None
+    to: str | None
+
+
+class _Plan(msgspec.Struct):
+    rows: int = msgspec.field(name="Plan Rows", default=0)
+
+
+class _Explained(msgspec.Struct):
+    plan: _Plan = msgspec.field(name="Plan")
+
+
+def split(session: psycopg.Connection[Any], relation: Relation, most: int, least_rows: int) -> Sequence[Partition]:
+    """Return the ranges of a table, at most so many, and each of about so many rows or more; none for a small one."""
+    rows = _expected_rows(session, relation)
+    count = min(most, rows // least_rows)
+    if count <= 1:
+        return ()
+    borders = _borders(session, relation, count, rows)
+    return partitions_between(relation.primary_key[0], borders) if borders else ()
+
+
+def _expected_rows(session: psycopg.Connection[Any], relation: Relation) -> int:
+    """Return the planner's estimate, which knows the table's present size."""
+    row = session.execute(sql.SQL(ROWS).format(table=_table(relation))).fetchone()
+    (explained,) = msgspec.json.decode(row[0], type=list[_Explained]) if row else [_Explained(_Plan())]
+    return explained.plan.rows
+
+
+def _borders(session: psycopg.Connection[Any], relation: Relation, count: int, rows: int) -> list[str]:
+    statement = sql.SQL(BORDERS).format(
+        shares=[number / count for number in range(1, count)],
+        column=sql.Identifier(relation.primary_key[0]),
+        table=_table(relation),
+        percent=min(100.0, max(0.001, 100.0 * SAMPLE_ROWS / rows)),
+    )
+    row = session.execute(statement).fetchone()
+    found: list[str | None] = row[0] if row and row[0] else []
+    return list(dict.fromkeys(each for each in found if each is not None))
+
+
+def partitions_between(column: str, borders: Sequence[str]) -> list[Partition]:
+    """Return the ranges that borders make; each is known by its column and ends."""
+    return [
+        _partition(Bounds(column, start, end)) for start, end in zip((None, *borders), (*borders, None), strict=True)
+    ]
+
+
+def _partition(bounds: Bounds) -> Partition:
+    document = msgspec.to_builtins(bounds)
+    digest = hashlib.sha256(msgspec.json.encode(document, order="sorted")).hexdigest()
+    return Partition(id=digest[:16], bounds=document)
+
+
+def check(relation: Relation, partition: Partition) -> Bounds:
+    """Return a range's bounds; raises SourceContractError when the table's key is not what it was."""
+    bounds = msgspec.convert(partition.bounds, Bounds)
+    if bounds.column not in relation.primary_key[:1]:
+        raise SourceContractError(
+            f"stream {relation.name!r}: the state is of ranges of {bounds.column!r},"
+            f" the table's key is now {relation.primary_key}: reset the state"
+        )
+    return bounds
+
+
+def conditions(relation: Relation, partition: Partition | None) -> list[sql.Composed]:
+    """Return what a statement must say to read a range only."""
+    if partition is None:
+        return []
+    bounds = check(relation, partition)
+    column = relation.column(bounds.column)
+    type_ = sql.SQL(column.type if column else "text")
+    ends = ((">=", bounds.from_), ("<", bounds.to))
+    return [
+        sql.SQL("{} {} {}::{}").format(sql.Identifier(bounds.column), sql.SQL(sign), value, type_)
+        for sign, value in ends
+        if value is not None
+    ]
+
+
+def _table(relation: Relation) -> sql.Identifier:
+    return sql.Identifier(relation.schema, relation.table)
