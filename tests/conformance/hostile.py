@@ -9,14 +9,23 @@ import base64
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from penstock_sdk import AuthenticationError, Batch, ConfigError, Cursor, SourceContractError, Stream, TransientError
+from penstock_sdk import (
+    AuthenticationError,
+    Batch,
+    ConfigError,
+    Cursor,
+    Partition,
+    SourceContractError,
+    Stream,
+    TransientError,
+)
 from penstock_trial_rest.connector import STREAMS, Config, TrialRest
 
 Read = Iterator[Batch]
@@ -294,3 +303,51 @@ class IgnoresSignals(TrialRest):
     def authenticate(self) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         super().authenticate()
+
+
+class Splits(TrialRest):
+    """Reads its stream in two ranges of ids, side by side; nothing is wrong with it."""
+
+    middle: tuple[int, int] = (50, 50)
+
+    def discover(self) -> tuple[Stream, ...]:
+        (items,) = STREAMS
+        return (msgspec.structs.replace(items, partitioned=True),)
+
+    def partitions(
+        self, stream: Stream, since: datetime | None, cursor: Cursor | None, known: Sequence[Partition]
+    ) -> Sequence[Partition]:
+        if known or cursor:
+            return known
+        end, start = self.middle
+        return [Partition(id="low", bounds=[None, end]), Partition(id="high", bounds=[start, None])]
+
+    def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
+        low, high = stream.partition.bounds if stream.partition else (None, None)
+        for batch in super().read(stream, since, cursor):
+            rows = [
+                row for row in batch.records if (low is None or row["id"] >= low) and (high is None or row["id"] < high)
+            ]
+            yield Batch(rows, cursor=batch.cursor)
+
+
+class LeavesAGap(Splits):
+    """partitions: the border belongs to no range."""
+
+    middle = (50, 51)
+
+
+class Overlaps(Splits):
+    """partitions: the border belongs to both."""
+
+    middle = (51, 50)
+
+
+class NamesItsRangesAnew(Splits):
+    """partitions: the same ranges have other names each time, so no cursor is ever found again."""
+
+    def partitions(
+        self, stream: Stream, since: datetime | None, cursor: Cursor | None, known: Sequence[Partition]
+    ) -> Sequence[Partition]:
+        parts = super().partitions(stream, since, cursor, known)
+        return parts if known else [msgspec.structs.replace(each, id=f"{each.id}-{time.time_ns()}") for each in parts]

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from penstock_sdk import protocol as wire
+from penstock_sdk.contract import Partition
 from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE, LocalPersistenceError
 from penstock_sdk.runtime.assignment import AnyConnector
 from penstock_sdk.runtime.loading import identity_of, shown_credentials
+from penstock_sdk.runtime.ranges import is_split, ranges_of
 from penstock_sdk.testing.attempts import Ended, Running, attempt
 from penstock_sdk.testing.interposer import between
-from penstock_sdk.testing.run_api import BRISK, Refused, RunApi
+from penstock_sdk.testing.run_api import BRISK, SIDE_BY_SIDE, Refused, RunApi
 from penstock_sdk.testing.spawner import Spawner
 from penstock_sdk.testing.subject import Subject, installed
 
@@ -111,6 +113,15 @@ class Trial:
         return sum(len(state.records) for state in self.api.states.values())
 
     @property
+    def plans(self) -> dict[str, list[Partition]]:
+        """The parts of each stream that was read in parts, as its first commit says."""
+        return {
+            name: list(ranges_of(state.cursors[0], name).partitions)
+            for name, state in self.api.states.items()
+            if state.cursors and is_split(state.cursors[0])
+        }
+
+    @property
     def commits(self) -> int:
         """The checkpoints of all streams."""
         return sum(state.checkpoint for state in self.api.states.values())
@@ -142,7 +153,7 @@ class Laboratory:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         self.trials: list[Trial] = []
-        self._kept: dict[tuple[str, str], Trial] = {}
+        self._kept: dict[tuple[str, str, wire.Limits], Trial] = {}
         self._installed = installed(subject.artifact)
         self.package = self._installed.entry.module.split(".")[0]
         self.distribution = self._installed.entry.dist.name if self._installed.entry.dist else None
@@ -223,13 +234,28 @@ class Laboratory:
         self.plain(mode)
         return self._undisturbed(mode, "second")
 
-    def _undisturbed(self, mode: wire.Mode, which: str) -> Trial:
-        if (mode, which) not in self._kept:
-            with self.trial(mode=mode) as trial:
+    def side_by_side(self, mode: wire.Mode, which: str = "first") -> Trial:
+        """Return an undisturbed run that reads parts of streams at the same time."""
+        self.plain(mode)
+        trial = self._undisturbed(mode, which, SIDE_BY_SIDE)
+        trial.expect(0, f"a {mode} read in parts should succeed as the one in one does")
+        return trial
+
+    @property
+    def split_modes(self) -> tuple[wire.Mode, ...]:
+        """The modes in which at least one stream is read in parts."""
+        if not any(stream.partitioned for stream in self.catalog):
+            return ()
+        return tuple(mode for mode in self.modes if self.side_by_side(mode).plans)
+
+    def _undisturbed(self, mode: wire.Mode, which: str, limits: wire.Limits = BRISK) -> Trial:
+        key = (mode, which, limits)
+        if key not in self._kept:
+            with self.trial(mode=mode, limits=limits) as trial:
                 trial.spawners = repeat(self._both[which == "second"])  # another order of sets than the first had
                 trial.go()
-            self._kept[mode, which] = trial
-        return self._kept[mode, which]
+            self._kept[key] = trial
+        return self._kept[key]
 
     def first(self, mode: wire.Mode = "full") -> Trial:
         """Return the first undisturbed run, however it ended."""
@@ -265,9 +291,9 @@ class Laboratory:
             raise NotRun("needs source.url (or host and port) that the connector uses: nothing came through the relay")
         return len(middle.asked)
 
-    def compare(self, trial: Trial, mode: wire.Mode, what: str) -> None:
-        """Raise Failed when the trial's records are not those of the undisturbed run, by key."""
-        expected = self.plain(mode)
+    def compare(self, trial: Trial, mode: wire.Mode, what: str, expected: Trial | None = None) -> None:
+        """Raise Failed when the trial's records are not those of an undisturbed run, by key."""
+        expected = expected or self.plain(mode)
         for stream in self.catalog:
             if mode in stream.modes:
                 wrong = difference(expected.records(stream.name), trial.records(stream.name), stream.primary_key)

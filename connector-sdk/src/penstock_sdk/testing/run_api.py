@@ -23,6 +23,7 @@ from penstock_sdk.testing.loopback import HOST, LoopbackServer, QuietHandler
 RUN = "conformance"
 BRISK = wire.Limits(checkpoint_records=1, object_bytes=1024 * 1024, heartbeat_seconds=0.25)
 """Every promise becomes a commit, so that a test sees each of them."""
+SIDE_BY_SIDE = BRISK.model_copy(update={"parallelism": 3})
 COARSE = wire.Limits(checkpoint_records=20_000, object_bytes=1024 * 1024, heartbeat_seconds=1.0)
 
 

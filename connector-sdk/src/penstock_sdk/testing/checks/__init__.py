@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock_sdk.testing.checks import catalog, conduct, faults, reading
+from penstock_sdk.testing.checks import catalog, conduct, faults, parts, reading
 from penstock_sdk.testing.checks.model import Check, Outcome, Verdict, judge, judge_all
 
 __all__ = ["CHECKS", "Check", "Outcome", "Verdict", "judge", "judge_all"]
@@ -11,6 +11,7 @@ CHECKS: tuple[Check, ...] = (
     reading.READS,
     *catalog.CHECKS,
     *reading.CHECKS,
+    parts.PARTITIONS,
     *faults.CHECKS,
     *conduct.CHECKS,
     reading.SIGTERM,

@@ -19,6 +19,7 @@ from penstock_sdk.testing.laboratory import (
     difference,
     identity,
 )
+from penstock_sdk.testing.run_api import BRISK, SIDE_BY_SIDE
 
 INTERRUPTED, KILLED = 31, -9
 
@@ -41,14 +42,16 @@ def reads(laboratory: Laboratory) -> str:
 
 
 def resume(laboratory: Laboratory) -> str:
-    """Kill an attempt at each commit, and let the next go on."""
-    return "; ".join(_resume(laboratory, mode) for mode in laboratory.modes)
+    """Kill an attempt at each commit, and let the next go on; where streams are read in parts, of such a read too."""
+    said = [_resume(laboratory, mode, laboratory.plain(mode), BRISK) for mode in laboratory.modes]
+    split = [_resume(laboratory, mode, laboratory.side_by_side(mode), SIDE_BY_SIDE) for mode in laboratory.split_modes]
+    return "; ".join([*said, *(f"in parts, {each}" for each in split)])
 
 
-def _resume(laboratory: Laboratory, mode: wire.Mode) -> str:
-    commits = laboratory.plain(mode).commits
+def _resume(laboratory: Laboratory, mode: wire.Mode, undisturbed: Trial, limits: wire.Limits) -> str:
+    commits = undisturbed.commits
     points = _spread(commits, laboratory.subject.max_kills)
-    with laboratory.trial(mode=mode) as trial:
+    with laboratory.trial(mode=mode, limits=limits) as trial:
         trial.cut("commit", 1)
         _killed(trial, "before its first commit")
         for point in points:
@@ -59,7 +62,7 @@ def _resume(laboratory: Laboratory, mode: wire.Mode) -> str:
                 _killed(trial, f"at commit {point}")
         trial.go()
         trial.expect(0, f"after {len(points) + 1} kills the last attempt should read to the end")
-        laboratory.compare(trial, mode, f"after a kill at each of {len(points)} commits")
+        laboratory.compare(trial, mode, f"after a kill at each of {len(points)} commits", undisturbed)
     return f"{mode}: killed before the first commit and at {len(points)} of {commits}, and nothing lost or doubled"
 
 
@@ -110,11 +113,21 @@ def boundary(laboratory: Laboratory) -> str:
     if not followed:
         raise NotApplicable("no stream is read incrementally")
     plain = laboratory.plain("incremental")
+    if "incremental" in laboratory.split_modes:
+        _reads_nothing_again(laboratory, laboratory.side_by_side("incremental"), followed, SIDE_BY_SIDE)
     for stream in followed:
         field = stream.cursor_field
         if field and any(row.get(field) is None for row in plain.records(stream.name)):
             raise Failed(f"stream {stream.name!r}: records without a value of {field!r} are never found by a cursor")
-    with laboratory.trial(mode="incremental", cursors=plain.api.final_cursors()) as trial:
+    _reads_nothing_again(laboratory, plain, followed, BRISK)
+    windows = sum(_window(laboratory, stream) for stream in followed)
+    return f"the next run of a source that stood still read nothing again; since held for {windows} of {len(followed)} streams"
+
+
+def _reads_nothing_again(
+    laboratory: Laboratory, finished: Trial, followed: list[wire.DiscoveredStream], limits: wire.Limits
+) -> None:
+    with laboratory.trial(mode="incremental", cursors=finished.api.final_cursors(), limits=limits) as trial:
         trial.go()
         trial.expect(0, "a run from the cursors of a finished run should succeed")
         for stream in followed:
@@ -123,8 +136,6 @@ def boundary(laboratory: Laboratory) -> str:
                 raise Failed(
                     f"stream {stream.name!r}: the next run reads {len(trial.records(stream.name))} records again, such as {again}"
                 )
-    windows = sum(_window(laboratory, stream) for stream in followed)
-    return f"the next run of a source that stood still read nothing again; since held for {windows} of {len(followed)} streams"
 
 
 def _window(laboratory: Laboratory, stream: wire.DiscoveredStream) -> int:
