@@ -27,7 +27,14 @@ def test_spec_prints_the_manifest_and_what_is_wrong_with_it(project: Any) -> Non
 
 def test_check_and_discover_ask_the_source(project: Any) -> None:
     assert project("check").stdout == "the source accepts the connection\n"
-    assert project("discover").stdout.splitlines()[1].split() == ["items", "full,incremental", "id", "updated_at", "4"]
+    assert project("discover").stdout.splitlines()[1].split() == [
+        "items",
+        "full,incremental",
+        "id",
+        "updated_at",
+        "-",
+        "4",
+    ]
     (stream,) = json.loads(project("discover", "--json").stdout)
     assert stream["primary_key"] == ["id"]
 
@@ -45,6 +52,27 @@ def test_read_prints_lines_and_a_cursor_from_which_it_goes_on(project: Any) -> N
 def test_read_since_leaves_earlier_records_out(project: Any) -> None:
     done = project("read", "items", "--since", "2026-01-01T00:00:10")
     assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == list(range(70, 100))
+
+
+def test_parts_are_listed_and_read_one_at_a_time(project: Any) -> None:
+    config = "config: {records: 90, batchSize: 10, partitions: 3}\n"
+    (project.folder / "faker.yaml").write_text(f"connector: faker-generate\n{config}")
+
+    def numbers(*options: str) -> list[int]:
+        done = project("read", "people", "-f", "faker.yaml", *options)
+        return [json.loads(line)["n"] for line in done.stdout.splitlines()]
+
+    listed = project("partitions", "people", "-f", "faker.yaml").stdout.splitlines()
+    assert listed == ["from-0\t[0, 30]", "from-30\t[30, 60]", "from-60\t[60, null]"]
+    assert numbers("--partition", "from-30") == list(range(30, 60))
+    ranges = [{"id": "from-30", "bounds": [30, 60], "cursor": {"next": 55}}]
+    state = json.dumps({"penstock/partitions": 1, "run": "r", "ranges": ranges})
+    assert numbers("--partition", "from-30", "--cursor", state) == list(range(55, 60))
+    assert numbers() == list(range(90))
+    unnamed = project("read", "people", "-f", "faker.yaml", "--cursor", state)
+    assert (unnamed.returncode, "name one of them with --partition" in unnamed.stderr) == (2, True)
+    assert "it has: from-0" in project("read", "people", "-f", "faker.yaml", "--partition", "p9").stderr
+    assert "read in one" in project("partitions", "items").stderr
 
 
 def test_read_into_a_duckdb_file_makes_a_table_to_query(project: Any) -> None:

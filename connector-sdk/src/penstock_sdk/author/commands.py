@@ -12,7 +12,7 @@ import typer
 import yaml
 
 from penstock_sdk.author import conformance, project, session
-from penstock_sdk.author.reading import DuckDbFile, Lines, read_stream
+from penstock_sdk.author.reading import DuckDbFile, Lines, parts_of, read_stream
 from penstock_sdk.errors import ConnectorError
 from penstock_sdk.manifest import manifest_problems
 from penstock_sdk.scaffold import ScaffoldError, create
@@ -69,6 +69,21 @@ def discover(
 
 
 @app.command()
+def partitions(
+    stream: Annotated[str, typer.Argument(help="A stream's name, as discover lists it.")],
+    file: File = DEFAULT_FILE,
+    since: Annotated[datetime | None, typer.Option(help="The oldest moment that is wanted (UTC).")] = None,
+) -> None:
+    """List the parts that a stream would be read in side by side, with their bounds."""
+    with session.opened(file) as (connector, _subject):
+        parts = parts_of(connector, stream, since=since)
+    for part in parts:
+        typer.echo(f"{part.id}\t{json.dumps(part.bounds)}")
+    if not parts:
+        typer.echo(f"{stream} is read in one", err=True)
+
+
+@app.command()
 def read(
     stream: Annotated[str, typer.Argument(help="A stream's name, as discover lists it.")],
     file: File = DEFAULT_FILE,
@@ -76,11 +91,14 @@ def read(
     since: Annotated[datetime | None, typer.Option(help="The oldest moment that is wanted (UTC).")] = None,
     cursor: Annotated[str | None, typer.Option(help="Go on from a cursor: JSON, as a read prints it.")] = None,
     duckdb: Annotated[Path | None, typer.Option(help="Write a DuckDB file instead of JSON lines.")] = None,
+    partition: Annotated[str | None, typer.Option(help="Only this part, by its id.")] = None,
 ) -> None:
     """Read a stream to the terminal, one JSON object a line, or into a DuckDB file; the last cursor is said."""
     with session.opened(file) as (connector, _subject):
         target = DuckDbFile(duckdb, stream) if duckdb else Lines(sys.stdout)
-        count, last = read_stream(connector, stream, target, since=since, cursor=cursor, limit=limit)
+        count, last = read_stream(
+            connector, stream, target, since=since, cursor=cursor, limit=limit, partition=partition
+        )
     typer.echo(f"{count} records; cursor {json.dumps(last)}", err=True)
     if duckdb:
         typer.echo(f"they are the table {stream!r} of {duckdb}", err=True)

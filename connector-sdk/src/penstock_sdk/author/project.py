@@ -20,17 +20,18 @@ def streams_as_json(streams: Sequence[Stream]) -> str:
 
 def streams_as_text(streams: Sequence[Stream]) -> str:
     """Return the catalog as a table."""
-    rows = [("STREAM", "MODES", "KEY", "CURSOR", "FIELDS")] + [
+    rows = [("STREAM", "MODES", "KEY", "CURSOR", "SPLITS", "FIELDS")] + [
         (
             each.name,
             ",".join(each.modes),
             ",".join(each.primary_key) or "-",
             each.cursor_field or "-",
+            "yes" if each.partitioned else "-",
             str(len(each.schema.get("properties", {}))),
         )
         for each in streams
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )

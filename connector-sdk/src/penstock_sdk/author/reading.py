@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from penstock_sdk.author.project import ProjectError
-from penstock_sdk.contract import Connector, Cursor, Op, Record, Records, rows_of
+from penstock_sdk.contract import Connector, Cursor, Op, Record, Records, Stream, rows_of
+from penstock_sdk.runtime.ranges import Range, is_split, planned, ranges_of
 
 
 class Target(Protocol):
@@ -106,16 +108,19 @@ def read_stream(
     since: datetime | None = None,
     cursor: str | None = None,
     limit: int | None = None,
+    partition: str | None = None,
 ) -> tuple[int, Cursor | None]:
-    """Read a stream; return how many records came, and the last cursor that covers what came before."""
-    offered = {stream.name: stream for stream in connector.discover()}
-    if name not in offered:
-        raise ProjectError(f"the source offers no stream {name!r}; it offers: {', '.join(sorted(offered)) or 'none'}")
+    """Read a stream, or one part of it; return how many records came, and the last cursor that covers what came before."""
+    stream, moment = _offered(connector, name), _aware(since)
+    stands = json.loads(cursor) if cursor else None
+    if partition is not None:
+        stream, stands = _part_of(connector, stream, moment, stands, partition)
+    elif is_split(stands):
+        raise ProjectError("--cursor is that of a stream in parts: name one of them with --partition")
     sink = _Counting(target, limit)
     connector.sink = sink
-    moment = since.replace(tzinfo=UTC) if since and since.tzinfo is None else since
     try:
-        for batch in connector.read(offered[name], moment, json.loads(cursor) if cursor else None):
+        for batch in connector.read(stream, moment, stands):
             connector.emit(batch.records, batch.op)
             if batch.cursor is not None:
                 connector.checkpoint(batch.cursor)
@@ -123,3 +128,37 @@ def read_stream(
         pass
     target.close()
     return sink.count, sink.cursor
+
+
+def parts_of(connector: Connector[Any, Any], name: str, *, since: datetime | None = None) -> tuple[Range, ...]:
+    """Return the parts that a stream splits into, none where it is read in one."""
+    return _planned(connector, _offered(connector, name), _aware(since))
+
+
+def _planned(connector: Connector[Any, Any], stream: Stream, since: datetime | None) -> tuple[Range, ...]:
+    found = connector.partitions(stream, since, None, ()) if stream.partitioned else ()
+    return planned("", found, None, stream.name).parts
+
+
+def _part_of(
+    connector: Connector[Any, Any], stream: Stream, since: datetime | None, cursor: Cursor | None, wanted: str
+) -> tuple[Stream, Cursor | None]:
+    """Return the stream as `read` takes it for one part, and where the part stands."""
+    held = is_split(cursor)
+    parts = ranges_of(cursor, stream.name).parts if held else _planned(connector, stream, since)
+    part = next((each for each in parts if each.id == wanted), None)
+    if part is None:
+        known = ", ".join(each.id for each in parts) or "none"
+        raise ProjectError(f"--partition: stream {stream.name!r} has no part {wanted!r}; it has: {known}")
+    return replace(stream, partition=part.partition), part.cursor if held else cursor
+
+
+def _offered(connector: Connector[Any, Any], name: str) -> Stream:
+    offered = {stream.name: stream for stream in connector.discover()}
+    if name not in offered:
+        raise ProjectError(f"the source offers no stream {name!r}; it offers: {', '.join(sorted(offered)) or 'none'}")
+    return offered[name]
+
+
+def _aware(since: datetime | None) -> datetime | None:
+    return since.replace(tzinfo=UTC) if since and since.tzinfo is None else since
