@@ -16,6 +16,7 @@ import httpx
 import pytest
 import typer
 import yaml
+from msgspec.structs import replace
 from penstock_operator.cli.main import app as operator_app
 from penstock_operator.runs.state_document import StateDocument
 from penstock_sdk import (
@@ -275,3 +276,25 @@ def test_states_of_a_singer_tap_are_a_document_to_import() -> None:
     document = StateDocument.model_validate_json(text)
     assert document.connector == "orders-rest"
     assert [(each.name, each.cursor) for each in document.streams] == [("orders", {"moment": "2026-01-05", "seen": []})]
+
+
+def test_partitions_parts_together_are_the_stream() -> None:
+    def pages(_self: Any, start: int | None, end: int | None, after: int | None) -> Any:
+        numbers = range(start or 0, 100 if end is None else end)
+        left = [{"id": number} for number in numbers if after is None or number > after]
+        yield from (left[at : at + 7] for at in range(0, len(left), 7))
+
+    orders = without_its_own(guide("partitions").Orders, middle_id=lambda _: 40, pages=pages)
+    connector: Connector[Any, Any] = build(orders, {}, {})
+    (stream,) = connector.discover()
+    parts = connector.partitions(stream, None, None, ())
+
+    def read(part: Any, cursor: Any = None) -> list[int]:
+        batches = connector.read(replace(stream, partition=part), None, cursor)
+        return [row["id"] for batch in batches for row in rows_of(batch.records)]
+
+    assert [each.id for each in parts] == ["below-40", "from-40"]
+    assert [*read(parts[0]), *read(parts[1])] == read(None) == list(range(100))
+    assert read(parts[1], 95) == [96, 97, 98, 99]
+    assert connector.partitions(stream, None, None, parts) == parts, "ranges of the run before stay"
+    assert connector.partitions(stream, None, 40, ()) == (), "a read in one goes on in one"
