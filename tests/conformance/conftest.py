@@ -18,12 +18,12 @@ ARTIFACT, PACKAGE = "trial-rest", "penstock_trial_rest"
 Suite = Callable[..., dict[str, Any]]
 
 
-def install(project: Path, cls: str) -> dict[str, str]:
+def install(project: Path, cls: str, artifact: str = ARTIFACT) -> dict[str, str]:
     """Make the project's package an installed one, and return the environment that finds it."""
-    info = project / "site" / "penstock_connector_trial_rest-0.1.0.dist-info"
+    info = project / "site" / f"penstock_connector_{artifact.replace('-', '_')}-0.1.0.dist-info"
     info.mkdir(parents=True, exist_ok=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: penstock-connector-trial-rest\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text(f"[penstock.connectors]\n{ARTIFACT} = {cls}\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: penstock-connector-{artifact}\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text(f"[penstock.connectors]\n{artifact} = {cls}\n")
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(project / "site"), str(project / "src")])}
 
 

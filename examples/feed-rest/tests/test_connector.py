@@ -1,0 +1,95 @@
+"""The connector without a platform: `read` is a generator. The conformance suite runs from connector.test.yaml."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from penstock_sdk import AuthenticationError, ConfigError, SourceContractError, TransientError
+
+from penstock_feed_rest import FeedRest
+from penstock_feed_rest.connector import STREAMS, Config, Credentials
+
+(ENTRIES,) = STREAMS
+URL = "http://source.test/feed"
+
+
+def entry(number: int, moment: str = "") -> str:
+    moment = moment or f"2026-01-0{1 + number // 3}T00:00:00Z"
+    return f"<entry><id>{number}</id><updated>{moment}</updated><title>t</title></entry>"
+
+
+class Feed:
+    """A feed of pages of four, the newest first."""
+
+    def __init__(self) -> None:
+        self.entries = [entry(number) for number in reversed(range(10))]
+        self.asked: list[int] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        page = int(request.url.params.get("page", "0"))
+        self.asked.append(page)
+        more = f'<link rel="next" href="?page={page + 1}"/>' if (page + 1) * 4 < len(self.entries) else ""
+        found = "".join(self.entries[page * 4 : page * 4 + 4])
+        return httpx.Response(200, text=f'<feed xmlns="http://www.w3.org/2005/Atom">{more}{found}</feed>')
+
+
+def opened(handler: httpx.MockTransport, **config: object) -> FeedRest:
+    """Return the connector on a source of the test's own."""
+    connector = FeedRest(Config(url=URL, **config), Credentials())  # type: ignore[arg-type]
+    connector._session = httpx.Client(transport=handler)
+    return connector
+
+
+def read(connector: FeedRest, cursor: object = None) -> tuple[list[str], object]:
+    """Read on from a cursor; return the ids and the last promise."""
+    ids: list[str] = []
+    for batch in connector.read(ENTRIES, None, cursor):
+        ids += [row["id"] for row in batch.records]  # type: ignore[union-attr, index]
+        cursor = batch.cursor if batch.cursor is not None else cursor
+    return ids, cursor
+
+
+def test_what_is_added_late_and_at_the_newest_moment_is_read_once() -> None:
+    feed = Feed()
+    connector = opened(httpx.MockTransport(feed), overlap_days=2)
+    ids, cursor = read(connector)
+    assert ids == [str(number) for number in reversed(range(10))]
+    feed.entries[:0] = [entry(11)]
+    feed.entries[4:4] = [entry(50, "2026-01-03T12:00:00Z")]
+    assert sorted(read(connector, cursor)[0]) == ["11", "50"]
+
+
+def test_reading_on_stops_at_the_first_page_that_is_older() -> None:
+    feed = Feed()
+    feed.entries = [entry(number, f"2026-01-{30 - index // 4:02d}T00:00:00Z") for index, number in enumerate(range(40))]
+    connector = opened(httpx.MockTransport(feed), overlap_days=0)
+    _, cursor = read(connector)
+    feed.asked.clear()
+    assert read(connector, cursor)[0] == []
+    assert feed.asked == [0, 1]
+    feed.asked.clear()
+    read(opened(httpx.MockTransport(feed), overlap_days=0, newest_first=False), cursor)
+    assert feed.asked == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "error"),
+    [
+        (401, "", AuthenticationError),
+        (404, "", ConfigError),
+        (503, "", TransientError),
+        (200, "<html", SourceContractError),
+        (200, "<rss/>", SourceContractError),
+    ],
+)
+def test_a_refusal_says_what_to_do(status: int, text: str, error: type[Exception]) -> None:
+    connector = opened(httpx.MockTransport(lambda _request: httpx.Response(status, text=text)))
+    with pytest.raises(error):
+        read(connector)
+
+
+def test_a_next_page_elsewhere_is_not_asked_for() -> None:
+    text = '<feed xmlns="http://www.w3.org/2005/Atom"><link rel="next" href="http://elsewhere.test/feed"/></feed>'
+    connector = opened(httpx.MockTransport(lambda _request: httpx.Response(200, text=text)))
+    with pytest.raises(SourceContractError, match=r"another server, elsewhere\.test"):
+        read(connector)
