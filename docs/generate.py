@@ -159,10 +159,14 @@ def errors_page() -> str:
     kinds = [getattr(errors, name) for name in errors.ERROR_CLASS_BY_EXIT_CODE.values()]
     ended = [each for each in vars(errors).values() if inspect.isclass(each) and issubclass(each, errors.AttemptEnded)]
     leaves = [each for each in [*kinds, *ended] if not each.__subclasses__()]
-    rows = [(code(each.__name__), str(each.exit_code), one_line(each.__doc__)) for each in leaves]
-    made = [class_page(name, getattr(errors, name), methods=False) for name in ("ConnectorError", "TransientError")]
+    rows = [(code(each.__name__), str(each.exit_code), one_line(_first(each))) for each in leaves]
+    made = [class_page(each.__name__, each, methods=False) for each in (errors.ConnectorError, *kinds)]
     head = f"# Errors and exit codes\n\n{inspect.getdoc(errors)}\n"
     return "\n".join([head, table(("class", "exit code", "means"), rows), *made])
+
+
+def _first(cls: type[Any]) -> str:
+    return (inspect.getdoc(cls) or "").partition("\n\n")[0]
 
 
 def testing_page() -> str:

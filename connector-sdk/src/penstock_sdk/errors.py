@@ -34,40 +34,58 @@ ErrorClass = Literal[
 
 
 class ConnectorError(Exception):
-    """The connector could not go on."""
+    """The connector could not go on.
+
+    `message` is for the connection's owner: what is wrong, in which field or key, and what to do; never a secret, a
+    record's value or a trace. Without one it is the first paragraph of the class's docstring. `operator_message` is for
+    whoever runs the platform, and may be technical. Raise one of the subclasses.
+    """
 
     error_class: ClassVar[ErrorClass] = "DefectError"
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str | None = None, *, operator_message: str = "") -> None:
-        self.message = message or type(self).__doc__ or type(self).__name__
+        self.message = message or (type(self).__doc__ or type(self).__name__).partition("\n\n")[0]
         self.operator_message = operator_message
         super().__init__(self.message)
 
 
 class ConfigError(ConnectorError):
-    """The connection's config is not usable by this connector."""
+    """The connection's config is not usable by this connector.
+
+    For what the configSchema cannot tell: a database that is not there, an account that has no API. Not tried again.
+    """
 
     error_class = "ConfigError"
     exit_code = 10
 
 
 class AuthenticationError(ConnectorError):
-    """The source refused the credentials."""
+    """The source refused the credentials.
+
+    At any time, also in the middle of a read. Name the Secret's key to correct. Not tried again: a wrong password that
+    is sent over and over locks accounts.
+    """
 
     error_class = "AuthenticationError"
     exit_code = 11
 
 
 class SourceContractError(ConnectorError):
-    """The source does not hold what discover() promised."""
+    """The source does not hold what discover() promised.
+
+    A stream that is gone, an answer of another shape, records without a key. Not tried again.
+    """
 
     error_class = "SourceContractError"
     exit_code = 12
 
 
 class LocalPersistenceError(ConnectorError):
-    """The connector tried to write to the local file system; a connector is stateless, keep state with checkpoint()."""
+    """The connector tried to write to the local file system; a connector is stateless, keep state with checkpoint().
+
+    The runtime raises it, and reports it even when the connector catches it. Scratch goes to the temporary directory.
+    """
 
     error_class = "LocalPersistenceError"
     exit_code = 13
@@ -76,7 +94,8 @@ class LocalPersistenceError(ConnectorError):
 class TransientError(ConnectorError):
     """The source is not available now; a later attempt may succeed.
 
-    `retry_after` is the source's own wish, in seconds, and is honoured before the connection's backoff.
+    Timeouts, refused connections, 429 and 5xx. `retry_after` is the source's own wish, in seconds (1 to 86,400; less is
+    taken as 1, more as a day), and is honoured before the connection's backoff.
     """
 
     error_class = "TransientError"
@@ -90,7 +109,10 @@ class TransientError(ConnectorError):
 
 
 class DefectError(ConnectorError):
-    """The connector failed in a way that its author did not foresee."""
+    """The connector failed in a way that its author did not foresee.
+
+    What any other exception becomes. Tried once more, and its trace is in the attempt's log.
+    """
 
 
 class AttemptEnded(Exception):  # noqa: N818 - an ending, not an error of the connector

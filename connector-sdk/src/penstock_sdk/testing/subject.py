@@ -63,6 +63,10 @@ class Subject:
     `large` are other connections: with nothing in the source, with credentials that it refuses, with much in it.
     `revoked` and `throttled` open a time in which the source refuses; `grow` adds a record whose cursor field has the
     value that is the highest now.
+
+    `patience_seconds` is how long a run may take before it is killed and `grace_seconds` how long one that was told to
+    stop may take to end; `max_kills` is at how many commits of a mode it is killed, spread over the read; and
+    `memory_growth_mb` by how many MB the peak of a large read may exceed that of a small one.
     """
 
     artifact: str

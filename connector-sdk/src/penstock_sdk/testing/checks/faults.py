@@ -49,7 +49,7 @@ def _takes_credentials(laboratory: Laboratory) -> bool:
 def _expect_refusal(trial: Trial, what: str) -> None:
     trial.expect(AuthenticationError.exit_code, f"{what} should end the attempt with AuthenticationError")
     error = trial.report.error if trial.report else None
-    if error is None or error.message in ("", AuthenticationError.__doc__):
+    if error is None or error.message in ("", AuthenticationError().message):
         raise Failed(f"{what}: the message does not say what to fix: {error.message if error else 'there is none'}")
 
 
