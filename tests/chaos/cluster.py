@@ -185,10 +185,10 @@ class Cluster:
             return cursor.fetchall() if cursor.description else []
 
     def apply(self, count: int, prefix: str, **config: Any) -> None:
-        """Add connections, and wait until they are recorded."""
+        """Add connections, and wait until they are recorded; every other one reads its streams in parts."""
         spec = {
             "connector": {"name": "faker", "method": "generate"},
-            "config": config,
+            "config": {"partitions": 4, **config},
             "streams": [{"name": "people", "mode": "incremental"}, {"name": "events", "mode": "full"}],
             "schedule": NEVER,
             "retry": {"limit": 100, "backoff": {"initial": "100ms", "factor": 1, "max": "100ms"}},
@@ -198,7 +198,7 @@ class Cluster:
                 "apiVersion": "penstock.io/v1alpha1",
                 "kind": "TenantConnection",
                 "metadata": {"name": f"{prefix}-{number}", "namespace": "team"},
-                "spec": spec,
+                "spec": {**spec, "parallelism": 3 if number % 2 else 1},
             }
             for number in range(count)
         ]

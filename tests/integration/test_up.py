@@ -176,6 +176,35 @@ def test_tables_are_synced_in_full_and_by_cursor_without_loss(user: User, postgr
     assert str(found["password"]) not in errors
 
 
+def test_a_table_is_read_in_parts_and_followed_in_them(user: User, postgres_url: str) -> None:
+    with psycopg.connect(postgres_url, autocommit=True) as source:
+        source.execute("DROP TABLE IF EXISTS parted")
+        source.execute("CREATE TABLE parted (n int PRIMARY KEY, updated_at timestamptz NOT NULL DEFAULT now())")
+        source.execute("INSERT INTO parted SELECT generate_series(0, 19999)")
+        source.execute("ANALYZE parted")
+        found = conninfo_to_dict(postgres_url)
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db", "namespace": "team"}}
+        user.write("secret.yaml", [{**secret, "stringData": {"username": "penstock", "password": found["password"]}}])
+        place = {"host": found["host"], "port": int(str(found["port"])), "database": "penstock"}
+        config = {**place, "partitions": 5, "partitionRows": 1000}
+        stream = [{"name": "public.parted", "mode": "incremental"}]
+        common = {"connector": POSTGRES, "config": config, "secretRef": {"name": "db"}, "streams": stream}
+        user.connection("parted", **common, parallelism=3)
+        _, first, errors = user.up()
+        source.execute("UPDATE parted SET updated_at = now() WHERE n % 5000 = 7")
+        source.execute("INSERT INTO parted SELECT generate_series(20000, 20099)")
+        user.connection("parted", **common, parallelism=1)
+        _, second, _ = user.up()
+        source.execute("DROP TABLE parted")
+    assert numbers(user.records(first["parted"])) == list(range(20_000)), errors
+    assert numbers(user.records(second["parted"])) == [7, 5007, 10_007, 15_007, *range(20_000, 20_100)]
+    with psycopg.connect(user.environment["PENSTOCK_DATABASE_URL"]) as registry:
+        rows = registry.execute("SELECT cursor FROM penstock.stream_checkpoints ORDER BY committed_at").fetchall()
+    plans = {tuple((each["id"], each["bounds"]["from"]) for each in row[0]["ranges"]) for row in rows}
+    (plan,) = plans
+    assert len(plan) == 5
+
+
 def test_files_are_followed_and_a_bad_line_is_named(user: User, s3_server: S3Settings) -> None:
     """New files only are read by the next run; a run that meets a bad line keeps what it had, and says where it is."""
     client, bucket = s3_client(s3_server, s3_server.endpoint), f"files-{uuid.uuid4().hex}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 
 VARIABLE = "PENSTOCK_FAILPOINTS"
@@ -38,15 +39,17 @@ def _nothing(_name: str) -> None:
 
 def _killing(orders: str) -> Callable[[str], None]:
     left: dict[str, int] = {}
+    counting = threading.Lock()  # several workers come to the same place
     for order in orders.split(","):
         name, _, count = order.partition(":")
         left[name] = int(count or 1)
 
     def reach(name: str) -> None:
         if name in left:
-            left[name] -= 1
-            if not left[name]:
-                os.kill(os.getpid(), signal.SIGKILL)
+            with counting:
+                left[name] -= 1
+                if not left[name]:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
     return reach
 

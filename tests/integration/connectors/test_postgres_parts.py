@@ -215,3 +215,9 @@ def test_an_estimate_is_of_the_range(opened: Open, execute: Callable[[str], None
         for part in parts_of(source)
     ]
     assert all(each is not None and 800 < each < 1200 for each in found)
+
+
+def test_a_range_that_cannot_be_read_says_what_to_do(opened: Open, execute: Callable[[str], None]) -> None:
+    execute("CREATE TABLE t (k int PRIMARY KEY)")
+    with pytest.raises(SourceContractError, match="reset the state"):
+        keys(opened(), Partition(id="x", bounds=[1, 2]))

@@ -88,7 +88,12 @@ def _partition(bounds: Bounds) -> Partition:
 
 def check(relation: Relation, partition: Partition) -> Bounds:
     """Return a range's bounds; raises SourceContractError when the table's key is not what it was."""
-    bounds = msgspec.convert(partition.bounds, Bounds)
+    try:
+        bounds = msgspec.convert(partition.bounds, Bounds)
+    except msgspec.ValidationError as error:
+        raise SourceContractError(
+            f"stream {relation.name!r}: the state has a range that cannot be read ({error}): reset the state"
+        ) from None
     if bounds.column not in relation.primary_key[:1]:
         raise SourceContractError(
             f"stream {relation.name!r}: the state is of ranges of {bounds.column!r},"

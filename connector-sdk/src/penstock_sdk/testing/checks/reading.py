@@ -205,10 +205,16 @@ def _added(laboratory: Laboratory, trial: Trial, whole: Trial, before: dict[str,
 
 
 def sigterm(laboratory: Laboratory) -> str:
-    """Tell an attempt to stop, and let the next go on."""
+    """Tell an attempt to stop, and let the next go on; where streams are read in parts, of such a read too."""
     mode = laboratory.modes[0]
-    laboratory.plain(mode)
-    with laboratory.trial(mode=mode) as trial:
+    seconds = _told_to_stop(laboratory, mode, laboratory.plain(mode), BRISK)
+    for each in laboratory.split_modes[:1]:
+        _told_to_stop(laboratory, each, laboratory.side_by_side(each), SIDE_BY_SIDE)
+    return f"it ended {seconds:.1f} s after its start as interrupted, and nothing was lost or doubled"
+
+
+def _told_to_stop(laboratory: Laboratory, mode: wire.Mode, undisturbed: Trial, limits: wire.Limits) -> float:
+    with laboratory.trial(mode=mode, limits=limits) as trial:
         trial.told_to_stop("streams", 1)  # the first batch is read after it, and is the border at which it ends
         if trial.last.exit_code is None or trial.last.seconds > laboratory.subject.grace_seconds:
             raise Failed(
@@ -217,8 +223,8 @@ def sigterm(laboratory: Laboratory) -> str:
         trial.expect(INTERRUPTED, "an attempt that is told to stop should end at the next batch as interrupted")
         trial.go()
         trial.expect(0, "the attempt after a SIGTERM should read to the end")
-        laboratory.compare(trial, mode, "after a SIGTERM")
-    return f"it ended {trial.attempts[0].seconds:.1f} s after its start as interrupted, and nothing was lost or doubled"
+        laboratory.compare(trial, mode, "after a SIGTERM", undisturbed)
+    return trial.attempts[0].seconds
 
 
 READS = Check(
