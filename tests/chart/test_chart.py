@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from penstock_operator.settings import NO_QUOTAS, Quotas, log_bytes, quotas, retention
+from penstock_operator.settings import NO_QUOTAS, Quotas, log_bytes, quotas, retention, timings
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts/penstock"
@@ -83,6 +83,7 @@ def test_the_crds_are_the_generated_ones_and_stay_on_uninstall() -> None:
         ((*GIVEN, "serve.replica=2"), "replica"),
         ((*GIVEN, "s3.endpoint=minio:9000"), "endpoint"),
         ((*GIVEN, "logs.keepBytes=1"), "keepBytes"),
+        ((*GIVEN, "operate.sweepSeconds=1"), "sweepSeconds"),
         ((*GIVEN, "retention.generationDays=-1"), "generationDays"),
         ((*GIVEN, "fairness.tenants.team-a=0"), "team-a"),
         ((*GIVEN, "fairness.launchRate=-1"), "launchRate"),
@@ -108,6 +109,7 @@ def test_logs_are_read_by_both_roles_and_nothing_else_of_a_pod_is() -> None:
 def test_what_the_chart_says_of_policy_is_what_the_operator_reads() -> None:
     values = (
         "logs.keepBytes=100000",
+        "operate.sweepSeconds=30",
         "retention.generationDays=30",
         "fairness.runsPerTenant=10",
         "fairness.tenants.team-a=50",
@@ -122,6 +124,7 @@ def test_what_the_chart_says_of_policy_is_what_the_operator_reads() -> None:
     container = operate["spec"]["template"]["spec"]["containers"][0]
     environment = {each["name"]: each["value"] for each in container["env"] if "value" in each}
     assert log_bytes(environment) == 100_000
+    assert timings(environment).sweep == 30
     assert retention(environment).generation_days == 30
     assert quotas(environment) == Quotas(10, {"team-a": 50, "team-b": 5}, None, 0.5, 1)
     defaults = next(

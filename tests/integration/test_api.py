@@ -9,14 +9,18 @@ from typing import Any
 
 import httpx
 import pytest
+from kubernetes.aio.client import ApiClient, Configuration
 from penstock_operator.api.app import Services, create_app
-from penstock_operator.api.authentication import EmbeddedAuthenticator, Verb
+from penstock_operator.api.authentication import Authenticator, EmbeddedAuthenticator, Verb
+from penstock_operator.api.kubernetes import KubernetesAuthenticator
 from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.embedded.files import free_port
 from penstock_operator.registry import alerts, connections, definitions, runs
 from penstock_operator.registry.connections import ConnectionRecord
 from penstock_operator.registry.database import Pool
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.runs.refusals import Forbidden
+from pytest_httpserver import HTTPServer
 
 SPEC = {"connector": {"name": "faker", "method": "generate"}, "streams": []}
 MANIFEST = {"name": "faker", "method": "generate", "version": "0.1.0"}
@@ -41,7 +45,7 @@ class Api:
     anybody: httpx.AsyncClient
 
 
-def client(pool: Pool, store: BronzeStore, authority: EmbeddedAuthenticator, token: str | None) -> httpx.AsyncClient:
+def client(pool: Pool, store: BronzeStore, authority: Authenticator, token: str | None) -> httpx.AsyncClient:
     async def no_logs(namespace: str, job_name: str) -> str:
         return f"log of {namespace}/{job_name}\n"
 
@@ -71,6 +75,20 @@ async def get(caller: httpx.AsyncClient, path: str) -> Any:
     answer = await caller.get(path)
     assert answer.status_code == 200, answer.text
     return answer.json()
+
+
+@pytest.mark.parametrize("answers", ["with 503", "not at all"])
+async def test_a_call_is_to_be_repeated_while_the_api_server_is_away(
+    pool: Pool, store: BronzeStore, httpserver: HTTPServer, answers: str
+) -> None:
+    httpserver.expect_request("/apis/authentication.k8s.io/v1/tokenreviews").respond_with_data("starting", 503)
+    host = httpserver.url_for("").rstrip("/") if answers == "with 503" else f"http://127.0.0.1:{free_port('127.0.0.1')}"
+    async with (
+        ApiClient(Configuration(host=host)) as kubernetes,
+        client(pool, store, KubernetesAuthenticator(kubernetes), "a token") as caller,
+    ):
+        answer = await caller.get("/v1/connections")
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
 
 
 async def test_openapi_names_every_call_and_its_refusals(api: Api) -> None:

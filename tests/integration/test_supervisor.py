@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from penstock_operator.controller import supervisor as supervising
 from penstock_operator.controller.supervisor import Supervisor
-from penstock_operator.launchers import Carried, Launch, Observation
+from penstock_operator.launchers import Carried, Launch, LaunchRefused, Observation
 from penstock_operator.registry.attempts import attempt_by_job
 from penstock_operator.registry.database import Pool, Row, create_pool, many, one, run
 from penstock_operator.settings import Timings
@@ -26,9 +26,12 @@ class Cluster:
         self.jobs: set[str] = set()
         self.looked: list[str] = []
         self.blocked, self.healed = asyncio.Event(), asyncio.Event()
+        self.refusal: LaunchRefused | None = None
         self.seen: Callable[[Carried], Observation | None] = lambda _: Observation("active")
 
     async def launch(self, launch: Launch) -> str:
+        if self.refusal:
+            raise self.refusal
         if launch.run_id == POISONED and not self.healed.is_set():
             self.blocked.set()
             await self.healed.wait()
@@ -134,6 +137,38 @@ async def test_12_a_launch_that_hangs_is_given_up_and_made_later(
     await supervisor.observe_all()
     await supervisor.settled()
     assert await _bound(world.pool) == {POISONED}
+
+
+async def test_9_a_refusal_that_may_pass_is_waited_out_and_costs_no_attempt(
+    world: World, supervisor: Supervisor, jobs: Cluster, clock: Clock
+) -> None:
+    """An API server that starts knows nobody's rights for a moment."""
+    jobs.healed.set()
+    jobs.refusal = LaunchRefused("LaunchRefused", "no rights", "TransientError", passing=True)
+    await _runs(world, 1)
+    await supervisor.launch_pending()
+    await supervisor.settled()
+    assert (await _attempt(world.pool, POISONED))["phase"] == "launching"
+    jobs.refusal = None
+    clock.ahead += timedelta(seconds=supervising.ADOPT_AFTER_SECONDS + 1)
+    await supervisor.observe_all()
+    await supervisor.settled()
+    assert await _bound(world.pool) == {POISONED}
+    assert (await _attempt(world.pool, POISONED))["attempt"] == 1
+
+
+async def test_a_refusal_that_does_not_pass_ends_the_attempt_in_its_words(
+    world: World, supervisor: Supervisor, jobs: Cluster, clock: Clock
+) -> None:
+    jobs.refusal = LaunchRefused("LaunchRefused", "no rights", "TransientError", passing=True)
+    await _runs(world, 1)
+    await supervisor.launch_pending()
+    await supervisor.settled()
+    clock.ahead += timedelta(seconds=Timings().start_deadline + 1)
+    await supervisor.observe_all()
+    await supervisor.settled()
+    ended = await _attempt(world.pool, POISONED)
+    assert (ended["phase"], ended["reason"], ended["message"]) == ("failed", "LaunchRefused", "no rights")
 
 
 async def test_a_launch_under_way_is_not_begun_again(

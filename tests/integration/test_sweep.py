@@ -157,6 +157,26 @@ async def test_a_sweep_of_what_has_not_changed_queues_no_connection(
     assert server.written == []
 
 
+async def test_9_a_sweep_that_failed_is_tried_again_long_before_its_period_is_over(
+    orchestrator: Orchestrator, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader may begin while the API server starts, or a page of its list may expire."""
+    monkeypatch.setattr("penstock_operator.controller.orchestrator.AGAIN_SECONDS", 0.01)
+    pages, asked = server.pages, list[Kind]()
+
+    async def expired_at_first(kind: Kind) -> AsyncIterator[Page]:
+        asked.append(kind)
+        if len(asked) == 1:
+            raise ConnectionResetError
+        async for page in pages(kind):
+            yield page
+
+    monkeypatch.setattr(server, "pages", expired_at_first)
+    sweeping = asyncio.create_task(orchestrator._every(Timings().sweep, orchestrator.sweep))
+    await _until(lambda: {server.reason(key(number)) for number in range(COUNT)} == {"AwaitingRun"})
+    sweeping.cancel()
+
+
 @asynccontextmanager
 async def _another(parts: Parts) -> AsyncIterator[Orchestrator]:
     """A process that has seen nothing yet."""

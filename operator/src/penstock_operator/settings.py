@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 SHORTEST_KEY = 32
+SHORTEST_SWEEP = 5
 
 
 LOG_BYTES = 4 * 1024 * 1024
@@ -99,6 +100,12 @@ class Timings:
     upload_expiry: int = 3600
     job_ttl: int = 600
     collect: float = 600.0
+
+
+def timings(environment: Mapping[str, str] = os.environ) -> Timings:
+    """Return how long the orchestrator waits, as the platform has it."""
+    sweep = whole_number(environment, "PENSTOCK_SWEEP_SECONDS", default=int(Timings.sweep), least=SHORTEST_SWEEP)
+    return Timings(sweep=float(sweep))
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg
+import structlog
+from aiohttp import ClientError
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from kubernetes.aio.client.exceptions import ApiException
 from penstock_sdk import protocol as wire
 from penstock_sdk.failpoints import reach
 from psycopg_pool import PoolTimeout
@@ -25,6 +28,7 @@ from penstock_operator.resources.storable import shown_text
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.runs.refusals import Refused
 
+log = structlog.get_logger()
 UNAVAILABLE, UNPROCESSABLE = 503, 422
 Answer = TypeVar("Answer", bound=wire.Message)
 
@@ -50,6 +54,8 @@ def create_app(services: Services) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     for gone in (psycopg.OperationalError, PoolTimeout):
         app.add_exception_handler(gone, _unavailable)
+    for away in (ApiException, ClientError):
+        app.add_exception_handler(away, _without_kubernetes)
     for unstorable in (psycopg.DataError, UnicodeEncodeError, RecursionError):
         app.add_exception_handler(unstorable, _unstorable)
     return app
@@ -63,6 +69,12 @@ async def _refused(_request: Request, error: Exception) -> JSONResponse:
 
 async def _unavailable(_request: Request, _error: Exception) -> JSONResponse:
     body = wire.ApiError(code="unavailable", message="the registry does not answer; try again")
+    return JSONResponse(body.model_dump(), status_code=UNAVAILABLE)
+
+
+async def _without_kubernetes(_request: Request, error: Exception) -> JSONResponse:
+    log.warning("not reviewed by the API server", error=f"{type(error).__name__}: {error}")
+    body = wire.ApiError(code="unavailable", message="Kubernetes's API server does not answer as it should; try again")
     return JSONResponse(body.model_dump(), status_code=UNAVAILABLE)
 
 

@@ -29,7 +29,6 @@ from penstock_operator.registry.database import Pool, create_pool
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.runs.vault import Vault
 from penstock_operator.settings import (
-    Timings,
     credentials_keys,
     database_url,
     log_bytes,
@@ -37,6 +36,7 @@ from penstock_operator.settings import (
     required,
     retention,
     s3_settings,
+    timings,
 )
 
 log = structlog.get_logger()
@@ -134,14 +134,14 @@ async def operate(health_port: int) -> bool:
 
 
 async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Health], stop: asyncio.Event) -> None:
-    timings, (lease, health) = Timings(), leadership
-    launcher = KubernetesLauncher(api, JobSettings(required(os.environ, "PENSTOCK_API_URL")), timings.job_ttl)
+    waits, (lease, health) = timings(), leadership
+    launcher = KubernetesLauncher(api, JobSettings(required(os.environ, "PENSTOCK_API_URL")), waits.job_ttl)
     parts = Parts(
         pool,
         KubernetesResources(api),
         launcher,
         BronzeStore(s3_settings()),
-        timings,
+        waits,
         PodLogs(api),
         log_bytes=log_bytes(),
         retention=retention(),
@@ -160,12 +160,11 @@ async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Heal
     for task in ended:
         error = task.exception()
         if task.get_name() == "watch" and error is None:
-            stop.set()  # kopf takes SIGTERM and SIGINT while it watches: its end without an error is one of them
+            stop.set()  # SIGTERM and SIGINT are the watch's: its end without an error is one of them
         log.warning(
             "stepping down", because=task.get_name(), error=f"{type(error).__name__}: {error}" if error else None
         )
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    if stop.is_set():
-        await lease.release()
+    await lease.release()

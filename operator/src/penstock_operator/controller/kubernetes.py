@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import signal
 import socket
 import uuid
 from collections.abc import AsyncIterator
@@ -16,6 +19,7 @@ from kopf._core.engines import peering
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
+from penstock_operator.controller.cancellation import heed_cancellation
 from penstock_operator.controller.queue import Key
 from penstock_operator.controller.resources import Document, Page, StaleDocumentError, version_of
 from penstock_operator.launchers.jobs import LABEL_RETIRED, LABEL_RUN, is_over
@@ -25,6 +29,10 @@ log = structlog.get_logger()
 PLURALS: dict[str, str] = {"ConnectorDefinition": "connectordefinitions", "TenantConnection": "tenantconnections"}
 NOT_FOUND, CONFLICT = 404, 409
 PAGE = 500
+FAILURES, STEADY_SECONDS = (
+    6,
+    60.0,
+)  # so many in a row, each within so many seconds of its beginning: half a minute in all
 MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -35,7 +43,7 @@ class KubernetesResources:
         self._custom = client.CustomObjectsApi(api)
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Document | None:
-        """Read one resource."""
+        """Read one resource; None when the API server says that there is none of that name."""
         try:
             if kind == "ConnectorDefinition":
                 found = await self._custom.get_cluster_custom_object(GROUP, API_VERSION, PLURALS[kind], name)
@@ -44,7 +52,7 @@ class KubernetesResources:
                     GROUP, API_VERSION, namespace, PLURALS[kind], name
                 )
         except ApiException as error:
-            if error.status == NOT_FOUND:
+            if _is_gone(error, name):
                 return None
             raise
         return dict(found)
@@ -78,12 +86,26 @@ class KubernetesResources:
                     GROUP, API_VERSION, meta["namespace"], plural, meta["name"], body, _content_type=MERGE_PATCH
                 )
         except ApiException as error:
-            if error.status == NOT_FOUND:
+            if _is_gone(error, meta["name"]):
                 return None
             if error.status == CONFLICT:
                 raise StaleDocumentError from None
             raise
         return version_of(written)
+
+
+def _is_gone(error: ApiException, name: str) -> bool:
+    """Say whether an error says that there is no such resource.
+
+    An API server that does not know the kind, as while it starts, answers 404 too, and names no resource: to take that
+    for a deletion would end a connection's runs.
+    """
+    if error.status != NOT_FOUND:
+        return False
+    try:
+        return bool(json.loads(error.body or "")["details"]["name"] == name)
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def login(**arguments: Any) -> kopf.ConnectionInfo | None:
@@ -99,6 +121,28 @@ class Changed(Protocol):
 
 
 async def watch(changed: Changed, stop: asyncio.Event) -> None:
+    """Watch until stopped. A watch that ends by an error, such as an API server's that starts, begins anew.
+
+    One that does so again and again is given up, so that this replica ends and says why.
+    """
+    loop, failures = asyncio.get_running_loop(), 0
+    while not stop.is_set():
+        began = loop.time()
+        try:
+            await _watch(changed, stop)
+        except Exception as error:
+            failures = failures + 1 if loop.time() - began < STEADY_SECONDS else 1
+            if failures == FAILURES:
+                raise
+            log.warning("watch failed, begins anew", error=f"{type(error).__name__}: {error}")
+        else:
+            return
+        heed_cancellation()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 2 ** (failures - 1))
+
+
+async def _watch(changed: Changed, stop: asyncio.Event) -> None:
     """Tell the key and version of everything that changes, until stopped. Handlers do nothing else.
 
     Of a Job, only its end matters: all before it is seen in the next look at all attempts.
@@ -108,6 +152,13 @@ async def watch(changed: Changed, stop: asyncio.Event) -> None:
     settings.posting.enabled = False
     settings.scanning.disabled = True
     kopf.on.login(registry=registry, id="login")(login)
+
+    async def started(**_: Any) -> None:
+        """Take the signals back from kopf, whose watch heeds none once an error has ended it."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    kopf.on.startup(registry=registry, id="signals")(started)
     for kind, plural in PLURALS.items():
 
         async def resource_changed(
@@ -166,26 +217,48 @@ class Lease:
             return False
 
     async def keep(self) -> None:
-        """Renew the lease, and return once it could not be renewed in time: this replica must stop then."""
-        loop = asyncio.get_running_loop()
-        renewed = loop.time()
-        while loop.time() - renewed < self._seconds * 2 / 3:
+        """Renew the lease, and return once it is lost, or could not be renewed in time: this replica must stop then.
+
+        Time counts from before a renewal is asked for, and no answer is waited for beyond it: when another replica
+        takes the lease, this one has stopped.
+        """
+        loop, patience = asyncio.get_running_loop(), self._seconds * 2 / 3
+        end = loop.time() + patience
+        while loop.time() + self._seconds / 5 < end:
             await asyncio.sleep(self._seconds / 5)
+            began = loop.time()
             try:
-                if not await asyncio.wait_for(self._try(), self._seconds / 3):
-                    return
-                renewed = loop.time()
+                async with asyncio.timeout_at(min(end, began + self._seconds / 3)):
+                    if not await self._try():
+                        return
+                end = began + patience
             except (ApiException, ClientError, OSError, TimeoutError) as error:
-                log.warning("lease not renewed", error=str(error))
+                log.warning("lease not renewed", error=f"{type(error).__name__}: {error}")
 
     async def release(self) -> None:
-        """Let the next leader start at once."""
-        lease = await self._leases.read_namespaced_lease(self._name, self._namespace)
-        if lease.spec.holder_identity == self._identity:
-            lease.spec.holder_identity = ""
-            await self._leases.replace_namespaced_lease(self._name, self._namespace, lease)
+        """Let the next leader start at once. A lease that cannot be given back is free when its time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._seconds / 3):
+                while not await self._given_back():
+                    await asyncio.sleep(self._seconds / 30)
+
+    async def _given_back(self) -> bool:
+        try:
+            lease = await self._leases.read_namespaced_lease(self._name, self._namespace)
+            if lease.spec.holder_identity == self._identity:
+                lease.spec.holder_identity = ""
+                await self._leases.replace_namespaced_lease(self._name, self._namespace, lease)
+        except (ApiException, ClientError, OSError) as error:
+            log.warning("lease not given back", error=f"{type(error).__name__}: {error}")
+            return False
+        return True
 
     async def _try(self) -> bool:
+        """Take the lease, or renew it; False when it is another's.
+
+        A conflict is raised as any other error: the next look tells who wrote. That may have been this replica itself,
+        in a renewal that was given up and carried out all the same.
+        """
         try:
             lease = await self._leases.read_namespaced_lease(self._name, self._namespace)
         except ApiException as error:
@@ -199,12 +272,7 @@ class Lease:
             lease.spec.acquire_time = datetime.now(UTC)
         lease.spec.holder_identity, lease.spec.renew_time = self._identity, datetime.now(UTC)
         lease.spec.lease_duration_seconds = self._seconds
-        try:
-            await self._leases.replace_namespaced_lease(self._name, self._namespace, lease)
-        except ApiException as error:
-            if error.status == CONFLICT:
-                return False
-            raise
+        await self._leases.replace_namespaced_lease(self._name, self._namespace, lease)
         return True
 
     def _expired(self, lease: Any) -> bool:

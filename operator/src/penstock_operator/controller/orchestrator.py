@@ -49,6 +49,7 @@ KINDS: tuple[Kind, Kind] = ("ConnectorDefinition", "TenantConnection")
 BACKLOG = 1000  # keys; a sweep goes on listing when fewer wait
 DEFINITIONS_SECONDS = 10.0
 LOOK_SECONDS, LOOKS = 1.0, 5  # ten thousand connections within 35 minutes, at some hundredths of a core
+AGAIN_SECONDS = 10.0
 RECOUNT_SECONDS = 1.0  # thousands of connections that come at once are counted together
 
 
@@ -109,19 +110,23 @@ class Orchestrator:
             group.create_task(self._every(timings.collect, self.collector.sweep_bucket))
 
     async def _every(self, seconds: float, step: Callable[[], Awaitable[int]]) -> None:
-        """Take the step again and again: at once while it finds something to do, else after the period."""
+        """Take the step again and again: at once while it finds something to do, else after the period.
+
+        One that failed is tried again soon, however long the period: what a sweep would find is not found otherwise.
+        """
         name = getattr(step, "__name__", "step")
         self._health.expect(name, seconds)
         while True:
-            done, began = 0, time.monotonic()
+            pause, began = seconds, time.monotonic()
             try:
-                done = await step()
+                pause = 0 if await step() else seconds
                 self._health.succeeded(name, time.monotonic() - began)
             except Exception as error:  # noqa: BLE001 - Postgres or the API server may be away for a while
+                pause = min(seconds, AGAIN_SECONDS)
                 self._health.failed(name, f"{type(error).__name__}: {error}")
                 log.warning("loop failed, goes on", loop=name, error=f"{type(error).__name__}: {error}")
             heed_cancellation()
-            await asyncio.sleep(0 if done else seconds)
+            await asyncio.sleep(pause)
 
     def changed(self, key: Key, version: str | None, *, listed: bool = False) -> None:
         """A watch saw something change; the echo of our own status is no news. Versions are None where nobody reads them.

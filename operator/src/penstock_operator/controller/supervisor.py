@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
+import structlog
 from penstock_sdk.failpoints import reach
 
 from penstock_operator.controller.crew import Crew
@@ -21,6 +22,7 @@ from penstock_operator.runs import outcomes
 from penstock_operator.runs.memory import out_of_memory_message, ran_out
 from penstock_operator.settings import NO_QUOTAS, Quotas, Timings
 
+log = structlog.get_logger()
 BATCH = 20
 LAUNCHES, LAUNCH_SECONDS = 32, 30.0  # how many at the same time, and how long one may take
 LOOKS, LOOK_SECONDS = 16, 30.0  # a stop keeps the log first, and then gives the connector its time
@@ -75,14 +77,17 @@ class Supervisor:
             self._launching.start(launch.job_name, self._launch(launch))
         return len(taken)
 
-    async def _launch(self, launch: Launch) -> None:
+    async def _launch(self, launch: Launch, age: float = 0.0) -> None:
         """Launch the attempt, or adopt its Job: a crash between the row and the Job, or the Job and its record, ends here.
 
-        An error leaves the attempt without a Job, which the next look at it sees.
+        An error leaves the attempt without a Job, which the next look at it sees; so does a refusal that may pass.
         """
         try:
             job_uid = await self._launcher.launch(launch)
         except LaunchRefused as refused:
+            if refused.passing and age < self._timings.start_deadline:
+                log.warning("launch refused, is tried again", job=launch.job_name, error=refused.message)
+                return
             ending = Ending("failed", refused.reason, refused.error_class, refused.message)
             async with self._pool.connection() as connection:
                 await outcomes.fail_current(connection, launch.run_id, launch.attempt, ending)
@@ -154,7 +159,7 @@ class Supervisor:
             await self._cancel(launch, row)
         elif row["job_uid"] is None:
             if self._age(row) > ADOPT_AFTER_SECONDS and launch.job_name not in self._launching:
-                await self._launch(launch)
+                await self._launch(launch, self._age(row))
         elif self._silent(row):
             await self._judge_silent(launch, row, await self._launcher.observe(launch))
         else:

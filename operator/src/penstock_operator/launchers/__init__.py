@@ -89,10 +89,13 @@ class Leftover:
 
 
 class LaunchRefused(Exception):  # noqa: N818 - a refusal, with its own words
-    """The attempt cannot be launched as things stand."""
+    """The attempt cannot be launched as things stand. `passing`: they may soon stand otherwise, and nobody did wrong."""
 
-    def __init__(self, reason: Reason, message: str, error_class: str = "ConfigError") -> None:
+    def __init__(
+        self, reason: Reason, message: str, error_class: str = "ConfigError", *, passing: bool = False
+    ) -> None:
         super().__init__(message)
+        self.passing = passing
         self.reason = reason
         self.message = message
         self.error_class = error_class

@@ -26,6 +26,7 @@ from penstock_operator.resources.conditions import Reason
 OK, NOT_FOUND, CONFLICT, FORBIDDEN, UNPROCESSABLE = 200, 404, 409, 403, 422
 JOBS = ("batch", "v1")
 PAGE = 500
+WANT_OF_RIGHTS = "cannot create resource"  # the authorizer's words; those of admission name the Job
 MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -48,18 +49,19 @@ class KubernetesLauncher:
             job = await self._jobs.create_namespaced_custom_object(*JOBS, launch.namespace, "jobs", desired)
         except ApiException as error:
             if error.status == CONFLICT:
-                return await self._adopt(launch)
+                return await self._adopt(launch, error)
             if error.status in (FORBIDDEN, UNPROCESSABLE, NOT_FOUND):
-                reason: Reason = "LaunchRefused"
-                message = f"Kubernetes refuses the run's Job: {_words(error)}"
-                raise LaunchRefused(reason, message) from None
+                raise _refused(error) from None
             raise
         return str(job["metadata"]["uid"])
 
-    async def _adopt(self, launch: Launch) -> str:
+    async def _adopt(self, launch: Launch, conflict: ApiException) -> str:
+        """Return the uid of the Job that is there. Without one the conflict was another, such as a quota's, and passes."""
         job = await self._job(launch)
-        owners = [each["uid"] for each in (job or {}).get("metadata", {}).get("ownerReferences", [])]
-        if job is None or launch.connection_uid not in owners:
+        if job is None:
+            raise conflict
+        owners = [each["uid"] for each in job["metadata"].get("ownerReferences", [])]
+        if launch.connection_uid not in owners:
             reason: Reason = "LaunchRefused"
             message = f"a Job named {launch.job_name} exists that is not this connection's; delete it"
             raise LaunchRefused(reason, message)
@@ -188,6 +190,18 @@ def _leftover(job: dict[str, Any]) -> Leftover:
         if each["type"] in ("Complete", "Failed") and each["status"] == "True"
     ]
     return Leftover(job["metadata"]["namespace"], job["metadata"]["name"], ended[0] if ended else None)
+
+
+def _refused(error: ApiException) -> LaunchRefused:
+    """Return what a refusal means: one for want of the operator's own rights is not the connection's fault.
+
+    An API server that starts knows no rights for a moment, and forbids everything.
+    """
+    reason: Reason = "LaunchRefused"
+    words = _words(error)
+    if error.status == FORBIDDEN and WANT_OF_RIGHTS in words:
+        return LaunchRefused(reason, f"Penstock may not create the run's Job: {words}", "TransientError", passing=True)
+    return LaunchRefused(reason, f"Kubernetes refuses the run's Job: {words}")
 
 
 def _words(error: ApiException) -> str:

@@ -1,0 +1,229 @@
+"""What the operator makes of the API server's answers, against an HTTP server that gives the odd ones."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes.aio import client
+from kubernetes.aio.client.exceptions import ApiException
+from penstock_operator.controller.kubernetes import KubernetesResources, Lease, watch
+from penstock_operator.launchers import Launch, LaunchRefused
+from penstock_operator.launchers.jobs import JobSettings
+from penstock_operator.launchers.kubernetes import KubernetesLauncher
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+JOBS = "/apis/batch/v1/namespaces/team/jobs"
+CONNECTION = "/apis/penstock.io/v1alpha1/namespaces/team/tenantconnections/orders"
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/penstock/leases/penstock-operate"
+MANIFEST = {"name": "faker", "method": "generate"}
+LAUNCH = Launch("r1", 1, "orders-r1-1", None, "team", "orders", "u1", "d1", "registry.example/x@sha256:0", {}, MANIFEST)
+
+
+@pytest.fixture
+async def api(httpserver: HTTPServer) -> AsyncIterator[client.ApiClient]:
+    """A client of the server."""
+    async with client.ApiClient(client.Configuration(host=httpserver.url_for("").rstrip("/"))) as api:
+        yield api
+
+
+def refusal(code: int, reason: str, **details: str) -> dict[str, Any]:
+    """Return what an API server says when it refuses."""
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "code": code,
+        "reason": reason,
+        "details": details,
+    }
+
+
+def answered(body: dict[str, Any], status: int = 200) -> Response:
+    """Return an answer."""
+    return Response(json.dumps(body), status, content_type="application/json")
+
+
+def job(owner: str) -> dict[str, Any]:
+    """Return a Job that has an owner."""
+    return {"metadata": {"name": LAUNCH.job_name, "uid": "j1", "ownerReferences": [{"uid": owner}]}}
+
+
+def lease(holder: str) -> dict[str, Any]:
+    """Return the Lease as somebody holds it."""
+    return {"metadata": {"name": "penstock-operate", "resourceVersion": "7"}, "spec": {"holderIdentity": holder}}
+
+
+@pytest.fixture
+def launcher(api: client.ApiClient) -> KubernetesLauncher:
+    """The launcher under test."""
+    return KubernetesLauncher(api, JobSettings("http://penstock"), 600)
+
+
+async def test_a_job_that_an_earlier_call_created_is_adopted(
+    launcher: KubernetesLauncher, httpserver: HTTPServer
+) -> None:
+    httpserver.expect_request(JOBS, "POST").respond_with_json(refusal(409, "AlreadyExists"), 409)
+    httpserver.expect_request(f"{JOBS}/{LAUNCH.job_name}", "GET").respond_with_json(job("u1"))
+    assert await launcher.launch(LAUNCH) == "j1"
+
+
+async def test_somebody_elses_job_of_that_name_is_refused(launcher: KubernetesLauncher, httpserver: HTTPServer) -> None:
+    httpserver.expect_request(JOBS, "POST").respond_with_json(refusal(409, "AlreadyExists"), 409)
+    httpserver.expect_request(f"{JOBS}/{LAUNCH.job_name}", "GET").respond_with_json(job("another"))
+    with pytest.raises(LaunchRefused, match="delete it"):
+        await launcher.launch(LAUNCH)
+
+
+async def test_a_conflict_that_left_no_job_is_tried_again(launcher: KubernetesLauncher, httpserver: HTTPServer) -> None:
+    """A namespace's quota that changed at the same moment is a conflict too."""
+    httpserver.expect_request(JOBS, "POST").respond_with_json(refusal(409, "Conflict"), 409)
+    httpserver.expect_request(f"{JOBS}/{LAUNCH.job_name}", "GET").respond_with_json(refusal(404, "NotFound"), 404)
+    with pytest.raises(ApiException, match="409"):
+        await launcher.launch(LAUNCH)
+
+
+@pytest.mark.parametrize(
+    ("words", "error_class"),
+    [
+        (
+            'jobs.batch is forbidden: User "operate" cannot create resource "jobs" in API group "batch"',
+            "TransientError",
+        ),
+        ('jobs.batch "orders-r1-1" is forbidden: exceeded quota: few', "ConfigError"),
+    ],
+)
+async def test_an_api_server_that_knows_no_rights_yet_is_asked_again(
+    launcher: KubernetesLauncher, httpserver: HTTPServer, words: str, error_class: str
+) -> None:
+    """It forbids everything for a moment as it starts; a quota's refusal is the tenant's."""
+    httpserver.expect_request(JOBS, "POST").respond_with_json({**refusal(403, "Forbidden"), "message": words}, 403)
+    with pytest.raises(LaunchRefused) as refused:
+        await launcher.launch(LAUNCH)
+    assert refused.value.error_class == error_class
+    assert refused.value.passing == (error_class == "TransientError")
+
+
+async def test_a_resource_that_the_api_server_does_not_know_is_gone(
+    api: client.ApiClient, httpserver: HTTPServer
+) -> None:
+    answer = refusal(404, "NotFound", name="orders", group="penstock.io", kind="tenantconnections")
+    httpserver.expect_request(CONNECTION).respond_with_json(answer, 404)
+    assert await KubernetesResources(api).get("TenantConnection", "team", "orders") is None
+
+
+@pytest.mark.parametrize(
+    "body", ["404 page not found", '{"kind": "Status", "reason": "NotFound", "details": {}}', "[]"]
+)
+async def test_an_api_server_that_does_not_know_the_kind_tells_nothing_of_a_resource(
+    api: client.ApiClient, httpserver: HTTPServer, body: str
+) -> None:
+    """It may be starting, or something else answers in its place: to take the resource as deleted would cancel its runs."""
+    httpserver.expect_request(CONNECTION).respond_with_data(body, 404)
+    with pytest.raises(ApiException, match="404"):
+        await KubernetesResources(api).get("TenantConnection", "team", "orders")
+
+
+async def test_a_watch_that_an_api_server_forbids_as_it_starts_begins_anew(
+    httpserver: HTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = {"name": "x", "context": {"cluster": "x", "user": "x"}}
+    users = [{"name": "x", "user": {"token": "t"}}]
+    clusters = [{"name": "x", "cluster": {"server": httpserver.url_for("").rstrip("/")}}]
+    config = {"current-context": "x", "contexts": [named], "users": users, "clusters": clusters}
+    (tmp_path / "config").write_text(json.dumps(config))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    asked, again, stop = list[str](), asyncio.Event(), asyncio.Event()
+    call = asyncio.get_running_loop().call_soon_threadsafe
+
+    def forbid(request: Request) -> Response:
+        asked.append(request.path)
+        if asked.count("/apis") == 2:
+            call(again.set)
+        return answered(refusal(403, "Forbidden"), 403)
+
+    httpserver.expect_request(re.compile(".*")).respond_with_handler(forbid)
+    watching = asyncio.create_task(watch(lambda *_: None, stop))
+    await asyncio.wait_for(again.wait(), 60)
+    assert not watching.done()
+    os.kill(os.getpid(), signal.SIGTERM)  # while one watch fails, and the next has not begun
+    await asyncio.wait_for(watching, 60)
+
+
+async def test_a_lease_whose_renewal_conflicts_is_renewed_at_the_next_try(
+    api: client.ApiClient, httpserver: HTTPServer
+) -> None:
+    """A renewal that was carried out late, after it was given up, is our own."""
+    elections = Lease(api, "penstock", seconds=3)
+    identity = elections._identity
+    httpserver.expect_request(LEASE, "GET").respond_with_json(lease(identity))
+    httpserver.expect_oneshot_request(LEASE, "PUT").respond_with_json(refusal(409, "Conflict"), 409)
+    renewed = asyncio.Event()
+    asked = asyncio.get_running_loop().call_soon_threadsafe
+
+    def renew(_: Request) -> Response:
+        asked(renewed.set)
+        return answered(lease(identity))
+
+    httpserver.expect_request(LEASE, "PUT").respond_with_handler(renew)
+    keeping = asyncio.create_task(elections.keep())
+    await asyncio.wait_for(renewed.wait(), 10)
+    assert not keeping.done()
+    keeping.cancel()
+
+
+async def test_a_lease_that_another_holds_is_lost(api: client.ApiClient, httpserver: HTTPServer) -> None:
+    httpserver.expect_request(LEASE, "GET").respond_with_json(lease("another"))
+    await asyncio.wait_for(Lease(api, "penstock", seconds=3).keep(), 10)
+
+
+async def test_leading_ends_before_the_lease_does_whatever_the_api_server_takes(
+    api: client.ApiClient, httpserver: HTTPServer
+) -> None:
+    """An answer that hangs at the end of the time is not waited for beyond it."""
+    over, asked = threading.Event(), threading.Event()
+
+    def hang(_: Request) -> Response:
+        asked.set()
+        over.wait(20)
+        return answered(refusal(503, "ServiceUnavailable"), 503)
+
+    httpserver.expect_request(LEASE).respond_with_handler(hang)
+    began = time.monotonic()
+    await asyncio.wait_for(Lease(api, "penstock", seconds=3).keep(), 10)
+    assert time.monotonic() - began < 3
+    assert asked.is_set()
+    over.set()
+
+
+async def test_a_lease_is_given_back_at_the_second_try(api: client.ApiClient, httpserver: HTTPServer) -> None:
+    elections = Lease(api, "penstock", seconds=30)
+    httpserver.expect_request(LEASE, "GET").respond_with_json(lease(elections._identity))
+    httpserver.expect_oneshot_request(LEASE, "PUT").respond_with_json(refusal(429, "TooManyRequests"), 429)
+    given = list[Any]()
+
+    def give(request: Request) -> Response:
+        given.append(request.get_json()["spec"]["holderIdentity"])
+        return answered(lease(""))
+
+    httpserver.expect_request(LEASE, "PUT").respond_with_handler(give)
+    await elections.release()
+    assert given == [""]
+
+
+async def test_a_lease_that_cannot_be_given_back_expires_by_itself(
+    api: client.ApiClient, httpserver: HTTPServer
+) -> None:
+    httpserver.expect_request(LEASE).respond_with_json(refusal(503, "ServiceUnavailable"), 503)
+    await Lease(api, "penstock", seconds=3).release()
+    assert httpserver.log
