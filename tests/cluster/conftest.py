@@ -30,13 +30,17 @@ CRDS = ("crd/connectordefinitions.penstock.io", "crd/tenantconnections.penstock.
 
 
 @pytest.fixture(scope="session")
-def access() -> Iterator[Access]:
+def provider() -> Provider:
+    """Where the Kubernetes comes from."""
+    return Provider(choose(os.environ, facts()), STATE, NUMBER)
+
+
+@pytest.fixture(scope="session")
+def access(provider: Provider) -> Iterator[Access]:
     """A Kubernetes that is new, or one that was named and has no Penstock yet."""
-    choice = choose(os.environ, facts())
-    provider = Provider(choice, STATE, NUMBER)
     provider.down()
     found = provider.up()
-    if choice.provider == "given":
+    if provider.choice.provider == "given":
         there = Cluster(found.kubeconfig).kubectl("get", *CRDS, "--ignore-not-found", "-o", "name").stdout
         assert not there, f"the cluster that was named has Penstock already, and its connections would go: {there}"
     yield found
@@ -136,6 +140,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line("fault          tried  lost  doubled  away: median, longest (s)")
         for tally in found.tallies:
             terminalreporter.write_line(str(tally))
+        for note in found.notes:
+            terminalreporter.write_line(note)
 
 
 @pytest.hookimpl(wrapper=True)

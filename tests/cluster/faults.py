@@ -41,6 +41,7 @@ class Faults:
     records: Records
     namespace: str
     tallies: list[Tally] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def under_way(self, fault: str) -> dict[str, str]:
         """Start runs, wait until each has committed something, and return each connection's pod."""
@@ -70,16 +71,20 @@ class Faults:
         inflict(list(pods.values()))
         runs, attempts = self.records.ended(*pods, seconds=120 + 5 * COUNT), self.records.attempts(*pods)
         assert {(run["phase"], run["attempt"], run["streak"]) for run in runs} == {("succeeded", 2, 0)}, shown(attempts)
-        numbers = [sorted(each["data"]["n"] for each in self.records.committed(name)) for name in pods]
-        lost = sum(RECORDS - len(set(each)) for each in numbers)
-        doubled = sum(len(each) - len(set(each)) for each in numbers)
         again = [each["started_at"].timestamp() - began for each in attempts if each["attempt"] == 2]
-        self.tallies.append(Tally(fault, len(pods), lost, doubled, again))
-        assert (lost, doubled) == (0, 0)
+        self.whole(fault, list(pods), RECORDS, again)
         first = [each for each in attempts if each["attempt"] == 1]
         assert {each["reason"] for each in first} == {"AttemptLost"}, shown(attempts)
         assert all(each["message"] for each in first), shown(attempts)
         return first
+
+    def whole(self, fault: str, names: list[str], count: int, away: list[float]) -> None:
+        """Look for gaps and doubles in what each connection's runs committed, and put a line in the table."""
+        numbers = [sorted(each["data"]["n"] for each in self.records.committed(name)) for name in names]
+        lost = sum(count - len(set(each)) for each in numbers)
+        doubled = sum(len(each) - len(set(each)) for each in numbers)
+        self.tallies.append(Tally(fault, len(names), lost, doubled, away))
+        assert (lost, doubled) == (0, 0)
 
 
 def shown(attempts: list[Row]) -> list[tuple[object, ...]]:

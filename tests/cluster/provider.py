@@ -142,6 +142,22 @@ class Provider:
                 if self._state.exists():
                     self._run("machine/down", str(self._state), "--wipe")
 
+    def kill_api_server(self) -> None:
+        """End the API server as the kernel would."""
+        match self.choice.provider:
+            case "given":
+                message = "a cluster that was named keeps its API server: it is not ours to kill"
+                raise NoClusterError(message)
+            case "kind":
+                self._run("kind/kill-api-server", str(self._state), str(self.choice.engine))
+            case "packages":
+                self._run("machine/comp", str(self._state), "kill", "apiserver")
+
+    def start_api_server(self) -> None:
+        """Start it anew; kind's kubelet does so by itself."""
+        if self.choice.provider == "packages":
+            self._run("machine/comp", str(self._state), "start", "apiserver")
+
     def _lives(self) -> bool:
         try:
             os.kill(int((self._state / "pid/init").read_text()), 0)

@@ -54,6 +54,27 @@ class Records:
             names=list(names),
         )
 
+    def make_due(self, *names: str) -> None:
+        """Bring the next run of each connection forward to now, as if its tick had come."""
+        with psycopg.connect(self.url) as registry:
+            done = registry.execute(
+                "UPDATE penstock.tenant_connections SET next_run_at = now()"
+                " WHERE name = ANY(%(names)s) AND ready AND next_run_at IS NOT NULL",
+                {"names": list(names)},
+            )
+        assert done.rowcount == len(names), f"{done.rowcount} of {len(names)} connections have a next run"
+
+    def waits(self, *names: str) -> list[float]:
+        """Return how long after its due time each run's pod began, in seconds."""
+        rows = self.query(
+            "SELECT extract(epoch FROM a.started_at - coalesce(r.scheduled_at, r.created_at))::float8 AS waited"
+            " FROM penstock.run_attempts a JOIN penstock.connector_runs r ON r.id = a.run_id"
+            " JOIN penstock.tenant_connections c ON c.uid = r.connection_uid"
+            " WHERE c.name = ANY(%(names)s) AND a.attempt = 1",
+            names=list(names),
+        )
+        return [row["waited"] for row in rows]
+
     def attempts(self, *names: str) -> list[Row]:
         return self.query(
             "SELECT a.*, c.name FROM penstock.run_attempts a JOIN penstock.connector_runs r ON r.id = a.run_id"

@@ -94,6 +94,19 @@ def test_kind_comes_with_a_registry_that_its_nodes_know(engine: dict[str, str], 
     assert not (tmp_path / "state").exists()
 
 
+def test_kinds_api_server_is_killed_in_its_node_and_left_to_the_kubelet(engine: dict[str, str], tmp_path: Path) -> None:
+    provider = Provider(Choice("kind", "docker"), tmp_path / "state", 3, engine)
+    provider.kill_api_server()
+    provider.start_api_server()
+    calls = Path(engine["CALLS"]).read_text().splitlines()
+    assert calls == ["docker exec penstock-3-control-plane pkill -KILL kube-apiserver"]
+
+
+def test_a_named_clusters_api_server_is_not_killed() -> None:
+    with pytest.raises(NoClusterError, match="not ours to kill"):
+        Provider(Choice("given"), Path("unused"), 7, GIVEN).kill_api_server()
+
+
 ORDER = (
     "docker run -d -p 127.0.0.1:5703:5000 --name penstock-registry-3",
     "kind create cluster --name penstock-3",
