@@ -100,6 +100,13 @@ def test_an_attempt_that_was_killed_or_told_to_stop_is_a_disruption(code: int) -
     assert (seen.reason, seen.disrupted, seen.exit_code) == ("AttemptLost", True, code)
 
 
+def test_a_second_pod_of_the_attempt_that_was_refused_is_a_disruption() -> None:
+    """A Job controller that lost the answer to its creation of a pod makes another."""
+    seen = observe_job(failed("BackoffLimitExceeded"), ended(32))
+    assert (seen.state, seen.reason, seen.disrupted) == ("failed", "AttemptLost", True)
+    assert "two for the attempt" in seen.message
+
+
 def test_memory_goes_before_a_disruption() -> None:
     pod = ended(137, "OOMKilled", conditions=[{"type": "DisruptionTarget", "status": "True"}])
     assert not observe_job(failed("BackoffLimitExceeded"), pod).disrupted

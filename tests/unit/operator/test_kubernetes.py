@@ -93,6 +93,18 @@ async def test_a_conflict_that_left_no_job_is_tried_again(launcher: KubernetesLa
         await launcher.launch(LAUNCH)
 
 
+async def test_of_two_pods_of_an_attempt_the_one_that_failed_tells_why(
+    launcher: KubernetesLauncher, httpserver: HTTPServer
+) -> None:
+    failed = {"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]}
+    refused = {"containerStatuses": [{"state": {"terminated": {"exitCode": 32}}}]}
+    pods = [{"status": {"phase": "Running"}}, {"status": {"phase": "Failed", **refused}}]
+    httpserver.expect_request(f"{JOBS}/{LAUNCH.job_name}").respond_with_json({**job("u1"), "status": failed})
+    httpserver.expect_request("/api/v1/namespaces/team/pods").respond_with_json({"items": pods})
+    observation = await launcher.observe(LAUNCH)
+    assert (observation.reason, observation.exit_code, observation.disrupted) == ("AttemptLost", 32, True)
+
+
 @pytest.mark.parametrize(
     ("words", "error_class"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE, AttemptUnauthenticated
+from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE, AttemptFenced, AttemptUnauthenticated
 from penstock_sdk.protocol import TOKEN_AUDIENCE
 
 from penstock_operator.launchers import Launch, Observation
@@ -18,7 +18,8 @@ TOKEN_DIRECTORY = "/var/run/secrets/penstock"  # noqa: S105 - a path
 CREDENTIAL_PREFIX = "PENSTOCK_CREDENTIAL_"
 ENDED = ("Complete", "Failed", "FailureTarget")
 SIGKILL_EXIT, SIGTERM_EXIT, INTERRUPTED_EXIT = 137, 143, 31
-TAKEN_AWAY = (SIGKILL_EXIT, SIGTERM_EXIT, INTERRUPTED_EXIT)
+FENCED_EXIT = AttemptFenced.exit_code  # of the current attempt: its Job has another pod, which holds it
+TAKEN_AWAY = (SIGKILL_EXIT, SIGTERM_EXIT, INTERRUPTED_EXIT, FENCED_EXIT)
 DISRUPTIONS = (
     *("Evicted", "NodeLost", "Preempting", "Terminated", "NodeShutdown", "Shutdown"),
     *("UnexpectedAdmissionError", "NodeAffinity", "OutOfcpu", "OutOfmemory", "OutOfpods"),
@@ -204,7 +205,8 @@ def _failure(condition: dict[str, Any], pod: dict[str, Any] | None, job: dict[st
         message = f"the attempt's pod was evicted for what it used itself: {why}"
         return Observation("failed", "LocalPersistenceError", message, "LocalPersistenceError", code)
     if pod is None or _disrupted(pod) or code in TAKEN_AWAY:
-        why = why or "its node went away, or it was evicted or killed"
+        two = "Kubernetes made two for the attempt, and ended both when one was refused"
+        why = why or (two if code == FENCED_EXIT else "its node went away, or it was evicted or killed")
         return Observation(
             "failed", "AttemptLost", f"the attempt's pod was taken away: {why}", exit_code=code, disrupted=True
         )

@@ -138,12 +138,14 @@ class KubernetesLauncher:
         return dict(job)
 
     async def _pod(self, launch: Carried) -> dict[str, Any] | None:
+        """Return the attempt's pod; of two, which a Job has when an answer was lost to Kubernetes, the one that failed."""
         selector = f"{LABEL_RUN}={launch.run_id},{LABEL_ATTEMPT}={launch.attempt}"
         response = await self._core.list_namespaced_pod_without_preload_content(
             launch.namespace, label_selector=selector
         )
         pods = (await _document(response))["items"]
-        return pods[0] if pods else None
+        failed = [pod for pod in pods if pod["status"].get("phase") == "Failed"]
+        return next(iter([*failed, *pods]), None)
 
     async def _pages_of_jobs(self, selector: str) -> AsyncIterator[list[dict[str, Any]]]:
         more: dict[str, str] = {}
