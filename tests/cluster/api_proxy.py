@@ -92,6 +92,10 @@ class ApiProxy:
 
     async def _stop(self) -> None:
         await self._runner.cleanup()
+        watches = asyncio.all_tasks() - {asyncio.current_task()}
+        for each in watches:
+            each.cancel()
+        await asyncio.gather(*watches, return_exceptions=True)
         await self._client.close()
 
     def _draw(self, title: str) -> str:
