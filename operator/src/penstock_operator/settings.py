@@ -56,6 +56,12 @@ VARIABLES = (
         "PENSTOCK_PURGE_DELAY_MINUTES", "operate, up", "60", "How long a deleted connection's data waits for its end."
     ),
     Variable(
+        "PENSTOCK_SWEEP_SECONDS",
+        "operate",
+        "180",
+        "How often all connections and definitions are listed, for what the watch missed; 5 or more.",
+    ),
+    Variable(
         "PENSTOCK_BUCKET_SWEEP_HOURS", "operate, up", "24", "How often the whole bucket is looked through; 0: never."
     ),
     Variable(
