@@ -31,7 +31,7 @@ integration: $(READY) ## Tests on a real Postgres, a real S3 protocol and real p
 	$(BIN)/pytest tests/integration -n 2
 
 model: $(READY) ## The run protocol against a model, on a real Postgres (N=10000 for the long run)
-	PENSTOCK_MODEL_SEQUENCES=$(or $(N),200) $(BIN)/pytest tests/model
+	PENSTOCK_MODEL_SEQUENCES=$(or $(N),100) $(BIN)/pytest tests/model
 
 fuzz: $(READY) ## Resources made from the CRDs' schema, and calls made from the API's (N=50000 documents for the long run)
 	PENSTOCK_FUZZ_DOCUMENTS=$(or $(N),2000) $(BIN)/pytest tests/fuzz -n 2

@@ -25,7 +25,7 @@ from tests.model import snapshot
 from tests.model.oracle import AGAIN_OR_OVER, MODES, Answer, Caller, Oracle, Wanted
 from tests.model.reality import Reality
 
-SEQUENCES = int(os.environ.get("PENSTOCK_MODEL_SEQUENCES", "150"))
+SEQUENCES = int(os.environ.get("PENSTOCK_MODEL_SEQUENCES", "100"))
 STEPS = 30
 NAMES, STREAMS = ("orders", "items"), tuple(MODES)
 Step = tuple[str, dict[str, Any]]

@@ -29,10 +29,7 @@ log = structlog.get_logger()
 PLURALS: dict[str, str] = {"ConnectorDefinition": "connectordefinitions", "TenantConnection": "tenantconnections"}
 NOT_FOUND, CONFLICT = 404, 409
 PAGE = 500
-FAILURES, STEADY_SECONDS = (
-    6,
-    60.0,
-)  # so many in a row, each within so many seconds of its beginning: half a minute in all
+FAILURES, STEADY_SECONDS = 6, 60.0  # so many in a row, each so soon after it began, are half a minute in all
 MERGE_PATCH = "application/merge-patch+json"
 
 
