@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from penstock_sdk import (
@@ -136,10 +136,8 @@ class PromisesAhead(TrialRest):
 
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
         for batch in super().read(stream, since, cursor):
-            ahead = (
-                {**batch.cursor, "seen": [*batch.cursor["seen"], 48]} if batch.records[-1]["id"] == 47 else batch.cursor
-            )
-            yield Batch(batch.records, cursor=ahead)
+            ahead = {**batch.cursor, "seen": [*batch.cursor["seen"], [batch.cursor["at"], [[76]]]]}
+            yield Batch(batch.records, cursor=ahead if batch.records[-1]["id"] == 75 else batch.cursor)
 
 
 class RepeatsTheLastMoment(TrialRest):
@@ -168,9 +166,103 @@ class MissesLateTies(TrialRest):
     """tie: when it comes back, the last moment is over for it."""
 
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
-        over = cursor["moment"] if cursor and 99 in cursor["seen"] else None
+        over = cursor["at"] if cursor and any([99] in keys for _, keys in cursor["seen"]) else None
         for batch in super().read(stream, since, cursor):
             yield Batch([row for row in batch.records if row["updated_at"] != over], cursor=batch.cursor)
+
+
+class Following(TrialRest):
+    """Follows another field, or says other things of it (the test changes the manifest where it must)."""
+
+    field: ClassVar[str] = "updated_at"
+    schema: ClassVar[dict[str, Any]] = {}
+    known: ClassVar[dict[str, Any]] = {}
+
+    def discover(self) -> tuple[Stream, ...]:
+        (items,) = STREAMS
+        properties = {**items.schema["properties"], **({self.field: self.schema} if self.schema else {})}
+        schema = {**items.schema, "properties": properties, "required": [*items.schema["required"], self.field]}
+        return (msgspec.structs.replace(items, **{"schema": schema, "cursor_field": self.field, **self.known}),)
+
+
+class FollowsWhatNobodyDeclared(Following):
+    """cursor-safety: a field that is not in the schema."""
+
+    field = "changed_at"
+
+
+class FollowsWhatMayBeNull(Following):
+    """cursor-safety: items that were never changed have no moment."""
+
+    schema = {"type": ["string", "null"], "format": "date-time"}
+
+
+class FollowsWhatMayBeMissing(TrialRest):
+    """cursor-safety: not every item need have the field."""
+
+    def discover(self) -> tuple[Stream, ...]:
+        (items,) = STREAMS
+        return (msgspec.structs.replace(items, schema={**items.schema, "required": ["id"]}),)
+
+
+class FollowsAnything(Following):
+    """cursor-safety: any value will do."""
+
+    schema = {"description": "when it was changed"}
+
+
+class FollowsAFloat(Following):
+    """cursor-safety: prices grow, mostly."""
+
+    field = "price"
+
+
+class FollowsText(Following):
+    """cursor-safety: names have an order here, and another one there."""
+
+    field = "name"
+
+
+class FollowsAFlag(Following, Changing):
+    """cursor-safety: true comes after false."""
+
+    field = "done"
+    schema = {"type": "boolean"}
+
+    def change(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{**row, "done": row["id"] < 50}]
+
+
+class FollowsADate(Following, Changing):
+    """cursor-safety: what is changed later that day is passed; telling ties apart does not help."""
+
+    field = "day"
+    schema = {"type": "string", "format": "date"}
+    known = {"cursor_care": ("ties",)}
+
+    def change(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{**row, "day": row["updated_at"][:10]}]
+
+
+class FollowsWithoutAKey(Following):
+    """cursor-safety: ties cannot be told apart."""
+
+    known = {"primary_key": (), "cursor_care": ("ties",)}
+
+
+class SaysNothingOfTies(Following):
+    """cursor-safety: its items share moments."""
+
+    known = {"cursor_care": ()}
+
+
+class SaysNothingOfWholeSeconds(Following, Changing):
+    """cursor-safety: no two of its items share a moment yet, and each is a whole second."""
+
+    known = {"cursor_care": ()}
+
+    def change(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{**row, "updated_at": f"2026-01-01T{row['id'] // 60:02}:{row['id'] % 60:02}:00+00:00"}]
 
 
 class NeedsAFirstPage(TrialRest):

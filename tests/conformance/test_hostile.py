@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from penstock_sdk.manifest import cursor_safety
 from penstock_sdk.testing import CHECKS
 
 from tests.conformance import table
@@ -27,6 +28,17 @@ CAUGHT_BY = {
     "PromisesAhead": "resume",
     "RepeatsTheLastMoment": "boundary",
     "LeavesTheFirstMomentOut": "boundary",
+    "FollowsWhatNobodyDeclared": "cursor-safety",
+    "FollowsWhatMayBeNull": "cursor-safety",
+    "FollowsWhatMayBeMissing": "cursor-safety",
+    "FollowsAnything": "cursor-safety",
+    "FollowsAFloat": "cursor-safety",
+    "FollowsText": "cursor-safety",
+    "FollowsAFlag": "cursor-safety",
+    "FollowsADate": "cursor-safety",
+    "FollowsWithoutAKey": "cursor-safety",
+    "SaysNothingOfTies": "cursor-safety",
+    "SaysNothingOfWholeSeconds": "cursor-safety",
     "StampsRecords": "reread",
     "NeedsAFirstPage": "empty",
     "LeavesAGap": "partitions",
@@ -52,10 +64,37 @@ CAUGHT_BY = {
 NEVER_READS = ("FailsOnAPage", "KeepsAFile")
 """Those that no plain run survives: what compares with one is not run, and says so."""
 SPLITS = {"manifest": ("discovery: static", "discovery: static, partitions: true")}
+NO_KEY = {"FollowsWithoutAKey": {"keys"}}
+"""What does not apply to a stream without a primary key."""
+RULES = {
+    "FollowsWhatNobodyDeclared": cursor_safety.NOT_IN_SCHEMA,
+    "FollowsWhatMayBeNull": cursor_safety.MAY_BE_NULL,
+    "FollowsWhatMayBeMissing": cursor_safety.MAY_BE_NULL,
+    "FollowsAnything": cursor_safety.UNKNOWN_ORDER,
+    "FollowsAFloat": cursor_safety.FLOAT,
+    "FollowsText": cursor_safety.TEXT,
+    "FollowsAFlag": cursor_safety.NO_ORDER,
+    "FollowsADate": cursor_safety.DATE,
+    "FollowsWithoutAKey": cursor_safety.NO_KEY,
+    "SaysNothingOfTies": cursor_safety.TIES,
+    "SaysNothingOfWholeSeconds": cursor_safety.COARSE,
+}
+
+
+def followed(field: str) -> dict[str, Any]:
+    return {"manifest": ("cursorField: updated_at", f"cursorField: {field}")}
+
+
 SETTINGS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("LeavesAGap", "Overlaps", "NamesItsRangesAnew"), SPLITS),
     "SaysLessThanItDoes": {"manifest": ("modes: [full, incremental], discovery", "modes: [full], discovery")},
     "WaitsForEver": {"patienceSeconds": 20},
+    "FollowsWhatNobodyDeclared": followed("changed_at"),
+    "FollowsAFloat": followed("price"),
+    "FollowsText": followed("name"),
+    "FollowsAFlag": followed("done"),
+    "FollowsADate": followed("day"),
+    "FollowsWithoutAKey": {"manifest": ("primaryKey: [id], ", "")},
 }
 
 
@@ -109,8 +148,14 @@ def test_only_one_check_catches(hostile: str, check: str, suite: Suite) -> None:
     report = suite(hostile, **SETTINGS.get(hostile, {}))
     found = outcomes(report if hostile in SETTINGS and SETTINGS[hostile] is SPLITS else without_parts(report))
     assert [name for name, outcome in found.items() if outcome == "failed"] == [check], report["said"]
-    assert "not applicable" not in found.values()
+    assert {name for name, outcome in found.items() if outcome == "not applicable"} == NO_KEY.get(hostile, set())
     assert ("not run" in found.values()) == (hostile in NEVER_READS), report["said"]
     assert not report["conformant"]
     assert report["exit"] == 1
+    assert hostile not in RULES or RULES[hostile].why in report["said"]
     told(hostile, report)
+
+
+def test_each_rule_of_a_safe_cursor_has_a_connector_that_breaks_it() -> None:
+    assert set(RULES.values()) == set(cursor_safety.RULES)
+    assert {name for name, check in CAUGHT_BY.items() if check == "cursor-safety"} == set(RULES)

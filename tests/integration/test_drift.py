@@ -25,7 +25,7 @@ def people(**properties: Any) -> wire.DiscoveredStream:
 async def post(
     world: World,
     *streams: wire.DiscoveredStream,
-    abilities: tuple[str, ...] = ("drop",),
+    abilities: tuple[str, ...] = ("drop", "care"),
     drift: list[wire.AnnouncedDrift] | None = None,
 ) -> tuple[str, list[wire.StreamVerdict]]:
     """Begin a run, post the streams, and return the attempt's token and its verdicts."""
@@ -265,3 +265,40 @@ async def test_five_thousand_streams_are_posted_in_seconds(world: World) -> None
     async with world.pool.connection() as connection:
         row = await one(connection, "SELECT count(*) AS n FROM penstock.stream_registry")
     assert row == {"n": 5000}
+
+
+async def test_a_cursor_that_can_lose_records_is_an_alert_until_it_is_taken_care_of(world: World) -> None:
+    select(world, streams=[{"name": "people", "mode": "incremental"}])
+    unsafe = people(at={"type": ["string", "null"], "format": "date-time"}).model_copy(update={"cursor_field": "at"})
+    token, (verdict,) = await post(world, unsafe, abilities=("drop",))
+    assert await open_kinds(world) == [], "an SDK that cannot declare anything is not judged"
+    await finish(world, token, "people")
+    token, (verdict,) = await post(world, unsafe)
+    assert (verdict.read, await open_kinds(world)) == (True, [("CursorUnsafe", "at")])
+    (alert,) = await rows(world, "compat_alerts")
+    assert (
+        "a record without a value is never found by a cursor; follow a field that is always there" in alert["message"]
+    )
+    assert (await finish(world, token, "people"))["phase"] == "succeeded"
+    token, _ = await post(world, unsafe, abilities=("drop",))
+    assert await open_kinds(world) == [("CursorUnsafe", "at")], "nor does it clear what is known"
+    await finish(world, token, "people")
+    token, _ = await post(world, unsafe.model_copy(update={"cursor_care": ["nulls"]}))
+    assert await open_kinds(world) == []
+    await finish(world, token, "people")
+    for _ in range(2):
+        token, _ = await post(world, unsafe)
+        await finish(world, token, "people")
+        await acknowledge_all(world)
+    assert await open_kinds(world) == [], "it is known"
+
+
+async def test_a_stream_that_is_read_in_full_has_no_cursor_to_lose_records_by(world: World) -> None:
+    unsafe = people().model_copy(update={"primary_key": [], "cursor_field": "n"})
+    select(world, streams=[{"name": "people", "mode": "incremental"}])
+    token, _ = await post(world, unsafe)
+    assert ("CursorUnsafe", "n") in await open_kinds(world)
+    await finish(world, token, "people")
+    select(world, streams=[{"name": "people", "mode": "full"}])
+    await post(world, unsafe)
+    assert await open_kinds(world) == []

@@ -18,6 +18,8 @@ Mode = Literal["full", "incremental"]
 """How a stream is read: everything each time, or on from where the last run stood."""
 Op = Literal["upsert", "delete"]
 """What a batch's records say of the source: they are there as they stand, or they are gone and only their keys count."""
+CursorCare = Literal["ties", "settled", "nulls", "order"]
+"""What a connector says that its `read` takes care of, where a cursor would lose records otherwise (`Stream.cursor_care`)."""
 Cursor = Any
 """Where a stream's read stands: any JSON value; opaque to the platform."""
 Record = Mapping[str, Any]
@@ -60,6 +62,10 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     adds by itself, what samples suggest `penstock_sdk.pii.suggest_fields(schema, rows)` says. `partitioned` says that
     `Connector.partitions` can split the stream. `partition` is the part that `read` is asked for, and None when it is
     asked for all: the runtime sets it.
+
+    `cursor_care` declares what `read` takes care of where a cursor would lose records otherwise: `ties` (records that
+    share the last value are told apart by key), `settled` (a value is read only once nothing more can get it), `nulls`
+    (records without a value are read in another way), `order` (the source itself compares the values, none is rounded).
     """
 
     name: str
@@ -72,6 +78,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     pii_suggested: Mapping[str, str] = {}
     partitioned: bool = False
     partition: Partition | None = None
+    cursor_care: tuple[CursorCare, ...] = ()
 
     @property
     def identity(self) -> str:

@@ -152,6 +152,7 @@ class DiscoveredStream(Message):
 
     `id` is what stays the same when the name changes; without one the name is the identity. `pii_suggested` are fields
     that look like personal data by their names, each with its class. `partitioned` says that it can be read in parts.
+    `cursor_care` is what the connector takes care of.
     """
 
     name: StreamName
@@ -163,6 +164,7 @@ class DiscoveredStream(Message):
     pii: list[str] = []
     pii_suggested: dict[str, str] = {}
     partitioned: bool = False
+    cursor_care: list[str] = []
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
@@ -172,7 +174,7 @@ class DiscoveredStream(Message):
         return self.id or self.name
 
 
-Ability = Literal["drop"]
+Ability = Literal["drop", "care"]
 
 
 class AnnouncedDrift(Message):
@@ -184,9 +186,9 @@ class AnnouncedDrift(Message):
 
 
 class StreamsRequest(Message):
-    """All that discover() returned, and which wishes of a verdict this SDK can fulfil: an older one says none.
+    """All that discover() returned, and what this SDK is able to: an older one says nothing.
 
-    `drift` is what the connector's own hook says.
+    `drop`: it can leave fields out; `care`: its streams declare what is taken care of. `drift` is what the connector's own hook says.
     """
 
     streams: list[DiscoveredStream]

@@ -52,10 +52,15 @@ def spec(file: File = DEFAULT_FILE) -> None:
 
 @app.command()
 def check(file: File = DEFAULT_FILE) -> None:
-    """Authenticate with the source and ask for its health."""
+    """Authenticate with the source, ask for its health, and refuse streams whose cursor can lose records."""
     with session.opened(file) as (connector, _subject):
         connector.health()
-    typer.echo("the source accepts the connection")
+        typer.echo("the source accepts the connection")
+        unsafe = project.unsafe_streams(connector.discover())
+    for problem in unsafe:
+        typer.echo(problem, err=True)
+    if unsafe:
+        raise typer.Exit(1)
 
 
 @app.command()

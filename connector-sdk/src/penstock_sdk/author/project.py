@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from penstock_sdk.contract import Stream
+from penstock_sdk.manifest import Followed, unsafe_cursor
 
 
 class ProjectError(Exception):
@@ -35,3 +36,14 @@ def streams_as_text(streams: Sequence[Stream]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def unsafe_streams(streams: Iterable[Stream]) -> list[str]:
+    """Return why streams must not be read incrementally as they are: a line for each reason, with the remedy."""
+    return [
+        f"refused: stream {each.name!r}, cursor {each.cursor_field!r}: {rule} (docs/authors/cursors.md, {rule.name})"
+        for each in streams
+        for rule in unsafe_cursor(
+            Followed(each.schema, each.primary_key, each.cursor_field, each.modes, each.cursor_care)
+        )
+    ]

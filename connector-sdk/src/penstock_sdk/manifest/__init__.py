@@ -7,6 +7,7 @@ from typing import Any
 
 import jsonschema
 
+from penstock_sdk.manifest.cursor_safety import Followed, Rule, unsafe_cursor, unsafe_values
 from penstock_sdk.manifest.model import AuthenticationMethod, Credential, Declared, DeclaredStream, Manifest, rules
 from penstock_sdk.manifest.structural import problems, structural_schema, with_defaults
 
@@ -15,13 +16,17 @@ __all__ = [
     "Credential",
     "Declared",
     "DeclaredStream",
+    "Followed",
     "Manifest",
+    "Rule",
     "config_problems",
     "manifest_problems",
     "manifest_schema",
     "problems",
     "rules",
     "structural_schema",
+    "unsafe_cursor",
+    "unsafe_values",
     "with_defaults",
 ]
 

@@ -25,7 +25,7 @@ def catalog_of(connector: AnyConnector, streams: list[Stream], mask: Mask) -> wi
         wire.AnnouncedDrift(stream=each.stream, field=each.field, message=mask(each.message)[:1000])
         for each in connector.drift(streams)
     ]
-    return wire.StreamsRequest(streams=[_discovered(each) for each in streams], abilities=["drop"], drift=drift)
+    return wire.StreamsRequest(streams=[_discovered(each) for each in streams], abilities=["drop", "care"], drift=drift)
 
 
 def _discovered(stream: Stream) -> wire.DiscoveredStream:
@@ -37,6 +37,7 @@ def _discovered(stream: Stream) -> wire.DiscoveredStream:
         cursor_field=stream.cursor_field,
         modes=list(stream.modes),
         pii=list(stream.pii),
+        cursor_care=list(stream.cursor_care),
         pii_suggested={**suggest_fields(stream.schema), **stream.pii_suggested},
         partitioned=stream.partitioned,
     )

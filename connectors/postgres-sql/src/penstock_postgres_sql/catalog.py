@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
-from penstock_sdk import ConfigError, Stream
+from penstock_sdk import ConfigError, CursorCare, Stream
 
 CURSOR_NAMES = ("updated_at", "modified_at", "last_modified", "last_update", "updated", "modified")
 TIMES = ("timestamp with time zone", "timestamp without time zone")
@@ -92,8 +92,8 @@ class Relation:
         """Return a column by name."""
         return next((each for each in self.columns if each.name == name), None)
 
-    def stream(self) -> Stream:
-        """Return the stream that the relation is."""
+    def stream(self, lag_seconds: float = 0) -> Stream:
+        """Return the stream that the relation is; a lag leaves moments alone that may still come."""
         properties = {column.name: column.json_schema() for column in self.columns}
         incremental = bool(self.cursor_field and self.primary_key)
         return Stream(
@@ -103,7 +103,14 @@ class Relation:
             cursor_field=self.cursor_field if incremental else None,
             modes=("full", "incremental") if incremental else ("full",),
             partitioned=bool(self.primary_key),
+            cursor_care=self._care(lag_seconds) if incremental else (),
         )
+
+    def _care(self, lag_seconds: float) -> tuple[CursorCare, ...]:
+        """Say what the read takes care of: the database compares the values, and the key orders those that are the same."""
+        column = self.column(self.cursor_field or "")
+        lags = bool(lag_seconds and column and column.base in TIMES)
+        return ("order", "ties", "settled") if lags else ("order", "ties")
 
 
 def read_catalog(

@@ -111,7 +111,7 @@ class PostgresSql(Connector[Config, Credentials]):
         """Return every relation that the credentials may read."""
         with _translated("the catalog"):
             self._relations = read_catalog(self._session, self.config.schemas, self.config.cursor_fields)
-        return [relation.stream() for relation in self._relations.values()]
+        return [relation.stream(self.config.cursor_lag_seconds) for relation in self._relations.values()]
 
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Iterator[Batch]:
         """Yield the rows in the order of cursor field and primary key.

@@ -12,7 +12,7 @@ from penstock_operator.registry import alerts, attempts, streams
 from penstock_operator.registry.alerts import NewAlert
 from penstock_operator.registry.database import Connection, Row
 from penstock_operator.registry.streams import StreamVersion
-from penstock_operator.runs import drift, selection
+from penstock_operator.runs import cursors, drift, selection
 from penstock_operator.runs.drift import Accepted, Alert, Known, Policy, Seen, Verdict
 from penstock_operator.runs.refusals import Mismatch
 from penstock_operator.runs.schema_diff import Shape
@@ -137,9 +137,11 @@ async def _record(
         await streams.put_stream_versions(connection, uid, new)
     told = [NewAlert(choice.stream, *_fields(alert)) for choice, verdict in pairs for alert in verdict.alerts]
     told += [*_removed(attempt, offer, held), *_announced(choices, offer, held)]
+    told += await asyncio.to_thread(lambda: cursors.new_alerts(choices, offer.request, held.acknowledged))
     if told:
         await alerts.open_alerts(connection, uid, attempt["run_id"], told)
     resolved = await asyncio.to_thread(lambda: _resolved(pairs, offer, held))
+    resolved += await asyncio.to_thread(lambda: cursors.resolved(choices, offer.request, held.open))
     if resolved:
         await alerts.resolve_alerts(connection, resolved)
     refused = {choice.stream: verdict.refusal for choice, verdict in pairs if verdict.refusal}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock_sdk.testing.checks import catalog, conduct, faults, parts, reading
+from penstock_sdk.testing.checks import catalog, conduct, cursors, faults, parts, reading
 from penstock_sdk.testing.checks.model import Check, Outcome, Verdict, judge, judge_all
 
 __all__ = ["CHECKS", "Check", "Outcome", "Verdict", "judge", "judge_all"]
@@ -10,6 +10,7 @@ __all__ = ["CHECKS", "Check", "Outcome", "Verdict", "judge", "judge_all"]
 CHECKS: tuple[Check, ...] = (
     reading.READS,
     *catalog.CHECKS,
+    cursors.CURSOR_SAFETY,
     *reading.CHECKS,
     parts.PARTITIONS,
     *faults.CHECKS,

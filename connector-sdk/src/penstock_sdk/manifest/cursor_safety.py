@@ -1,0 +1,215 @@
+"""Which cursors can lose records, why, and what to do instead. Pure; docs/authors/cursors.md has the same table.
+
+What a schema shows is judged before anything is read (`unsafe_cursor`), what only records show afterwards
+(`unsafe_values`). A stream declares what its connector takes care of (`Stream.cursor_care`), and is not refused for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+Node = Mapping[str, Any]
+DEPTH = 20
+FEW = 5
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One way to lose records: `why` they get lost, the `remedy`, and the words of `cursor_care` that answer for it."""
+
+    name: str
+    why: str
+    remedy: str
+    answered_by: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.why}; {self.remedy}"
+
+
+NOT_IN_SCHEMA = Rule(
+    "not-in-schema",
+    "the cursor field is not in the stream's schema, so no record need have it",
+    "name a field of the schema, at its top",
+)
+MAY_BE_NULL = Rule(
+    "may-be-null",
+    "the cursor field may be null or missing, and a record without a value is never found by a cursor",
+    "follow a field that is always there and `required`, or declare `nulls` if such records are read in another way",
+    ("nulls",),
+)
+NO_ORDER = Rule(
+    "no-order",
+    "the cursor field is a boolean or an object, which has no order to go on in",
+    "follow a moment or a growing number",
+)
+UNKNOWN_ORDER = Rule(
+    "unknown-order",
+    "the cursor field holds values of any type or of several, and not every two of them can be compared",
+    "give it one type, or declare `order` if the source itself compares the values in one total order",
+    ("order",),
+)
+FLOAT = Rule(
+    "float",
+    "the cursor field is a floating-point number: it may be rounded on its way, and what lies between is passed over",
+    "follow an integer or a moment, or declare `order` if no value is rounded",
+    ("order",),
+)
+TEXT = Rule(
+    "text",
+    "the cursor field is text without a format that has an order: source and connector may sort it differently, or it is random",
+    "give it `format: date-time` if it is a moment, or declare `order` if only the source compares the values",
+    ("order",),
+)
+DATE = Rule(
+    "date",
+    "the cursor field is a date: what comes, or is changed, later on the last day read has a value that is passed",
+    "follow a moment, or read only days that are over (penstock_sdk.reading.local_days) and declare `settled`",
+    ("settled",),
+)
+NO_KEY = Rule(
+    "no-key",
+    "there is no primary key, so records that share the cursor's value cannot be told apart: they are lost or doubled",
+    "declare the primary key, or read only what is over and declare `settled`",
+    ("settled",),
+)
+TIES = Rule(
+    "ties",
+    "records share values of the cursor field, and nothing says that those which come at the last value later are read",
+    "ask for values at or after the last and drop the keys seen there (penstock_sdk.reading.follow), and declare `ties`",
+    ("ties", "settled"),
+)
+COARSE = Rule(
+    "coarse",
+    "the cursor field's moments are whole seconds, which records share, and nothing says that late ones are read",
+    "drop the keys seen at the last value (penstock_sdk.reading.follow) and declare `ties`, or read with a lag and declare"
+    " `settled`",
+    ("ties", "settled"),
+)
+RULES = (NOT_IN_SCHEMA, MAY_BE_NULL, NO_ORDER, UNKNOWN_ORDER, FLOAT, TEXT, DATE, NO_KEY, TIES, COARSE)
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A stream as far as its cursor goes."""
+
+    schema: Node
+    primary_key: tuple[str, ...]
+    cursor_field: str | None
+    modes: tuple[str, ...]
+    care: tuple[str, ...] = ()
+
+    @property
+    def judged(self) -> bool:
+        """Whether it is read on by a field; where it is by a position of the source's own, only the connector knows."""
+        return "incremental" in self.modes and self.cursor_field is not None
+
+
+def unsafe_cursor(stream: Followed) -> list[Rule]:
+    """Return the rules by which a stream's cursor can lose records, as far as its schema shows."""
+    return (
+        [rule for rule in _of_schema(stream) if not set(rule.answered_by) & set(stream.care)] if stream.judged else []
+    )
+
+
+def unsafe_values(stream: Followed, values: Sequence[Any]) -> list[Rule]:
+    """Return the rules by which it can, as far as the cursor field's values in some records show."""
+    if not stream.judged or stream.primary_key == (stream.cursor_field,):
+        return []
+    found = [TIES] if len({str(value) for value in values}) < len(values) else []
+    found += [COARSE] if not found and len(values) >= FEW and all(map(_is_whole, values)) else []
+    return [rule for rule in found if not set(rule.answered_by) & set(stream.care)]
+
+
+def _is_whole(value: Any) -> bool:
+    """Say whether a value is a moment of a whole second."""
+    try:
+        return (
+            isinstance(value, str) and len(value) > len("2026-01-01") and not datetime.fromisoformat(value).microsecond
+        )
+    except ValueError:
+        return False
+
+
+def _of_schema(stream: Followed) -> Iterator[Rule]:
+    field, required = _field(stream.schema, stream.cursor_field or "")
+    if field is None:
+        yield NOT_IN_SCHEMA
+        return
+    kinds = _kinds(field, stream.schema)
+    if not required or "null" in kinds:
+        yield MAY_BE_NULL
+    unordered = _unordered(kinds - {"null"})
+    if unordered:
+        yield unordered
+    if not stream.primary_key:
+        yield NO_KEY
+
+
+def _unordered(kinds: frozenset[str]) -> Rule | None:
+    if kinds and kinds <= {"boolean", "object"}:
+        return NO_ORDER
+    if len(kinds) != 1 or kinds <= {"any", "array"}:
+        return FLOAT if kinds == {"integer", "number"} else UNKNOWN_ORDER
+    (kind,) = kinds
+    return {"integer": None, "date-time": None, "number": FLOAT, "date": DATE}.get(kind, TEXT)
+
+
+def _field(schema: Node, name: str) -> tuple[Any, bool]:
+    """Return the schema of a field at a record's top, None where it is not named, and whether each record has it."""
+    found, required = None, False
+    for node in _parts(schema, schema, DEPTH):
+        properties = node.get("properties", {})
+        found = properties[name] if found is None and name in properties else found
+        required = required or name in node.get("required", ())
+    return found, required
+
+
+def _parts(node: Any, root: Node, depth: int) -> Iterator[Node]:
+    """Yield a schema and all that holds together with it."""
+    if not isinstance(node, Mapping) or not depth:
+        return
+    yield node
+    for part in (*node.get("allOf", ()), _referred(node, root)):
+        yield from _parts(part, root, depth - 1)
+
+
+def _referred(node: Node, root: Node) -> Any:
+    """Return what a reference within the document leads to; None for any other."""
+    reference = node.get("$ref")
+    if not isinstance(reference, str) or not reference.startswith("#/"):
+        return None
+    found: Any = root
+    for step in reference[2:].split("/"):
+        found = found.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(found, Mapping) else None
+    return found
+
+
+def _kinds(node: Any, root: Node, depth: int = DEPTH) -> frozenset[str]:
+    """Return what a value may be: JSON types, text by its format, `any` where the schema does not say."""
+    said = [found for part in _parts(node, root, depth) if (found := _said(part, root, depth))]
+    return frozenset.intersection(*said) or said[0] if said else frozenset({"any"})
+
+
+def _said(node: Node, root: Node, depth: int) -> frozenset[str]:
+    for choice in ("anyOf", "oneOf"):
+        if choice in node:
+            return frozenset().union(*(_kinds(each, root, depth - 1) for each in node[choice]))
+    if "const" in node or "enum" in node:
+        return frozenset(_kind_of(value) for value in node.get("enum", [node.get("const")]))
+    types = node.get("type", [])
+    named = [types] if isinstance(types, str) else types
+    return frozenset(_named(each, node) for each in named)
+
+
+def _named(name: str, node: Node) -> str:
+    if name == "number" and isinstance(node.get("multipleOf"), int):
+        return "integer"
+    return str(node.get("format", "string")) if name == "string" else name
+
+
+def _kind_of(value: Any) -> str:
+    names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+    return names.get(type(value), "null")
