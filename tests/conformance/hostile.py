@@ -181,7 +181,8 @@ class Following(TrialRest):
     def discover(self) -> tuple[Stream, ...]:
         (items,) = STREAMS
         properties = {**items.schema["properties"], **({self.field: self.schema} if self.schema else {})}
-        schema = {**items.schema, "properties": properties, "required": [*items.schema["required"], self.field]}
+        required = {*items.schema["required"], self.field} & properties.keys()
+        schema = {**items.schema, "properties": properties, "required": sorted(required)}
         return (msgspec.structs.replace(items, **{"schema": schema, "cursor_field": self.field, **self.known}),)
 
 

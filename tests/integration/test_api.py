@@ -23,7 +23,7 @@ from penstock_operator.runs.refusals import Forbidden
 from pytest_httpserver import HTTPServer
 
 SPEC = {"connector": {"name": "faker", "method": "generate"}, "streams": []}
-MANIFEST = {"name": "faker", "method": "generate", "version": "0.1.0"}
+MANIFEST = {"name": "faker", "method": "generate", "version": "0.1.0", "capabilities": {"windows": True}}
 
 
 class OneNamespace(EmbeddedAuthenticator):
@@ -108,6 +108,7 @@ async def test_openapi_names_every_call_and_its_refusals(api: Api) -> None:
         "/v1/runs/{run_id}/logs",
         "/v1/runs/{run_id}/cancel",
         "/v1/runs/backfill",
+        "/v1/runs/reread",
     } <= set(document["paths"])
     assert "ApiError" in document["components"]["schemas"]
     assert "403" in document["paths"]["/v1/attempts/checkpoints"]["post"]["responses"]
@@ -179,6 +180,16 @@ async def test_a_window_is_filled_by_whoever_may_change_the_connection(api: Api,
     assert "timezone" in refused.text
     listed = await get(api.owner, "/v1/runs?namespace=team")
     assert {each["trigger"] for each in listed} == {"backfill"}
+
+
+async def test_a_window_is_read_again_by_whoever_may_change_the_connection(api: Api) -> None:
+    body = {"namespace": "team", "name": "orders", "from": "2026-01-01T00:00:00Z", "to": "2026-01-03T00:00:00Z"}
+    assert (await api.tenant.post("/v1/runs/reread", json=body)).status_code == 403
+    made = (await api.owner.post("/v1/runs/reread", json=body)).json()
+    shown = await get(api.owner, f"/v1/runs/{made['id']}")
+    assert (shown["trigger"], shown["phase"]) == ("backfill", "pending")
+    again = await api.owner.post("/v1/runs/reread", json=body)
+    assert (again.status_code, made["id"] in again.json()["message"]) == (422, True)
 
 
 async def test_an_alert_is_acknowledged_by_who_may_change_the_connection_once(api: Api, pool: Pool) -> None:

@@ -21,6 +21,7 @@ from penstock_operator.registry import (
     runs,
     streams,
     upstreams,
+    windows,
 )
 from penstock_operator.registry.database import Connection, Pool
 from penstock_operator.settings import Quotas
@@ -62,6 +63,8 @@ INSERT INTO penstock.stream_checkpoints (connection_uid, stream, checkpoint, gen
 SELECT uid, 'stream-1', n, 1, 1, 'r', 1, true FROM penstock.tenant_connections, generate_series(1, 10) n;
 INSERT INTO penstock.state_changes (connection_uid, stream, action, changed_by, before, after)
 SELECT uid, 'stream-' || n, 'reset', 'x', '{}', '{"generation": 2}' FROM penstock.tenant_connections, generate_series(1, 3) n;
+INSERT INTO penstock.window_states (run_id, stream, state_version, checkpoint, attempt, done)
+SELECT id, 'stream-' || n, 1, 1, 1, true FROM penstock.connector_runs, generate_series(1, 2) n WHERE trigger = 'schedule';
 UPDATE penstock.connector_run_state SET generation = 2 WHERE connection_uid LIKE '%77';
 ANALYZE;
 """
@@ -128,6 +131,8 @@ HOT: dict[str, Callable[[Any], Awaitable[object]]] = {
     "live_attempts": attempts.live_attempts,
     "heartbeat": lambda c: attempts.heartbeat(c, "000000000007", 1, {}),
     "states_of": lambda c: streams.states_of(c, "c8"),
+    "states_of_run": lambda c: windows.states_of_run(c, "000000000008"),
+    "lock_window": lambda c: windows.lock_state(c, "000000000008", "people"),
     "stream_heads": lambda c: streams.stream_heads(c, "c8"),
     "stream_versions": lambda c: streams.stream_versions(c, "c8", {("stream-1", 1)}),
     "open_alerts_of": lambda c: alerts.open_alerts_of(c, "c8"),

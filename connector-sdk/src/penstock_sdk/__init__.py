@@ -21,6 +21,7 @@ from penstock_sdk.contract import (
     Records,
     Sink,
     Stream,
+    Window,
 )
 from penstock_sdk.errors import (
     AuthenticationError,
@@ -54,4 +55,5 @@ __all__ = [
     "SourceContractError",
     "Stream",
     "TransientError",
+    "Window",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime, timedelta, tzinfo
 from typing import Any, Generic, Literal, Protocol, TypeVar, cast, get_args, get_origin
 
 import msgspec
@@ -51,6 +51,18 @@ class Partition(msgspec.Struct, frozen=True, kw_only=True):
     bounds: Any = None
 
 
+class Window(msgspec.Struct, frozen=True):
+    """A span of time from `start`, included, to `end`, excluded; both aware, in UTC."""
+
+    start: datetime
+    end: datetime
+
+    def dates(self, zone: tzinfo) -> tuple[date, date]:
+        """Return the first and the last local date of the window, both included, as reports by the day are asked for."""
+        last = (self.end - timedelta(microseconds=1)).astimezone(zone)
+        return self.start.astimezone(zone).date(), last.date()
+
+
 class Stream(msgspec.Struct, frozen=True, kw_only=True):
     """An entity that the source offers.
 
@@ -66,6 +78,9 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     `cursor_care` declares what `read` takes care of where a cursor would lose records otherwise: `ties` (records that
     share the last value are told apart by key), `settled` (a value is read only once nothing more can get it), `nulls`
     (records without a value are read in another way), `order` (the source itself compares the values, none is rounded).
+
+    `windows` says that `read` can be limited to a span of time, to read it again: it gets the stream with `window` set
+    then, the window's start as `since`, and cursors that are of that reading alone.
     """
 
     name: str
@@ -79,6 +94,8 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     partitioned: bool = False
     partition: Partition | None = None
     cursor_care: tuple[CursorCare, ...] = ()
+    windows: bool = False
+    window: Window | None = None
 
     @property
     def identity(self) -> str:
@@ -214,7 +231,8 @@ class Connector(ABC, Generic[ConfigT, CredentialsT]):
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Iterator[Batch]:
         """Yield the stream's records with the cursors that cover them.
 
-        `since` is the oldest moment that is wanted (aware, UTC, inclusive), and only bounds a read that has no cursor;
+        `since` is the oldest moment that is wanted (aware, UTC, inclusive), and only bounds a read that has no cursor; of a
+        stream that says `windows`, a `stream.window` bounds any read: nothing at or after its end, nor before its start.
         `cursor` is a cursor of an earlier batch as JSON gives it back (a tuple is a list then), None for a read from the
         start. The runtime decides which promises become commits, so a connector never counts records. It takes the next
         batch only when there is room, so a generator that holds one page holds one page. Raise any ConnectorError:

@@ -76,11 +76,19 @@ class StartRequest(Message):
     sdk_version: str
 
 
+class ReadWindow(Message):
+    """A span of time that is read again: from its start, included, to its end, excluded."""
+
+    start: datetime
+    end: datetime
+
+
 class SelectedStream(Message):
     """One stream that the connection selects.
 
     `cursor` is where to go on: None for a read from the start. `done` says that an earlier attempt of this run has
-    finished the stream. `checkpoint` is the number of the stream's last committed checkpoint.
+    finished the stream. `checkpoint` is the number of the stream's last committed checkpoint. With a `window`, only that
+    is read, and cursor, checkpoint and `done` are of that reading.
     """
 
     name: StreamName
@@ -89,6 +97,7 @@ class SelectedStream(Message):
     done: bool = False
     checkpoint: Count = 0
     generation: Annotated[int, Field(ge=1)] = 1
+    window: ReadWindow | None = None
 
 
 class Limits(Message):
@@ -152,7 +161,8 @@ class DiscoveredStream(Message):
 
     `id` is what stays the same when the name changes; without one the name is the identity. `pii_suggested` are fields
     that look like personal data by their names, each with its class. `partitioned` says that it can be read in parts.
-    `cursor_care` is what the connector takes care of.
+    `cursor_care` is what the connector takes care of;
+    `windows`, that it can be read by spans of time.
     """
 
     name: StreamName
@@ -165,6 +175,7 @@ class DiscoveredStream(Message):
     pii_suggested: dict[str, str] = {}
     partitioned: bool = False
     cursor_care: list[str] = []
+    windows: bool = False
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 
@@ -174,7 +185,7 @@ class DiscoveredStream(Message):
         return self.id or self.name
 
 
-Ability = Literal["drop", "care"]
+Ability = Literal["drop", "care", "window"]
 
 
 class AnnouncedDrift(Message):
@@ -188,7 +199,8 @@ class AnnouncedDrift(Message):
 class StreamsRequest(Message):
     """All that discover() returned, and what this SDK is able to: an older one says nothing.
 
-    `drop`: it can leave fields out; `care`: its streams declare what is taken care of. `drift` is what the connector's own hook says.
+    `drop`: it can leave fields out; `care`: its streams declare what is taken care of;
+    `window`: it reads a window that is asked for. `drift` is what the connector's own hook says.
     """
 
     streams: list[DiscoveredStream]

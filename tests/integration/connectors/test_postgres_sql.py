@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -12,7 +13,8 @@ import pytest
 from penstock_operator.embedded.postgres import EmbeddedPostgres
 from penstock_postgres_sql import PostgresSql
 from penstock_postgres_sql.connector import Config, Credentials
-from penstock_sdk import AuthenticationError, ConfigError, SourceContractError, Stream, TransientError
+from penstock_sdk import AuthenticationError, ConfigError, SourceContractError, Stream, TransientError, Window
+from penstock_sdk.manifest import Followed, unsafe_cursor
 from psycopg.conninfo import conninfo_to_dict
 
 Row = dict[str, Any]
@@ -228,6 +230,51 @@ def test_the_newest_rows_are_left_for_the_next_run(opened: Open, execute: Callab
     execute("CREATE TABLE t (id int PRIMARY KEY, updated_at timestamptz NOT NULL)")
     execute("INSERT INTO t VALUES (1, now() - interval '1 hour'), (2, now())")
     assert [row["id"] for row in rows(opened(cursor_lag_seconds=60), "public.t")] == [1]
+
+
+@pytest.mark.parametrize("type_", ["timestamptz", "timestamp"])
+def test_a_window_is_half_open_and_goes_on_within_itself(
+    opened: Open, execute: Callable[[str], None], type_: str
+) -> None:
+    execute(f"CREATE TABLE t (id int PRIMARY KEY, updated_at {type_} NOT NULL)")
+    execute(
+        "INSERT INTO t SELECT n, '2026-01-01 00:00:00+00'::timestamptz + n / 3 * interval '1 hour' FROM generate_series(0, 29) n"
+    )
+    source = opened(fetch_size=4)
+    stream = stream_of(source, "public.t")
+    assert stream.windows
+    start = datetime(2026, 1, 1, 2, tzinfo=UTC)
+    asked = msgspec.structs.replace(stream, window=Window(start, start + timedelta(hours=5)))
+    batches = list(source.read(asked, start, None))
+    ids = [[row["id"] for row in batch.records] for batch in batches]
+    assert [each for batch in ids for each in batch] == list(range(6, 21))
+    for place, batch in enumerate(batches):
+        rest = source.read(asked, start, batch.cursor)
+        assert [row["id"] for later in rest for row in later.records] == [n for b in ids[place + 1 :] for n in b]
+    assert source.estimate(asked, start, None).records is not None
+
+
+def test_only_a_table_that_is_followed_by_time_has_windows(opened: Open, execute: Callable[[str], None]) -> None:
+    execute("CREATE TABLE t (id int PRIMARY KEY)")
+    assert not stream_of(opened(), "public.t").windows
+
+
+@pytest.mark.parametrize(
+    ("column", "lag", "care", "left"),
+    [
+        ("timestamptz", 0.0, ("order", "ties"), []),
+        ("timestamptz", 60.0, ("order", "ties", "settled"), []),
+        ("numeric", 60.0, ("order", "ties"), []),
+        ("date", 60.0, ("order", "ties"), ["date"]),
+    ],
+)
+def test_it_says_what_its_cursor_takes_care_of(
+    opened: Open, execute: Callable[[str], None], column: str, lag: float, care: tuple[str, ...], left: list[str]
+) -> None:
+    execute(f"CREATE TABLE t (id int PRIMARY KEY, at {column} NOT NULL)")
+    stream = stream_of(opened(cursor_fields={"public.t": "at"}, cursor_lag_seconds=lag), "public.t")
+    judged = Followed(stream.schema, stream.primary_key, stream.cursor_field, stream.modes, stream.cursor_care)
+    assert (stream.cursor_care, [rule.name for rule in unsafe_cursor(judged)]) == (care, left)
 
 
 def test_any_name_will_do(opened: Open, execute: Callable[[str], None]) -> None:

@@ -80,3 +80,37 @@ def test_a_window_is_filled_once_and_what_waits_can_be_cancelled(user: User) -> 
     wrong = runs(user, "backfill", "team/fake", "--from", "2026-03-28")
     assert wrong.returncode == 2
     assert "from:" in wrong.stderr
+
+
+def test_a_window_is_read_again_and_the_next_run_goes_on_where_it_stood(user: User) -> None:
+    """Events are a second apart from 2023-11-14T22:13:20Z on: 10 to 19 are the window."""
+    spec = {"connector": FAKER, "streams": [{"name": "events", "mode": "incremental"}]}
+    user.connection("fake", **spec, config={"records": 30})
+    _, results, _ = user.up()
+    window = ("backfill", "team/fake", "--from", "2023-11-14T22:13:30Z", "--to", "2023-11-14T22:13:40Z", "--reread")
+    made = runs(user, *window)
+    assert made.returncode == 0, made.stderr
+    refused = runs(user, *window)
+    assert (refused.returncode, "reads this window again already" in refused.stderr) == (2, True)
+    command = [*PENSTOCK, "up", str(user.folder), "--data-dir", str(user.data)]
+    with subprocess.Popen(command, env=user.environment, stderr=subprocess.PIPE, text=True) as up:
+        try:
+            wait_for(
+                user,
+                f"SELECT 1 FROM penstock.connector_runs WHERE id = '{made.stdout.strip()}' AND phase = 'succeeded'",
+            )
+        finally:
+            up.send_signal(signal.SIGINT)
+            up.wait(timeout=60)
+    with psycopg.connect(user.environment["PENSTOCK_DATABASE_URL"]) as connection:
+        keys = connection.execute(
+            "SELECT key FROM penstock.bronze_objects WHERE run_id = %s AND committed_at IS NOT NULL",
+            [made.stdout.strip()],
+        ).fetchall()
+    again = user.records({"objects": [key for (key,) in keys]})
+    assert [each["data"]["n"] for each in again] == list(range(10, 20))
+    span = {"start": "2023-11-14T22:13:30Z", "end": "2023-11-14T22:13:40Z"}
+    assert {json.dumps(each["window"]) for each in again} == {json.dumps(span)}
+    user.connection("fake", **spec, config={"records": 33})
+    _, results, _ = user.up()
+    assert [each["data"]["n"] for each in user.records(results["fake"])] == [30, 31, 32]

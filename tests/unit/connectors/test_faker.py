@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock_faker_generate import FakerGenerate
-from penstock_faker_generate.connector import Config
-from penstock_sdk import ConfigError, TransientError
+from penstock_faker_generate.connector import BEGAN, Config
+from penstock_sdk import ConfigError, TransientError, Window
 
 
 def read(config: Config, cursor: object = None, stream: int = 0) -> list[dict[str, object]]:
@@ -45,3 +48,22 @@ def test_a_read_from_the_start_stands_still_where_it_was_asked_to() -> None:
     assert pauses
     assert all(cursor == {"next": 300} for cursor in pauses)
     assert all(batch.records for batch in connector.read(stream, None, {"next": 200}))
+
+
+@given(start=st.integers(-50, 2600), length=st.integers(1, 900), size=st.integers(1, 400), at=st.integers(0, 9))
+def test_a_window_holds_the_events_of_its_seconds_wherever_it_is_resumed(
+    start: int, length: int, size: int, at: int
+) -> None:
+    connector = FakerGenerate(Config(records=2500, batch_size=size), {})
+    events = connector.discover()[1]
+    begin = datetime.fromtimestamp(BEGAN + start - 0.5, UTC)  # the second before is over, the next is in
+    asked = msgspec.structs.replace(events, window=Window(begin, begin + timedelta(seconds=length)))
+    batches = list(connector.read(asked, begin, None))
+    ids = [[record["n"] for record in batch.records] for batch in batches]  # type: ignore[union-attr, index]
+    wanted = list(range(max(0, start), max(0, min(2500, start + length))))
+    assert [n for batch in ids for n in batch] == wanted
+    estimate = connector.estimate(asked, begin, None)
+    assert estimate.records == len(wanted)
+    if at < len(batches):
+        rest = connector.read(asked, begin, batches[at].cursor)
+        assert [record["n"] for batch in rest for record in batch.records] == [n for b in ids[at + 1 :] for n in b]  # type: ignore[union-attr, index]

@@ -39,6 +39,7 @@ def test_the_public_names_are_these() -> None:
         "SourceContractError",
         "Stream",
         "TransientError",
+        "Window",
     ]
     assert all(hasattr(penstock_sdk, name) for name in penstock_sdk.__all__)
 

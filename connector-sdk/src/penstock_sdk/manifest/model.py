@@ -83,7 +83,10 @@ class Taxonomy(Declared):
 
 
 class Capabilities(Declared):
-    """What the connector can do; an undeclared mode is never asked of it."""
+    """What the connector can do; an undeclared mode is never asked of it.
+
+    `windows` has no default: one would come into definitions that a controller of the version before still reads.
+    """
 
     modes: Annotated[list[Mode], Field(min_length=1, max_length=2)]
     """The modes that at least one stream can be read in."""
@@ -91,6 +94,8 @@ class Capabilities(Declared):
     """static: every connection has the streams of streams.list; dynamic: the source is asked."""
     partitions: bool = False
     """Whether streams can be read in parts side by side."""
+    windows: bool | None = None
+    """A span of time can be read again, of the streams that say so; without it `runs backfill --reread` is refused."""
 
 
 class Credential(Declared):

@@ -13,10 +13,11 @@ docs/authors/cursors.md says which loss each of them prevents, and where a recor
 
 from __future__ import annotations
 
+from penstock_sdk.contract import Window
 from penstock_sdk.reading.border import Border, Trail
 from penstock_sdk.reading.following import follow, keyset, scan
 from penstock_sdk.reading.moments import in_order, moment, settled, wall_clock
-from penstock_sdk.reading.windows import Window, in_windows, local_days, windows
+from penstock_sdk.reading.windows import in_windows, local_days, windows
 
 __all__ = [
     "Border",

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from penstock_sdk.contract import Batch, Cursor, Record
+from penstock_sdk.contract import Batch, Cursor, Record, Window
 from penstock_sdk.errors import SourceContractError
 from penstock_sdk.reading.border import Trail
 from penstock_sdk.reading.moments import moment
-
-
-@dataclass(frozen=True)
-class Window:
-    """From `start`, included, to `end`, excluded; both aware, in UTC."""
-
-    start: datetime
-    end: datetime
-
-    def dates(self, zone: ZoneInfo) -> tuple[date, date]:
-        """Return the first and the last local date of the window, both included, as reports by the day are asked for."""
-        last = (self.end - timedelta(microseconds=1)).astimezone(zone)
-        return self.start.astimezone(zone).date(), last.date()
 
 
 def windows(start: datetime, until: datetime, step: timedelta) -> Iterator[Window]:

@@ -9,7 +9,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from penstock_sdk import protocol as wire
-from penstock_sdk.contract import Cursor, Stream
+from penstock_sdk.contract import Cursor, Stream, Window
 from penstock_sdk.errors import ConnectorError
 from penstock_sdk.pii import suggest_fields
 from penstock_sdk.runtime.assignment import AnyConnector
@@ -25,7 +25,9 @@ def catalog_of(connector: AnyConnector, streams: list[Stream], mask: Mask) -> wi
         wire.AnnouncedDrift(stream=each.stream, field=each.field, message=mask(each.message)[:1000])
         for each in connector.drift(streams)
     ]
-    return wire.StreamsRequest(streams=[_discovered(each) for each in streams], abilities=["drop", "care"], drift=drift)
+    return wire.StreamsRequest(
+        streams=[_discovered(each) for each in streams], abilities=["drop", "care", "window"], drift=drift
+    )
 
 
 def _discovered(stream: Stream) -> wire.DiscoveredStream:
@@ -38,9 +40,26 @@ def _discovered(stream: Stream) -> wire.DiscoveredStream:
         modes=list(stream.modes),
         pii=list(stream.pii),
         cursor_care=list(stream.cursor_care),
+        windows=stream.windows,
         pii_suggested={**suggest_fields(stream.schema), **stream.pii_suggested},
         partitioned=stream.partitioned,
     )
+
+
+def asked_for(stream: Stream, selected: wire.SelectedStream, since: datetime | None) -> tuple[Stream, datetime | None]:
+    """Return what `read` gets of a stream and its `since`: one that is read again by a window carries it.
+
+    It is read in one then: the parts of an ordinary read have cursors of their own.
+    """
+    window = selected.window
+    if window is None:
+        return stream, since
+    return replace(stream, window=Window(window.start, window.end), partitioned=False), window.start
+
+
+def span_of(selected: wire.SelectedStream) -> dict[str, str] | None:
+    """Return the window as envelopes hold it; None where there is none."""
+    return selected.window.model_dump(mode="json") if selected.window else None
 
 
 def estimated(

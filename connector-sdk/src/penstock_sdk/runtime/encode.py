@@ -32,7 +32,7 @@ BadLine = Callable[[bytes, str], None]
 
 @dataclass(frozen=True)
 class Envelope:
-    """The constants of one stream's records in one attempt."""
+    """The constants of one stream's records in one attempt; `window` is what is read again, where something is."""
 
     tenant: str
     connection: str
@@ -41,6 +41,7 @@ class Envelope:
     run: str
     attempt: int
     schema_version: int
+    window: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class LineEncoder:
             "run": envelope.run,
             "extracted_at": extracted_at,
             "schema_version": envelope.schema_version,
+            **({"window": envelope.window} if envelope.window else {}),
         }
         self._prefix = f',"id":"{envelope.run}-{envelope.attempt:02d}-{sequence:06d}-'.encode()
         self._encoder = msgspec.json.Encoder()

@@ -20,7 +20,7 @@ from penstock_sdk.errors import (
     SourceContractError,
     TransientError,
 )
-from penstock_sdk.runtime.asking import catalog_of, estimated
+from penstock_sdk.runtime.asking import asked_for, catalog_of, estimated, span_of
 from penstock_sdk.runtime.assignment import AnyConnector, Assignment
 from penstock_sdk.runtime.client import RunClient
 from penstock_sdk.runtime.connectors import Connectors, close
@@ -127,9 +127,8 @@ class Attempt:
         """Ask what each stream will cost, and let the platform refuse a run over its budget before it reads anything."""
         known: dict[str, wire.StreamEstimate] = {}
         for verdict in (each for each in verdicts if each.read):
-            found = estimated(
-                connector, offered[verdict.name], start.since, verdict.selected.cursor, self._assignment.run
-            )
+            stream, since = asked_for(offered[verdict.name], verdict.selected, start.since)
+            found = estimated(connector, stream, since, verdict.selected.cursor, self._assignment.run)
             self._check()
             if found is not None:
                 known[verdict.name] = found
@@ -146,8 +145,10 @@ class Attempt:
             run=self._assignment.run,
             attempt=self._assignment.attempt,
             schema_version=verdict.schema_version,
+            window=span_of(verdict.selected),
         )
-        return Task(stream, verdict, start, envelope)
+        asked, since = asked_for(stream, verdict.selected, start.since)
+        return Task(asked, verdict, start.model_copy(update={"since": since}), envelope)
 
     def _read(self, connectors: Connectors, connector: AnyConnector, task: Task) -> None:
         reader = StreamReader(self._client, self._metrics, task, Border(self._check, self._check_writes))

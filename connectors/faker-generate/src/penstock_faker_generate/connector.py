@@ -6,6 +6,7 @@ platform costs.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ from penstock_sdk import Batch, ConfigError, Connector, Cursor, Estimate, Partit
 
 BLOCK = 500
 PAUSE_STEP_SECONDS = 0.2
+BEGAN = 1_700_000_000
+"""The second, since 1970, of the first event; each of the others is a second after the one before."""
 FIRST = ("Ada", "Grace", "Alan", "Edsger", "Barbara", "Donald", "Leslie", "Margaret", "Tim", "Radia", "Ken", "Frances")
 LAST = ("Lovelace", "Hopper", "Turing", "Dijkstra", "Liskov", "Knuth", "Lamport", "Hamilton", "Lee", "Perlman", "Allen")
 CITIES = (
@@ -116,7 +119,7 @@ def _events(first: int, numbers: list[int]) -> list[dict[str, Any]]:
             "n": n,
             "kind": KINDS[r % 5],
             "person": r % 1000,
-            "at": 1_700_000_000 + n,
+            "at": BEGAN + n,
             "payload": {"amount": r / 100, "city": CITIES[r % 13], "note": NOTES[r & 63]},
         }
         for n, r in enumerate(numbers, first)
@@ -156,6 +159,7 @@ class FakerGenerate(Connector[Config, dict[str, str]]):
                 cursor_field="n",
                 modes=("full", "incremental"),
                 partitioned=True,
+                windows=name == "events",
             )
             for name in STREAMS
         ]
@@ -173,8 +177,11 @@ class FakerGenerate(Connector[Config, dict[str, str]]):
         return [Partition(id=f"from-{start}", bounds=[start, end]) for start, end in zip(starts, ends, strict=True)]
 
     def _span(self, stream: Stream, cursor: Cursor | None) -> tuple[int, int]:
-        """Return the numbers to read: from the first to before the second."""
+        """Return the numbers to read: from the first to before the second; events know when they were."""
         start, end = stream.partition.bounds if stream.partition else (0, None)
+        if stream.window:
+            spans = (math.ceil(each.timestamp()) - BEGAN for each in (stream.window.start, stream.window.end))
+            start, end = (min(self.config.records, max(0, number)) for number in spans)
         return int(cursor["next"]) if cursor else start, self.config.records if end is None else end
 
     def estimate(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Estimate:

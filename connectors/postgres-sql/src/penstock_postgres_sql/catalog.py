@@ -92,6 +92,12 @@ class Relation:
         """Return a column by name."""
         return next((each for each in self.columns if each.name == name), None)
 
+    @property
+    def follows_time(self) -> bool:
+        """Whether the cursor column is a moment."""
+        column = self.column(self.cursor_field or "")
+        return column is not None and column.base in TIMES
+
     def stream(self, lag_seconds: float = 0) -> Stream:
         """Return the stream that the relation is; a lag leaves moments alone that may still come."""
         properties = {column.name: column.json_schema() for column in self.columns}
@@ -104,13 +110,12 @@ class Relation:
             modes=("full", "incremental") if incremental else ("full",),
             partitioned=bool(self.primary_key),
             cursor_care=self._care(lag_seconds) if incremental else (),
+            windows=incremental and self.follows_time,
         )
 
     def _care(self, lag_seconds: float) -> tuple[CursorCare, ...]:
         """Say what the read takes care of: the database compares the values, and the key orders those that are the same."""
-        column = self.column(self.cursor_field or "")
-        lags = bool(lag_seconds and column and column.base in TIMES)
-        return ("order", "ties", "settled") if lags else ("order", "ties")
+        return ("order", "ties", "settled") if lag_seconds and self.follows_time else ("order", "ties")
 
 
 def read_catalog(

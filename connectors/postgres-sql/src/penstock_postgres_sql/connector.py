@@ -26,7 +26,7 @@ from psycopg import errors, sql
 from psycopg.rows import tuple_row
 
 from penstock_postgres_sql import splitting
-from penstock_postgres_sql.catalog import TIMES, Relation, read_catalog
+from penstock_postgres_sql.catalog import Relation, read_catalog
 from penstock_postgres_sql.values import keep_values
 
 CONNECT_SECONDS = 15
@@ -121,7 +121,7 @@ class PostgresSql(Connector[Config, Credentials]):
         """
         relation = self._relation(stream)
         order = self._order(relation, cursor)
-        query = self._query(relation, order, stream.partition, since, cursor)
+        query = self._query(relation, order, stream, since, cursor)
         with _translated(f"stream {stream.name!r}"):
             yield from self._batches(relation, order, query)
 
@@ -153,7 +153,7 @@ class PostgresSql(Connector[Config, Credentials]):
     def estimate(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Estimate:
         """Return what the planner expects of the very statement that `read` would run."""
         relation = self._relation(stream)
-        query = self._query(relation, self._order(relation, cursor), stream.partition, since, cursor)
+        query = self._query(relation, self._order(relation, cursor), stream, since, cursor)
         with _translated(f"stream {stream.name!r}"):
             row = self._session.execute(sql.SQL("EXPLAIN (FORMAT JSON) ") + query).fetchone()
         (explained,) = msgspec.json.decode(row[0], type=list[_Explained]) if row else [_Explained(_Plan())]
@@ -173,7 +173,7 @@ class PostgresSql(Connector[Config, Credentials]):
         self,
         relation: Relation,
         order: list[str],
-        partition: Partition | None,
+        stream: Stream,
         since: datetime | None,
         cursor: Cursor | None,
     ) -> sql.Composed:
@@ -184,7 +184,9 @@ class PostgresSql(Connector[Config, Credentials]):
             for name in order
         ]
         where = self._where_clauses(relation, order, since, cursor)
-        where += splitting.conditions(relation, partition)
+        where += splitting.conditions(relation, stream.partition)
+        if stream.window and relation.cursor_field:
+            where.append(sql.SQL("{} < {}").format(sql.Identifier(relation.cursor_field), stream.window.end))
         query = sql.SQL("SELECT {} FROM {}").format(
             sql.SQL(", ").join([*names, *marks]), sql.Identifier(relation.schema, relation.table)
         )
@@ -204,7 +206,7 @@ class PostgresSql(Connector[Config, Credentials]):
             values = zip(cursor["values"], order, strict=True)
             right = sql.SQL(", ").join(sql.SQL("{}::{}").format(value, types[name]) for value, name in values)
             where.append(sql.SQL("({}) > ({})").format(left, right))
-        if field and _is_time(relation, field):
+        if field and relation.follows_time:
             if since is not None and cursor is None:
                 where.append(sql.SQL("{} >= {}").format(sql.Identifier(field), since))
             if self.config.cursor_lag_seconds:
@@ -228,11 +230,6 @@ class PostgresSql(Connector[Config, Credentials]):
         """Close the session."""
         if self._connection is not None:
             self._connection.close()
-
-
-def _is_time(relation: Relation, name: str) -> bool:
-    column = relation.column(name)
-    return column is not None and column.base in TIMES
 
 
 def _refusal(text: str, where: str) -> Exception:

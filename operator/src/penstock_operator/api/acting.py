@@ -16,6 +16,7 @@ from penstock_operator.runs import outcomes
 from penstock_operator.runs.refusals import Invalid
 from penstock_operator.scheduling.backfill import Filled, Window, backfill
 from penstock_operator.scheduling.due import request_run
+from penstock_operator.scheduling.reread import reread
 
 if TYPE_CHECKING:
     from penstock_operator.api.app import Services
@@ -29,7 +30,7 @@ class RunRequest(BaseModel):
 
 
 class BackfillRequest(RunRequest):
-    """Which ticks to fill: from a moment on, before another (now, where it is left out)."""
+    """Which ticks to fill, or what to read again: from a moment on, before another (now, where it is left out)."""
 
     start: Annotated[AwareDatetime, Field(alias="from")]
     end: Annotated[AwareDatetime | None, Field(alias="to")] = None
@@ -63,6 +64,15 @@ def action_routes(services: Services) -> APIRouter:
         async with pool.connection() as connection:
             row = await find_connection(connection, request.namespace, request.name)
             return await backfill(connection, row["uid"], window, now)
+
+    @router.post("/runs/reread")
+    async def reread_window(request: BackfillRequest, token: Token) -> dict[str, str]:
+        await may(token, "patch", request.namespace)
+        now = datetime.now(UTC)
+        window = Window(request.start, request.end or now, tuple(request.streams))
+        async with pool.connection() as connection:
+            row = await find_connection(connection, request.namespace, request.name)
+            return {"id": await reread(connection, row["uid"], window, now)}
 
     @router.post("/runs/{run_id}/cancel")
     async def cancel_run(run_id: str, token: Token) -> dict[str, str]:

@@ -112,11 +112,17 @@ def backfill(
         str | None, typer.Option("--to", help="The moment to stop before; now, where it is left out.")
     ] = None,
     stream: Annotated[list[str] | None, typer.Option("--stream", "-s", help="May be given more than once.")] = None,
+    again: Annotated[
+        bool, typer.Option("--reread", help="One run that reads the source's records of the window again.")
+    ] = False,
     data_dir: DataDir = DATA_DIR,
 ) -> None:
-    """Make a run for each tick of a window that has made none; they run one by one, behind what is due."""
+    """Make a run for each tick of a window that has made none, or one that reads the window again; behind what is due."""
     namespace, _, name = connection.rpartition("/")
     body = {"namespace": namespace or "default", "name": name, "from": start, "to": end, "streams": stream or []}
+    if again:
+        typer.echo(_with(data_dir, lambda found: found.post("/runs/reread", body))["id"])
+        return
     filled = _with(data_dir, lambda found: found.post("/runs/backfill", body))
     for each in filled:
         typer.echo(f"{each['id']}  {each['scheduled_at']}")

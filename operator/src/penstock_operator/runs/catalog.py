@@ -12,7 +12,7 @@ from penstock_operator.registry import alerts, attempts, streams
 from penstock_operator.registry.alerts import NewAlert
 from penstock_operator.registry.database import Connection, Row
 from penstock_operator.registry.streams import StreamVersion
-from penstock_operator.runs import cursors, drift, selection
+from penstock_operator.runs import cursors, drift, positions, selection
 from penstock_operator.runs.drift import Accepted, Alert, Known, Policy, Seen, Verdict
 from penstock_operator.runs.refusals import Mismatch
 from penstock_operator.runs.schema_diff import Shape
@@ -52,11 +52,13 @@ async def read_offer(request: StreamsRequest) -> Offer:
 async def judge_streams(connection: Connection, attempt: Row, offer: Offer) -> list[StreamVerdict]:
     """Record versions and alerts of the selected streams, and return what to do with each, in order."""
     uid = attempt["connection_uid"]
-    states = await streams.states_of(connection, uid)
+    states = await positions.of_attempt(connection, attempt)
     heads = await streams.stream_heads(connection, uid)
     choices = selection.select(
         attempt["spec"], offer.request.streams, states, attempt["run_id"], _names(offer.seen, heads)
     )
+    window = positions.window_of(attempt["spec"])
+    choices = selection.windowed(choices, window, offer.request) if window else choices
     offer = _remembering(offer, heads)
     held = await _registered(connection, uid, offer, choices, heads)
     verdicts = await asyncio.to_thread(lambda: [_judge(choice, offer, held) for choice in choices])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from penstock_sdk.protocol import CheckpointRequest
 
-from penstock_operator.registry import objects, streams
+from penstock_operator.registry import objects
 from penstock_operator.registry.database import Connection, Row
 from penstock_operator.registry.streams import NewState
+from penstock_operator.runs import positions
 from penstock_operator.runs.refusals import Mismatch
 
 
@@ -16,7 +17,7 @@ async def commit(connection: Connection, attempt: Row, request: CheckpointReques
     The checkpoint must follow the last one, whoever committed that; or be that one again, with the same content.
     """
     new = _new_state(attempt, request)
-    state = await _locked_state(connection, new)
+    state = await positions.lock(connection, attempt, new)
     committed = state["checkpoint"]
     ours = (state["run_id"], state["attempt"]) == (attempt["run_id"], attempt["attempt"])
     if ours and request.checkpoint == committed:
@@ -26,17 +27,7 @@ async def commit(connection: Connection, attempt: Row, request: CheckpointReques
         message = f"checkpoint {request.checkpoint} of {request.stream!r} does not follow {committed}"
         raise Mismatch(message)
     await _commit_objects(connection, attempt, request)
-    await streams.put_state(connection, new)
-
-
-async def _locked_state(connection: Connection, new: NewState) -> Row:
-    """Lock the stream's state; two calls that both bring its first checkpoint wait for each other too."""
-    state = await streams.lock_state(connection, new.connection_uid, new.stream)
-    if state is None:
-        await streams.begin_state(connection, new)
-        state = await streams.lock_state(connection, new.connection_uid, new.stream)
-    assert state is not None  # noqa: S101 - it was just made, and is removed only with its connection
-    return state
+    await positions.put(connection, attempt, new)
 
 
 async def _check_repeated(connection: Connection, attempt: Row, request: CheckpointRequest, state: Row) -> None:

@@ -132,6 +132,7 @@ async def commit_document(connection: Connection, run_id: str, prefix: str) -> t
         "bytes": run["bytes"],
         "finished_at": run["finished_at"].isoformat(),
         "objects": [{key: each[key] for key in shown} for each in found if each["kind"] == "data"],
+        **({"window": run["spec"]["window"]} if "window" in run["spec"] else {}),
         "rejected": [{key: each[key] for key in shown} for each in found if each["kind"] == "rejected"],
     }
     return commit_key(prefix, run["namespace"], run["name"], run_id), document

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from penstock_sdk.protocol import DiscoveredStream, Mode, SelectedStream
+from penstock_sdk.protocol import DiscoveredStream, Mode, ReadWindow, SelectedStream, StreamsRequest
 
 from penstock_operator.runs.drift import Policy
 from penstock_operator.runs.refusals import Invalid
 
 State = dict[str, Any]
+BEFORE_THE_FIRST = 1_000_000_000_000
+"""The number before a window's first checkpoint; migration 0007 says why it is no stream's."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,27 @@ def select(
         message = "spec.streams: two of the names mean the same stream; name it once"
         raise Invalid(message)
     return chosen
+
+
+def windowed(choices: list[Choice], window: ReadWindow, request: StreamsRequest) -> list[Choice]:
+    """Return the choices with the window to read again. Raises Invalid for a stream, or an SDK, that cannot."""
+    if "window" not in request.abilities:
+        raise Invalid(
+            "the connector's SDK is too old to read a window again: use a version that is built with a newer one"
+        )
+    able = {stream.identity for stream in request.streams if stream.windows}
+    unable = sorted({choice.stream for choice in choices} - able)
+    if unable:
+        raise Invalid(
+            f"the connector cannot read {', '.join(unable[:20])} by a span of time; name the streams to read again"
+            f" (--stream), of: {', '.join(sorted(able)[:20]) or 'none'}"
+        )
+    return [replace(choice, selected=_in_window(choice.selected, window)) for choice in choices]
+
+
+def _in_window(selected: SelectedStream, window: ReadWindow) -> SelectedStream:
+    number = selected.checkpoint or BEFORE_THE_FIRST
+    return selected.model_copy(update={"window": window, "checkpoint": number})
 
 
 def selected(name: str, mode: Mode, state: State | None, run_id: str) -> SelectedStream:

@@ -1,0 +1,65 @@
+"""A window that is read again: one run whose attempts read the source's records of [start, end) once more.
+
+What it commits goes to the streams' live generation, beside what was read before: the same keys again, told by the
+run's id and the window in each envelope. Where an incremental read stands is not touched.
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+from typing import Any
+
+from penstock_operator.registry import connections, outbox, runs
+from penstock_operator.registry.database import Connection, Row
+from penstock_operator.registry.definitions import manifest_of
+from penstock_operator.registry.runs import NewRun
+from penstock_operator.runs.ids import new_run_id
+from penstock_operator.runs.refusals import Invalid, NotFound
+from penstock_operator.scheduling.backfill import Window, selected_spec
+
+MOST_WAITING = 100
+
+
+async def reread(connection: Connection, uid: str, window: Window, now: datetime) -> str:
+    """Make the run, and return its id; it waits behind what is due. Raises Invalid where it cannot be done."""
+    async with connection.transaction():
+        row = await connections.claim_for_request(connection, uid)
+        if row is None:
+            raise NotFound("there is no such connection")
+        active = await runs.active_runs(connection, uid)
+        spec = window_spec(row, await manifest_of(connection, row["definition_uid"]) or {}, window, now, active)
+        run_id, token = new_run_id(), f"window-{secrets.token_hex(8)}"
+        new = NewRun(run_id, uid, row["definition_uid"], spec, token=token, trigger="backfill")
+        await runs.insert_run(connection, new)
+        await outbox.post(connection, "status", {"connection": uid})
+        return run_id
+
+
+def window_spec(row: Row, manifest: dict[str, Any], window: Window, now: datetime, active: list[Row]) -> dict[str, Any]:
+    """Return the spec of the run. Raises Invalid for a window that cannot be read again, or is being. Pure."""
+    where = f"connection {row['namespace']}/{row['name']}"
+    if not row["ready"]:
+        raise Invalid(f"{where} is not valid; its Stalled condition says why")
+    if not manifest.get("capabilities", {}).get("windows"):
+        named = f"{manifest.get('name')}-{manifest.get('method')} {manifest.get('version')}"
+        raise Invalid(
+            f"{where}: the connector {named} cannot read a span of time again (its manifest's capabilities.windows);"
+            " `penstock state reset` reads a stream anew"
+        )
+    if not window.start < window.end:
+        raise Invalid("from: must be before to")
+    if window.end > now:
+        raise Invalid("to: lies in the future; what is still to come is read by the runs that are due")
+    span = {"start": window.start.isoformat(), "end": window.end.isoformat()}
+    spec = {**selected_spec(row["spec"], window.streams), "window": span}
+    same = [
+        each["id"]
+        for each in active
+        if (each["spec"].get("window"), each["spec"].get("streams")) == (span, spec.get("streams"))
+    ]
+    if same:
+        raise Invalid(f"run {same[0]} reads this window again already; wait for it or cancel it")
+    if len(active) > MOST_WAITING:
+        raise Invalid(f"{where} has more than {MOST_WAITING} runs that have not ended; wait for them first")
+    return spec
