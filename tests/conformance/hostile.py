@@ -162,6 +162,24 @@ class LeavesTheFirstMomentOut(TrialRest):
             yield Batch(rows, cursor=batch.cursor)
 
 
+class ReadsPastTheWindow(TrialRest):
+    """boundary: what is to be read again has no end for it (the test says in the manifest that it can)."""
+
+    def discover(self) -> tuple[Stream, ...]:
+        (items,) = STREAMS
+        return (msgspec.structs.replace(items, windows=True),)
+
+
+class SaysNothingOfWindows(ReadsPastTheWindow):
+    """manifest: a command that would read a window again is refused, though the stream could."""
+
+    def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
+        end = stream.window.end if stream.window else None
+        for batch in super().read(stream, since, cursor):
+            rows = [row for row in batch.records if end is None or datetime.fromisoformat(row["updated_at"]) < end]
+            yield Batch(rows, cursor=batch.cursor)
+
+
 class MissesLateTies(TrialRest):
     """tie: when it comes back, the last moment is over for it."""
 

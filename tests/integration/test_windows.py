@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -89,6 +90,16 @@ async def test_4_a_killed_attempt_is_followed_by_one_that_goes_on_within_the_win
     await world.protocol.checkpoint(later, checkpoint(first + 1, done=True))
     assert (await world.protocol.finish(later, SUCCEEDED)).phase == "succeeded"
     assert await rows(world, "connector_run_state") == []
+
+
+async def test_4_two_first_checkpoints_at_once_are_one(world: World) -> None:
+    await ask(world)
+    (_, _, token), verdict = await begin(world, "again")
+    wanted = checkpoint(verdict.selected.checkpoint + 1, await world.upload(token))
+    answers = await asyncio.gather(*(world.protocol.checkpoint(token, wanted) for _ in range(4)))
+    assert {each.checkpoint for each in answers} == {wanted.checkpoint}
+    (state,) = await rows(world, "window_states")
+    assert (state["checkpoint"], state["cursor"]) == (wanted.checkpoint, wanted.cursor)
 
 
 async def test_6_it_is_no_success_before_the_window_is_done(world: World) -> None:

@@ -206,13 +206,21 @@ class Laboratory:
         mode: wire.Mode = "full",
         cursors: dict[str, Any] | None = None,
         since: datetime | None = None,
+        window: wire.ReadWindow | None = None,
         limits: wire.Limits = BRISK,
     ) -> Iterator[Trial]:
         """Open a run of the subject, or of a variant of it."""
         chosen = subject or self.subject
         config = chosen.config
         with RunApi(
-            self.identity, config, mode=mode, streams=chosen.streams, cursors=cursors, since=since, limits=limits
+            self.identity,
+            config,
+            mode=mode,
+            streams=chosen.streams,
+            cursors=cursors,
+            since=since,
+            window=window,
+            limits=limits,
         ) as api:
             trial = Trial(chosen, api, self._spawners)
             self.trials.append(trial)

@@ -58,8 +58,10 @@ class RunApi:
         streams: tuple[str, ...] = (),
         cursors: dict[str, Any] | None = None,
         since: datetime | None = None,
+        window: wire.ReadWindow | None = None,
         limits: wire.Limits = BRISK,
     ) -> None:
+        self._window = window
         self.attempt = 0
         self.offered: list[wire.DiscoveredStream] = []
         self.states = {name: StreamState(cursor=cursor) for name, cursor in (cursors or {}).items()}
@@ -157,9 +159,14 @@ class RunApi:
     def _verdict(self, offered: wire.DiscoveredStream) -> wire.StreamVerdict:
         state = self.state(offered.name)
         selected = wire.SelectedStream(
-            name=offered.name, mode=self._mode, cursor=state.cursor, done=state.done, checkpoint=state.checkpoint
+            name=offered.name,
+            mode=self._mode,
+            cursor=state.cursor,
+            done=state.done,
+            checkpoint=state.checkpoint,
+            window=self._window,
         )
-        read = self._mode in offered.modes and not state.done
+        read = self._mode in offered.modes and not state.done and (offered.windows or self._window is None)
         return wire.StreamVerdict(name=offered.name, read=read, schema_version=1, selected=selected)
 
     def _estimate(self, body: bytes) -> wire.EstimateResponse:

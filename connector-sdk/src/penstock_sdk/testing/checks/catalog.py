@@ -83,6 +83,8 @@ def _of_catalog(laboratory: Laboratory) -> Iterator[str]:
             yield f"capabilities.modes: stream {stream.name!r} offers {mode}, which the manifest does not declare"
         if stream.partitioned and not document["capabilities"].get("partitions"):
             yield f"capabilities.partitions: stream {stream.name!r} can be split, which the manifest does not declare"
+        if stream.windows and not document["capabilities"].get("windows"):
+            yield f"capabilities.windows: stream {stream.name!r} offers windows, which the manifest does not declare"
         if stream.pii and document["compliance"]["pii"] == "none":
             yield f"compliance.pii: none, but stream {stream.name!r} tags {', '.join(stream.pii)}"
     if document["capabilities"].get("discovery") == "static":

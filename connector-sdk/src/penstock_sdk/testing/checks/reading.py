@@ -156,7 +156,24 @@ def _window(laboratory: Laboratory, stream: wire.DiscoveredStream) -> int:
         raise Failed(
             f"stream {stream.name!r}, since {since.isoformat()} (that moment is in, all before it out): {wrong}"
         )
+    if stream.windows:
+        _again(laboratory, stream, moments)
     return 1
+
+
+def _again(laboratory: Laboratory, stream: wire.DiscoveredStream, moments: list[tuple[datetime, Data]]) -> None:
+    """Read the middle half again, killed at its first commit: its start is in, its end and all after it are out."""
+    ordered = sorted(moment for moment, _ in moments)
+    window = wire.ReadWindow(start=ordered[len(ordered) // 4], end=ordered[len(ordered) * 3 // 4])
+    span = f"stream {stream.name!r}, again from {window.start.isoformat()} (in) to {window.end.isoformat()} (out)"
+    with laboratory.trial(mode="incremental", window=window) as trial:
+        trial.cut("committed", 1)
+        trial.go()
+        trial.expect(0, f"{span}: a window should be read to its end")
+        wanted = [row for moment, row in moments if window.start <= moment < window.end]
+        wrong = difference(wanted, trial.records(stream.name), stream.primary_key)
+    if wrong:
+        raise Failed(f"{span}: {wrong}")
 
 
 def _moment(value: object) -> datetime | None:
@@ -245,7 +262,8 @@ CHECKS = (
     ),
     Check(
         "boundary",
-        "A run from a finished run's cursor reads nothing again; `since` takes its own moment in, and nothing earlier.",
+        "A run from a finished run's cursor reads nothing again; `since` takes its own moment in, and nothing earlier;"
+        " a window that is read again is its start and all before its end.",
         "Keep the keys seen at the cursor's value in the cursor and drop them; filter `since` with >=; refuse cursor"
         " fields that may be null.",
         boundary,
