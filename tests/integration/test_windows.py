@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -147,8 +147,10 @@ async def test_its_states_go_with_the_run(world: World) -> None:
 
 async def test_a_window_is_asked_for_once_at_a_time_and_again_when_it_has_ended(world: World) -> None:
     first = await ask(world)
-    with pytest.raises(Invalid, match=f"run {first} reads this window again already"):
-        await ask(world)
+    paris = timezone(timedelta(hours=1))
+    for start, end in ((START, END), (START.astimezone(paris), END.astimezone(paris))):
+        with pytest.raises(Invalid, match=f"run {first} reads this window again already"):
+            await ask(world, start, end)
     second = await ask(world, START, END - timedelta(days=1))
     async with world.pool.connection() as connection, connection.transaction():
         for run_id in (first, second):
@@ -164,6 +166,7 @@ async def test_a_window_is_asked_for_once_at_a_time_and_again_when_it_has_ended(
     [
         (END, START, (), "from: must be before to"),
         (START, datetime.now(UTC) + timedelta(days=1), (), "to: lies in the future"),
+        (datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=2))), END, (), "from: lies before what a calendar has"),
         (START, END, ("poeple",), "does not select poeple; it does people"),
     ],
 )

@@ -162,6 +162,17 @@ def scanning_overlap(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
     return scan(source.unsorted_pages, trail(source, overlap=LAG), cursor, until=source.now())
 
 
+def test_a_scan_stands_at_the_highest_value_and_finds_what_comes_there_later() -> None:
+    rows: list[Row] = [{"id": 2, "at": 7}, {"id": 1, "at": 5}]
+    track = Trail(field="at", key=("id",))
+    assert list(scan(lambda _start: [[]], track, None, until=100)) == []
+    *_, last = scan(lambda _start: [rows], track, None, until=100)
+    assert last.cursor == {"at": 7, "seen": [[7, [[2]]]]}
+    rows.append({"id": 3, "at": 7})
+    first, _ = scan(lambda _start: [rows[2:], rows[:1]], track, last.cursor, until=100)
+    assert ids_of(first) == [3]
+
+
 def promising_each_page(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
     """Naive: the highest value so far."""
     border = trail(source, overlap=LAG).border(cursor)

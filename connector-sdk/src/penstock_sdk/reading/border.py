@@ -100,10 +100,6 @@ class Border:
         at = capped if self.at is None else max(self.at, capped)
         return self._at(at, {**self.seen, **found})
 
-    def at_least(self, value: Value) -> Border:
-        """Return the border moved up: all before `value` is read."""
-        return self if self.at is not None and self.at >= value else self._at(value, self.seen)
-
     def _at(self, at: Value, seen: Mapping[Key, Value]) -> Border:
         """Return the border there, with the keys that a read from it on would meet again: the newest, if they are many."""
         moved = replace(self, at=at, seen=NO_KEYS)

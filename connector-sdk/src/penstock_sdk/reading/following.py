@@ -85,14 +85,15 @@ def scan(
 
 
 def _to_the_end(pages: Iterable[Rows], before: Border, until: Value) -> Iterator[Batch]:
-    after = before.at_least(until)
+    after = before
     for page in pages:
         wanted = (row for row in page if before.trail.value(row) < until)
         fresh = after.fresh(before.fresh(wanted))
         after = after.after(fresh)
         if fresh:
             yield Batch(fresh)
-    yield Batch([], cursor=after.cursor)
+    if after.at is not None:
+        yield Batch([], cursor=after.cursor)
 
 
 def _nearly_sorted(pages: Iterable[Rows], border: Border, until: Value, disorder: Any) -> Iterator[Batch]:

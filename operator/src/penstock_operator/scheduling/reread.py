@@ -7,7 +7,7 @@ run's id and the window in each envelope. Where an incremental read stands is no
 from __future__ import annotations
 
 import secrets
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from penstock_operator.registry import connections, outbox, runs
@@ -51,7 +51,7 @@ def window_spec(row: Row, manifest: dict[str, Any], window: Window, now: datetim
         raise Invalid("from: must be before to")
     if window.end > now:
         raise Invalid("to: lies in the future; what is still to come is read by the runs that are due")
-    span = {"start": window.start.isoformat(), "end": window.end.isoformat()}
+    span = {"start": _in_utc(window.start), "end": _in_utc(window.end)}
     spec = {**selected_spec(row["spec"], window.streams), "window": span}
     same = [
         each["id"]
@@ -63,3 +63,10 @@ def window_spec(row: Row, manifest: dict[str, Any], window: Window, now: datetim
     if len(active) > MOST_WAITING:
         raise Invalid(f"{where} has more than {MOST_WAITING} runs that have not ended; wait for them first")
     return spec
+
+
+def _in_utc(moment: datetime) -> str:
+    try:
+        return moment.astimezone(UTC).isoformat()
+    except OverflowError:
+        raise Invalid("from: lies before what a calendar has; use a later moment") from None
