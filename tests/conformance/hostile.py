@@ -275,13 +275,19 @@ class SaysNothingOfTies(Following):
     known = {"cursor_care": ()}
 
 
-class SaysNothingOfWholeSeconds(Following, Changing):
+class SaysNothingOfWholeSeconds(Following):
     """cursor-safety: no two of its items share a moment yet, and each is a whole second."""
 
     known = {"cursor_care": ()}
 
-    def change(self, row: dict[str, Any]) -> list[dict[str, Any]]:
-        return [{**row, "updated_at": f"2026-01-01T{row['id'] // 60:02}:{row['id'] % 60:02}:00+00:00"}]
+    def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
+        for batch in super().read(stream, None, cursor):
+            rows = [{**row, "updated_at": self.moment(row["id"])} for row in batch.records]
+            kept = [row for row in rows if since is None or datetime.fromisoformat(row["updated_at"]) >= since]
+            yield Batch(kept, cursor=batch.cursor)
+
+    def moment(self, number: int) -> str:
+        return f"2026-01-01T{number // 60:02}:{number % 60:02}:00+00:00"
 
 
 class NeedsAFirstPage(TrialRest):
