@@ -47,6 +47,7 @@ STREAMS = (
         primary_key=("id",),
         cursor_field="updated",
         modes=("full", "incremental"),
+        cursor_care=("ties",),
         pii=("author",),
     ),
 )
