@@ -220,6 +220,10 @@ class Cluster:
             f"{prefix}-%",
         )
 
+    def ended(self, prefix: str) -> int:
+        """Return how many runs of these connections have ended."""
+        return sum(1 for run in self.runs(prefix) if run["finished_at"])
+
     def all_ended(self, prefix: str, count: int) -> bool:
         """Say whether each connection has a run and all have ended."""
         found = self.runs(prefix)

@@ -26,10 +26,11 @@ from penstock_operator.launchers import Carried, Launch, Observation
 from penstock_operator.launchers.logs import FileLogs
 from penstock_operator.registry.database import create_pool
 from penstock_operator.runs.protocol import RunProtocol
-from penstock_operator.settings import Timings, database_url, s3_settings
+from penstock_operator.settings import Quotas, Timings, database_url, s3_settings
 from penstock_sdk.protocol import Limits
 
 SECRET = b"of the miniature cluster"
+AT_ONCE = 12  # connectors, so that many due at once do not stand in their own way
 TIMINGS = Timings(poll=0.1, observe=0.3, sweep=5.0, heartbeat_deadline=4.0, start_deadline=60.0)
 LIMITS = Limits(checkpoint_records=200, checkpoint_seconds=5, heartbeat_seconds=0.5)
 
@@ -93,7 +94,15 @@ async def operate(directory: Path) -> None:
     resources = FolderResources(directory / "resources")
     resources.refresh()
     logs = FileLogs(directory / "logs")
-    parts = Parts(pool, resources, FolderJobs(directory / "jobs"), BronzeStore(s3_settings()), TIMINGS, logs)  # type: ignore[arg-type]
+    parts = Parts(
+        pool,
+        resources,
+        FolderJobs(directory / "jobs"),  # type: ignore[arg-type]
+        BronzeStore(s3_settings()),
+        TIMINGS,
+        logs,
+        quotas=Quotas(runs_per_tenant=AT_ONCE),
+    )
     await Orchestrator(parts).run()
 
 

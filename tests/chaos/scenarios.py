@@ -233,7 +233,9 @@ def parts_killed(chaos: Chaos, runs: int, kills: int) -> Outcome:
     points = {"operate": OPERATOR, "serve": SERVER}
     orders = {kind: chaos.random.sample(names, len(names)) * (kills // 4 + 1) for kind, names in points.items()}
     before = cluster.died_at_failpoints
-    for _ in range(kills):
+    for number in range(kills):
+        ended = round(0.9 * runs * number / kills)
+        cluster.wait(lambda ended=ended: cluster.ended(prefix) >= ended, f"{ended} runs have ended")
         chaos.pause(1.0)
         name = chaos.random.choice(list(cluster.parts))
         since = time.time()

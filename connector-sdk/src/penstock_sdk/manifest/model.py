@@ -85,14 +85,15 @@ class Taxonomy(Declared):
 class Capabilities(Declared):
     """What the connector can do; an undeclared mode is never asked of it.
 
-    `windows` has no default: one would come into definitions that a controller of the version before still reads.
+    `partitions` and `windows` have no default: one would come into definitions that a controller of the version before
+    still reads.
     """
 
     modes: Annotated[list[Mode], Field(min_length=1, max_length=2)]
     """The modes that at least one stream can be read in."""
     discovery: Literal["dynamic", "static"] = "dynamic"
     """static: every connection has the streams of streams.list; dynamic: the source is asked."""
-    partitions: bool = False
+    partitions: bool | None = None
     """Whether streams can be read in parts side by side."""
     windows: bool | None = None
     """A span of time can be read again, of the streams that say so; without it `runs backfill --reread` is refused."""
