@@ -35,6 +35,7 @@ from tests.integration.world import MANIFEST
 
 ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 240.0
+GIVEN_AGAIN = 5  # orders to die that pods did not come to; more than these is a failpoint that is not there
 TOKENS = EmbeddedAuthenticator(SECRET)
 DEFINITION = {
     "apiVersion": "penstock.io/v1alpha1",
@@ -53,6 +54,8 @@ class Pod:
     run_id: str
     attempt: int
     process: subprocess.Popen[bytes]
+    order: str = ""
+    """The failpoint that it is to die at."""
     cut_off: bool = False
 
     def kill(self) -> None:
@@ -74,6 +77,7 @@ class Cluster:
     pods: dict[str, Pod] = field(default_factory=dict)
     failpoints: list[str] = field(default_factory=list)
     """What the next pods are started with, one each."""
+    given_again: int = 0
     died_at_failpoints: int = 0
     deaths: list[tuple[str, int, float]] = field(default_factory=list)
     """Run, attempt and moment of each pod that was killed."""
@@ -150,13 +154,14 @@ class Cluster:
             "PENSTOCK_CONNECTOR": "faker-generate",
             "PENSTOCK_TOKEN_FILE": str(token),
         }
+        order = ""
         if self.failpoints and launch["attempt"] == 1:  # a later attempt may have nothing left to do there
-            environment[VARIABLE] = self.failpoints.pop(0)
+            order = environment[VARIABLE] = self.failpoints.pop(0)
         with (self.directory / "logs" / f"{path.stem}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "penstock_sdk.runtime"], env=environment, stdout=log, stderr=log, cwd="/"
             )
-        self.pods[path.stem] = Pod(path.stem, launch["run_id"], launch["attempt"], process)
+        self.pods[path.stem] = Pod(path.stem, launch["run_id"], launch["attempt"], process, order)
 
     def _look_at(self, pod: Pod) -> None:
         ended = self.directory / "jobs" / f"{pod.job}.ended"
@@ -165,6 +170,9 @@ class Cluster:
         if pod.process.poll() is not None:
             if pod.process.returncode == -signal.SIGKILL:
                 self.deaths.append((pod.run_id, pod.attempt, time.time()))
+            elif pod.order and self.given_again < GIVEN_AGAIN:
+                self.given_again += 1  # on a machine that stood still it was given up before it came there
+                self.failpoints.append(pod.order)
             scratch = ended.with_suffix(".writing")
             scratch.write_text(str(pod.process.returncode))
             scratch.replace(ended)

@@ -101,6 +101,7 @@ def connectors_killed(chaos: Chaos, count: int) -> Outcome:
     """Kill connectors at every named failpoint, and as often at any moment."""
     outcome, cluster = Outcome("connector killed, at failpoints and at random"), chaos.cluster
     cluster.deaths.clear()
+    cluster.given_again = 0
     orders = [_order(name, chaos.random) for name in CONNECTOR * max(1, round(count / 2 / len(CONNECTOR)))]
     asked = len(orders)
     _killed_at(chaos, outcome, orders)
