@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
-import psycopg
 import pytest
 from penstock_postgres_sql import PostgresSql
 from penstock_sdk import Partition, SourceContractError, Stream
@@ -16,17 +15,6 @@ from penstock_sdk import Partition, SourceContractError, Stream
 from tests.integration.connectors.test_postgres_sql import connector
 
 Open = Callable[..., PostgresSql]
-
-
-@pytest.fixture
-def execute(database_url: str) -> Iterator[Callable[[str], None]]:
-    """Change the source."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
-
-        def run(statement: str) -> None:
-            connection.execute(statement.encode())
-
-        yield run
 
 
 @pytest.fixture

@@ -43,17 +43,6 @@ def opened(database_url: str) -> Iterator[Open]:
         each.close()
 
 
-@pytest.fixture
-def execute(database_url: str) -> Iterator[Callable[[str], None]]:
-    """Change the source."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
-
-        def run(statement: str) -> None:
-            connection.execute(statement.encode())
-
-        yield run
-
-
 def stream_of(source: PostgresSql, name: str) -> Stream:
     return {stream.name: stream for stream in source.discover()}[name]
 

@@ -27,6 +27,7 @@ from psycopg.rows import tuple_row
 
 from penstock_postgres_sql import splitting
 from penstock_postgres_sql.catalog import Relation, read_catalog
+from penstock_postgres_sql.planner import planned
 from penstock_postgres_sql.values import keep_values
 
 CONNECT_SECONDS = 15
@@ -53,15 +54,6 @@ class Credentials(msgspec.Struct):
 
     password: str
     username: str = "postgres"
-
-
-class _Plan(msgspec.Struct):
-    rows: int = msgspec.field(name="Plan Rows", default=0)
-    width: int = msgspec.field(name="Plan Width", default=0)
-
-
-class _Explained(msgspec.Struct):
-    plan: _Plan = msgspec.field(name="Plan")
 
 
 class PostgresSql(Connector[Config, Credentials]):
@@ -155,9 +147,8 @@ class PostgresSql(Connector[Config, Credentials]):
         relation = self._relation(stream)
         query = self._query(relation, self._order(relation, cursor), stream, since, cursor)
         with _translated(f"stream {stream.name!r}"):
-            row = self._session.execute(sql.SQL("EXPLAIN (FORMAT JSON) ") + query).fetchone()
-        (explained,) = msgspec.json.decode(row[0], type=list[_Explained]) if row else [_Explained(_Plan())]
-        return Estimate(records=explained.plan.rows, bytes=explained.plan.rows * explained.plan.width)
+            plan = planned(self._session, query)
+        return Estimate(records=plan.rows, bytes=plan.rows * plan.width)
 
     def _order(self, relation: Relation, cursor: Cursor | None) -> list[str]:
         """Return the columns that order the read; a cursor made in one order is not read in another."""

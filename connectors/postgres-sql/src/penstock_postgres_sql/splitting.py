@@ -17,10 +17,10 @@ from penstock_sdk import Partition, SourceContractError
 from psycopg import sql
 
 from penstock_postgres_sql.catalog import Relation
+from penstock_postgres_sql.planner import planned
 
 SAMPLE_ROWS = 20_000
 
-ROWS = "EXPLAIN (FORMAT JSON) SELECT FROM {table}"
 # REPEATABLE: the same sample, and so the same ranges, for as long as the table stays as it is.
 BORDERS = """
 SELECT percentile_disc({shares}) WITHIN GROUP (ORDER BY {column})::text[]
@@ -36,29 +36,14 @@ class Bounds(msgspec.Struct, frozen=True, rename={"from_": "from"}):
     to: str | None
 
 
-class _Plan(msgspec.Struct):
-    rows: int = msgspec.field(name="Plan Rows", default=0)
-
-
-class _Explained(msgspec.Struct):
-    plan: _Plan = msgspec.field(name="Plan")
-
-
 def split(session: psycopg.Connection[Any], relation: Relation, most: int, least_rows: int) -> Sequence[Partition]:
     """Return the ranges of a table, at most so many, and each of about so many rows or more; none for a small one."""
-    rows = _expected_rows(session, relation)
+    rows = planned(session, sql.SQL("SELECT FROM {}").format(_table(relation))).rows
     count = min(most, rows // least_rows)
     if count <= 1:
         return ()
     borders = _borders(session, relation, count, rows)
     return partitions_between(relation.primary_key[0], borders) if borders else ()
-
-
-def _expected_rows(session: psycopg.Connection[Any], relation: Relation) -> int:
-    """Return the planner's estimate, which knows the table's present size."""
-    row = session.execute(sql.SQL(ROWS).format(table=_table(relation))).fetchone()
-    (explained,) = msgspec.json.decode(row[0], type=list[_Explained]) if row else [_Explained(_Plan())]
-    return explained.plan.rows
 
 
 def _borders(session: psycopg.Connection[Any], relation: Relation, count: int, rows: int) -> list[str]:
