@@ -100,7 +100,7 @@ async def reconcile_connection(pool: Pool, document: Document) -> Document:
             await record_upstreams(connection, row, spec, now)
             await _handle_request(connection, document, row)
             problem = None
-            untouched = not (known or asks_for_something(document) or spec.get("after"))
+            untouched = not (known or _asks_for_something(document) or spec.get("after"))
         except Stalled as stalled:
             problem, definition, untouched = stalled.finding, None, False
             row = await _record_stalled(connection, document)
@@ -134,7 +134,7 @@ async def _facts(connection: Connection, row: Row) -> Facts:
     )
 
 
-def asks_for_something(document: Document) -> bool:
+def _asks_for_something(document: Document) -> bool:
     """Say whether annotations ask for a run or a change of state, whether or not it was done before."""
     annotations = document["metadata"].get("annotations") or {}
     return REQUESTED_AT in annotations or any(requests(annotations))

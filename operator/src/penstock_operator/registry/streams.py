@@ -69,17 +69,14 @@ class NewState:
 
 
 async def put_state(connection: Connection, state: NewState) -> None:
-    """Write a stream's state, and the same to its history."""
+    """Write a stream's state, which is locked, and the same to its history."""
     await run(
         connection,
         """
         WITH written AS (
-            INSERT INTO penstock.connector_run_state
-                (connection_uid, stream, cursor, state_version, checkpoint, run_id, attempt, done)
-            VALUES (%(uid)s, %(stream)s, %(cursor)s, %(version)s, %(checkpoint)s, %(run)s, %(attempt)s, %(done)s)
-            ON CONFLICT (connection_uid, stream) DO UPDATE SET cursor = excluded.cursor,
-                checkpoint = excluded.checkpoint, state_version = excluded.state_version, run_id = excluded.run_id,
-                attempt = excluded.attempt, done = excluded.done, updated_at = now()
+            UPDATE penstock.connector_run_state SET cursor = %(cursor)s, state_version = %(version)s,
+                checkpoint = %(checkpoint)s, run_id = %(run)s, attempt = %(attempt)s, done = %(done)s, updated_at = now()
+            WHERE connection_uid = %(uid)s AND stream = %(stream)s
             RETURNING *)
         INSERT INTO penstock.stream_checkpoints
             (connection_uid, stream, checkpoint, generation, cursor, state_version, run_id, attempt, done)

@@ -39,15 +39,11 @@ async def begin_state(connection: Connection, state: NewState, before: int) -> N
 
 
 async def put_state(connection: Connection, state: NewState) -> None:
-    """Write a run's own state of one stream; it has no history, as nothing is ever put back to it."""
+    """Write a run's own state of one stream, which is locked; it has no history, as nothing is ever put back to it."""
     await run(
         connection,
-        """
-        INSERT INTO penstock.window_states (run_id, stream, cursor, state_version, checkpoint, attempt, done)
-        VALUES (%(run)s, %(stream)s, %(cursor)s, %(version)s, %(checkpoint)s, %(attempt)s, %(done)s)
-        ON CONFLICT (run_id, stream) DO UPDATE SET cursor = excluded.cursor, state_version = excluded.state_version,
-            checkpoint = excluded.checkpoint, attempt = excluded.attempt, done = excluded.done, updated_at = now()
-        """,
+        "UPDATE penstock.window_states SET cursor = %(cursor)s, state_version = %(version)s, checkpoint = %(checkpoint)s,"
+        " attempt = %(attempt)s, done = %(done)s, updated_at = now() WHERE run_id = %(run)s AND stream = %(stream)s",
         run=state.run_id,
         stream=state.stream,
         cursor=Jsonb(state.cursor),
