@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from packaging.utils import canonicalize_name
 
 from penstock_sdk.author.project import ProjectError
 from penstock_sdk.author.site import PLACE
+from penstock_sdk.testing.closure import pinned
 from penstock_sdk.testing.report import REPORT_VERSION, digest_of
 
 TREE, REPORT = "penstock.io/conformance-tree", "penstock.io/conformance-report"
@@ -134,7 +134,7 @@ def contents(archive: Path, package: str) -> Contents:
 
 def _pinned(path: str) -> str:
     name, _, version = path.split("/", maxsplit=1)[0].removesuffix(".dist-info").rpartition("-")
-    return f"{canonicalize_name(name)}=={version}"
+    return pinned(name, version)
 
 
 def _member(archive: tarfile.TarFile, name: str) -> BufferedReader:

@@ -34,7 +34,7 @@ def fill(site: Path, distribution: str) -> list[str]:
         source = _source(each)
         _install(source, site) if source else _copy(each, site)
     _strip(site)
-    return [pinned(each) for each in wanted]
+    return [pinned(each.name, each.version) for each in wanted]
 
 
 def required(distribution: str) -> list[metadata.Distribution]:

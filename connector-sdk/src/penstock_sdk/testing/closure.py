@@ -29,9 +29,9 @@ def closure(name: str) -> Iterator[metadata.Distribution]:
                 waiting += [requirement.name, *_of_extras(requirement)]
 
 
-def pinned(distribution: metadata.Distribution) -> str:
-    """Return it as `name==version`."""
-    return f"{canonicalize_name(distribution.name)}=={distribution.version}"
+def pinned(name: str, version: str) -> str:
+    """Return a distribution as `name==version`."""
+    return f"{canonicalize_name(name)}=={version}"
 
 
 def _of_extras(requirement: Requirement) -> list[str]:

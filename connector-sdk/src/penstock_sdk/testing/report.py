@@ -66,7 +66,7 @@ def _packages(distribution: str | None) -> list[str]:
     found: list[str] = []
     try:
         for each in closure(distribution) if distribution else ():
-            found.append(pinned(each))  # noqa: PERF401 - what came before a missing one is kept
+            found.append(pinned(each.name, each.version))  # noqa: PERF401 - what came before a missing one is kept
     except metadata.PackageNotFoundError as error:
         found.append(f"{error.name} (not installed)")
     return sorted(found)
