@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import psycopg
 from penstock_operator.launchers.jobs import LABEL_CONNECTION
@@ -10,7 +11,7 @@ from penstock_operator.resources.crds import resource_problems
 from penstock_operator.settings import S3Settings
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.cluster.installation import NAMESPACE, Installation
+from tests.cluster.installation import NAMESPACE, Installation, document
 from tests.cluster.kubernetes import Cluster
 from tests.cluster.runs import FAKER, PEOPLE, Records, connection, faker
 
@@ -85,6 +86,40 @@ def test_running_out_of_memory_is_named_with_the_limit(
     )
     found = cluster.condition("oom", namespace, "OutOfMemory")
     assert "more memory than its limit of 40Mi" in found["status"]["lastRun"]["message"]
+
+
+def test_running_out_of_memory_raises_it_where_the_spec_allows(
+    cluster: Cluster, operator: Installation, namespace: str, records: Records
+) -> None:
+    resources = {"limits": {"memory": "40Mi", "cpu": "1"}, "onOutOfMemory": {"factor": 8, "max": "512Mi"}}
+    config = {"records": 100_000, "batchSize": 20_000}
+    cluster.apply(
+        connection("grown", connector=FAKER, config=config, streams=PEOPLE, resources=resources, retry={"limit": 0})
+    )
+    assert records.ended("grown")[0]["phase"] == "succeeded"
+    first, second = records.attempts("grown")
+    assert (first["reason"], second["phase"]) == ("OutOfMemory", "succeeded")
+    jobs = cluster.list("jobs", namespace, f"{LABEL_CONNECTION}=grown")
+    containers = [each["spec"]["template"]["spec"]["containers"][0] for each in jobs]
+    assert {each["resources"]["limits"]["memory"] for each in containers} == {"40Mi", "320Mi"}
+    records.whole("grown", 100_000)
+
+
+def test_a_full_quota_is_waited_for_and_said_to_be_why(
+    cluster: Cluster, operator: Installation, records: Records
+) -> None:
+    def quota(jobs: str) -> dict[str, Any]:
+        return document("ResourceQuota", "few", "crowded", spec={"hard": {"count/jobs.batch": jobs}})
+
+    cluster.apply(document("Namespace", "crowded"), quota("0"))
+    cluster.apply(connection("patient", namespace="crowded", connector=FAKER, config={"records": 10}, streams=PEOPLE))
+    found = cluster.condition("patient", "crowded", "AwaitingRetry")
+    message = found["status"]["lastRun"]["message"]
+    assert message.startswith("the namespace's ResourceQuota has no room for the run's Job"), message
+    assert "count/jobs.batch=0" in message
+    cluster.apply(quota("5"))
+    assert records.ended("patient")[0]["phase"] == "succeeded"
+    cluster.kubectl("delete", "namespace", "crowded", "--wait=false")
 
 
 def test_a_deadline_is_named(cluster: Cluster, operator: Installation, namespace: str) -> None:

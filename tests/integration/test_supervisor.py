@@ -8,8 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from penstock_operator.controller import supervisor as supervising
+from penstock_operator.controller.statuses import finding_for
 from penstock_operator.controller.supervisor import Supervisor
 from penstock_operator.launchers import Carried, Launch, LaunchRefused, Observation
+from penstock_operator.registry import connections, runs
 from penstock_operator.registry.attempts import attempt_by_job
 from penstock_operator.registry.database import Pool, Row, create_pool, many, one, run
 from penstock_operator.settings import Timings
@@ -169,6 +171,25 @@ async def test_a_refusal_that_does_not_pass_ends_the_attempt_in_its_words(
     await supervisor.settled()
     ended = await _attempt(world.pool, POISONED)
     assert (ended["phase"], ended["reason"], ended["message"]) == ("failed", "LaunchRefused", "no rights")
+
+
+async def test_a_full_quota_is_waited_for_and_the_status_says_so(
+    world: World, supervisor: Supervisor, jobs: Cluster
+) -> None:
+    """The run waits as for a node: it does not count as a failure, and what is asked for next is a new attempt."""
+    jobs.refusal = LaunchRefused("LaunchRefused", "no room in the quota", "TransientError", crowded=True)
+    await _runs(world, 1)
+    await supervisor.launch_pending()
+    await supervisor.settled()
+    async with world.pool.connection() as connection:
+        row = await connections.connection_by_uid(connection, f"of-{POISONED}")
+        newest = await runs.newest_run(connection, row["uid"]) if row else None
+    assert row
+    assert newest
+    assert (newest["phase"], newest["streak"], newest["disruptions"]) == ("pending", 0, 1)
+    told = finding_for(row, newest)
+    assert (told.state, told.reason) == ("failing", "AwaitingRetry")
+    assert told.message.startswith("no room in the quota (attempt 1 failed, the next is due")
 
 
 async def test_a_launch_under_way_is_not_begun_again(

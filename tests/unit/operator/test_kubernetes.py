@@ -104,24 +104,26 @@ async def test_of_two_pods_of_an_attempt_the_one_that_failed_tells_why(
 
 
 @pytest.mark.parametrize(
-    ("words", "error_class"),
+    ("words", "error_class", "reaction"),
     [
         (
             'jobs.batch is forbidden: User "operate" cannot create resource "jobs" in API group "batch"',
             "TransientError",
+            "passing",
         ),
-        ('jobs.batch "orders-r1-1" is forbidden: exceeded quota: few', "ConfigError"),
+        ('jobs.batch "orders-r1-1" is forbidden: exceeded quota: few', "TransientError", "crowded"),
+        ('jobs.batch "orders-r1-1" is forbidden: violates PodSecurity "restricted:latest"', "ConfigError", None),
     ],
 )
 async def test_what_is_forbidden_for_a_while_only_is_asked_for_again(
-    launcher: KubernetesLauncher, httpserver: HTTPServer, words: str, error_class: str
+    launcher: KubernetesLauncher, httpserver: HTTPServer, words: str, error_class: str, reaction: str | None
 ) -> None:
-    """An API server forbids everything for a moment as it starts; a quota's refusal is the tenant's to change."""
+    """An API server forbids everything for a moment as it starts, and a quota what has no room now."""
     httpserver.expect_request(JOBS, "POST").respond_with_json({**refusal(403, "Forbidden"), "message": words}, 403)
     with pytest.raises(LaunchRefused) as refused:
         await launcher.launch(LAUNCH)
     assert refused.value.error_class == error_class
-    assert refused.value.passing == (error_class == "TransientError")
+    assert (refused.value.passing, refused.value.crowded) == (reaction == "passing", reaction == "crowded")
 
 
 async def test_a_resource_that_the_api_server_does_not_know_is_gone(

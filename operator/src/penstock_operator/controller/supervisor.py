@@ -90,7 +90,9 @@ class Supervisor:
                 return
             ending = Ending("failed", refused.reason, refused.error_class, refused.message)
             async with self._pool.connection() as connection:
-                await outcomes.fail_current(connection, launch.run_id, launch.attempt, ending)
+                await outcomes.fail_current(
+                    connection, launch.run_id, launch.attempt, ending, disrupted=refused.crowded
+                )
             return
         reach("attempt.launched")
         async with self._pool.connection() as connection:

@@ -89,13 +89,24 @@ class Leftover:
 
 
 class LaunchRefused(Exception):  # noqa: N818 - a refusal, with its own words
-    """The attempt cannot be launched as things stand. `passing`: they may soon stand otherwise, and nobody did wrong."""
+    """The attempt cannot be launched as things stand.
+
+    `passing`: they may soon stand otherwise, and nobody did wrong. `crowded`: it takes the end of other work, for which
+    the run waits as for a node.
+    """
 
     def __init__(
-        self, reason: Reason, message: str, error_class: str = "ConfigError", *, passing: bool = False
+        self,
+        reason: Reason,
+        message: str,
+        error_class: str = "ConfigError",
+        *,
+        passing: bool = False,
+        crowded: bool = False,
     ) -> None:
         super().__init__(message)
         self.passing = passing
+        self.crowded = crowded
         self.reason = reason
         self.message = message
         self.error_class = error_class

@@ -27,6 +27,7 @@ OK, NOT_FOUND, CONFLICT, FORBIDDEN, UNPROCESSABLE = 200, 404, 409, 403, 422
 JOBS = ("batch", "v1")
 PAGE = 500
 WANT_OF_RIGHTS = "cannot create resource"  # the authorizer's words; those of admission name the Job
+FULL_QUOTA = "exceeded quota"  # of objects: a pod's is told by its Job
 MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -197,12 +198,16 @@ def _leftover(job: dict[str, Any]) -> Leftover:
 def _refused(error: ApiException) -> LaunchRefused:
     """Return what a refusal means: one for want of the operator's own rights is not the connection's fault.
 
-    An API server that starts knows no rights for a moment, and forbids everything.
+    An API server that starts knows no rights for a moment, and forbids everything; a full quota has room again once
+    other Jobs are gone.
     """
     reason: Reason = "LaunchRefused"
     words = _words(error)
     if error.status == FORBIDDEN and WANT_OF_RIGHTS in words:
         return LaunchRefused(reason, f"Penstock may not create the run's Job: {words}", "TransientError", passing=True)
+    if error.status == FORBIDDEN and FULL_QUOTA in words:
+        message = f"the namespace's ResourceQuota has no room for the run's Job; raise it, or run less at once: {words}"
+        return LaunchRefused(reason, message, "TransientError", crowded=True)
     return LaunchRefused(reason, f"Kubernetes refuses the run's Job: {words}")
 
 
