@@ -97,9 +97,26 @@ def test_a_bad_value_is_refused_by_name(values: tuple[str, ...], word: str) -> N
     assert word in done.stderr
 
 
+def aggregated(documents: list[dict[str, Any]]) -> dict[str, set[str]]:
+    """Return what the release adds to Kubernetes' own roles."""
+    prefix, found = "rbac.authorization.k8s.io/aggregate-to-", dict[str, set[str]]()
+    for role in (each for each in documents if each["kind"] == "ClusterRole"):
+        for label in role["metadata"]["labels"]:
+            if label.startswith(prefix):
+                found.setdefault(label.removeprefix(prefix), set()).update(role["rules"][0]["verbs"])
+    return found
+
+
+def test_kubernetes_own_roles_take_connections_in_unless_that_is_not_wanted() -> None:
+    look, act = {"get", "list", "watch"}, {"create", "update", "patch", "delete"}
+    assert aggregated(rendered(*GIVEN)) == {"view": look, "edit": look | act, "admin": look | act}
+    assert aggregated(rendered(*GIVEN, "rbac.aggregate=false")) == {}
+
+
 def test_logs_are_read_by_both_roles_and_nothing_else_of_a_pod_is() -> None:
-    roles = [each for each in rendered(*GIVEN) if each["kind"] == "ClusterRole"]
-    for role in roles:
+    roles = {each["metadata"]["name"]: each for each in rendered(*GIVEN) if each["kind"] == "ClusterRole"}
+    for name in ("operate", "serve"):
+        role = roles[f"penstock-{name}-penstock-system"]
         of_pods = {
             resource: rule["verbs"] for rule in role["rules"] for resource in rule["resources"] if "pods" in resource
         }

@@ -1,0 +1,90 @@
+"""`penstock runs` against the cluster, as docs/access.md says: a port-forward, and the token of an account with `view`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from penstock_operator.embedded.files import free_port
+from penstock_operator.launchers.jobs import LABEL_CONNECTION
+
+from tests.cluster.installation import NAMESPACE, Installation, document
+from tests.cluster.kubernetes import Cluster, tool
+from tests.cluster.runs import Records, faker
+
+Environment = dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def reader(cluster: Cluster, operator: Installation, namespace: str) -> Iterator[Environment]:
+    """What a person who may look at the tenant has set."""
+    subject = {"kind": "ServiceAccount", "name": "reader", "namespace": namespace}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}
+    binding = document("RoleBinding", "reader", namespace, roleRef=role, subjects=[subject])
+    cluster.apply(
+        document("ServiceAccount", "reader", namespace), {**binding, "apiVersion": "rbac.authorization.k8s.io/v1"}
+    )
+    token = cluster.kubectl("create", "token", "reader", "-n", namespace).stdout.strip()
+    port = free_port("127.0.0.1")
+    command = [tool("kubectl"), "--kubeconfig", str(cluster.kubeconfig), "port-forward", "-n", NAMESPACE]
+    forward = subprocess.Popen([*command, "service/penstock", f"{port}:80"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert forward.stdout
+        assert "Forwarding" in forward.stdout.readline()
+        yield {**os.environ, "PENSTOCK_SERVER": f"http://127.0.0.1:{port}", "PENSTOCK_TOKEN": token}
+    finally:
+        forward.terminate()
+        forward.wait(10)
+
+
+def penstock(reader: Environment, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "penstock_operator.cli", *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True, env=reader, timeout=60)
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_log_is_followed_live_and_is_there_when_its_pod_is_gone(
+    cluster: Cluster, operator: Installation, namespace: str, records: Records, reader: Environment
+) -> None:
+    cluster.apply(faker("told", 4000, delay=1, batch=500))
+    cluster.until("its pod reads", lambda: records.running("told"))
+    run = records.runs("told")[0]["id"]
+    command = [sys.executable, "-m", "penstock_operator.cli", "runs", "logs", run, "-f"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=reader) as followed:
+        assert followed.stdout
+        first = json.loads(followed.stdout.readline())
+        assert records.running("told"), "the first line came when the run had ended"
+        assert (first["run"], first["attempt"], first["tenant"], first["connection"]) == (run, 1, namespace, "told")
+        rest, _ = followed.communicate(timeout=90)
+        assert followed.returncode == 0, rest
+    assert records.ended("told")[0]["phase"] == "succeeded"
+    cluster.until("its log is kept", lambda: records.attempts("told")[0]["log_key"])
+    selector = f"{LABEL_CONNECTION}=told"
+    cluster.kubectl("delete", "jobs", "-l", selector, "-n", namespace)
+    cluster.until("its pod is gone", lambda: not cluster.list("pods", namespace, selector))
+    kept = penstock(reader, "runs", "logs", run)
+    assert kept.returncode == 0, kept.stderr
+    assert lines(kept.stdout) == [first, *lines(rest)]
+
+
+def test_who_may_only_view_a_tenant_is_refused_the_rest_in_the_api_servers_words(
+    cluster: Cluster, namespace: str, reader: Environment
+) -> None:
+    cluster.apply(faker("seen", 10, token=None))
+    listed = penstock(reader, "runs", "list", "-n", namespace)
+    assert listed.returncode == 0, listed.stderr
+    everywhere = penstock(reader, "runs", "list")
+    who = f"system:serviceaccount:{namespace}:reader"
+    assert everywhere.returncode != 0
+    assert f"{who} may not list tenantconnections.penstock.io in all namespaces" in everywhere.stderr
+    started = penstock(reader, "runs", "start", f"{namespace}/seen")
+    assert started.returncode != 0
+    assert f"{who} may not patch tenantconnections.penstock.io in namespace {namespace}" in started.stderr
