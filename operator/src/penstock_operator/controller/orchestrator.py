@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -81,6 +81,7 @@ class Orchestrator:
         self._sightings = Sightings()
         self._to_count: set[str] = set()
         self._early: dict[Key, str] | None = {}
+        self._first_listed: dict[Key, str | None] = {}
         self._to_look_at: deque[Key] = deque()
         self.queue = WorkQueue(self._handle)
         self.collector = Collector(
@@ -151,7 +152,7 @@ class Orchestrator:
         async with self._parts.pool.connection() as connection:
             before = await connections.moment_of(connection)
         live: dict[Kind, list[str]] = {kind: [] for kind in KINDS}
-        async for page in self._parts.resources.pages("ConnectorDefinition"):
+        async for page in self._pages("ConnectorDefinition"):
             live["ConnectorDefinition"] += [each["metadata"]["uid"] for each in page]
             self._queue_listed(page)
             # Connections of a definition that hangs are queued again once it is handled.
@@ -159,7 +160,7 @@ class Orchestrator:
                 await asyncio.wait_for(self.queue.handled(key_of(each) for each in page), DEFINITIONS_SECONDS)
         async with self._parts.pool.connection() as connection:
             catalog = await Catalog.read(connection)
-        async for page in self._parts.resources.pages("TenantConnection"):
+        async for page in self._pages("TenantConnection"):
             live["TenantConnection"] += [each["metadata"]["uid"] for each in page]
             self._queue_listed(await self._differing(page, catalog))
             await self.queue.room(BACKLOG)
@@ -167,11 +168,20 @@ class Orchestrator:
         self._swept()
         return 0
 
+    async def _pages(self, kind: Kind) -> AsyncIterator[Page]:
+        """Read all resources of a kind; of the first sweep's, note the versions."""
+        async for page in self._parts.resources.pages(kind):
+            if self._early is not None:
+                self._first_listed |= {key_of(each): version_of(each) for each in page}
+            yield page
+
     def _swept(self) -> None:
         """See to what the watch has listed meanwhile in another version than the sweep."""
         early, self._early = self._early or {}, None
         for key, version in early.items():
-            self.changed(key, version)
+            if self._first_listed.get(key) != version:
+                self.changed(key, version)
+        self._first_listed.clear()
 
     async def look_again(self) -> int:
         """Reconcile a few of those that the first sweep left alone: another release may say more of them than the last."""

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from penstock_sdk.manifest import Manifest, config_problems, manifest_problems
 
 from penstock_operator.controller.following import record_upstreams, upstream_finding
+from penstock_operator.controller.manifests import manifest_for
 from penstock_operator.controller.resources import Document, key_of
 from penstock_operator.controller.state_requests import handle_state_requests
 from penstock_operator.controller.statuses import finding_for, open_alert, pauses, status_of
@@ -94,7 +95,7 @@ async def reconcile_connection(pool: Pool, document: Document) -> Document:
             check_document(document)
             spec = defaulted(document)["spec"]
             definition = await _resolve(connection, spec)
-            _check_against(spec, definition)
+            _check_against(spec, definition["name"], await manifest_for(connection, definition))
             row, known = await _record(connection, document, spec, definition, now)
             await handle_state_requests(connection, document, row)
             await record_upstreams(connection, row, spec, now)
@@ -158,7 +159,7 @@ async def _resolve(connection: Connection, spec: Document) -> Row:
     return next(row for row in rows if row["version"] == version)
 
 
-def _check_against(spec: Document, definition: Row) -> None:
+def _check_against(spec: Document, name: str, manifest: Manifest) -> None:
     """Check what only the definition can tell: config, credentials, modes; and the schedule."""
     try:
         check_schedule(spec.get("schedule"), spec["timeZone"])
@@ -169,7 +170,6 @@ def _check_against(spec: Document, definition: Row) -> None:
         parse_instant(spec.get("since"))
     except ValueError as error:
         raise Stalled("InvalidSpec", f"spec.since: {spec['since']!r} is not a moment: {error}") from None
-    manifest = Manifest.model_validate(definition["manifest"])
     found = config_problems(spec.get("config", {}), manifest.config_schema)
     if found:
         reason = "InvalidConfig"
@@ -185,7 +185,7 @@ def _check_against(spec: Document, definition: Row) -> None:
     for index, stream in enumerate(spec.get("streams", [])):
         if stream["mode"] not in manifest.capabilities.modes:
             reason = "InvalidSpec"
-            message = f"spec.streams[{index}].mode: {definition['name']} can only read {', '.join(manifest.capabilities.modes)}"
+            message = f"spec.streams[{index}].mode: {name} can only read {', '.join(manifest.capabilities.modes)}"
             raise Stalled(reason, message)
 
 
@@ -215,6 +215,12 @@ async def _record(
     known = await connections.connection_by_uid(connection, record.uid)
     if known and record.is_held_by(known) and _timing(known) == timing:
         return known, True
+    if known is None:
+        new = await connections.insert_connection(
+            connection, record, schedule, zone, next_time(schedule, zone, jitter, now), jitter
+        )
+        if new:
+            return new, False
     async with connection.transaction():
         row = await connections.upsert_connection(connection, record)
         if _timing(row) != timing:

@@ -60,17 +60,54 @@ async def upsert_connection(connection: Connection, record: ConnectionRecord) ->
                                 THEN c.paused_until END
         RETURNING *
         """,
-        uid=record.uid,
-        namespace=record.namespace,
-        name=record.name,
-        generation=record.generation,
-        spec=Jsonb(record.spec),
-        definition=record.definition_uid,
-        ready=record.ready,
-        suspended=bool(record.spec.get("suspend", False)),
+        **_values(record),
     )
     assert row is not None  # noqa: S101 - INSERT … RETURNING always returns
     return row
+
+
+async def insert_connection(
+    connection: Connection,
+    record: ConnectionRecord,
+    schedule: str | None,
+    time_zone: str,
+    at: datetime | None,
+    jitter: int,
+) -> Row | None:
+    """Record a connection that is new, in one statement; None when it, or another of its name, is there already.
+
+    `at` is when its first run is made, which is `jitter` seconds after its tick.
+    """
+    return await one(
+        connection,
+        """
+        INSERT INTO penstock.tenant_connections
+            (uid, namespace, name, generation, spec, definition_uid, ready, suspended, schedule, time_zone,
+             jitter_seconds, next_run_at)
+        VALUES (%(uid)s, %(namespace)s, %(name)s, %(generation)s, %(spec)s, %(definition)s, %(ready)s, %(suspended)s,
+                %(schedule)s, %(zone)s, %(jitter)s, %(at)s)
+        ON CONFLICT DO NOTHING
+        RETURNING *
+        """,
+        **_values(record),
+        schedule=schedule,
+        zone=time_zone,
+        at=at,
+        jitter=jitter,
+    )
+
+
+def _values(record: ConnectionRecord) -> dict[str, Any]:
+    return {
+        "uid": record.uid,
+        "namespace": record.namespace,
+        "name": record.name,
+        "generation": record.generation,
+        "spec": Jsonb(record.spec),
+        "definition": record.definition_uid,
+        "ready": record.ready,
+        "suspended": bool(record.spec.get("suspend", False)),
+    }
 
 
 async def set_schedule(

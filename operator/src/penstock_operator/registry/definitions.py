@@ -64,10 +64,10 @@ async def retire_definition(connection: Connection, name: str) -> None:
 
 
 async def versions_of(connection: Connection, connector: str, method: str) -> list[Row]:
-    """Return the live versions of a connector method that new runs may use."""
+    """Return the live versions of a connector method that new runs may use, with their manifests' digests alone."""
     return await many(
         connection,
-        "SELECT * FROM penstock.connector_definitions WHERE connector = %(connector)s AND method = %(method)s"
+        "SELECT uid, name, version, md5(manifest::text) AS digest FROM penstock.connector_definitions WHERE connector = %(connector)s AND method = %(method)s"
         " AND deleted_at IS NULL AND stage <> 'withdrawn'",
         connector=connector,
         method=method,

@@ -1,0 +1,21 @@
+"""The manifests of definitions, read and parsed once, however many connections use them."""
+
+from __future__ import annotations
+
+from penstock_sdk.manifest import Manifest
+
+from penstock_operator.registry.database import Connection, Row
+from penstock_operator.registry.definitions import manifest_of
+
+LIMIT = 500
+_parsed: dict[str, Manifest] = {}
+
+
+async def manifest_for(connection: Connection, definition: Row) -> Manifest:
+    """Return the manifest of a row of `versions_of`, which has its digest: what has the same digest is the same."""
+    digest = definition["digest"]
+    if digest not in _parsed:
+        if len(_parsed) >= LIMIT:
+            _parsed.clear()
+        _parsed[digest] = Manifest.model_validate(await manifest_of(connection, definition["uid"]))
+    return _parsed[digest]
