@@ -15,9 +15,9 @@ from penstock_operator.api.authentication import Authenticator, EmbeddedAuthenti
 from penstock_operator.api.kubernetes import KubernetesAuthenticator
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.embedded.files import free_port
-from penstock_operator.registry import alerts, connections, definitions, runs
-from penstock_operator.registry.connections import ConnectionRecord
+from penstock_operator.registry import alerts, definitions, recording, runs
 from penstock_operator.registry.database import Pool
+from penstock_operator.registry.recording import ConnectionRecord, Timing
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.runs.refusals import Forbidden
 from pytest_httpserver import HTTPServer
@@ -61,7 +61,7 @@ async def api(pool: Pool, store: BronzeStore) -> AsyncIterator[Api]:
         await definitions.upsert_definition(connection, "d1", "faker-generate-0.1.0", 1, spec)
         for uid, namespace, ready in (("c1", "team", True), ("c2", "other", True), ("c3", "team-broken", False)):
             record = ConnectionRecord(uid, namespace, "orders", 1, SPEC, "d1", ready=ready)
-            await connections.upsert_connection(connection, record)
+            await recording.upsert_connection(connection, record)
     authority, tenants = EmbeddedAuthenticator(b"secret"), OneNamespace(b"secret")
     async with (
         client(pool, store, authority, authority.mint_person()) as owner,
@@ -169,7 +169,7 @@ async def test_no_answer_shows_a_run_token(api: Api, pool: Pool) -> None:
 
 async def test_a_window_is_filled_by_whoever_may_change_the_connection(api: Api, pool: Pool) -> None:
     async with pool.connection() as connection:
-        await connections.set_schedule(connection, "c1", "@daily", "Etc/UTC", None)
+        await recording.set_timing(connection, "c1", Timing("@daily", "Etc/UTC"))
     body = {"namespace": "team", "name": "orders", "from": "2026-01-01T00:00:00Z", "to": "2026-01-03T00:00:00Z"}
     assert (await api.tenant.post("/v1/runs/backfill", json=body)).status_code == 403
     filled = (await api.owner.post("/v1/runs/backfill", json=body)).json()

@@ -15,9 +15,9 @@ from penstock_operator.bronze.keys import commit_key, log_key, object_key, place
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.collector import CollectionError, Collector
 from penstock_operator.launchers import Leftover
-from penstock_operator.registry import attempts, connections, runs
-from penstock_operator.registry.connections import ConnectionRecord
+from penstock_operator.registry import attempts, connections, recording, runs
 from penstock_operator.registry.database import many, one
+from penstock_operator.registry.recording import ConnectionRecord
 from penstock_operator.runs.collection import Grounds
 from penstock_operator.runs.ids import new_run_id
 from penstock_operator.runs.state_changes import Author, Reset, change_state
@@ -183,7 +183,7 @@ async def test_an_older_generation_goes_after_its_time_and_the_live_one_never(wo
 async def history_limit(world: World, limit: int) -> None:
     async with world.pool.connection() as connection:
         record = ConnectionRecord("c1", "team", "orders", 1, {**world.spec, "historyLimit": limit}, "d1", ready=True)
-        await connections.upsert_connection(connection, record)
+        await recording.upsert_connection(connection, record)
 
 
 async def test_runs_beyond_the_history_limit_go_with_their_attempts_and_logs(world: World) -> None:
@@ -347,7 +347,7 @@ async def test_a_bucket_that_refuses_keeps_one_step_from_its_end_and_the_others_
 async def other_connection(world: World, uid: str, name: str, policy: str = "Delete") -> None:
     spec = {**world.spec, "bronze": {"format": "jsonl", "deletionPolicy": policy}}
     async with world.pool.connection() as connection:
-        await connections.upsert_connection(connection, ConnectionRecord(uid, "team", name, 1, spec, "d1", ready=True))
+        await recording.upsert_connection(connection, ConnectionRecord(uid, "team", name, 1, spec, "d1", ready=True))
 
 
 async def run_of(world: World, uid: str) -> tuple[str, list[str]]:
@@ -373,7 +373,7 @@ async def run_of(world: World, uid: str) -> tuple[str, list[str]]:
 async def doomed_connection(world: World, uid: str, name: str) -> list[str]:
     _, keys = await run_of(world, uid)
     async with world.pool.connection() as connection:
-        await connections.retire_connection(connection, "team", name)
+        await recording.retire_connection(connection, "team", name)
     return keys
 
 
@@ -416,7 +416,7 @@ async def test_a_connection_that_is_applied_again_during_its_purge_begins_from_t
     await collector(world).collect()
     assert [exists(world.store, key) for key in (*old, *new)] == [False] * 3 + [True] * 3
     async with world.pool.connection() as connection:
-        await connections.retire_connection(connection, "team", "same")
+        await recording.retire_connection(connection, "team", "same")
     await collector(world).collect()
     await collector(world).collect()
     assert [exists(world.store, key) for key in new] == [False] * 3, "and goes when it is deleted once more"

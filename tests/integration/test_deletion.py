@@ -10,7 +10,7 @@ import pytest
 from penstock_operator.controller.orchestrator import Orchestrator, Parts
 from penstock_operator.controller.reconcile import reconcile_connection
 from penstock_operator.launchers.process import ProcessLauncher
-from penstock_operator.registry import connections, runs
+from penstock_operator.registry import connections, recording, runs
 from penstock_operator.settings import Timings
 
 from tests.integration.world import World
@@ -52,7 +52,7 @@ async def test_10_runs_of_a_connection_end_though_the_operator_was_killed_while_
 ) -> None:
     await world.new_run()
     async with world.pool.connection() as connection:
-        assert await connections.retire_connection(connection, "team", "orders")
+        assert await recording.retire_connection(connection, "team", "orders")
     await orchestrator.sweep()
     async with world.pool.connection() as connection:
         assert await runs.active_runs(connection, "c1") == []

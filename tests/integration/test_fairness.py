@@ -12,9 +12,9 @@ from penstock_operator.cli.runs import _said
 from penstock_operator.controller.statuses import finding_for
 from penstock_operator.controller.supervisor import Supervisor
 from penstock_operator.launchers import Launch, LaunchRefused
-from penstock_operator.registry import connections, fairness, runs
-from penstock_operator.registry.connections import ConnectionRecord
+from penstock_operator.registry import fairness, recording, runs
 from penstock_operator.registry.database import Pool, many
+from penstock_operator.registry.recording import ConnectionRecord
 from penstock_operator.settings import NO_QUOTAS, Quotas, Timings
 
 from tests.integration.world import World
@@ -27,7 +27,7 @@ async def tenant(pool: Pool, name: str, count: int = 1) -> None:
     async with pool.connection() as connection:
         for number in range(count):
             record = ConnectionRecord(f"{name}-{number}", name, f"c{number}", 1, {}, "d1", ready=True)
-            await connections.upsert_connection(connection, record)
+            await recording.upsert_connection(connection, record)
 
 
 async def wait_in_line(pool: Pool, rows: list[tuple[str, str, str | None, datetime]]) -> None:

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-from penstock_operator.registry import attempts, connections, objects, runs
+from penstock_operator.registry import attempts, connections, objects, recording, runs
 from penstock_operator.registry.database import many, one
+from penstock_operator.registry.recording import Timing
 from penstock_operator.runs.protocol import PodIdentity
 from penstock_operator.runs.refusals import Fenced, Mismatch, NotReady, Unauthenticated
 from penstock_operator.scheduling.due import request_run, schedule_due
@@ -28,7 +29,7 @@ async def test_1_a_due_time_and_a_token_make_one_run_each(world: World) -> None:
 async def test_1_two_schedulers_make_one_run_of_one_tick(world: World) -> None:
     async with world.pool.connection() as connection:
         past = datetime.now(UTC) - timedelta(minutes=90)
-        await connections.set_schedule(connection, "c1", "*/15 * * * *", "Etc/UTC", past)
+        await recording.set_timing(connection, "c1", Timing("*/15 * * * *", "Etc/UTC", 0, past))
     now = datetime.now(UTC)
     await asyncio.gather(*(schedule_due(world.pool, now) for _ in range(6)))
     async with world.pool.connection() as connection:
@@ -213,7 +214,7 @@ async def test_1_a_deleted_connection_gets_no_run(world: World) -> None:
     async with world.pool.connection() as connection:
         row = await connections.connection_by_uid(connection, "c1")
         assert row is not None
-        assert await connections.retire_connection(connection, "team", "orders")
+        assert await recording.retire_connection(connection, "team", "orders")
         assert await request_run(connection, row, "late") is None
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from penstock_operator.controller.reconcile import reconcile_connection
-from penstock_operator.registry import connections, runs, states, streams
+from penstock_operator.registry import recording, runs, states, streams
 from penstock_operator.registry.database import Row, many, one
+from penstock_operator.registry.recording import ConnectionRecord
 from penstock_operator.runs.refusals import Fenced, Invalid
 from penstock_operator.runs.state_annotations import RESET_STATE, REWIND_STATE
 from penstock_operator.runs.state_changes import (
@@ -34,9 +35,9 @@ ANNA = Author("anna", "the source was corrected")
 async def both(world: World) -> World:
     """The connection reads two streams by cursor."""
     world.spec["streams"].append({"name": "events", "mode": "incremental"})
-    record = connections.ConnectionRecord("c1", "team", "orders", 2, world.spec, "d1", ready=True)
+    record = ConnectionRecord("c1", "team", "orders", 2, world.spec, "d1", ready=True)
     async with world.pool.connection() as connection:
-        await connections.upsert_connection(connection, record)
+        await recording.upsert_connection(connection, record)
     return world
 
 
@@ -209,8 +210,8 @@ async def test_what_cannot_be_carried_out_changes_nothing_and_says_why(both: Wor
             await change(both, order)
         assert words in refused.value.message
     async with both.pool.connection() as connection:
-        record = connections.ConnectionRecord("c1", "team", "orders", 3, full, "d1", ready=True)
-        await connections.upsert_connection(connection, record)
+        record = ConnectionRecord("c1", "team", "orders", 3, full, "d1", ready=True)
+        await recording.upsert_connection(connection, record)
     with pytest.raises(Invalid, match="people is read in full"):
         await change(both, RewindToCursor("people", {"n": 1}))
     assert await state(both) == before

@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import yaml
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.registry import attempts, connections, definitions, runs
+from penstock_operator.registry import attempts, definitions, recording, runs
 from penstock_operator.registry.attempts import Ending
-from penstock_operator.registry.connections import ConnectionRecord
 from penstock_operator.registry.database import Pool
+from penstock_operator.registry.recording import ConnectionRecord
 from penstock_operator.registry.runs import NewRun
 from penstock_operator.runs import outcomes
 from penstock_operator.runs.protocol import PodIdentity, RunProtocol
@@ -43,7 +43,7 @@ class World:
         """Record another connection, named as its uid: the runs of one take turns, those of several do not."""
         record = ConnectionRecord(uid, "team", uid, 1, self.spec, "d1", ready=True)
         async with self.pool.connection() as connection:
-            await connections.upsert_connection(connection, record)
+            await recording.upsert_connection(connection, record)
 
     async def new_run(self, run_id: str = "run1", connection: str = "c1", **due: Any) -> bool:
         """Insert a run."""
@@ -91,7 +91,7 @@ async def new_world(pool: Pool, store: BronzeStore) -> World:
             1,
             {"image": "i@sha256:0", "stage": "certified", "manifest": MANIFEST},
         )
-        await connections.upsert_connection(
+        await recording.upsert_connection(
             connection, ConnectionRecord("c1", "team", "orders", 1, spec, "d1", ready=True)
         )
     return World(pool, RunProtocol(pool, store), store, spec)

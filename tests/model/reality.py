@@ -19,10 +19,10 @@ from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.orchestrator import Orchestrator, Parts
 from penstock_operator.launchers import Carried, Launch, Observation
 from penstock_operator.launchers.logs import FileLogs
-from penstock_operator.registry import attempts, connections, definitions
+from penstock_operator.registry import attempts, connections, definitions, recording
 from penstock_operator.registry.attempts import Ending
-from penstock_operator.registry.connections import ConnectionRecord
 from penstock_operator.registry.database import Pool, many
+from penstock_operator.registry.recording import ConnectionRecord, Timing
 from penstock_operator.runs import outcomes
 from penstock_operator.runs.protocol import PodIdentity, RunProtocol
 from penstock_operator.runs.refusals import Refused
@@ -181,19 +181,19 @@ class Reality:
             await self.orchestrator.forget("TenantConnection", "team", name)
             return
         async with self.pool.connection() as connection:
-            await connections.retire_connection(connection, "team", name)
+            await recording.retire_connection(connection, "team", name)
 
     async def create(self, name: str, uid: str, next_run_at: datetime) -> Answer:
         if self.resources.uids.setdefault(name, uid) != uid:
             return
         record = ConnectionRecord(uid, "team", name, 1, SPEC, "d1", ready=True)
         async with self.pool.connection() as connection, connection.transaction():
-            await connections.upsert_connection(connection, record)
-            await connections.set_schedule(connection, uid, "0 * * * *", "Etc/UTC", next_run_at)
+            await recording.upsert_connection(connection, record)
+            await recording.set_timing(connection, uid, Timing("0 * * * *", "Etc/UTC", 0, next_run_at))
 
     async def sweep(self) -> Answer:
         async with self.pool.connection() as connection:
-            before = await connections.moment_of(connection)
+            before = await recording.moment_of(connection)
         live = {"ConnectorDefinition": ["d1"], "TenantConnection": list(self.resources.uids.values())}
         await self.orchestrator._retire_all_but(live, before)  # type: ignore[arg-type]
 

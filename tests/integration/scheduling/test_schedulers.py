@@ -9,9 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from penstock_operator.registry import connections, runs
+from penstock_operator.registry import recording, runs
 from penstock_operator.registry.database import Pool, create_pool, many, one, run
 from penstock_operator.registry.migrate import migrate
+from penstock_operator.registry.recording import Timing
 from penstock_operator.scheduling.due import next_time, schedule_due
 from penstock_operator.scheduling.ticks import latest_tick, ticks_between
 
@@ -61,7 +62,7 @@ async def prepare(pool: Pool, wanted: list[tuple[str, str, int]]) -> None:
                 policy=policy,
             )
             at = next_time(schedule, "Europe/Paris", jitter, START)
-            await connections.set_schedule(connection, f"c{number}", schedule, "Europe/Paris", at, jitter)
+            await recording.set_timing(connection, f"c{number}", Timing(schedule, "Europe/Paris", jitter, at))
 
 
 async def launch(pool: Pool, now: datetime) -> list[tuple[str, int]]:

@@ -151,7 +151,7 @@ async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Heal
     watching = asyncio.Event()
     tasks = [
         asyncio.create_task(orchestrator.run(), name="loops"),
-        asyncio.create_task(watch(orchestrator.changed, watching), name="watch"),
+        asyncio.create_task(_watch(orchestrator, watching), name="watch"),
         asyncio.create_task(lease.keep(), name="lease"),
         asyncio.create_task(stop.wait(), name="stop"),
     ]
@@ -168,3 +168,9 @@ async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Heal
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await lease.release()
+
+
+async def _watch(orchestrator: Orchestrator, stop: asyncio.Event) -> None:
+    """Watch once what is new is on schedule: the watch lists all as it begins, and so misses nothing."""
+    await orchestrator.registered.wait()
+    await watch(orchestrator.changed, stop)

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from penstock_sdk.manifest import manifest_problems
 
-from penstock_operator.controller.reconcile import Stalled, check_document
+from penstock_operator.controller.wanted import Stalled, check_document
 from penstock_operator.embedded.folder import OURS, FolderError, read_folder
 
 

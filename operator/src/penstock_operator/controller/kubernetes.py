@@ -110,6 +110,20 @@ def login(**arguments: Any) -> kopf.ConnectionInfo | None:
     return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
 
 
+class NothingKept(kopf.DiffBaseStorage):
+    """No state that was last handled: what each event costs kopf is mostly a copy of the resource to compare with one."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        """Return what is compared: nothing."""
+        return kopf.BodyEssence({})
+
+    def fetch(self, **_: Any) -> None:
+        """Return what was kept: nothing."""
+
+    def store(self, **_: Any) -> None:
+        """Keep nothing."""
+
+
 class Changed(Protocol):
     """What a watch calls: `listed` is what was there when it began, or began anew."""
 
@@ -148,6 +162,7 @@ async def _watch(changed: Changed, stop: asyncio.Event) -> None:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True
+    settings.persistence.diffbase_storage = NothingKept()
     kopf.on.login(registry=registry, id="login")(login)
 
     async def started(**_: Any) -> None:

@@ -21,6 +21,7 @@ from penstock_operator.controller.health import Health
 from penstock_operator.controller.logs import KeepingLauncher, LogKeeper
 from penstock_operator.controller.queue import Key, WorkQueue
 from penstock_operator.controller.reconcile import reconcile
+from penstock_operator.controller.registration import register
 from penstock_operator.controller.resources import (
     Document,
     Page,
@@ -34,7 +35,7 @@ from penstock_operator.controller.sightings import Sightings
 from penstock_operator.controller.supervisor import Clock, Supervisor, utc_now
 from penstock_operator.launchers import Launcher
 from penstock_operator.launchers.logs import LogSource
-from penstock_operator.registry import connections, credentials, definitions, fairness, outbox, runs
+from penstock_operator.registry import connections, credentials, definitions, fairness, outbox, recording, runs
 from penstock_operator.registry.database import Pool, Row
 from penstock_operator.registry.fairness import PATIENCE_SECONDS
 from penstock_operator.resources.models import Kind
@@ -82,6 +83,7 @@ class Orchestrator:
         self._to_count: set[str] = set()
         self._early: dict[Key, str] | None = {}
         self._first_listed: dict[Key, str | None] = {}
+        self.registered = asyncio.Event()
         self._to_look_at: deque[Key] = deque()
         self.queue = WorkQueue(self._handle)
         self.collector = Collector(
@@ -150,7 +152,7 @@ class Orchestrator:
     async def sweep(self) -> int:
         """Reconcile what differs from what a reconcile left, definitions first, and retire what the watch missed."""
         async with self._parts.pool.connection() as connection:
-            before = await connections.moment_of(connection)
+            before = await recording.moment_of(connection)
         live: dict[Kind, list[str]] = {kind: [] for kind in KINDS}
         async for page in self._pages("ConnectorDefinition"):
             live["ConnectorDefinition"] += [each["metadata"]["uid"] for each in page]
@@ -158,6 +160,8 @@ class Orchestrator:
             # Connections of a definition that hangs are queued again once it is handled.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.queue.handled(key_of(each) for each in page), DEFINITIONS_SECONDS)
+        if not self.registered.is_set():
+            await self._register()
         async with self._parts.pool.connection() as connection:
             catalog = await Catalog.read(connection)
         async for page in self._pages("TenantConnection"):
@@ -167,6 +171,12 @@ class Orchestrator:
         await self._retire_all_but(live, before)
         self._swept()
         return 0
+
+    async def _register(self) -> None:
+        """Put all that the registry has never seen on schedule, before the first status is written, or the watch lists all."""
+        async for page in self._parts.resources.pages("TenantConnection"):
+            await register(self._parts.pool, page)
+        self.registered.set()
 
     async def _pages(self, kind: Kind) -> AsyncIterator[Page]:
         """Read all resources of a kind; of the first sweep's, note the versions."""
@@ -217,7 +227,7 @@ class Orchestrator:
     async def _retire_all_but(self, live: dict[Kind, list[str]], before: datetime) -> None:
         async with self._parts.pool.connection() as connection:
             await definitions.retire_definitions(connection, live["ConnectorDefinition"], before)
-            await connections.retire_connections(connection, live["TenantConnection"], before)
+            await recording.retire_connections(connection, live["TenantConnection"], before)
         await self._let_go()
 
     async def _let_go(self) -> None:
@@ -306,7 +316,7 @@ class Orchestrator:
                 await definitions.retire_definition(connection, name)
                 gone = None
             else:
-                gone = await connections.retire_connection(connection, namespace, name)
+                gone = await recording.retire_connection(connection, namespace, name)
         if gone:
             await self._requeue_followers({"metadata": {"namespace": namespace, "name": name}})
             await self._let_go()

@@ -1,0 +1,53 @@
+"""Connections that the registry has never seen, recorded a page at a time: a restored cluster, or a first start.
+
+What is due is read from the registry, so that thousands of them are on schedule long before each has its status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import psycopg
+import structlog
+
+from penstock_operator.controller.resources import Document, Page
+from penstock_operator.controller.resync import rows_of
+from penstock_operator.controller.wanted import Definitions, stands_alone, wanted_of
+from penstock_operator.registry import recording
+from penstock_operator.registry.database import Pool
+from penstock_operator.registry.recording import ConnectionRecord, Timing
+
+log = structlog.get_logger()
+
+
+async def register(pool: Pool, page: Page) -> int:
+    """Record those of the page's connections that are new and need nothing besides; return how many.
+
+    The others, and those that cannot be used, are left to their reconciles.
+    """
+    async with pool.connection() as connection:
+        rows = await rows_of(connection, page)
+        new = [each for each in page if each["metadata"]["uid"] not in rows and stands_alone(each)]
+        if not new:
+            return 0
+        try:
+            return len(await recording.insert_connections(connection, await _wanted(new, Definitions(connection))))
+        except psycopg.DataError as error:
+            log.warning("not recorded at once, but one by one", error=str(error))
+            return 0
+
+
+async def _wanted(documents: Iterable[Document], known: Definitions) -> list[tuple[ConnectionRecord, Timing]]:
+    found, now = [], datetime.now(UTC)
+    for document in documents:
+        try:
+            wanted = await wanted_of(document, known)
+            found.append((wanted.record, wanted.timing(now)))
+        except psycopg.Error:
+            raise
+        except Exception as error:  # noqa: BLE001 - its own reconcile says what is wrong with it, and delays nobody
+            log.debug("left to its reconcile", connection=document["metadata"]["name"], error=str(error))
+        await asyncio.sleep(0)  # the lease and the other loops have their turns
+    return found

@@ -1,0 +1,173 @@
+"""What a document wants, checked: the row of a connection, its definition, and when it runs. Nothing is written here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from penstock_sdk.manifest import Manifest, config_problems, manifest_problems
+
+from penstock_operator.controller.manifests import manifest_for
+from penstock_operator.controller.resources import Document
+from penstock_operator.registry import definitions
+from penstock_operator.registry.database import Connection, Row
+from penstock_operator.registry.recording import ConnectionRecord, Timing
+from penstock_operator.resources.conditions import Finding, Reason
+from penstock_operator.resources.crds import defaulted, resource_problems
+from penstock_operator.resources.models import GROUP, REQUESTED_AT, parse_duration, parse_instant
+from penstock_operator.resources.quantities import memory_bytes
+from penstock_operator.resources.storable import storage_problems
+from penstock_operator.resources.versions import best_match
+from penstock_operator.runs.state_annotations import requests
+from penstock_operator.scheduling.due import next_time
+from penstock_operator.scheduling.ticks import ScheduleError, check_schedule, jitter_of
+
+
+class Stalled(Exception):  # noqa: N818 - named by the reaction it wants
+    """The resource cannot be used until its owner changes it."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.finding = Finding("stalled", reason, message)
+
+
+def check_document(document: Document) -> None:
+    """Raise Stalled for what the API server would refuse; a folder has no API server before it."""
+    found = annotation_problems(document) + spec_problems(document)
+    if not found and document["kind"] == "ConnectorDefinition":
+        found = manifest_problems(document["spec"]["manifest"], "spec.manifest")
+    if found:
+        reason: Reason = "InvalidSpec"
+        raise Stalled(reason, "; ".join(found))
+
+
+def spec_problems(document: Document) -> list[str]:
+    """Return what the API server would refuse of a document; one that it took under an older schema may be wrong now."""
+    return storage_problems(document.get("spec"), "spec") or resource_problems(document)
+
+
+def annotation_problems(document: Document) -> list[str]:
+    """Return which of the annotations that ask for something cannot be stored."""
+    annotations = document["metadata"].get("annotations") or {}
+    ours = {key: value for key, value in annotations.items() if str(key).startswith(f"{GROUP}/")}
+    return storage_problems(ours, "metadata.annotations")
+
+
+def stands_alone(document: Document) -> bool:
+    """Say whether its row is all that a new connection needs: it follows nobody, and no annotation asks for something."""
+    annotations = document["metadata"].get("annotations") or {}
+    return not (document["spec"].get("after") or REQUESTED_AT in annotations or any(requests(annotations)))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the registry is to hold of a connection."""
+
+    record: ConnectionRecord
+    definition: Row
+    schedule: str | None
+    time_zone: str
+    jitter_seconds: int
+
+    def timing(self, now: datetime) -> Timing:
+        """Return when the connection runs, counted from now."""
+        at = next_time(self.schedule, self.time_zone, self.jitter_seconds, now)
+        return Timing(self.schedule, self.time_zone, self.jitter_seconds, at)
+
+    def is_held_by(self, row: Row) -> bool:
+        """Say whether the row says all this already."""
+        untimed = Timing(self.schedule, self.time_zone, self.jitter_seconds)
+        return self.record.is_held_by(row) and untimed.is_held_by(row)
+
+
+class Definitions:
+    """What connections resolve to, looked up once each; for as long as definitions may be taken as unchanged."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._found: dict[tuple[str, ...], Row] = {}
+
+    async def resolve(self, spec: Document) -> tuple[Row, Manifest]:
+        """Return the definition that `spec.connector` means, with its manifest. Raises Stalled."""
+        wanted = spec["connector"]
+        key = (wanted["name"], wanted["method"], wanted.get("version", "*"))
+        if key not in self._found:
+            self._found[key] = await _resolve(self._connection, *key)
+        return self._found[key], await manifest_for(self._connection, self._found[key])
+
+
+async def wanted_of(document: Document, known: Definitions) -> Wanted:
+    """Return what a connection's document wants. Raises Stalled where it cannot be had."""
+    check_document(document)
+    spec = defaulted(document)["spec"]
+    definition, manifest = await known.resolve(spec)
+    _check_against(spec, definition["name"], manifest)
+    record = record_of(document, spec, definition["uid"])
+    jitter = jitter_of(record.namespace, record.name, parse_duration(spec["jitter"]))
+    return Wanted(record, definition, spec.get("schedule"), spec["timeZone"], jitter)
+
+
+def record_of(document: Document, spec: Document, definition_uid: str | None) -> ConnectionRecord:
+    """Return the row's part that a document decides; it is ready when there is a definition."""
+    meta = document["metadata"]
+    generation, ready = meta.get("generation", 1), definition_uid is not None
+    return ConnectionRecord(meta["uid"], meta["namespace"], meta["name"], generation, spec, definition_uid, ready=ready)
+
+
+async def _resolve(connection: Connection, name: str, method: str, reach: str) -> Row:
+    rows = await definitions.versions_of(connection, name, method)
+    if not rows:
+        everything = await definitions.list_definitions(connection)
+        known = ", ".join(sorted({f"{row['connector']}/{row['method']}" for row in everything})) or "none"
+        reason: Reason = "DefinitionNotFound"
+        message = f"spec.connector: there is no connector {name}/{method}; there are: {known}"
+        raise Stalled(reason, message)
+    version = best_match([row["version"] for row in rows], reach)
+    if version is None:
+        versions = ", ".join(sorted(row["version"] for row in rows))
+        reason = "NoVersionInRange"
+        message = f"spec.connector.version: no version matches {reach!r}; there are: {versions}"
+        raise Stalled(reason, message)
+    return next(row for row in rows if row["version"] == version)
+
+
+def _check_against(spec: Document, name: str, manifest: Manifest) -> None:
+    """Check what only the definition can tell: config, credentials, modes; and the schedule."""
+    try:
+        check_schedule(spec.get("schedule"), spec["timeZone"])
+    except ScheduleError as error:
+        reason: Reason = "InvalidSchedule"
+        raise Stalled(reason, str(error)) from None
+    try:
+        parse_instant(spec.get("since"))
+    except ValueError as error:
+        raise Stalled("InvalidSpec", f"spec.since: {spec['since']!r} is not a moment: {error}") from None
+    found = config_problems(spec.get("config", {}), manifest.config_schema)
+    if found:
+        reason = "InvalidConfig"
+        raise Stalled(reason, "; ".join(found))
+    needed = [name for name, required in manifest.credentials().items() if required]
+    if needed and not spec.get("secretRef"):
+        reason = "SecretRequired"
+        message = (
+            f"spec.secretRef: name a Secret with the keys {', '.join(needed)}; the connector authenticates with them"
+        )
+        raise Stalled(reason, message)
+    _check_memory(spec)
+    for index, stream in enumerate(spec.get("streams", [])):
+        if stream["mode"] not in manifest.capabilities.modes:
+            reason = "InvalidSpec"
+            message = f"spec.streams[{index}].mode: {name} can only read {', '.join(manifest.capabilities.modes)}"
+            raise Stalled(reason, message)
+
+
+def _check_memory(spec: Document) -> None:
+    policy = spec["resources"].get("onOutOfMemory")
+    limit = spec["resources"]["limits"]["memory"]
+    if policy and memory_bytes(policy["max"]) <= memory_bytes(limit):
+        reason: Reason = "InvalidSpec"
+        message = (
+            f"spec.resources.onOutOfMemory.max: {policy['max']} is not more than spec.resources.limits.memory ({limit});"
+            " raise it, or remove onOutOfMemory"
+        )
+        raise Stalled(reason, message)
