@@ -13,10 +13,11 @@ import pytest
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.orchestrator import Orchestrator, Parts
 from penstock_operator.controller.queue import Key
+from penstock_operator.controller.registration import register
 from penstock_operator.controller.resources import Document, Page, StaleDocumentError, key_of, version_of
 from penstock_operator.launchers.logs import FileLogs
 from penstock_operator.registry.connections import connection_by_name
-from penstock_operator.registry.database import Pool, Row, run
+from penstock_operator.registry.database import Pool, Row, many, run
 from penstock_operator.resources.models import REQUESTED_AT, Kind
 from penstock_operator.settings import Timings
 
@@ -145,6 +146,63 @@ async def test_a_first_sweep_reads_no_resource_on_its_own(orchestrator: Orchestr
     await _idle(orchestrator)
     assert set(server.read) <= {DEFINITION}, "it counts its connections once they have come"
     assert {server.reason(key(number)) for number in range(COUNT)} == {"AwaitingRun"}
+
+
+async def test_what_the_registry_has_never_seen_is_on_schedule_before_a_status_is_written(
+    orchestrator: Orchestrator, server: ApiServer, pool: Pool
+) -> None:
+    async def on_schedule() -> int:
+        await orchestrator.registered.wait()
+        async with pool.connection() as held:
+            rows = await many(held, "SELECT uid FROM penstock.tenant_connections WHERE next_run_at > now()")
+        return len(rows)
+
+    early = list[Key]()
+    server.before_write = lambda key: None if orchestrator.registered.is_set() else early.append(key)
+    counting = asyncio.create_task(on_schedule())
+    await orchestrator.sweep()
+    assert await counting == COUNT
+    assert set(early) <= {DEFINITION}
+
+
+async def test_12_what_cannot_be_recorded_with_the_others_is_left_to_its_own_reconcile(
+    orchestrator: Orchestrator, server: ApiServer, pool: Pool
+) -> None:
+    await _settle(orchestrator, server)
+    wrong, asking, following = connection(100), connection(101, **{REQUESTED_AT: "t1"}), connection(102)
+    wrong["spec"]["schedule"] = "61 * * * *"
+    following["spec"] = {"connector": following["spec"]["connector"], "after": [{"name": "c2"}]}
+    poisoned, again, good = connection(103), connection(3), connection(105)
+    poisoned["spec"] = "no object at all"
+    again["metadata"]["uid"] = "c3, deleted and made anew"
+    page = [wrong, asking, following, poisoned, again, good]
+    assert await register(pool, page) == 1
+    assert await _row(pool, 105)
+    for each in page:
+        server.put(each)
+    await orchestrator.sweep()
+    await _until(lambda: server.reason(key(102)) and server.reason(key_of(again)) and server.reason(key(101)))
+    assert [server.reason(key_of(each)) for each in (wrong, following, again, good)] == [
+        "InvalidSchedule",
+        "AwaitingRun",
+        "AwaitingRun",
+        "AwaitingRun",
+    ]
+    assert server.documents[key(101)]["status"]["lastHandledRequest"] == "t1"
+    row = await _row(pool, 3)
+    assert row
+    assert row["uid"] == again["metadata"]["uid"]
+
+
+async def test_what_the_watch_lists_as_the_first_sweep_did_is_handled_once(
+    orchestrator: Orchestrator, server: ApiServer
+) -> None:
+    for number in range(COUNT):
+        orchestrator.changed(key(number), version_of(server.documents[key(number)]), listed=True)
+    await orchestrator.sweep()
+    await _idle(orchestrator)
+    assert set(server.read) <= {DEFINITION}
+    assert sorted(set(server.written) - {DEFINITION}) == sorted(each for each in server.written if each != DEFINITION)
 
 
 async def test_a_sweep_of_what_has_not_changed_queues_no_connection(

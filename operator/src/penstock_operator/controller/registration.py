@@ -29,7 +29,7 @@ async def register(pool: Pool, page: Page) -> int:
     """
     async with pool.connection() as connection:
         rows = await rows_of(connection, page)
-        new = [each for each in page if each["metadata"]["uid"] not in rows and stands_alone(each)]
+        new = [each for each in page if each["metadata"]["uid"] not in rows]
         if not new:
             return 0
         try:
@@ -43,8 +43,9 @@ async def _wanted(documents: Iterable[Document], known: Definitions) -> list[tup
     found, now = [], datetime.now(UTC)
     for document in documents:
         try:
-            wanted = await wanted_of(document, known)
-            found.append((wanted.record, wanted.timing(now)))
+            if stands_alone(document):
+                wanted = await wanted_of(document, known)
+                found.append((wanted.record, wanted.timing(now)))
         except psycopg.Error:
             raise
         except Exception as error:  # noqa: BLE001 - its own reconcile says what is wrong with it, and delays nobody
