@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
-from penstock_operator.controller.kubernetes import KubernetesResources, Lease, watch
+from penstock_operator.controller.kubernetes import KubernetesResources
+from penstock_operator.controller.lease import Lease
+from penstock_operator.controller.watching import watch
 from penstock_operator.launchers import Launch, LaunchRefused
 from penstock_operator.launchers.jobs import JobSettings
 from penstock_operator.launchers.kubernetes import KubernetesLauncher

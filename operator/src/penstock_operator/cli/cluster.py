@@ -20,8 +20,10 @@ from penstock_operator.api.kubernetes import KubernetesAuthenticator
 from penstock_operator.api.logs import RunLogs
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.health import Health
-from penstock_operator.controller.kubernetes import KubernetesResources, Lease, watch
+from penstock_operator.controller.kubernetes import KubernetesResources
+from penstock_operator.controller.lease import Lease
 from penstock_operator.controller.orchestrator import Orchestrator, Parts
+from penstock_operator.controller.watching import watch
 from penstock_operator.launchers.jobs import JobSettings
 from penstock_operator.launchers.kubernetes import KubernetesLauncher
 from penstock_operator.launchers.pod_logs import PodLogs

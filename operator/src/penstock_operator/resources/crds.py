@@ -13,6 +13,7 @@ from penstock_sdk.manifest import Declared, problems, rules, structural_schema, 
 from penstock_operator.resources.models import (
     API_VERSION,
     GROUP,
+    PLURALS,
     ConnectionSpec,
     ConnectionStatus,
     DefinitionSpec,
@@ -95,7 +96,7 @@ def crds() -> dict[Kind, dict[str, Any]]:
     return {
         "ConnectorDefinition": _crd(
             "ConnectorDefinition",
-            "connectordefinitions",
+            PLURALS["ConnectorDefinition"],
             "cdef",
             "Cluster",
             definition,
@@ -103,7 +104,7 @@ def crds() -> dict[Kind, dict[str, Any]]:
         ),
         "TenantConnection": _crd(
             "TenantConnection",
-            "tenantconnections",
+            PLURALS["TenantConnection"],
             "tc",
             "Namespaced",
             connection,

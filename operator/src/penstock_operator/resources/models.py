@@ -12,6 +12,7 @@ from pydantic import Field
 GROUP, API_VERSION = "penstock.io", "v1alpha1"
 REQUESTED_AT = f"{GROUP}/requestedAt"
 Kind = Literal["ConnectorDefinition", "TenantConnection"]
+PLURALS: dict[Kind, str] = {"ConnectorDefinition": "connectordefinitions", "TenantConnection": "tenantconnections"}
 Stage = Literal["preview", "certified", "deprecated", "withdrawn"]
 
 DURATION = "^([0-9]{1,6}(ms|s|m)|[0-9]{1,4}h)+$"  # no sum of these within 30 characters is too long for Kubernetes
