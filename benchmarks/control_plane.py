@@ -104,6 +104,8 @@ async def first_start(bench: Platform, empty: Reading) -> None:
 
 async def restart(bench: Platform) -> None:
     """Start again with runs that are due, as after a hand-over."""
+    await bench.until("SELECT (count(*) = 0)::int AS count FROM penstock.outbox", 1)
+    await bench.quiet()
     await bench.stop("operate")
     due = await bench.make_due(min(200, CONNECTIONS), 0.0)
     before = await bench.server.writes()
