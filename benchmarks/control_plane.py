@@ -133,6 +133,9 @@ async def steady(bench: Platform) -> None:
     seconds = max(each.at for each in ended.values()) - min(each.at for each in began.values())
     say(f"due to Job at {RATE * 60:.0f} runs a minute: p50", f"{points[49]:.2f} s", "the loop's 0.5 s, twice")
     say(f"due to Job at {RATE * 60:.0f} runs a minute: p99", f"{points[98]:.2f} s", "the machine's two cores")
+    for step, taken in (await bench.steps(due)).items():
+        found = quantiles(taken, n=100)
+        say(f"of which {step}: p50, p99", f"{found[49]:.2f}, {found[98]:.2f} s")
     for name, mine in (
         ("operate", ("POST jobs", "PATCH jobs", "PATCH tenantconnections/status", "PATCH connectordefinitions/status")),
         ("everybody", tuple(writes)),

@@ -161,6 +161,21 @@ class Platform:
         """Return how long after its due time the watch showed each run's Job, in seconds."""
         return [self.player.jobs[row["id"]] - row["scheduled_at"].timestamp() for row in await self.newest(uids)]
 
+    async def steps(self, uids: list[str]) -> dict[str, list[float]]:
+        """Return how long each run took from its due time to its row, to its attempt, and to the Job that the watch showed."""
+        async with self.pool.connection() as held:
+            rows = await many(
+                held,
+                "SELECT r.id, r.scheduled_at, r.created_at AS made, a.launched_at AS claimed FROM penstock.connector_runs r"
+                " JOIN penstock.run_attempts a ON a.run_id = r.id AND a.attempt = 1 WHERE r.id = ANY(%(runs)s)",
+                runs=await self.runs_of(uids),
+            )
+        return {
+            "due to run": [(row["made"] - row["scheduled_at"]).total_seconds() for row in rows],
+            "run to attempt": [(row["claimed"] - row["made"]).total_seconds() for row in rows],
+            "attempt to Job": [self.player.jobs[row["id"]] - row["claimed"].timestamp() for row in rows],
+        }
+
     async def until_jobs(self, uids: list[str], seconds: float) -> None:
         """Wait until each has a run with a Job."""
         await self._until(

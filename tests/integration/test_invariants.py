@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -139,6 +140,29 @@ async def test_6_success_is_believed_only_when_the_counts_agree(world: World) ->
     assert (await world.protocol.finish(token, good)).phase == "succeeded", (
         "a lost reply is followed by the same request"
     )
+
+
+@pytest.mark.parametrize("outcome", ["succeeded", "cancelled"])
+async def test_9_a_finish_that_is_repeated_while_the_first_is_carried_out_gets_its_answer(
+    world: World, outcome: Any
+) -> None:
+    """A pod repeats a call whose answer does not come in time: to be called fenced, it would end as if taken over."""
+    await world.new_run()
+    run_id, _, token = await world.attempt()
+    await world.protocol.checkpoint(token, checkpoint(1, await world.upload(token), done=True))
+    finish = wire.FinishRequest(outcome=outcome, records={"people": 3})
+    async with world.pool.connection() as connection, connection.transaction():
+        await runs.lock_run(connection, run_id)
+        both = [asyncio.create_task(world.protocol.finish(token, finish)) for _ in range(2)]
+        async with asyncio.timeout(20):
+            while await _waiting_locks(world) < len(both):
+                await asyncio.sleep(0.01)
+    assert [answer.phase for answer in await asyncio.gather(*both)] == [outcome, outcome]
+
+
+async def _waiting_locks(world: World) -> int:
+    async with world.pool.connection() as connection:
+        return len(await many(connection, "SELECT 1 FROM pg_locks WHERE NOT granted"))
 
 
 async def test_6_success_needs_every_stream_to_be_done(world: World) -> None:

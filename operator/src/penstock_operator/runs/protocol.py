@@ -211,11 +211,10 @@ class RunProtocol:
             attempt = await attempts.attempt_by_token(connection, digest(token))
             if attempt is None:
                 raise Unauthenticated
-            if attempt["finished_at"]:
-                return _ended_already(attempt, request)
             run = await outcomes.current(connection, attempt["run_id"], attempt["attempt"])
             if run is None:
-                raise Fenced
+                # The same call may have ended it while this one waited: a pod repeats one whose answer does not come.
+                return _ended_already(await attempts.attempt_by_token(connection, digest(token)), request)
             return FinishResponse(phase=await self._end(connection, run, attempt, request))
 
     async def _end(self, connection: Connection, run: Row, attempt: Row, request: FinishRequest) -> str:
@@ -277,9 +276,9 @@ class RunProtocol:
             raise Mismatch(message)
 
 
-def _ended_already(attempt: Row, request: FinishRequest) -> FinishResponse:
+def _ended_already(attempt: Row | None, request: FinishRequest) -> FinishResponse:
     """Answer a repeated finish; an end that somebody else gave the attempt is not the pod's to confirm."""
-    if attempt["phase"] != request.outcome:
+    if attempt is None or attempt["phase"] != request.outcome:
         raise Fenced
     return FinishResponse(phase=attempt["run_phase"])
 
