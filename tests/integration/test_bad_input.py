@@ -261,3 +261,47 @@ def test_a_full_disk_under_the_bucket_is_waited_for(user: User, tmp_path: Path) 
         assert running.returncode == 0, errors
         (result,) = yaml.safe_load(rest)["connections"]
         assert numbers(user.records(result)) == list(range(2000))
+
+
+FULL_DISK = """
+    CREATE SEQUENCE penstock.refused;
+    CREATE FUNCTION penstock.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        PERFORM nextval('penstock.refused');
+        RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';
+    END $$;
+    CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON penstock.bronze_objects EXECUTE FUNCTION penstock.refuse();
+    CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON penstock.run_attempts EXECUTE FUNCTION penstock.refuse();
+"""
+
+
+def test_a_full_disk_under_the_registry_is_waited_for(user: User, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Postgres refuses what makes its tables grow, with the error that it has for a disk without room."""
+    config = {"records": 4000, "batchSize": 100, "delaySeconds": 0.1}
+    user.connection("fake", connector=FAKER, config=config, streams=PEOPLE)
+    with EmbeddedPostgres(tmp_path_factory.mktemp("registry") / "server") as server:
+        user.environment["PENSTOCK_DATABASE_URL"] = server.url
+        with going(user) as running, psycopg.connect(server.url, autocommit=True) as registry:
+            wait_for(lambda: _rows(registry, "run_attempts WHERE started_at IS NOT NULL"))
+            registry.execute(FULL_DISK)
+            wait_for(
+                lambda: (
+                    _value(registry, "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM penstock.refused") > 5
+                )
+            )
+            registry.execute("DROP FUNCTION penstock.refuse CASCADE")
+            rest, errors = running.communicate(timeout=WAIT_SECONDS)
+        assert running.returncode == 0, errors
+        (result,) = yaml.safe_load(rest)["connections"]
+        assert numbers(user.records(result)) == list(range(4000))
+        assert result["attempt"] == 1
+
+
+def _rows(registry: psycopg.Connection, where: str) -> int:
+    return _value(registry, f"SELECT count(*) FROM penstock.{where}")
+
+
+def _value(registry: psycopg.Connection, sql: str) -> int:
+    with contextlib.suppress(psycopg.errors.UndefinedTable):
+        row = registry.execute(sql.encode()).fetchone()
+        return int(row[0]) if row else 0
+    return 0
