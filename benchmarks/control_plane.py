@@ -1,6 +1,6 @@
 """The control plane with ten thousand connections: a real API server with fake nodes, a real Postgres, real processes.
 
-`CONNECTIONS=` and `RUNS=` make it smaller. It needs what the cluster tests need: Debian, root, Go.
+`CONNECTIONS=`, `RUNS=` and `RATE=` (runs a second) make it smaller. It needs what the cluster tests need: Debian, root, Go.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from penstock_operator.scheduling.due import schedule_due
 
 CONNECTIONS = int(os.environ.get("CONNECTIONS", "10000"))
 RUNS = int(os.environ.get("RUNS", "1334"))  # of the steady part: two minutes of 667
-RATE = CONNECTIONS / 900  # each connection every 15 minutes
+RATE = float(os.environ.get("RATE", CONNECTIONS / 900))  # a second: each connection every 15 minutes
 TENANTS, RAW, BURST, HOLD = 50, 1000, min(2000, CONNECTIONS), 10.0
 CUSTOM = "/apis/penstock.io/v1alpha1"
 ROWS: list[tuple[str, str, str]] = []
