@@ -153,7 +153,7 @@ async def measure(pool: Pool, directory: Path) -> None:
 
 async def _sweep(cluster: Cluster, orchestrator: Orchestrator, what: str) -> None:
     lap = Lap(cluster)
-    await orchestrator.sweep()
+    await orchestrator.sweeper.sweep()
     await orchestrator.queue.room(1)
     lap.end(what, CONNECTIONS)
 

@@ -36,7 +36,7 @@ def listing() -> Listing:
 
 @pytest.fixture
 def orchestrator(world: World, listing: Listing, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Orchestrator:
-    monkeypatch.setattr("penstock_operator.controller.orchestrator.DEFINITIONS_SECONDS", 0.01)  # no worker handles them
+    monkeypatch.setattr("penstock_operator.controller.sweeping.DEFINITIONS_SECONDS", 0.01)  # no worker handles them
     launcher = ProcessLauncher(lambda: "", tmp_path, lambda _namespace, _name: None, lambda job: job)
     return Orchestrator(Parts(world.pool, listing, launcher, world.store, Timings(), launcher.logs))  # type: ignore[arg-type]
 
@@ -53,7 +53,7 @@ async def test_10_runs_of_a_connection_end_though_the_operator_was_killed_while_
     await world.new_run()
     async with world.pool.connection() as connection:
         assert await recording.retire_connection(connection, "team", "orders")
-    await orchestrator.sweep()
+    await orchestrator.sweeper.sweep()
     async with world.pool.connection() as connection:
         assert await runs.active_runs(connection, "c1") == []
 
@@ -67,7 +67,7 @@ async def test_9_a_connection_that_came_during_the_listing_is_not_retired(
         await reconcile_connection(world.pool, document(world))
 
     listing.meanwhile = reconciled
-    await orchestrator.sweep()
+    await orchestrator.sweeper.sweep()
     async with world.pool.connection() as connection:
         row = await connections.connection_by_uid(connection, "c1")
         assert row is not None
@@ -77,7 +77,7 @@ async def test_9_a_connection_that_came_during_the_listing_is_not_retired(
 
 async def test_9_a_connection_that_was_missed_once_is_due_again(world: World, orchestrator: Orchestrator) -> None:
     await reconcile_connection(world.pool, document(world))
-    await orchestrator.sweep()
+    await orchestrator.sweeper.sweep()
     await reconcile_connection(world.pool, document(world))
     async with world.pool.connection() as connection:
         row = await connections.connection_by_uid(connection, "c1")

@@ -115,7 +115,7 @@ async def orchestrator(parts: Parts) -> AsyncIterator[Orchestrator]:
 
 async def _settle(orchestrator: Orchestrator, server: ApiServer) -> None:
     """Sweep until statuses, the count of the definition among them, have come to rest; then forget what was counted."""
-    await orchestrator.sweep()
+    await orchestrator.sweeper.sweep()
     await _until(lambda: server.documents[DEFINITION].get("status", {}).get("connections") == COUNT)
     await _idle(orchestrator)
     server.read.clear()
@@ -142,7 +142,7 @@ async def _row(pool: Pool, number: int) -> Row | None:
 
 
 async def test_a_first_sweep_reads_no_resource_on_its_own(orchestrator: Orchestrator, server: ApiServer) -> None:
-    await orchestrator.sweep()
+    await orchestrator.sweeper.sweep()
     await _idle(orchestrator)
     assert set(server.read) <= {DEFINITION}, "it counts its connections once they have come"
     assert {server.reason(key(number)) for number in range(COUNT)} == {"AwaitingRun"}
@@ -152,15 +152,15 @@ async def test_what_the_registry_has_never_seen_is_on_schedule_before_a_status_i
     orchestrator: Orchestrator, server: ApiServer, pool: Pool
 ) -> None:
     async def on_schedule() -> int:
-        await orchestrator.registered.wait()
+        await orchestrator.sweeper.registered.wait()
         async with pool.connection() as held:
             rows = await many(held, "SELECT uid FROM penstock.tenant_connections WHERE next_run_at > now()")
         return len(rows)
 
     early = list[Key]()
-    server.before_write = lambda key: None if orchestrator.registered.is_set() else early.append(key)
+    server.before_write = lambda key: None if orchestrator.sweeper.registered.is_set() else early.append(key)
     counting = asyncio.create_task(on_schedule())
-    await orchestrator.sweep()
+    await orchestrator.sweeper.sweep()
     assert await counting == COUNT
     assert set(early) <= {DEFINITION}
 
@@ -180,7 +180,7 @@ async def test_12_what_cannot_be_recorded_with_the_others_is_left_to_its_own_rec
     assert await _row(pool, 105)
     for each in page:
         server.put(each)
-    await orchestrator.sweep()
+    await orchestrator.sweeper.sweep()
     await _until(lambda: server.reason(key(102)) and server.reason(key_of(again)) and server.reason(key(101)))
     assert [server.reason(key_of(each)) for each in (wrong, following, again, good)] == [
         "InvalidSchedule",
@@ -198,8 +198,8 @@ async def test_what_the_watch_lists_as_the_first_sweep_did_is_handled_once(
     orchestrator: Orchestrator, server: ApiServer
 ) -> None:
     for number in range(COUNT):
-        orchestrator.changed(key(number), version_of(server.documents[key(number)]), listed=True)
-    await orchestrator.sweep()
+        orchestrator.sweeper.changed(key(number), version_of(server.documents[key(number)]), listed=True)
+    await orchestrator.sweeper.sweep()
     await _idle(orchestrator)
     assert set(server.read) <= {DEFINITION}
     assert sorted(set(server.written) - {DEFINITION}) == sorted(each for each in server.written if each != DEFINITION)
@@ -209,7 +209,7 @@ async def test_a_sweep_of_what_has_not_changed_queues_no_connection(
     orchestrator: Orchestrator, server: ApiServer
 ) -> None:
     await _settle(orchestrator, server)
-    await orchestrator.sweep()
+    await orchestrator.sweeper.sweep()
     await _idle(orchestrator)
     assert server.read == []
     assert server.written == []
@@ -230,7 +230,7 @@ async def test_9_a_sweep_that_failed_is_tried_again_long_before_its_period_is_ov
             yield page
 
     monkeypatch.setattr(server, "pages", expired_at_first)
-    sweeping = asyncio.create_task(orchestrator._every(Timings().sweep, orchestrator.sweep))
+    sweeping = asyncio.create_task(orchestrator._every(Timings().sweep, orchestrator.sweeper.sweep))
     await _until(lambda: {server.reason(key(number)) for number in range(COUNT)} == {"AwaitingRun"})
     sweeping.cancel()
 
@@ -250,8 +250,8 @@ async def test_9_a_new_process_has_no_work_where_statuses_tell_what_the_registry
     await _settle(orchestrator, server)
     async with _another(parts) as second:
         for number in range(COUNT):
-            second.changed(key(number), version_of(server.documents[key(number)]), listed=True)
-        await second.sweep()
+            second.sweeper.changed(key(number), version_of(server.documents[key(number)]), listed=True)
+        await second.sweeper.sweep()
         await _idle(second)
     assert set(server.read) <= {DEFINITION}
     assert server.written == []
@@ -266,7 +266,7 @@ async def test_9_a_new_process_writes_the_statuses_that_are_behind(
         await run(held, "UPDATE penstock.tenant_connections SET last_success_at = now() WHERE uid = 'c4'")
     server.documents[key(5)]["status"].pop("conditions")
     async with _another(parts) as second:
-        await second.sweep()
+        await second.sweeper.sweep()
         await _idle(second)
     assert sorted(set(server.written) - {DEFINITION}) == [key(5), key(3), key(4)]
     assert server.documents[key(3)]["status"]["consecutiveFailures"] == 2
@@ -277,11 +277,11 @@ async def test_10_what_changes_between_the_first_list_and_the_watchs_is_seen(
 ) -> None:
     await _settle(orchestrator, server)
     async with _another(parts) as second:
-        second.changed(key(6), "newer than the sweep's list", listed=True)
-        await second.sweep()
+        second.sweeper.changed(key(6), "newer than the sweep's list", listed=True)
+        await second.sweeper.sweep()
         await _idle(second)
         assert server.read == [key(6)]
-        second.changed(key(7), "the watch began anew, and lists again", listed=True)
+        second.sweeper.changed(key(7), "the watch began anew, and lists again", listed=True)
         await _idle(second)
     assert server.read == [key(6), key(7)]
 
@@ -292,11 +292,11 @@ async def test_what_a_new_process_left_alone_is_looked_at_by_and_by(
     await _settle(orchestrator, server)
     server.documents[key(8)]["status"]["alerts"] = "what an older release said"
     async with _another(parts) as second:
-        await second.sweep()
+        await second.sweeper.sweep()
         await _idle(second)
         assert key(8) not in server.written
         for _ in range(COUNT):
-            await second.look_again()
+            await second.sweeper.look_again()
             await _idle(second)
     assert set(server.written) - {DEFINITION} == {key(8)}
     assert server.documents[key(8)]["status"]["alerts"] == 0
@@ -308,7 +308,7 @@ async def test_9_a_sweep_mends_the_registry(orchestrator: Orchestrator, server: 
         await run(held, "UPDATE penstock.tenant_connections SET deleted_at = now() WHERE uid = 'c3'")
         await run(held, "UPDATE penstock.tenant_connections SET generation = 0 WHERE uid = 'c4'")
         await run(held, "UPDATE penstock.tenant_connections SET ready = false, definition_uid = NULL WHERE uid = 'c5'")
-    await orchestrator.sweep()
+    await orchestrator.sweeper.sweep()
     await _idle(orchestrator)
     rows = [await _row(pool, number) for number in (3, 4, 5)]
     assert [(row["generation"], row["ready"]) for row in rows if row] == [(1, True)] * 3
@@ -320,7 +320,7 @@ async def test_10_a_sweep_sees_what_the_watch_missed(orchestrator: Orchestrator,
     server.put(connection(8, **{REQUESTED_AT: "now"}))
     server.put(definition(stage="preview"))
     del server.documents[key(9)]
-    await orchestrator.sweep()
+    await orchestrator.sweeper.sweep()
     await _idle(orchestrator)
     row = await _row(pool, 7)
     assert row is not None
@@ -332,10 +332,10 @@ async def test_10_a_sweep_sees_what_the_watch_missed(orchestrator: Orchestrator,
 async def test_the_echo_of_our_own_status_is_no_work(orchestrator: Orchestrator, server: ApiServer) -> None:
     await _settle(orchestrator, server)
     for number in range(COUNT):
-        orchestrator.changed(key(number), version_of(server.documents[key(number)]))
+        orchestrator.sweeper.changed(key(number), version_of(server.documents[key(number)]))
     await _idle(orchestrator)
     assert server.read == []
-    orchestrator.changed(key(1), server.change(key(1), schedule="@daily"))
+    orchestrator.sweeper.changed(key(1), server.change(key(1), schedule="@daily"))
     await _idle(orchestrator)
     assert server.read == [key(1)]
 
@@ -351,7 +351,7 @@ async def test_a_change_while_the_status_is_written_is_not_lost(
             server.change(written, schedule=schedule)
 
     server.before_write = edit
-    orchestrator.changed(key(2), server.change(key(2), schedule="@daily"))
+    orchestrator.sweeper.changed(key(2), server.change(key(2), schedule="@daily"))
     await _idle(orchestrator)
     row = await _row(pool, 2)
     assert row is not None
@@ -367,7 +367,7 @@ async def test_12_a_status_that_cannot_be_written_delays_no_other(
             raise RuntimeError("the API server does not like it")
 
     server.before_write = poison
-    await orchestrator.sweep()
+    await orchestrator.sweeper.sweep()
     await _idle(orchestrator)
     assert {server.reason(key(number)) for number in range(1, COUNT)} == {"AwaitingRun"}
 
@@ -377,12 +377,12 @@ async def test_a_new_version_is_news_for_the_connections_of_its_connector_only(
 ) -> None:
     await _settle(orchestrator, server)
     server.put(connection(100, connector="later"))
-    orchestrator.changed(key(100), version_of(server.documents[key(100)]))
+    orchestrator.sweeper.changed(key(100), version_of(server.documents[key(100)]))
     await _until(lambda: server.reason(key(100)) == "DefinitionNotFound")
     await _idle(orchestrator)
     server.read.clear()
     server.put(definition("later"))
-    orchestrator.changed(("ConnectorDefinition", "", "later-generate-0.1.0"), "new")
+    orchestrator.sweeper.changed(("ConnectorDefinition", "", "later-generate-0.1.0"), "new")
     await _until(lambda: server.reason(key(100)) == "AwaitingRun")
     await _idle(orchestrator)
     assert {each for each in server.read if each[0] == "TenantConnection"} == {key(100)}
@@ -393,5 +393,5 @@ async def test_a_withdrawn_version_is_taken_back_from_its_connections(
 ) -> None:
     await _settle(orchestrator, server)
     server.change(DEFINITION, stage="withdrawn")
-    await orchestrator.sweep()
+    await orchestrator.sweeper.sweep()
     await _until(lambda: {server.reason(key(number)) for number in range(COUNT)} == {"DefinitionNotFound"})

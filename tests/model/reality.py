@@ -17,6 +17,7 @@ from penstock_operator.api.app import Services, create_app
 from penstock_operator.api.authentication import EmbeddedAuthenticator
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.orchestrator import Orchestrator, Parts
+from penstock_operator.controller.retirement import retire_all_but
 from penstock_operator.launchers import Carried, Launch, Observation
 from penstock_operator.launchers.logs import FileLogs
 from penstock_operator.registry import attempts, connections, definitions, recording
@@ -195,7 +196,7 @@ class Reality:
         async with self.pool.connection() as connection:
             before = await recording.moment_of(connection)
         live = {"ConnectorDefinition": ["d1"], "TenantConnection": list(self.resources.uids.values())}
-        await self.orchestrator._retire_all_but(live, before)  # type: ignore[arg-type]
+        await retire_all_but(self.pool, live, before)  # type: ignore[arg-type]
 
     # What a person does.
 

@@ -174,5 +174,5 @@ async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Heal
 
 async def _watch(orchestrator: Orchestrator, stop: asyncio.Event) -> None:
     """Watch once what is new is on schedule: the watch lists all as it begins, and so misses nothing."""
-    await orchestrator.registered.wait()
-    await watch(orchestrator.changed, stop)
+    await orchestrator.sweeper.registered.wait()
+    await watch(orchestrator.sweeper.changed, stop)

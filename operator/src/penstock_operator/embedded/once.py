@@ -203,7 +203,7 @@ async def _follow_folder(platform: Platform, report: Report) -> None:
         await asyncio.sleep(1)
         try:
             if platform.resources.refresh():
-                await platform.orchestrator.sweep()
+                await platform.orchestrator.sweeper.sweep()
                 report.line("the folder changed")
             broken = ""
         except FolderError as error:
