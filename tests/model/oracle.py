@@ -5,6 +5,7 @@ Every method is one step. It changes the oracle and returns the answer that the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -120,10 +121,10 @@ class Oracle:
 
     # What the operator does.
 
-    def schedule(self, now: datetime, schedulers: int) -> Answer:
+    def schedule(self, now: datetime, schedulers: int, held: Iterable[str] = ()) -> Answer:
         del schedulers  # however many there are
         for uid, each in self.connections.items():
-            if each.deleted or each.next_run_at > now or self.active(uid):
+            if uid in held or each.deleted or each.next_run_at > now or self.active(uid):
                 continue
             tick = max(each.next_run_at, now.replace(minute=0, second=0, microsecond=0))
             self.runs[f"{uid}@{tick.isoformat()}"] = Run(uid)
@@ -135,8 +136,8 @@ class Oracle:
             connection.handled = token
             self.runs.setdefault(name, Run(uid))
 
-    def launch(self, crash: str) -> Answer:
-        taken = [run for run in self.runs.values() if run.phase == "pending"]
+    def launch(self, crash: str, held: Iterable[str] = ()) -> Answer:
+        taken = [run for run in self.runs.values() if run.phase == "pending" and run.uid not in held]
         for run in taken:
             run.phase = "running"
             run.attempts.append(Attempt())
