@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from penstock_operator.controller.orchestrator import Orchestrator, Parts
 from penstock_operator.controller.reconcile import reconcile_connection
+from penstock_operator.controller.registration import register
 from penstock_operator.launchers.process import ProcessLauncher
 from penstock_operator.registry import connections, recording, runs
 from penstock_operator.settings import Timings
@@ -27,6 +28,9 @@ class Listing:
             yield [{"kind": kind, "metadata": {"uid": "d1", "name": "faker-generate-0.1.0"}}]
         elif self.meanwhile:
             await self.meanwhile()
+
+
+NEW = {"uid": "c9", "namespace": "team"}
 
 
 @pytest.fixture
@@ -67,12 +71,30 @@ async def test_9_a_connection_that_came_during_the_listing_is_not_retired(
         await reconcile_connection(world.pool, document(world))
 
     listing.meanwhile = reconciled
+    orchestrator.sweeper.registered.set()
     await orchestrator.sweeper.sweep()
     async with world.pool.connection() as connection:
         row = await connections.connection_by_uid(connection, "c1")
         assert row is not None
         assert row["deleted_at"] is None
         assert len(await runs.active_runs(connection, "c1")) == 1
+
+
+async def test_10_a_connection_that_goes_while_all_are_put_on_schedule_is_retired_at_once(
+    world: World, orchestrator: Orchestrator, listing: Listing
+) -> None:
+    """The watch, which begins after it, has nothing to say of it."""
+
+    async def recorded() -> None:
+        listing.meanwhile = None
+        assert await register(world.pool, [{**document(world), "metadata": {**NEW, "name": "short-lived"}}]) == 1
+
+    listing.meanwhile = recorded
+    await orchestrator.sweeper.sweep()
+    async with world.pool.connection() as connection:
+        row = await connections.connection_by_uid(connection, NEW["uid"])
+    assert row is not None
+    assert row["deleted_at"] is not None
 
 
 async def test_9_a_connection_that_was_missed_once_is_due_again(world: World, orchestrator: Orchestrator) -> None:

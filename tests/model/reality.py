@@ -24,6 +24,7 @@ from penstock_operator.registry import attempts, connections, definitions, recor
 from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Pool, many
 from penstock_operator.registry.recording import ConnectionRecord, Timing
+from penstock_operator.resources.models import Kind
 from penstock_operator.runs import outcomes
 from penstock_operator.runs.protocol import PodIdentity, RunProtocol
 from penstock_operator.runs.refusals import Refused
@@ -194,9 +195,12 @@ class Reality:
 
     async def sweep(self) -> Answer:
         async with self.pool.connection() as connection:
-            before = await recording.moment_of(connection)
-        live = {"ConnectorDefinition": ["d1"], "TenantConnection": list(self.resources.uids.values())}
-        await retire_all_but(self.pool, live, before)  # type: ignore[arg-type]
+            moment = await recording.moment_of(connection)
+        live: dict[Kind, list[str]] = {
+            "ConnectorDefinition": ["d1"],
+            "TenantConnection": list(self.resources.uids.values()),
+        }
+        await retire_all_but(self.pool, live, dict.fromkeys(live, moment))
 
     # What a person does.
 

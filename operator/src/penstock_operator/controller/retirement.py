@@ -10,11 +10,11 @@ from penstock_operator.resources.models import Kind
 from penstock_operator.runs import outcomes
 
 
-async def retire_all_but(pool: Pool, live: dict[Kind, list[str]], before: datetime) -> None:
-    """Retire all whose uids are not listed; `before` is when the listing began."""
+async def retire_all_but(pool: Pool, live: dict[Kind, list[str]], before: dict[Kind, datetime]) -> None:
+    """Retire all whose uids are not listed; `before` is when each listing began."""
     async with pool.connection() as connection:
-        await definitions.retire_definitions(connection, live["ConnectorDefinition"], before)
-        await recording.retire_connections(connection, live["TenantConnection"], before)
+        await definitions.retire_definitions(connection, live["ConnectorDefinition"], before["ConnectorDefinition"])
+        await recording.retire_connections(connection, live["TenantConnection"], before["TenantConnection"])
     await _let_go(pool)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
+from datetime import datetime
 
 from penstock_operator.controller.queue import Key, WorkQueue
 from penstock_operator.controller.registration import register
@@ -56,8 +57,7 @@ class Sweeper:
 
     async def sweep(self) -> int:
         """Reconcile what differs from what a reconcile left, definitions first, and retire what the watch missed."""
-        async with self._pool.connection() as connection:
-            before = await recording.moment_of(connection)
+        before: dict[Kind, datetime] = {"ConnectorDefinition": await self._moment()}
         live: dict[Kind, list[str]] = {kind: [] for kind in KINDS}
         async for page in self._pages("ConnectorDefinition"):
             live["ConnectorDefinition"] += [each["metadata"]["uid"] for each in page]
@@ -67,6 +67,7 @@ class Sweeper:
                 await asyncio.wait_for(self._queue.handled(key_of(each) for each in page), DEFINITIONS_SECONDS)
         if not self.registered.is_set():
             await self._register()
+        before["TenantConnection"] = await self._moment()
         async with self._pool.connection() as connection:
             catalog = await Catalog.read(connection)
         async for page in self._pages("TenantConnection"):
@@ -76,6 +77,10 @@ class Sweeper:
         await retire_all_but(self._pool, live, before)
         self._swept()
         return 0
+
+    async def _moment(self) -> datetime:
+        async with self._pool.connection() as connection:
+            return await recording.moment_of(connection)
 
     async def _register(self) -> None:
         """Put all that the registry has never seen on schedule, before the first status is written, or the watch lists all."""
