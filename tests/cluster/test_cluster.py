@@ -88,23 +88,6 @@ def test_running_out_of_memory_is_named_with_the_limit(
     assert "more memory than its limit of 40Mi" in found["status"]["lastRun"]["message"]
 
 
-def test_running_out_of_memory_raises_it_where_the_spec_allows(
-    cluster: Cluster, operator: Installation, namespace: str, records: Records
-) -> None:
-    resources = {"limits": {"memory": "40Mi", "cpu": "1"}, "onOutOfMemory": {"factor": 8, "max": "512Mi"}}
-    config = {"records": 100_000, "batchSize": 20_000}
-    cluster.apply(
-        connection("grown", connector=FAKER, config=config, streams=PEOPLE, resources=resources, retry={"limit": 0})
-    )
-    assert records.ended("grown")[0]["phase"] == "succeeded"
-    first, second = records.attempts("grown")
-    assert (first["reason"], second["phase"]) == ("OutOfMemory", "succeeded")
-    jobs = cluster.list("jobs", namespace, f"{LABEL_CONNECTION}=grown")
-    containers = [each["spec"]["template"]["spec"]["containers"][0] for each in jobs]
-    assert {each["resources"]["limits"]["memory"] for each in containers} == {"40Mi", "320Mi"}
-    records.whole("grown", 100_000)
-
-
 def test_a_full_quota_is_waited_for_and_said_to_be_why(
     cluster: Cluster, operator: Installation, records: Records
 ) -> None:

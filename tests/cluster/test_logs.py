@@ -60,7 +60,9 @@ def test_a_log_is_followed_live_and_is_there_when_its_pod_is_gone(
     command = [sys.executable, "-m", "penstock_operator.cli", "runs", "logs", run, "-f"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=reader) as followed:
         assert followed.stdout
-        first = json.loads(followed.stdout.readline())
+        begun = followed.stdout.readline()
+        assert begun.startswith("{"), begun + followed.stdout.read()
+        first = json.loads(begun)
         assert records.running("told"), "the first line came when the run had ended"
         assert (first["run"], first["attempt"], first["tenant"], first["connection"]) == (run, 1, namespace, "told")
         rest, _ = followed.communicate(timeout=90)

@@ -14,9 +14,10 @@ from rich.table import Table
 
 from penstock_operator.cli.output import print_table
 from penstock_operator.cli.session import DATA_DIR, CommandError, DataDir, Session, session
+from penstock_operator.runs.ids import RUN_ID_LENGTH
 
 app = typer.Typer(no_args_is_help=True, help="Runs: list, show, logs, start, backfill, cancel.")
-RunId = Annotated[str, typer.Argument(help="A run's id, or the beginning of one.")]
+RunId = Annotated[str, typer.Argument(help="A run's id, or the beginning of one of the newest thousand.")]
 __all__ = ["CommandError", "app"]
 
 
@@ -29,6 +30,9 @@ def _with(data_dir: Path, act: Callable[[Session], Awaitable[Any]]) -> Any:
 
 
 async def _full_id(found: Session, run: str) -> str:
+    """Return the run that is named, or begun: to look for one takes the right to list those of all namespaces."""
+    if len(run) == RUN_ID_LENGTH:
+        return run
     listed = [each["id"] for each in await found.get("/runs", limit=1000) if each["id"].startswith(run)]
     if len(listed) == 1:
         return str(listed[0])

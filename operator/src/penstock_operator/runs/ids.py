@@ -5,7 +5,9 @@ from __future__ import annotations
 import secrets
 import time
 
+RUN_ID_LENGTH = 22
+
 
 def new_run_id() -> str:
-    """Return 22 hex digits that sort by the millisecond in which they were made."""
+    """Return RUN_ID_LENGTH hex digits that sort by the millisecond in which they were made."""
     return f"{int(time.time() * 1000):012x}{secrets.token_hex(5)}"
