@@ -16,9 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import uvicorn
-from penstock_operator.api.app import Services, create_app
+from penstock_operator.api.app import create_app
 from penstock_operator.api.authentication import EmbeddedAuthenticator
 from penstock_operator.api.logs import RunLogs
+from penstock_operator.api.services import Services
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.orchestrator import Orchestrator, Parts
 from penstock_operator.embedded.folder import FolderResources

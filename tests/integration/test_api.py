@@ -10,9 +10,10 @@ from typing import Any
 import httpx
 import pytest
 from kubernetes.aio.client import ApiClient, Configuration
-from penstock_operator.api.app import Services, create_app
+from penstock_operator.api.app import create_app
 from penstock_operator.api.authentication import Authenticator, EmbeddedAuthenticator, Verb
 from penstock_operator.api.kubernetes import KubernetesAuthenticator
+from penstock_operator.api.services import Services
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.embedded.files import free_port
 from penstock_operator.registry import alerts, definitions, recording, runs

@@ -18,9 +18,9 @@ from typing import Any
 import httpx
 import pytest
 import zstandard
-from penstock_operator.api.app import Services
 from penstock_operator.api.authentication import EmbeddedAuthenticator
 from penstock_operator.api.logs import RunLogs
+from penstock_operator.api.services import Services
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.deliveries import Deliveries
 from penstock_operator.controller.logs import KeepingLauncher, LogKeeper

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from penstock_operator.api.app import Services, create_app
+from penstock_operator.api.app import create_app
 from penstock_operator.api.authentication import EmbeddedAuthenticator
+from penstock_operator.api.services import Services
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.orchestrator import Orchestrator, Parts
 from penstock_operator.controller.retirement import retire_all_but

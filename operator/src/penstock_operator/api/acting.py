@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import secrets
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import AwareDatetime, BaseModel, Field
 
 from penstock_operator.api.bearer import Token
 from penstock_operator.api.finding import find_connection, find_run
+from penstock_operator.api.services import Services
 from penstock_operator.registry import runs
 from penstock_operator.runs import outcomes
 from penstock_operator.runs.refusals import Invalid
 from penstock_operator.scheduling.backfill import Filled, Window, backfill
 from penstock_operator.scheduling.due import request_run
 from penstock_operator.scheduling.reread import reread
-
-if TYPE_CHECKING:
-    from penstock_operator.api.app import Services
 
 
 class RunRequest(BaseModel):

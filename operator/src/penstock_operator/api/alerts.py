@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from penstock_operator.api.bearer import Token
+from penstock_operator.api.services import Services
 from penstock_operator.registry import alerts, outbox
 from penstock_operator.runs.refusals import Invalid, NotFound
-
-if TYPE_CHECKING:
-    from penstock_operator.api.app import Services
 
 Namespace = Annotated[str | None, Query(max_length=63, description="one namespace; without it, all")]
 

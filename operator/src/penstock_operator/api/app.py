@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg
@@ -18,29 +17,17 @@ from psycopg_pool import PoolTimeout
 
 from penstock_operator.api.acting import action_routes
 from penstock_operator.api.alerts import alert_routes
-from penstock_operator.api.authentication import Authenticator
 from penstock_operator.api.bearer import Token
-from penstock_operator.api.logs import RunLogs
 from penstock_operator.api.reading import catalog_routes, run_routes
+from penstock_operator.api.services import Services
 from penstock_operator.api.state import state_routes
 from penstock_operator.registry.database import Pool
 from penstock_operator.resources.storable import shown_text
-from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.runs.refusals import Refused
 
 log = structlog.get_logger()
 UNAVAILABLE, UNPROCESSABLE = 503, 422
 Answer = TypeVar("Answer", bound=wire.Message)
-
-
-@dataclass(frozen=True)
-class Services:
-    """What the routes call."""
-
-    protocol: RunProtocol
-    pool: Pool
-    authenticator: Authenticator
-    logs: RunLogs
 
 
 def create_app(services: Services) -> FastAPI:

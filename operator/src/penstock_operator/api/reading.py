@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
@@ -12,10 +12,8 @@ from penstock_sdk.protocol import ObjectKind
 
 from penstock_operator.api.bearer import Token
 from penstock_operator.api.finding import find_connection, find_run
+from penstock_operator.api.services import Services
 from penstock_operator.registry import attempts, connections, definitions, objects, runs, streams
-
-if TYPE_CHECKING:
-    from penstock_operator.api.app import Services
 
 Rows = list[dict[str, Any]]
 Namespace = Annotated[str | None, Query(max_length=63, description="one namespace; without it, all")]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, model_validator
 
 from penstock_operator.api.bearer import Token
 from penstock_operator.api.finding import find_connection
+from penstock_operator.api.services import Services
 from penstock_operator.registry import definitions, states
 from penstock_operator.runs.state_changes import (
     Author,
@@ -22,9 +23,6 @@ from penstock_operator.runs.state_changes import (
     document_of,
 )
 from penstock_operator.runs.state_document import StateDocument
-
-if TYPE_CHECKING:
-    from penstock_operator.api.app import Services
 
 StreamNames = Annotated[list[Annotated[str, Field(min_length=1, max_length=253)]], Field(max_length=10_000)]
 Reason = Annotated[str, Field(max_length=1000)]

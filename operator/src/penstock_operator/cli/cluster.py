@@ -15,9 +15,10 @@ from fastapi.responses import JSONResponse
 from kubernetes.aio import client, config
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from penstock_operator.api.app import Services, create_app
+from penstock_operator.api.app import create_app
 from penstock_operator.api.kubernetes import KubernetesAuthenticator
 from penstock_operator.api.logs import RunLogs
+from penstock_operator.api.services import Services
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.health import Health
 from penstock_operator.controller.kubernetes import KubernetesResources

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from penstock_operator.api.app import Services
 from penstock_operator.api.logs import RunLogs
+from penstock_operator.api.services import Services
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.embedded.files import free_port, start_time
 from penstock_operator.embedded.platform import LOOPBACK, Backends, DataDirectory, backends, serving

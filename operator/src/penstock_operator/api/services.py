@@ -1,0 +1,20 @@
+"""What the routes call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from penstock_operator.api.authentication import Authenticator
+from penstock_operator.api.logs import RunLogs
+from penstock_operator.registry.database import Pool
+from penstock_operator.runs.protocol import RunProtocol
+
+
+@dataclass(frozen=True)
+class Services:
+    """The run protocol, the registry, and who may do what."""
+
+    protocol: RunProtocol
+    pool: Pool
+    authenticator: Authenticator
+    logs: RunLogs
