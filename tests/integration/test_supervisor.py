@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from penstock_operator.controller import supervisor as supervising
+from penstock_operator.controller.orchestrator import Orchestrator, Parts
 from penstock_operator.controller.statuses import finding_for
 from penstock_operator.controller.supervisor import Supervisor
 from penstock_operator.launchers import Carried, Launch, LaunchRefused, Observation
-from penstock_operator.registry import connections, runs
+from penstock_operator.launchers.logs import FileLogs
+from penstock_operator.registry import connections, recording, runs
 from penstock_operator.registry.attempts import attempt_by_job
 from penstock_operator.registry.database import Pool, Row, create_pool, many, one, run
+from penstock_operator.registry.recording import Timing
 from penstock_operator.settings import Timings
 
 from tests.integration.world import World
@@ -299,3 +304,27 @@ async def test_a_silent_attempt_is_ended_whatever_its_job_says(
     await supervisor.settled()
     assert (await _attempt(world.pool, POISONED))["phase"] == "lost"
     assert jobs.jobs == set()
+
+
+class NoResources:
+    """An API server that lists nothing yet."""
+
+    def pages(self, kind: str) -> AsyncIterator[list[Any]]:
+        raise ConnectionRefusedError(kind)
+
+
+async def test_a_run_is_launched_as_soon_as_it_is_made(world: World, jobs: Cluster, tmp_path: Path) -> None:
+    """The loop that launches has looked by then, and would look again a minute later."""
+    jobs.healed.set()
+    parts = Parts(world.pool, NoResources(), jobs, world.store, Timings(poll=60), FileLogs(tmp_path))  # type: ignore[arg-type]
+    orchestrator, past = Orchestrator(parts), datetime.now(UTC) - timedelta(minutes=1)
+    running = asyncio.create_task(orchestrator.run())
+    try:
+        await asyncio.sleep(1)
+        async with world.pool.connection() as connection:
+            await recording.set_timing(connection, "c1", Timing("@hourly", "Etc/UTC", 0, past))
+        assert await orchestrator.schedule() == 1
+        await _until(lambda: jobs.jobs)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
