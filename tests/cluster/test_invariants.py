@@ -184,7 +184,7 @@ def test_12_what_is_poisoned_delays_nobody(
     for name, where, reason in (
         ("bad-secret-0", namespace, "SecretNotFound"),
         ("bad-name-0", namespace, "DefinitionNotFound"),
-        ("no-jobs-0", "shut", "LaunchRefused"),
+        ("no-jobs-0", "shut", "AwaitingRetry"),
     ):
         cluster.condition(name, where, reason)
     cluster.kubectl("delete", "tc", "punctual", "-n", namespace)
