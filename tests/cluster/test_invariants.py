@@ -86,9 +86,8 @@ def test_8_no_role_of_the_release_has_a_wildcard_or_may_raise_itself(cluster: Cl
         for subject in binding.get("subjects", [])
         if subject["kind"] == "ServiceAccount" and subject.get("namespace") == NAMESPACE
     }
-    people = {
-        f"penstock-{each}-{NAMESPACE}" for each in ("view", "edit")
-    }  # bound by nobody: Kubernetes' own take them in
+    # Those of people are bound by nobody: Kubernetes' own take them in.
+    people = {f"penstock-{each}-{NAMESPACE}" for each in ("view", "edit")}
     assert ours == {role["metadata"]["name"] for role in roles} - people
 
 

@@ -17,6 +17,7 @@ from tests.cluster.installation import NAMESPACE, Installation, document
 from tests.cluster.kubernetes import Cluster, tool
 from tests.cluster.runs import Records, faker
 
+PENSTOCK = [sys.executable, "-m", "penstock_operator.cli"]
 Environment = dict[str, str]
 
 
@@ -43,8 +44,7 @@ def reader(cluster: Cluster, operator: Installation, namespace: str) -> Iterator
 
 
 def penstock(reader: Environment, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "penstock_operator.cli", *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, env=reader, timeout=60)
+    return subprocess.run([*PENSTOCK, *arguments], check=False, capture_output=True, text=True, env=reader, timeout=60)
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -57,7 +57,7 @@ def test_a_log_is_followed_live_and_is_there_when_its_pod_is_gone(
     cluster.apply(faker("told", 4000, delay=1, batch=500))
     cluster.until("its pod reads", lambda: records.running("told"))
     run = records.runs("told")[0]["id"]
-    command = [sys.executable, "-m", "penstock_operator.cli", "runs", "logs", run, "-f"]
+    command = [*PENSTOCK, "runs", "logs", run, "-f"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=reader) as followed:
         assert followed.stdout
         begun = followed.stdout.readline()

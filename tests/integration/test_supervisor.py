@@ -182,7 +182,7 @@ async def test_a_full_quota_is_waited_for_and_the_status_says_so(
     world: World, supervisor: Supervisor, jobs: Cluster
 ) -> None:
     """The run waits as for a node: it does not count as a failure, and what is asked for next is a new attempt."""
-    jobs.refusal = LaunchRefused("LaunchRefused", "no room in the quota", "TransientError", crowded=True)
+    jobs.refusal = LaunchRefused("LaunchRefused", "no room in the quota", "TransientError", disrupted=True)
     await _runs(world, 1)
     await supervisor.launch_pending()
     await supervisor.settled()

@@ -113,7 +113,7 @@ async def test_of_two_pods_of_an_attempt_the_one_that_failed_tells_why(
             "TransientError",
             "passing",
         ),
-        ('jobs.batch "orders-r1-1" is forbidden: exceeded quota: few', "TransientError", "crowded"),
+        ('jobs.batch "orders-r1-1" is forbidden: exceeded quota: few', "TransientError", "disrupted"),
         ('jobs.batch "orders-r1-1" is forbidden: violates PodSecurity "restricted:latest"', "ConfigError", None),
     ],
 )
@@ -125,7 +125,7 @@ async def test_what_is_forbidden_for_a_while_only_is_asked_for_again(
     with pytest.raises(LaunchRefused) as refused:
         await launcher.launch(LAUNCH)
     assert refused.value.error_class == error_class
-    assert (refused.value.passing, refused.value.crowded) == (reaction == "passing", reaction == "crowded")
+    assert (refused.value.passing, refused.value.disrupted) == (reaction == "passing", reaction == "disrupted")
 
 
 async def test_a_resource_that_the_api_server_does_not_know_is_gone(

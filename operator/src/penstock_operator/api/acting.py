@@ -83,8 +83,7 @@ def action_routes(services: Services) -> APIRouter:
                     return {"phase": await outcomes.cancel(connection, locked)}
                 if locked and locked["phase"] == "running":
                     await runs.request_cancel(connection, run_id)
-        return {
-            "phase": (locked or row)["phase"]
-        }  # what it was when it was asked: another may have ended it just before
+        # What it was when it was asked: another may have ended it just before.
+        return {"phase": (locked or row)["phase"]}
 
     return router

@@ -19,12 +19,7 @@ from penstock_operator.controller.health import Health
 from penstock_operator.controller.logs import KeepingLauncher, LogKeeper
 from penstock_operator.controller.queue import Key, WorkQueue
 from penstock_operator.controller.reconcile import reconcile
-from penstock_operator.controller.resources import (
-    Document,
-    ResourceClient,
-    StaleDocumentError,
-    version_of,
-)
+from penstock_operator.controller.resources import Document, ResourceClient, StaleDocumentError, version_of
 from penstock_operator.controller.retirement import retire_connection
 from penstock_operator.controller.sightings import Sightings
 from penstock_operator.controller.supervisor import Clock, Supervisor, utc_now

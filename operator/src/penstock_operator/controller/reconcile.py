@@ -110,14 +110,14 @@ async def _record(connection: Connection, wanted: Wanted, now: datetime) -> tupl
     known = await connections.connection_by_uid(connection, wanted.record.uid)
     if known and wanted.is_held_by(known):
         return known, True
-    timing = wanted.timing(now)
+    timed = wanted.timed(now)
     if known is None:
-        for new in await recording.insert_connections(connection, [(wanted.record, timing)]):
+        for new in await recording.insert_connections(connection, [(wanted.record, timed)]):
             return new, False
     async with connection.transaction():
         row = await recording.upsert_connection(connection, wanted.record)
-        if not timing.is_held_by(row):
-            row = await recording.set_timing(connection, row["uid"], timing) or row
+        if not timed.is_held_by(row):
+            row = await recording.set_timing(connection, row["uid"], timed) or row
     return row, known is not None
 
 

@@ -45,7 +45,7 @@ async def _wanted(documents: Iterable[Document], known: Definitions) -> list[tup
         try:
             if stands_alone(document):
                 wanted = await wanted_of(document, known)
-                found.append((wanted.record, wanted.timing(now)))
+                found.append((wanted.record, wanted.timed(now)))
         except psycopg.Error:
             raise
         except Exception as error:  # noqa: BLE001 - its own reconcile says what is wrong with it, and delays nobody

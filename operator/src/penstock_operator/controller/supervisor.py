@@ -91,7 +91,7 @@ class Supervisor:
             ending = Ending("failed", refused.reason, refused.error_class, refused.message)
             async with self._pool.connection() as connection:
                 await outcomes.fail_current(
-                    connection, launch.run_id, launch.attempt, ending, disrupted=refused.crowded
+                    connection, launch.run_id, launch.attempt, ending, disrupted=refused.disrupted
                 )
             return
         reach("attempt.launched")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from penstock_sdk.manifest import Manifest, config_problems, manifest_problems
@@ -65,19 +65,16 @@ class Wanted:
 
     record: ConnectionRecord
     definition: Row
-    schedule: str | None
-    time_zone: str
-    jitter_seconds: int
+    timing: Timing
 
-    def timing(self, now: datetime) -> Timing:
-        """Return when the connection runs, counted from now."""
-        at = next_time(self.schedule, self.time_zone, self.jitter_seconds, now)
-        return Timing(self.schedule, self.time_zone, self.jitter_seconds, at)
+    def timed(self, now: datetime) -> Timing:
+        """Return when the connection runs, with its next run counted from now."""
+        at = next_time(self.timing.schedule, self.timing.time_zone, self.timing.jitter_seconds, now)
+        return replace(self.timing, next_run_at=at)
 
     def is_held_by(self, row: Row) -> bool:
-        """Say whether the row says all this already."""
-        untimed = Timing(self.schedule, self.time_zone, self.jitter_seconds)
-        return self.record.is_held_by(row) and untimed.is_held_by(row)
+        """Say whether the row says all this already, whenever it is due."""
+        return self.record.is_held_by(row) and self.timing.is_held_by(row)
 
 
 class Definitions:
@@ -104,7 +101,7 @@ async def wanted_of(document: Document, known: Definitions) -> Wanted:
     _check_against(spec, definition["name"], manifest)
     record = record_of(document, spec, definition["uid"])
     jitter = jitter_of(record.namespace, record.name, parse_duration(spec["jitter"]))
-    return Wanted(record, definition, spec.get("schedule"), spec["timeZone"], jitter)
+    return Wanted(record, definition, Timing(spec.get("schedule"), spec["timeZone"], jitter))
 
 
 def record_of(document: Document, spec: Document, definition_uid: str | None) -> ConnectionRecord:

@@ -91,8 +91,7 @@ class Leftover:
 class LaunchRefused(Exception):  # noqa: N818 - a refusal, with its own words
     """The attempt cannot be launched as things stand.
 
-    `passing`: they may soon stand otherwise, and nobody did wrong. `crowded`: it takes the end of other work, for which
-    the run waits as for a node.
+    `passing`: they may soon stand otherwise, and nobody did wrong. `disrupted`: the platform has no room for it now.
     """
 
     def __init__(
@@ -102,11 +101,11 @@ class LaunchRefused(Exception):  # noqa: N818 - a refusal, with its own words
         error_class: str = "ConfigError",
         *,
         passing: bool = False,
-        crowded: bool = False,
+        disrupted: bool = False,
     ) -> None:
         super().__init__(message)
         self.passing = passing
-        self.crowded = crowded
+        self.disrupted = disrupted
         self.reason = reason
         self.message = message
         self.error_class = error_class

@@ -207,7 +207,7 @@ def _refused(error: ApiException) -> LaunchRefused:
         return LaunchRefused(reason, f"Penstock may not create the run's Job: {words}", "TransientError", passing=True)
     if error.status == FORBIDDEN and FULL_QUOTA in words:
         message = f"the namespace's ResourceQuota has no room for the run's Job; raise it, or run less at once: {words}"
-        return LaunchRefused(reason, message, "TransientError", crowded=True)
+        return LaunchRefused(reason, message, "TransientError", disrupted=True)
     return LaunchRefused(reason, f"Kubernetes refuses the run's Job: {words}")
 
 
