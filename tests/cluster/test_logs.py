@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,21 +53,25 @@ def lines(text: str) -> list[dict[str, Any]]:
 
 
 def test_a_log_is_followed_live_and_is_there_when_its_pod_is_gone(
-    cluster: Cluster, operator: Installation, namespace: str, records: Records, reader: Environment
+    cluster: Cluster, operator: Installation, namespace: str, records: Records, reader: Environment, tmp_path: Path
 ) -> None:
     cluster.apply(faker("told", 4000, delay=1, batch=500))
     cluster.until("its pod reads", lambda: records.running("told"))
     run = records.runs("told")[0]["id"]
-    command = [*PENSTOCK, "runs", "logs", run, "-f"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=reader) as followed:
-        assert followed.stdout
-        begun = followed.stdout.readline()
-        assert begun.startswith("{"), begun + followed.stdout.read()
-        first = json.loads(begun)
+    said = tmp_path / "said"
+    with (
+        said.open("wb") as output,
+        subprocess.Popen(
+            [*PENSTOCK, "runs", "logs", run, "-f"], stdout=output, stderr=subprocess.STDOUT, env=reader
+        ) as followed,
+    ):
+        cluster.until("its first line is followed", lambda: b"\n" in said.read_bytes())
         assert records.running("told"), "the first line came when the run had ended"
-        assert (first["run"], first["attempt"], first["tenant"], first["connection"]) == (run, 1, namespace, "told")
-        rest, _ = followed.communicate(timeout=90)
-        assert followed.returncode == 0, rest
+        assert followed.wait(90) == 0, said.read_text()
+    live = lines(said.read_text())
+    assert {(each["run"], each["attempt"], each["tenant"], each["connection"]) for each in live} == {
+        (run, 1, namespace, "told")
+    }
     assert records.ended("told")[0]["phase"] == "succeeded"
     cluster.until("its log is kept", lambda: records.attempts("told")[0]["log_key"])
     selector = f"{LABEL_CONNECTION}=told"
@@ -74,7 +79,7 @@ def test_a_log_is_followed_live_and_is_there_when_its_pod_is_gone(
     cluster.until("its pod is gone", lambda: not cluster.list("pods", namespace, selector))
     kept = penstock(reader, "runs", "logs", run)
     assert kept.returncode == 0, kept.stderr
-    assert lines(kept.stdout) == [first, *lines(rest)]
+    assert lines(kept.stdout) == live
 
 
 def test_who_may_only_view_a_tenant_is_refused_the_rest_in_the_api_servers_words(

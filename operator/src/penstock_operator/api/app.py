@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 import psycopg
@@ -26,7 +27,6 @@ from penstock_operator.resources.storable import shown_text
 from penstock_operator.runs.refusals import Refused
 
 log = structlog.get_logger()
-UNAVAILABLE, UNPROCESSABLE = 503, 422
 Answer = TypeVar("Answer", bound=wire.Message)
 
 
@@ -56,13 +56,13 @@ async def _refused(_request: Request, error: Exception) -> JSONResponse:
 
 async def _unavailable(_request: Request, _error: Exception) -> JSONResponse:
     body = wire.ApiError(code="unavailable", message="the registry does not answer; try again")
-    return JSONResponse(body.model_dump(), status_code=UNAVAILABLE)
+    return JSONResponse(body.model_dump(), status_code=HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 async def _without_kubernetes(_request: Request, error: Exception) -> JSONResponse:
     log.warning("not reviewed by the API server", error=f"{type(error).__name__}: {error}")
     body = wire.ApiError(code="unavailable", message="Kubernetes's API server does not answer as it should; try again")
-    return JSONResponse(body.model_dump(), status_code=UNAVAILABLE)
+    return JSONResponse(body.model_dump(), status_code=HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:
@@ -72,14 +72,16 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
         {"type": each["type"], "loc": [shown_text(str(part)) for part in each["loc"]], "msg": shown_text(each["msg"])}
         for each in error.errors()
     ]
-    return JSONResponse({"detail": found}, status_code=UNPROCESSABLE)
+    return JSONResponse({"detail": found}, status_code=HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
 async def _unstorable(_request: Request, _error: Exception) -> JSONResponse:
     message = (
         "the request holds what cannot be stored: a NUL character, half a surrogate pair, or a number out of range"
     )
-    return JSONResponse(wire.ApiError(code="invalid", message=message).model_dump(), status_code=UNPROCESSABLE)
+    return JSONResponse(
+        wire.ApiError(code="invalid", message=message).model_dump(), status_code=HTTPStatus.UNPROCESSABLE_ENTITY
+    )
 
 
 def _health_routes(pool: Pool) -> APIRouter:

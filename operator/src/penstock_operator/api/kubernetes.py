@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 from penstock_sdk.protocol import TOKEN_AUDIENCE
@@ -12,7 +14,6 @@ from penstock_operator.runs.protocol import PodIdentity
 from penstock_operator.runs.refusals import Forbidden, Unauthenticated
 
 POD_NAME, POD_UID = "authentication.kubernetes.io/pod-name", "authentication.kubernetes.io/pod-uid"
-NOT_FOUND = 404
 
 
 class KubernetesAuthenticator:
@@ -42,7 +43,7 @@ class KubernetesAuthenticator:
         try:
             pod = await self._core.read_namespaced_pod(name, namespace[0])
         except ApiException as error:
-            if error.status == NOT_FOUND:
+            if error.status == HTTPStatus.NOT_FOUND:
                 raise Unauthenticated from None
             raise
         owners = [each.uid for each in pod.metadata.owner_references or [] if each.kind == "Job" and each.controller]

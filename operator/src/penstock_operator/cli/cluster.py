@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 
 import structlog
 import uvicorn
@@ -43,7 +45,7 @@ from penstock_operator.settings import (
 )
 
 log = structlog.get_logger()
-OK, UNAVAILABLE = 200, 503
+REGISTERED_SECONDS = 30.0
 
 
 @asynccontextmanager
@@ -90,7 +92,7 @@ def health_app(health: Health) -> FastAPI:
 
     def answer(problems: dict[str, str]) -> JSONResponse:
         body = {"status": "failing" if problems else "ok", "role": health.role, "loops": problems}
-        return JSONResponse(body, status_code=UNAVAILABLE if problems else OK)
+        return JSONResponse(body, status_code=HTTPStatus.SERVICE_UNAVAILABLE if problems else HTTPStatus.OK)
 
     @app.get("/healthz")
     async def healthz() -> JSONResponse:
@@ -174,6 +176,7 @@ async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Heal
 
 
 async def _watch(orchestrator: Orchestrator, stop: asyncio.Event) -> None:
-    """Watch once what is new is on schedule: the watch lists all as it begins, and so misses nothing."""
-    await orchestrator.sweeper.registered.wait()
+    """Watch once what is new is on schedule, or that takes too long: the watch lists all as it begins, and misses nothing."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(orchestrator.sweeper.registered.wait(), REGISTERED_SECONDS)
     await watch(orchestrator.sweeper.changed, stop)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
+from penstock_operator.apiserver import pages
 from penstock_operator.controller.resources import Document, Page, StaleDocumentError, version_of
 from penstock_operator.resources.models import API_VERSION, GROUP, PLURALS, Kind
 
-NOT_FOUND, CONFLICT = 404, 409
-PAGE = 500
 MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -43,13 +44,9 @@ class KubernetesResources:
 
     async def pages(self, kind: Kind) -> AsyncIterator[Page]:
         """Read all resources of a kind, page by page."""
-        more: dict[str, str] = {}
-        while True:
-            page = await self._custom.list_cluster_custom_object(GROUP, API_VERSION, PLURALS[kind], limit=PAGE, **more)
-            yield [{**each, "kind": kind, "apiVersion": f"{GROUP}/{API_VERSION}"} for each in page["items"]]
-            more = {"_continue": page["metadata"].get("continue", "")}
-            if not more["_continue"]:
-                return
+        read = functools.partial(self._custom.list_cluster_custom_object, GROUP, API_VERSION, PLURALS[kind])
+        async for page in pages(read):
+            yield [{**each, "kind": kind, "apiVersion": f"{GROUP}/{API_VERSION}"} for each in page]
 
     async def write_status(self, document: Document, status: Document) -> str | None:
         """Patch the status; what it does not have any more is removed."""
@@ -68,7 +65,7 @@ class KubernetesResources:
         except ApiException as error:
             if _is_gone(error, meta["name"]):
                 return None
-            if error.status == CONFLICT:
+            if error.status == HTTPStatus.CONFLICT:
                 raise StaleDocumentError from None
             raise
         return version_of(written)
@@ -80,7 +77,7 @@ def _is_gone(error: ApiException, name: str) -> bool:
     An API server that does not know the kind, as while it starts, answers 404 too, and names no resource: to take that
     for a deletion would end a connection's runs.
     """
-    if error.status != NOT_FOUND:
+    if error.status != HTTPStatus.NOT_FOUND:
         return False
     try:
         return bool(json.loads(error.body or "")["details"]["name"] == name)

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import uuid
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -15,7 +16,6 @@ from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
 log = structlog.get_logger()
-NOT_FOUND, CONFLICT = 404, 409
 
 
 class Lease:
@@ -91,7 +91,7 @@ class Lease:
         try:
             lease = await self._leases.read_namespaced_lease(self._name, self._namespace)
         except ApiException as error:
-            if error.status != NOT_FOUND:
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
             return await self._create()
         if lease.spec.holder_identity not in ("", None, self._identity) and not self._expired(lease):
@@ -120,7 +120,7 @@ class Lease:
         try:
             await self._leases.create_namespaced_lease(self._namespace, body)
         except ApiException as error:
-            if error.status == CONFLICT:
+            if error.status == HTTPStatus.CONFLICT:
                 return False
             raise
         return True

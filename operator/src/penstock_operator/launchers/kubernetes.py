@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any
 
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
+from penstock_operator.apiserver import pages
 from penstock_operator.launchers import Carried, Launch, LaunchRefused, Leftover, Observation
 from penstock_operator.launchers.jobs import (
     LABEL_ATTEMPT,
@@ -23,9 +26,8 @@ from penstock_operator.launchers.jobs import (
 )
 from penstock_operator.resources.conditions import Reason
 
-OK, NOT_FOUND, CONFLICT, FORBIDDEN, UNPROCESSABLE = 200, 404, 409, 403, 422
 JOBS = ("batch", "v1")
-PAGE = 500
+REFUSALS = (HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.NOT_FOUND)
 WANT_OF_RIGHTS = "cannot create resource"  # the authorizer's words; those of admission name the Job
 FULL_QUOTA = "exceeded quota"  # of objects: a pod's is told by its Job
 MERGE_PATCH = "application/merge-patch+json"
@@ -49,9 +51,9 @@ class KubernetesLauncher:
         try:
             job = await self._jobs.create_namespaced_custom_object(*JOBS, launch.namespace, "jobs", desired)
         except ApiException as error:
-            if error.status == CONFLICT:
+            if error.status == HTTPStatus.CONFLICT:
                 return await self._adopt(launch, error)
-            if error.status in (FORBIDDEN, UNPROCESSABLE, NOT_FOUND):
+            if error.status in REFUSALS:
                 raise _refused(error) from None
             raise
         return str(job["metadata"]["uid"])
@@ -108,7 +110,7 @@ class KubernetesLauncher:
                 *JOBS, launch.namespace, "jobs", launch.job_name, patch, _content_type=MERGE_PATCH
             )
         except ApiException as error:
-            if error.status != NOT_FOUND:
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
 
     async def leftovers(self) -> AsyncIterator[list[Leftover]]:
@@ -126,14 +128,14 @@ class KubernetesLauncher:
                 *JOBS, namespace, "jobs", job_name, propagation_policy="Background"
             )
         except ApiException as error:
-            if error.status != NOT_FOUND:
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
 
     async def _job(self, launch: Carried) -> dict[str, Any] | None:
         try:
             job = await self._jobs.get_namespaced_custom_object(*JOBS, launch.namespace, "jobs", launch.job_name)
         except ApiException as error:
-            if error.status == NOT_FOUND:
+            if error.status == HTTPStatus.NOT_FOUND:
                 return None
             raise
         return dict(job)
@@ -148,28 +150,17 @@ class KubernetesLauncher:
         failed = [pod for pod in pods if pod["status"].get("phase") == "Failed"]
         return next(iter([*failed, *pods]), None)
 
-    async def _pages_of_jobs(self, selector: str) -> AsyncIterator[list[dict[str, Any]]]:
-        more: dict[str, str] = {}
-        while True:
-            page = await self._jobs.list_cluster_custom_object(
-                *JOBS, "jobs", label_selector=selector, limit=PAGE, **more
-            )
-            yield page["items"]
-            more = {"_continue": page["metadata"].get("continue", "")}
-            if not more["_continue"]:
-                return
+    def _pages_of_jobs(self, selector: str) -> AsyncIterator[list[dict[str, Any]]]:
+        return pages(functools.partial(self._jobs.list_cluster_custom_object, *JOBS, "jobs", label_selector=selector))
 
-    async def _pages_of_waiting_pods(self) -> AsyncIterator[list[dict[str, Any]]]:
-        more: dict[str, str] = {}
-        while True:
+    def _pages_of_waiting_pods(self) -> AsyncIterator[list[dict[str, Any]]]:
+        async def read(**where: Any) -> dict[str, Any]:
             response = await self._core.list_pod_for_all_namespaces_without_preload_content(
-                label_selector=LABEL_RUN, field_selector="status.phase=Pending", limit=PAGE, **more
+                label_selector=LABEL_RUN, field_selector="status.phase=Pending", **where
             )
-            page = await _document(response)
-            yield page["items"]
-            more = {"_continue": page["metadata"].get("continue", "")}
-            if not more["_continue"]:
-                return
+            return await _document(response)
+
+        return pages(read)
 
 
 def _attempt_of(document: dict[str, Any]) -> tuple[str, str]:
@@ -180,8 +171,8 @@ def _attempt_of(document: dict[str, Any]) -> tuple[str, str]:
 async def _document(response: Any) -> dict[str, Any]:
     """Return a raw response's JSON; the client checks the status of parsed responses only."""
     text = await response.text()
-    if response.status != OK:
-        raise ApiException(status=response.status, reason=response.reason)
+    if response.status != HTTPStatus.OK:
+        raise ApiException(http_resp=response, body=text)
     document: dict[str, Any] = json.loads(text)
     return document
 
@@ -203,9 +194,9 @@ def _refused(error: ApiException) -> LaunchRefused:
     """
     reason: Reason = "LaunchRefused"
     words = _words(error)
-    if error.status == FORBIDDEN and WANT_OF_RIGHTS in words:
+    if error.status == HTTPStatus.FORBIDDEN and WANT_OF_RIGHTS in words:
         return LaunchRefused(reason, f"Penstock may not create the run's Job: {words}", "TransientError", passing=True)
-    if error.status == FORBIDDEN and FULL_QUOTA in words:
+    if error.status == HTTPStatus.FORBIDDEN and FULL_QUOTA in words:
         message = f"the namespace's ResourceQuota has no room for the run's Job; raise it, or run less at once: {words}"
         return LaunchRefused(reason, message, "TransientError", disrupted=True)
     return LaunchRefused(reason, f"Kubernetes refuses the run's Job: {words}")

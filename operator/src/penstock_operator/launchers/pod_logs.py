@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from http import HTTPStatus
 from typing import Any
 
 from aiohttp import ClientError, ClientResponse
@@ -11,7 +12,6 @@ from kubernetes.aio import client
 
 from penstock_operator.launchers.logs import LogGone, LogUnreadable
 
-OK, BAD_REQUEST, NOT_FOUND = 200, 400, 404
 STREAM_SECONDS = 600.0
 AGAIN_SECONDS = 1.0
 
@@ -73,7 +73,7 @@ class PodLogs:
                 namespace, label_selector=f"job-name={job_name}"
             )
             async with response:
-                if response.status != OK:
+                if response.status != HTTPStatus.OK:
                     raise LogUnreadable(f"the API server answered HTTP {response.status} when asked for the pod")
                 pods: list[dict[str, Any]] = (await response.json())["items"]
         except (ClientError, TimeoutError) as error:
@@ -92,9 +92,9 @@ class PodLogs:
                 _request_timeout=STREAM_SECONDS,
             )
             async with response:
-                if response.status in (BAD_REQUEST, NOT_FOUND):
+                if response.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND):
                     raise LogGone("the attempt's container has not started, or its pod is gone")
-                if response.status != OK:
+                if response.status != HTTPStatus.OK:
                     raise LogUnreadable(f"the API server answered HTTP {response.status} when asked for the pod's log")
                 async for line in response.content:
                     at, _, text = line.partition(b" ")
