@@ -37,14 +37,15 @@ class Cluster:
 
     def __init__(self) -> None:
         self.phase, self.exists, self.waiting, self.cut = "Running", True, False, False
-        self.broken = False
+        self.broken = self.behind = False
         self.lines: list[str] = []
 
     async def pods(self, request: web.Request) -> web.Response:
         assert request.query["labelSelector"] == "job-name=job"
         status = {"phase": self.phase, "containerStatuses": []}
         pod = {"metadata": {"name": "pod", "namespace": "team"}, "spec": {"containers": []}, "status": status}
-        return web.json_response({"kind": "PodList", "apiVersion": "v1", "items": [pod] if self.exists else []})
+        seen = self.exists and not (self.behind and request.query.get("resourceVersion") == "0")
+        return web.json_response({"kind": "PodList", "apiVersion": "v1", "items": [pod] if seen else []})
 
     async def log(self, request: web.Request) -> web.StreamResponse:
         assert request.query["timestamps"] == "true"
@@ -98,6 +99,11 @@ async def test_a_pod_that_is_gone_or_has_not_begun_has_no_log(cluster: SimpleNam
     cluster.served.exists = False
     with pytest.raises(LogGone, match="gone"):
         await text_of(cluster.logs.follow("team", "job"))
+
+
+async def test_a_pod_that_the_api_server_has_yet_to_hear_of_has_a_log(cluster: SimpleNamespace) -> None:
+    cluster.served.lines, cluster.served.behind = ["one", "two"], True
+    assert await text_of(cluster.logs.read("team", "job")) == "one\ntwo\n"
 
 
 async def test_a_log_that_cannot_be_read_now_is_not_said_to_be_gone(cluster: SimpleNamespace) -> None:

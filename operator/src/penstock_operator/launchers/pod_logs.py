@@ -67,20 +67,27 @@ class PodLogs:
             return True
 
     async def _pod(self, namespace: str, job_name: str) -> dict[str, Any]:
-        """Return the pod as a plain document: the client's models cost several times the request itself."""
+        """Return the pod as a plain document: the client's models cost several times the request itself.
+
+        What the API server remembers is looked at first: it need not ask etcd for that, which takes a second on a busy one.
+        """
         try:
-            response = await self._core.list_namespaced_pod_without_preload_content(
-                namespace, label_selector=f"job-name={job_name}"
-            )
-            async with response:
-                if response.status != HTTPStatus.OK:
-                    raise LogUnreadable(f"the API server answered HTTP {response.status} when asked for the pod")
-                pods: list[dict[str, Any]] = (await response.json())["items"]
+            found = await self._pods(namespace, job_name, resource_version="0") or await self._pods(namespace, job_name)
         except (ClientError, TimeoutError) as error:
             raise LogUnreadable(f"the API server did not answer: {type(error).__name__}") from error
-        if not pods:
+        if not found:
             raise LogGone("the attempt's pod is gone, or was never made")
-        return pods[0]
+        return found[0]
+
+    async def _pods(self, namespace: str, job_name: str, **version: str) -> list[dict[str, Any]]:
+        response = await self._core.list_namespaced_pod_without_preload_content(
+            namespace, label_selector=f"job-name={job_name}", **version
+        )
+        async with response:
+            if response.status != HTTPStatus.OK:
+                raise LogUnreadable(f"the API server answered HTTP {response.status} when asked for the pod")
+            pods: list[dict[str, Any]] = (await response.json())["items"]
+            return pods
 
     async def _lines(self, pod: dict[str, Any], *, follow: bool) -> AsyncGenerator[tuple[bytes, bytes]]:
         try:
