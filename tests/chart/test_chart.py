@@ -113,6 +113,29 @@ def test_kubernetes_own_roles_take_connections_in_unless_that_is_not_wanted() ->
     assert aggregated(rendered(*GIVEN, "rbac.aggregate=false")) == {}
 
 
+def test_the_groups_that_may_see_the_definitions_are_the_platforms_to_name() -> None:
+    def groups(*values: str) -> list[str]:
+        found = [each for each in rendered(*GIVEN, *values) if each["metadata"]["name"].startswith("penstock-catalog-")]
+        assert [each["rules"] for each in found if each["kind"] == "ClusterRole"] in (
+            [],
+            [
+                [
+                    {
+                        "apiGroups": ["penstock.io"],
+                        "resources": ["connectordefinitions"],
+                        "verbs": ["get", "list", "watch"],
+                    }
+                ]
+            ],
+        )
+        bindings = [each for each in found if each["kind"] == "ClusterRoleBinding"]
+        return [subject["name"] for each in bindings for subject in each["subjects"] if subject["kind"] == "Group"]
+
+    assert groups() == ["system:authenticated"]
+    assert groups("rbac.catalog={data:engineers,analysts}") == ["data:engineers", "analysts"]
+    assert groups("rbac.catalog=null") == []
+
+
 def test_logs_are_read_by_both_roles_and_nothing_else_of_a_pod_is() -> None:
     roles = {each["metadata"]["name"]: each for each in rendered(*GIVEN) if each["kind"] == "ClusterRole"}
     for name in ("operate", "serve"):

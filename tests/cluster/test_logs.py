@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from penstock_operator.embedded.files import free_port
 from penstock_operator.launchers.jobs import LABEL_CONNECTION
@@ -88,6 +89,9 @@ def test_who_may_only_view_a_tenant_is_refused_the_rest_in_the_api_servers_words
     cluster.apply(faker("seen", 10, token=None))
     listed = penstock(reader, "runs", "list", "-n", namespace)
     assert listed.returncode == 0, listed.stderr
+    authorization = {"Authorization": f"Bearer {reader['PENSTOCK_TOKEN']}"}
+    offered = httpx.get(f"{reader['PENSTOCK_SERVER']}/v1/definitions", headers=authorization, timeout=30)
+    assert [each["connector"] for each in offered.raise_for_status().json()]
     everywhere = penstock(reader, "runs", "list")
     who = f"system:serviceaccount:{namespace}:reader"
     assert everywhere.returncode != 0

@@ -19,6 +19,7 @@ from penstock_operator.embedded.files import free_port
 from penstock_operator.registry import alerts, definitions, recording, runs
 from penstock_operator.registry.database import Pool
 from penstock_operator.registry.recording import ConnectionRecord, Timing
+from penstock_operator.resources.models import Kind
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.runs.refusals import Forbidden
 from pytest_httpserver import HTTPServer
@@ -30,11 +31,12 @@ MANIFEST = {"name": "faker", "method": "generate", "version": "0.1.0", "capabili
 class OneNamespace(EmbeddedAuthenticator):
     """Whoever holds the token may read one namespace, as a tenant's service account in a cluster may."""
 
-    async def person(self, token: str, verb: Verb, namespace: str | None) -> None:
-        await super().person(token, verb, namespace)
-        if namespace != "team" or verb == "patch":
+    async def person(self, token: str, verb: Verb, namespace: str | None, kind: Kind = "TenantConnection") -> str:
+        name = await super().person(token, verb, namespace, kind)
+        if kind == "TenantConnection" and (namespace != "team" or verb == "patch"):
             message = f"tenant may not {verb} tenantconnections in {namespace or 'all namespaces'}"
             raise Forbidden(message)
+        return name
 
 
 @dataclass
@@ -128,6 +130,7 @@ async def test_a_tenant_reads_its_own_namespace_and_no_other(api: Api) -> None:
         answer = await api.tenant.get(path)
         assert answer.status_code == 403
         assert "tenant may not" in answer.json()["message"]
+    assert [each["name"] for each in await get(api.tenant, "/v1/definitions")] == ["faker-generate-0.1.0"]
     refused = await api.tenant.post("/v1/runs", json={"namespace": "team", "name": "orders"})
     assert refused.status_code == 403, "reading is not starting"
 

@@ -8,6 +8,7 @@ import hmac
 import os
 from typing import Literal, Protocol
 
+from penstock_operator.resources.models import Kind
 from penstock_operator.runs.protocol import PodIdentity
 from penstock_operator.runs.refusals import Unauthenticated
 
@@ -20,8 +21,8 @@ class Authenticator(Protocol):
     async def pod(self, token: str) -> PodIdentity:
         """Return the pod that holds the token, and its Job."""
 
-    async def person(self, token: str, verb: Verb, namespace: str | None) -> str:
-        """Return the holder's name when they may do this with the connections of the namespace (None: of all)."""
+    async def person(self, token: str, verb: Verb, namespace: str | None, kind: Kind = "TenantConnection") -> str:
+        """Return the holder's name when they may do this with the resources of the namespace (None: of all)."""
 
 
 class EmbeddedAuthenticator:
@@ -45,9 +46,9 @@ class EmbeddedAuthenticator:
             raise Unauthenticated
         return PodIdentity(pod_uid=job_uid, job_uid=job_uid)
 
-    async def person(self, token: str, verb: Verb, namespace: str | None) -> str:
+    async def person(self, token: str, verb: Verb, namespace: str | None, kind: Kind = "TenantConnection") -> str:
         """Check the one token there is; who holds it is whoever runs this process, as the machine knows them."""
-        del verb, namespace
+        del verb, namespace, kind
         if not _same(token, self.mint_person()):
             raise Unauthenticated
         return _user()

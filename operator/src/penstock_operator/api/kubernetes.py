@@ -9,11 +9,15 @@ from kubernetes.aio.client.exceptions import ApiException
 from penstock_sdk.protocol import TOKEN_AUDIENCE
 
 from penstock_operator.api.authentication import Verb
-from penstock_operator.resources.models import GROUP
+from penstock_operator.resources.models import GROUP, PLURALS, Kind
 from penstock_operator.runs.protocol import PodIdentity
 from penstock_operator.runs.refusals import Forbidden, Unauthenticated
 
 POD_NAME, POD_UID = "authentication.kubernetes.io/pod-name", "authentication.kubernetes.io/pod-uid"
+EVERYWHERE: dict[Kind, str] = {
+    "TenantConnection": "in all namespaces",
+    "ConnectorDefinition": "at the cluster scope",
+}
 
 
 class KubernetesAuthenticator:
@@ -52,18 +56,17 @@ class KubernetesAuthenticator:
             raise Unauthenticated(message)
         return PodIdentity(pod_uid=uid, job_uid=owners[0])
 
-    async def person(self, token: str, verb: Verb, namespace: str | None) -> str:
-        """Check that the token's holder may do this with tenantconnections, and return their name."""
+    async def person(self, token: str, verb: Verb, namespace: str | None, kind: Kind = "TenantConnection") -> str:
+        """Check that the token's holder may do this with resources of the kind, and return their name."""
         user = await self._review(token, None)
-        attributes = client.V1ResourceAttributes(
-            group=GROUP, resource="tenantconnections", verb=verb, namespace=namespace
-        )
+        plural = PLURALS[kind]
+        attributes = client.V1ResourceAttributes(group=GROUP, resource=plural, verb=verb, namespace=namespace)
         spec = client.V1SubjectAccessReviewSpec(
             user=user.username, groups=user.groups, uid=user.uid, extra=user.extra, resource_attributes=attributes
         )
         review = await self._access.create_subject_access_review(client.V1SubjectAccessReview(spec=spec))
         if not review.status.allowed:
-            where = f"namespace {namespace}" if namespace else "all namespaces"
-            message = f"{user.username} may not {verb} tenantconnections.{GROUP} in {where}"
+            where = f"in namespace {namespace}" if namespace else EVERYWHERE[kind]
+            message = f"{user.username} may not {verb} {plural}.{GROUP} {where}"
             raise Forbidden(message)
         return str(user.username)

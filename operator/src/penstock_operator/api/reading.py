@@ -29,7 +29,7 @@ def catalog_routes(services: Services) -> APIRouter:
 
     @router.get("/definitions")
     async def list_definitions(token: Token) -> Rows:
-        await may(token, "list", None)
+        await may(token, "list", None, "ConnectorDefinition")
         async with pool.connection() as connection:
             return await definitions.list_definitions(connection)
 
