@@ -56,7 +56,7 @@ def lines(text: str) -> list[dict[str, Any]]:
 def test_a_log_is_followed_live_and_is_there_when_its_pod_is_gone(
     cluster: Cluster, operator: Installation, namespace: str, records: Records, reader: Environment, tmp_path: Path
 ) -> None:
-    cluster.apply(faker("told", 4000, delay=1, batch=500))
+    cluster.apply(faker("told", 8000, delay=1, batch=500))
     cluster.until("its pod reads", lambda: records.running("told"))
     run = records.runs("told")[0]["id"]
     said = tmp_path / "said"
