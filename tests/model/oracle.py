@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from penstock_operator.runs.selection import BEFORE_THE_FIRST
 from penstock_operator.settings import Timings
 
 Answer = Any
@@ -53,18 +54,8 @@ class Attempt:
 
 
 @dataclass
-class Run:
-    """One execution, named after what made it."""
-
-    uid: str
-    phase: str = "pending"
-    cancel: bool = False
-    attempts: list[Attempt] = field(default_factory=list)
-
-
-@dataclass
 class State:
-    """Where a stream stands."""
+    """Where a stream stands; a window's reading of it has no generation of its own."""
 
     cursor: int | None = None
     checkpoint: int = 0
@@ -72,6 +63,23 @@ class State:
     run: str | None = None
     attempt: int | None = None
     done: bool = False
+
+
+@dataclass
+class Run:
+    """One execution, named after what made it. One that reads a window again has states of its own."""
+
+    uid: str
+    phase: str = "pending"
+    cancel: bool = False
+    attempts: list[Attempt] = field(default_factory=list)
+    window: bool = False
+    states: dict[str, State] = field(default_factory=dict)
+
+    @property
+    def turn(self) -> tuple[bool, bool]:
+        """Which of a connection's runs is next: what has begun, then what is due, then what reads a window again."""
+        return not self.attempts, self.window
 
 
 @dataclass
@@ -119,12 +127,16 @@ class Oracle:
     def live(self, name: str) -> str | None:
         return next((uid for uid, each in self.connections.items() if each.name == name and not each.deleted), None)
 
+    def room(self, uid: str) -> bool:
+        """Say whether another run may be made; a window that nobody reads yet takes no room."""
+        return all(run.window and not run.attempts for run in self.active(uid))
+
     # What the operator does.
 
     def schedule(self, now: datetime, schedulers: int, held: Iterable[str] = ()) -> Answer:
         del schedulers  # however many there are
         for uid, each in self.connections.items():
-            if uid in held or each.deleted or each.next_run_at > now or self.active(uid):
+            if uid in held or each.deleted or each.next_run_at > now or not self.room(uid):
                 continue
             tick = max(each.next_run_at, now.replace(minute=0, second=0, microsecond=0))
             self.runs[f"{uid}@{tick.isoformat()}"] = Run(uid)
@@ -132,12 +144,13 @@ class Oracle:
 
     def request(self, uid: str, token: str) -> Answer:
         connection, name = self.connections[uid], f"{uid}#{token}"
-        if not (connection.deleted or connection.handled == token or self.active(uid)):
+        if not (connection.deleted or connection.handled == token) and self.room(uid):
             connection.handled = token
             self.runs.setdefault(name, Run(uid))
 
     def launch(self, crash: str, held: Iterable[str] = ()) -> Answer:
-        taken = [run for run in self.runs.values() if run.phase == "pending" and run.uid not in held]
+        first = [min(found, key=lambda run: run.turn) for uid in self.connections if (found := self.active(uid))]
+        taken = [run for run in first if run.phase == "pending" and run.uid not in held]
         for run in taken:
             run.phase = "running"
             run.attempts.append(Attempt())
@@ -225,6 +238,15 @@ class Oracle:
             return "cancelled"
         return before
 
+    def reread(self, uid: str) -> Answer:
+        if self.connections[uid].deleted:
+            return "NotFound"
+        if any(run.window for run in self.active(uid)):
+            return "Invalid"
+        count = sum(run.window and run.uid == uid for run in self.runs.values())
+        self.runs[f"{uid}~{count + 1}"] = Run(uid, window=True)
+        return "ok"
+
     def reset(self, uid: str, stream: str) -> Answer:
         state = self._moved(uid, stream)
         state.cursor, state.generation = None, state.generation + 1
@@ -269,7 +291,16 @@ class Oracle:
         return self.runs[caller.run].attempts[caller.attempt - 1]
 
     def _states(self, caller: Caller) -> dict[str, State]:
-        return self.connections[self.runs[caller.run].uid].states
+        run = self.runs[caller.run]
+        return run.states if run.window else self.connections[run.uid].states
+
+    def _state(self, caller: Caller, stream: str) -> State:
+        before = State(checkpoint=BEFORE_THE_FIRST if self.runs[caller.run].window else 0)
+        return self._states(caller).get(stream, before)
+
+    def _generation(self, caller: Caller, stream: str) -> int:
+        """Return the live one: what a window's reading commits goes there too."""
+        return self.connections[self.runs[caller.run].uid].states.get(stream, State()).generation
 
     def streams(self, caller: Caller) -> Answer:
         if refusal := self._refusal(caller):
@@ -277,16 +308,16 @@ class Oracle:
         self._attempt(caller).streams = tuple(MODES)
         answer = {}
         for stream, mode in MODES.items():
-            state = self._states(caller).get(stream, State())
+            state, generation = self._state(caller, stream), self._generation(caller, stream)
             mine = state.run == caller.run
             cursor = state.cursor if mode == "incremental" or mine else None
-            answer[stream] = (not (mine and state.done), cursor, state.checkpoint, state.generation)
+            answer[stream] = (not (mine and state.done), cursor, state.checkpoint, generation)
         return answer
 
     def uploads(self, caller: Caller, stream: str, after: int, count: int) -> Answer:
         if refusal := self._refusal(caller):
             return refusal
-        generation = self._states(caller).get(stream, State()).generation
+        generation = self._generation(caller, stream)
         for sequence in range(after + 1, after + count + 1):
             self._attempt(caller).objects.setdefault((stream, sequence), Object(generation))
         return "ok"
@@ -294,7 +325,7 @@ class Oracle:
     def checkpoint(self, caller: Caller, wanted: Wanted) -> Answer:
         if refusal := self._refusal(caller):
             return refusal
-        known = self._states(caller).get(wanted.stream, State())
+        known = self._state(caller, wanted.stream)
         if wanted.number == known.checkpoint and (known.run, known.attempt) == (caller.run, caller.attempt):
             return "ok" if self._repeats(caller, wanted, known) else "Mismatch"
         if wanted.number != known.checkpoint + 1 or not self._committable(caller, wanted):
@@ -304,7 +335,8 @@ class Oracle:
             each.start, each.stop, each.checkpoint = start, stop, wanted.number
         new = State(wanted.cursor, wanted.number, known.generation, caller.run, caller.attempt, wanted.done)
         self._states(caller)[wanted.stream] = new
-        self.connections[self.runs[caller.run].uid].history[wanted.stream, wanted.number] = wanted.cursor
+        if not self.runs[caller.run].window:
+            self.connections[self.runs[caller.run].uid].history[wanted.stream, wanted.number] = wanted.cursor
         return "ok"
 
     def _repeats(self, caller: Caller, wanted: Wanted, known: State) -> bool:

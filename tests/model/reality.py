@@ -7,6 +7,7 @@ for, and the bucket, which no step here needs, as places are signed locally and 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,7 +31,9 @@ from penstock_operator.runs import outcomes
 from penstock_operator.runs.protocol import PodIdentity, RunProtocol
 from penstock_operator.runs.refusals import Refused
 from penstock_operator.runs.state_changes import Author, Reset, RewindToCheckpoint, change_state
+from penstock_operator.scheduling.backfill import Window
 from penstock_operator.scheduling.due import handle_request, schedule_due
+from penstock_operator.scheduling.reread import reread
 from penstock_operator.settings import S3Settings, Timings
 from penstock_sdk import protocol as wire
 
@@ -44,6 +47,8 @@ SPEC = {
 NOWHERE = S3Settings("http://127.0.0.1:9", "bronze", "", access_key="key", secret_key="secret")
 NO_LOGS = FileLogs(Path("/nonexistent"))
 FAR = timedelta(days=10)
+WINDOW = Window(datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 2, 1, tzinfo=UTC))
+OFFERED = [each.model_copy(update={"windows": True}) for each in (STREAM, EVENTS)]
 ENDED = {
     "failed": Observation("failed", "TransientError", "it failed", "TransientError", 20),
     "disrupted": Observation("gone", "AttemptLost", "its node is gone", disrupted=True),
@@ -122,7 +127,7 @@ class Reality:
                 "DELETE FROM penstock.outbox; DELETE FROM penstock.bronze_objects; DELETE FROM penstock.compat_alerts;"
                 "DELETE FROM penstock.connector_run_state; DELETE FROM penstock.stream_checkpoints;"
                 "DELETE FROM penstock.state_changes; DELETE FROM penstock.stream_registry; DELETE FROM penstock.stream_reads;"
-                "DELETE FROM penstock.connector_runs; DELETE FROM penstock.tenant_connections"
+                "DELETE FROM penstock.connector_runs; DELETE FROM penstock.tenant_connections"  # window_states go with runs
             )
             spec = {"image": "i@sha256:0", "stage": "certified", "manifest": MANIFEST}
             await definitions.upsert_definition(connection, "d1", "faker-generate-0.1.0", 1, spec)
@@ -130,9 +135,8 @@ class Reality:
     async def name_runs(self) -> None:
         """Learn the ids of runs, which the model calls by what made them."""
         async with self.pool.connection() as connection:
-            sql = "SELECT id, connection_uid, token, to_json(scheduled_at) AS scheduled_at FROM penstock.connector_runs"
-            for row in await many(connection, sql):
-                self.ids[name_of(row)] = row["id"]
+            sql = "SELECT id, connection_uid, token, spec, to_json(scheduled_at) AS scheduled_at FROM penstock.connector_runs"
+            self.ids |= {name: run for run, name in names_of(await many(connection, sql)).items()}
 
     # What the operator does.
 
@@ -210,6 +214,12 @@ class Reality:
         assert answer.status_code == 200, answer.text
         return answer.json()["phase"]
 
+    async def reread(self, uid: str) -> Answer:
+        async with self.pool.connection() as connection:
+            answer = await _answer(reread(connection, uid, WINDOW, datetime.now(UTC)), lambda _: "ok")
+        await self.name_runs()
+        return answer
+
     async def reset(self, uid: str, stream: str) -> Answer:
         return await self._change(uid, Reset((stream,)))
 
@@ -236,7 +246,7 @@ class Reality:
         return self.tokens[caller.run, caller.attempt][caller.token]
 
     async def streams(self, caller: Caller) -> Answer:
-        request = wire.StreamsRequest(streams=[STREAM, EVENTS])
+        request = wire.StreamsRequest(streams=OFFERED, abilities=["window"])
 
         def told(answer: wire.StreamsResponse) -> Answer:
             return {
@@ -292,10 +302,17 @@ class Reality:
         return await _answer(self.protocol.finish(self._token(caller), request), lambda answer: answer.phase)
 
 
-def name_of(row: dict[str, Any]) -> str:
-    """Return the model's name of a run."""
-    uid = row["connection_uid"]
-    return f"{uid}#{row['token']}" if row["token"] else f"{uid}@{row['scheduled_at']}"
+def names_of(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the model's names of runs by their ids, which are in the order in which they were made."""
+    found, windows = dict[str, str](), Counter[str]()
+    for row in sorted(rows, key=lambda each: str(each["id"])):
+        uid = row["connection_uid"]
+        if "window" in row["spec"]:
+            windows[uid] += 1
+            found[row["id"]] = f"{uid}~{windows[uid]}"
+        else:
+            found[row["id"]] = f"{uid}#{row['token']}" if row["token"] else f"{uid}@{row['scheduled_at']}"
+    return found
 
 
 def _position(cursor: dict[str, int] | None) -> int | None:

@@ -10,7 +10,7 @@ from penstock_operator.registry.database import Pool, one
 from penstock_operator.runs import outcomes
 
 from tests.model.oracle import ACTIVE, MODES, Oracle
-from tests.model.reality import name_of
+from tests.model.reality import names_of
 
 Rows = dict[str, list[Any]]
 SQL = """
@@ -19,6 +19,7 @@ SQL = """
         'attempts', (SELECT json_agg(t ORDER BY run_id, attempt) FROM penstock.run_attempts t),
         'connections', (SELECT json_agg(t) FROM penstock.tenant_connections t),
         'states', (SELECT json_agg(t) FROM penstock.connector_run_state t),
+        'windows', (SELECT json_agg(t) FROM penstock.window_states t),
         'checkpoints', (SELECT json_agg(t) FROM penstock.stream_checkpoints t),
         'changes', (SELECT json_agg(t) FROM penstock.state_changes t),
         'objects', (SELECT json_agg(t ORDER BY run_id, attempt, stream, sequence) FROM penstock.bronze_objects t),
@@ -36,7 +37,7 @@ async def read(pool: Pool) -> Rows:
 
 def shape_of_registry(rows: Rows) -> dict[str, Any]:
     """Return what the rows say, without what the oracle does not know: ids, moments, messages."""
-    names = {row["id"]: name_of(row) for row in rows["runs"]}
+    names = names_of(rows["runs"])
     attempts, objects = defaultdict(list), defaultdict(dict)
     for row in rows["objects"]:
         held = (int(row["sha256"][:32], 16), int(row["sha256"][32:], 16)) if row["sha256"] else (0, 0)
@@ -62,6 +63,15 @@ def shape_of_registry(rows: Rows) -> dict[str, Any]:
         )
         for row in rows["states"]
     }
+    windows = {
+        (names[row["run_id"]], row["stream"]): (
+            row["cursor"] and row["cursor"]["next"],
+            row["checkpoint"],
+            row["attempt"],
+            row["done"],
+        )
+        for row in rows["windows"]
+    }
     return {
         "runs": {
             names[row["id"]]: (row["phase"], row["cancel_requested"], attempts[row["id"]]) for row in rows["runs"]
@@ -75,6 +85,7 @@ def shape_of_registry(rows: Rows) -> dict[str, Any]:
             for row in rows["connections"]
         },
         "states": states,
+        "windows": windows,
     }
 
 
@@ -98,12 +109,17 @@ def shape_of_oracle(oracle: Oracle) -> dict[str, Any]:
             for uid, each in oracle.connections.items()
             for stream, s in each.states.items()
         },
+        "windows": {
+            (name, stream): (s.cursor, s.checkpoint, s.attempt, s.done)
+            for name, run in oracle.runs.items()
+            for stream, s in run.states.items()
+        },
     }
 
 
 def check_1_and_2(rows: Rows, before: Rows | None) -> None:
     """One run of a due time or token; attempts are numbered 1, 2, 3 … and only the last may be current."""
-    assert len({name_of(row) for row in rows["runs"]}) == len(rows["runs"])
+    assert len(set(names_of(rows["runs"]).values())) == len(rows["runs"])
     numbers = defaultdict(list)
     for row in rows["attempts"]:
         numbers[row["run_id"]].append(row["attempt"])
@@ -131,9 +147,9 @@ def check_4(rows: Rows) -> None:
         cursors[row["connection_uid"], row["stream"], row["checkpoint"]] = (row["cursor"], row["run_id"])
     for row in rows["changes"]:
         cursors[row["connection_uid"], row["stream"], row["after"]["checkpoint"]] = (row["after"]["cursor"], None)
-    held = defaultdict(list)
+    held, again = defaultdict(list), {row["id"] for row in rows["runs"] if "window" in row["spec"]}
     for row in rows["objects"]:
-        if row["committed_at"]:
+        if row["committed_at"] and row["run_id"] not in again:
             held[row["connection_uid"], row["stream"], row["checkpoint"]].append(row)
     assert held.keys() <= {(row["connection_uid"], row["stream"], row["checkpoint"]) for row in rows["checkpoints"]}
     for row in rows["checkpoints"]:
@@ -146,6 +162,24 @@ def check_4(rows: Rows) -> None:
             assert int(each["sha256"][:32], 16) == position, "a gap or a double"
             position = int(each["sha256"][32:], 16)
         assert position == (row["cursor"]["next"] if row["cursor"] else 0), "the state covers what its objects hold"
+
+
+def check_4_of_windows(rows: Rows) -> None:
+    """What a run has committed of a window is what its own state covers, from the start and without a gap or a double."""
+    again = {row["id"] for row in rows["runs"] if "window" in row["spec"]}
+    held = defaultdict(list)
+    for row in rows["objects"]:
+        if row["committed_at"] and row["run_id"] in again:
+            held[row["run_id"], row["stream"]].append(row)
+    stands = {(row["run_id"], row["stream"]): row for row in rows["windows"]}
+    assert held.keys() <= stands.keys()
+    assert not again & {row["run_id"] for row in rows["states"] + rows["checkpoints"]}, "a stream's state is a window's"
+    for key, state in stands.items():
+        position = 0
+        for each in sorted(held[key], key=lambda row: (row["checkpoint"], row["sequence"])):
+            assert int(each["sha256"][:32], 16) == position, "a gap or a double"
+            position = int(each["sha256"][32:], 16)
+        assert position == (state["cursor"]["next"] if state["cursor"] else 0), "the state covers what its objects hold"
 
 
 def check_5(rows: Rows, before: Rows | None) -> None:
@@ -168,6 +202,7 @@ async def check_6(pool: Pool, rows: Rows, succeeded: set[str]) -> None:
             assert commit is not None
             listed = sum(each["records"] for each in commit[1]["objects"])
             assert row["records"] == sum(each["records"] for each in committed) == commit[1]["records"] == listed
-            done = {each["stream"] for each in rows["checkpoints"] if each["run_id"] == row["id"] and each["done"]}
+            ends = rows["checkpoints"] + rows["windows"]
+            done = {each["stream"] for each in ends if each["run_id"] == row["id"] and each["done"]}
             assert done == set(MODES)
             succeeded.add(row["id"])

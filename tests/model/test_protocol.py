@@ -35,7 +35,7 @@ NAMES, STREAMS = ("orders", "items"), tuple(MODES)
 Step = tuple[str, dict[str, Any]]
 CALLS = ("streams", "uploads", "checkpoint", "heartbeat", "finish")
 OPERATOR = ("schedule", "launch", "launch", "observe", "job_ends", "give_up", "delete", "sweep")
-PERSON = ("request", "request", "cancel", "reset", "rewind")
+PERSON = ("request", "request", "cancel", "reset", "rewind", "reread")
 
 
 @dataclass
@@ -89,6 +89,7 @@ class Protocol(RuleBasedStateMachine):
             snapshot.check_3(rows, self.rows)
         snapshot.check_1_and_2(rows, self.rows)
         snapshot.check_4(rows)
+        snapshot.check_4_of_windows(rows)
         snapshot.check_5(rows, self.rows)
         self.runner.run(snapshot.check_6(self.reality.pool, rows, self.succeeded))
         self.rows = rows
@@ -161,6 +162,21 @@ class Protocol(RuleBasedStateMachine):
             if not self.oracle.runs[run].attempts[attempt - 1].tokens:
                 self._start(run, attempt, "p1")
 
+    @rule(name=st.sampled_from(NAMES))
+    def read_again(self, name: str) -> None:
+        """A pod that reads a window again, once the pods of the connection's other runs have finished."""
+        uid = self.oracle.live(name)
+        if uid is None:
+            return
+        for caller in self.working():
+            if self.oracle.runs[caller.run].uid == uid:
+                self._end_well(caller)
+        self.do(("reread", {"uid": uid}))
+        self.do(("launch", {"crash": ""}))
+        for run, attempt in self.attempts():
+            if self.oracle.runs[run].window and not self.oracle.runs[run].attempts[attempt - 1].tokens:
+                self._start(run, attempt, "p1")
+
     # The operator, and the cluster under it.
 
     @rule(data=st.data(), name=st.sampled_from(OPERATOR))
@@ -212,6 +228,10 @@ class Protocol(RuleBasedStateMachine):
     def _cancel(self, data: st.DataObject) -> None:
         if self.oracle.runs:
             self.do(("cancel", {"run": data.draw(st.sampled_from(list(self.oracle.runs)[::-1]))}))
+
+    def _reread(self, data: st.DataObject) -> None:
+        uid = self.oracle.live(data.draw(st.sampled_from(NAMES))) or next(iter(self.oracle.connections))
+        self.do(("reread", {"uid": uid}))
 
     def _reset(self, data: st.DataObject) -> None:
         if uid := self.oracle.live(data.draw(st.sampled_from(NAMES))):
@@ -323,7 +343,9 @@ class Protocol(RuleBasedStateMachine):
     @rule(data=st.data())
     def end_well(self, data: st.DataObject) -> None:
         """Finish what is left, as the SDK does it."""
-        caller = data.draw(st.sampled_from(self.working()))
+        self._end_well(data.draw(st.sampled_from(self.working())))
+
+    def _end_well(self, caller: Caller) -> None:
         self._streams(caller)
         for stream in STREAMS:
             self._read_on(caller, stream, 1, 3, done=True)
@@ -341,6 +363,7 @@ class Protocol(RuleBasedStateMachine):
             ("request", {"uid": uid, "token": "t6"}),
             ("request", {"uid": uid, "token": "t7"}),
             ("schedule", {"now": self.now, "schedulers": 1}),
+            ("reread", {"uid": uid}),
         ]
         first = data.draw(st.sampled_from(makers))
         self.do(first, data.draw(st.sampled_from([each for each in makers if each is not first])))
@@ -359,6 +382,7 @@ class Protocol(RuleBasedStateMachine):
             ("request", {"uid": uid, "token": "t5"}),
             ("schedule", {"now": self.now, "schedulers": 1}),
             ("launch", {"crash": ""}),
+            ("reread", {"uid": uid}),
             self._draw_call(data, caller, data.draw(st.sampled_from(CALLS))),
         ]
         self.do(self._draw_call(data, caller, name), data.draw(st.sampled_from(others)))

@@ -26,7 +26,8 @@ async def of_attempt(connection: Connection, attempt: Row) -> dict[str, Row]:
     if "window" not in attempt["spec"]:
         return states
     own = await windows.states_of_run(connection, attempt["run_id"])
-    return {name: {**row, "generation": _generation(states.get(name))} for name, row in own.items()}
+    before = {"run_id": attempt["run_id"], "attempt": 0, "cursor": None, "checkpoint": BEFORE_THE_FIRST, "done": False}
+    return {name: {"generation": 1} | states.get(name, {}) | own.get(name, before) for name in own | states}
 
 
 async def lock(connection: Connection, attempt: Row, new: NewState) -> Row:
@@ -58,7 +59,3 @@ async def put(connection: Connection, attempt: Row, state: NewState) -> None:
         await windows.put_state(connection, state)
     else:
         await streams.put_state(connection, state)
-
-
-def _generation(state: Row | None) -> int:
-    return int(state["generation"]) if state else 1
