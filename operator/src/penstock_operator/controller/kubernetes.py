@@ -38,10 +38,6 @@ class KubernetesResources:
             raise
         return dict(found)
 
-    async def list(self, kind: Kind) -> list[Document]:
-        """Read all resources of a kind."""
-        return [each async for page in self.pages(kind) for each in page]
-
     async def pages(self, kind: Kind) -> AsyncIterator[Page]:
         """Read all resources of a kind, page by page."""
         read = functools.partial(self._custom.list_cluster_custom_object, GROUP, API_VERSION, PLURALS[kind])

@@ -21,9 +21,6 @@ class ResourceClient(Protocol):
     async def get(self, kind: Kind, namespace: str, name: str) -> Document | None:
         """Return one resource as it stands, None when there is none."""
 
-    async def list(self, kind: Kind) -> list[Document]:
-        """Return all resources of a kind."""
-
     def pages(self, kind: Kind) -> AsyncIterator[Page]:
         """Yield all resources of a kind, some at a time."""
 
