@@ -18,6 +18,7 @@ from tests.chaos.oracle import Verdict, read_back
 FENCED = (32, 33)
 AT_ONCE = 8
 RECORDS = 3000
+LIFE_SECONDS = 5.0
 
 
 @dataclass
@@ -124,13 +125,16 @@ def _killed_at(chaos: Chaos, outcome: Outcome, orders: list[str]) -> None:
 
 
 def _killed_at_random(chaos: Chaos, outcome: Outcome, deaths: int) -> None:
-    cluster = chaos.cluster
+    """Each pod has its own time to live, some less than a start takes: runs that never get on would pause ever longer."""
+    cluster, ends = chaos.cluster, dict[tuple[str, int], float]()
     while len(cluster.deaths) < deaths:
         prefix = chaos.begin("kill", AT_ONCE, RECORDS, 0.02)
         while len(cluster.deaths) < deaths and not cluster.all_ended(prefix, AT_ONCE):
-            chaos.pause(0.6)
-            if running := cluster.running():
-                chaos.random.choice(running).kill()
+            chaos.pause(0.1)
+            for pod in cluster.running():
+                key = (pod.run_id, pod.attempt)
+                if time.time() > ends.setdefault(key, time.time() + chaos.random.expovariate(1 / LIFE_SECONDS)):
+                    pod.kill()
         chaos.end(outcome, prefix, AT_ONCE, RECORDS)
 
 
