@@ -75,7 +75,7 @@ def test_8_nobody_of_penstock_may_read_a_secret_anywhere(
 
 def test_8_no_role_of_the_release_has_a_wildcard_or_may_raise_itself(cluster: Cluster, operator: Installation) -> None:
     roles = [*cluster.list("clusterroles", selector=RELEASE), *cluster.list("roles", NAMESPACE, RELEASE)]
-    assert len(roles) == 5
+    assert len(roles) == 6
     rules = [rule for role in roles for rule in role["rules"]]
     words = {word for rule in rules for key in ("apiGroups", "resources", "verbs") for word in rule[key]}
     assert not words & {"*", "secrets", "impersonate", "escalate", "bind", "pods/exec", "serviceaccounts/token"}
@@ -86,9 +86,14 @@ def test_8_no_role_of_the_release_has_a_wildcard_or_may_raise_itself(cluster: Cl
         for subject in binding.get("subjects", [])
         if subject["kind"] == "ServiceAccount" and subject.get("namespace") == NAMESPACE
     }
-    # Those of people are bound by nobody: Kubernetes' own take them in.
-    people = {f"penstock-{each}-{NAMESPACE}" for each in ("view", "edit")}
+    # Those of people are no account's of the release: Kubernetes' own take two in, and everybody may see what there is.
+    people = {f"penstock-{each}-{NAMESPACE}" for each in ("view", "edit", "catalog")}
     assert ours == {role["metadata"]["name"] for role in roles} - people
+    for role in (each for each in roles if each["metadata"]["name"] in people):
+        assert {word for rule in role["rules"] for word in rule["resources"]} <= {
+            "tenantconnections",
+            "connectordefinitions",
+        }
 
 
 def test_7_a_runs_pod_gets_nowhere_with_all_that_it_has(
