@@ -40,7 +40,7 @@ def shape_of_registry(rows: Rows) -> dict[str, Any]:
     names = names_of(rows["runs"])
     attempts, objects = defaultdict(list), defaultdict(dict)
     for row in rows["objects"]:
-        held = (int(row["sha256"][:32], 16), int(row["sha256"][32:], 16)) if row["sha256"] else (0, 0)
+        held = _span(row) if row["sha256"] else (0, 0)
         objects[row["run_id"], row["attempt"]][row["stream"], row["sequence"]] = (
             *(row["generation"], *held),
             row["checkpoint"],
@@ -147,7 +147,7 @@ def check_4(rows: Rows) -> None:
         cursors[row["connection_uid"], row["stream"], row["checkpoint"]] = (row["cursor"], row["run_id"])
     for row in rows["changes"]:
         cursors[row["connection_uid"], row["stream"], row["after"]["checkpoint"]] = (row["after"]["cursor"], None)
-    held, again = defaultdict(list), {row["id"] for row in rows["runs"] if "window" in row["spec"]}
+    held, again = defaultdict(list), _runs_of_windows(rows)
     for row in rows["objects"]:
         if row["committed_at"] and row["run_id"] not in again:
             held[row["connection_uid"], row["stream"], row["checkpoint"]].append(row)
@@ -156,18 +156,16 @@ def check_4(rows: Rows) -> None:
         uid, stream, number = row["connection_uid"], row["stream"], row["checkpoint"]
         cursor, run = cursors.get((uid, stream, number - 1), (None, None))
         goes_on = cursor and (MODES[stream] == "incremental" or run == row["run_id"])
-        position = cursor["next"] if goes_on else 0
-        for each in held[uid, stream, number]:
-            assert each["run_id"] == row["run_id"], "objects and state of one checkpoint are of one run"
-            assert int(each["sha256"][:32], 16) == position, "a gap or a double"
-            position = int(each["sha256"][32:], 16)
-        assert position == (row["cursor"]["next"] if row["cursor"] else 0), "the state covers what its objects hold"
+        objects = held[uid, stream, number]
+        assert {each["run_id"] for each in objects} <= {row["run_id"]}, (
+            "objects and state of one checkpoint are of one run"
+        )
+        _covers(row, objects, cursor["next"] if goes_on else 0)
 
 
 def check_4_of_windows(rows: Rows) -> None:
     """What a run has committed of a window is what its own state covers, from the start and without a gap or a double."""
-    again = {row["id"] for row in rows["runs"] if "window" in row["spec"]}
-    held = defaultdict(list)
+    held, again = defaultdict(list), _runs_of_windows(rows)
     for row in rows["objects"]:
         if row["committed_at"] and row["run_id"] in again:
             held[row["run_id"], row["stream"]].append(row)
@@ -175,11 +173,25 @@ def check_4_of_windows(rows: Rows) -> None:
     assert held.keys() <= stands.keys()
     assert not again & {row["run_id"] for row in rows["states"] + rows["checkpoints"]}, "a stream's state is a window's"
     for key, state in stands.items():
-        position = 0
-        for each in sorted(held[key], key=lambda row: (row["checkpoint"], row["sequence"])):
-            assert int(each["sha256"][:32], 16) == position, "a gap or a double"
-            position = int(each["sha256"][32:], 16)
-        assert position == (state["cursor"]["next"] if state["cursor"] else 0), "the state covers what its objects hold"
+        _covers(state, sorted(held[key], key=lambda row: (row["checkpoint"], row["sequence"])), 0)
+
+
+def _runs_of_windows(rows: Rows) -> set[str]:
+    return {row["id"] for row in rows["runs"] if "window" in row["spec"]}
+
+
+def _span(row: dict[str, Any]) -> tuple[int, int]:
+    """Return which records an object holds, which is kept where its digest would be."""
+    return int(row["sha256"][:32], 16), int(row["sha256"][32:], 16)
+
+
+def _covers(state: dict[str, Any], objects: list[dict[str, Any]], position: int) -> None:
+    """The objects follow each other from the position, and end where the state stands."""
+    for each in objects:
+        start, stop = _span(each)
+        assert start == position, "a gap or a double"
+        position = stop
+    assert position == (state["cursor"]["next"] if state["cursor"] else 0), "the state covers what its objects hold"
 
 
 def check_5(rows: Rows, before: Rows | None) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -17,16 +15,11 @@ from penstock_operator.launchers.kubernetes import KubernetesLauncher
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from tests.unit.operator.conftest import answered
+
 CONNECTIONS = "/apis/penstock.io/v1alpha1/tenantconnections"
 EXPIRED = {"kind": "Status", "code": 410, "reason": "Expired"}
 REFUSED = {"kind": "Status", "code": 403, "reason": "Forbidden"}
-
-
-@pytest.fixture
-async def api(httpserver: HTTPServer) -> AsyncIterator[client.ApiClient]:
-    """A client of the server."""
-    async with client.ApiClient(client.Configuration(host=httpserver.url_for("").rstrip("/"))) as api:
-        yield api
 
 
 @pytest.fixture(autouse=True)
@@ -51,12 +44,7 @@ class Server:
         first = int(token.removeprefix("later-") or 0)
         last = first + 2 if limit else len(self._names)
         more = {"continue": str(last)} if last < len(self._names) else {}
-        return answer({"metadata": more, "items": [{"metadata": {"name": each}} for each in self._names[first:last]]})
-
-
-def answer(body: dict[str, Any], status: int = 200, **headers: str) -> Response:
-    """Return an answer."""
-    return Response(json.dumps(body), status, headers, content_type="application/json")
+        return answered({"metadata": more, "items": [{"metadata": {"name": each}} for each in self._names[first:last]]})
 
 
 async def names(api: client.ApiClient, httpserver: HTTPServer, server: Server) -> list[str]:
@@ -67,8 +55,8 @@ async def names(api: client.ApiClient, httpserver: HTTPServer, server: Server) -
 
 
 async def test_a_page_that_fails_in_passing_is_asked_for_again(api: client.ApiClient, httpserver: HTTPServer) -> None:
-    busy = [answer({}, status, **{"Retry-After": "0"}) for status in (429, 503, 500)]
-    server = Server(["a", "b", "c", "d", "e"], {"2": [*busy, answer({}, 504)]})
+    busy = [answered({}, status, **{"Retry-After": "0"}) for status in (429, 503, 500)]
+    server = Server(["a", "b", "c", "d", "e"], {"2": [*busy, answered({}, 504)]})
     assert await names(api, httpserver, server) == ["a", "b", "c", "d", "e"]
     assert [token for _, token in server.asked] == ["", "2", "2", "2", "2", "2", "4"]
 
@@ -76,14 +64,14 @@ async def test_a_page_that_fails_in_passing_is_asked_for_again(api: client.ApiCl
 async def test_a_page_that_goes_on_failing_ends_the_list_with_its_error(
     api: client.ApiClient, httpserver: HTTPServer
 ) -> None:
-    server = Server(["a"], {"": [answer({}, 503) for _ in range(9)]})
+    server = Server(["a"], {"": [answered({}, 503) for _ in range(9)]})
     with pytest.raises(ApiException, match="503"):
         await names(api, httpserver, server)
     assert len(server.asked) == 6
 
 
 async def test_what_is_refused_is_asked_for_once(api: client.ApiClient, httpserver: HTTPServer) -> None:
-    server = Server(["a", "b", "c"], {"2": [answer(REFUSED, 403)]})
+    server = Server(["a", "b", "c"], {"2": [answered(REFUSED, 403)]})
     with pytest.raises(ApiException, match="403"):
         await names(api, httpserver, server)
     assert [token for _, token in server.asked] == ["", "2"]
@@ -92,7 +80,7 @@ async def test_what_is_refused_is_asked_for_once(api: client.ApiClient, httpserv
 async def test_a_list_that_expires_goes_on_where_the_api_server_offers(
     api: client.ApiClient, httpserver: HTTPServer
 ) -> None:
-    offer = answer({**EXPIRED, "metadata": {"continue": "later-2"}}, 410)
+    offer = answered({**EXPIRED, "metadata": {"continue": "later-2"}}, 410)
     server = Server(["a", "b", "c", "d", "e"], {"2": [offer]})
     assert await names(api, httpserver, server) == ["a", "b", "c", "d", "e"]
     assert server.asked == [("500", ""), ("500", "2"), ("500", "later-2"), ("500", "4")]
@@ -102,7 +90,7 @@ async def test_a_list_that_expires_goes_on_where_the_api_server_offers(
 async def test_a_list_that_expires_without_an_offer_is_read_whole(
     api: client.ApiClient, httpserver: HTTPServer, body: dict[str, Any]
 ) -> None:
-    server = Server(["a", "b", "c"], {"2": [answer(body, 410)]})
+    server = Server(["a", "b", "c"], {"2": [answered(body, 410)]})
     assert await names(api, httpserver, server) == ["a", "b", "a", "b", "c"]
     assert server.asked == [("500", ""), ("500", "2"), (None, "")]
 
@@ -110,7 +98,7 @@ async def test_a_list_that_expires_without_an_offer_is_read_whole(
 async def test_a_list_that_has_expired_before_it_began_is_an_error(
     api: client.ApiClient, httpserver: HTTPServer
 ) -> None:
-    server = Server(["a"], {"": [answer(EXPIRED, 410)]})
+    server = Server(["a"], {"": [answered(EXPIRED, 410)]})
     with pytest.raises(ApiException, match="410"):
         await names(api, httpserver, server)
 
@@ -122,10 +110,10 @@ async def test_lists_of_pods_and_jobs_are_as_patient(api: client.ApiClient, http
         kind = request.path.rpartition("/")[2]
         asked.append(kind + request.args.get("continue", ""))
         if asked[-1] == f"{kind}2":
-            return answer({**EXPIRED, "metadata": {"continue": "3"}}, 410)
+            return answered({**EXPIRED, "metadata": {"continue": "3"}}, 410)
         if asked.count(asked[-1]) == 1:
-            return answer({}, 503)
-        return answer({"metadata": {} if asked[-1] == f"{kind}3" else {"continue": "2"}, "items": []})
+            return answered({}, 503)
+        return answered({"metadata": {} if asked[-1] == f"{kind}3" else {"continue": "2"}, "items": []})
 
     httpserver.expect_request("/apis/batch/v1/jobs").respond_with_handler(server)
     httpserver.expect_request("/api/v1/pods").respond_with_handler(server)

@@ -7,7 +7,6 @@ import json
 import re
 import threading
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +22,13 @@ from penstock_operator.launchers.kubernetes import KubernetesLauncher
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from tests.unit.operator.conftest import answered
+
 JOBS = "/apis/batch/v1/namespaces/team/jobs"
 CONNECTION = "/apis/penstock.io/v1alpha1/namespaces/team/tenantconnections/orders"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/penstock/leases/penstock-operate"
 MANIFEST = {"name": "faker", "method": "generate"}
 LAUNCH = Launch("r1", 1, "orders-r1-1", None, "team", "orders", "u1", "d1", "registry.example/x@sha256:0", {}, MANIFEST)
-
-
-@pytest.fixture
-async def api(httpserver: HTTPServer) -> AsyncIterator[client.ApiClient]:
-    """A client of the server."""
-    async with client.ApiClient(client.Configuration(host=httpserver.url_for("").rstrip("/"))) as api:
-        yield api
 
 
 def refusal(code: int, reason: str, **details: str) -> dict[str, Any]:
@@ -47,11 +41,6 @@ def refusal(code: int, reason: str, **details: str) -> dict[str, Any]:
         "reason": reason,
         "details": details,
     }
-
-
-def answered(body: dict[str, Any], status: int = 200) -> Response:
-    """Return an answer."""
-    return Response(json.dumps(body), status, content_type="application/json")
 
 
 def job(owner: str) -> dict[str, Any]:

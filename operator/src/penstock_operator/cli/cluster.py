@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 
 import structlog
@@ -177,6 +176,6 @@ async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Heal
 
 async def _watch(orchestrator: Orchestrator, stop: asyncio.Event) -> None:
     """Watch once what is new is on schedule, or that takes too long: the watch lists all as it begins, and misses nothing."""
-    with contextlib.suppress(TimeoutError):
+    with suppress(TimeoutError):
         await asyncio.wait_for(orchestrator.sweeper.registered.wait(), REGISTERED_SECONDS)
     await watch(orchestrator.sweeper.changed, stop)

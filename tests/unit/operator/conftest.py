@@ -1,0 +1,24 @@
+"""A client of the API server, which is an HTTP server here, and its answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from kubernetes.aio import client
+from pytest_httpserver import HTTPServer
+from werkzeug import Response
+
+
+@pytest.fixture
+async def api(httpserver: HTTPServer) -> AsyncIterator[client.ApiClient]:
+    """A client of the server."""
+    async with client.ApiClient(client.Configuration(host=httpserver.url_for("").rstrip("/"))) as api:
+        yield api
+
+
+def answered(body: dict[str, Any], status: int = 200, **headers: str) -> Response:
+    """Return an answer."""
+    return Response(json.dumps(body), status, headers, content_type="application/json")
