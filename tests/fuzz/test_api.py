@@ -27,10 +27,10 @@ from penstock_operator.runs.protocol import RunProtocol
 
 from tests.integration.world import World, new_world
 from tests.model.reality import NO_LOGS, NOWHERE
+from tests.patience import PATIENCE
 
 CALLS = int(os.environ.get("PENSTOCK_FUZZ_CALLS", "20"))
 AUTHORITY = EmbeddedAuthenticator(b"fuzz")
-WAIT_SECONDS = 60
 HOSTILE = ["\0", "a\0b", "\ud800", "x" * 100_000, 2**64, -(2**70), 10**400, float("nan"), [], {}, None, "%00", "é"]
 
 
@@ -67,14 +67,14 @@ class Server:
 def server(database_url: str) -> Iterator[Server]:
     made = Server(database_url)
     made.thread.start()
-    assert made.ready.wait(WAIT_SECONDS)
-    end = time.monotonic() + WAIT_SECONDS
+    assert made.ready.wait(PATIENCE)
+    end = time.monotonic() + PATIENCE
     while made.server is None or not made.server.started:
         assert time.monotonic() < end
         time.sleep(0.02)
     yield made
     made.server.should_exit = True
-    made.thread.join(WAIT_SECONDS)
+    made.thread.join(PATIENCE)
 
 
 def test_no_call_that_the_openapi_document_allows_is_answered_with_5xx(server: Server) -> None:
@@ -124,7 +124,7 @@ def _spoiled(body: Any) -> Iterator[Any]:
 @pytest.mark.parametrize("call", BODIES)
 def test_no_hostile_value_in_a_pods_call_is_answered_with_5xx(server: Server, call: str) -> None:
     headers = {"Authorization": f"Bearer {server.token}", "Content-Type": "application/json"}
-    with httpx.Client(base_url=f"{server.url}/v1/attempts/", headers=headers, timeout=60) as http:
+    with httpx.Client(base_url=f"{server.url}/v1/attempts/", headers=headers, timeout=PATIENCE) as http:
         for body in _spoiled(BODIES[call]):
             answer = http.post(call, content=json.dumps(body))
             assert answer.status_code < 500, (body, answer.text[:300])
@@ -133,7 +133,7 @@ def test_no_hostile_value_in_a_pods_call_is_answered_with_5xx(server: Server, ca
 def test_neither_depth_nor_size_nor_a_strange_token_is_answered_with_5xx(server: Server) -> None:
     deep = '{"stream":"people","checkpoint":1,"cursor":' + "[" * 100_000 + "]" * 100_000 + "}"
     large = json.dumps({**BODIES["checkpoints"], "cursor": "x" * 10_000_000})
-    with httpx.Client(base_url=server.url, timeout=60) as http:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE) as http:
         for body in (deep, large, "", "\0", "[]", "{"):
             headers = {"Authorization": f"Bearer {server.token}", "Content-Type": "application/json"}
             assert http.post("/v1/attempts/checkpoints", content=body, headers=headers).status_code < 500

@@ -17,6 +17,7 @@ from penstock_operator.scheduling.due import schedule_due
 
 from tests.fuzz.resources import DOCUMENTS
 from tests.integration.world import MANIFEST
+from tests.patience import PATIENCE
 
 DOCUMENTS_TRIED = int(os.environ.get("PENSTOCK_FUZZ_DOCUMENTS", "300"))
 DEFINITION = {
@@ -59,7 +60,7 @@ def test_no_document_crashes_a_reconcile_or_holds_up_a_good_one(registry: tuple[
     )
     @given(DOCUMENTS)
     def no_crash(document: dict[str, Any]) -> None:
-        status = runner.run(asyncio.wait_for(reconcile(pool, document), 30))
+        status = runner.run(asyncio.wait_for(reconcile(pool, document), PATIENCE))
         for condition in status["conditions"]:
             condition["message"].encode()
             if condition["type"] == "Stalled" and condition["reason"].startswith("Invalid"):

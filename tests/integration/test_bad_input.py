@@ -30,8 +30,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from tests.chaos.proxies import Proxy, S3Proxy
 from tests.integration.test_up import FAKER, PENSTOCK, POSTGRES, User, numbers
+from tests.patience import PATIENCE
 
-WAIT_SECONDS = 60.0
 PEOPLE = [{"name": "people", "mode": "incremental"}]
 
 
@@ -41,7 +41,7 @@ def user(folder: Path, tmp_path: Path, backends_environment: dict[str, str]) -> 
 
 
 def wait_for(condition: Callable[[], Any]) -> Any:
-    end = time.monotonic() + WAIT_SECONDS
+    end = time.monotonic() + PATIENCE
     while not (found := condition()):
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -181,7 +181,7 @@ def test_the_bucket_away_for_a_while_is_waited_for(user: User, s3_server: S3Sett
         with going(user) as running:
             wait_for(lambda: proxy.counted["refused"] >= 2)
             proxy.up()
-            running.communicate(timeout=WAIT_SECONDS)
+            running.communicate(timeout=PATIENCE)
         assert running.returncode == 0
         listed = user.call("runs", "list", "--data-dir", str(user.data)).stdout
     assert "succeeded" in listed
@@ -233,7 +233,7 @@ def test_a_registry_that_restarts_mid_run_is_waited_for(user: User, tmp_path_fac
                     break
             server.stop()
             server.start()
-            rest, errors = running.communicate(timeout=WAIT_SECONDS)
+            rest, errors = running.communicate(timeout=PATIENCE)
         assert running.returncode == 0, errors
         (result,) = yaml.safe_load(rest)["connections"]
         assert numbers(user.records(result)) == list(range(4000))
@@ -257,7 +257,7 @@ def test_a_full_disk_under_the_bucket_is_waited_for(user: User, tmp_path: Path) 
             wait_for(lambda: "reading people" in "".join(each.read_text() for each in log.glob("*.log")))
             wait_for(server.log_tail)
             resource.prlimit(server.pid, resource.RLIMIT_FSIZE, unlimited)
-            rest, errors = running.communicate(timeout=WAIT_SECONDS)
+            rest, errors = running.communicate(timeout=PATIENCE)
         assert running.returncode == 0, errors
         (result,) = yaml.safe_load(rest)["connections"]
         assert numbers(user.records(result)) == list(range(2000))
@@ -289,7 +289,7 @@ def test_a_full_disk_under_the_registry_is_waited_for(user: User, tmp_path_facto
                 )
             )
             registry.execute("DROP FUNCTION penstock.refuse CASCADE")
-            rest, errors = running.communicate(timeout=WAIT_SECONDS)
+            rest, errors = running.communicate(timeout=PATIENCE)
         assert running.returncode == 0, errors
         (result,) = yaml.safe_load(rest)["connections"]
         assert numbers(user.records(result)) == list(range(4000))

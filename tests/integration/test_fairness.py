@@ -18,6 +18,7 @@ from penstock_operator.registry.recording import ConnectionRecord
 from penstock_operator.settings import NO_QUOTAS, Quotas, Timings
 
 from tests.integration.world import World
+from tests.patience import PATIENCE
 
 START = datetime(2026, 6, 1, tzinfo=UTC)
 
@@ -181,7 +182,7 @@ async def test_12_one_run_that_cannot_be_claimed_keeps_a_thousand_from_nothing(w
     await wait_in_line(world.pool, [(f"a/{n:04d}", f"a-{n}", None, START) for n in range(1001)])
     async with world.pool.connection() as holder, holder.transaction():
         await runs.lock_run(holder, "a/0000")  # somebody changes its state, and takes long
-        taken = [run for _ in range(50) for run in await asyncio.wait_for(claim(world.pool, START, 21), 10)]
+        taken = [run for _ in range(50) for run in await asyncio.wait_for(claim(world.pool, START, 21), PATIENCE)]
     assert len(set(taken)) == 1000
     assert await claim(world.pool, START, 10) == ["a/0000"]
 
@@ -275,7 +276,7 @@ async def test_12_one_poisoned_connection_among_a_thousand_delays_none(world: Wo
     )
     cluster = Cluster("a-0", how)
     supervisor = Supervisor(world.pool, cluster, Timings())  # type: ignore[arg-type]
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(PATIENCE):
         while len(cluster.made) < 999:
             await supervisor.launch_pending()
             await asyncio.sleep(0)

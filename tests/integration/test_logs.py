@@ -34,6 +34,7 @@ from penstock_sdk import protocol as wire
 
 from tests.integration.test_up import PENSTOCK, User
 from tests.integration.world import World, checkpoint
+from tests.patience import PATIENCE
 
 SECRET = "h8!kq-Zz9 of the source"
 CONNECTOR = """
@@ -134,8 +135,8 @@ def test_a_log_is_followed_while_its_process_runs_and_the_end_ends_it(user: User
             assert any("reading begins" in line for line in following.stdout), "it is seen while the run goes on"
             (tmp_path / "go-on").touch()
             assert "reading ends" in following.stdout.read()
-            assert following.wait(timeout=60) == 0
-        assert platform.wait(timeout=60) == 0
+            assert following.wait(timeout=PATIENCE) == 0
+        assert platform.wait(timeout=PATIENCE) == 0
 
 
 @contextmanager
@@ -152,7 +153,7 @@ def running_platform(user: User) -> Iterator[subprocess.Popen[bytes]]:
 
 def log_of_its_run(data: Path) -> Path:
     """Wait for the one run's process to have its log."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         for found in (data / "runs" / "logs").glob("*.log"):
             return found
@@ -211,7 +212,7 @@ async def reader(world: World, carrier: Carrier) -> AsyncIterator[httpx.AsyncCli
     headers = {"Authorization": f"Bearer {authority.mint_person()}"}
     async with (
         serving(Services(world.protocol, world.pool, authority, logs), port),
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/v1", headers=headers, timeout=20) as client,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/v1", headers=headers, timeout=PATIENCE) as client,
     ):
         yield client
 
@@ -234,7 +235,7 @@ class Followed:
         self.ended = True
 
     async def until(self, holds: Callable[[str], bool]) -> None:
-        async with asyncio.timeout(15), self._changed:
+        async with asyncio.timeout(PATIENCE), self._changed:
             await self._changed.wait_for(lambda: holds(self.text))
 
 
@@ -251,7 +252,7 @@ async def test_a_followed_run_goes_on_with_its_next_attempt_and_ends_with_the_ru
         await followed.until(lambda text: text.endswith("half\n"))
         carrier.ends("penstock-run1-1")
         await world.fail(run_id, attempt)
-        await asyncio.wait_for(only_first.task, 15)
+        await asyncio.wait_for(only_first.task, PATIENCE)
         await followed.until(lambda text: "the next is due at" in text)
         _, _, token = await world.attempt("pod2")
         carrier.prints("penstock-run1-2", "two\n")
@@ -261,7 +262,7 @@ async def test_a_followed_run_goes_on_with_its_next_attempt_and_ends_with_the_ru
         assert not followed.task.done(), "the pod may still print"
         carrier.prints("penstock-run1-2", "last words\n")
         carrier.ends("penstock-run1-2")
-        await asyncio.wait_for(followed.task, 15)
+        await asyncio.wait_for(followed.task, PATIENCE)
         lines = followed.text.splitlines()
         assert "the next is due at" in lines.pop(2)
         assert lines == ["one", "one and a half", "two", "last words"], "each line once"
@@ -278,7 +279,7 @@ async def test_a_reader_that_goes_away_leaves_nothing_behind(world: World, tmp_p
         await followed.until(lambda text: text == "one\n")
         assert not carrier.closed.is_set()
         followed.task.cancel()
-        await asyncio.wait_for(carrier.closed.wait(), 15)
+        await asyncio.wait_for(carrier.closed.wait(), PATIENCE)
         assert world.pool.get_stats().get("pool_available") == world.pool.get_stats().get("pool_size")
     carrier.ends("penstock-run1-1")
 
@@ -378,11 +379,11 @@ async def test_the_last_lines_of_a_killed_process_are_kept(world: World, tmp_pat
         script = "import os, time\nos.write(1, b'last words\\n')\ntime.sleep(600)"
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=out)
     keeping = asyncio.create_task(LogKeeper(world.pool, files, world.store, 100_000).keep(await launch_of(world)))
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         while files.path("penstock-run1-1").read_text() != "last words\n":
             await asyncio.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     await process.wait()
-    await asyncio.wait_for(keeping, 15)
+    await asyncio.wait_for(keeping, PATIENCE)
     row = await log_row(world)
     assert (kept_text(world.store, row["log_key"]), row["log_note"]) == ("last words\n", None)

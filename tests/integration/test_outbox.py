@@ -17,6 +17,7 @@ from penstock_sdk import protocol as wire
 
 from tests.integration.test_logs import Carrier
 from tests.integration.world import EVENTS, STREAM, World, checkpoint
+from tests.patience import PATIENCE
 
 
 def deliveries(world: World, carrier: Carrier, store: BronzeStore | None = None) -> Deliveries:
@@ -87,7 +88,7 @@ async def test_12_a_slow_message_holds_up_no_other(world: World, tmp_path: Path)
     carrier = Carrier(tmp_path / "logs")
     carrier.prints("penstock-run1-1", "still running\n")  # its log has no end, so its Job is not retired for a while
     delivering = deliveries(world, carrier)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         while [each["kind"] for each in await left(world)] != ["retire"]:
             await delivering.step()
     assert json.loads(world.store.read(key))["run"] == "run2"

@@ -30,6 +30,8 @@ from penstock_operator.settings import Timings
 from penstock_sdk.failpoints import VARIABLE
 from penstock_sdk.protocol import Limits
 
+from tests.patience import PATIENCE
+
 RECORDS = 4000
 SPEC: dict[str, Any] = {
     "connector": {"name": "faker", "method": "generate"},
@@ -123,7 +125,7 @@ class Operator:
         return dict(row["cursor"])
 
 
-async def until(true: Callable[[], Awaitable[bool]], seconds: float = 240.0) -> None:
+async def until(true: Callable[[], Awaitable[bool]], seconds: float = PATIENCE) -> None:
     async with asyncio.timeout(seconds):
         while not await true():
             await asyncio.sleep(0.05)
@@ -160,7 +162,7 @@ async def killed_at(operator: Operator, run_id: str, place: str) -> None:
     assert isinstance(launcher, process.ProcessLauncher)
     (child,) = [child for _, child in launcher._children.values() if child.returncode is None] or [None]
     if child is not None:
-        assert await asyncio.wait_for(child.wait(), 120) == -signal.SIGKILL, place
+        assert await asyncio.wait_for(child.wait(), PATIENCE) == -signal.SIGKILL, place
 
     async def given_up() -> bool:
         await operator.supervisor.observe_all()

@@ -7,6 +7,8 @@ import asyncio
 import psycopg
 from penstock_operator.registry.database import Pool, one
 
+from tests.patience import PATIENCE
+
 
 async def test_a_connection_that_postgres_ended_is_replaced_before_it_is_handed_out(
     pool: Pool, database_url: str
@@ -16,7 +18,7 @@ async def test_a_connection_that_postgres_ended_is_replaced_before_it_is_handed_
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as other:
         for pid in ended:
             await other.execute("SELECT pg_terminate_backend(%s)", [pid])
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while (await _alive(other, ended)) > 0:
                 await asyncio.sleep(0.01)
     async with pool.connection() as first, pool.connection() as second:

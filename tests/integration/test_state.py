@@ -117,8 +117,8 @@ async def test_a_reset_waits_for_the_checkpoint_that_holds_the_run(world: World)
     async with world.pool.connection() as holder, holder.transaction():
         assert await runs.hold_run(holder, run_id, attempt)
         resetting = asyncio.create_task(change(world, Reset(("people",))))
-        done, _ = await asyncio.wait([resetting], timeout=0.3)
-        assert not done
+        await world.waiting()
+        assert not resetting.done()
     await resetting
 
 
@@ -127,8 +127,8 @@ async def test_a_run_that_begins_meanwhile_waits_and_reads_the_changed_state(wor
     async with world.pool.connection() as holder, holder.transaction():
         assert await states.lock_connection(holder, "c1")
         inserting = asyncio.create_task(world.new_run("run2", token="t2"))
-        done, _ = await asyncio.wait([inserting], timeout=0.3)
-        assert not done, "no run begins between the look at the runs and the change"
+        await world.waiting()
+        assert not inserting.done(), "no run begins between the look at the runs and the change"
     assert await inserting
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_up import FAKER, PENSTOCK, User, numbers
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def user(folder: Path, tmp_path: Path, backends_environment: dict[str, str]) -> 
 def state(user: User, *arguments: str, code: int = 0, given: str | None = None) -> str:
     command = [*PENSTOCK, "state", *arguments, "--data-dir", str(user.data)]
     done = subprocess.run(
-        command, check=False, capture_output=True, text=True, env=user.environment, timeout=120, input=given
+        command, check=False, capture_output=True, text=True, env=user.environment, timeout=PATIENCE, input=given
     )
     assert done.returncode == code, done.stderr
     return done.stdout if code == 0 else done.stderr

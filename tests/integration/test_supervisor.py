@@ -22,6 +22,7 @@ from penstock_operator.registry.recording import Timing
 from penstock_operator.settings import Timings
 
 from tests.integration.world import World
+from tests.patience import PATIENCE
 
 POISONED = "run0"
 
@@ -111,14 +112,14 @@ async def _attempt(pool: Pool, run_id: str) -> Row:
 
 
 async def _until(found: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not found():
             await asyncio.sleep(0.01)
 
 
 async def test_12_a_launch_that_hangs_delays_no_other(world: World, supervisor: Supervisor, jobs: Cluster) -> None:
     await _runs(world, 60)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while await supervisor.launch_pending():
             pass
         while len(await _bound(world.pool)) < 59:
@@ -225,7 +226,7 @@ async def test_a_launch_holds_no_connection_to_postgres(world: World, database_u
     try:
         await supervisor.launch_pending()
         await jobs.blocked.wait()
-        async with narrow.connection(timeout=5) as connection:
+        async with narrow.connection(timeout=PATIENCE) as connection:
             await connection.execute(b"SELECT 1")
     finally:
         await supervisor.close()

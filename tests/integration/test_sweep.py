@@ -22,6 +22,7 @@ from penstock_operator.resources.models import REQUESTED_AT, Kind
 from penstock_operator.settings import Timings
 
 from tests.integration.world import MANIFEST
+from tests.patience import PATIENCE
 
 DEFINITION: Key = ("ConnectorDefinition", "", "faker-generate-0.1.0")
 COUNT = 30
@@ -128,7 +129,7 @@ async def _idle(orchestrator: Orchestrator) -> None:
 
 
 async def _until(found: Callable[[], object] | Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while True:
             result = found()
             if await result if isinstance(result, Awaitable) else result:

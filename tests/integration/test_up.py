@@ -24,6 +24,8 @@ from penstock_operator.bronze.store import BronzeStore, s3_client
 from penstock_operator.settings import S3Settings, s3_settings
 from psycopg.conninfo import conninfo_to_dict
 
+from tests.patience import PATIENCE
+
 PENSTOCK = [sys.executable, "-m", "penstock_operator.cli"]
 
 
@@ -53,7 +55,9 @@ class User:
 
     def call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [*PENSTOCK, *arguments]
-        return subprocess.run(command, check=False, capture_output=True, text=True, env=self.environment, timeout=120)
+        return subprocess.run(
+            command, check=False, capture_output=True, text=True, env=self.environment, timeout=PATIENCE
+        )
 
     def up(self) -> tuple[int, dict[str, dict[str, Any]], str]:
         done = self.call("up", str(self.folder), "--data-dir", str(self.data), "--once", "--output", "json")
@@ -278,7 +282,7 @@ def test_a_second_platform_on_a_live_directory_is_refused_with_the_pid(user: Use
 def test_told_to_stop_it_stops_what_it_started_and_lets_the_directory_go(user: User, number: signal.Signals) -> None:
     with live(user) as first:
         first.send_signal(number)
-        assert first.wait(timeout=60) == 128 + number
+        assert first.wait(timeout=PATIENCE) == 128 + number
         assert not (user.data / "penstock.pid").exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,12 +14,14 @@ import yaml
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.registry import attempts, definitions, recording, runs
 from penstock_operator.registry.attempts import Ending
-from penstock_operator.registry.database import Pool
+from penstock_operator.registry.database import Pool, one
 from penstock_operator.registry.recording import ConnectionRecord
 from penstock_operator.registry.runs import NewRun
 from penstock_operator.runs import outcomes
 from penstock_operator.runs.protocol import PodIdentity, RunProtocol
 from penstock_sdk import protocol as wire
+
+from tests.patience import PATIENCE
 
 MANIFEST = yaml.safe_load((resources.files("penstock_faker_generate") / "connector.yaml").read_text())
 IDENTITY = wire.ConnectorIdentity(name="faker", method="generate", version="0.1.0")
@@ -44,6 +47,15 @@ class World:
         record = ConnectionRecord(uid, "team", uid, 1, self.spec, "d1", ready=True)
         async with self.pool.connection() as connection:
             await recording.upsert_connection(connection, record)
+
+    async def waiting(self, statements: int = 1) -> None:
+        """Return once so many statements on this database wait for a lock that another transaction holds."""
+        query = (
+            "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        async with asyncio.timeout(PATIENCE), self.pool.connection() as connection:
+            while (await one(connection, query) or {"n": 0})["n"] < statements:
+                await asyncio.sleep(0.01)
 
     async def new_run(self, run_id: str = "run1", connection: str = "c1", **due: Any) -> bool:
         """Insert a run."""

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from tests.integration.test_up import FAKER, PENSTOCK, User
+from tests.patience import PATIENCE
 
 SMALL = {"connector": FAKER, "config": {"records": 5}}
 
@@ -57,11 +58,11 @@ def test_a_platform_that_is_up_runs_what_follows(user: User) -> None:
             wait_for(user, "SELECT 1 FROM penstock.connector_runs WHERE trigger = 'upstream' AND phase = 'succeeded'")
         finally:
             up.send_signal(signal.SIGINT)
-            up.wait(timeout=60)
+            up.wait(timeout=PATIENCE)
 
 
 def wait_for(user: User, query: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     with psycopg.connect(user.environment["PENSTOCK_DATABASE_URL"], autocommit=True) as connection:
         while connection.execute(query).fetchone() is None:
             assert time.monotonic() < deadline, query
@@ -101,7 +102,7 @@ def test_a_window_is_read_again_and_the_next_run_goes_on_where_it_stood(user: Us
             )
         finally:
             up.send_signal(signal.SIGINT)
-            up.wait(timeout=60)
+            up.wait(timeout=PATIENCE)
     with psycopg.connect(user.environment["PENSTOCK_DATABASE_URL"]) as connection:
         keys = connection.execute(
             "SELECT key FROM penstock.bronze_objects WHERE run_id = %s AND committed_at IS NOT NULL",

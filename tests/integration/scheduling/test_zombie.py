@@ -28,6 +28,8 @@ from penstock_operator.settings import Timings
 from penstock_sdk.errors import AttemptFenced
 from penstock_sdk.protocol import Limits
 
+from tests.patience import PATIENCE
+
 RECORDS = 4000
 SPEC = {
     "connector": {"name": "faker", "method": "generate"},
@@ -75,7 +77,7 @@ async def running(
         yield opened
 
 
-async def until(true: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
+async def until(true: Callable[[], Awaitable[bool]], seconds: float = PATIENCE) -> None:
     async with asyncio.timeout(seconds):
         while not await true():
             await asyncio.sleep(0.1)
@@ -124,10 +126,10 @@ async def test_3_a_paused_process_is_fenced_succeeded_and_refused_when_it_wakes_
         await supervisor.observe_all()
         return (await the_run())["phase"] == "succeeded"
 
-    await until(succeeded, 120)
+    await until(succeeded)
     before = await committed(running, run_id)
     os.kill(zombie.pid, signal.SIGCONT)
-    assert await asyncio.wait_for(zombie.wait(), 60) == AttemptFenced.exit_code
+    assert await asyncio.wait_for(zombie.wait(), PATIENCE) == AttemptFenced.exit_code
     assert await committed(running, run_id) == before, "it could change nothing"
     assert (await the_run())["attempt"] == 2
     assert numbers(running, before) == list(range(RECORDS)), "nothing is lost and nothing doubled"

@@ -36,6 +36,7 @@ from penstock_sdk.runtime.assignment import build
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from tests.patience import PATIENCE
 from tests.unit.docs.guides import DOCS, blocks, commands, guide
 
 AUTHORS = sorted((DOCS / "authors").glob("*.md"))
@@ -145,7 +146,7 @@ def test_discovery_follows_ids_and_refuses_a_cursor_that_may_be_missing() -> Non
 
 def served(server: HTTPServer, status: int, **headers: str) -> httpx.Client:
     server.expect_request("/x").respond_with_data("", status=status, headers=headers)
-    return httpx.Client(base_url=server.url_for(""), timeout=5)
+    return httpx.Client(base_url=server.url_for(""), timeout=PATIENCE)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from penstock_operator.controller.health import Health
 from penstock_operator.controller.orchestrator import Orchestrator
 from penstock_operator.controller.queue import Key, WorkQueue
 
+from tests.patience import PATIENCE
+
 
 async def swallow(reached: asyncio.Event) -> int:
     """Do what asyncio.wait_for of Python 3.11 does with a cancellation that comes too late."""
@@ -21,9 +23,9 @@ async def swallow(reached: asyncio.Event) -> int:
 
 
 async def cancelled(task: asyncio.Task[Any], reached: asyncio.Event) -> None:
-    await asyncio.wait_for(reached.wait(), 10)
+    await asyncio.wait_for(reached.wait(), PATIENCE)
     task.cancel()
-    done, _ = await asyncio.wait([task], timeout=10)
+    done, _ = await asyncio.wait([task], timeout=PATIENCE)
     assert done, "the loop goes on"
 
 

@@ -8,6 +8,8 @@ import pytest
 from penstock_operator.controller.crew import Crew
 from penstock_operator.controller.queue import Key, WorkQueue
 
+from tests.patience import PATIENCE
+
 
 async def test_12_keys_that_hang_do_not_keep_the_workers() -> None:
     handled, forever = set[str](), asyncio.Event()
@@ -22,7 +24,7 @@ async def test_12_keys_that_hang_do_not_keep_the_workers() -> None:
         queue.add(("hangs", str(number)))
     queue.add(("good", "last"))
     working = asyncio.create_task(queue.work())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while handled != {"last"}:
             await asyncio.sleep(0.01)
     working.cancel()
@@ -38,7 +40,7 @@ async def test_a_key_added_while_it_is_handled_is_handled_once_more() -> None:
     queue = WorkQueue(handle, workers=2)
     working = asyncio.create_task(queue.work())
     queue.add(("k",))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not seen:
             await asyncio.sleep(0)
         queue.add(("k",))
@@ -65,7 +67,7 @@ async def test_a_crew_has_so_many_places_and_outlives_what_its_tasks_raise() -> 
     done, _ = await asyncio.wait([waiting], timeout=0.05)
     assert not done
     go.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await waiting
         await crew.settled()
     assert crew.free == 2
@@ -89,7 +91,7 @@ async def test_a_closed_crew_leaves_nothing_running() -> None:
 async def test_a_task_that_takes_too_long_gives_its_place_back(capsys: pytest.CaptureFixture[str]) -> None:
     crew = Crew("test", 1, 0.05)
     crew.start("a", asyncio.Event().wait())  # type: ignore[arg-type]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await crew.place()
     assert crew.free == 1
     assert "TimeoutError" in capsys.readouterr().out

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from penstock_sdk.runtime.loading import Installed
 
+from tests.patience import PATIENCE
+
 
 def last_line(environment: dict[str, str]) -> dict[str, str]:
     command = [sys.executable, "-m", "penstock_sdk.runtime"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     found: dict[str, str] = json.loads(line)
@@ -50,7 +52,7 @@ def test_the_manifest_is_read_without_importing_the_connector() -> None:
         "assert (identity.name, identity.method) == ('faker', 'generate'), identity\n"
         "sys.exit('penstock_faker_generate' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=PATIENCE).returncode == 0
 
 
 def test_the_class_is_the_entry_points() -> None:

@@ -10,6 +10,11 @@ from penstock_sdk.testing import Subject
 from penstock_sdk.testing.interposer import Delay, Fault, Refusal, Silence, between
 from pytest_httpserver import HTTPServer
 
+from tests.patience import PATIENCE
+
+NO_ANSWER = httpx.Timeout(PATIENCE, read=0.3)
+"""Only the answer's absence is short: the connection itself may take its time."""
+
 
 @pytest.fixture
 def source(httpserver: HTTPServer) -> Subject:
@@ -39,7 +44,7 @@ def test_what_is_planned_for_a_request_happens_to_it_and_to_no_other(source: Sub
         assert httpx.get(url).status_code == 200
         assert time.monotonic() - began >= 0.3
         with pytest.raises(httpx.ReadTimeout):
-            httpx.get(url, timeout=0.3)
+            httpx.get(url, timeout=NO_ANSWER)
         assert httpx.get(url).status_code == 200
         assert [refused for _, refused in relay.asked] == [True, False, False, False]
 
@@ -52,4 +57,4 @@ def test_a_connection_is_relayed_byte_for_byte_and_can_be_left_without_an_answer
         assert httpx.get(f"http://{moved.config['host']}:{moved.config['port']}/").content == b"x" * 300_000
         relay.plan = lambda _number: Silence()
         with pytest.raises(httpx.ReadTimeout):
-            httpx.get(f"http://{moved.config['host']}:{moved.config['port']}/", timeout=0.3)
+            httpx.get(f"http://{moved.config['host']}:{moved.config['port']}/", timeout=NO_ANSWER)

@@ -14,6 +14,8 @@ from penstock_sdk import LocalPersistenceError
 from penstock_sdk.errors import AttemptFenced
 from penstock_sdk.runtime.guard import no_local_writes
 
+from tests.patience import PATIENCE
+
 
 def test_the_public_names_are_these() -> None:
     """A name that goes away breaks connectors that are published; one that is added is a promise to keep it."""
@@ -95,7 +97,7 @@ def run_python(
         env={"HOME": str(tmp_path), **(environment or {})},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
 

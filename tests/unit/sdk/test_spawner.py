@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from penstock_sdk.testing.spawner import Spawner, base_environment
 
+from tests.patience import PATIENCE
+
 
 @pytest.fixture
 def spawner() -> Iterator[Spawner]:
@@ -28,7 +30,7 @@ def test_an_end_that_comes_before_anybody_looks_is_seen(spawner: Spawner, room: 
     for _ in range(3):
         child = spawner.spawn({**base_environment(), "PENSTOCK_RUN_ID": "r"}, room)  # no connector is named
         time.sleep(0.3)  # so that number and end are both there to be read
-        assert child.wait(10) not in (None, 0)
+        assert child.wait(PATIENCE) not in (None, 0)
         assert child.ended
     assert (room / "output").read_text()
 
@@ -46,4 +48,4 @@ def test_a_process_that_does_not_end_can_be_killed(spawner: Spawner, room: Path)
     child = spawner.spawn(environment, room)
     assert child.wait(1.0) is None
     child.send(signal.SIGKILL)
-    assert child.wait(10) == -signal.SIGKILL
+    assert child.wait(PATIENCE) == -signal.SIGKILL

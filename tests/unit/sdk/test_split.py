@@ -16,8 +16,9 @@ from penstock_sdk.runtime.commits import StreamCommits
 from penstock_sdk.runtime.metrics import Metrics
 from penstock_sdk.runtime.ranges import MARK, ranges_of
 
+from tests.patience import PATIENCE
+
 PARTS, LENGTH = 4, 50
-WAIT = 20
 
 
 def partitions(_stream: Stream, cursor: Any, known: Sequence[Partition]) -> Sequence[Partition]:
@@ -98,7 +99,7 @@ def test_workers_read_side_by_side_each_with_a_connector_of_its_own(split: Any, 
     def reading(stream: Stream, cursor: Any) -> Iterator[Batch]:
         threads.add((threading.get_ident(), stream.partition.id if stream.partition else ""))
         if stream.partition and stream.partition.id != "p3":
-            met.wait(WAIT)  # none goes on before three are here
+            met.wait(PATIENCE)  # none goes on before three are here
         yield from read(stream, cursor)
 
     assert split(reading, partitions=partitions, authenticate=lambda: opened.append(threading.get_ident())) == 0
@@ -145,12 +146,12 @@ def test_after_one_worker_fails_the_others_end_at_their_batch_border(split: Any,
         part = stream.partition.id if stream.partition else ""
         batches = read(stream, cursor)
         yield next(batches)
-        both.wait(WAIT)
+        both.wait(PATIENCE)
         if part == "p0":
             failed.set()
             raise TransientError("the source went away")
-        failed.wait(WAIT)
-        end = time.monotonic() + WAIT
+        failed.wait(PATIENCE)
+        end = time.monotonic() + PATIENCE
         while time.monotonic() < end:  # it is ended at a border long before
             yield Batch([])
         outlived.append(part)
@@ -227,7 +228,7 @@ def test_a_sigterm_ends_all_workers_and_keeps_what_they_promised(split: Any, pla
     together = threading.Barrier(3, action=lambda: split.interrupts[0]())  # noqa: PLW0108 - there is none yet
 
     def reading(stream: Stream, cursor: Any) -> Iterator[Batch]:
-        together.wait(WAIT)
+        together.wait(PATIENCE)
         yield from read(stream, cursor)
 
     assert split(reading, partitions=partitions) == 31
