@@ -32,9 +32,9 @@ from psycopg.rows import dict_row
 from tests.chaos.parts import SECRET
 from tests.chaos.proxies import PostgresProxy, Proxy, S3Proxy
 from tests.integration.world import MANIFEST
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
-WAIT_SECONDS = 240.0
 GIVEN_AGAIN = 5  # orders to die that pods did not come to; more than these is a failpoint that is not there
 TOKENS = EmbeddedAuthenticator(SECRET)
 DEFINITION = {
@@ -237,7 +237,7 @@ class Cluster:
         found = self.runs(prefix)
         return len(found) >= count and all(run["finished_at"] for run in found)
 
-    def wait(self, condition: Any, what: str, seconds: float = WAIT_SECONDS) -> None:
+    def wait(self, condition: Any, what: str, seconds: float = PATIENCE) -> None:
         """Wait until the condition holds."""
         end = time.monotonic() + seconds
         while not condition():

@@ -30,6 +30,8 @@ from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.settings import Quotas, Timings, database_url, s3_settings
 from penstock_sdk.protocol import Limits
 
+from tests.patience import PATIENCE
+
 SECRET = b"of the miniature cluster"
 AT_ONCE = 12  # connectors, so that many due at once do not stand in their own way
 TIMINGS = Timings(poll=0.1, observe=0.3, sweep=5.0, heartbeat_deadline=4.0, start_deadline=60.0)
@@ -91,7 +93,7 @@ class FolderJobs:
 async def operate(directory: Path) -> None:
     """Run every loop until killed."""
     pool = create_pool(database_url(), size=6)
-    await pool.open(wait=True, timeout=60)
+    await pool.open(wait=True, timeout=PATIENCE)
     resources = FolderResources(directory / "resources")
     resources.refresh()
     logs = FileLogs(directory / "logs")
@@ -110,7 +112,7 @@ async def operate(directory: Path) -> None:
 async def serve(port: int) -> None:
     """Serve the run API until killed."""
     pool = create_pool(database_url(), size=6)
-    await pool.open(wait=True, timeout=60)
+    await pool.open(wait=True, timeout=PATIENCE)
     store = BronzeStore(s3_settings())
     logs = RunLogs(pool, FileLogs(Path("/nonexistent")), store)
     services = Services(RunProtocol(pool, store, LIMITS), pool, EmbeddedAuthenticator(SECRET), logs)

@@ -14,6 +14,7 @@ from penstock_sdk.failpoints import CONNECTOR, OPERATOR, SERVER
 
 from tests.chaos.cluster import Cluster, Pod
 from tests.chaos.oracle import Verdict, read_back
+from tests.patience import PATIENCE
 
 FENCED = (32, 33)
 AT_ONCE = 8
@@ -173,7 +174,7 @@ def _zombies(chaos: Chaos, outcome: Outcome, count: int) -> list[int]:
     for pod, since in paused.values():
         outcome.recoveries += chaos.recovery_of(pod.run_id, pod.attempt, since)
         os.kill(pod.process.pid, signal.SIGCONT)
-    codes = [pod.process.wait(timeout=120) for pod, _ in paused.values()]
+    codes = [pod.process.wait(timeout=PATIENCE) for pod, _ in paused.values()]
     again = read_back(cluster, prefix, count, records)
     outcome.add(Verdict(lost=again.lost, doubled=again.doubled, disagreeing=again.disagreeing))
     return codes

@@ -12,6 +12,7 @@ from penstock_operator.launchers.jobs import LABEL_CONNECTION
 
 from tests.cluster.kubernetes import Cluster
 from tests.cluster.runs import Records, Row, faker
+from tests.patience import PATIENCE
 
 COUNT = int(os.environ.get("FAULTS") or "3")
 RECORDS, BATCH, PAUSE = 120_000, 10_000, 70_000  # the first checkpoint comes after 50,000 records; then it stands still
@@ -51,13 +52,13 @@ class Faults:
         def committed() -> bool:
             return len(self.records.committing(*names)) == len(names)
 
-        self.cluster.until("each has committed", committed, seconds=60 + 5 * COUNT)
+        self.cluster.until("each has committed", committed, seconds=PATIENCE + 5 * COUNT)
         return {
             each["metadata"]["labels"][LABEL_CONNECTION]: each["metadata"]["name"]
             for each in self.cluster.list("pods", self.namespace, f"{LABEL_CONNECTION} in ({','.join(names)})")
         }
 
-    def attempted(self, number: int, names: list[str], seconds: float = 90) -> None:
+    def attempted(self, number: int, names: list[str], seconds: float = PATIENCE) -> None:
         """Wait until each connection's run has so many attempts."""
         end = time.monotonic() + seconds
         while len(found := self.records.attempts(*names)) != number * len(names):
@@ -69,7 +70,7 @@ class Faults:
         pods = self.under_way(fault)
         began = time.time()
         inflict(list(pods.values()))
-        runs, attempts = self.records.ended(*pods, seconds=120 + 5 * COUNT), self.records.attempts(*pods)
+        runs, attempts = self.records.ended(*pods, seconds=PATIENCE + 5 * COUNT), self.records.attempts(*pods)
         assert {(run["phase"], run["attempt"], run["streak"]) for run in runs} == {("succeeded", 2, 0)}, shown(attempts)
         again = [each["started_at"].timestamp() - began for each in attempts if each["attempt"] == 2]
         self.whole(fault, list(pods), RECORDS, again)

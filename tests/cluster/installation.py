@@ -12,6 +12,7 @@ import yaml
 from penstock_operator.settings import S3Settings
 
 from tests.cluster.kubernetes import Cluster, tool
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = "penstock-system"
@@ -117,7 +118,7 @@ class Installation:
             leader = self.leader()
             return leader if leader in {each["metadata"]["name"] for each in self.pods("operate")} else ""
 
-        return str(self.cluster.until("a leader", found, seconds=60))
+        return str(self.cluster.until("a leader", found))
 
     def signal(self, pod: str, number: Signal, namespace: str = NAMESPACE) -> float:
         """Signal a pod's processes as the kernel would, and return the moment just before."""
@@ -128,8 +129,8 @@ class Installation:
     def ready(self) -> None:
         """Wait until every pod of the release is ready."""
         for role in ("operate", "serve"):
-            flags = ("-n", NAMESPACE, "--timeout=120s")
-            self.cluster.kubectl("rollout", "status", f"deployment/penstock-{role}", *flags, seconds=130)
+            flags = ("-n", NAMESPACE, f"--timeout={PATIENCE:.0f}s")
+            self.cluster.kubectl("rollout", "status", f"deployment/penstock-{role}", *flags, seconds=PATIENCE + 10)
 
     def _start_agent(self) -> None:
         """Start a pod that may signal the node's processes: from inside a container, its pid 1 cannot be killed."""
@@ -146,13 +147,13 @@ class Installation:
             "containers": [container],
         }
         self.cluster.apply(document("Pod", "penstock-agent", AGENT_NAMESPACE, spec=spec))
-        wait = ("--for=condition=Ready", "pod/penstock-agent", "-n", AGENT_NAMESPACE, "--timeout=60s")
+        wait = ("--for=condition=Ready", "pod/penstock-agent", "-n", AGENT_NAMESPACE, f"--timeout={PATIENCE:.0f}s")
         self.cluster.kubectl("wait", *wait)
 
     def uninstall(self) -> None:
         """Take everything away that the release, and this class, brought."""
         command = [tool("helm"), "uninstall", "penstock", "-n", NAMESPACE, "--kubeconfig", str(self.cluster.kubeconfig)]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
         self.cluster.kubectl("delete", "pod", "penstock-agent", "-n", AGENT_NAMESPACE, "--ignore-not-found")
         self.cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
 

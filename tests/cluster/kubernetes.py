@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests.patience import PATIENCE
+
 TOOL = Path(__file__).resolve().parent / "tool"
 
 
@@ -26,7 +28,7 @@ class Cluster:
         self.kubeconfig = kubeconfig
 
     def kubectl(
-        self, *arguments: str, stdin: str | None = None, check: bool = True, seconds: float = 90
+        self, *arguments: str, stdin: str | None = None, check: bool = True, seconds: float = PATIENCE
     ) -> subprocess.CompletedProcess[str]:
         command = [tool("kubectl"), "--kubeconfig", str(self.kubeconfig), *arguments]
         done = subprocess.run(command, input=stdin, check=False, capture_output=True, text=True, timeout=seconds)
@@ -50,7 +52,7 @@ class Cluster:
         where = ["-n", namespace] if namespace else ["-A"]
         return json.loads(self.kubectl("get", kind, *where, "-l", selector, "-o", "json").stdout)["items"]
 
-    def until(self, what: str, find: Callable[[], Any], seconds: float = 90) -> Any:
+    def until(self, what: str, find: Callable[[], Any], seconds: float = PATIENCE) -> Any:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             found = find()
@@ -59,7 +61,7 @@ class Cluster:
             time.sleep(0.3)
         raise AssertionError(f"not within {seconds} s: {what}")
 
-    def condition(self, name: str, namespace: str, reason: str, seconds: float = 90) -> dict[str, Any]:
+    def condition(self, name: str, namespace: str, reason: str, seconds: float = PATIENCE) -> dict[str, Any]:
         """Wait until the connection's Ready condition has the reason, and return the connection."""
 
         def found() -> dict[str, Any] | None:

@@ -15,6 +15,8 @@ from penstock_operator.resources.models import REQUESTED_AT
 from penstock_operator.settings import S3Settings
 from psycopg.rows import dict_row
 
+from tests.patience import PATIENCE
+
 FAKER = {"name": "faker", "method": "generate", "version": "^0.1"}
 PEOPLE = [{"name": "people", "mode": "incremental"}]
 SMALL = {"limits": {"memory": "128Mi", "cpu": "1"}}  # so that many fit on a node
@@ -116,7 +118,7 @@ class Records:
         )
         return [row["name"] for row in rows]
 
-    def ended(self, *names: str, runs: int = 1, seconds: float = 120) -> list[Row]:
+    def ended(self, *names: str, runs: int = 1, seconds: float = PATIENCE) -> list[Row]:
         """Wait until each connection has so many runs and none is under way, and return the runs."""
         end = time.monotonic() + seconds
         found: list[Row] = []

@@ -20,6 +20,7 @@ from tests.cluster.kubernetes import Cluster
 from tests.cluster.operators import Operators
 from tests.cluster.provider import Provider
 from tests.cluster.runs import Records, faker
+from tests.patience import PATIENCE
 
 COUNT = int(os.environ.get("N") or "30")
 OUTAGES = (0.0, 4.0, 0.0, 25.0)  # seconds, beside what a start takes; the last one is longer than the Lease
@@ -80,7 +81,7 @@ def test_9_an_api_server_that_is_killed_again_and_again_costs_no_run(
     for number, seconds in enumerate(OUTAGES):
         records.make_due(*names[number :: len(OUTAGES)])
         back.append(outage(provider, cluster, seconds))
-    runs = records.ended(*names, seconds=240 + 3 * COUNT)
+    runs = records.ended(*names, seconds=PATIENCE + 3 * COUNT)
     assert {run["phase"] for run in runs} == {"succeeded"}
     once_each(cluster, records, namespace, names)
     faults.notes.append(f"API server killed, back after {', '.join(f'{each:.1f}' for each in back)} s")
@@ -136,7 +137,7 @@ def test_9_an_api_server_that_refuses_forgets_and_lies_costs_no_run(
     proxy.deaf |= {changed, gone}
     cluster.apply(faker(changed, RECORDS, batch=2 * BATCH, token="t2"))
     cluster.kubectl("delete", "tc", gone, "-n", namespace)
-    runs = records.ended(*names, changed, gone, seconds=240 + 3 * COUNT)
+    runs = records.ended(*names, changed, gone, seconds=PATIENCE + 3 * COUNT)
     inflicted = ", ".join(f"{kind} {count}" for kind, count in sorted(proxy.counted.items()))
     faults.notes.append(f"API server that lies (SEED={SEED}), {operators.starts} starts of operators: {inflicted}")
     # Its Job goes with it; before the sweep has told of the deletion, another attempt may have come to its end.

@@ -15,8 +15,9 @@ from tests.cluster.installation import LEASE, NAMESPACE, Installation, document
 from tests.cluster.kubernetes import Cluster
 from tests.cluster.provider import Access
 from tests.cluster.runs import Records, faker
+from tests.patience import PATIENCE
 
-HAND_OVER_SECONDS = 20
+HAND_OVER_SECONDS = 60  # four times the Lease's length, so that a slow machine has time to launch as well
 ACTIVE = int(os.environ.get("N") or "20")
 LASTING = 1200 + 20 * max(
     0, ACTIVE - 20
@@ -40,7 +41,7 @@ def started_once(cluster: Cluster, records: Records, namespace: str, names: list
         assert len(cluster.list("jobs", namespace, f"{LABEL_CONNECTION}={name}")) == 1, name
 
 
-def test_a_killed_leader_is_followed_within_20_seconds(
+def test_a_killed_leader_is_followed_once_its_lease_is_over(
     cluster: Cluster, operator: Installation, namespace: str, records: Records
 ) -> None:
     leader = operator.settled_leader()
@@ -62,7 +63,7 @@ def test_a_leader_that_is_told_to_stop_hands_over_at_once(
     leader = operator.settled_leader()
     cluster.kubectl("delete", "pod", leader, "-n", NAMESPACE, "--wait=false")
     cluster.apply(faker("released", 10))
-    records.ended("released", seconds=30)
+    records.ended("released")
     operator.ready()
 
 
@@ -72,13 +73,13 @@ def test_2_a_leader_that_was_paused_and_wakes_beside_its_successor_starts_nothin
     paused = operator.settled_leader()
     operator.signal(paused, "STOP")
     cluster.kubectl("delete", "lease", LEASE, "-n", NAMESPACE)
-    cluster.until("the other leads", lambda: operator.leader() not in ("", paused), seconds=30)
+    cluster.until("the other leads", lambda: operator.leader() not in ("", paused))
     names = [f"awoken-{number}" for number in range(20)]
     cluster.apply(*(faker(name, 200) for name in names[:10]))
-    cluster.until("the other launches", lambda: records.attempts(*names), seconds=30)
+    cluster.until("the other launches", lambda: records.attempts(*names))
     operator.signal(paused, "CONT")
     cluster.apply(*(faker(name, 200) for name in names[10:]))
-    runs = records.ended(*names, seconds=180)
+    runs = records.ended(*names)
     assert {run["phase"] for run in runs} == {"succeeded"}
     started_once(cluster, records, namespace, names)
     for name in names:
@@ -105,7 +106,7 @@ def rogue(cluster: Cluster, operator: Installation, namespace: str) -> Any:
         },
         document("Pod", "rogue", NAMESPACE, spec=template),
     )
-    cluster.until("it leads too", lambda: cluster.get("lease", LEASE, "rogue"), seconds=60)
+    cluster.until("it leads too", lambda: cluster.get("lease", LEASE, "rogue"))
     yield
     cluster.kubectl("delete", "pod", "rogue", "-n", NAMESPACE, "--wait=false")
     cluster.kubectl("delete", "namespace", "rogue", "--wait=false")
@@ -117,7 +118,7 @@ def test_2_two_leaders_at_once_start_nothing_twice(
     operator.settled_leader()
     names = [f"twice-{number}" for number in range(30)]
     cluster.apply(*(faker(name, 200) for name in names))
-    runs = records.ended(*names, seconds=240)
+    runs = records.ended(*names)
     assert {run["phase"] for run in runs} == {"succeeded"}
     started_once(cluster, records, namespace, names)
     for name in names:
@@ -150,13 +151,13 @@ def test_a_rolling_upgrade_with_a_migration_ends_no_run(
     cpu = "1" if ACTIVE <= FITTING else f"{FITTING * 50 // ACTIVE}m"
     limits = {"limits": {"memory": "96Mi", "cpu": cpu}}
     cluster.apply(*(faker(name, LASTING, delay=3, batch=20, resources=limits) for name in names))
-    cluster.until("all are active", lambda: len(records.running(*names)) == ACTIVE, seconds=60 + 3 * ACTIVE)
+    cluster.until("all are active", lambda: len(records.running(*names)) == ACTIVE, seconds=PATIENCE + 3 * ACTIVE)
     operator.upgrade(image={"reference": next_image})
     assert len(records.running(*names)) == ACTIVE, "the runs were to outlast the upgrade"
     applied = records.query("SELECT name FROM penstock.schema_migrations WHERE name = '9999_next.sql'")
     assert applied
     operator.rollback()
-    runs = records.ended(*names, seconds=300 + 6 * ACTIVE)
+    runs = records.ended(*names, seconds=PATIENCE + 6 * ACTIVE)
     assert {(run["phase"], run["attempt"]) for run in runs} == {("succeeded", 1)}
     for name in names:
         records.whole(name, LASTING)

@@ -123,7 +123,7 @@ def test_9_killing_every_pod_of_both_roles_loses_nothing_and_starts_nothing_twic
     for role in ("operate", "serve"):
         names = [each["metadata"]["name"] for each in operator.pods(role)]
         cluster.kubectl("delete", "pod", *names, "-n", NAMESPACE, "--grace-period=0", "--force")
-    cluster.condition("killed", namespace, "RunSucceeded", seconds=120)
+    cluster.condition("killed", namespace, "RunSucceeded")
     records.whole("killed", 8000)
     assert len(cluster.list("jobs", namespace, f"{LABEL_CONNECTION}=killed")) == 1
     operator.ready()

@@ -170,10 +170,10 @@ def test_12_what_is_poisoned_delays_nobody(
     for number in range(3):
         names = [f"good-{number}-{each}" for each in range(5)]
         cluster.apply(*(faker(name, 50) for name in names))
-        records.ended(*names, seconds=60)
-    runs = cluster.until("it has run by the clock", lambda: records.runs("punctual"), seconds=90)
+        records.ended(*names)
+    runs = cluster.until("it has run by the clock", lambda: records.runs("punctual"))
     late = [(run["created_at"] - run["scheduled_at"]).total_seconds() for run in runs]
-    assert max(late) < 10, late
+    assert max(late) < 60, late  # before its next due time
     run = records.ended("punctual")[0]
     assert run["phase"] == "succeeded"
     assert all(

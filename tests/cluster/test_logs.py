@@ -18,6 +18,7 @@ from penstock_operator.launchers.jobs import LABEL_CONNECTION
 from tests.cluster.installation import NAMESPACE, Installation, document
 from tests.cluster.kubernetes import Cluster, tool
 from tests.cluster.runs import Records, faker
+from tests.patience import PATIENCE
 
 PENSTOCK = [sys.executable, "-m", "penstock_operator.cli"]
 Environment = dict[str, str]
@@ -46,7 +47,9 @@ def reader(cluster: Cluster, operator: Installation, namespace: str) -> Iterator
 
 
 def penstock(reader: Environment, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*PENSTOCK, *arguments], check=False, capture_output=True, text=True, env=reader, timeout=60)
+    return subprocess.run(
+        [*PENSTOCK, *arguments], check=False, capture_output=True, text=True, env=reader, timeout=PATIENCE
+    )
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -90,7 +93,7 @@ def test_who_may_only_view_a_tenant_is_refused_the_rest_in_the_api_servers_words
     listed = penstock(reader, "runs", "list", "-n", namespace)
     assert listed.returncode == 0, listed.stderr
     authorization = {"Authorization": f"Bearer {reader['PENSTOCK_TOKEN']}"}
-    offered = httpx.get(f"{reader['PENSTOCK_SERVER']}/v1/definitions", headers=authorization, timeout=30)
+    offered = httpx.get(f"{reader['PENSTOCK_SERVER']}/v1/definitions", headers=authorization, timeout=PATIENCE)
     assert [each["connector"] for each in offered.raise_for_status().json()]
     everywhere = penstock(reader, "runs", "list")
     who = f"system:serviceaccount:{namespace}:reader"
