@@ -137,7 +137,7 @@ def test_a_new_project_is_clean_and_passes_its_own_unit_tests(project: Any) -> N
             capture_output=True,
             text=True,
             check=False,
-            timeout=200,
+            timeout=1800,
         )
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 

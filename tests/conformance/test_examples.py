@@ -27,7 +27,7 @@ def test_the_feed_example_is_conformant(feed: Path) -> None:
     command = "import sys; from penstock_sdk.author import main; sys.exit(main())"
     arguments = [sys.executable, "-c", command, "test", "--report", "report.json"]
     done = subprocess.run(
-        arguments, cwd=feed, env=environment, capture_output=True, text=True, check=False, timeout=500
+        arguments, cwd=feed, env=environment, capture_output=True, text=True, check=False, timeout=1800
     )
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((feed / "report.json").read_text())
@@ -39,7 +39,7 @@ def test_the_feed_example_is_conformant(feed: Path) -> None:
 def test_the_feed_examples_own_tests_pass(feed: Path) -> None:
     environment = install(feed, "penstock_feed_rest:FeedRest", "feed-rest")
     command = [sys.executable, "-m", "pytest", "tests", "-q"]
-    done = subprocess.run(command, cwd=feed, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, cwd=feed, env=environment, capture_output=True, text=True, check=False, timeout=1800)
     assert done.returncode == 0, done.stdout
 
 

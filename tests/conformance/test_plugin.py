@@ -22,7 +22,7 @@ def test_conformance(conformance_check):
 
 def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-rA", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=1800)
 
 
 def test_a_fixture_and_a_test_are_all_that_an_author_writes(tmp_path: Path) -> None:

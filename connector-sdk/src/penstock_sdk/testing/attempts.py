@@ -6,7 +6,7 @@ import json
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,8 @@ from penstock_sdk.runtime.main import CREDENTIAL_PREFIX
 from penstock_sdk.testing.run_api import RUN, RunApi
 from penstock_sdk.testing.spawner import Child, Spawner, base_environment
 from penstock_sdk.testing.subject import Subject
+
+MOST_PATIENCE = 20
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,18 @@ class Running:
         """End it at this very instruction."""
         self.child.send(signal.SIGKILL)
 
-    def wait(self, seconds: float) -> Ended:
-        """Wait for its end, and kill it when that does not come."""
-        code = self.child.wait(seconds)
+    def wait(self, patience: float, progressed: Callable[[], float]) -> Ended:
+        """Wait for its end, and kill it when nothing has come of it for so many seconds, or no end after twenty times as many.
+
+        `progressed` gives the moment of the last progress: a slow machine makes a run longer, and not a step of it.
+        """
+        code = None
+        while code is None:
+            now = time.monotonic()
+            left = min(max(self._began, progressed()) + patience, self._began + MOST_PATIENCE * patience) - now
+            if left <= 0:
+                break
+            code = self.child.wait(left)
         if code is None:
             self.kill()
             self.child.wait(None)

@@ -174,17 +174,22 @@ def _relay(incoming: socket.socket, target: tuple[str, int], middle: Interposer)
 
 
 def _copy(incoming: socket.socket, outgoing: socket.socket, middle: Interposer, delay: float) -> None:
-    """Copy both ways; what the source says is held up once, in the middle of it."""
+    """Copy both ways; the first answer is held up, and each fifth after it for half as long as the one before.
+
+    An answer begins where the source speaks after the connector has: how many packets it comes in is the machine's.
+    """
     other: dict[Any, socket.socket] = {incoming: outgoing, outgoing: incoming}
-    answers = 0
+    answers, spoke_last = 0, incoming
     while not middle.closing.is_set():
         readable, _, _ = select.select(list(other), [], [], 0.2)
         for end in readable:
             data = end.recv(CHUNK)
             if not data:
                 return
-            answers += end is outgoing
-            if end is outgoing and delay and answers % 5 == 0:
-                middle.hold(delay)
-                delay = max(0.0, delay / 2)
+            if end is outgoing and spoke_last is incoming:
+                answers += 1
+                if answers % 5 == 1:
+                    middle.hold(delay)
+                    delay /= 2
+            spoke_last = end
             other[end].sendall(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE, LocalPersistenceError
 from penstock_sdk.runtime.assignment import AnyConnector
 from penstock_sdk.runtime.loading import identity_of, shown_credentials
 from penstock_sdk.runtime.ranges import is_split, ranges_of
-from penstock_sdk.testing.attempts import Ended, Running, attempt
+from penstock_sdk.testing.attempts import MOST_PATIENCE, Ended, Running, attempt
 from penstock_sdk.testing.interposer import between
 from penstock_sdk.testing.run_api import BRISK, SIDE_BY_SIDE, Refused, RunApi
 from penstock_sdk.testing.spawner import Spawner
@@ -53,6 +54,8 @@ class Trial:
     api: RunApi
     spawners: Iterator[Spawner] = field(repr=False)
     attempts: list[Ended] = field(default_factory=list)
+    seconds_after_signal: float = 0.0
+    _signalled: float | None = None
 
     def go(self) -> Ended:
         """Carry an attempt to its end."""
@@ -71,7 +74,14 @@ class Trial:
 
     def told_to_stop(self, what: str, number: int) -> Ended:
         """Carry an attempt that gets a SIGTERM at this moment."""
-        return self._at(what, number, lambda running: running.child.send(signal.SIGTERM))
+
+        def stop(running: Running) -> None:
+            running.child.send(signal.SIGTERM)
+            self._signalled = time.monotonic()
+
+        ended = self._at(what, number, stop)
+        self.seconds_after_signal = time.monotonic() - self._signalled if self._signalled else ended.seconds
+        return ended
 
     def _at(self, what: str, number: int, act: Any) -> Ended:
         happened = False
@@ -90,7 +100,7 @@ class Trial:
                 self.api.moment = lambda _what, _number: None
 
     def _ended(self, running: Running) -> Ended:
-        self.attempts.append(running.wait(self.subject.patience_seconds))
+        self.attempts.append(running.wait(self.subject.patience_seconds, lambda: self.api.progressed))
         return self.attempts[-1]
 
     @property
@@ -130,7 +140,10 @@ class Trial:
         """Say how the newest attempt ended, with its own words."""
         code, error = self.last.exit_code, self.report.error if self.report else None
         if code is None:
-            return f"it did not end within {self.subject.patience_seconds:.0f} s and was killed"
+            return (
+                f"nothing came of it for {self.subject.patience_seconds:.0f} s, or it did not end after"
+                f" {MOST_PATIENCE} times as many, and it was killed"
+            )
         if error is not None:
             return (
                 f"it failed with {error.error_class}: {error.message} ({error.operator_message or 'no more is said'})"
@@ -286,10 +299,15 @@ class Laboratory:
         """The modes in which at least one stream is read."""
         return tuple(mode for mode in MODES if any(mode in stream.modes for stream in self.catalog))
 
+    @property
+    def has_relay(self) -> bool:
+        """Whether the config says where the source is, so that the suite can put itself between."""
+        return bool(self.subject.url_field or (self.subject.host_field and self.subject.port_field))
+
     @cached_property
     def requests(self) -> int:
         """How many requests, or connections, an undisturbed full run makes of its source."""
-        if not (self.subject.url_field or (self.subject.host_field and self.subject.port_field)):
+        if not self.has_relay:
             raise NotRun("needs source.url, or source.host and source.port: the config's keys that say where it is")
         self.plain(self.modes[0])
         with between(self.subject) as (moved, middle), self.trial(moved, mode=self.modes[0]) as trial:

@@ -14,6 +14,7 @@ class LoopbackServer(ThreadingHTTPServer):
     """Serves from entering to leaving. A client that is killed is no error: tests kill them."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
         super().__init__((HOST, 0), handler)

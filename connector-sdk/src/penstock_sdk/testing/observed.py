@@ -2,6 +2,9 @@
 
 It notes each name that is looked up and each address that is connected to, and the process's own peak of memory, on
 a descriptor that was opened before any of the connector's code ran. Nothing of the runtime is changed.
+
+Connections are noted by the process that waits for this one (`connections.py`). Where the kernel does not allow that,
+Python's own calls are noted, and a thread looks at the connections that are open; `watch` says which of both it was.
 """
 
 from __future__ import annotations
@@ -11,11 +14,15 @@ import ipaddress
 import json
 import os
 import resource
+import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
+
+from penstock_sdk.testing.connections import Watch, accept_watch
 
 KILOBYTE = 1024
 POLL_SECONDS = 0.05
@@ -68,21 +75,56 @@ def _address(text: str) -> tuple[str, int]:
     return str(mapped or address), int(port, 16)
 
 
-def _observe(descriptor: int) -> None:
+def _noting(descriptor: int) -> Note:
     def note(**what: Any) -> None:
         os.write(descriptor, json.dumps(what, default=str).encode() + b"\n")
 
+    return note
+
+
+def _observe(note: Note, *, watched: bool) -> None:
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "socket.getaddrinfo":
-            note(event="lookup", host=arguments[0], port=arguments[1])
+            note(event="lookup", host=_text(arguments[0]), port=arguments[1])
+        elif event == "socket.gethostbyname":
+            note(event="lookup", host=_text(arguments[0]), port=None)
         elif event == "socket.connect" and isinstance(arguments[1], tuple):
-            note(event="connect", host=arguments[1][0], port=arguments[1][1])
+            host, port = _text(arguments[1][0]), arguments[1][1]
+            if not _is_address(host):
+                note(event="lookup", host=host, port=port)
+            elif not watched:
+                note(event="connect", host=host, port=port, kind="tcp", program="")
         elif event == "subprocess.Popen":
             note(event="child", program=os.fsdecode(arguments[0]))
 
-    threading.Thread(target=_watch_sockets, args=(note,), daemon=True).start()
+    if not watched:
+        threading.Thread(target=_watch_sockets, args=(note,), daemon=True).start()
+    _note_answers(note)
     atexit.register(lambda: note(event="peak", bytes=_peak()))
     sys.addaudithook(hook)
+
+
+def _note_answers(note: Note) -> None:
+    """Note the addresses that a name had when it was looked up: a later look may find others."""
+    ask = socket.getaddrinfo
+
+    def asked(*arguments: Any, **options: Any) -> Any:
+        found = ask(*arguments, **options)
+        host = _text(arguments[0] if arguments else options.get("host"))
+        note(event="resolved", host=host, addresses=sorted({str(each[4][0]) for each in found}))
+        return found
+
+    socket.getaddrinfo = asked
+
+
+def _text(host: object) -> str:
+    return host.decode(errors="replace") if isinstance(host, bytes) else str(host)
+
+
+def _is_address(host: str) -> bool:
+    with suppress(ValueError):
+        return bool(ipaddress.ip_address(host.split("%", maxsplit=1)[0]))
+    return False
 
 
 def _peak() -> int:
@@ -102,16 +144,40 @@ def _serve() -> dict[str, Any] | None:
     directory and output. Importing takes ten times as long as everything else that an attempt of a test does.
     """
     for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            return dict(json.loads(line))
-        print(child, flush=True)  # noqa: T201 - the protocol of spawner.py
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201
+        order = dict(json.loads(line))
+        guard = os.fork()
+        if guard == 0:
+            return _guarded(order)
+        os.waitpid(guard, 0)
     return None
 
 
-def _become(order: dict[str, Any]) -> None:
+def _guarded(order: dict[str, Any]) -> dict[str, Any]:
+    """Fork the attempt, watch its connections and say its end; return the order in the attempt.
+
+    What watches is the parent of what is watched: kernels that restrict who may look into a process allow that.
+    """
+    ours, theirs = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        ours.close()
+        _become(order, theirs)
+        return order
+    theirs.close()
+    print(child, flush=True)  # noqa: T201 - the protocol of spawner.py
+    try:
+        Watch(child, ours, _noting(_observations(order))).run()
+    finally:
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201
+        os._exit(0)
+
+
+def _observations(order: dict[str, Any]) -> int:
+    return os.open(order["observations"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+
+def _become(order: dict[str, Any], channel: socket.socket) -> None:
     """Make the forked process what a process that was started so would be."""
     os.setsid()
     os.chdir(order["directory"])
@@ -122,7 +188,9 @@ def _become(order: dict[str, Any]) -> None:
     for descriptor, place in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(descriptor, place)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - a descriptor, for good
-    _observe(os.open(order["observations"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+    with channel:
+        watched = accept_watch(channel)
+    _observe(_noting(_observations(order)), watched=watched)
 
 
 if __name__ == "__main__":
@@ -133,5 +201,4 @@ if __name__ == "__main__":
     httpx.Client().close()  # imports what the first client would
     taken = _serve()
     if taken is not None:
-        _become(taken)
         sys.exit(main())

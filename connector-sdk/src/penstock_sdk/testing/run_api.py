@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -67,6 +68,7 @@ class RunApi:
         self.states = {name: StreamState(cursor=cursor) for name, cursor in (cursors or {}).items()}
         self.finished: list[wire.FinishRequest] = []
         self.heartbeats: list[float] = []
+        self.progressed = time.monotonic()
         self.heard: list[str] = []
         self.moment: Callable[[str, int], None] = lambda _what, _number: None
         self._identity, self._config, self._mode = identity, config, mode
@@ -122,6 +124,8 @@ class RunApi:
             try:
                 self._fence(token)
                 answer = calls[path](body)
+                if path != "heartbeat":
+                    self.progressed = time.monotonic()
             except Refused as refused:
                 return refused.status, refused.error.model_dump_json()
         return 200, answer.model_dump_json(by_alias=True)
@@ -233,6 +237,7 @@ class RunApi:
             if key in self._bucket:
                 return 412
             self._bucket[key] = body
+        self.progressed = time.monotonic()
         return 200
 
 

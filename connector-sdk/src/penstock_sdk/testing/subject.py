@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +26,9 @@ import yaml
 from penstock_sdk.runtime.loading import GROUP, Installed
 
 FILE = "connector.test.yaml"
-START_SECONDS = 30.0
+PORTS_TRIED = 3
+COMMAND_SECONDS = 600.0
+START_SECONDS = 120.0
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 Arguments = list[str | int]
 Hook = Callable[[], AbstractContextManager[None]]
@@ -34,6 +36,10 @@ Hook = Callable[[], AbstractContextManager[None]]
 
 class SubjectError(Exception):
     """The test's own declaration cannot be used; the message names the field and the remedy."""
+
+
+class _SourceEndedError(SubjectError):
+    """The source that the file starts ended at once: another process may have taken its port."""
 
 
 def installed(artifact: str) -> Installed:
@@ -64,8 +70,8 @@ class Subject:
     `revoked` and `throttled` open a time in which the source refuses; `grow` adds a record whose cursor field has the
     value that is the highest now.
 
-    `patience_seconds` is how long a run may take before it is killed and `grace_seconds` how long one that was told to
-    stop may take to end; `max_kills` is at how many commits of a mode it is killed, spread over the read; and
+    `patience_seconds` is how long a run may do nothing that the platform hears of before it is killed (heartbeats do not
+    count) and `grace_seconds` how long one that was told to stop may take to end; `max_kills` is at how many commits of a mode it is killed, spread over the read; and
     `memory_growth_mb` by how many MB the peak of a large read may exceed that of a small one.
     """
 
@@ -144,9 +150,16 @@ def opened_subject(path: Path) -> Iterator[Subject]:
     `{port}` for a free port of this machine, as a number where it stands alone.
     """
     document = _document(path)
-    port = _free_port()
-    declared = _parse(_filled(document, port, path), path)
-    with _served(declared, port, path.parent):
+    with ExitStack() as stack:
+        for tried in range(PORTS_TRIED):
+            port = _free_port()
+            declared = _parse(_filled(document, port, path), path)
+            try:
+                stack.enter_context(_served(declared, port, path.parent))
+                break
+            except _SourceEndedError:
+                if tried == PORTS_TRIED - 1:  # another process may have taken the port meanwhile
+                    raise
         yield _subject(declared, path.parent)
 
 
@@ -205,7 +218,14 @@ def _subject(declared: _File, directory: Path) -> Subject:
 
 def _run(command: Arguments, directory: Path) -> None:
     words = _words(command)
-    done = subprocess.run(words, cwd=directory, capture_output=True, text=True, check=False, timeout=120)
+    try:
+        done = subprocess.run(
+            words, cwd=directory, capture_output=True, text=True, check=False, timeout=COMMAND_SECONDS
+        )
+    except OSError as error:
+        raise SubjectError(f"{words[0]} cannot be started: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise SubjectError(f"{' '.join(words)} did not end within {COMMAND_SECONDS:.0f} s") from None
     if done.returncode:
         raise SubjectError(f"{' '.join(words)} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
 
@@ -249,19 +269,27 @@ def _served(declared: _File, port: int, directory: Path) -> Iterator[None]:
         yield
         return
     words = _words(declared.serve)
-    process = subprocess.Popen(words, cwd=directory, stdin=subprocess.DEVNULL)
+    try:
+        process = subprocess.Popen(words, cwd=directory, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        raise SubjectError(f"serve: {words[0]} cannot be started: {error.strerror}") from None
     try:
         _await_port(process, port, words)
         yield
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=20)
+        process.kill()
+        process.wait()
 
 
 def _await_port(process: subprocess.Popen[bytes], port: int, command: list[str]) -> None:
     end = time.monotonic() + START_SECONDS
     while True:
-        if process.poll() is not None or time.monotonic() > end:
+        if process.poll() is not None:
+            raise _SourceEndedError(f"serve: {' '.join(command)} ended with {process.returncode} at its start")
+        if time.monotonic() > end:
             raise SubjectError(f"serve: {' '.join(command)} does not listen on 127.0.0.1:{port}; it must take {{port}}")
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()

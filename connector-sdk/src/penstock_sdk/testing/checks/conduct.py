@@ -9,6 +9,8 @@ import re
 import socket
 from collections.abc import Iterator
 from itertools import permutations
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from penstock_sdk.errors import LocalPersistenceError
@@ -19,6 +21,7 @@ from penstock_sdk.testing.run_api import COARSE
 
 SHORTEST_SECRET = 6
 MEGABYTE = 1024 * 1024
+DNS_PORT = 53
 Place = tuple[str, int | None]
 
 
@@ -37,21 +40,56 @@ def local_writes(laboratory: Laboratory) -> str:
 def egress(laboratory: Laboratory) -> str:
     """Compare whom the process talked to with what the manifest declares."""
     declared = list(_declared(laboratory))
-    seen: set[str] = set()
-    for mode in laboratory.modes:
-        trial = laboratory.plain(mode)
-        allowed = [*declared, ("127.0.0.1", trial.api.port)]
-        addresses = [(address, port) for host, port in allowed for address in _resolved(host)]
-        for each in trial.last.observations:
-            if each["event"] == "lookup" and not _looks_up(str(each["host"]), allowed):
-                raise Failed(f"it looked up {each['host']}, which network.egress does not declare")
-            if each["event"] == "connect" and not _permitted((each["host"], int(each["port"])), addresses):
-                raise Failed(f"it connected to {each['host']}:{each['port']}, which network.egress does not declare")
-            if each["event"] == "connect" and int(each["port"]) != trial.api.port:
-                seen.add(f"{each['host']}:{each['port']}")
-    if declared and not seen:
-        raise NotRun("needs connections that can be seen: none to the declared places was (children, or not on Linux)")
-    return f"connected to {', '.join(sorted(seen)) or 'nobody'}"
+    trials = [laboratory.plain(mode) for mode in laboratory.modes]
+    seen = {place for trial in trials for place in _reached(trial, declared)}
+    if seen or not declared:
+        return f"connected to {', '.join(sorted(seen)) or 'nobody'}"
+    blind = next(
+        (str(each["reason"]) for trial in trials for each in _events(trial, "watch") if not each["complete"]), ""
+    )
+    if not blind:
+        raise NotRun("needs a connection whose read connects to a declared host: this one connected to none")
+    if not laboratory.has_relay:
+        raise NotRun(f"needs source.url, or source.host and source.port, as {blind}")
+    return f"nobody else was seen, and the source was reached {laboratory.requests} times through a relay ({blind})"
+
+
+def _events(trial: Trial, name: str) -> list[dict[str, Any]]:
+    return [each for each in trial.last.observations if each["event"] == name]
+
+
+def _reached(trial: Trial, declared: list[Place]) -> set[str]:
+    """Return whom an attempt connected to. Raises Failed at one that is not declared."""
+    allowed = [*declared, ("127.0.0.1", trial.api.port)]
+    for each in _events(trial, "lookup"):
+        if not _looks_up(str(each["host"]), allowed):
+            raise Failed(f"it looked up {each['host']}, which network.egress does not declare")
+    answers = [(str(each["host"]), set(each["addresses"])) for each in _events(trial, "resolved")]
+    addresses = [
+        (address, port)
+        for host, port in allowed
+        for address in _resolved(host).union(*(found for name, found in answers if _matches(name, host)))
+    ]
+    places = [(str(each["host"]), int(each["port"]), each) for each in _events(trial, "connect")]
+    asked = [place for place in places if not (place[2]["kind"] == "udp" and _is_name_server(place[0], place[1]))]
+    for host, port, each in asked:
+        if not _permitted((host, None if each["kind"] == "udp" else port), addresses):
+            by = f" ({each['program']})" if each["program"] else ""
+            raise Failed(f"it connected to {host}:{port}{by}, which network.egress does not declare")
+    return {f"{host}:{port}" for host, port, each in asked if port != trial.api.port and each["kind"] == "tcp"}
+
+
+def _is_name_server(host: str, port: int) -> bool:
+    """Say whether a datagram goes to one of the machine's name servers: the C library asks them for names."""
+    if port != DNS_PORT:
+        return False
+    try:
+        lines = Path("/etc/resolv.conf").read_text().splitlines()
+    except OSError:
+        return False
+    return host in {
+        line.split()[1].split("%")[0] for line in lines if line.startswith("nameserver") and line.split()[1:]
+    }
 
 
 def _declared(laboratory: Laboratory) -> Iterator[Place]:
@@ -101,8 +139,9 @@ def _resolved(host: str) -> set[str]:
         return set()
 
 
-def _permitted(place: tuple[str, int], addresses: list[Place]) -> bool:
-    return any(place[0] == address and port in (None, place[1]) for address, port in addresses)
+def _permitted(place: Place, addresses: list[Place]) -> bool:
+    """Say whether an address is declared; a datagram has no port here, as the C library tries routes with any."""
+    return any(place[0] == address and (place[1] is None or port in (None, place[1])) for address, port in addresses)
 
 
 def secrets_in_output(laboratory: Laboratory) -> str:

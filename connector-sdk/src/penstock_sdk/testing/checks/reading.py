@@ -229,21 +229,22 @@ def sigterm(laboratory: Laboratory) -> str:
     seconds = _told_to_stop(laboratory, mode, laboratory.plain(mode), BRISK)
     for each in laboratory.split_modes[:1]:
         _told_to_stop(laboratory, each, laboratory.side_by_side(each), SIDE_BY_SIDE)
-    return f"it ended {seconds:.1f} s after its start as interrupted, and nothing was lost or doubled"
+    return f"it ended {seconds:.1f} s after the signal as interrupted, and nothing was lost or doubled"
 
 
 def _told_to_stop(laboratory: Laboratory, mode: wire.Mode, undisturbed: Trial, limits: wire.Limits) -> float:
     with laboratory.trial(mode=mode, limits=limits) as trial:
         trial.told_to_stop("streams", 1)  # the first batch is read after it, and is the border at which it ends
-        if trial.last.exit_code is None or trial.last.seconds > laboratory.subject.grace_seconds:
+        if trial.last.exit_code is None or trial.seconds_after_signal > laboratory.subject.grace_seconds:
             raise Failed(
                 f"it did not end within {laboratory.subject.grace_seconds:.0f} s of a SIGTERM, as a pod is given"
             )
+        seconds = trial.seconds_after_signal
         trial.expect(INTERRUPTED, "an attempt that is told to stop should end at the next batch as interrupted")
         trial.go()
         trial.expect(0, "the attempt after a SIGTERM should read to the end")
         laboratory.compare(trial, mode, "after a SIGTERM", undisturbed)
-    return trial.attempts[0].seconds
+    return seconds
 
 
 READS = Check(
