@@ -137,7 +137,10 @@ async def steady(bench: Platform) -> None:
         found = quantiles(taken, n=100)
         say(f"of which {step}: p50, p99", f"{found[49]:.2f}, {found[98]:.2f} s")
     for name, mine in (
-        ("operate", ("POST jobs", "PATCH jobs", "PATCH tenantconnections/status", "PATCH connectordefinitions/status")),
+        (
+            "operate",
+            ("POST jobs", "DELETE jobs", "PATCH tenantconnections/status", "PATCH connectordefinitions/status"),
+        ),
         ("everybody", tuple(writes)),
     ):
         count = sum(writes[each] for each in mine) / RUNS

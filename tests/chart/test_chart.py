@@ -150,6 +150,7 @@ def test_what_the_chart_says_of_policy_is_what_the_operator_reads() -> None:
     values = (
         "logs.keepBytes=100000",
         "operate.sweepSeconds=30",
+        "operate.recheckMinutes=7",
         "retention.generationDays=30",
         "fairness.runsPerTenant=10",
         "fairness.tenants.team-a=50",
@@ -164,7 +165,7 @@ def test_what_the_chart_says_of_policy_is_what_the_operator_reads() -> None:
     container = operate["spec"]["template"]["spec"]["containers"][0]
     environment = {each["name"]: each["value"] for each in container["env"] if "value" in each}
     assert log_bytes(environment) == 100_000
-    assert timings(environment).sweep == 30
+    assert (timings(environment).sweep, timings(environment).recheck) == (30, 420)
     assert retention(environment).generation_days == 30
     assert quotas(environment) == Quotas(10, {"team-a": 50, "team-b": 5}, None, 0.5, 1)
     defaults = next(

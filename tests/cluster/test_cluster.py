@@ -28,18 +28,19 @@ def test_a_connection_becomes_bronze(
 
 
 def test_7_a_runs_pod_holds_nothing_but_its_own(
-    cluster: Cluster, operator: Installation, namespace: str, source_url: str, bucket: S3Settings
+    cluster: Cluster, operator: Installation, namespace: str, records: Records, bucket: S3Settings
 ) -> None:
-    cluster.condition("fake", namespace, "RunSucceeded")
-    job = cluster.list("jobs", namespace, f"{LABEL_CONNECTION}=fake")[0]
+    cluster.apply(faker("held", 8000, delay=1))
+    cluster.until("its pod reads", lambda: records.running("held"))
+    job = cluster.list("jobs", namespace, f"{LABEL_CONNECTION}=held")[0]
     pod = job["spec"]["template"]["spec"]
     text = json.dumps(job)
-    assert source_url not in text
+    assert records.url not in text
     assert str(bucket.secret_key) not in text
     assert pod["automountServiceAccountToken"] is False
     assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
     assert job["metadata"]["ownerReferences"][0]["kind"] == "TenantConnection"
-    assert "finalizers" not in cluster.get("tc", "fake", namespace)["metadata"]
+    assert "finalizers" not in cluster.get("tc", "held", namespace)["metadata"]
 
 
 def test_tables_become_bronze_with_the_secret_that_kubernetes_injects(
@@ -96,7 +97,7 @@ def test_a_full_quota_is_waited_for_and_said_to_be_why(
 
     cluster.apply(document("Namespace", "crowded"), quota("0"))
     cluster.apply(connection("patient", namespace="crowded", connector=FAKER, config={"records": 10}, streams=PEOPLE))
-    found = cluster.condition("patient", "crowded", "AwaitingRetry")
+    found = cluster.condition("patient", "crowded", "QuotaExceeded")
     message = found["status"]["lastRun"]["message"]
     assert message.startswith("the namespace's ResourceQuota has no room for the run's Job"), message
     assert "count/jobs.batch=0" in message
@@ -125,7 +126,7 @@ def test_9_killing_every_pod_of_both_roles_loses_nothing_and_starts_nothing_twic
         cluster.kubectl("delete", "pod", *names, "-n", NAMESPACE, "--grace-period=0", "--force")
     cluster.condition("killed", namespace, "RunSucceeded")
     records.whole("killed", 8000)
-    assert len(cluster.list("jobs", namespace, f"{LABEL_CONNECTION}=killed")) == 1
+    assert len(records.attempts("killed")) == 1
     operator.ready()
 
 

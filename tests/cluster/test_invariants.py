@@ -99,9 +99,10 @@ def test_8_no_role_of_the_release_has_a_wildcard_or_may_raise_itself(cluster: Cl
 def test_7_a_runs_pod_gets_nowhere_with_all_that_it_has(
     cluster: Cluster, operator: Installation, namespace: str, records: Records, bucket: S3Settings
 ) -> None:
-    cluster.apply(faker("tried", 100))
-    records.ended("tried")
+    cluster.apply(faker("tried", 8000, delay=1))
+    cluster.until("its pod reads", lambda: records.running("tried"))
     job = cluster.list("jobs", namespace, f"{LABEL_CONNECTION}=tried")[0]
+    records.ended("tried")
     spec = job["spec"]["template"]["spec"]
     host, _, port = records.url.rpartition("@")[2].partition("/")[0].partition(":")
     key = records.query("SELECT key FROM penstock.bronze_objects WHERE committed_at IS NOT NULL LIMIT 1")[0]["key"]

@@ -79,7 +79,7 @@ def test_a_log_is_followed_live_and_is_there_when_its_pod_is_gone(
     assert records.ended("told")[0]["phase"] == "succeeded"
     cluster.until("its log is kept", lambda: records.attempts("told")[0]["log_key"])
     selector = f"{LABEL_CONNECTION}=told"
-    cluster.kubectl("delete", "jobs", "-l", selector, "-n", namespace)
+    cluster.until("its Job is gone", lambda: not cluster.list("jobs", namespace, selector))
     cluster.until("its pod is gone", lambda: not cluster.list("pods", namespace, selector))
     kept = penstock(reader, "runs", "logs", run)
     assert kept.returncode == 0, kept.stderr

@@ -165,7 +165,7 @@ async def test_a_waiting_run_says_why_it_waits_and_stops_saying_so(world: World)
             rows = await many(connection, "SELECT id, waits FROM penstock.connector_runs WHERE waits <> ''")
         return changed, {row["id"]: row["waits"] for row in rows}
 
-    assert await told(START + timedelta(seconds=5), quotas) == ([], {}), "a few seconds are nothing to speak of"
+    assert await told(START + timedelta(seconds=4), quotas) == ([], {}), "a few seconds are nothing to speak of"
     later = START + timedelta(seconds=60)
     changed, reasons = await told(later, quotas)
     assert sorted(reasons.values()) == ["source db.sales has 1 of 1 runs", "tenant a has 3 of 3 runs"]
@@ -285,7 +285,7 @@ async def test_12_one_poisoned_connection_among_a_thousand_delays_none(world: Wo
 
 
 def test_a_waiting_connection_says_so_in_its_status() -> None:
-    row = {"last_success_at": None, "suspended": False}
+    row = {"last_success_at": None, "suspended": False, "failures": 0}
     newest = {"id": "r1", "phase": "pending", "attempt": 0, "message": "", "waits": "tenant a has 3 of 3 runs"}
     found = finding_for(row, newest)
     assert (found.state, found.message) == ("reconciling", "run r1 waits: tenant a has 3 of 3 runs")

@@ -183,7 +183,7 @@ async def test_a_full_quota_is_waited_for_and_the_status_says_so(
     world: World, supervisor: Supervisor, jobs: Cluster
 ) -> None:
     """The run waits as for a node: it does not count as a failure, and what is asked for next is a new attempt."""
-    jobs.refusal = LaunchRefused("LaunchRefused", "no room in the quota", "TransientError", disrupted=True)
+    jobs.refusal = LaunchRefused("QuotaExceeded", "no room in the quota", "TransientError", no_room=True)
     await _runs(world, 1)
     await supervisor.launch_pending()
     await supervisor.settled()
@@ -194,8 +194,106 @@ async def test_a_full_quota_is_waited_for_and_the_status_says_so(
     assert newest
     assert (newest["phase"], newest["streak"], newest["disruptions"]) == ("pending", 0, 1)
     told = finding_for(row, newest)
-    assert (told.state, told.reason) == ("failing", "AwaitingRetry")
-    assert told.message.startswith("no room in the quota (attempt 1 failed, the next is due")
+    assert (told.state, told.reason) == ("reconciling", "QuotaExceeded")
+    assert told.message.startswith("run run0 waits: no room in the quota (asked again at")
+
+
+async def test_a_quota_that_stays_full_never_fails_a_run(
+    world: World, supervisor: Supervisor, jobs: Cluster, clock: Clock
+) -> None:
+    jobs.refusal = LaunchRefused("QuotaExceeded", "no room in the quota", "TransientError", no_room=True)
+    await _runs(world, 1)
+    for _ in range(40):
+        clock.ahead += timedelta(minutes=2)
+        await supervisor.launch_pending()
+        await supervisor.settled()
+    assert (await _attempt(world.pool, POISONED))["attempt"] == 40
+    jobs.refusal = None
+    jobs.healed.set()
+    clock.ahead += timedelta(minutes=2)
+    await supervisor.launch_pending()
+    await supervisor.settled()
+    assert await _bound(world.pool) == {POISONED}
+
+
+async def _started(world: World, supervisor: Supervisor, jobs: Cluster, clock: Clock) -> None:
+    jobs.healed.set()
+    await _runs(world, 1)
+    await supervisor.launch_pending()
+    await supervisor.settled()
+    clock.ahead += timedelta(seconds=supervising.WAITING_AFTER_SECONDS + 1)
+
+
+async def _note(pool: Pool) -> tuple[str, str | None]:
+    async with pool.connection() as connection:
+        row = await one(
+            connection, "SELECT waits, waits_reason FROM penstock.connector_runs WHERE id = %(id)s", id=POISONED
+        )
+    assert row
+    return row["waits"], row["waits_reason"]
+
+
+async def test_why_a_pod_waits_is_noted_and_told_once(
+    world: World, supervisor: Supervisor, jobs: Cluster, clock: Clock
+) -> None:
+    words = "0/1 nodes are available"
+    jobs.seen = lambda _: Observation("waiting", "Unschedulable", words)
+    await _started(world, supervisor, jobs, clock)
+    for _ in range(3):
+        await supervisor.observe_all()
+        await supervisor.settled()
+    assert await _note(world.pool) == (words, "Unschedulable")
+    async with world.pool.connection() as connection:
+        listed = await runs.list_runs(connection, None, None, 1)
+        asked = await many(connection, "SELECT 1 FROM penstock.outbox WHERE kind = 'status'")
+    assert listed[0]["waits"] == words
+    assert len(asked) == 2, "one for the launch, one for the note"
+    assert jobs.looked == [], "the list had the words"
+
+
+async def test_a_pod_that_says_nothing_gets_a_look_of_its_own_for_its_warnings(
+    world: World, supervisor: Supervisor, jobs: Cluster, clock: Clock
+) -> None:
+    jobs.seen = lambda _: Observation("waiting")
+    await _started(world, supervisor, jobs, clock)
+    for _ in range(3):
+        await supervisor.observe_all()
+        await supervisor.settled()
+    assert jobs.looked == [POISONED], "warnings are not read at each look"
+
+
+@pytest.mark.parametrize(
+    ("seen", "phase", "reason", "state"),
+    [
+        (Observation("waiting", "QuotaExceeded", "exceeded quota"), "pending", "QuotaExceeded", "reconciling"),
+        (Observation("waiting", "Unschedulable", "no node"), "pending", "Unschedulable", "failing"),
+        (Observation("waiting", "ImagePullFailed", "503", "TransientError"), "pending", "ImagePullFailed", "failing"),
+        (Observation("waiting", "ImagePullFailed", "no", "ConfigError"), "failed", "ImagePullFailed", "stalled"),
+        (Observation("waiting", "SecretNotFound", "no", "ConfigError"), "failed", "SecretNotFound", "stalled"),
+        (Observation("waiting", "PodPending", ""), "pending", "LaunchRefused", "failing"),
+    ],
+)
+async def test_what_a_pod_waited_for_decides_what_becomes_of_its_run(
+    world: World,
+    supervisor: Supervisor,
+    jobs: Cluster,
+    clock: Clock,
+    seen: Observation,
+    phase: str,
+    reason: str,
+    state: str,
+) -> None:
+    jobs.seen = lambda _: seen
+    await _started(world, supervisor, jobs, clock)
+    clock.ahead += timedelta(seconds=Timings().start_deadline + 1)
+    await supervisor.observe_all()
+    await supervisor.settled()
+    async with world.pool.connection() as connection:
+        row = await connections.connection_by_uid(connection, f"of-{POISONED}")
+        newest = await runs.newest_run(connection, f"of-{POISONED}")
+    assert row
+    assert newest
+    assert (newest["phase"], newest["reason"], finding_for(row, newest).state) == (phase, reason, state)
 
 
 async def test_a_launch_under_way_is_not_begun_again(

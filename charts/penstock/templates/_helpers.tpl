@@ -77,6 +77,7 @@ tolerations: {{ toJson . }}
 {{- /* What the platform decides for all tenants. */}}
 {{- define "penstock.policy" -}}
 - {name: PENSTOCK_SWEEP_SECONDS, value: {{ .Values.operate.sweepSeconds | default 180 | int64 | quote }}}
+- {name: PENSTOCK_RECHECK_MINUTES, value: {{ .Values.operate.recheckMinutes | int64 | quote }}}
 - {name: PENSTOCK_LOG_BYTES, value: {{ .Values.logs.keepBytes | int64 | quote }}}
 - {name: PENSTOCK_GENERATION_DAYS, value: {{ .Values.retention.generationDays | int64 | quote }}}
 - {name: PENSTOCK_PURGE_DELAY_MINUTES, value: {{ .Values.retention.purgeDelayMinutes | int64 | quote }}}

@@ -62,6 +62,12 @@ VARIABLES = (
         "How often all connections and definitions are listed, for what the watch missed; 5 or more.",
     ),
     Variable(
+        "PENSTOCK_RECHECK_MINUTES",
+        "operate, up",
+        "5",
+        "How long after a run failed for its Secret, its credentials or its pod another one looks again; 0: never.",
+    ),
+    Variable(
         "PENSTOCK_BUCKET_SWEEP_HOURS", "operate, up", "24", "How often the whole bucket is looked through; 0: never."
     ),
     Variable(
@@ -104,14 +110,15 @@ class Timings:
     heartbeat_deadline: float = 90.0
     cancel_deadline: float = 30.0
     upload_expiry: int = 3600
-    job_ttl: int = 600
     collect: float = 600.0
+    recheck: float = 300.0
 
 
 def timings(environment: Mapping[str, str] = os.environ) -> Timings:
     """Return how long the orchestrator waits, as the platform has it."""
     sweep = whole_number(environment, "PENSTOCK_SWEEP_SECONDS", default=int(Timings.sweep), least=SHORTEST_SWEEP)
-    return Timings(sweep=float(sweep))
+    recheck = whole_number(environment, "PENSTOCK_RECHECK_MINUTES", default=int(Timings.recheck) // 60)
+    return Timings(sweep=float(sweep), recheck=60.0 * recheck)
 
 
 @dataclass(frozen=True)

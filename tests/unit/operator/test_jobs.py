@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 from penstock_operator.launchers import Launch
-from penstock_operator.launchers.jobs import JobSettings, desired_job, observe_job
+from penstock_operator.launchers.jobs import (
+    JobSettings,
+    as_noted,
+    desired_job,
+    observe_job,
+    refused_pod,
+    told_by,
+    wants_words,
+)
 
 MANIFEST = {
     "name": "postgres",
@@ -159,3 +167,114 @@ def test_an_evicted_pod_is_a_disruption() -> None:
     seen = observe_job(failed("BackoffLimitExceeded"), pod)
     assert seen.disrupted
     assert "low on memory" in seen.message
+
+
+POD = 'Error creating: pods "penstock-r1-2-x7k2p" is forbidden: '
+FINAL = (
+    POD + "maximum memory usage per Container is 64Mi, but limit is 512Mi",
+    POD + "minimum cpu usage per Pod is 100m, but request is 50m",
+    POD + "memory max limit to request ratio per Container is 1, but provided ratio is 2.000000",
+    POD + "failed quota: strict: must specify limits.ephemeral-storage for: connector",
+    POD + 'violates PodSecurity "restricted:latest": runAsNonRoot != true',
+    POD + "ValidatingAdmissionPolicy 'signed' with binding 'all' denied request: the image is not signed",
+    'Error creating: admission webhook "policy.example" denied the request: no',
+    'Error creating: Pod "penstock-r1-2-x7k2p" is invalid: spec.containers[0].image: Required value',
+)
+QUOTA = (
+    POD + "exceeded quota: few, requested: pods=1, used: pods=0, limited: pods=0",
+    POD + "exceeded quota: small, requested: limits.memory=512Mi, used: limits.memory=0, limited: limits.memory=256Mi",
+    POD + "status unknown for quota: new, resources: limits.memory",
+)
+PASSING = (
+    POD + 'error looking up service account team/default: serviceaccount "default" not found',
+    POD + "unable to create new content in namespace team because it is being terminated",
+    'Error creating: Internal error occurred: failed calling webhook "policy.example": connection refused',
+    "Error creating: etcdserver: request timed out",
+)
+
+
+@pytest.mark.parametrize("words", FINAL)
+def test_what_a_rule_refuses_stays_refused(words: str) -> None:
+    seen = refused_pod(words)
+    assert (seen.reason, seen.error_class, seen.final) == ("LaunchRefused", "ConfigError", True)
+    assert words in seen.message
+
+
+@pytest.mark.parametrize("words", QUOTA)
+def test_a_quota_may_have_room_again(words: str) -> None:
+    seen = refused_pod(words)
+    assert (seen.reason, seen.message, seen.final) == ("QuotaExceeded", words, False)
+
+
+@pytest.mark.parametrize("words", PASSING)
+def test_what_may_pass_is_waited_for_in_its_words(words: str) -> None:
+    seen = refused_pod(words)
+    assert (seen.reason, seen.message, seen.final) == ("PodPending", words, False)
+
+
+def pod_condition(status: str, message: str) -> dict[str, Any]:
+    return {"status": {"conditions": [{"type": "PodScheduled", "status": status, "message": message}]}}
+
+
+def test_a_pod_that_no_node_takes_says_so_in_the_schedulers_words() -> None:
+    words = "0/1 nodes are available: 1 node(s) had untolerated taint {gpu: true}"
+    seen = observe_job(JOB, pod_condition("False", words))
+    assert (seen.state, seen.reason, seen.message) == ("waiting", "Unschedulable", words)
+    assert not wants_words(seen)
+
+
+def test_a_container_that_is_being_made_is_asked_for_its_warnings() -> None:
+    seen = observe_job(JOB, waiting("ContainerCreating"))
+    assert wants_words(seen)
+    told = told_by(seen, "Failed to create pod sandbox: no IP addresses available", has_pod=True)
+    assert (told.reason, told.message, told.final) == (
+        "PodPending",
+        "Failed to create pod sandbox: no IP addresses available",
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "error_class"),
+    [
+        ('Failed to pull image "x@sha256:0": rpc error: code = NotFound desc = x@sha256:0: not found', "ConfigError"),
+        ('Failed to pull image "x": failed to authorize: 401 Unauthorized', "ConfigError"),
+        ('Failed to pull image "x": pull access denied, repository does not exist', "ConfigError"),
+        ('Failed to pull image "x": dial tcp 10.0.0.1:443: connect: connection refused', "TransientError"),
+        ('Failed to pull image "x": unexpected status: 503 Service Unavailable', "TransientError"),
+        ('Failed to pull image "x": net/http: TLS handshake timeout', "TransientError"),
+    ],
+)
+def test_a_registry_that_refuses_is_another_thing_than_one_that_is_away(words: str, error_class: str) -> None:
+    backing_off = observe_job(JOB, waiting("ImagePullBackOff", 'Back-off pulling image "x"'))
+    assert wants_words(backing_off)
+    told = told_by(backing_off, words, has_pod=True)
+    assert (told.reason, told.error_class) == ("ImagePullFailed", error_class)
+    assert words in told.message
+
+
+def test_a_container_that_kubernetes_refuses_for_another_reason_than_its_secret_is_final() -> None:
+    words = "container has runAsNonRoot and image has non-numeric user (app), cannot verify user is non-root"
+    seen = observe_job(JOB, waiting("CreateContainerConfigError", words))
+    assert (seen.reason, seen.final) == ("LaunchRefused", True)
+
+
+def test_a_missing_secret_is_waited_for() -> None:
+    """Whoever brings it, such as an operator for external secrets, may come after the connection."""
+    assert not observe_job(JOB, waiting("CreateContainerConfigError", 'secret "db" not found')).final
+
+
+def test_a_job_without_a_pod_waits_and_one_with_a_pod_that_does_not_wait_runs() -> None:
+    assert observe_job({**JOB, "status": {}}, None).state == "waiting"
+    assert observe_job({**JOB, "status": {"active": 1}}, None).state == "active"
+
+
+def test_a_job_that_another_controller_holds_back_says_so() -> None:
+    held = {"conditions": [{"type": "Suspended", "status": "True", "message": "Job suspended"}]}
+    seen = observe_job({**JOB, "status": held}, None)
+    assert (seen.state, seen.reason) == ("waiting", "PodPending")
+
+
+def test_words_are_noted_without_what_differs_each_time() -> None:
+    first, second = (POD.replace("x7k2p", end) + "exceeded quota" for end in ("aaaaa", "b2b2b"))
+    assert as_noted(first, "penstock-r1-2") == as_noted(second, "penstock-r1-2")

@@ -15,7 +15,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from penstock_operator.controller.kubernetes import KubernetesResources
 from penstock_operator.controller.lease import Lease
 from penstock_operator.controller.watching import watch
-from penstock_operator.launchers import Launch, LaunchRefused
+from penstock_operator.launchers import Launch, LaunchPostponed, LaunchRefused
 from penstock_operator.launchers.jobs import JobSettings
 from penstock_operator.launchers.kubernetes import KubernetesLauncher
 from pytest_httpserver import HTTPServer
@@ -56,7 +56,7 @@ def lease(holder: str) -> dict[str, Any]:
 @pytest.fixture
 def launcher(api: client.ApiClient) -> KubernetesLauncher:
     """The launcher under test."""
-    return KubernetesLauncher(api, JobSettings("http://penstock"), 600)
+    return KubernetesLauncher(api, JobSettings("http://penstock"))
 
 
 async def test_a_job_that_an_earlier_call_created_is_adopted(
@@ -102,7 +102,18 @@ async def test_of_two_pods_of_an_attempt_the_one_that_failed_tells_why(
             "TransientError",
             "passing",
         ),
-        ('jobs.batch "orders-r1-1" is forbidden: exceeded quota: few', "TransientError", "disrupted"),
+        ('jobs.batch "orders-r1-1" is forbidden: exceeded quota: few', "TransientError", "no_room"),
+        ('jobs.batch "orders-r1-1" is forbidden: status unknown for quota: few', "TransientError", "no_room"),
+        (
+            'jobs.batch "orders-r1-1" is forbidden: unable to create new content in namespace team because it is being terminated',
+            "TransientError",
+            "passing",
+        ),
+        (
+            "jobs.batch \"orders-r1-1\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
+            "ConfigError",
+            None,
+        ),
         ('jobs.batch "orders-r1-1" is forbidden: violates PodSecurity "restricted:latest"', "ConfigError", None),
     ],
 )
@@ -114,7 +125,60 @@ async def test_what_is_forbidden_for_a_while_only_is_asked_for_again(
     with pytest.raises(LaunchRefused) as refused:
         await launcher.launch(LAUNCH)
     assert refused.value.error_class == error_class
-    assert (refused.value.passing, refused.value.disrupted) == (reaction == "passing", reaction == "disrupted")
+    assert (refused.value.passing, refused.value.no_room) == (reaction == "passing", reaction == "no_room")
+    assert words in refused.value.message
+
+
+async def test_an_api_server_that_cannot_answer_refuses_nothing(
+    launcher: KubernetesLauncher, httpserver: HTTPServer
+) -> None:
+    """A webhook that is away is an internal error: the launch is asked for again, and the status has the words."""
+    words = 'Internal error occurred: failed calling webhook "policy.example": connection refused'
+    httpserver.expect_request(JOBS, "POST").respond_with_json({**refusal(500, "InternalError"), "message": words}, 500)
+    with pytest.raises(LaunchPostponed, match="failed calling webhook"):
+        await launcher.launch(LAUNCH)
+
+
+EVENTS = "/api/v1/namespaces/team/events"
+
+
+def warning(message: str, at: str) -> dict[str, Any]:
+    """Return an event, as the Job controller or a kubelet leaves it."""
+    return {"message": message, "type": "Warning", "lastTimestamp": at}
+
+
+async def test_the_newest_warning_of_a_job_without_a_pod_says_why(
+    launcher: KubernetesLauncher, httpserver: HTTPServer
+) -> None:
+    words = (
+        'Error creating: pods "orders-r1-1-abcde" is forbidden: exceeded quota: small, requested: limits.memory=512Mi'
+    )
+    listed = [warning("older", "2026-05-01T00:00:00Z"), warning(words, "2026-05-01T00:00:09Z")]
+    httpserver.expect_request(f"{JOBS}/{LAUNCH.job_name}").respond_with_json({**job("u1"), "spec": {}, "status": {}})
+    httpserver.expect_request("/api/v1/namespaces/team/pods").respond_with_json({"items": []})
+    query = {"fieldSelector": "involvedObject.uid=j1,type=Warning"}
+    httpserver.expect_request(EVENTS, query_string=query).respond_with_json({"items": listed})
+    seen = await launcher.observe(LAUNCH)
+    assert (seen.state, seen.reason, seen.message, seen.final) == ("waiting", "QuotaExceeded", words, False)
+
+
+async def test_without_the_right_to_read_events_the_pod_waits_all_the_same(
+    launcher: KubernetesLauncher, httpserver: HTTPServer
+) -> None:
+    httpserver.expect_request(f"{JOBS}/{LAUNCH.job_name}").respond_with_json({**job("u1"), "spec": {}, "status": {}})
+    httpserver.expect_request("/api/v1/namespaces/team/pods").respond_with_json({"items": []})
+    httpserver.expect_request(EVENTS).respond_with_json(refusal(403, "Forbidden"), 403)
+    for _ in range(2):
+        assert (await launcher.observe(LAUNCH)).state == "waiting"
+    assert [each[0].path for each in httpserver.log].count(EVENTS) == 1, "who may not read events asks once"
+
+
+async def test_a_finished_job_is_deleted_with_its_pod(launcher: KubernetesLauncher, httpserver: HTTPServer) -> None:
+    query = {"propagationPolicy": "Background"}
+    httpserver.expect_oneshot_request(f"{JOBS}/{LAUNCH.job_name}", "DELETE", query_string=query).respond_with_json({})
+    await launcher.retire(LAUNCH)
+    httpserver.expect_request(f"{JOBS}/{LAUNCH.job_name}", "DELETE").respond_with_json(refusal(404, "NotFound"), 404)
+    await launcher.retire(LAUNCH)
 
 
 async def test_a_resource_that_the_api_server_does_not_know_is_gone(

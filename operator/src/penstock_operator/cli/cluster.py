@@ -139,7 +139,7 @@ async def operate(health_port: int) -> bool:
 
 async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Health], stop: asyncio.Event) -> None:
     waits, (lease, health) = timings(), leadership
-    launcher = KubernetesLauncher(api, JobSettings(required(os.environ, "PENSTOCK_API_URL")), waits.job_ttl)
+    launcher = KubernetesLauncher(api, JobSettings(required(os.environ, "PENSTOCK_API_URL")))
     parts = Parts(
         pool,
         KubernetesResources(api),

@@ -63,7 +63,7 @@ def list_runs(
 
 
 def _said(row: dict[str, Any]) -> str:
-    waits = f"waits: {row['waits']}" if row["phase"] == "pending" and row.get("waits") else ""
+    waits = f"waits: {row['waits']}" if row.get("waits") else ""
     return "; ".join(filter(None, (waits, row["message"])))
 
 

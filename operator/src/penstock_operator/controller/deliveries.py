@@ -89,12 +89,13 @@ class Deliveries:
             return
         uids = list({each["payload"]["connection"] for each in messages})
         async with self._pool.connection() as connection:
+            told = await outbox.status_messages(connection, uids)  # one write tells what all of them are about
             live = await connections.live_names(connection, uids)
             for row in live:
                 self._requeue(("TenantConnection", row["namespace"], row["name"]))
             for namespace in {row["namespace"] for row in live}:
                 await upstreams.wake_followers(connection, namespace, self._clock())
-            await outbox.done(connection, [each["id"] for each in messages])
+            await outbox.done(connection, told)
 
     async def _deliver(self, message: Row) -> None:
         try:

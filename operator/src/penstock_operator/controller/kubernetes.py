@@ -45,9 +45,9 @@ class KubernetesResources:
             yield [{**each, "kind": kind, "apiVersion": f"{GROUP}/{API_VERSION}"} for each in page]
 
     async def write_status(self, document: Document, status: Document) -> str | None:
-        """Patch the status; what it does not have any more is removed."""
-        gone = {key: None for key in document.get("status", {}) if key not in status}
-        body = {"metadata": {"resourceVersion": version_of(document)}, "status": {**gone, **status}}
+        """Patch the status; what it does not have any more is removed, at every depth."""
+        patch = merge_patch(document.get("status", {}), status)
+        body = {"metadata": {"resourceVersion": version_of(document)}, "status": patch}
         meta, plural = document["metadata"], PLURALS[document["kind"]]
         try:
             if document["kind"] == "ConnectorDefinition":
@@ -65,6 +65,24 @@ class KubernetesResources:
                 raise StaleDocumentError from None
             raise
         return version_of(written)
+
+
+def merge_patch(before: Document, after: Document) -> Document:
+    """Return the JSON merge patch (RFC 7396) that makes `after` of `before`; no field of `after` is None.
+
+    A merge keeps each field that the patch does not name, also inside of an object: a run that replaces another in
+    `lastRun` would keep the end of the one before.
+    """
+    patch: Document = {key: None for key in before if key not in after}
+    for key, value in after.items():
+        known = before.get(key)
+        if isinstance(value, dict) and isinstance(known, dict):
+            inner = merge_patch(known, value)
+            if inner:
+                patch[key] = inner
+        elif key not in before or known != value:
+            patch[key] = value
+    return patch
 
 
 def _is_gone(error: ApiException, name: str) -> bool:

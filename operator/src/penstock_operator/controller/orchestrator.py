@@ -17,6 +17,7 @@ from penstock_operator.controller.deliveries import Deliveries
 from penstock_operator.controller.following import affected
 from penstock_operator.controller.health import Health
 from penstock_operator.controller.logs import KeepingLauncher, LogKeeper
+from penstock_operator.controller.progress import PERIOD_SECONDS, Progress
 from penstock_operator.controller.queue import Key, WorkQueue
 from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.controller.resources import Document, ResourceClient, StaleDocumentError, version_of
@@ -30,6 +31,7 @@ from penstock_operator.registry import connections, definitions, fairness, outbo
 from penstock_operator.registry.database import Pool
 from penstock_operator.registry.fairness import PATIENCE_SECONDS
 from penstock_operator.runs.collection import Grounds
+from penstock_operator.scheduling import recheck
 from penstock_operator.scheduling.due import schedule_due
 from penstock_operator.settings import LOG_BYTES, NO_QUOTAS, Quotas, Retention, Timings
 
@@ -73,6 +75,7 @@ class Orchestrator:
         self.collector = Collector(
             lambda: Grounds(parts.pool, parts.store, parts.retention, parts.clock()), launcher, parts.logs.forget
         )
+        self.progress = Progress(parts.pool, self.sweeper.requeue)
         self.deliveries = Deliveries(parts.pool, parts.store, launcher, keeper, self.sweeper.requeue, parts.clock)
 
     async def run(self) -> None:
@@ -93,6 +96,8 @@ class Orchestrator:
             group.create_task(self._every(timings.observe, self.supervisor.observe_all))
             group.create_task(self._every(timings.poll, self.deliver))
             group.create_task(self._every(PATIENCE_SECONDS, self.tell_waiting))
+            group.create_task(self._every(PERIOD_SECONDS, self.progress.tell))
+            group.create_task(self._every(recheck.PERIOD_SECONDS, self.recheck))
             group.create_task(self._every(timings.collect, self.collector.collect))
             group.create_task(self._every(timings.collect, self.collector.sweep_bucket))
 
@@ -123,6 +128,10 @@ class Orchestrator:
         if due:
             self._made.set()
         return due
+
+    async def recheck(self) -> int:
+        """Make runs that look whether what made the one before fail was mended, and return how many."""
+        return await recheck.recheck_failed(self._parts.pool, self._parts.clock(), self._parts.timings.recheck)
 
     async def launch(self) -> int:
         """Launch attempts whose time has come, and return how many."""

@@ -21,7 +21,7 @@ from penstock_operator.controller.wanted import (
     wanted_of,
 )
 from penstock_operator.registry import alerts, connections, definitions, recording, runs
-from penstock_operator.registry.database import Connection, Pool, Row
+from penstock_operator.registry.database import Connection, Pool, Row, snapshot
 from penstock_operator.resources.conditions import Finding, alert_conditions, conditions_for
 from penstock_operator.resources.crds import defaulted
 from penstock_operator.resources.models import REQUESTED_AT
@@ -77,8 +77,8 @@ async def reconcile_connection(pool: Pool, document: Document) -> Document:
             row = await _record_stalled(connection, document)
             if not annotation_problems(document):
                 await handle_state_requests(connection, document, row)
-        facts = Facts(row) if untouched else await _facts(connection, row)
-    finding = problem or upstream_finding(facts.row) or finding_for(facts.row, facts.newest)
+        facts = Facts(row) if untouched else await facts_of(connection, row)
+    finding = problem or upstream_finding(facts.row) or finding_for(facts.row, facts.newest, facts.failure)
     previous = document.get("status", {}).get("conditions", [])
     extra = [*pauses(facts.row, now), *alert_conditions([open_alert(each) for each in reversed(facts.alerts)])]
     listed = conditions_for(finding, generation, previous, now, *extra)
@@ -94,15 +94,22 @@ class Facts:
     newest: Row | None = None
     alerts: list[Row] = field(default_factory=list)
     waiting: int = 0
+    failure: Row | None = None
 
 
-async def _facts(connection: Connection, row: Row) -> Facts:
-    return Facts(
-        await connections.connection_by_uid(connection, row["uid"]) or row,
-        await runs.newest_run(connection, row["uid"]),
-        await alerts.open_alerts_of(connection, row["uid"]),
-        await runs.waiting_count(connection, row["uid"]),
-    )
+async def facts_of(connection: Connection, row: Row) -> Facts:
+    """Read what a status tells in one snapshot: no run of it begins or ends between two of its fields."""
+    async with snapshot(connection):
+        row = await connections.connection_by_uid(connection, row["uid"]) or row
+        newest = await runs.newest_run(connection, row["uid"])
+        failing = row["failures"] and newest and newest["phase"] in ("pending", "running")
+        return Facts(
+            row,
+            newest,
+            await alerts.open_alerts_of(connection, row["uid"]),
+            await runs.waiting_count(connection, row["uid"]),
+            await runs.newest_failure(connection, row["uid"]) if failing else None,
+        )
 
 
 async def _record(connection: Connection, wanted: Wanted, now: datetime) -> tuple[Row, bool]:

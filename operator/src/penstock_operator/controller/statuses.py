@@ -10,39 +10,62 @@ from penstock_operator.registry.database import Row
 from penstock_operator.resources.conditions import AlertCondition, Finding, OpenAlert, moment
 from penstock_operator.runs.breaker import paused
 
-OWNERS_TO_FIX = (
-    "ConfigError",
-    "AuthenticationError",
-    "SourceContractError",
-    "SecretNotFound",
-    "LaunchRefused",
-    "ImagePullFailed",
-)
+SUSPENDED = "no run is started by the clock while spec.suspend is true"
+BEFORE_THE_START = ("SecretNotFound", "ImagePullFailed", "LaunchRefused")
+"""Failures that a later attempt has behind it once its pod has started."""
+WAITS_FOR_ITS_OWNER = ("SecretNotFound", "ImagePullFailed")
 
 
-def finding_for(row: Row, newest: Row | None) -> Finding:
-    """Return what a valid connection's newest run says of it. Pure."""
+def finding_for(row: Row, newest: Row | None, failure: Row | None = None) -> Finding:
+    """Return what a valid connection's newest run says of it. Pure.
+
+    `failure` is the newest run that failed, of a connection that fails. It stands until a run succeeds, the spec or the
+    definition changes, or somebody requests a run; one that could not start stands until another has started.
+    """
     if newest is None or newest["phase"] == "succeeded":
         return _idle(row, newest)
-    phase, message = newest["phase"], newest["message"]
-    if phase == "pending" and newest["attempt"]:
-        at = moment(newest["next_attempt_at"])
-        return Finding(
-            "failing", "AwaitingRetry", f"{message} (attempt {newest['attempt']} failed, the next is due {at})"
-        )
-    if phase == "pending" and newest["waits"]:
-        state = "ready" if row["last_success_at"] else "reconciling"
-        return Finding(state, "RunInProgress", f"run {newest['id']} waits: {newest['waits']}")  # type: ignore[arg-type]
-    if phase in ("pending", "running"):
-        state = "ready" if row["last_success_at"] else "reconciling"
-        return Finding(state, "RunInProgress", f"run {newest['id']}, attempt {newest['attempt']}")  # type: ignore[arg-type]
+    if newest["phase"] in ("pending", "running"):
+        found = _under_way(row, newest)
+        stands = failure if failure and row["failures"] and not _is_past(failure, newest) else None
+        return _still_failing(stands, found) if stands and found.state != "stalled" else found
     reason: Any = newest["reason"] or "DefectError"
-    return Finding("stalled" if reason in OWNERS_TO_FIX else "failing", reason, message)
+    if newest["phase"] == "failed" and not row["failures"]:
+        message = (
+            f"the spec or the definition changed after run {newest['id']} had failed ({reason}: {newest['message']})"
+        )
+        return Finding("ready", "AwaitingRun", f"{message}; the next run tells whether that mended it")
+    return Finding("stalled", reason, newest["message"])
+
+
+def _is_past(failure: Row, newest: Row) -> bool:
+    return failure["reason"] in BEFORE_THE_START and newest["attempt_started_at"] is not None
+
+
+def _still_failing(failure: Row, found: Finding) -> Finding:
+    return Finding("stalled", failure["reason"] or "DefectError", f"{failure['message']} ({found.message})")
+
+
+def _under_way(row: Row, newest: Row) -> Finding:
+    phase, run, message, attempt = newest["phase"], newest["id"], newest["message"], newest["attempt"]
+    settled: Any = "ready" if row["last_success_at"] else "reconciling"
+    if phase == "pending" and attempt:
+        at = moment(newest["next_attempt_at"])
+        if newest["reason"] == "QuotaExceeded":
+            return Finding("reconciling", "QuotaExceeded", f"run {run} waits: {message} (asked again at {at})")
+        return Finding("failing", "AwaitingRetry", f"{message} (attempt {attempt} failed, the next is due {at})")
+    if newest["waits"] and phase == "running":
+        reason: Any = newest["waits_reason"] or "PodPending"
+        state: Any = "stalled" if reason in WAITS_FOR_ITS_OWNER else "reconciling"
+        return Finding(state, reason, f"run {run}, attempt {attempt} waits: {newest['waits']}")
+    if newest["waits"]:
+        return Finding(settled, "RunInProgress", f"run {run} waits: {newest['waits']}")
+    again = f"; the attempt before failed: {message}" if message else ""
+    return Finding(settled, "RunInProgress", f"run {run}, attempt {attempt}{again}")
 
 
 def _idle(row: Row, newest: Row | None) -> Finding:
     if row["suspended"]:
-        return Finding("ready", "Suspended", "no run is started while spec.suspend is true")
+        return Finding("ready", "Suspended", SUSPENDED)
     if newest is None:
         return Finding("ready", "AwaitingRun", "valid; no run has been due yet")
     told = f"; {newest['message']}" if newest["message"] else ""
@@ -92,7 +115,7 @@ def _last_run(run: Row) -> Document:
         "rejected": run["rejected"],
         "startedAt": moment(run["started_at"]),
         "finishedAt": moment(run["finished_at"]),
-        "message": run["message"],
+        "message": run["waits"] or ("" if run["phase"] == "running" else run["message"]),
     }
     return {key: value for key, value in shown.items() if value is not None}
 
@@ -104,6 +127,9 @@ def open_alert(row: Row) -> OpenAlert:
 
 
 def pauses(row: Row, now: datetime) -> list[dict[str, str]]:
-    """Return the condition of a connection that is paused after failures, if it is."""
-    found = paused(row, now)
-    return [{"type": "Paused", "status": "True", "reason": found.reason, "message": found.message}] if found else []
+    """Return the conditions of a connection that no tick makes run: paused after failures, or suspended by its owner."""
+    failing = paused(row, now)
+    found = [] if failing is None else [("Paused", failing.reason, failing.message)]
+    if row["suspended"]:
+        found.append(("Suspended", "Suspended", SUSPENDED))
+    return [{"type": kind, "status": "True", "reason": reason, "message": words} for kind, reason, words in found]

@@ -13,11 +13,12 @@ from penstock_sdk.failpoints import reach
 from penstock_operator.controller.crew import Crew
 from penstock_operator.controller.rate import TokenBucket
 from penstock_operator.controller.silence import Silence
-from penstock_operator.launchers import Carried, Launch, Launcher, LaunchRefused, Observation
-from penstock_operator.launchers.jobs import SIGKILL_EXIT
+from penstock_operator.launchers import Carried, Launch, Launcher, LaunchPostponed, LaunchRefused, Observation
+from penstock_operator.launchers.jobs import SIGKILL_EXIT, as_noted, wants_words
 from penstock_operator.registry import attempts, outbox, runs
 from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Pool, Row
+from penstock_operator.registry.runs import Waits
 from penstock_operator.runs import outcomes
 from penstock_operator.runs.memory import out_of_memory_message, ran_out
 from penstock_operator.settings import NO_QUOTAS, Quotas, Timings
@@ -27,6 +28,10 @@ BATCH = 20
 LAUNCHES, LAUNCH_SECONDS = 32, 30.0  # how many at the same time, and how long one may take
 LOOKS, LOOK_SECONDS = 16, 30.0  # a stop keeps the log first, and then gives the connector its time
 ADOPT_AFTER_SECONDS = 5.0
+WAITING_AFTER_SECONDS, WORDS_SECONDS = 8.0, 10.0
+"""A pod that has not started after so long is said to wait; its warnings are read at most this often."""
+MOST_WORDS, MOST_NOTES = 20, 50
+"""How many attempts' warnings are read, and how many notes of why one waits change, at each look at all attempts."""
 
 
 class Clock(Protocol):
@@ -56,6 +61,7 @@ class Supervisor:
         self._rate = TokenBucket(quotas.launch_rate, quotas.launch_burst)
         self._launching = Crew("launch", LAUNCHES, LAUNCH_SECONDS)
         self._looking = Crew("look", LOOKS, LOOK_SECONDS)
+        self._asked: dict[str, float] = {}
 
     async def launch_pending(self) -> int:
         """Give waiting runs whose time has come their next attempts, and launch these beside the caller.
@@ -70,6 +76,7 @@ class Supervisor:
         async with self._pool.connection() as connection, connection.transaction():
             taken = await runs.claim_pending(connection, now, room, self._quotas)
             rows = await attempts.attempts_to_launch(connection, taken) if taken else []
+            await outbox.post_statuses(connection, [row["connection_uid"] for row in rows])
         self._rate.take(len(taken))
         for row in rows:
             reach("attempt.claimed")
@@ -87,12 +94,15 @@ class Supervisor:
         except LaunchRefused as refused:
             if refused.passing and age < self._timings.start_deadline:
                 log.warning("launch refused, is tried again", job=launch.job_name, error=refused.message)
+                await self._note([Waits(launch.run_id, launch.attempt, refused.reason, refused.message)])
                 return
             ending = Ending("failed", refused.reason, refused.error_class, refused.message)
             async with self._pool.connection() as connection:
-                await outcomes.fail_current(
-                    connection, launch.run_id, launch.attempt, ending, disrupted=refused.disrupted
-                )
+                await outcomes.fail_current(connection, launch.run_id, launch.attempt, ending)
+            return
+        except LaunchPostponed as postponed:
+            log.warning("not launched, is tried again", job=launch.job_name, error=str(postponed))
+            await self._note([Waits(launch.run_id, launch.attempt, "PodPending", str(postponed))])
             return
         reach("attempt.launched")
         async with self._pool.connection() as connection:
@@ -107,12 +117,48 @@ class Supervisor:
             rows = await attempts.live_attempts(connection)
         self._silence.keep((row["run_id"], row["attempt"]) for row in rows)
         seen = await self._launcher.observe_many([Carried.of(row) for row in rows if row["job_uid"]])
+        self._asked = {key: at for key, at in self._asked.items() if key in {row["job_name"] for row in rows}}
+        await self._note_all(rows, seen)
+        await self._look(rows, seen)
+        return 0
+
+    async def _look(self, rows: list[Row], seen: dict[str, Observation]) -> None:
+        wordless = {row["job_name"] for row in rows if self._wants_words(row, seen.get(row["job_name"]))}
+        wordless = set(sorted(wordless, key=lambda key: self._asked.get(key, 0.0))[:MOST_WORDS])
         for row in rows:
             key = row["job_name"]
-            if self._calls(row, seen.get(key)) and key not in self._looking and key not in self._launching:
+            called = key in wordless or self._calls(row, seen.get(key))
+            if called and key not in self._looking and key not in self._launching:
                 await self._looking.place()
                 self._looking.start(key, self.observe_job(key))
-        return 0
+
+    def _wants_words(self, row: Row, seen: Observation | None) -> bool:
+        """Say whether an attempt has not started and its Job and pod do not say why; their warnings may."""
+        if not self._is_starting(row) or seen is None or not wants_words(seen):
+            return False
+        return time.monotonic() - self._asked.get(row["job_name"], -WORDS_SECONDS) >= WORDS_SECONDS
+
+    def _is_starting(self, row: Row) -> bool:
+        """Say whether an attempt has a Job and its pod takes long to start."""
+        current = row["phase"] == "running" and row["current_attempt"] == row["attempt"]
+        return bool(
+            current and row["job_uid"] and row["attempt_started_at"] is None and self._age(row) > WAITING_AFTER_SECONDS
+        )
+
+    async def _note_all(self, rows: list[Row], seen: dict[str, Observation]) -> None:
+        """Note why pods have not started, where they say so themselves."""
+        found = [(row, seen[row["job_name"]]) for row in rows if row["job_name"] in seen and self._is_starting(row)]
+        notes = [note for row, each in found if not wants_words(each) and (note := _news(row, each))]
+        await self._note(notes[:MOST_NOTES])
+
+    async def _note(self, notes: list[Waits]) -> None:
+        """Note why attempts have not started, and have it told."""
+        if not notes:
+            return
+        async with self._pool.connection() as connection, connection.transaction():
+            changed = await runs.note_waits(connection, notes)
+            if changed:
+                await outbox.post_statuses(connection, changed)
 
     def _calls(self, row: Row, seen: Observation | None) -> bool:
         """Say whether an attempt needs a closer look; one that goes on as it should does not."""
@@ -165,7 +211,11 @@ class Supervisor:
         elif self._silent(row):
             await self._judge_silent(launch, row, await self._launcher.observe(launch))
         else:
-            await self._judge(launch, row, await self._launcher.observe(launch))
+            seen = await self._launcher.observe(launch)
+            self._asked[launch.job_name] = time.monotonic()
+            note = _news(row, seen) if self._is_starting(row) else None
+            await self._note([note] if note else [])
+            await self._judge(launch, row, seen)
 
     async def _end_superseded(self, launch: Launch) -> None:
         await self._launcher.stop(launch)
@@ -197,7 +247,7 @@ class Supervisor:
     async def _judge(self, launch: Launch, row: Row, seen: Observation) -> None:
         ending = self._ending(row, seen)
         if ending:
-            disrupted = seen.disrupted and ending.reason != "OutOfMemory"
+            disrupted = (seen.disrupted and ending.reason != "OutOfMemory") or ending.reason == "Unschedulable"
             await self._fail(launch, ending, disrupted=disrupted, stop=seen.state in ("waiting", "active"))
 
     def _ending(self, row: Row, seen: Observation) -> Ending | None:
@@ -206,12 +256,10 @@ class Supervisor:
         age = self._age(row)
         if row["attempt_started_at"] is not None:
             return None
-        if seen.final or (seen.reason == "ImagePullFailed" and age > self._timings.image_deadline):
+        refused = seen.reason == "ImagePullFailed" and seen.error_class == "ConfigError"
+        if seen.final or (refused and age > self._timings.image_deadline):
             return Ending("failed", seen.reason or "LaunchRefused", seen.error_class, seen.message)
-        if age > self._timings.start_deadline:
-            why = seen.message or "its pod has not started"
-            return Ending("failed", "LaunchRefused", "TransientError", f"the attempt did not start in time: {why}")
-        return None
+        return _late(row, seen) if age > self._timings.start_deadline else None
 
     async def _fail(self, launch: Launch, ending: Ending, *, disrupted: bool = False, stop: bool = True) -> None:
         async with self._pool.connection() as connection:
@@ -232,10 +280,34 @@ class Supervisor:
         return (self._clock() - utc_now()).total_seconds()
 
 
+def _news(row: Row, seen: Observation) -> Waits | None:
+    """Return why an attempt has not started, None where that is known or nobody says it."""
+    words = as_noted(seen.message, row["job_name"])
+    if seen.state != "waiting" or not words or (words, seen.reason) == (row["waits"], row["waits_reason"]):
+        return None
+    return Waits(row["run_id"], row["attempt"], seen.reason, words)
+
+
+def _late(row: Row, seen: Observation) -> Ending:
+    """Return the end of an attempt that did not start in time, by what it waited for.
+
+    A quota, nodes and a registry that is away are asked again by the next attempt; a Secret is its owner's.
+    """
+    reason = seen.reason if seen.message else row["waits_reason"]
+    why = as_noted(seen.message, row["job_name"]) or row["waits"] or "its pod has not started"
+    if reason == "SecretNotFound":
+        return Ending("failed", reason, "ConfigError", why)
+    kept = reason in ("QuotaExceeded", "Unschedulable", "ImagePullFailed")
+    words = why if kept else f"the attempt did not start in time: {why}"
+    return Ending("failed", str(reason) if kept else "LaunchRefused", "TransientError", words)
+
+
 def _ended(row: Row, seen: Observation) -> Ending:
     if seen.state == "succeeded":
         message = "the connector ended with exit code 0 without reporting what it did"
         return Ending("failed", "DefectError", "DefectError", message, exit_code=0)
+    if seen.reason == "DeadlineExceeded" and row["attempt_started_at"] is None:
+        return _late(row, Observation("waiting"))  # spec.timeout is shorter than what a pod is given to start
     if seen.reason == "OutOfMemory" or (seen.exit_code == SIGKILL_EXIT and ran_out(_limit(row), row["metrics"])):
         message = out_of_memory_message(row["spec"], _limit(row), row["metrics"])
         return Ending("failed", "OutOfMemory", "DefectError", message, exit_code=seen.exit_code)

@@ -13,7 +13,7 @@ from kopf._core.engines import peering
 
 from penstock_operator.controller.cancellation import heed_cancellation
 from penstock_operator.controller.queue import Key
-from penstock_operator.launchers.jobs import LABEL_RETIRED, LABEL_RUN, is_over
+from penstock_operator.launchers.jobs import LABEL_RUN, is_over
 from penstock_operator.resources.models import API_VERSION, GROUP, PLURALS
 
 log = structlog.get_logger()
@@ -104,8 +104,7 @@ async def _watch(changed: Changed, stop: asyncio.Event) -> None:
         if type == "DELETED" or is_over(dict(body)):
             changed(("Job", namespace or "", name), None)
 
-    labels = {LABEL_RUN: kopf.PRESENT, LABEL_RETIRED: kopf.ABSENT}
-    kopf.on.event("batch", "v1", "jobs", registry=registry, labels=labels)(job_changed)
+    kopf.on.event("batch", "v1", "jobs", registry=registry, labels={LABEL_RUN: kopf.PRESENT})(job_changed)
     await kopf.operator(
         registry=registry,
         settings=settings,

@@ -67,7 +67,8 @@ def _spec(row: dict[str, Any]) -> dict[str, Any]:
 class Observation:
     """What became of an attempt's Job, in plain words.
 
-    `waiting` carries a reason when the pod cannot start as things stand; `gone` means that there is no such Job.
+    `waiting` carries a reason when the pod cannot start as things stand, and the words of Kubernetes; `final`: it never
+    will. `gone` means that there is no such Job.
     """
 
     state: Literal["waiting", "active", "succeeded", "failed", "gone"]
@@ -91,7 +92,7 @@ class Leftover:
 class LaunchRefused(Exception):  # noqa: N818 - a refusal, with its own words
     """The attempt cannot be launched as things stand.
 
-    `passing`: they may soon stand otherwise, and nobody did wrong. `disrupted`: the platform has no room for it now.
+    `passing`: they may soon stand otherwise, and nobody did wrong. `no_room`: the namespace's quota has none for it now.
     """
 
     def __init__(
@@ -101,14 +102,18 @@ class LaunchRefused(Exception):  # noqa: N818 - a refusal, with its own words
         error_class: str = "ConfigError",
         *,
         passing: bool = False,
-        disrupted: bool = False,
+        no_room: bool = False,
     ) -> None:
         super().__init__(message)
         self.passing = passing
-        self.disrupted = disrupted
+        self.no_room = no_room
         self.reason = reason
         self.message = message
         self.error_class = error_class
+
+
+class LaunchPostponed(Exception):  # noqa: N818 - nobody refused
+    """Nobody said whether the attempt can be launched: it is asked for again for as long as it takes."""
 
 
 class Launcher(Protocol):

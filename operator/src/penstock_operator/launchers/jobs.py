@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,6 @@ from penstock_operator.launchers import Launch, Observation
 from penstock_operator.resources.models import API_VERSION, GROUP, parse_duration
 
 LABEL_RUN, LABEL_ATTEMPT, LABEL_CONNECTION = f"{GROUP}/run", f"{GROUP}/attempt", f"{GROUP}/connection"
-LABEL_RETIRED = f"{GROUP}/retired"
-LIVE_JOBS = f"{LABEL_RUN},!{LABEL_RETIRED}"
 TOKEN_DIRECTORY = "/var/run/secrets/penstock"  # noqa: S105 - a path
 CREDENTIAL_PREFIX = "PENSTOCK_CREDENTIAL_"
 ENDED = ("Complete", "Failed", "FailureTarget")
@@ -25,6 +24,26 @@ DISRUPTIONS = (
     *("UnexpectedAdmissionError", "NodeAffinity", "OutOfcpu", "OutOfmemory", "OutOfpods"),
 )
 OWN_FAULTS = ("exceeds the limit", "exceeds the total limit", "exceeded its local ephemeral storage limit")
+BACK_OFF = "back-off pulling image"
+STARTING = ("ContainerCreating", "PodInitializing")
+QUOTA_WORDS = ("exceeded quota", "status unknown for quota")
+PASSING_WORDS = (
+    *(
+        "error looking up service account",
+        "failed calling webhook",
+        "being terminated",
+        "not yet ready to handle request",
+    ),
+    *("unable to create new content", "timed out", "context deadline exceeded", "connection refused"),
+)
+REFUSING_WORDS = ("is forbidden", "denied the request", "denied request", "is invalid")
+"""How the API server, its admission plugins and a namespace's policies refuse what stays as it is: LimitRange, Pod
+Security, ValidatingAdmissionPolicy, webhooks."""
+REGISTRY_REFUSALS = (
+    *("not found", "manifest unknown", "denied", "unauthorized", "authorization failed", "forbidden"),
+    *("no match for platform", "invalid reference", "not supported"),
+)
+LONGEST_WORDS = 600
 IMAGE_FAULTS = (
     "ErrImagePull",
     "ImagePullBackOff",
@@ -181,7 +200,53 @@ def observe_job(job: dict[str, Any] | None, pod: dict[str, Any] | None) -> Obser
     failed = conditions.get("Failed") or conditions.get("FailureTarget")
     if failed:
         return _failure(failed, pod, job)
-    return _waiting(pod) if pod else Observation("active")
+    if "Suspended" in conditions:
+        return Observation(
+            "waiting", "PodPending", f"the Job is suspended: {conditions['Suspended'].get('message', '')}"
+        )
+    if pod is None:
+        return Observation("active" if job.get("status", {}).get("active") else "waiting")
+    return _waiting(pod)
+
+
+def told_by(seen: Observation, warning: str, *, has_pod: bool) -> Observation:
+    """Return what was seen, in the words of the newest warning about the pod, or about the Job that has none."""
+    if not warning:
+        return seen
+    if not has_pod:
+        return refused_pod(warning)
+    if seen.reason == "ImagePullFailed":
+        return _image_fault(warning)
+    return Observation("waiting", seen.reason or "PodPending", warning)
+
+
+def wants_words(seen: Observation) -> bool:
+    """Say whether a warning may tell why a pod waits that does not say so itself, or does not say why."""
+    return seen.state == "waiting" and not seen.final and (not seen.message or _lacks_cause(seen))
+
+
+def _lacks_cause(seen: Observation) -> bool:
+    return (
+        seen.reason == "ImagePullFailed"
+        and "back-off pulling" in seen.message.lower()
+        and seen.error_class != "ConfigError"
+    )
+
+
+def refused_pod(words: str) -> Observation:
+    """Return what it means that the Job's pod could not be created: a quota is waited for, a rule stays as it is."""
+    if any(each in words for each in QUOTA_WORDS):
+        return Observation("waiting", "QuotaExceeded", words)
+    if any(each in words for each in REFUSING_WORDS) and not any(each in words for each in PASSING_WORDS):
+        return Observation(
+            "waiting", "LaunchRefused", f"Kubernetes refuses the run's pod: {words}", "ConfigError", final=True
+        )
+    return Observation("waiting", "PodPending", words)
+
+
+def as_noted(words: str, job_name: str) -> str:
+    """Return words of Kubernetes without the end of a pod's name, which differs each time, and not too many of them."""
+    return re.sub(rf"{re.escape(job_name)}-[a-z0-9]{{5}}\b", job_name, words)[:LONGEST_WORDS]
 
 
 def _terminated(pod: dict[str, Any] | None) -> dict[str, Any]:
@@ -248,22 +313,39 @@ def _running(pod: dict[str, Any]) -> Observation:
 
 def _waiting(pod: dict[str, Any]) -> Observation:
     statuses = pod.get("status", {}).get("containerStatuses") or [{}]
-    waiting = (statuses[0].get("state") or {}).get("waiting") or {}
-    reason, message = waiting.get("reason", ""), waiting.get("message", "")
-    if reason == "CreateContainerConfigError":
-        words = f"spec.secretRef: {message}; create it in the connection's namespace, then request a run"
-        return Observation("waiting", "SecretNotFound", words, "ConfigError", final=True)
-    if reason in ("InvalidImageName", "ErrImageNeverPull"):
-        return Observation(
-            "waiting", "ImagePullFailed", f"the definition's image: {message}", "ConfigError", final=True
-        )
-    if reason in IMAGE_FAULTS:
-        return Observation("waiting", "ImagePullFailed", f"the definition's image: {message}", "ConfigError")
-    if "running" in (statuses[0].get("state") or {}):
+    state = statuses[0].get("state") or {}
+    if "running" in state:
         return _running(pod)
-    if statuses[0].get("state"):
-        return Observation("waiting", None, message or reason)
+    if state:
+        waiting = state.get("waiting") or {}
+        return _waiting_container(waiting.get("reason", ""), waiting.get("message", ""))
     scheduled: dict[str, Any] = next(
         (each for each in pod.get("status", {}).get("conditions", []) if each["type"] == "PodScheduled"), {}
     )
-    return Observation("waiting", None, scheduled.get("message", ""))
+    if scheduled.get("status") == "False":
+        return Observation("waiting", "Unschedulable", scheduled.get("message") or scheduled.get("reason", ""))
+    return Observation("waiting", "PodPending")
+
+
+def _waiting_container(reason: str, message: str) -> Observation:
+    """Return what it means that a kubelet has not started the container."""
+    if reason == "CreateContainerConfigError" and "secret" in message.lower():
+        words = f"spec.secretRef: {message}; create it in the connection's namespace"
+        return Observation("waiting", "SecretNotFound", words, "ConfigError")
+    if reason == "CreateContainerConfigError":
+        words = f"Kubernetes refuses the run's container: {message}"
+        return Observation("waiting", "LaunchRefused", words, "ConfigError", final=True)
+    if reason in ("InvalidImageName", "ErrImageNeverPull"):
+        words = f"the definition's image: {message}"
+        return Observation("waiting", "ImagePullFailed", words, "ConfigError", final=True)
+    if reason in IMAGE_FAULTS:
+        return _image_fault(message or BACK_OFF)
+    return Observation("waiting", "PodPending", message or ("" if reason in STARTING else reason))
+
+
+def _image_fault(words: str) -> Observation:
+    """Return what it means that an image is not pulled: a registry that refuses goes on doing so, one that is away comes back."""
+    lowered = words.lower()
+    refused = any(each in lowered for each in REGISTRY_REFUSALS)
+    message = f"the definition's image: {words}"
+    return Observation("waiting", "ImagePullFailed", message, "ConfigError" if refused else "TransientError")

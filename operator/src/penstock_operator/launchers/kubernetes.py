@@ -9,28 +9,30 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
+import structlog
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
 from penstock_operator.apiserver import pages
-from penstock_operator.launchers import Carried, Launch, LaunchRefused, Leftover, Observation
+from penstock_operator.launchers import Carried, Launch, LaunchPostponed, LaunchRefused, Leftover, Observation
 from penstock_operator.launchers.jobs import (
     LABEL_ATTEMPT,
-    LABEL_RETIRED,
     LABEL_RUN,
-    LIVE_JOBS,
+    PASSING_WORDS,
+    QUOTA_WORDS,
     JobSettings,
     desired_job,
     is_over,
     observe_job,
+    told_by,
+    wants_words,
 )
 from penstock_operator.resources.conditions import Reason
 
+log = structlog.get_logger()
 JOBS = ("batch", "v1")
-REFUSALS = (HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.NOT_FOUND)
+REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.NOT_FOUND)
 WANT_OF_RIGHTS = "cannot create resource"  # the authorizer's words; those of admission name the Job
-FULL_QUOTA = "exceeded quota"  # of objects: a pod's is told by its Job
-MERGE_PATCH = "application/merge-patch+json"
 
 
 class KubernetesLauncher:
@@ -39,11 +41,11 @@ class KubernetesLauncher:
     Jobs are read and written as plain documents: the client's models cost several times the request itself.
     """
 
-    def __init__(self, api: client.ApiClient, settings: JobSettings, ttl_seconds: int) -> None:
+    def __init__(self, api: client.ApiClient, settings: JobSettings) -> None:
         self._jobs = client.CustomObjectsApi(api)
         self._core = client.CoreV1Api(api)
         self._settings = settings
-        self._ttl = ttl_seconds
+        self._may_read_events = True
 
     async def launch(self, launch: Launch) -> str:
         """Create the Job, or adopt the one that an earlier call created before it could be recorded."""
@@ -55,7 +57,7 @@ class KubernetesLauncher:
                 return await self._adopt(launch, error)
             if error.status in REFUSALS:
                 raise _refused(error) from None
-            raise
+            raise LaunchPostponed(f"the API server did not make the run's Job: {_words(error)}") from error
         return str(job["metadata"]["uid"])
 
     async def _adopt(self, launch: Launch, conflict: ApiException) -> str:
@@ -77,10 +79,31 @@ class KubernetesLauncher:
             job = None
         done = {each["type"] for each in (job or {}).get("status", {}).get("conditions", [])}
         pod = await self._pod(launch) if job is not None and "Complete" not in done else None
-        return observe_job(job, pod)
+        seen = observe_job(job, pod)
+        if job is None or not wants_words(seen):
+            return seen
+        return told_by(seen, await self._warning(launch.namespace, pod or job), has_pod=pod is not None)
+
+    async def _warning(self, namespace: str, about: dict[str, Any]) -> str:
+        """Return the newest warning about a pod, or a Job; nothing where events may not be read."""
+        if not self._may_read_events:
+            return ""
+        response = await self._core.list_namespaced_event_without_preload_content(
+            namespace, field_selector=f"involvedObject.uid={about['metadata']['uid']},type=Warning"
+        )
+        try:
+            events = (await _document(response))["items"]
+        except ApiException as error:
+            if error.status != HTTPStatus.FORBIDDEN:
+                raise
+            self._may_read_events = False
+            log.warning("events may not be read, so that statuses cannot say why a pod waits", error=_words(error))
+            return ""
+        newest = max(events, key=_moment_of, default=None)
+        return str(newest.get("message", "")) if newest else ""
 
     async def observe_many(self, attempts: list[Carried]) -> dict[str, Observation]:
-        """Read all Jobs that are not retired and all pods that wait, page by page; no call for each attempt.
+        """Read all Jobs and all pods that wait, page by page; no call for each attempt.
 
         A Job that has ended or is not in the list is left out: it deserves a look of its own.
         """
@@ -90,7 +113,7 @@ class KubernetesLauncher:
         waiting = {_attempt_of(pod): pod async for page in self._pages_of_waiting_pods() for pod in page}
         return {
             wanted[job["metadata"]["uid"]]: observe_job(job, waiting.get(_attempt_of(job)))
-            async for page in self._pages_of_jobs(LIVE_JOBS)
+            async for page in self._pages_of_jobs(LABEL_RUN)
             for job in page
             if job["metadata"]["uid"] in wanted and not is_over(job)
         }
@@ -100,18 +123,8 @@ class KubernetesLauncher:
         await self._delete(launch.namespace, launch.job_name)
 
     async def retire(self, launch: Carried) -> None:
-        """Give the Job a time to live, now that its outcome is in the registry, and take it out of what is watched."""
-        patch = {
-            "metadata": {"labels": {LABEL_RETIRED: "true"}},
-            "spec": {"ttlSecondsAfterFinished": self._ttl},
-        }
-        try:
-            await self._jobs.patch_namespaced_custom_object(
-                *JOBS, launch.namespace, "jobs", launch.job_name, patch, _content_type=MERGE_PATCH
-            )
-        except ApiException as error:
-            if error.status != HTTPStatus.NOT_FOUND:
-                raise
+        """Delete the Job and its pod, now that the outcome is in the registry and the log is kept."""
+        await self._delete(launch.namespace, launch.job_name)
 
     async def leftovers(self) -> AsyncIterator[list[Leftover]]:
         """Yield the runs' Jobs of all namespaces, page by page."""
@@ -168,6 +181,11 @@ def _attempt_of(document: dict[str, Any]) -> tuple[str, str]:
     return labels.get(LABEL_RUN, ""), labels.get(LABEL_ATTEMPT, "")
 
 
+def _moment_of(event: dict[str, Any]) -> str:
+    series = event.get("series") or {}
+    return str(series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or "")
+
+
 async def _document(response: Any) -> dict[str, Any]:
     """Return a raw response's JSON; the client checks the status of parsed responses only."""
     text = await response.text()
@@ -196,9 +214,13 @@ def _refused(error: ApiException) -> LaunchRefused:
     words = _words(error)
     if error.status == HTTPStatus.FORBIDDEN and WANT_OF_RIGHTS in words:
         return LaunchRefused(reason, f"Penstock may not create the run's Job: {words}", "TransientError", passing=True)
-    if error.status == HTTPStatus.FORBIDDEN and FULL_QUOTA in words:
+    if any(each in words for each in QUOTA_WORDS):
         message = f"the namespace's ResourceQuota has no room for the run's Job; raise it, or run less at once: {words}"
-        return LaunchRefused(reason, message, "TransientError", disrupted=True)
+        return LaunchRefused("QuotaExceeded", message, "TransientError", no_room=True)
+    if any(each in words for each in PASSING_WORDS):
+        return LaunchRefused(
+            reason, f"Kubernetes does not take the run's Job now: {words}", "TransientError", passing=True
+        )
     return LaunchRefused(reason, f"Kubernetes refuses the run's Job: {words}")
 
 

@@ -16,7 +16,7 @@ AGES = """
 LAUNCH = f"""
     SELECT a.run_id, a.attempt, a.job_name, a.job_uid, a.phase AS attempt_phase, a.launched_at, a.started_at AS attempt_started_at,
            a.heartbeat_at, a.metrics, r.phase, r.attempt AS current_attempt, r.spec, r.memory, r.cancel_requested,
-           r.cancel_requested_at, r.connection_uid, c.namespace, c.name, d.image, d.manifest, d.name AS definition,
+           r.waits, r.waits_reason, r.cancel_requested_at, r.connection_uid, c.namespace, c.name, d.image, d.manifest, d.name AS definition,
            {AGES}
     FROM penstock.run_attempts a
     JOIN penstock.connector_runs r ON r.id = a.run_id
@@ -63,7 +63,7 @@ async def live_attempts(connection: Connection) -> list[Row]:
         f"""
         SELECT a.run_id, a.attempt, a.job_name, a.job_uid, a.phase AS attempt_phase, a.launched_at,
                a.started_at AS attempt_started_at, a.heartbeat_at, r.phase, r.attempt AS current_attempt,
-               r.cancel_requested, c.namespace, c.name, {AGES}
+               r.waits, r.waits_reason, r.cancel_requested, c.namespace, c.name, {AGES}
         FROM penstock.run_attempts a
         JOIN penstock.connector_runs r ON r.id = a.run_id
         JOIN penstock.tenant_connections c ON c.uid = r.connection_uid

@@ -57,6 +57,32 @@ async def claim_for_request(connection: Connection, uid: str) -> Row | None:
     return await one(connection, sql, uid=uid)
 
 
+async def claim_for_recheck(
+    connection: Connection, now: datetime, reasons: tuple[str, ...], first_seconds: float, limit: int
+) -> list[Row]:
+    """Lock and return the connections whose newest run (`failed_run`) failed for one of the reasons, long enough ago.
+
+    Long enough is `first_seconds` after the first failure, three times as long after each further one, an hour at most.
+    """
+    return await many(
+        connection,
+        """
+        SELECT c.*, f.id AS failed_run FROM penstock.tenant_connections c
+        CROSS JOIN LATERAL (SELECT r.id, r.phase, r.reason, r.finished_at FROM penstock.connector_runs r
+                            WHERE r.connection_uid = c.uid ORDER BY r.id DESC LIMIT 1) f
+        WHERE c.failures > 0 AND c.deleted_at IS NULL AND c.ready AND NOT c.suspended
+          AND f.phase = 'failed' AND f.reason = ANY(%(reasons)s)
+          AND f.finished_at <= %(now)s - interval '1 s'
+              * least(%(first)s * 3.0 ^ (least(c.failures, 20) - 1), greatest(%(first)s, 3600))
+        ORDER BY f.finished_at LIMIT %(limit)s FOR UPDATE OF c SKIP LOCKED
+        """,
+        now=now,
+        reasons=list(reasons),
+        first=first_seconds,
+        limit=limit,
+    )
+
+
 async def mark_scheduled(connection: Connection, uid: str, tick: datetime | None, next_run_at: datetime | None) -> None:
     """Move the connection on to its next tick; `tick` is the one that a run was made for, None where it was missed."""
     await run(

@@ -14,7 +14,7 @@ from penstock_operator.settings import Quotas
 
 CLAIM_LOCK = 0x70656E7374636C6D  # "penstclm"
 FADING_SECONDS = 60.0
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 5.0
 
 # A connection's runs share its state, so they take turns: one that has begun goes on to its end, then comes what is due,
 # oldest first, and a backfill when nothing else waits. `w` is the run that wants its turn.
@@ -90,7 +90,7 @@ due AS (
     SELECT r.id FROM penstock.connector_runs r
     WHERE r.id = ANY(ARRAY(SELECT id FROM chosen)) AND r.phase = 'pending' FOR UPDATE SKIP LOCKED),
 taken AS (
-    UPDATE penstock.connector_runs r SET phase = 'running', attempt = r.attempt + 1, waits = '',
+    UPDATE penstock.connector_runs r SET phase = 'running', attempt = r.attempt + 1, waits = '', waits_reason = NULL,
         started_at = coalesce(r.started_at, now())
     FROM due WHERE r.id = due.id RETURNING r.id, r.attempt, r.tenant),
 served AS (

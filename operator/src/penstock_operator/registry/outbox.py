@@ -11,6 +11,10 @@ from penstock_operator.registry.database import Connection, Row, many, run
 OutboxKind = Literal["commit", "status", "retire"]
 
 
+SOON_SECONDS = 1.0
+"""How long news of a run that goes on may wait for more of it: a run that is due is launched within that time."""
+
+
 async def post(connection: Connection, kind: OutboxKind, payload: dict[str, Any]) -> None:
     """Add a message in the caller's transaction."""
     await run(
@@ -19,6 +23,28 @@ async def post(connection: Connection, kind: OutboxKind, payload: dict[str, Any]
         kind=kind,
         payload=Jsonb(payload),
     )
+
+
+async def post_statuses(connection: Connection, connections: list[str]) -> None:
+    """Have the statuses of connections written soon; what happens until then is told by the same write."""
+    await run(
+        connection,
+        "INSERT INTO penstock.outbox (kind, payload, available_at)"
+        " SELECT 'status', jsonb_build_object('connection', uid), now() + %(soon)s * interval '1 s'"
+        " FROM unnest(%(connections)s::text[]) AS uid",
+        connections=connections,
+        soon=SOON_SECONDS,
+    )
+
+
+async def status_messages(connection: Connection, connections: list[str]) -> list[int]:
+    """Return the messages that ask for these connections' statuses, those included whose time has not come."""
+    rows = await many(
+        connection,
+        "SELECT id FROM penstock.outbox WHERE kind = 'status' AND payload ->> 'connection' = ANY(%(connections)s)",
+        connections=connections,
+    )
+    return [row["id"] for row in rows]
 
 
 async def take(connection: Connection, limit: int) -> list[Row]:

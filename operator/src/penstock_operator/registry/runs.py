@@ -15,7 +15,7 @@ from penstock_operator.registry.definitions import manifest_of
 from penstock_operator.resources.hosts import source_host
 from penstock_operator.settings import NO_QUOTAS, Quotas
 
-Trigger = Literal["schedule", "request", "backfill", "upstream"]
+Trigger = Literal["schedule", "request", "backfill", "upstream", "recheck"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,16 @@ class NewRun:
     scheduled_at: datetime | None = None
     token: str | None = None
     trigger: Trigger | None = None
+
+
+@dataclass(frozen=True)
+class Waits:
+    """Why an attempt's pod has not started; `words` are Kubernetes' own."""
+
+    run_id: str
+    attempt: int
+    reason: str | None
+    words: str
 
 
 async def insert_run(connection: Connection, new: NewRun) -> bool:
@@ -98,6 +108,7 @@ async def postpone_run(connection: Connection, run_id: str, at: datetime, streak
     await run(
         connection,
         "UPDATE penstock.connector_runs SET phase = 'pending', next_attempt_at = %(at)s, streak = %(streak)s,"
+        " waits = '', waits_reason = NULL,"
         " reason = %(reason)s, error_class = %(error_class)s, message = %(message)s,"
         " operator_message = %(operator_message)s WHERE id = %(run)s",
         run=run_id,
@@ -126,6 +137,7 @@ async def end_run(connection: Connection, run_id: str, phase: str, ending: Endin
         connection,
         """
         UPDATE penstock.connector_runs SET phase = %(phase)s, finished_at = now(), reason = %(reason)s,
+            waits = '', waits_reason = NULL,
             error_class = %(error_class)s, message = %(message)s, operator_message = %(operator_message)s,
             metrics = coalesce((SELECT jsonb_object_agg(attempt::text, metrics) FROM penstock.run_attempts
                                 WHERE run_id = %(run)s), '{}'),
@@ -178,12 +190,14 @@ async def runs_of_deleted_connections(connection: Connection) -> list[str]:
 
 
 RUN = """
-    SELECT r.*, c.namespace, c.name, d.name AS definition,
+    SELECT r.*, c.namespace, c.name, d.name AS definition, a.started_at AS attempt_started_at,
+        CASE WHEN r.phase = 'pending' OR r.phase = 'running' AND a.started_at IS NULL THEN r.waits ELSE '' END AS waits,
         (SELECT coalesce(sum(o.records), 0)::bigint FROM penstock.bronze_objects o
          WHERE o.run_id = r.id AND o.kind = 'data' AND o.committed_at IS NOT NULL) AS committed_records
     FROM penstock.connector_runs r
     JOIN penstock.tenant_connections c ON c.uid = r.connection_uid
     JOIN penstock.connector_definitions d ON d.uid = r.definition_uid
+    LEFT JOIN penstock.run_attempts a ON a.run_id = r.id AND a.attempt = r.attempt
 """
 
 
@@ -197,6 +211,46 @@ TELLING = """ WHERE r.id = coalesce(
 async def newest_run(connection: Connection, connection_uid: str) -> Row | None:
     """Return the run that tells how the connection is: the one that has begun, else the newest; a backfill's last."""
     return await one(connection, RUN + TELLING, uid=connection_uid)
+
+
+async def newest_failure(connection: Connection, connection_uid: str) -> Row | None:
+    """Return the newest run that failed."""
+    sql = f"{RUN} WHERE r.connection_uid = %(uid)s AND r.phase = 'failed' ORDER BY r.id DESC LIMIT 1"
+    return await one(connection, sql, uid=connection_uid)
+
+
+async def progress_of_running(connection: Connection) -> list[Row]:
+    """Return how many records each run under way has committed, with its connection's namespace and name."""
+    return await many(
+        connection,
+        """
+        SELECT r.id, c.namespace, c.name,
+            (SELECT coalesce(sum(o.records), 0)::bigint FROM penstock.bronze_objects o
+             WHERE o.run_id = r.id AND o.kind = 'data' AND o.committed_at IS NOT NULL) AS records
+        FROM penstock.connector_runs r JOIN penstock.tenant_connections c ON c.uid = r.connection_uid
+        WHERE r.phase = 'running'
+        """,
+    )
+
+
+async def note_waits(connection: Connection, waits: list[Waits]) -> list[str]:
+    """Note why attempts have not started, and return the connections of those whose reason or words changed."""
+    rows = await many(
+        connection,
+        """
+        UPDATE penstock.connector_runs r SET waits = n.words, waits_reason = n.reason
+        FROM unnest(%(runs)s::text[], %(attempts)s::int[], %(reasons)s::text[], %(words)s::text[])
+            AS n (run, attempt, reason, words)
+        WHERE r.id = n.run AND r.attempt = n.attempt AND r.phase = 'running'
+          AND (r.waits, r.waits_reason) IS DISTINCT FROM (n.words, n.reason)
+        RETURNING r.connection_uid
+        """,
+        runs=[each.run_id for each in waits],
+        attempts=[each.attempt for each in waits],
+        reasons=[each.reason for each in waits],
+        words=[each.words for each in waits],
+    )
+    return [row["connection_uid"] for row in rows]
 
 
 async def waiting_count(connection: Connection, connection_uid: str) -> int:

@@ -40,6 +40,9 @@ Reason = Literal[
     "UpstreamNotFound",
     "UpstreamCycle",
     "CircuitOpen",
+    "PodPending",
+    "Unschedulable",
+    "QuotaExceeded",
 ]
 MEANINGS: dict[Reason, str] = {
     "Admitted": "The definition's manifest is valid; connections may use it.",
@@ -76,6 +79,9 @@ MEANINGS: dict[Reason, str] = {
     "UpstreamNotFound": "A connection that `spec.after` names is not there.",
     "UpstreamCycle": "Connections follow each other in a circle through `spec.after`.",
     "CircuitOpen": "Three runs in a row failed: no tick makes a run until the pause is over; a request does.",
+    "PodPending": "Kubernetes has not started the run's pod yet; the message has its words.",
+    "Unschedulable": "No node takes the run's pod now; it waits, and the message has the scheduler's words.",
+    "QuotaExceeded": "The namespace's ResourceQuota has no room for the run, which waits until it has: raise it, or run less at once.",
 }
 """What each reason means, and what its reader can do; the reference is written from it."""
 AlertCondition = Literal["SchemaDrift", "EmptyRead", "RecordsRejected"]

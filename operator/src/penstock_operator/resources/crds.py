@@ -22,6 +22,7 @@ from penstock_operator.resources.models import (
 )
 
 Column = tuple[str, str, str]
+"""Name, type and path. `date` is for the past only: kubectl shows an age, and `<invalid>` for what is to come."""
 NAME_RULE = (
     "self.metadata.name == self.spec.manifest.name + '-' + self.spec.manifest.method + '-' + self.spec.manifest.version",
     "metadata.name must be {name}-{method}-{version} of the manifest",
@@ -38,10 +39,17 @@ SCHEDULE_RULE = (
 )
 
 
+WIDE = ("Message", "Installation")
+"""Columns of `kubectl get -o wide` only."""
+
+
 def _crd(
     kind: Kind, plural: str, short: str, scope: str, schema: dict[str, Any], columns: list[Column]
 ) -> dict[str, Any]:
-    printer = [{"name": name, "type": type_, "jsonPath": path} for name, type_, path in columns]
+    printer = [
+        {"name": name, "type": type_, "jsonPath": path} | ({"priority": 1} if name in WIDE else {})
+        for name, type_, path in columns
+    ]
     version = {
         "name": API_VERSION,
         "served": True,
@@ -114,7 +122,10 @@ def crds() -> dict[Kind, dict[str, Any]]:
                 REASON,
                 ("Run", "string", ".status.lastRun.phase"),
                 ("Records", "integer", ".status.lastRun.records"),
-                ("Next", "date", ".status.nextScheduleTime"),
+                ("Suspend", "boolean", ".spec.suspend"),
+                ("Next", "string", ".status.nextScheduleTime"),
+                ("Message", "string", ".status.conditions[?(@.type=='Ready')].message"),
+                ("Installation", "string", ".status.installation"),
             ],
         ),
     }

@@ -276,7 +276,15 @@ class Condition(Declared):
     """One kstatus condition."""
 
     type: Literal[
-        "Ready", "Reconciling", "Stalled", "Admitted", "Paused", "SchemaDrift", "EmptyRead", "RecordsRejected"
+        "Ready",
+        "Reconciling",
+        "Stalled",
+        "Admitted",
+        "Paused",
+        "Suspended",
+        "SchemaDrift",
+        "EmptyRead",
+        "RecordsRejected",
     ]
     """Ready, Reconciling and Stalled as kstatus has them; the rest says what needs attention."""
     status: Literal["True", "False", "Unknown"]
@@ -330,6 +338,8 @@ class StateAnswer(Declared):
 class ConnectionStatus(Declared):
     """What the operator found."""
 
+    installation: str | None = None
+    """The installation that the connection belongs to: the first that saw it. Every other one leaves it alone."""
     observed_generation: int | None = None
     """The spec's generation that was last reconciled."""
     conditions: list[Condition] = []
@@ -359,6 +369,8 @@ class ConnectionStatus(Declared):
 class DefinitionStatus(Declared):
     """What the operator found."""
 
+    installation: str | None = None
+    """The installation that writes this status: the first that saw the definition. Every one may use it."""
     observed_generation: int | None = None
     """The spec's generation that was last reconciled."""
     conditions: list[Condition] = []

@@ -99,7 +99,10 @@ async def _tell(connection: Connection, run: Row, job: Literal["retire", "stop"]
 async def fail_current(
     connection: Connection, run_id: str, attempt: int, ending: Ending, *, disrupted: bool = False
 ) -> bool:
-    """Fail an attempt that did not say its own end; False when it has ended already."""
+    """Fail an attempt that did not say its own end; False when it has ended already.
+
+    One that a quota left no room for is no failure, and its run waits for as long as it takes.
+    """
     async with connection.transaction():
         run = await current(connection, run_id, attempt)
         if run is None:
@@ -110,6 +113,7 @@ async def fail_current(
             progressed=progressed,
             disrupted=disrupted,
             out_of_memory=ending.reason == "OutOfMemory",
+            no_room=ending.reason == "QuotaExceeded",
         )
         await fail(connection, run, ending, failure)
         return True

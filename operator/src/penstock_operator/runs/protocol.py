@@ -37,7 +37,7 @@ from penstock_sdk.protocol import (
 
 from penstock_operator.bronze.keys import object_key
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.registry import attempts, objects, runs, streams
+from penstock_operator.registry import attempts, objects, outbox, runs, streams
 from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Connection, Pool, Row
 from penstock_operator.registry.objects import Grant
@@ -98,6 +98,7 @@ class RunProtocol:
                 raise Fenced
             states = await positions.of_attempt(connection, launch)
             kept = await self._vault.kept(connection, launch["connection_uid"])
+            await outbox.post_statuses(connection, [launch["connection_uid"]])
         check_state_versions(launch, states)
         return self._answer(request, launch, token).model_copy(update={"credentials": kept})
 

@@ -13,6 +13,7 @@ CAUTIOUS_LIMIT = 1
 FINAL = ("ConfigError", "AuthenticationError", "SourceContractError", "LocalPersistenceError")
 SHORTEST_DELAY, LONGEST_DELAY = 1.0, 24 * 3600.0
 FREE_DISRUPTIONS, LONGEST_DISRUPTION_DELAY = 10, 300.0
+LONGEST_QUOTA_DELAY = 60.0
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Failure:
     """What is known of a failed attempt.
 
     `progressed`: it committed something. `disrupted`: the platform took it away, so that it does not count.
-    `out_of_memory`: it used more than it was given. `retry_after`: the source's own wish, in seconds.
+    `out_of_memory`: it used more than it was given. `retry_after`: the source's own wish, in seconds. `no_room`: the
+    namespace's quota had none for it.
     """
 
     error_class: str
@@ -28,6 +30,7 @@ class Failure:
     disrupted: bool = False
     retry_after: float | None = None
     out_of_memory: bool = False
+    no_room: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,12 @@ def decide_retry(spec: dict[str, Any], standing: Standing, failure: Failure) -> 
     """Return when to try again, None to give up.
 
     Progress resets the streak; the source's Retry-After goes before the backoff. A disruption does not add to the
-    streak, unless so many came in a row that something else must be wrong. An attempt that ran out of memory gets more
+    streak, unless so many came in a row that something else must be wrong. A full quota is waited for without end. An attempt that ran out of memory gets more
     where the spec allows it, and does not count then.
     """
+    if failure.no_room:
+        asked = min(standing.disruptions + 1, FREE_DISRUPTIONS)
+        return Again(min(SHORTEST_DELAY * 2 ** (asked - 1), LONGEST_QUOTA_DELAY), standing.streak, asked)
     if failure.disrupted:
         return _after_disruption(spec, standing, failure)
     if failure.error_class in FINAL:

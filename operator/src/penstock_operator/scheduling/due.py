@@ -67,7 +67,7 @@ async def _schedule(connection: Connection, row: Row, now: datetime) -> bool:
         new = NewRun(new_run_id(), row["uid"], row["definition_uid"], row["spec"], scheduled_at=tick)
         await runs.insert_run(connection, new)
     await connections.mark_scheduled(connection, row["uid"], tick if made else None, following)
-    await outbox.post(connection, "status", {"connection": row["uid"]})
+    await outbox.post_statuses(connection, [row["uid"]])
     return True
 
 
@@ -82,7 +82,7 @@ async def _follow(connection: Connection, row: Row) -> bool:
     )
     await runs.insert_run(connection, new)
     await upstreams.mark_followed(connection, row["uid"], seen)
-    await outbox.post(connection, "status", {"connection": row["uid"]})
+    await outbox.post_statuses(connection, [row["uid"]])
     return True
 
 

@@ -1,0 +1,32 @@
+"""Runs that look whether what made the one before fail was mended outside of the connection's resource.
+
+Penstock reads no Secret and is told of no change of one, so that only a run can tell that the credentials are right now.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from penstock_operator.registry import connections, outbox, runs
+from penstock_operator.registry.database import Pool
+from penstock_operator.registry.runs import NewRun
+from penstock_operator.resources.conditions import Reason
+from penstock_operator.runs.ids import new_run_id
+
+MENDED_ELSEWHERE: tuple[Reason, ...] = ("SecretNotFound", "AuthenticationError", "ImagePullFailed", "LaunchRefused")
+PERIOD_SECONDS = 10.0
+BATCH = 50
+
+
+async def recheck_failed(pool: Pool, now: datetime, first_seconds: float) -> int:
+    """Make a run for each connection whose newest one failed so and long enough ago; one for each failure."""
+    if not first_seconds:
+        return 0
+    async with pool.connection() as connection, connection.transaction():
+        rows = await connections.claim_for_recheck(connection, now, MENDED_ELSEWHERE, first_seconds, BATCH)
+        for row in rows:
+            token = f"recheck:{row['failed_run']}"
+            new = NewRun(new_run_id(), row["uid"], row["definition_uid"], row["spec"], token=token, trigger="recheck")
+            await runs.insert_run(connection, new)
+        await outbox.post_statuses(connection, [row["uid"] for row in rows])
+    return len(rows)

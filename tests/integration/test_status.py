@@ -1,0 +1,200 @@
+"""The status document is one snapshot of one run, whatever happens while it is read, and it is written soon."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from typing import Any
+
+import pytest
+from penstock_operator.controller.kubernetes import merge_patch
+from penstock_operator.controller.progress import MOST, Progress
+from penstock_operator.controller.queue import Key
+from penstock_operator.controller.reconcile import facts_of
+from penstock_operator.controller.statuses import status_of
+from penstock_operator.controller.supervisor import Supervisor
+from penstock_operator.launchers import Carried, Launch, Observation
+from penstock_operator.registry import connections, outbox, runs
+from penstock_operator.registry.attempts import Ending
+from penstock_operator.registry.database import Row, many, one, run
+from penstock_operator.runs import outcomes
+from penstock_operator.runs.protocol import PodIdentity
+from penstock_operator.settings import Timings
+from penstock_sdk import protocol as wire
+
+from tests.integration.world import World, checkpoint
+from tests.unit.operator.test_statuses import merged
+
+SEEDS = range(int(os.environ.get("STATUS_SEEDS") or "6"))
+STEPS = 25
+
+
+class Tenant:
+    """Does what a connection's runs may do, at random, and remembers of each run what it may be told."""
+
+    def __init__(self, world: World, seed: int) -> None:
+        self.world, self.chance = world, random.Random(seed)
+        self._made = 0
+        self._token: str | None = None
+        self._checkpoint = 0
+
+    async def step(self) -> None:
+        """Take one of the steps that can be taken now."""
+        async with self.world.pool.connection() as connection:
+            active = await runs.active_runs(connection, "c1")
+        if not active:
+            self._made += 1
+            await self.world.new_run(f"run{self._made:03d}", token=str(self._made))
+            return
+        if active[0]["phase"] == "pending":
+            _, _, self._token = await self.world.attempt(f"pod-{active[0]['id']}-{active[0]['attempt'] + 1}")
+            return
+        await self.chance.choice([self._commit, self._commit, self._succeed, self._fail, self._lose, self._cancel])(
+            active[0]
+        )
+
+    async def _commit(self, row: Row) -> None:
+        assert self._token
+        sequence = await self._sequence(row)
+        uploaded = await self.world.upload(self._token, after=sequence, records=self.chance.randrange(1, 9))
+        self._checkpoint = await self._next_checkpoint()
+        await self.world.protocol.checkpoint(self._token, checkpoint(self._checkpoint, uploaded))
+
+    async def _next_checkpoint(self) -> int:
+        async with self.world.pool.connection() as connection:
+            found = await one(connection, "SELECT max(checkpoint) AS n FROM penstock.connector_run_state")
+        return int((found or {})["n"] or 0) + 1
+
+    async def _sequence(self, row: Row) -> int:
+        async with self.world.pool.connection() as connection:
+            found = await one(
+                connection,
+                "SELECT max(sequence) AS n FROM penstock.bronze_objects WHERE run_id = %(run)s AND attempt = %(attempt)s",
+                run=row["id"],
+                attempt=row["attempt"],
+            )
+        return int((found or {})["n"] or 0)
+
+    async def _succeed(self, row: Row) -> None:
+        await self._end(row, "succeed", Ending("succeeded", "RunSucceeded", message=f"of {row['id']}"))
+
+    async def _fail(self, row: Row) -> None:
+        ending = Ending("failed", "ConfigError", "ConfigError", f"of {row['id']}")
+        async with self.world.pool.connection() as connection:
+            await outcomes.fail_current(connection, row["id"], row["attempt"], ending)
+
+    async def _lose(self, row: Row) -> None:
+        await self.world.fail(row["id"], row["attempt"])
+
+    async def _cancel(self, row: Row) -> None:
+        await self._end(row, "cancel")
+
+    async def _end(self, row: Row, how: str, *ending: Ending) -> None:
+        async with self.world.pool.connection() as connection, connection.transaction():
+            held = await outcomes.current(connection, row["id"], row["attempt"])
+            if held:
+                await getattr(outcomes, how)(connection, held, *ending)
+
+
+async def told(world: World) -> dict[str, Any]:
+    async with world.pool.connection() as connection:
+        row = await connections.connection_by_uid(connection, "c1")
+        assert row
+        facts = await facts_of(connection, row)
+    return status_of(1, [], facts.row, facts.newest, None)
+
+
+def consistent(status: dict[str, Any]) -> None:
+    """Check what one run cannot say of itself at two different times."""
+    shown = status.get("lastRun")
+    if shown is None:
+        return
+    ended = shown["phase"] in ("succeeded", "failed", "cancelled")
+    assert ended == ("finishedAt" in shown), shown
+    assert (shown["attempt"] > 0) == ("startedAt" in shown), shown
+    assert shown["message"] in ("", f"of {shown['id']}", "cancelled on request"), shown
+    if shown["phase"] == "succeeded":
+        assert status["lastSuccessfulTime"] == shown["finishedAt"], status
+        assert "consecutiveFailures" not in status, status
+    if shown["phase"] == "failed":
+        assert status["consecutiveFailures"] >= 1, status
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_a_status_is_one_snapshot_of_one_run(world: World, seed: int) -> None:
+    """The run's steps go on beside the reading, and each document is merged into the one before, as the API server does."""
+    tenant, kept = Tenant(world, seed), dict[str, Any]()
+    for _ in range(STEPS):
+        beside = asyncio.create_task(tenant.step())
+        status = await told(world)
+        await beside
+        consistent(status)
+        kept = merged(kept, merge_patch(kept, status))
+        assert kept == status
+        consistent(kept)
+    settled = await told(world)
+    async with world.pool.connection() as connection:
+        (known,) = await many(
+            connection,
+            "SELECT r.id, (SELECT coalesce(sum(o.records), 0)::int FROM penstock.bronze_objects o WHERE o.run_id = r.id"
+            " AND o.committed_at IS NOT NULL) AS records FROM penstock.connector_runs r ORDER BY id DESC LIMIT 1",
+        )
+    assert (settled["lastRun"]["id"], settled["lastRun"]["records"]) == (known["id"], known["records"])
+
+
+class Jobs:
+    """Makes every Job."""
+
+    async def launch(self, launch: Launch) -> str:
+        return f"uid-{launch.job_name}"
+
+    async def observe_many(self, attempts: list[Carried]) -> dict[str, Observation]:
+        return {each.job_name: Observation("active") for each in attempts}
+
+
+async def asked(world: World) -> int:
+    async with world.pool.connection() as connection:
+        row = await one(connection, "SELECT count(*) AS n FROM penstock.outbox WHERE kind = 'status'")
+    assert row
+    return int(row["n"])
+
+
+async def test_a_launch_and_a_start_have_the_status_written_soon(world: World) -> None:
+    supervisor = Supervisor(world.pool, Jobs(), Timings())  # type: ignore[arg-type]
+    await world.new_run()
+    assert await supervisor.launch_pending() == 1
+    await supervisor.settled()
+    assert await asked(world) == 1
+    status = await told(world)
+    assert (status["lastRun"]["phase"], status["lastRun"]["attempt"]) == ("running", 1)
+    identity = wire.ConnectorIdentity(name="faker", method="generate", version="0.1.0")
+    request = wire.StartRequest(run="run1", attempt=1, connector=identity, sdk_version="0")
+    await world.protocol.start(PodIdentity("pod1", "uid-penstock-run1-1"), request)
+    assert await asked(world) == 2
+    async with world.pool.connection() as connection:
+        assert len(await outbox.status_messages(connection, ["c1"])) == 2, "one write tells both"
+    await supervisor.close()
+
+
+async def test_progress_is_told_of_a_bounded_number_of_runs_and_each_has_its_turn(world: World) -> None:
+    queued, count = list[Key](), MOST + 10
+    progress = Progress(world.pool, queued.append)
+    for number in range(count):
+        await world.new_connection(f"of{number}")
+        await world.new_run(f"run{number}", connection=f"of{number}", token=str(number))
+    async with world.pool.connection() as connection:
+        await run(connection, "UPDATE penstock.connector_runs SET phase = 'running', attempt = 1")
+        await progress.tell()
+        assert queued == [], "nothing is committed"
+        await run(
+            connection,
+            "INSERT INTO penstock.bronze_objects (key, connection_uid, stream, generation, run_id, attempt, sequence, records,"
+            " committed_at) SELECT id, connection_uid, 's', 1, id, 1, 1, 5, now() FROM penstock.connector_runs",
+        )
+    await progress.tell()
+    assert len(queued) == MOST
+    await progress.tell()
+    assert len(set(queued)) == len(queued) == count
+    await progress.tell()
+    assert len(queued) == count, "nothing new is committed"
