@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 import yaml
-from penstock_operator.settings import NO_QUOTAS, Quotas, log_bytes, quotas, retention, timings
+from penstock_operator.resources.scope import Scope
+from penstock_operator.settings import (
+    NO_QUOTAS,
+    Quotas,
+    given_installation,
+    log_bytes,
+    quotas,
+    retention,
+    timings,
+    watch_scope,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts/penstock"
@@ -174,3 +184,43 @@ def test_what_the_chart_says_of_policy_is_what_the_operator_reads() -> None:
         if each["kind"] == "Deployment"
     )
     assert quotas({each["name"]: each.get("value", "") for each in defaults}) == NO_QUOTAS
+
+
+def test_with_namespaces_the_release_has_rights_in_these_alone() -> None:
+    documents = rendered(*GIVEN, "watch.namespaces={team-a,team-b}", "watch.selector=stage=live", "installation.id=x-1")
+    everywhere = {
+        resource
+        for each in documents
+        if each["kind"] == "ClusterRole" and each["metadata"]["name"].split("-")[1] in ("operate", "serve")
+        for rule in each["rules"]
+        for resource in rule["resources"]
+    }
+    assert everywhere == {
+        *("connectordefinitions", "connectordefinitions/status"),
+        *("tokenreviews", "subjectaccessreviews"),
+    }
+    roles = [each for each in documents if each["kind"] == "Role" and each["metadata"].get("namespace")]
+    assert sorted((each["metadata"]["namespace"], each["metadata"]["name"].split("-")[1]) for each in roles) == [
+        ("team-a", "operate"),
+        ("team-a", "serve"),
+        ("team-b", "operate"),
+        ("team-b", "serve"),
+    ]
+    bound = [each for each in documents if each["kind"] == "RoleBinding" and each["metadata"].get("namespace")]
+    assert {each["roleRef"]["kind"] for each in bound} == {"Role"}
+    assert len(bound) == 4
+    operate = next(
+        each for each in documents if each["kind"] == "Deployment" and each["metadata"]["name"] == "penstock-operate"
+    )
+    container = operate["spec"]["template"]["spec"]["containers"][0]
+    environment = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    assert watch_scope(environment) == Scope(("team-a", "team-b"), "stage=live")
+    assert given_installation(environment) == "x-1"
+
+
+def test_each_release_has_a_lease_of_its_own() -> None:
+    documents = rendered(*GIVEN)
+    operate = next(each for each in documents if each["kind"] == "Deployment" and "operate" in each["metadata"]["name"])
+    named = {each["name"]: each.get("value") for each in operate["spec"]["template"]["spec"]["containers"][0]["env"]}
+    (lease,) = (each for each in documents if each["kind"] == "Role" and each["metadata"]["name"].endswith("-lease"))
+    assert lease["rules"][1]["resourceNames"] == [named["PENSTOCK_LEASE"]] == ["penstock-operate"]

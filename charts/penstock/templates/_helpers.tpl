@@ -77,6 +77,9 @@ tolerations: {{ toJson . }}
 {{- /* What the platform decides for all tenants. */}}
 {{- define "penstock.policy" -}}
 - {name: PENSTOCK_SWEEP_SECONDS, value: {{ .Values.operate.sweepSeconds | default 180 | int64 | quote }}}
+- {name: PENSTOCK_WATCH_NAMESPACES, value: {{ join "," .Values.watch.namespaces | quote }}}
+- {name: PENSTOCK_WATCH_SELECTOR, value: {{ .Values.watch.selector | quote }}}
+- {name: PENSTOCK_INSTALLATION, value: {{ .Values.installation.id | quote }}}
 - {name: PENSTOCK_RECHECK_MINUTES, value: {{ .Values.operate.recheckMinutes | int64 | quote }}}
 - {name: PENSTOCK_LOG_BYTES, value: {{ .Values.logs.keepBytes | int64 | quote }}}
 - {name: PENSTOCK_GENERATION_DAYS, value: {{ .Values.retention.generationDays | int64 | quote }}}
@@ -91,4 +94,16 @@ tolerations: {{ toJson . }}
 - {name: PENSTOCK_MAX_RUNS_PER_HOST, value: {{ .Values.fairness.runsPerHost | int64 | quote }}}
 - {name: PENSTOCK_LAUNCH_RATE, value: {{ .Values.fairness.launchRate | quote }}}
 - {name: PENSTOCK_LAUNCH_BURST, value: {{ .Values.fairness.launchBurst | int64 | quote }}}
+{{- end }}
+
+{{- /* What a role may do in tenants' namespaces. No Secret anywhere. */}}
+{{- define "penstock.tenantRules" -}}
+{{- if eq . "operate" }}
+  - {apiGroups: [penstock.io], resources: [tenantconnections], verbs: [get, list, watch]}
+  - {apiGroups: [penstock.io], resources: [tenantconnections/status], verbs: [patch]}
+  - {apiGroups: [batch], resources: [jobs], verbs: [get, list, watch, create, delete]}
+  - {apiGroups: [""], resources: [events], verbs: [list]}
+{{- end }}
+  - {apiGroups: [""], resources: [pods], verbs: [get, list]}
+  - {apiGroups: [""], resources: [pods/log], verbs: [get]}
 {{- end }}

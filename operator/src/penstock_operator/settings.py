@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from penstock_operator.resources.scope import LABEL_VALUE, NAMESPACE, Scope, SelectorError
+
 SHORTEST_KEY = 32
 SHORTEST_SWEEP = 5
 
@@ -43,6 +45,22 @@ VARIABLES = (
     ),
     Variable("PENSTOCK_API_URL", "operate", "", "The run API as pods reach it."),
     Variable("PENSTOCK_NAMESPACE", "operate", "default", "The operator's own namespace, where its Lease is."),
+    Variable("PENSTOCK_LEASE", "operate", "penstock-operate", "The Lease's name, one for each release."),
+    Variable(
+        "PENSTOCK_WATCH_NAMESPACES", "operate", "", "The namespaces to work on, with commas between them; none: all."
+    ),
+    Variable(
+        "PENSTOCK_WATCH_SELECTOR",
+        "operate",
+        "",
+        "The label selector of the connections to work on, as kubectl takes it; none: all.",
+    ),
+    Variable(
+        "PENSTOCK_INSTALLATION",
+        "operate",
+        "made with the registry",
+        "The installation's id; set it to take over what another one, which is gone, has marked as its own.",
+    ),
     Variable("PENSTOCK_MAX_RUNS_PER_TENANT", "operate, up", "0", "Runs of one namespace at once; 0: any number."),
     Variable("PENSTOCK_TENANT_MAX_RUNS", "operate, up", "", "The same for single namespaces: `team-a=50,team-b=5`."),
     Variable("PENSTOCK_MAX_RUNS_PER_HOST", "operate, up", "0", "Runs that read from one host at once; 0: any number."),
@@ -119,6 +137,30 @@ def timings(environment: Mapping[str, str] = os.environ) -> Timings:
     sweep = whole_number(environment, "PENSTOCK_SWEEP_SECONDS", default=int(Timings.sweep), least=SHORTEST_SWEEP)
     recheck = whole_number(environment, "PENSTOCK_RECHECK_MINUTES", default=int(Timings.recheck) // 60)
     return Timings(sweep=float(sweep), recheck=60.0 * recheck)
+
+
+def watch_scope(environment: Mapping[str, str] = os.environ) -> Scope:
+    """Return which connections the platform has this installation work on."""
+    listed = environment.get("PENSTOCK_WATCH_NAMESPACES", "")
+    namespaces = tuple(dict.fromkeys(each.strip() for each in listed.split(",") if each.strip()))
+    wrong = [each for each in namespaces if not NAMESPACE.fullmatch(each)]
+    if wrong:
+        raise SettingsError(f"PENSTOCK_WATCH_NAMESPACES: {wrong[0]!r} is no name of a namespace; write team-a,team-b")
+    try:
+        return Scope(namespaces, environment.get("PENSTOCK_WATCH_SELECTOR", "").strip())
+    except SelectorError as error:
+        raise SettingsError(f"PENSTOCK_WATCH_SELECTOR: {error}") from None
+
+
+def given_installation(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the id that the platform gives this installation, None for the one that the registry was made with."""
+    given = environment.get("PENSTOCK_INSTALLATION", "").strip()
+    if given and not re.fullmatch(LABEL_VALUE, given):
+        raise SettingsError(
+            f"PENSTOCK_INSTALLATION is {given!r}; it must be what `status.installation` of a connection shows, such as"
+            " 0f8fad5b-d9cb-469f-a165-70867728950e"
+        )
+    return given or None
 
 
 @dataclass(frozen=True)

@@ -118,5 +118,5 @@ async def test_lists_of_pods_and_jobs_are_as_patient(api: client.ApiClient, http
     httpserver.expect_request("/apis/batch/v1/jobs").respond_with_handler(server)
     httpserver.expect_request("/api/v1/pods").respond_with_handler(server)
     attempt = Carried("r1", 1, "orders-r1-1", "j1", "team", "orders")
-    assert await KubernetesLauncher(api, JobSettings("http://penstock"), 600).observe_many([attempt]) == {}
+    assert await KubernetesLauncher(api, JobSettings("http://penstock")).observe_many([attempt]) == {}
     assert asked == [*("pods", "pods", "pods2", "pods3", "pods3"), *("jobs", "jobs", "jobs2", "jobs3", "jobs3")]

@@ -21,6 +21,7 @@ from penstock_operator.api.kubernetes import KubernetesAuthenticator
 from penstock_operator.api.logs import RunLogs
 from penstock_operator.api.services import Services
 from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.controller.bucket import hold_bucket
 from penstock_operator.controller.health import Health
 from penstock_operator.controller.kubernetes import KubernetesResources
 from penstock_operator.controller.lease import Lease
@@ -29,18 +30,22 @@ from penstock_operator.controller.watching import watch
 from penstock_operator.launchers.jobs import JobSettings
 from penstock_operator.launchers.kubernetes import KubernetesLauncher
 from penstock_operator.launchers.pod_logs import PodLogs
+from penstock_operator.registry import installation
 from penstock_operator.registry.database import Pool, create_pool
+from penstock_operator.resources.scope import Scope
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.runs.vault import Vault
 from penstock_operator.settings import (
     credentials_keys,
     database_url,
+    given_installation,
     log_bytes,
     quotas,
     required,
     retention,
     s3_settings,
     timings,
+    watch_scope,
 )
 
 log = structlog.get_logger()
@@ -125,7 +130,8 @@ async def operate(health_port: int) -> bool:
     )
     probes = asyncio.create_task(uvicorn.Server(settings)._serve())  # noqa: SLF001 - the signals are ours
     async with _pool() as pool, _api_client() as api:
-        lease = Lease(api, os.environ.get("PENSTOCK_NAMESPACE", "default"))
+        name = os.environ.get("PENSTOCK_LEASE") or "penstock-operate"
+        lease = Lease(api, os.environ.get("PENSTOCK_NAMESPACE", "default"), name)
         waiting = [asyncio.create_task(lease.acquire()), asyncio.create_task(stop.wait())]
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
@@ -139,23 +145,27 @@ async def operate(health_port: int) -> bool:
 
 async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Health], stop: asyncio.Event) -> None:
     waits, (lease, health) = timings(), leadership
-    launcher = KubernetesLauncher(api, JobSettings(required(os.environ, "PENSTOCK_API_URL")))
+    ours, scope, store = await _installation(pool), watch_scope(), BronzeStore(s3_settings())
+    launcher = KubernetesLauncher(api, JobSettings(required(os.environ, "PENSTOCK_API_URL"), ours), scope)
     parts = Parts(
         pool,
-        KubernetesResources(api),
+        KubernetesResources(api, scope),
         launcher,
-        BronzeStore(s3_settings()),
+        store,
         waits,
         PodLogs(api),
         log_bytes=log_bytes(),
         retention=retention(),
         quotas=quotas(),
+        installation=ours,
+        scope=scope,
     )
     orchestrator = Orchestrator(parts, health)
     watching = asyncio.Event()
     tasks = [
         asyncio.create_task(orchestrator.run(), name="loops"),
-        asyncio.create_task(_watch(orchestrator, watching), name="watch"),
+        asyncio.create_task(_watch(orchestrator, watching, scope), name="watch"),
+        asyncio.create_task(hold_bucket(store, ours), name="bucket"),
         asyncio.create_task(lease.keep(), name="lease"),
         asyncio.create_task(stop.wait(), name="stop"),
     ]
@@ -174,8 +184,17 @@ async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Heal
     await lease.release()
 
 
-async def _watch(orchestrator: Orchestrator, stop: asyncio.Event) -> None:
+async def _installation(pool: Pool) -> str:
+    """Return who this installation is, as the platform or else the registry has it."""
+    given = given_installation()
+    async with pool.connection() as connection:
+        if given and await installation.set_installation_id(connection, given):
+            log.warning("this registry is another installation's from now on, as is set", installation=given)
+        return await installation.installation_id(connection)
+
+
+async def _watch(orchestrator: Orchestrator, stop: asyncio.Event, scope: Scope) -> None:
     """Watch once what is new is on schedule, or that takes too long: the watch lists all as it begins, and misses nothing."""
     with suppress(TimeoutError):
         await asyncio.wait_for(orchestrator.sweeper.registered.wait(), REGISTERED_SECONDS)
-    await watch(orchestrator.sweeper.changed, stop)
+    await watch(orchestrator.sweeper.changed, stop, scope)

@@ -10,9 +10,10 @@ from http import HTTPStatus
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
-from penstock_operator.apiserver import pages
+from penstock_operator.apiserver import Read, pages
 from penstock_operator.controller.resources import Document, Page, StaleDocumentError, version_of
 from penstock_operator.resources.models import API_VERSION, GROUP, PLURALS, Kind
+from penstock_operator.resources.scope import EVERYTHING, Scope
 
 MERGE_PATCH = "application/merge-patch+json"
 
@@ -20,8 +21,9 @@ MERGE_PATCH = "application/merge-patch+json"
 class KubernetesResources:
     """The resource client of a cluster."""
 
-    def __init__(self, api: client.ApiClient) -> None:
+    def __init__(self, api: client.ApiClient, scope: Scope = EVERYTHING) -> None:
         self._custom = client.CustomObjectsApi(api)
+        self._scope = scope
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Document | None:
         """Read one resource; None when the API server says that there is none of that name."""
@@ -39,10 +41,20 @@ class KubernetesResources:
         return dict(found)
 
     async def pages(self, kind: Kind) -> AsyncIterator[Page]:
-        """Read all resources of a kind, page by page."""
-        read = functools.partial(self._custom.list_cluster_custom_object, GROUP, API_VERSION, PLURALS[kind])
-        async for page in pages(read):
-            yield [{**each, "kind": kind, "apiVersion": f"{GROUP}/{API_VERSION}"} for each in page]
+        """Read all resources of a kind that are in the scope, page by page. Definitions are everybody's."""
+        for read in self._reads(kind):
+            async for page in pages(read):
+                yield [{**each, "kind": kind, "apiVersion": f"{GROUP}/{API_VERSION}"} for each in page]
+
+    def _reads(self, kind: Kind) -> list[Read]:
+        where = (GROUP, API_VERSION, PLURALS[kind])
+        if kind == "ConnectorDefinition":
+            return [functools.partial(self._custom.list_cluster_custom_object, *where)]
+        chosen = {"label_selector": self._scope.selector} if self._scope.selector else {}
+        if not self._scope.namespaces:
+            return [functools.partial(self._custom.list_cluster_custom_object, *where, **chosen)]
+        listed, group = self._custom.list_namespaced_custom_object, (GROUP, API_VERSION)
+        return [functools.partial(listed, *group, each, PLURALS[kind], **chosen) for each in self._scope.namespaces]
 
     async def write_status(self, document: Document, status: Document) -> str | None:
         """Patch the status; what it does not have any more is removed, at every depth."""

@@ -17,6 +17,7 @@ from penstock_operator.controller.deliveries import Deliveries
 from penstock_operator.controller.following import affected
 from penstock_operator.controller.health import Health
 from penstock_operator.controller.logs import KeepingLauncher, LogKeeper
+from penstock_operator.controller.ownership import Ownership
 from penstock_operator.controller.progress import PERIOD_SECONDS, Progress
 from penstock_operator.controller.queue import Key, WorkQueue
 from penstock_operator.controller.reconcile import reconcile
@@ -30,6 +31,7 @@ from penstock_operator.launchers.logs import LogSource
 from penstock_operator.registry import connections, definitions, fairness, outbox
 from penstock_operator.registry.database import Pool
 from penstock_operator.registry.fairness import PATIENCE_SECONDS
+from penstock_operator.resources.scope import EVERYTHING, Scope
 from penstock_operator.runs.collection import Grounds
 from penstock_operator.scheduling import recheck
 from penstock_operator.scheduling.due import schedule_due
@@ -56,6 +58,8 @@ class Parts:
     log_bytes: int = LOG_BYTES
     retention: Retention = field(default_factory=Retention)
     quotas: Quotas = NO_QUOTAS
+    installation: str | None = None
+    scope: Scope = EVERYTHING
 
 
 class Orchestrator:
@@ -69,9 +73,11 @@ class Orchestrator:
         self.supervisor = Supervisor(parts.pool, launcher, parts.timings, parts.clock, parts.quotas)
         self._sightings = Sightings()
         self._to_count: set[str] = set()
+        self._generations: dict[Key, int] = {}
         self._made = asyncio.Event()
         self.queue = WorkQueue(self._handle)
-        self.sweeper = Sweeper(parts.pool, parts.resources, self.queue, self._sightings)
+        self._ownership = Ownership(parts.pool, parts.resources, parts.installation, parts.scope)
+        self.sweeper = Sweeper(parts.pool, parts.resources, self.queue, self._sightings, self._ownership)
         self.collector = Collector(
             lambda: Grounds(parts.pool, parts.store, parts.retention, parts.clock()), launcher, parts.logs.forget
         )
@@ -159,16 +165,25 @@ class Orchestrator:
         document = self._sightings.take(key) or await self._parts.resources.get(kind, namespace, name)  # type: ignore[arg-type]
         if document is None:
             self._sightings.forget(key)
+            self._ownership.kept([key])
             await self.forget(kind, namespace, name)
+            return
+        if kind == "TenantConnection" and self._ownership.is_foreign(document):
+            await self._ownership.leave(document)
+            self._sightings.left(key, version_of(document))
             return
         await self._reconcile(key, document)
 
     async def _reconcile(self, key: Key, document: Document) -> None:
-        status = await reconcile(self._parts.pool, document)
         before: Document = document.get("status", {})
-        version = version_of(document)
         try:
-            if status != before:
+            if document["kind"] == "TenantConnection":
+                document = await self._ownership.claim(document)
+                self._ownership.kept([key])
+                self._sightings.left(key, version_of(document))  # its event is the echo of the mark
+            status = self._marked(before, await reconcile(self._parts.pool, document))
+            version = version_of(document)
+            if status != document.get("status", {}) and self._writes(document):
                 version = await self._parts.resources.write_status(document, status)
         except StaleDocumentError:
             self.sweeper.requeue(key)
@@ -177,8 +192,24 @@ class Orchestrator:
         if document["kind"] == "TenantConnection":
             await self._requeue_followers(document)
             self._recount(before.get("definition"), status.get("definition"))
-        elif before.get("observedGeneration") != status["observedGeneration"]:
+        elif self._is_new(key, before, status):
             await self._requeue_connections(document["metadata"]["name"])
+
+    def _is_new(self, key: Key, before: Document, status: Document) -> bool:
+        """Say whether a definition has changed; of one whose status another installation writes, that may say so already."""
+        generation: int = status["observedGeneration"]
+        known, self._generations[key] = self._generations.get(key), generation
+        return before.get("observedGeneration") != generation or (
+            known != generation and before.get("installation") != self._parts.installation
+        )
+
+    def _marked(self, before: Document, status: Document) -> Document:
+        owner = before.get("installation") or self._parts.installation
+        return {**status, "installation": owner} if owner else status
+
+    def _writes(self, document: Document) -> bool:
+        """Say whether the status is ours to write: a definition is for all, and one installation's count would be undone."""
+        return self._ownership.is_ours(document) or "installation" not in document.get("status", {})
 
     async def _requeue_followers(self, document: Document) -> None:
         namespace = document["metadata"]["namespace"]

@@ -8,14 +8,16 @@ from collections import deque
 from collections.abc import AsyncIterator
 from datetime import datetime
 
+from penstock_operator.controller.ownership import Ownership
 from penstock_operator.controller.queue import Key, WorkQueue
 from penstock_operator.controller.registration import register
 from penstock_operator.controller.resources import Document, Page, ResourceClient, key_of, version_of
 from penstock_operator.controller.resync import Catalog, is_settled, is_told, rows_of
 from penstock_operator.controller.retirement import retire_all_but
 from penstock_operator.controller.sightings import Sightings
-from penstock_operator.registry import recording
+from penstock_operator.registry import installation, recording
 from penstock_operator.registry.database import Pool, Row
+from penstock_operator.registry.definitions import retire_definitions
 from penstock_operator.resources.models import Kind
 
 KINDS: tuple[Kind, Kind] = ("ConnectorDefinition", "TenantConnection")
@@ -27,11 +29,14 @@ LOOKS = 5
 class Sweeper:
     """Queues what is to be reconciled. `registered` is set once all that the registry had never seen is on schedule."""
 
-    def __init__(self, pool: Pool, resources: ResourceClient, queue: WorkQueue, sightings: Sightings) -> None:
+    def __init__(
+        self, pool: Pool, resources: ResourceClient, queue: WorkQueue, sightings: Sightings, ownership: Ownership
+    ) -> None:
         self._pool = pool
         self._resources = resources
         self._queue = queue
         self._sightings = sightings
+        self._ownership = ownership
         self._early: dict[Key, str] | None = {}
         self._first_listed: dict[Key, str | None] = {}
         self._to_look_at: deque[Key] = deque()
@@ -74,9 +79,25 @@ class Sweeper:
             live["TenantConnection"] += [each["metadata"]["uid"] for each in page]
             self._queue_listed(await self._differing(page, catalog))
             await self._queue.room(BACKLOG)
-        await retire_all_but(self._pool, live, before)
+        if self._ownership.scope.is_everything:
+            await retire_all_but(self._pool, live, before)
+        else:
+            await self._retire_in_scope(live, before)
         self._swept()
         return 0
+
+    async def _retire_in_scope(self, live: dict[Kind, list[str]], before: dict[Kind, datetime]) -> None:
+        """Look at each connection that the list does not have: it is deleted, or it has left the scope."""
+        async with self._pool.connection() as connection:
+            await retire_definitions(connection, live["ConnectorDefinition"], before["ConnectorDefinition"])
+            rows = await installation.unlisted_connections(
+                connection, live["TenantConnection"], before["TenantConnection"]
+            )
+        for row in rows:
+            if self._ownership.scope.has_namespace(row["namespace"]):
+                self.requeue(("TenantConnection", row["namespace"], row["name"]))
+            else:
+                await self._ownership.release(row["uid"])
 
     async def _moment(self) -> datetime:
         async with self._pool.connection() as connection:
@@ -85,7 +106,7 @@ class Sweeper:
     async def _register(self) -> None:
         """Put all that the registry has never seen on schedule, before the first status is written, or the watch lists all."""
         async for page in self._resources.pages("TenantConnection"):
-            await register(self._pool, page)
+            await register(self._pool, await self._ownership.claim_page(page))
         self.registered.set()
 
     async def _pages(self, kind: Kind) -> AsyncIterator[Page]:
@@ -123,7 +144,9 @@ class Sweeper:
         return [each for each in page if not self._in_order(each, rows.get(each["metadata"]["uid"]), catalog)]
 
     def _in_order(self, document: Document, row: Row | None, catalog: Catalog) -> bool:
-        if row is None or not is_settled(document, row, catalog):
+        if self._ownership.is_foreign(document):
+            return not self._sightings.is_news(key_of(document), version_of(document) or "")
+        if row is None or not self._ownership.is_ours(document) or not is_settled(document, row, catalog):
             return False
         key, version = key_of(document), version_of(document)
         if not self._sightings.is_news(key, version or ""):

@@ -15,6 +15,7 @@ from penstock_operator.controller.cancellation import heed_cancellation
 from penstock_operator.controller.queue import Key
 from penstock_operator.launchers.jobs import LABEL_RUN, is_over
 from penstock_operator.resources.models import API_VERSION, GROUP, PLURALS
+from penstock_operator.resources.scope import EVERYTHING, Scope
 
 log = structlog.get_logger()
 FAILURES, STEADY_SECONDS = 6, 60.0  # so many in a row, each so soon after it began, are half a minute in all
@@ -46,7 +47,7 @@ class Changed(Protocol):
         """Take a key, and the version that it has now."""
 
 
-async def watch(changed: Changed, stop: asyncio.Event) -> None:
+async def watch(changed: Changed, stop: asyncio.Event, scope: Scope = EVERYTHING) -> None:
     """Watch until stopped. A watch that ends by an error, such as an API server's that starts, begins anew.
 
     One that does so again and again is given up, so that this replica ends and says why.
@@ -55,7 +56,7 @@ async def watch(changed: Changed, stop: asyncio.Event) -> None:
     while not stop.is_set():
         began = loop.time()
         try:
-            await _watch(changed, stop)
+            await _watch(changed, stop, scope)
         except Exception as error:
             failures = failures + 1 if loop.time() - began < STEADY_SECONDS else 1
             if failures == FAILURES:
@@ -68,10 +69,11 @@ async def watch(changed: Changed, stop: asyncio.Event) -> None:
             await asyncio.wait_for(stop.wait(), 2 ** (failures - 1))
 
 
-async def _watch(changed: Changed, stop: asyncio.Event) -> None:
+async def _watch(changed: Changed, stop: asyncio.Event, scope: Scope) -> None:
     """Tell the key and version of everything that changes, until stopped. Handlers do nothing else.
 
-    Of a Job, only its end matters: all before it is seen in the next look at all attempts.
+    Of a Job, only its end matters: all before it is seen in the next look at all attempts. A connection that leaves the
+    scope, as its labels change, is found by the next sweep.
     """
     registry = kopf.OperatorRegistry()
     settings = kopf.OperatorSettings()
@@ -96,7 +98,8 @@ async def _watch(changed: Changed, stop: asyncio.Event) -> None:
             kind: str = kind,
             **_: Any,
         ) -> None:
-            changed((kind, namespace or "", name), body.metadata.get("resourceVersion"), listed=type is None)
+            if kind == "ConnectorDefinition" or scope.covers(body.metadata):
+                changed((kind, namespace or "", name), body.metadata.get("resourceVersion"), listed=type is None)
 
         kopf.on.event(GROUP, API_VERSION, plural, registry=registry, id=f"{plural}-changed")(resource_changed)
 
@@ -109,7 +112,8 @@ async def _watch(changed: Changed, stop: asyncio.Event) -> None:
         registry=registry,
         settings=settings,
         identity=peering.Identity("penstock"),  # kopf asks the user database otherwise, which an image's uid is not in
-        clusterwide=True,
+        clusterwide=not scope.namespaces,
+        namespaces=scope.namespaces,
         standalone=True,
         stop_flag=stop,
     )

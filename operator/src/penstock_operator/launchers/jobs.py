@@ -13,6 +13,7 @@ from penstock_operator.launchers import Launch, Observation
 from penstock_operator.resources.models import API_VERSION, GROUP, parse_duration
 
 LABEL_RUN, LABEL_ATTEMPT, LABEL_CONNECTION = f"{GROUP}/run", f"{GROUP}/attempt", f"{GROUP}/connection"
+LABEL_INSTALLATION = f"{GROUP}/installation"
 TOKEN_DIRECTORY = "/var/run/secrets/penstock"  # noqa: S105 - a path
 CREDENTIAL_PREFIX = "PENSTOCK_CREDENTIAL_"
 ENDED = ("Complete", "Failed", "FailureTarget")
@@ -55,9 +56,10 @@ IMAGE_FAULTS = (
 
 @dataclass(frozen=True)
 class JobSettings:
-    """What every Job has in common."""
+    """What every Job has in common. `installation` is whose they are."""
 
     api_url: str
+    installation: str = ""
     grace_seconds: int = 30
     scratch: str = "64Mi"
 
@@ -70,6 +72,7 @@ def desired_job(launch: Launch, settings: JobSettings) -> dict[str, Any]:
         LABEL_RUN: launch.run_id,
         LABEL_ATTEMPT: str(launch.attempt),
         LABEL_CONNECTION: launch.connection,
+        **({LABEL_INSTALLATION: settings.installation} if settings.installation else {}),
     }
     owner = {
         "apiVersion": f"{GROUP}/{API_VERSION}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
@@ -13,10 +13,11 @@ import structlog
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
-from penstock_operator.apiserver import pages
+from penstock_operator.apiserver import Read, pages
 from penstock_operator.launchers import Carried, Launch, LaunchPostponed, LaunchRefused, Leftover, Observation
 from penstock_operator.launchers.jobs import (
     LABEL_ATTEMPT,
+    LABEL_INSTALLATION,
     LABEL_RUN,
     PASSING_WORDS,
     QUOTA_WORDS,
@@ -28,6 +29,7 @@ from penstock_operator.launchers.jobs import (
     wants_words,
 )
 from penstock_operator.resources.conditions import Reason
+from penstock_operator.resources.scope import EVERYTHING, Scope
 
 log = structlog.get_logger()
 JOBS = ("batch", "v1")
@@ -41,10 +43,13 @@ class KubernetesLauncher:
     Jobs are read and written as plain documents: the client's models cost several times the request itself.
     """
 
-    def __init__(self, api: client.ApiClient, settings: JobSettings) -> None:
+    def __init__(self, api: client.ApiClient, settings: JobSettings, scope: Scope = EVERYTHING) -> None:
         self._jobs = client.CustomObjectsApi(api)
         self._core = client.CoreV1Api(api)
         self._settings = settings
+        self._namespaces = scope.namespaces
+        ours = settings.installation
+        self._selector = f"{LABEL_RUN},{LABEL_INSTALLATION}={ours}" if ours else LABEL_RUN
         self._may_read_events = True
 
     async def launch(self, launch: Launch) -> str:
@@ -66,7 +71,8 @@ class KubernetesLauncher:
         if job is None:
             raise conflict
         owners = [each["uid"] for each in job["metadata"].get("ownerReferences", [])]
-        if launch.connection_uid not in owners:
+        other = job["metadata"].get("labels", {}).get(LABEL_INSTALLATION, self._settings.installation)
+        if launch.connection_uid not in owners or other != self._settings.installation:
             reason: Reason = "LaunchRefused"
             message = f"a Job named {launch.job_name} exists that is not this connection's; delete it"
             raise LaunchRefused(reason, message)
@@ -113,7 +119,7 @@ class KubernetesLauncher:
         waiting = {_attempt_of(pod): pod async for page in self._pages_of_waiting_pods() for pod in page}
         return {
             wanted[job["metadata"]["uid"]]: observe_job(job, waiting.get(_attempt_of(job)))
-            async for page in self._pages_of_jobs(LABEL_RUN)
+            async for page in self._pages_of_jobs()
             for job in page
             if job["metadata"]["uid"] in wanted and not is_over(job)
         }
@@ -127,8 +133,8 @@ class KubernetesLauncher:
         await self._delete(launch.namespace, launch.job_name)
 
     async def leftovers(self) -> AsyncIterator[list[Leftover]]:
-        """Yield the runs' Jobs of all namespaces, page by page."""
-        async for page in self._pages_of_jobs(LABEL_RUN):
+        """Yield the Jobs of this installation's runs, page by page."""
+        async for page in self._pages_of_jobs():
             yield [_leftover(job) for job in page]
 
     async def discard(self, leftover: Leftover) -> None:
@@ -163,17 +169,33 @@ class KubernetesLauncher:
         failed = [pod for pod in pods if pod["status"].get("phase") == "Failed"]
         return next(iter([*failed, *pods]), None)
 
-    def _pages_of_jobs(self, selector: str) -> AsyncIterator[list[dict[str, Any]]]:
-        return pages(functools.partial(self._jobs.list_cluster_custom_object, *JOBS, "jobs", label_selector=selector))
+    async def _pages_of_jobs(self) -> AsyncIterator[list[dict[str, Any]]]:
+        chosen = {"label_selector": self._selector}
+        reads = [
+            functools.partial(self._jobs.list_namespaced_custom_object, *JOBS, each, "jobs", **chosen)
+            for each in self._namespaces
+        ]
+        for read in reads or [functools.partial(self._jobs.list_cluster_custom_object, *JOBS, "jobs", **chosen)]:
+            async for page in pages(read):
+                yield page
 
-    def _pages_of_waiting_pods(self) -> AsyncIterator[list[dict[str, Any]]]:
-        async def read(**where: Any) -> dict[str, Any]:
-            response = await self._core.list_pod_for_all_namespaces_without_preload_content(
-                label_selector=LABEL_RUN, field_selector="status.phase=Pending", **where
-            )
-            return await _document(response)
+    async def _pages_of_waiting_pods(self) -> AsyncIterator[list[dict[str, Any]]]:
+        chosen = {"label_selector": self._selector, "field_selector": "status.phase=Pending"}
+        core = self._core
+        reads = [
+            functools.partial(core.list_namespaced_pod_without_preload_content, each, **chosen)
+            for each in self._namespaces
+        ]
+        for read in reads or [functools.partial(core.list_pod_for_all_namespaces_without_preload_content, **chosen)]:
+            async for page in pages(_parsed(read)):
+                yield page
 
-        return pages(read)
+
+def _parsed(read: Callable[..., Awaitable[Any]]) -> Read:
+    async def page(**where: Any) -> dict[str, Any]:
+        return await _document(await read(**where))
+
+    return page
 
 
 def _attempt_of(document: dict[str, Any]) -> tuple[str, str]:

@@ -164,7 +164,7 @@ async def connections_by_uid(connection: Connection, uids: list[str]) -> list[Ro
     """Return what a sweep compares of many connections, deleted or not."""
     return await many(
         connection,
-        "SELECT uid, generation, definition_uid, ready, suspended, handled_request, handled_reset, handled_rewind, deleted_at,"
+        "SELECT uid, generation, definition_uid, ready, suspended, released_at, handled_request, handled_reset, handled_rewind, deleted_at,"
         " upstream_reason, last_scheduled_at, last_success_at, next_run_at, paused_until, failures, state_answer"
         " FROM penstock.tenant_connections WHERE uid = ANY(%(uids)s)",
         uids=uids,
@@ -192,7 +192,7 @@ async def list_connections(connection: Connection, namespace: str | None) -> lis
         """
         SELECT c.*, d.name AS definition FROM penstock.tenant_connections c
         LEFT JOIN penstock.connector_definitions d ON d.uid = c.definition_uid
-        WHERE c.deleted_at IS NULL AND (%(namespace)s::text IS NULL OR c.namespace = %(namespace)s)
+        WHERE c.deleted_at IS NULL AND c.released_at IS NULL AND (%(namespace)s::text IS NULL OR c.namespace = %(namespace)s)
         ORDER BY c.namespace, c.name
         """,
         namespace=namespace,

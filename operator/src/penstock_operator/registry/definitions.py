@@ -86,7 +86,7 @@ async def connection_count(connection: Connection, name: str) -> int:
         connection,
         "SELECT count(*) AS n FROM penstock.tenant_connections c"
         " JOIN penstock.connector_definitions d ON d.uid = c.definition_uid"
-        " WHERE d.name = %(name)s AND c.deleted_at IS NULL",
+        " WHERE d.name = %(name)s AND c.deleted_at IS NULL AND c.released_at IS NULL",
         name=name,
     )
     return int(row["n"]) if row else 0

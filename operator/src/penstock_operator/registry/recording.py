@@ -73,6 +73,7 @@ async def upsert_connection(connection: Connection, record: ConnectionRecord) ->
                 NULL, '')
         ON CONFLICT (uid) DO UPDATE SET generation = excluded.generation, spec = excluded.spec, ready = excluded.ready,
             definition_uid = excluded.definition_uid, suspended = excluded.suspended, updated_at = now(), deleted_at = NULL,
+            released_at = NULL,
             purged_at = NULL,
             failures = CASE WHEN c.spec = excluded.spec AND c.definition_uid IS NOT DISTINCT FROM excluded.definition_uid
                             THEN c.failures ELSE 0 END,
