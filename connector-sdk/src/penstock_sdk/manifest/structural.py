@@ -18,6 +18,10 @@ Schema = dict[str, Any]
 KEPT = ("type", "enum", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern", "default")
 PRESERVE = "x-kubernetes-preserve-unknown-fields"
 RULES = "x-kubernetes-validations"
+QUANTITY_UNITS = {
+    **{"": 1.0, "m": 0.001, "k": 10.0**3, "M": 10.0**6, "G": 10.0**9, "T": 10.0**12},
+    **{"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40},
+}
 TYPES: dict[str, type | tuple[type, ...]] = {
     "object": dict,
     "array": list,
@@ -77,7 +81,7 @@ def _without_nulls(value: Any) -> Any:
 def problems(document: Any, schema: Schema, path: str = "") -> list[str]:
     """Return what the API server would say against the document, one message each; empty when it is valid."""
     found = list(_structure(document, schema, path))
-    return found or list(_rules(document, schema, path))
+    return found or list(_rules(with_defaults(document, schema), schema, path))
 
 
 def _structure(value: Any, schema: Schema, path: str) -> Iterator[str]:
@@ -151,7 +155,7 @@ def _duplicates(items: list[Any], keys: list[str], path: str) -> Iterator[str]:
 
 def _rules(value: Any, schema: Schema, path: str) -> Iterator[str]:
     for rule in schema.get(RULES, []):
-        if "oldSelf" not in rule["rule"] and not _compiled(rule["rule"]).execute({"self": value}):
+        if "oldSelf" not in rule["rule"] and not _compiled(rule["rule"]).execute(_context(value)):
             shown = json.dumps(value) if isinstance(value, str | int | float) else f'"{_kind(value)}"'
             yield f"{path or '<nil>'}: Invalid value: {shown}: {rule['message']}"
     for key, child in schema.get("properties", {}).items():
@@ -166,6 +170,19 @@ def _rules(value: Any, schema: Schema, path: str) -> Iterator[str]:
 def _compiled(rule: str) -> cel.Program:
     """Return a rule ready to be run: to compile it takes eight times as long as to run it. Rules are the schema's own."""
     return cel.compile(rule)
+
+
+def _context(value: Any) -> cel.Context:
+    """Return what a rule is evaluated with: Kubernetes' own functions on quantities are added to CEL's."""
+    context = cel.Context(variables={"self": value})
+    context.add_function("quantity", _quantity)
+    context.add_function("compareTo", lambda one, other: (one > other) - (one < other))
+    return context
+
+
+def _quantity(text: str) -> float:
+    number = text.rstrip("".join(QUANTITY_UNITS))
+    return float(number) * QUANTITY_UNITS[text[len(number) :]]
 
 
 def _kind(value: Any) -> str:

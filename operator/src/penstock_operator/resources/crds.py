@@ -32,7 +32,10 @@ IMMUTABLE_RULE = (
     "is immutable but for stage: publish a new version instead",
 )
 CONNECTION_NAME_RULE = ("size(self.metadata.name) <= 63", "metadata.name must be no longer than 63 characters")
-
+SELF_RULE = (
+    "!(has(self.spec.after) && self.spec.after.exists(upstream, upstream.name == self.metadata.name))",
+    "spec.after must not name the connection itself: it would wait for its own success",
+)
 SCHEDULE_RULE = (
     "!(has(self.schedule) && has(self.after) && size(self.after) > 0)",
     "set schedule or after, not both: a connection runs by the clock, or when others have succeeded",
@@ -77,7 +80,7 @@ def _crd(
 
 
 def _resource(
-    spec: type[Declared], status: type[Declared], rule: tuple[str, str], *spec_rules: tuple[str, str]
+    spec: type[Declared], status: type[Declared], resource_rules: list[tuple[str, str]], *spec_rules: tuple[str, str]
 ) -> dict[str, Any]:
     spec_schema = structural_schema(spec)
     if spec_rules:
@@ -89,7 +92,7 @@ def _resource(
         "spec": spec_schema,
         "status": structural_schema(status),
     }
-    return {"type": "object", "required": ["spec"], "properties": properties, **rules(rule)}
+    return {"type": "object", "required": ["spec"], "properties": properties, **rules(*resource_rules)}
 
 
 READY: Column = ("Ready", "string", ".status.conditions[?(@.type=='Ready')].status")
@@ -99,8 +102,8 @@ REASON: Column = ("Reason", "string", ".status.conditions[?(@.type=='Ready')].re
 @cache
 def crds() -> dict[Kind, dict[str, Any]]:
     """Return both CRDs by kind."""
-    definition = _resource(DefinitionSpec, DefinitionStatus, NAME_RULE, IMMUTABLE_RULE)
-    connection = _resource(ConnectionSpec, ConnectionStatus, CONNECTION_NAME_RULE, SCHEDULE_RULE)
+    definition = _resource(DefinitionSpec, DefinitionStatus, [NAME_RULE], IMMUTABLE_RULE)
+    connection = _resource(ConnectionSpec, ConnectionStatus, [CONNECTION_NAME_RULE, SELF_RULE], SCHEDULE_RULE)
     return {
         "ConnectorDefinition": _crd(
             "ConnectorDefinition",

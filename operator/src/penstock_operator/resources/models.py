@@ -7,10 +7,13 @@ from typing import Annotated, Any, Literal
 
 from penstock_sdk.manifest import Declared, Manifest, rules
 from penstock_sdk.protocol import MOST_PARALLEL
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 GROUP, API_VERSION = "penstock.io", "v1alpha1"
 REQUESTED_AT = f"{GROUP}/requestedAt"
+RESET_STATE, REWIND_STATE = f"{GROUP}/resetState", f"{GROUP}/rewindState"
+ANNOTATIONS = (REQUESTED_AT, RESET_STATE, REWIND_STATE)
+"""All annotations that Penstock reads; another one of its group is a mistake."""
 Kind = Literal["ConnectorDefinition", "TenantConnection"]
 PLURALS: dict[Kind, str] = {"ConnectorDefinition": "connectordefinitions", "TenantConnection": "tenantconnections"}
 Stage = Literal["preview", "certified", "deprecated", "withdrawn"]
@@ -20,7 +23,32 @@ DURATION_RULE = (
     f"self.matches('{DURATION}')",
     "must be a duration such as '30s', '10m' or '1h30m', with at most four digits of hours and six of anything else",
 )
-Duration = Annotated[str, Field(max_length=30, json_schema_extra=rules(DURATION_RULE))]
+Wait = Annotated[
+    str,
+    Field(
+        max_length=30,
+        json_schema_extra=rules(
+            DURATION_RULE,
+            (
+                f"self.matches('{DURATION}') ? duration(self) > duration('0s') : true",
+                "must be longer than 0s, such as '10s'",
+            ),
+        ),
+    ),
+]
+Timeout = Annotated[
+    str,
+    Field(
+        max_length=30,
+        json_schema_extra=rules(
+            DURATION_RULE,
+            (
+                f"self.matches('{DURATION}') ? duration(self) >= duration('1s') : true",
+                "must be at least 1s, such as '2h': an attempt that takes longer is ended",
+            ),
+        ),
+    ),
+]
 Jitter = Annotated[
     str,
     Field(
@@ -34,31 +62,62 @@ Jitter = Annotated[
         ),
     ),
 ]
+MEMORY = "^[0-9]+([.][0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)$"
+LEAST_MEMORY, MOST_MEMORY = "32Mi", "16Ti"  # in less, no container of a connector starts
 Memory = Annotated[
     str,
     Field(
         max_length=20,
         json_schema_extra=rules(
             (
-                "self.matches('^[0-9]+([.][0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$')",
-                "must be an amount of memory such as '512Mi' or '2Gi'",
-            )
+                f"self.matches('{MEMORY}')",
+                "must be an amount of memory with its unit, such as '512Mi' or '2Gi'; a number without one is bytes",
+            ),
+            (
+                f"self.matches('{MEMORY}') ? quantity(self).compareTo(quantity('{LEAST_MEMORY}')) >= 0"
+                f" && quantity(self).compareTo(quantity('{MOST_MEMORY}')) <= 0 : true",
+                f"must be between {LEAST_MEMORY} and {MOST_MEMORY}",
+            ),
         ),
     ),
 ]
+CPU = "^([0-9]+([.][0-9]{1,3})?|[0-9]+m)$"
+LEAST_CPU, MOST_CPU = "10m", "1024"
+Cpu = Annotated[
+    str,
+    Field(
+        max_length=20,
+        json_schema_extra=rules(
+            (f"self.matches('{CPU}')", "must be cores such as '1' or '0.5', or thousandths of one such as '500m'"),
+            (
+                f"self.matches('{CPU}') ? quantity(self).compareTo(quantity('{LEAST_CPU}')) >= 0"
+                f" && quantity(self).compareTo(quantity('{MOST_CPU}')) <= 0 : true",
+                f"must be between {LEAST_CPU} and {MOST_CPU} cores",
+            ),
+        ),
+    ),
+]
+INSTANT = (
+    "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?"
+    "(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+)
 Instant = Annotated[
     str,
     Field(
         max_length=40,
         json_schema_extra=rules(
             (
-                "self.matches('^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$')",
+                f"self.matches('{INSTANT}')",
                 "must be a moment with a zone such as '2026-01-01T00:00:00Z'",
             )
         ),
     ),
 ]
-Name = Annotated[str, Field(max_length=63, min_length=1)]
+SUBDOMAIN_RULE = (
+    "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
+    "must be the name of a resource: lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
+)
+Name = Annotated[str, Field(max_length=63, min_length=1, json_schema_extra=rules(SUBDOMAIN_RULE))]
 StreamName = Annotated[str, Field(max_length=253, min_length=1)]
 FreeForm = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
 
@@ -110,7 +169,7 @@ class ConnectorReference(Declared):
 class SecretReference(Declared):
     """The Secret in the connection's namespace that holds the credentials."""
 
-    name: Annotated[str, Field(max_length=253, min_length=1)]
+    name: Annotated[str, Field(max_length=253, min_length=1, json_schema_extra=rules(SUBDOMAIN_RULE))]
     """The Secret's name. Its keys are the manifest's credentials."""
 
 
@@ -128,14 +187,28 @@ class StreamSelection(Declared):
     """What becomes of a changed schema; the connection's own where it is left out."""
 
 
+BACKOFF_RULE = (
+    f"self.initial.matches('{DURATION}') && self.max.matches('{DURATION}')"
+    " ? duration(self.max) >= duration(self.initial) : true",
+    "max must be at least as long as initial (30m and 10s where they are left out)",
+)
+OUT_OF_MEMORY_RULE = (
+    f"has(self.onOutOfMemory) && self.onOutOfMemory.max.matches('{MEMORY}') && self.limits.memory.matches('{MEMORY}')"
+    " ? quantity(self.onOutOfMemory.max).compareTo(quantity(self.limits.memory)) > 0 : true",
+    "onOutOfMemory.max must be more than limits.memory (512Mi where it is left out); raise it, or remove onOutOfMemory",
+)
+
+
 class Backoff(Declared):
     """How long to wait before each retry: initial, times factor each time, at most max."""
 
-    initial: Duration = "10s"
+    model_config = ConfigDict(json_schema_extra=rules(BACKOFF_RULE))
+
+    initial: Wait = "10s"
     """The wait before the first retry."""
     factor: Annotated[int, Field(ge=1, le=10)] = 3
     """What each further wait is multiplied by."""
-    max: Duration = "30m"
+    max: Wait = "30m"
     """The longest wait."""
 
 
@@ -153,7 +226,7 @@ class ResourceLimits(Declared):
 
     memory: Memory = "512Mi"
     """All of it is reserved too."""
-    cpu: Annotated[str, Field(max_length=20, pattern=r"^[0-9]+(\.[0-9]+)?m?$")] = "1"
+    cpu: Cpu = "1"
     """In cores ('1', '0.5') or thousandths ('500m')."""
 
 
@@ -168,6 +241,8 @@ class OnOutOfMemory(Declared):
 
 class Resources(Declared):
     """What the run's container may use."""
+
+    model_config = ConfigDict(json_schema_extra=rules(OUT_OF_MEMORY_RULE))
 
     limits: ResourceLimits = ResourceLimits()
     """What an attempt may use."""
@@ -252,7 +327,7 @@ class ConnectionSpec(Declared):
     """How late a run of a due time may still be made; without it, however late."""
     retry: Retry = Retry()
     """How often, and how long after a failure."""
-    timeout: Duration = "2h"
+    timeout: Timeout = "2h"
     """How long one attempt may take; what it committed is kept."""
     resources: Resources = Resources()
     """What an attempt may use."""
