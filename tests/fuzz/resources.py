@@ -3,12 +3,54 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import strategies as st
 from penstock_operator.resources.crds import schema_of
 
 from tests.integration.world import MANIFEST
+
+
+def edge_documents(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the document with each field of its spec, given or not, at each edge of its type and of every other's."""
+    schema = schema_of(document["kind"])["properties"]["spec"]
+    for path, node in _fields(schema, ()):
+        edges = [*EDGES.get(node.get("type", "object"), []), None, {}, [], 0]
+        for edge in [*edges, *node.get("enum", [])]:
+            changed = copy.deepcopy(document)
+            if _put(changed["spec"], path, edge):
+                yield ".".join(map(str, path)), changed
+        if node.get("type") == "array":
+            yield from _repeated(document, path)
+
+
+def _fields(schema: dict[str, Any], path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    for key, child in schema.get("properties", {}).items():
+        yield (*path, key), child
+        yield from _fields(child, (*path, key))
+        yield from _fields(child.get("items", {}), (*path, key, 0))
+
+
+def _put(spec: Any, path: tuple[Any, ...], value: Any) -> bool:
+    """Set a field, making what is above it; False below what is set to something else."""
+    for key, following in pairwise(path):
+        if isinstance(spec, list):
+            if not spec:
+                spec.append({} if "egress" in path else {"name": "people"})
+        elif spec.get(key) is None:
+            spec[key] = [] if following == 0 else {}
+        spec = spec[key]
+    spec[path[-1]] = value
+    return True
+
+
+def _repeated(document: dict[str, Any], path: tuple[Any, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for items in ([{"name": "people"}] * 2, [{"name": f"s{number}"} for number in range(501)]):
+        changed = copy.deepcopy(document)
+        _put(changed["spec"], path, items)
+        yield ".".join(map(str, path)), changed
 
 
 def _nested(depth: int) -> Any:
@@ -31,6 +73,69 @@ HOSTILE: st.SearchStrategy[Any] = st.one_of(
     st.builds(dict),
     st.builds(_nested, st.sampled_from([3, 70, 3000])),
 )
+EDGES: dict[str, list[Any]] = {
+    "string": [
+        *(
+            "",
+            " ",
+            "x",
+            "x ",
+            "\t",
+            "\n",
+            "\0",
+            "\ud800",
+            "é",
+            "😀",
+            "a" * 64,
+            "a" * 5000,
+            "true",
+            "null",
+            "0",
+            "1",
+            "-1",
+        ),
+        *("0s", "0ms", "0h0m0s", "999ms", "1s", "1", "10", "-1s", "1d", "1.5h", "9999h", "99999h", "30m", "20s"),
+        *(
+            "0Mi",
+            "0",
+            "512",
+            "512m",
+            "512MB",
+            "512mi",
+            "31Mi",
+            "32Mi",
+            "0.5Gi",
+            "16Ti",
+            "17Ti",
+            "1e3Mi",
+            "0.0",
+            "0m",
+            "9m",
+        ),
+        *("10m", "0.01", "0.001", "1024", "1025", ".5", "1.", "2.5", "500m", "0.5m"),
+        *("2026-01-01T00:00:00Z", "2026-01-01T00:00:00", "2026-01-01", "2026-02-30T00:00:00Z", "9999-12-31T23:59:59Z"),
+        *("0 0 30 2 *", "* * * * *", "@reboot", "@hourly", "61 * * * *", "0 0 29 2 *", "* * * * * *"),
+        *(
+            "Europe/Paris",
+            "CEST",
+            "europe/paris",
+            "Mars/Base",
+            "../etc",
+            "^1.2",
+            "1.2",
+            "v1.2.0",
+            "1.2.0-rc.1",
+            ">=0",
+            "^",
+        ),
+    ],
+    "integer": [0, 1, -1, 2, 9, 10, 100, 101, 1000, 1001, 2**31, 2**63 - 1, 2**63, 10**30, 1.5, "1", True],
+    "number": [0, 1, -0.0, 1.0000001, 0.5, -1, float("nan"), float("inf"), "0.5"],
+    "boolean": [True, False, "true", "false", 0, 1, "yes"],
+    "array": [[], [{}], [None], {}, "x"],
+    "object": [{}, {"unknown": 1}, [], "x", 0],
+}
+"""What each type's values look like at their edges: zero, negative, huge, empty, null, whitespace, another unit."""
 WORDS = {
     "name": ["faker", "orders", "people", "events"],
     "method": ["generate", "sql"],
@@ -39,7 +144,7 @@ WORDS = {
     "timeZone": ["Etc/UTC", "Europe/Paris", "Mars/Base"],
     "since": ["2026-01-01T00:00:00Z", "2026-99-99T00:00:00Z", "0001-01-01T00:00:00+23:59"],
 }
-DURATIONS = ["1s", "10m", "1h30m", "0s", "99999999999999999999h"]
+DURATIONS = ["1s", "10m", "1h30m", "0s", "999ms", "99999999999999999999h"]
 
 
 def of_schema(schema: dict[str, Any], name: str = "") -> st.SearchStrategy[Any]:  # noqa: PLR0911 - one for each type

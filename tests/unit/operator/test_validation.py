@@ -39,3 +39,30 @@ def test_what_is_no_yaml_and_an_empty_folder_are_said(tmp_path: Path) -> None:
     binary = tmp_path / "manifest.yaml"
     binary.write_bytes(b"\xff\xfe")
     assert "not YAML" in examined([binary])[1][0]
+
+
+def test_an_annotation_that_nobody_reads_is_named_with_the_nearest_one(tmp_path: Path) -> None:
+    file = tmp_path / "people.yaml"
+    for key, words in {
+        "penstock.io/requestedat": "did you mean penstock.io/requestedAt?",
+        "penstock.io/resetstates": "did you mean penstock.io/resetState?",
+        "penstock.io/pause": "remove it: Penstock reads penstock.io/requestedAt",
+    }.items():
+        file.write_text(CONNECTION.replace("team-a}", f"team-a, annotations: {{{key}: t}}}}"))
+        assert words in examined([file])[1][0]
+    file.write_text(
+        CONNECTION.replace("team-a}", "team-a, annotations: {penstock.io/requestedAt: t, example.com/x: y}}")
+    )
+    assert examined([file])[1] == []
+
+
+def test_a_schedule_that_never_comes_and_a_moment_in_the_future_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "people.yaml"
+    for field, words in {
+        'schedule: "0 0 30 2 *"': "spec.schedule: '0 0 30 2 *' is not a cron expression (Bad day-of-month)",
+        "timeZone: Mars/Base": "spec.timeZone: 'Mars/Base' is not a time zone",
+        'since: "2999-01-01T00:00:00Z"': "spec.since: 2999-01-01T00:00:00Z is in the future",
+        'since: "2026-02-30T00:00:00Z"': "spec.since: '2026-02-30T00:00:00Z' is not a moment",
+    }.items():
+        file.write_text(CONNECTION.replace("generate}}", f"generate}}, {field}}}"))
+        assert words in examined([file])[1][0]

@@ -55,7 +55,10 @@ CredentialName = Annotated[
         ),
     ),
 ]
-ShortText = Annotated[str, Field(max_length=200)]
+ShortText = Annotated[
+    str, Field(max_length=200, json_schema_extra=rules(("self.matches('[^ \\\\t\\\\r\\\\n]')", "must not be blank")))
+]
+BY_NAME = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
 Method = Literal["rest", "sql", "cdc", "bulk", "file", "object", "stream", "generate"]
 Mode = Literal["full", "incremental"]
 FreeForm = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
@@ -115,7 +118,7 @@ class AuthenticationMethod(Declared):
 
     type: Literal["none", "basic", "apiKey", "oauth2", "saml"]
     """What kind it is, for the catalog."""
-    credentials: Annotated[list[Credential], Field(max_length=20)] = []
+    credentials: Annotated[list[Credential], Field(max_length=20, json_schema_extra=BY_NAME)] = []
     """The Secret's keys that it takes."""
 
 
@@ -147,7 +150,7 @@ class DeclaredStream(Declared):
 
     name: ShortText
     """As discover() returns it."""
-    modes: Annotated[list[Mode], Field(max_length=2)] = ["full"]
+    modes: Annotated[list[Mode], Field(min_length=1, max_length=2)] = ["full"]
     """The ways it can be read."""
     primary_key: Annotated[list[ShortText], Field(max_length=20)] = []
     """The fields that identify a record."""
@@ -160,7 +163,7 @@ class Streams(Declared):
 
     naming: ShortText | None = None
     """How names come about, such as schema.table."""
-    list_: Annotated[list[DeclaredStream], Field(alias="list", max_length=500)] = []
+    list_: Annotated[list[DeclaredStream], Field(alias="list", max_length=500, json_schema_extra=BY_NAME)] = []
     """The streams of a static connector."""
 
 

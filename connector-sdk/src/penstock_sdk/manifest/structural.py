@@ -15,12 +15,32 @@ import cel
 from pydantic import BaseModel
 
 Schema = dict[str, Any]
-KEPT = ("type", "enum", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "pattern", "default")
+KEPT = (
+    "type",
+    "enum",
+    "minimum",
+    "maximum",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "pattern",
+    "default",
+    "nullable",
+)
 PRESERVE = "x-kubernetes-preserve-unknown-fields"
 RULES = "x-kubernetes-validations"
 QUANTITY_UNITS = {
-    **{"": 1.0, "m": 0.001, "k": 10.0**3, "M": 10.0**6, "G": 10.0**9, "T": 10.0**12},
-    **{"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40},
+    "": 1.0,
+    "m": 0.001,
+    "k": 1e3,
+    "M": 1e6,
+    "G": 1e9,
+    "T": 1e12,
+    "Ki": 2.0**10,
+    "Mi": 2.0**20,
+    "Gi": 2.0**30,
+    "Ti": 2.0**40,
 }
 TYPES: dict[str, type | tuple[type, ...]] = {
     "object": dict,

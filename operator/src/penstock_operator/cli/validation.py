@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from penstock_sdk.manifest import manifest_problems
 
-from penstock_operator.controller.wanted import Stalled, check_document
+from penstock_operator.controller.wanted import Stalled, check_document, unknown_annotations
 from penstock_operator.embedded.folder import OURS, FolderError, read_folder
 
 
@@ -52,8 +52,10 @@ def _document_problems(document: object) -> list[str]:
         return manifest_problems(document)
     if document["kind"] not in OURS:
         return []
+    metadata = document.get("metadata")
+    unknown = unknown_annotations(document) if isinstance(metadata, dict) else []
     try:
         check_document(document)
     except Stalled as stalled:
-        return stalled.finding.message.split("; ")
-    return []
+        return [*unknown, *stalled.finding.message.split("; ")]
+    return unknown

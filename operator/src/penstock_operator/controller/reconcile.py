@@ -18,11 +18,12 @@ from penstock_operator.controller.wanted import (
     record_of,
     spec_problems,
     stands_alone,
+    unknown_annotations,
     wanted_of,
 )
 from penstock_operator.registry import alerts, connections, definitions, recording, runs
 from penstock_operator.registry.database import Connection, Pool, Row, snapshot
-from penstock_operator.resources.conditions import Finding, alert_conditions, conditions_for
+from penstock_operator.resources.conditions import SHOWN_ALERTS, Finding, alert_conditions, conditions_for
 from penstock_operator.resources.crds import defaulted
 from penstock_operator.resources.models import REQUESTED_AT
 from penstock_operator.scheduling.due import handle_request
@@ -80,10 +81,23 @@ async def reconcile_connection(pool: Pool, document: Document) -> Document:
         facts = Facts(row) if untouched else await facts_of(connection, row)
     finding = problem or upstream_finding(facts.row) or finding_for(facts.row, facts.newest, facts.failure)
     previous = document.get("status", {}).get("conditions", [])
-    extra = [*pauses(facts.row, now), *alert_conditions([open_alert(each) for each in reversed(facts.alerts)])]
+    extra = [
+        *pauses(facts.row, now),
+        *notes(document),
+        *alert_conditions([open_alert(each) for each in reversed(facts.alerts)]),
+    ]
     listed = conditions_for(finding, generation, previous, now, *extra)
     counted = {"alerts": len(facts.alerts), **({"waitingRuns": facts.waiting} if facts.waiting else {})}
     return {**status_of(generation, listed, facts.row, facts.newest, definition), **counted}
+
+
+def notes(document: Document) -> list[dict[str, str]]:
+    """Return the condition of annotations that nobody reads, if there are any: what was meant by them does not happen."""
+    found = unknown_annotations(document)
+    if not found:
+        return []
+    words = "; ".join(found[:SHOWN_ALERTS])
+    return [{"type": "UnknownAnnotation", "status": "True", "reason": "UnknownAnnotation", "message": words}]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 
 from penstock_sdk.manifest import Manifest, config_problems, manifest_problems
 
@@ -14,13 +15,14 @@ from penstock_operator.registry.database import Connection, Row
 from penstock_operator.registry.recording import ConnectionRecord, Timing
 from penstock_operator.resources.conditions import Finding, Reason
 from penstock_operator.resources.crds import defaulted, resource_problems
-from penstock_operator.resources.models import GROUP, REQUESTED_AT, parse_duration, parse_instant
-from penstock_operator.resources.quantities import memory_bytes
-from penstock_operator.resources.storable import storage_problems
+from penstock_operator.resources.models import ANNOTATIONS, GROUP, REQUESTED_AT, parse_duration, parse_instant
+from penstock_operator.resources.storable import shown_text, storage_problems
 from penstock_operator.resources.versions import best_match
 from penstock_operator.runs.state_annotations import requests
 from penstock_operator.scheduling.due import next_time
 from penstock_operator.scheduling.ticks import ScheduleError, check_schedule, jitter_of
+
+CLOCKS_DIFFER = timedelta(minutes=5)
 
 
 class Stalled(Exception):  # noqa: N818 - named by the reaction it wants
@@ -39,6 +41,8 @@ def check_document(document: Document) -> None:
     if found:
         reason: Reason = "InvalidSpec"
         raise Stalled(reason, "; ".join(found))
+    if document["kind"] == "TenantConnection":
+        _check_times(defaulted(document)["spec"], datetime.now(UTC))
 
 
 def spec_problems(document: Document) -> list[str]:
@@ -51,6 +55,20 @@ def annotation_problems(document: Document) -> list[str]:
     annotations = document["metadata"].get("annotations") or {}
     ours = {key: value for key, value in annotations.items() if str(key).startswith(f"{GROUP}/")}
     return storage_problems(ours, "metadata.annotations")
+
+
+def unknown_annotations(document: Document) -> list[str]:
+    """Return what is wrong with the names of our group's annotations. A CRD's rules see no annotations."""
+    annotations = document["metadata"].get("annotations") or {}
+    ours = [key for key in map(str, annotations) if key.startswith(f"{GROUP}/") and key not in ANNOTATIONS]
+    return [f"metadata.annotations.{shown_text(key[:100])}: is not known; {_nearest(key)}" for key in sorted(ours)]
+
+
+def _nearest(key: str) -> str:
+    by_lower = {known.lower(): known for known in ANNOTATIONS}
+    near = get_close_matches(key.lower(), list(by_lower), 1, 0.75)
+    known = f"Penstock reads {', '.join(ANNOTATIONS)}"
+    return f"did you mean {by_lower[near[0]]}?" if near else f"remove it: {known}"
 
 
 def stands_alone(document: Document) -> bool:
@@ -128,20 +146,26 @@ async def _resolve(connection: Connection, name: str, method: str, reach: str) -
     return next(row for row in rows if row["version"] == version)
 
 
-def _check_against(spec: Document, name: str, manifest: Manifest) -> None:
-    """Check what only the definition can tell: config, credentials, modes; and the schedule."""
+def _check_times(spec: Document, now: datetime) -> None:
+    """Check what no rule of a CRD can: that schedule and time zone mean something, and that `since` is in the past."""
     try:
         check_schedule(spec.get("schedule"), spec["timeZone"])
     except ScheduleError as error:
         reason: Reason = "InvalidSchedule"
         raise Stalled(reason, str(error)) from None
     try:
-        parse_instant(spec.get("since"))
+        since = parse_instant(spec.get("since"))
     except ValueError as error:
         raise Stalled("InvalidSpec", f"spec.since: {spec['since']!r} is not a moment: {error}") from None
+    if since and since > now + CLOCKS_DIFFER:
+        raise Stalled("InvalidSpec", f"spec.since: {spec['since']} is in the future, so that nothing would be read")
+
+
+def _check_against(spec: Document, name: str, manifest: Manifest) -> None:
+    """Check what only the definition can tell: config, credentials, modes."""
     found = config_problems(spec.get("config", {}), manifest.config_schema)
     if found:
-        reason = "InvalidConfig"
+        reason: Reason = "InvalidConfig"
         raise Stalled(reason, "; ".join(found))
     needed = [name for name, required in manifest.credentials().items() if required]
     if needed and not spec.get("secretRef"):
@@ -150,21 +174,8 @@ def _check_against(spec: Document, name: str, manifest: Manifest) -> None:
             f"spec.secretRef: name a Secret with the keys {', '.join(needed)}; the connector authenticates with them"
         )
         raise Stalled(reason, message)
-    _check_memory(spec)
     for index, stream in enumerate(spec.get("streams", [])):
         if stream["mode"] not in manifest.capabilities.modes:
             reason = "InvalidSpec"
             message = f"spec.streams[{index}].mode: {name} can only read {', '.join(manifest.capabilities.modes)}"
             raise Stalled(reason, message)
-
-
-def _check_memory(spec: Document) -> None:
-    policy = spec["resources"].get("onOutOfMemory")
-    limit = spec["resources"]["limits"]["memory"]
-    if policy and memory_bytes(policy["max"]) <= memory_bytes(limit):
-        reason: Reason = "InvalidSpec"
-        message = (
-            f"spec.resources.onOutOfMemory.max: {policy['max']} is not more than spec.resources.limits.memory ({limit});"
-            " raise it, or remove onOutOfMemory"
-        )
-        raise Stalled(reason, message)

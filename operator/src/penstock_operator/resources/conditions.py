@@ -43,6 +43,9 @@ Reason = Literal[
     "PodPending",
     "Unschedulable",
     "QuotaExceeded",
+    "UnknownAnnotation",
+    "VersionNotSelected",
+    "DefinitionDeleted",
 ]
 MEANINGS: dict[Reason, str] = {
     "Admitted": "The definition's manifest is valid; connections may use it.",
@@ -82,6 +85,9 @@ MEANINGS: dict[Reason, str] = {
     "PodPending": "Kubernetes has not started the run's pod yet; the message has its words.",
     "Unschedulable": "No node takes the run's pod now; it waits, and the message has the scheduler's words.",
     "QuotaExceeded": "The namespace's ResourceQuota has no room for the run, which waits until it has: raise it, or run less at once.",
+    "UnknownAnnotation": "An annotation begins with `penstock.io/` and nobody reads it; the message names the nearest one.",
+    "VersionNotSelected": "A newer version is in range and needs what the connection does not have; the message names the field.",
+    "DefinitionDeleted": "The definition in use was deleted; runs go on with what the registry knows of it.",
 }
 """What each reason means, and what its reader can do; the reference is written from it."""
 AlertCondition = Literal["SchemaDrift", "EmptyRead", "RecordsRejected"]

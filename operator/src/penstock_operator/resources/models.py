@@ -74,8 +74,10 @@ Memory = Annotated[
                 "must be an amount of memory with its unit, such as '512Mi' or '2Gi'; a number without one is bytes",
             ),
             (
-                f"self.matches('{MEMORY}') ? quantity(self).compareTo(quantity('{LEAST_MEMORY}')) >= 0"
-                f" && quantity(self).compareTo(quantity('{MOST_MEMORY}')) <= 0 : true",
+                (
+                    f"self.matches('{MEMORY}') ? quantity(self).compareTo(quantity('{LEAST_MEMORY}')) >= 0"
+                    f" && quantity(self).compareTo(quantity('{MOST_MEMORY}')) <= 0 : true"
+                ),
                 f"must be between {LEAST_MEMORY} and {MOST_MEMORY}",
             ),
         ),
@@ -90,8 +92,10 @@ Cpu = Annotated[
         json_schema_extra=rules(
             (f"self.matches('{CPU}')", "must be cores such as '1' or '0.5', or thousandths of one such as '500m'"),
             (
-                f"self.matches('{CPU}') ? quantity(self).compareTo(quantity('{LEAST_CPU}')) >= 0"
-                f" && quantity(self).compareTo(quantity('{MOST_CPU}')) <= 0 : true",
+                (
+                    f"self.matches('{CPU}') ? quantity(self).compareTo(quantity('{LEAST_CPU}')) >= 0"
+                    f" && quantity(self).compareTo(quantity('{MOST_CPU}')) <= 0 : true"
+                ),
                 f"must be between {LEAST_CPU} and {MOST_CPU} cores",
             ),
         ),
@@ -119,7 +123,10 @@ SUBDOMAIN_RULE = (
 )
 Name = Annotated[str, Field(max_length=63, min_length=1, json_schema_extra=rules(SUBDOMAIN_RULE))]
 StreamName = Annotated[str, Field(max_length=253, min_length=1)]
-FreeForm = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
+FreeForm = Annotated[
+    dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True, "nullable": True})
+]
+"""Nullable, as an API server would drop a null elsewhere in silence: this one reaches the reconcile, which refuses it."""
 
 
 class DefinitionSpec(Declared):
@@ -144,12 +151,18 @@ class DefinitionSpec(Declared):
     """The whole connector.yaml."""
 
 
+IDENTIFIER_RULE = (
+    "self.matches('^[a-z][a-z0-9]*(-[a-z0-9]+)*$')",
+    "must be lower-case letters, digits and single dashes, as in the definition's manifest",
+)
+
+
 class ConnectorReference(Declared):
     """Which connector a connection uses."""
 
-    name: Annotated[str, Field(max_length=40, min_length=1)]
+    name: Annotated[str, Field(max_length=40, min_length=1, json_schema_extra=rules(IDENTIFIER_RULE))]
     """The manifest's name, such as postgres."""
-    method: Annotated[str, Field(max_length=20, min_length=1)]
+    method: Annotated[str, Field(max_length=20, min_length=1, json_schema_extra=rules(IDENTIFIER_RULE))]
     """The manifest's method, such as sql."""
     version: Annotated[
         str,
@@ -188,13 +201,17 @@ class StreamSelection(Declared):
 
 
 BACKOFF_RULE = (
-    f"self.initial.matches('{DURATION}') && self.max.matches('{DURATION}')"
-    " ? duration(self.max) >= duration(self.initial) : true",
+    (
+        f"self.initial.matches('{DURATION}') && self.max.matches('{DURATION}')"
+        " ? duration(self.max) >= duration(self.initial) : true"
+    ),
     "max must be at least as long as initial (30m and 10s where they are left out)",
 )
 OUT_OF_MEMORY_RULE = (
-    f"has(self.onOutOfMemory) && self.onOutOfMemory.max.matches('{MEMORY}') && self.limits.memory.matches('{MEMORY}')"
-    " ? quantity(self.onOutOfMemory.max).compareTo(quantity(self.limits.memory)) > 0 : true",
+    (
+        f"has(self.onOutOfMemory) && self.onOutOfMemory.max.matches('{MEMORY}') && self.limits.memory.matches('{MEMORY}')"
+        " ? quantity(self.onOutOfMemory.max).compareTo(quantity(self.limits.memory)) > 0 : true"
+    ),
     "onOutOfMemory.max must be more than limits.memory (512Mi where it is left out); raise it, or remove onOutOfMemory",
 )
 
@@ -360,6 +377,9 @@ class Condition(Declared):
         "SchemaDrift",
         "EmptyRead",
         "RecordsRejected",
+        "UnknownAnnotation",
+        "VersionNotSelected",
+        "DefinitionDeleted",
     ]
     """Ready, Reconciling and Stalled as kstatus has them; the rest says what needs attention."""
     status: Literal["True", "False", "Unknown"]

@@ -11,10 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from penstock_operator.resources.models import GROUP
+from penstock_operator.resources.models import RESET_STATE, REWIND_STATE
 from penstock_operator.runs.state_changes import Action, Order, Reset, RewindToRun
 
-RESET_STATE, REWIND_STATE = f"{GROUP}/resetState", f"{GROUP}/rewindState"
 ANNOTATIONS: dict[str, str] = {"reset": RESET_STATE, "rewind": REWIND_STATE}
 
 
