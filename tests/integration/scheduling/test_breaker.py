@@ -109,7 +109,4 @@ async def test_memory_and_disruptions_are_carried_from_attempt_to_attempt(tenant
 async def test_a_ceiling_below_the_limit_is_refused_by_name(tenant: Tenant) -> None:
     resources = {"limits": {"memory": "1Gi"}, "onOutOfMemory": {"max": "512Mi"}}
     status = await tenant.apply("orders", resources=resources)
-    assert (
-        "spec.resources.onOutOfMemory.max: 512Mi is not more than spec.resources.limits.memory (1Gi)"
-        in (status["conditions"][0]["message"])
-    )
+    assert "onOutOfMemory.max must be more than limits.memory" in (status["conditions"][0]["message"])
