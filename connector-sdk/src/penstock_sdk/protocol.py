@@ -211,8 +211,8 @@ class StreamsRequest(Message):
 class StreamVerdict(Message):
     """What to do with one selected stream, in the order in which they are to be read.
 
-    `name` is the stream's identity. One that is `refused` is not read, and fails the attempt with `reason` once the
-    others are read. `drop` are fields to leave out of every record, each as the names on the way to it; a list on the
+    `name` is the stream's identity. One that is `refused` is not read, and fails with `reason` and `error_class` while
+    the others are read. `drop` are fields to leave out of every record, each as the names on the way to it; a list on the
     way stands for all its items.
     """
 
@@ -222,11 +222,12 @@ class StreamVerdict(Message):
     selected: SelectedStream
     reason: str = ""
     refused: bool = False
+    error_class: ErrorClass = "SourceContractError"
     drop: list[list[str]] = []
 
 
 class StreamsResponse(Message):
-    """The streams to read. A selected stream that the source does not offer fails the call with `invalid`."""
+    """What to do with each selected stream; one that the source does not offer is refused, the others are read."""
 
     verdicts: list[StreamVerdict]
 
@@ -348,8 +349,18 @@ class RunError(Message):
     retry_after: float | None = None
 
 
+class StreamOutcome(Message):
+    """How one stream went in an attempt: read to its end, failed with an error, or not asked for."""
+
+    outcome: Literal["succeeded", "failed", "not_read"]
+    error: RunError | None = None
+
+
 class FinishRequest(Message):
     """The attempt's end. `records` counts what this attempt committed, by stream, `rejected` what it put aside.
+
+    `streams` says how each stream went, as far as the attempt came; an older SDK says nothing. The registry believes
+    that a stream has succeeded only when its last checkpoint is committed.
 
     `pii_suggested` are fields whose values look like personal data, by stream: names of classes, never a value.
     """
@@ -358,6 +369,7 @@ class FinishRequest(Message):
     error: RunError | None = None
     records: dict[str, Count] = {}
     rejected: dict[str, Count] = {}
+    streams: dict[StreamName, StreamOutcome] = {}
     pii_suggested: dict[str, dict[str, str]] = {}
     metrics: dict[str, float] = {}
 

@@ -283,14 +283,16 @@ def test_a_sigterm_commits_what_is_promised_and_ends_at_the_batch_border(attempt
     assert (platform.finished[0].outcome, platform.finished[0].records) == ("interrupted", {"people": 40})
 
 
-def test_a_sigterm_commits_nothing_that_no_cursor_covers(attempt: Any, platform: Any) -> None:
+def test_a_sigterm_commits_what_a_cursor_covers_and_nothing_after_it(attempt: Any, platform: Any) -> None:
     def read(*_: Any) -> Iterator[Batch]:
         yield from batches(1)
         attempt.interrupts[0]()
         yield Batch([{"n": 10}])
 
     assert attempt(read) == 31
-    assert platform.commits == []
+    (commit,) = platform.commits
+    assert (commit.cursor, commit.done) == (9, False)
+    assert numbers(platform) == list(range(10))
 
 
 def test_a_cancel_in_a_heartbeat_ends_the_attempt_as_cancelled(attempt: Any, platform: Any) -> None:
@@ -466,7 +468,7 @@ def test_a_message_that_no_text_can_hold_is_reported_all_the_same(attempt: Any, 
         raise SourceContractError("row \0 of \ud800")
 
     assert attempt(read) == 12
-    assert platform.finished[0].error.message == "row \ufffd of ?"
+    assert platform.finished[0].error.message == "stream 'people': row \ufffd of ?"
 
 
 def test_a_full_temporary_directory_is_named(attempt: Any, platform: Any) -> None:

@@ -157,7 +157,7 @@ def test_after_one_worker_fails_the_others_end_at_their_batch_border(split: Any,
         outlived.append(part)
 
     assert split(reading, partitions=partitions) == TransientError.exit_code
-    assert platform.finished[0].error.message == "the source went away"
+    assert platform.finished[0].error.message == "stream 'people': the source went away"
     assert outlived == []
     assert numbers(platform) == covered(platform.commits[-1].cursor)
     assert {0, 50, 100} <= set(numbers(platform)), "what was promised is kept, also of the one that failed"

@@ -37,6 +37,10 @@ class GrantExpired(Exception):  # noqa: N818 - a reason to ask for another grant
     """The presigned place is not valid any more."""
 
 
+class PlatformUnavailableError(TransientError):
+    """The run API or the bucket does not answer, or takes nothing: no stream can go on."""
+
+
 @dataclass
 class Patience:
     """How long to go on trying: a pod rides out minutes without the server or the bucket."""
@@ -139,7 +143,7 @@ class RunClient:
         arrived_before = response.status_code == PRECONDITION_FAILED and upload.perhaps_there
         if not response.is_success and not arrived_before:
             message = f"the bucket refused an object: HTTP {response.status_code}"
-            raise TransientError(message, operator_message=response.text[:500])
+            raise PlatformUnavailableError(message, operator_message=response.text[:500])
 
     def _put(self, grant: wire.UploadGrant, upload: Upload) -> httpx.Response | None:
         try:
@@ -166,7 +170,7 @@ class RunClient:
                 last = type(error).__name__
             if self._patience.clock() > end:
                 message = f"{what} did not answer for {self._patience.seconds:.0f} s"
-                raise TransientError(message, operator_message=last)
+                raise PlatformUnavailableError(message, operator_message=last)
             self._patience.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             wait = min(wait * 2, LONGEST_WAIT)
 

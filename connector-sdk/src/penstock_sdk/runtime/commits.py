@@ -40,6 +40,7 @@ class StreamCommits:
     def __init__(self, client: RunClient, stream: str, checkpoint: int, metrics: Metrics) -> None:
         self.metrics = metrics
         self.numbers, self.rejected_numbers = Numbers(), Numbers()
+        self.series = Numbers()  # of the records' ids: a series is begun with an object, and may end in the next one
         self.places, self.rejected_places = Places(client, stream), Places(client, stream, "rejected")
         self._client = client
         self._stream = stream

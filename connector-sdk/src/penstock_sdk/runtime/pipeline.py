@@ -1,7 +1,9 @@
-"""From batches to commits: when an object is full, and when a promise becomes a commit.
+"""From batches to commits: when an object is full, and when a cursor becomes a commit.
 
-Memory is bounded whatever the stream's size and the batch's: a batch is encoded in chunks, and an object rolled in the
-middle of one where need be.
+Lines are held back until a cursor covers them, so that what ends a read at any point, an error of the connector or of
+the source, leaves everything committed that a cursor covers, and nothing else. Memory is bounded whatever the size of
+the stream and of its batches: a batch is encoded in chunks, an object is rolled in the middle of one where need be, and
+once too much is held back, what the last cursor covers is committed and the rest goes on its way.
 """
 
 from __future__ import annotations
@@ -19,6 +21,27 @@ from penstock_sdk.runtime.delivery import Delivery
 from penstock_sdk.runtime.dropping import Dropper
 from penstock_sdk.runtime.encode import Chunk, Cutter, Envelope, LineEncoder
 from penstock_sdk.runtime.rejects import Fitter
+
+LEAST_HELD_BYTES = 4 << 20
+
+
+class Held:
+    """Lines that no cursor covers yet, with their numbers of records, and those of rejected records, in order."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[bytes, int]] = []
+        self.rejected: list[bytes] = []
+        self.size = 0
+
+    def add(self, lines: bytes, records: int) -> None:
+        """Hold lines of records."""
+        self.lines.append((lines, records))
+        self.size += len(lines)
+
+    def reject(self, line: bytes) -> None:
+        """Hold the line of a rejected record."""
+        self.rejected.append(line)
+        self.size += len(line)
 
 
 class StreamPipeline:
@@ -41,67 +64,102 @@ class StreamPipeline:
         self._shared = shared
         self._clock = clock
         self._cursor = cursor
-        self._promised = True
         self._fitter = fitter
         self._cutter = Cutter(envelope.stream, fitter.bad_line if fitter else None)
         self._encoder: LineEncoder | None = None
         self._delivery = Delivery(shared, cover, limits.object_bytes)
-        if fitter:
-            fitter.to(self._delivery.reject)
+        self._held = Held()
+        self._held_most = max(limits.object_bytes, LEAST_HELD_BYTES)
+        self._beyond = False  # lines that no cursor covers are on their way already
+        self._in_object = 0
+        self._covered = 0
         self._since_records = 0
         self._since_time = clock()
+        if fitter:
+            fitter.to(self._take_rejected)
 
     def emit(self, records: Records, op: Op) -> None:
-        """Encode records; a full object is rolled and uploaded while reading goes on."""
+        """Encode records; they go on their way once a cursor covers them, or when too many are held back."""
         if self._fitter:
             self._fitter.op = op
         for chunk in self._cutter.cut(records):
             self._add(self._dropper(chunk) if self._dropper else chunk, op)
-            if self._delivery.full():
-                self._roll()
+            if self._held.size > self._held_most:
+                self._go_beyond()
 
     def _add(self, chunk: Chunk, op: Op) -> None:
-        encoder = self._encoder = self._begun()
+        encoder = self._encoder = self._encoder or LineEncoder(self._envelope, self._shared.series.take(), now())
         rows = self._fitter.rows(chunk) if self._fitter else None
+        before = encoder.records
         lines = encoder.encode(chunk, op) if rows is None else encoder.lines(rows, op) if rows else b""
         added = len(chunk.rows)
-        self._promised = False
         self._since_records += added
         self._shared.metrics.took(added)
         if lines:
             self._cutter.learn(added, len(lines))
-            self._delivery.write(lines)
+            self._take(lines, encoder.records - before)
 
-    def _begun(self) -> LineEncoder:
-        """Return the open object's encoder; an object says when its first records came."""
-        if self._encoder and self._encoder.records:
-            return self._encoder
-        number = self._encoder.sequence if self._encoder else self._shared.numbers.take()
-        return LineEncoder(self._envelope, number, now())
+    def _take(self, lines: bytes, records: int) -> None:
+        if self._beyond:
+            self._write(lines, records)
+        else:
+            self._held.add(lines, records)
+
+    def _take_rejected(self, line: bytes) -> None:
+        if self._beyond:
+            self._delivery.reject(line)
+        else:
+            self._held.reject(line)
+
+    def _write(self, lines: bytes, records: int) -> None:
+        self._delivery.write(lines)
+        self._in_object += records
+        if self._delivery.full():
+            self._roll()
+
+    def _let_go(self) -> None:
+        """Send what is held back on its way."""
+        held, self._held = self._held, Held()
+        for line in held.rejected:
+            self._delivery.reject(line)
+        for lines, records in held.lines:
+            self._write(lines, records)
+
+    def _go_beyond(self) -> None:
+        """Commit what the last cursor covers, while it can be told from the rest, and hold nothing back until the next."""
+        if self._covered:
+            self._commit(done=False)
+        self._let_go()
+        self._beyond = True
 
     def reject(self, data: Any, message: str) -> None:
         """Put aside what the connector could not make a record of; a server that knows no rejects has it fail."""
         if self._fitter is None:
             raise SourceContractError(f"stream {self._envelope.stream!r}: {message}")
-        self._promised = False
         self._since_records += 1
         self._fitter.unreadable(data, message)
 
     def checkpoint(self, state: Cursor) -> None:
-        """Take a promise; have it committed, while reading goes on, when enough has come together."""
-        self._cursor, self._promised = state, True
+        """Take the cursor that covers everything until now; have it committed when enough has come together."""
+        self._cover(state)
         due = self._since_records >= self._limits.checkpoint_records
         if due or self._clock() - self._since_time >= self._limits.checkpoint_seconds:
             self._commit(done=False)
 
+    def _cover(self, state: Cursor) -> None:
+        self._let_go()
+        self._cursor, self._beyond, self._covered = state, False, self._since_records
+
     def finish(self) -> None:
         """Commit what is left, mark what was read as done for this run, and wait for it."""
+        self._cover(self._cursor)
         self._commit(done=True)
         self.settle()
 
     def interrupt(self) -> None:
-        """Commit what is covered by a promise, and wait; what is not stays uncommitted and is collected."""
-        if self._promised and self._since_records:
+        """Commit what a cursor covers, and wait; what none covers is dropped, or stays uncommitted and is collected."""
+        self._held = Held()
+        if self._covered and not self._beyond:
             self._commit(done=False)
         self.settle()
 
@@ -114,16 +172,17 @@ class StreamPipeline:
         self._delivery.close()
 
     def _roll(self) -> None:
-        if self._encoder and self._encoder.records:
-            self._delivery.upload(self._encoder.sequence, self._encoder.records)
-            self._encoder = None
+        if self._in_object:
+            self._delivery.upload(self._shared.numbers.take(), self._in_object)
+            self._encoder, self._in_object = None, 0
 
     def _commit(self, *, done: bool) -> None:
         self._roll()
         if self._fitter:
             self._fitter.check_share(done=done)
         self._delivery.commit(self._cursor, self._envelope.schema_version, done=done)
-        self._since_records, self._since_time = 0, self._clock()
+        self._since_records -= self._covered
+        self._covered, self._since_time = 0, self._clock()
 
 
 def now() -> str:

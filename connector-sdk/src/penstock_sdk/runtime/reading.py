@@ -79,7 +79,11 @@ class StreamReader:
         pipeline: StreamPipeline,
         border: Border,
     ) -> None:
-        """Have the connector read from the cursor to the end; what ends the attempt leaves what is promised committed."""
+        """Have the connector read from the cursor to the end; whatever ends it before leaves committed what a cursor covers.
+
+        What went wrong is raised; that the rest could not be committed either is only logged, unless another attempt
+        has taken over.
+        """
         connector.sink = pipeline
         try:
             self._batches(connector, stream, cursor, border)
@@ -89,6 +93,9 @@ class StreamReader:
             raise
         except AttemptEnded:
             pipeline.interrupt()
+            raise
+        except (Exception, SystemExit):
+            _keep_progress(pipeline, stream.name)
             raise
         finally:
             pipeline.close()
@@ -112,3 +119,12 @@ class StreamReader:
         rows = first_rows(records, SAMPLES)
         if rows:
             suggested[stream.identity] = dict(suggest_fields(stream.schema, rows))
+
+
+def _keep_progress(pipeline: StreamPipeline, stream: str) -> None:
+    try:
+        pipeline.interrupt()
+    except AttemptShutOut:
+        raise
+    except Exception as error:  # noqa: BLE001 - what ended the read is raised instead
+        log.warning("%s: what was read before the error could not be committed (%s)", stream, type(error).__name__)

@@ -17,22 +17,25 @@ from penstock_sdk.errors import (
     AttemptShutOut,
     ConnectorError,
     DefectError,
-    SourceContractError,
+    LocalPersistenceError,
     TransientError,
 )
 from penstock_sdk.runtime.asking import asked_for, catalog_of, estimated, span_of
 from penstock_sdk.runtime.assignment import AnyConnector, Assignment
-from penstock_sdk.runtime.client import RunClient
+from penstock_sdk.runtime.client import PlatformUnavailableError, RunClient
 from penstock_sdk.runtime.connectors import Connectors, close
 from penstock_sdk.runtime.credentials import Credentials
 from penstock_sdk.runtime.encode import Envelope
 from penstock_sdk.runtime.guard import Guard, no_local_writes
 from penstock_sdk.runtime.heartbeat import Heartbeat
 from penstock_sdk.runtime.metrics import Metrics
+from penstock_sdk.runtime.outcomes import StreamOutcomes, error_of, told
 from penstock_sdk.runtime.reading import Border, StreamReader, Task
 from penstock_sdk.runtime.splitting import SplitRead, plan_of
 
 log = logging.getLogger("penstock")
+ANEW = (TransientError, DefectError)
+"""Errors after which the next stream is read with a new session."""
 
 
 class Attempt:
@@ -42,6 +45,7 @@ class Attempt:
         self._assignment = assignment
         self._client = client
         self._metrics = Metrics()
+        self._outcomes = StreamOutcomes()
         self._mask = assignment.mask
         self._heartbeat: Heartbeat | None = None
         self._guard: Guard | None = None
@@ -96,12 +100,52 @@ class Attempt:
                 offered = {stream.identity: stream for stream in self._discover(connector)}
                 verdicts = self._verdicts(connector, offered)
                 self._estimate(connector, offered, verdicts, start)
-                for verdict in verdicts:
-                    if verdict.read:
-                        self._read(connectors, connector, self._task(offered[verdict.name], verdict, start))
-                _raise_refused(verdicts)
+                tasks = [self._task(offered[verdict.name], verdict, start) for verdict in verdicts if verdict.read]
+                self._refuse(verdicts)
+                for task in tasks:
+                    connector = self._read_one(connectors, connector, task)
             finally:
                 close(connector)
+        error = self._outcomes.error()
+        if error:
+            raise error
+
+    def _refuse(self, verdicts: list[wire.StreamVerdict]) -> None:
+        for verdict in verdicts:
+            if verdict.refused:
+                error = error_of(verdict.error_class, verdict.reason)
+                self._outcomes.fail(verdict.name, verdict.name, error, progressed=True)
+
+    def _read_one(self, connectors: Connectors, connector: AnyConnector, task: Task) -> AnyConnector:
+        """Read a stream, keep why it failed if it does, and return the connector to read the next one with."""
+        stream, outcomes = task.stream.identity, self._outcomes
+        if outcomes.source_fails:
+            outcomes.leave_out(stream)
+            return connector
+        before = self._metrics.committed.get(stream, 0)
+        try:
+            self._read(connectors, connector, task)
+        except AttemptEnded:
+            raise
+        except (LocalPersistenceError, PlatformUnavailableError) as error:  # of the whole attempt
+            outcomes.fail(stream, task.stream.name, error)
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever leaves a connector is of its stream
+            known = self._said(error)
+            outcomes.fail(stream, task.stream.name, known, progressed=self._metrics.committed.get(stream, 0) > before)
+            return self._renewed(connectors, connector) if isinstance(known, ANEW) else connector
+        outcomes.succeed(stream)
+        return connector
+
+    def _renewed(self, connectors: Connectors, connector: AnyConnector) -> AnyConnector:
+        """Return a connector with a session of its own: the failed one's may be broken."""
+        close(connector)
+        renewed = connectors.make()
+        try:
+            renewed.authenticate()
+        except ConnectorError as error:
+            log.warning("a new session was refused: %s", self._mask(error.message))
+        return renewed
 
     def _credentials(self, start: wire.StartResponse) -> Credentials:
         credentials = Credentials(self._assignment.credentials, self._assignment.shown, self._mask)
@@ -181,15 +225,25 @@ class Attempt:
         return {**self._metrics.numbers(), **cost}
 
     def _fail(self, error: Exception | SystemExit) -> int:
-        known = error if isinstance(error, ConnectorError) else _as_defect(error)
-        report = wire.RunError(
-            error_class=known.error_class,
-            message=_printable(self._mask(known.message))[:2000],
-            operator_message=_printable(self._mask(known.operator_message))[:4000],
-            retry_after=known.retry_after if isinstance(known, TransientError) else None,
-        )
-        log.error("%s: %s", report.error_class, report.message, exc_info=None if known is error else error)
+        known = self._said(error)
+        report = self._report_of(known)
         return self._report(self._ending("failed", report), known.exit_code)
+
+    def _said(self, error: Exception | SystemExit) -> ConnectorError:
+        """Write to the log what went wrong, with a trace where only the connector's author can tell why."""
+        known = error if isinstance(error, ConnectorError) else _as_defect(error)
+        log.error(
+            "%s: %s", known.error_class, self._report_of(known).message, exc_info=None if known is error else error
+        )
+        return known
+
+    def _report_of(self, error: ConnectorError) -> wire.RunError:
+        return wire.RunError(
+            error_class=error.error_class,
+            message=_printable(self._mask(error.message))[:2000],
+            operator_message=_printable(self._mask(error.operator_message))[:4000],
+            retry_after=error.retry_after if isinstance(error, TransientError) else None,
+        )
 
     def _ending(self, outcome: wire.Outcome, error: wire.RunError | None = None) -> wire.FinishRequest:
         counted = self._metrics
@@ -198,6 +252,7 @@ class Attempt:
             error=error,
             records=counted.committed,
             rejected=counted.rejected,
+            streams=told(self._outcomes, {name: self._report_of(each) for name, each in self._outcomes.failed.items()}),
             pii_suggested={stream: found for stream, found in counted.suggested.items() if found},
             metrics=self._numbers(),
         )
@@ -211,13 +266,6 @@ class Attempt:
 
     def _finish(self, request: wire.FinishRequest) -> None:
         log.info("finish: %s, run is %s", request.outcome, self._client.finish(request).phase)
-
-
-def _raise_refused(verdicts: list[wire.StreamVerdict]) -> None:
-    """Fail once everything else is read: a refused stream holds up no other, and is no success."""
-    reasons = [verdict.reason for verdict in verdicts if verdict.refused]
-    if reasons:
-        raise SourceContractError("; ".join(reasons))
 
 
 def _printable(text: str) -> str:

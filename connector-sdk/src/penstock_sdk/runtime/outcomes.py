@@ -1,0 +1,108 @@
+"""How each stream of an attempt went, and what that makes of the attempt.
+
+One failing stream stops no other. But where three streams in a row fail in the same way, the source refuses the
+credentials or is away, and none of them brought anything, it is the source that fails: the streams after them are not
+asked for in this attempt. Once all others are read, the attempt fails with the errors of those that failed.
+"""
+
+from __future__ import annotations
+
+from penstock_sdk import protocol as wire
+from penstock_sdk.errors import (
+    AuthenticationError,
+    ConfigError,
+    ConnectorError,
+    DefectError,
+    ErrorClass,
+    LocalPersistenceError,
+    SourceContractError,
+    TransientError,
+)
+
+SAME_FAILURES = 3
+OF_THE_SOURCE = (AuthenticationError, TransientError)
+SHOWN = 10
+CLASSES: dict[ErrorClass, type[ConnectorError]] = {
+    error.error_class: error
+    for error in (
+        LocalPersistenceError,
+        TransientError,
+        DefectError,
+        AuthenticationError,
+        ConfigError,
+        SourceContractError,
+    )
+}
+"""By weight: where streams failed differently, the attempt gets the first of these classes. One that may be tried again
+goes before one that may not, so that what can succeed does."""
+
+
+def error_of(error_class: ErrorClass, message: str) -> ConnectorError:
+    """Return an error of a class that the platform names."""
+    return CLASSES[error_class](message)
+
+
+class StreamOutcomes:
+    """What became of the streams, in the order in which they were to be read."""
+
+    def __init__(self) -> None:
+        self.succeeded = list[str]()
+        self.failed = dict[str, ConnectorError]()
+        self.not_read = dict[str, str]()
+        self._names = dict[str, str]()
+        self._in_a_row = list[ErrorClass]()
+
+    def succeed(self, stream: str) -> None:
+        """Remember that a stream was read to its end."""
+        self.succeeded.append(stream)
+        self._in_a_row.clear()
+
+    def fail(self, stream: str, name: str, error: ConnectorError, *, progressed: bool = False) -> None:
+        """Remember why a stream failed; `name` is what its owner calls it, `progressed` that it committed something."""
+        self.failed[stream], self._names[stream] = error, name
+        if progressed or (self._in_a_row and self._in_a_row[-1] != error.error_class):
+            self._in_a_row.clear()
+        if not progressed and isinstance(error, OF_THE_SOURCE):
+            self._in_a_row.append(error.error_class)
+
+    def leave_out(self, stream: str) -> None:
+        """Remember that a stream was not read, as the source failed for those before it."""
+        self.not_read[stream] = "not read in this attempt: the streams before it found that the source fails"
+
+    @property
+    def source_fails(self) -> bool:
+        """Whether so many streams in a row failed in the same way that the source must be the reason."""
+        return len(self._in_a_row) >= SAME_FAILURES
+
+    def error(self) -> ConnectorError | None:
+        """Return what the attempt fails with, which names the streams that failed; None where none has."""
+        if not self.failed:
+            return None
+        errors = list(self.failed.values())
+        kind = next(kind for name, kind in CLASSES.items() if any(each.error_class == name for each in errors))
+        message = "; ".join(self._named(stream) for stream in list(self.failed)[:SHOWN])
+        left = [f"and {len(self.failed) - SHOWN} more streams failed"] if len(self.failed) > SHOWN else []
+        left += [f"{len(self.not_read)} streams were not read"] if self.not_read else []
+        message = "; ".join([message, *left])
+        operator_message = "; ".join(filter(None, (each.operator_message for each in errors[:SHOWN])))
+        if kind is TransientError:
+            return TransientError(message, operator_message=operator_message, retry_after=_longest(errors))
+        return kind(message, operator_message=operator_message)
+
+    def _named(self, stream: str) -> str:
+        message, name = self.failed[stream].message, self._names[stream]
+        return message if repr(name) in message or repr(stream) in message else f"stream {name!r}: {message}"
+
+
+def _longest(errors: list[ConnectorError]) -> float | None:
+    wishes = [each.retry_after for each in errors if isinstance(each, TransientError) and each.retry_after is not None]
+    return max(wishes) if wishes else None
+
+
+def told(outcomes: StreamOutcomes, report: dict[str, wire.RunError]) -> dict[str, wire.StreamOutcome]:
+    """Return the outcomes as the run API takes them; `report` holds the errors, masked."""
+    return {
+        **{stream: wire.StreamOutcome(outcome="succeeded") for stream in outcomes.succeeded},
+        **{stream: wire.StreamOutcome(outcome="failed", error=error) for stream, error in report.items()},
+        **{stream: wire.StreamOutcome(outcome="not_read") for stream in outcomes.not_read},
+    }

@@ -1,0 +1,244 @@
+"""Streams succeed and fail by themselves, and a read that fails keeps what a cursor covers (invariants 4, 17 and 18)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from penstock_sdk import (
+    AuthenticationError,
+    Batch,
+    ConfigError,
+    SourceContractError,
+    Stream,
+    TransientError,
+)
+from penstock_sdk import protocol as wire
+from penstock_sdk.errors import ConnectorError
+from penstock_sdk.runtime.outcomes import SAME_FAILURES, StreamOutcomes
+
+from tests.unit.sdk.conftest import FakePlatform, Runner, error
+
+WEIGHTS = [
+    ([SourceContractError("a"), ConfigError("b")], "ConfigError"),
+    ([ConfigError("a"), AuthenticationError("b")], "AuthenticationError"),
+    ([SourceContractError("a"), TransientError("b")], "TransientError"),
+]
+
+
+def rows(first: int, count: int, size: int = 0) -> list[dict[str, Any]]:
+    return [{"n": number, **({"pad": "x" * size} if size else {})} for number in range(first, first + count)]
+
+
+def by_stream(platform: FakePlatform, stream: str) -> list[int]:
+    commits = [commit for commit in platform.commits if commit.stream == stream]
+    return [line["data"]["n"] for line in platform.lines(commits)]
+
+
+def test_the_others_are_read_and_the_attempt_names_the_one_that_failed(attempt: Runner, platform: FakePlatform) -> None:
+    attempt.streams = ("a", "b", "c")
+
+    def read(stream: Stream, _: Any) -> Iterator[Batch]:
+        yield Batch(rows(0, 5), cursor=4)
+        if stream.name == "b":
+            raise SourceContractError("the view fails: division by zero")
+        yield Batch(rows(5, 5), cursor=9)
+
+    assert attempt(read) == SourceContractError.exit_code
+    (finish,) = platform.finished
+    assert finish.error is not None
+    assert finish.error.message == "stream 'b': the view fails: division by zero"
+    assert {name: each.outcome for name, each in finish.streams.items()} == {
+        "a": "succeeded",
+        "b": "failed",
+        "c": "succeeded",
+    }
+    assert [by_stream(platform, name) for name in "abc"] == [list(range(10)), list(range(5)), list(range(10))]
+    assert [commit.stream for commit in platform.commits if commit.done] == ["a", "c"]
+
+
+def test_every_kind_of_error_keeps_what_a_cursor_covers(attempt: Runner, platform: FakePlatform) -> None:
+    for raised in (TransientError("x", retry_after=3), ConfigError("x"), KeyError("x"), SystemExit(3)):
+        platform.commits.clear()
+        platform.bucket.clear()
+        platform.finished.clear()
+
+        def read(*_: Any, raised: BaseException = raised) -> Iterator[Batch]:
+            for page in range(3):
+                yield Batch(rows(page * 10, 10), cursor=page)
+            yield Batch(rows(30, 10))
+            raise raised
+
+        assert attempt(read) != 0
+        (commit,) = platform.commits
+        assert (commit.cursor, commit.done) == (2, False), raised
+        assert by_stream(platform, "people") == list(range(30))
+        assert platform.finished[0].records == {"people": 30}
+
+
+def test_a_source_that_is_away_is_not_asked_for_every_stream(attempt: Runner, platform: FakePlatform) -> None:
+    attempt.streams = tuple(f"s{number}" for number in range(20))
+    asked: list[str] = []
+
+    def read(stream: Stream, _: Any) -> Iterator[Batch]:
+        asked.append(stream.name)
+        raise TransientError("the source is away", retry_after=len(asked))
+        yield Batch([])
+
+    assert attempt(read) == TransientError.exit_code
+    assert len(asked) == SAME_FAILURES
+    (finish,) = platform.finished
+    assert finish.error is not None
+    assert finish.error.retry_after == SAME_FAILURES, "the longest wish"
+    assert "17 streams were not read" in finish.error.message
+    assert [each.outcome for each in finish.streams.values()].count("not_read") == 17
+
+
+def test_tables_that_are_not_granted_stop_no_other(attempt: Runner, platform: FakePlatform) -> None:
+    attempt.streams = tuple(f"s{number}" for number in range(9))
+
+    def read(stream: Stream, _: Any) -> Iterator[Batch]:
+        if int(stream.name[1:]) % 2:
+            raise AuthenticationError("grant SELECT to the user")
+        yield Batch(rows(0, 1), cursor=1)
+
+    assert attempt(read) == AuthenticationError.exit_code
+    assert [commit.stream for commit in platform.commits if commit.done] == ["s0", "s2", "s4", "s6", "s8"]
+
+
+def test_a_session_that_broke_is_not_used_for_the_next_stream(attempt: Runner, platform: FakePlatform) -> None:
+    attempt.streams = ("a", "b")
+    sessions: list[str] = []
+
+    def read(stream: Stream, _: Any) -> Iterator[Batch]:
+        if stream.name == "a":
+            raise TransientError("the session is gone")
+        yield Batch(rows(0, 1), cursor=len(sessions))
+
+    assert attempt(read, authenticate=lambda: sessions.append("opened"), close=lambda: sessions.append("closed")) == 20
+    assert sessions == ["opened", "closed", "opened", "closed"]
+    assert by_stream(platform, "b") == [0]
+
+
+def test_a_platform_that_takes_nothing_ends_the_attempt(attempt: Runner, platform: FakePlatform) -> None:
+    attempt.streams = ("a", "b")
+    asked: list[str] = []
+
+    def read(stream: Stream, _: Any) -> Iterator[Batch]:
+        asked.append(stream.name)
+        platform.refuse["checkpoints"] = [error(409, "fenced")]
+        yield Batch(rows(0, 1), cursor=1)
+
+    assert attempt(read) == 32
+    assert asked == ["a"]
+    assert platform.commits == []
+
+
+@pytest.mark.parametrize(("errors", "expected"), WEIGHTS)
+def test_the_attempt_is_tried_again_when_one_of_its_streams_may_succeed(
+    errors: list[ConnectorError], expected: str
+) -> None:
+    outcomes = StreamOutcomes()
+    for number, each in enumerate(errors):
+        outcomes.fail(f"s{number}", f"s{number}", each)
+    found = outcomes.error()
+    assert found is not None
+    assert found.error_class == expected
+    assert found.message == "stream 's0': a; stream 's1': b"
+
+
+@dataclass
+class Plan:
+    """What a stream does: pages, which of them carry a cursor, and after how many it fails."""
+
+    pages: list[int] = field(default_factory=list)
+    covered: list[bool] = field(default_factory=list)
+    fails_after: int | None = None
+    size: int = 0
+
+    def promised(self, begin: int) -> int:
+        """Return how many records a cursor covers when the read ends after `fails_after` pages from `begin`. An oracle."""
+        place, sure = 0, begin
+        for number, (count, covered) in enumerate(zip(self.pages, self.covered, strict=True)):
+            if self.fails_after is not None and number >= self.fails_after:
+                return sure
+            place += count
+            if covered and place > begin:
+                sure = place
+        return place if self.fails_after is None else sure
+
+
+plans = st.builds(
+    lambda pages, covered, fails, size: Plan(
+        pages, (covered + [False] * len(pages))[: len(pages)], fails if fails <= len(pages) else None, size
+    ),
+    st.lists(st.integers(0, 40), max_size=8),
+    st.lists(st.booleans(), max_size=8),
+    st.integers(0, 10),
+    st.sampled_from([0, 0, 200_000]),
+)
+
+
+@given(st.lists(plans, min_size=1, max_size=4), st.sampled_from([1, 7, 50_000]))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+def test_what_is_committed_is_what_cursors_cover_and_a_retry_brings_the_rest_once(
+    attempt: Runner, platform: FakePlatform, drawn: list[Plan], checkpoint_records: int
+) -> None:
+    """The first attempt fails where it is drawn to, the second reads on from the committed cursors to the end."""
+    platform.commits, platform.bucket, platform.finished = [], {}, []
+    platform.limits = wire.Limits(checkpoint_records=checkpoint_records, heartbeat_seconds=60)
+    attempt.streams = names = tuple(f"s{number}" for number in range(len(drawn)))
+    platform.selected = [wire.SelectedStream(name=name, mode="incremental") for name in names]
+    plan = dict(zip(names, drawn, strict=True))
+
+    def reading(*, fails: bool) -> Any:
+        def read(stream: Stream, cursor: Any) -> Iterator[Batch]:
+            mine, place = plan[stream.name], 0
+            for number, (count, covered) in enumerate(zip(mine.pages, mine.covered, strict=True)):
+                if fails and mine.fails_after == number:
+                    raise SourceContractError("here")
+                first, place = max(place, cursor or 0), place + count
+                if place > (cursor or 0):
+                    yield Batch(rows(first, place - first, mine.size), cursor=place if covered else None)
+            if fails and mine.fails_after == len(mine.pages):
+                raise SourceContractError("here")
+
+        return read
+
+    failing = {name for name, each in plan.items() if each.fails_after is not None}
+    code = attempt(reading(fails=True))
+    assert (code == 0) == (not failing)
+    sure = {name: each.promised(0) for name, each in plan.items()}
+    assert {name: by_stream(platform, name) for name in names} == {name: list(range(sure[name])) for name in names}
+    assert {name for name, each in platform.finished[0].streams.items() if each.outcome == "failed"} == failing
+    last = {commit.stream: commit for commit in platform.commits}
+    platform.selected = [
+        each.model_copy(
+            update={
+                "cursor": last[each.name].cursor if each.name in last else None,
+                "checkpoint": last[each.name].checkpoint if each.name in last else 0,
+                "done": each.name in last and last[each.name].done,
+            }
+        )
+        for each in platform.selected
+    ]
+    before = dict(platform.bucket)
+    for commit in platform.commits:  # the next attempt's keys are its own
+        for each in commit.objects:
+            platform.bucket[f"first-{each.key}"] = before[each.key]
+    platform.commits = [
+        commit.model_copy(
+            update={"objects": [each.model_copy(update={"key": f"first-{each.key}"}) for each in commit.objects]}
+        )
+        for commit in platform.commits
+    ]
+    for key in before:
+        del platform.bucket[key]
+    assert attempt(reading(fails=False)) == 0
+    assert {name: by_stream(platform, name) for name in names} == {
+        name: list(range(sum(plan[name].pages))) for name in names
+    }
