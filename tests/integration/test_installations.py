@@ -47,6 +47,9 @@ class Seen:
         async for page in self._server.pages(kind):
             yield [each for each in page if kind == "ConnectorDefinition" or self.scope.covers(each["metadata"])]
 
+    async def namespace_uid(self, namespace: str) -> str | None:
+        return f"uid of {namespace}"
+
     async def write_status(self, document: Document, status: Document) -> str | None:
         await asyncio.sleep(0)
         return await self._server.write_status(document, status)

@@ -62,6 +62,9 @@ class ApiServer:
         for start in range(0, len(found), 7):
             yield found[start : start + 7]
 
+    async def namespace_uid(self, namespace: str) -> str | None:
+        return f"uid of {namespace}"
+
     async def write_status(self, document: Document, status: Document) -> str | None:
         key = key_of(document)
         self.before_write(key)

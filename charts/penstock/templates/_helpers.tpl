@@ -103,6 +103,7 @@ tolerations: {{ toJson . }}
   - {apiGroups: [penstock.io], resources: [tenantconnections/status], verbs: [patch]}
   - {apiGroups: [batch], resources: [jobs], verbs: [get, list, watch, create, delete]}
   - {apiGroups: [""], resources: [events], verbs: [list]}
+  - {apiGroups: [""], resources: [namespaces], verbs: [get]}
 {{- end }}
   - {apiGroups: [""], resources: [pods], verbs: [get, list]}
   - {apiGroups: [""], resources: [pods/log], verbs: [get]}

@@ -23,6 +23,7 @@ class KubernetesResources:
 
     def __init__(self, api: client.ApiClient, scope: Scope = EVERYTHING) -> None:
         self._custom = client.CustomObjectsApi(api)
+        self._core = client.CoreV1Api(api)
         self._scope = scope
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Document | None:
@@ -39,6 +40,16 @@ class KubernetesResources:
                 return None
             raise
         return dict(found)
+
+    async def namespace_uid(self, namespace: str) -> str | None:
+        """Return the uid of a namespace. None where it may not be read, as by a release of another version, or is gone."""
+        try:
+            found = await self._core.read_namespace(namespace)
+        except ApiException as error:
+            if error.status in (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
+                return None
+            raise
+        return str(found.metadata.uid)
 
     async def pages(self, kind: Kind) -> AsyncIterator[Page]:
         """Read all resources of a kind that are in the scope, page by page. Definitions are everybody's."""

@@ -181,7 +181,9 @@ class Orchestrator:
                 document = await self._ownership.claim(document)
                 self._ownership.kept([key])
                 self._sightings.left(key, version_of(document))  # its event is the echo of the mark
-            status = self._marked(before, await reconcile(self._parts.pool, document))
+            status = self._marked(
+                before, await reconcile(self._parts.pool, document, self._parts.resources.namespace_uid)
+            )
             version = version_of(document)
             if status != document.get("status", {}) and self._writes(document):
                 version = await self._parts.resources.write_status(document, status)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from penstock_operator.controller.following import record_upstreams, upstream_finding
+from penstock_operator.controller.identity import NamespaceUid, one_namespace, settle
 from penstock_operator.controller.resources import Document, key_of
 from penstock_operator.controller.state_requests import handle_state_requests
 from penstock_operator.controller.statuses import finding_for, open_alert, pauses, status_of
@@ -23,6 +24,8 @@ from penstock_operator.controller.wanted import (
 )
 from penstock_operator.registry import alerts, connections, definitions, recording, runs
 from penstock_operator.registry.database import Connection, Pool, Row, snapshot
+from penstock_operator.registry.identity import retire_namesakes
+from penstock_operator.registry.recording import ConnectionRecord
 from penstock_operator.resources.conditions import SHOWN_ALERTS, Finding, alert_conditions, conditions_for
 from penstock_operator.resources.crds import defaulted
 from penstock_operator.resources.models import REQUESTED_AT
@@ -61,13 +64,13 @@ def _definition_finding(stage: str) -> Finding:
     return Finding("ready", "Admitted", f"the version is {stage} and may be used")
 
 
-async def reconcile_connection(pool: Pool, document: Document) -> Document:
+async def reconcile_connection(pool: Pool, document: Document, namespace_uid: NamespaceUid = one_namespace) -> Document:
     """Record the connection, make a requested run, and return its status."""
     generation, now = document["metadata"].get("generation", 1), datetime.now(UTC)
     async with pool.connection() as connection:
         try:
             wanted = await wanted_of(document, Definitions(connection))
-            row, known = await _record(connection, wanted, now)
+            row, known = await _record(connection, wanted, now, namespace_uid)
             await handle_state_requests(connection, document, row)
             await record_upstreams(connection, row, wanted.record.spec, now)
             await _handle_request(connection, document, row)
@@ -75,7 +78,7 @@ async def reconcile_connection(pool: Pool, document: Document) -> Document:
             untouched = not known and stands_alone(document)
         except Stalled as stalled:
             problem, definition, untouched = stalled.finding, None, False
-            row = await _record_stalled(connection, document)
+            row = await _record_stalled(connection, document, namespace_uid)
             if not annotation_problems(document):
                 await handle_state_requests(connection, document, row)
         facts = Facts(row) if untouched else await facts_of(connection, row)
@@ -126,31 +129,47 @@ async def facts_of(connection: Connection, row: Row) -> Facts:
         )
 
 
-async def _record(connection: Connection, wanted: Wanted, now: datetime) -> tuple[Row, bool]:
+async def _record(
+    connection: Connection, wanted: Wanted, now: datetime, namespace_uid: NamespaceUid
+) -> tuple[Row, bool]:
     """Return the connection's row as it is wanted, and whether there was one before."""
     known = await connections.connection_by_uid(connection, wanted.record.uid)
-    if known and wanted.is_held_by(known):
+    if known and wanted.is_held_by(known) and known["namespace_uid"]:
         return known, True
+    wanted = replace(wanted, record=await _placed(wanted.record, known, namespace_uid))
     timed = wanted.timed(now)
     if known is None:
         for new in await recording.insert_connections(connection, [(wanted.record, timed)]):
             return new, False
+        await retire_namesakes(connection, wanted.record.uid, wanted.record.namespace, wanted.record.name)
     async with connection.transaction():
+        await settle(connection, wanted.record, known, valid=True)
         row = await recording.upsert_connection(connection, wanted.record)
         if not timed.is_held_by(row):
             row = await recording.set_timing(connection, row["uid"], timed) or row
     return row, known is not None
 
 
-async def _record_stalled(connection: Connection, document: Document) -> Row:
+async def _placed(record: ConnectionRecord, known: Row | None, namespace_uid: NamespaceUid) -> ConnectionRecord:
+    """Return the record with its namespace's uid, asked for once in a connection's life."""
+    held = known["namespace_uid"] if known else None
+    return replace(record, namespace_uid=held or await namespace_uid(record.namespace))
+
+
+async def _record_stalled(connection: Connection, document: Document, namespace_uid: NamespaceUid) -> Row:
     """Record a connection that cannot be used; a spec that the API server would refuse does not replace the last good one."""
-    if spec_problems(document):
-        known = await connections.connection_by_uid(connection, document["metadata"]["uid"])
-        spec = known["spec"] if known else {}
-    else:
-        spec = defaulted(document)["spec"]
+    known = await connections.connection_by_uid(connection, document["metadata"]["uid"])
+    valid = not spec_problems(document)
+    spec = defaulted(document)["spec"] if valid else known["spec"] if known else {}
+    record = await _placed(record_of(document, spec, definition_uid=None), known, namespace_uid)
+    if known is None:
+        await retire_namesakes(connection, record.uid, record.namespace, record.name)
     async with connection.transaction():
-        return await recording.upsert_connection(connection, record_of(document, spec, definition_uid=None))
+        await settle(connection, record, known, valid=valid)
+        if not valid and not known:
+            taken = await connections.connection_by_uid(connection, record.uid)
+            record = replace(record, spec=taken["spec"] if taken else {})
+        return await recording.upsert_connection(connection, record)
 
 
 async def _handle_request(connection: Connection, document: Document, row: Row) -> None:
@@ -159,7 +178,8 @@ async def _handle_request(connection: Connection, document: Document, row: Row) 
         await handle_request(connection, row, token)
 
 
-async def reconcile(pool: Pool, document: Document) -> Document:
-    """Return the document's new status."""
-    kind = key_of(document)[0]
-    return await (reconcile_definition if kind == "ConnectorDefinition" else reconcile_connection)(pool, document)
+async def reconcile(pool: Pool, document: Document, namespace_uid: NamespaceUid = one_namespace) -> Document:
+    """Return the document's new status. `namespace_uid` tells one namespace from another of the same name."""
+    if key_of(document)[0] == "ConnectorDefinition":
+        return await reconcile_definition(pool, document)
+    return await reconcile_connection(pool, document, namespace_uid)

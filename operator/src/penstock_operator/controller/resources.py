@@ -24,6 +24,9 @@ class ResourceClient(Protocol):
     def pages(self, kind: Kind) -> AsyncIterator[Page]:
         """Yield all resources of a kind, some at a time."""
 
+    async def namespace_uid(self, namespace: str) -> str | None:
+        """Return the uid of a namespace: one that is deleted and made anew has another. None where it may not be read."""
+
     async def write_status(self, document: Document, status: Document) -> str | None:
         """Write the status of the resource as it was read, and return the version that it has now.
 

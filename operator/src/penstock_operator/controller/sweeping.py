@@ -106,7 +106,7 @@ class Sweeper:
     async def _register(self) -> None:
         """Put all that the registry has never seen on schedule, before the first status is written, or the watch lists all."""
         async for page in self._resources.pages("TenantConnection"):
-            await register(self._pool, await self._ownership.claim_page(page))
+            await register(self._pool, await self._ownership.claim_page(page), self._resources.namespace_uid)
         self.registered.set()
 
     async def _pages(self, kind: Kind) -> AsyncIterator[Page]:

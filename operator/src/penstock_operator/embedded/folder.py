@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from penstock_operator.controller.identity import one_namespace
 from penstock_operator.controller.resources import Document, Page, key_of
 from penstock_operator.resources.models import API_VERSION, GROUP, Kind
 
@@ -134,6 +135,10 @@ class FolderResources:
     async def pages(self, kind: Kind) -> AsyncIterator[Page]:
         """Yield all documents of a kind at once."""
         yield await self.list(kind)
+
+    async def namespace_uid(self, namespace: str) -> str | None:
+        """Return what stands for the uid of a namespace: a folder has one of each name, ever."""
+        return await one_namespace(namespace)
 
     async def write_status(self, document: Document, status: Document) -> None:
         """Keep the status."""

@@ -138,7 +138,8 @@ async def committed_objects(
 ) -> list[Row]:
     """Return the committed objects of live generations in the order in which they were committed.
 
-    A reset reads a stream anew into its next generation; with the ones before it, each record would be there twice.
+    A reset reads a stream anew into its next generation; with the ones before it, each record would be there twice. So it
+    would with those of another connection that had the name before.
     """
     return await many(
         connection,
@@ -148,7 +149,10 @@ async def committed_objects(
         FROM penstock.bronze_objects o JOIN penstock.tenant_connections c ON c.uid = o.connection_uid
         LEFT JOIN penstock.connector_run_state s ON s.connection_uid = o.connection_uid AND s.stream = o.stream
         WHERE o.committed_at IS NOT NULL AND o.kind = %(kind)s
-          AND o.generation = coalesce(s.generation, o.generation)
+          AND o.generation = coalesce(s.generation, greatest(o.generation, c.first_generation))
+          AND (%(run)s::text IS NOT NULL OR c.uid = (
+              SELECT n.uid FROM penstock.tenant_connections n WHERE n.namespace = c.namespace AND n.name = c.name
+              ORDER BY n.deleted_at DESC NULLS FIRST, n.first_generation DESC LIMIT 1))
           AND o.granted_at >= coalesce(c.purge_started_at, '-infinity') AND (%(namespace)s::text IS NULL OR c.namespace = %(namespace)s)
           AND (%(name)s::text IS NULL OR c.name = %(name)s) AND (%(stream)s::text IS NULL OR o.stream = %(stream)s)
           AND (%(run)s::text IS NULL OR o.run_id = %(run)s)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from penstock_operator.registry.database import Connection, Row, many, one, run
-
-PURGED = ("connector_run_state", "stream_checkpoints", "stream_registry", "stream_reads", "compat_alerts")
+from penstock_operator.registry.identity import STATES
 
 
 async def begin_purges(connection: Connection, before: datetime, limit: int) -> list[str]:
@@ -19,7 +18,8 @@ async def begin_purges(connection: Connection, before: datetime, limit: int) -> 
         rows = await many(
             connection,
             """
-            UPDATE penstock.tenant_connections SET purge_started_at = now()
+            UPDATE penstock.tenant_connections SET purge_started_at = now(),
+                first_generation = penstock.next_generation(namespace, name)
             WHERE uid IN (
                 SELECT uid FROM penstock.tenant_connections c
                 WHERE c.deleted_at < %(before)s AND c.deleted_at IS NOT NULL AND c.purged_at IS NULL
@@ -33,7 +33,7 @@ async def begin_purges(connection: Connection, before: datetime, limit: int) -> 
             limit=limit,
         )
         uids = [row["uid"] for row in rows]
-        for table in PURGED:
+        for table in STATES:
             await run(connection, f"DELETE FROM penstock.{table} WHERE connection_uid = ANY(%(uids)s)", uids=uids)  # noqa: S608
     return uids
 

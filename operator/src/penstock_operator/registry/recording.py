@@ -9,6 +9,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from penstock_operator.registry.database import Connection, Row, many, one, run
+from penstock_operator.registry.identity import names_taken, retire_namesakes
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class ConnectionRecord:
     spec: dict[str, Any]
     definition_uid: str | None
     ready: bool
+    namespace_uid: str | None = None
 
     @property
     def suspended(self) -> bool:
@@ -53,26 +55,20 @@ async def upsert_connection(connection: Connection, record: ConnectionRecord) ->
     """Record a connection and return the row as it was before a changed schedule is applied to it.
 
     A connection of the same namespace and name with another uid was deleted and made anew. A changed spec or definition
-    ends the pause after failures.
+    ends the pause after failures. One that cannot be used keeps the definition that it used last.
     """
-    await run(
-        connection,
-        "UPDATE penstock.tenant_connections SET deleted_at = now(), schedule = NULL, next_run_at = NULL"
-        " WHERE namespace = %(namespace)s AND name = %(name)s"
-        " AND uid <> %(uid)s AND deleted_at IS NULL",
-        namespace=record.namespace,
-        name=record.name,
-        uid=record.uid,
-    )
+    await retire_namesakes(connection, record.uid, record.namespace, record.name)
     row = await one(
         connection,
         """
         INSERT INTO penstock.tenant_connections AS c
-            (uid, namespace, name, generation, spec, definition_uid, ready, suspended, schedule, time_zone)
+            (uid, namespace, name, generation, spec, definition_uid, ready, suspended, schedule, time_zone,
+             namespace_uid, first_generation)
         VALUES (%(uid)s, %(namespace)s, %(name)s, %(generation)s, %(spec)s, %(definition)s, %(ready)s, %(suspended)s,
-                NULL, '')
+                NULL, '', %(namespace_uid)s, penstock.next_generation(%(namespace)s, %(name)s))
         ON CONFLICT (uid) DO UPDATE SET generation = excluded.generation, spec = excluded.spec, ready = excluded.ready,
-            definition_uid = excluded.definition_uid, suspended = excluded.suspended, updated_at = now(), deleted_at = NULL,
+            definition_uid = coalesce(excluded.definition_uid, c.definition_uid),
+            namespace_uid = coalesce(excluded.namespace_uid, c.namespace_uid), suspended = excluded.suspended, updated_at = now(), deleted_at = NULL,
             released_at = NULL,
             purged_at = NULL,
             failures = CASE WHEN c.spec = excluded.spec AND c.definition_uid IS NOT DISTINCT FROM excluded.definition_uid
@@ -89,6 +85,7 @@ async def upsert_connection(connection: Connection, record: ConnectionRecord) ->
         definition=record.definition_uid,
         ready=record.ready,
         suspended=record.suspended,
+        namespace_uid=record.namespace_uid,
     )
     assert row is not None  # noqa: S101 - INSERT … RETURNING always returns
     return row
@@ -97,19 +94,23 @@ async def upsert_connection(connection: Connection, record: ConnectionRecord) ->
 async def insert_connections(connection: Connection, new: list[tuple[ConnectionRecord, Timing]]) -> list[Row]:
     """Record connections that are new, in one statement, and return their rows.
 
-    Where it, or another of its name, is there already, a connection is left out: that takes `upsert_connection`.
+    Where it, or another of its name, is there already or was once, a connection is left out: that takes
+    `upsert_connection`.
     """
+    taken = await names_taken(connection, [(record.namespace, record.name) for record, _ in new])
+    new = [each for each in new if (each[0].namespace, each[0].name) not in taken]
     records, timings = [record for record, _ in new], [timing for _, timing in new]
     return await many(
         connection,
         """
         INSERT INTO penstock.tenant_connections
             (uid, namespace, name, generation, spec, definition_uid, ready, suspended, schedule, time_zone,
-             jitter_seconds, next_run_at)
+             jitter_seconds, next_run_at, namespace_uid)
         SELECT * FROM unnest(
             %(uids)s::text[], %(namespaces)s::text[], %(names)s::text[], %(generations)s::bigint[], %(specs)s::jsonb[],
             %(definitions)s::text[], %(ready)s::boolean[], %(suspended)s::boolean[], %(schedules)s::text[],
-            %(zones)s::text[], %(jitters)s::integer[], %(moments)s::timestamptz[])
+            %(zones)s::text[], %(jitters)s::integer[], %(moments)s::timestamptz[],
+            %(namespace_uids)s::text[])
         ON CONFLICT DO NOTHING
         RETURNING *
         """,
@@ -125,6 +126,7 @@ async def insert_connections(connection: Connection, new: list[tuple[ConnectionR
         zones=[each.time_zone for each in timings],
         jitters=[each.jitter_seconds for each in timings],
         moments=[each.next_run_at for each in timings],
+        namespace_uids=[each.namespace_uid for each in records],
     )
 
 

@@ -20,10 +20,12 @@ async def states_of(connection: Connection, connection_uid: str) -> dict[str, Ro
 
 
 async def generation_of(connection: Connection, connection_uid: str, stream: str) -> int:
-    """Return the generation that a stream's next objects belong to: the first where nothing was ever committed."""
+    """Return the generation that a stream's next objects belong to: the connection's first where nothing was committed."""
     row = await one(
         connection,
-        "SELECT generation FROM penstock.connector_run_state WHERE connection_uid = %(uid)s AND stream = %(stream)s",
+        "SELECT coalesce((SELECT generation FROM penstock.connector_run_state"
+        " WHERE connection_uid = %(uid)s AND stream = %(stream)s), first_generation) AS generation"
+        " FROM penstock.tenant_connections WHERE uid = %(uid)s",
         uid=connection_uid,
         stream=stream,
     )
@@ -44,8 +46,10 @@ async def begin_state(connection: Connection, state: NewState) -> None:
     """Make the row of a stream's first checkpoint, so that there is something to lock; somebody may have made it already."""
     await run(
         connection,
-        "INSERT INTO penstock.connector_run_state (connection_uid, stream, state_version, checkpoint, run_id, attempt, done)"
-        " VALUES (%(uid)s, %(stream)s, %(version)s, 0, %(run)s, %(attempt)s, false) ON CONFLICT DO NOTHING",
+        "INSERT INTO penstock.connector_run_state"
+        " (connection_uid, stream, state_version, checkpoint, run_id, attempt, done, generation)"
+        " SELECT %(uid)s, %(stream)s, %(version)s, 0, %(run)s, %(attempt)s, false, first_generation"
+        " FROM penstock.tenant_connections WHERE uid = %(uid)s ON CONFLICT DO NOTHING",
         uid=state.connection_uid,
         stream=state.stream,
         version=state.state_version,

@@ -26,8 +26,9 @@ async def of_attempt(connection: Connection, attempt: Row) -> dict[str, Row]:
     if "window" not in attempt["spec"]:
         return states
     own = await windows.states_of_run(connection, attempt["run_id"])
+    first = await streams.generation_of(connection, attempt["connection_uid"], "")
     before = {"run_id": attempt["run_id"], "attempt": 0, "cursor": None, "checkpoint": BEFORE_THE_FIRST, "done": False}
-    return {name: {"generation": 1} | states.get(name, {}) | own.get(name, before) for name in own | states}
+    return {name: {"generation": first} | states.get(name, {}) | own.get(name, before) for name in own | states}
 
 
 async def lock(connection: Connection, attempt: Row, new: NewState) -> Row:

@@ -237,7 +237,7 @@ def _rewound(held: Held, stream: str, cursor: Any, state_version: int) -> Positi
 
 def _generation(held: Held, stream: str) -> int:
     state = held.states.get(stream)
-    return int(state["generation"]) if state else 1
+    return int(state["generation"] if state else held.row["first_generation"])
 
 
 def _check_known(held: Held, names: Iterable[str]) -> None:

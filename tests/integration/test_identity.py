@@ -1,0 +1,210 @@
+"""Who goes on with whose state: any sequence of applying, deleting, renaming and running, against an oracle."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from penstock_operator.controller.reconcile import reconcile
+from penstock_operator.controller.retirement import retire_connection
+from penstock_operator.registry import attempts, connections, definitions, objects, purging, recording, runs
+from penstock_operator.registry.database import many
+from penstock_operator.runs.ids import new_run_id
+from penstock_operator.runs.protocol import PodIdentity
+from penstock_operator.runs.refusals import Fenced
+from penstock_sdk import protocol as wire
+
+from tests.integration.world import MANIFEST, STREAM, World
+
+SEQUENCES = int(os.environ.get("PENSTOCK_IDENTITY_SEQUENCES", "12"))
+STEPS = 16
+OTHER = {**MANIFEST, "name": "other"}
+IMAGE = f"i@sha256:{'0' * 64}"
+
+
+@dataclass
+class Apart:
+    """One connection's life: what stands in the cluster, and what the oracle knows of the records in each prefix."""
+
+    world: World
+    chance: random.Random
+    name: str
+    uid: str | None = None
+    numbers: int = 0
+    namespace: int = 1
+    connector: str = "faker"
+    read: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    retired: list[tuple[int, str, int]] = field(default_factory=list)
+    cursor: int = 0
+
+    def document(self) -> dict[str, Any]:
+        spec = {
+            "connector": {"name": self.connector, "method": "generate"},
+            "streams": [{"name": "people", "mode": "incremental"}],
+            "bronze": {"deletionPolicy": "Delete"},
+        }
+        metadata = {"uid": self.uid, "namespace": "team", "name": self.name, "generation": self.numbers}
+        return {"apiVersion": "penstock.io/v1alpha1", "kind": "TenantConnection", "metadata": metadata, "spec": spec}
+
+    async def step(self) -> None:
+        choices = [self.run, self.run, self.delete, self.missed, self.rename, self.recreate, self.purge, self.overlap]
+        await self.chance.choice(choices)()
+        await self.check()
+
+    async def apply(self) -> None:
+        self.numbers += 1
+        if self.uid is None:
+            self.uid = f"{self.name}-{self.numbers}"
+            same = [each for each in self.retired if each[:2] == (self.namespace, self.connector)]
+            self.cursor = same[-1][2] if same else 0
+            if same:
+                self.retired.remove(same[-1])
+
+        async def namespace_uid(_: str) -> str | None:
+            return f"namespace-{self.namespace}"
+
+        status = await reconcile(self.world.pool, self.document(), namespace_uid)
+        assert status["definition"], status["conditions"]
+
+    async def delete(self) -> None:
+        if self.uid:
+            await retire_connection(self.world.pool, "team", self.name)
+            self.gone()
+
+    def gone(self) -> None:
+        if self.uid:
+            self.retired.append((self.namespace, self.connector, self.cursor))
+            self.uid = None
+
+    async def missed(self) -> None:
+        """Delete and apply again before anybody looks."""
+        self.gone()
+        await self.apply()
+
+    async def rename(self) -> None:
+        """Use the other connector, in place or not; what either left behind stays its own."""
+        if self.chance.random() < 0.5:
+            await self.delete()
+        self.cursor = 0
+        self.connector = "other" if self.connector == "faker" else "faker"
+        await self.apply()
+
+    async def recreate(self) -> None:
+        """Delete the namespace, and make one of the same name."""
+        await self.delete()
+        self.namespace += 1
+
+    async def purge(self) -> None:
+        if self.uid is None:
+            async with self.world.pool.connection() as connection:
+                await purging.begin_purges(connection, datetime.now(UTC) + timedelta(hours=1), 1000)
+            self.retired.clear()
+
+    async def started(self) -> tuple[str, str, wire.StreamVerdict]:
+        await self.apply()
+        run_id = new_run_id()
+        async with self.world.pool.connection() as connection:
+            row = await connections.connection_by_name(connection, "team", self.name)
+            assert row is not None
+            new = runs.NewRun(run_id, row["uid"], row["definition_uid"], row["spec"], token=run_id)
+            assert await runs.insert_run(connection, new)
+            taken = await runs.claim_pending(connection, datetime.now(UTC) + timedelta(hours=1), 1)
+            assert [each["run_id"] for each in taken] == [run_id]
+            await attempts.record_job(connection, run_id, 1, f"job-{run_id}")
+        identity = wire.ConnectorIdentity(name=self.connector, method="generate", version="0.1.0")
+        request = wire.StartRequest(run=run_id, attempt=1, connector=identity, sdk_version="0")
+        start = await self.world.protocol.start(PodIdentity(f"pod-{run_id}", f"job-{run_id}"), request)
+        answer = await self.world.protocol.streams(start.run_token, wire.StreamsRequest(streams=[STREAM]))
+        (verdict,) = answer.verdicts
+        return run_id, start.run_token, verdict
+
+    async def commit(self, token: str, verdict: wire.StreamVerdict) -> None:
+        """Read three records after the cursor, and commit them."""
+        selected = verdict.selected
+        cursor = (selected.cursor or {"n": 0})["n"]
+        assert cursor == self.cursor, "goes on where it was, or begins anew"
+        request = wire.UploadsRequest(stream="people", count=1, after=0)
+        (grant,) = (await self.world.protocol.uploads(token, request)).grants
+        uploaded = wire.UploadedObject(key=grant.key, sequence=grant.sequence, records=3, bytes=4, sha256="0" * 64)
+        await self.world.protocol.checkpoint(
+            token,
+            wire.CheckpointRequest(
+                stream="people",
+                checkpoint=selected.checkpoint + 1,
+                cursor={"n": cursor + 3},
+                objects=[uploaded],
+                done=True,
+            ),
+        )
+        self.read[grant.key] = list(range(cursor + 1, cursor + 4))
+        self.cursor = cursor + 3
+
+    async def run(self) -> None:
+        _, token, verdict = await self.started()
+        await self.commit(token, verdict)
+        finish = wire.FinishRequest(outcome="succeeded", records={"people": 3})
+        await self.world.protocol.finish(token, finish)
+
+    async def overlap(self) -> None:
+        """Apply it again under another uid while its run is under way: that run commits nothing any more."""
+        _, token, verdict = await self.started()
+        await self.missed()
+        with pytest.raises(Fenced):
+            await self.commit(token, verdict)
+
+    async def check(self) -> None:
+        prefixes: dict[str, list[int]] = defaultdict(list)
+        async with self.world.pool.connection() as connection:
+            rows = await many(
+                connection,
+                "SELECT key FROM penstock.bronze_objects WHERE committed_at IS NOT NULL AND key = ANY(%(keys)s)",
+                keys=list(self.read),
+            )
+            for row in rows:
+                prefixes[row["key"].split("/run=")[0]] += self.read[row["key"]]
+            shown = await objects.committed_objects(connection, "team", self.name, None, None)
+        for prefix, numbers in prefixes.items():
+            assert len(numbers) == len(set(numbers)), f"twice in {prefix}: {sorted(numbers)}"
+        if self.uid:
+            seen = sorted(number for row in shown for number in self.read[row["key"]])
+            assert seen == list(range(1, self.cursor + 1)), (seen, self.cursor)
+
+
+@pytest.mark.parametrize("seed", range(SEQUENCES))
+async def test_no_record_is_twice_in_a_generation_and_none_is_lost(world: World, seed: int) -> None:
+    async with world.pool.connection() as connection:
+        for uid, manifest in (("d1", MANIFEST), ("d2", OTHER)):
+            spec = {"image": IMAGE, "stage": "certified", "manifest": manifest}
+            await definitions.upsert_definition(connection, uid, f"{manifest['name']}-generate-0.1.0", 1, spec)
+    life = Apart(world, random.Random(seed), f"people-{seed}")
+    for _ in range(STEPS):
+        await life.step()
+
+
+async def test_the_tables_that_refer_to_a_connection_follow_its_uid(world: World) -> None:
+    async with world.pool.connection() as connection:
+        rows = await many(
+            connection,
+            "SELECT conrelid::regclass::text AS owner FROM pg_constraint WHERE contype = 'f' AND confupdtype <> 'c'"
+            " AND confrelid = 'penstock.tenant_connections'::regclass",
+        )
+        assert rows == [], "add ON UPDATE CASCADE: a connection that is applied again has another uid"
+
+
+async def test_a_namespace_that_nobody_may_read_is_nobodys(world: World) -> None:
+    async def unreadable(_: str) -> str | None:
+        return None
+
+    async with world.pool.connection() as connection:
+        await recording.retire_connection(connection, "team", "orders")
+    life = Apart(world, random.Random(0), "orders", uid="c2", numbers=1)
+    await reconcile(world.pool, life.document(), unreadable)
+    async with world.pool.connection() as connection:
+        row = await connections.connection_by_uid(connection, "c2")
+    assert row is not None
+    assert row["first_generation"] == 2, "another one's objects are in the first"
