@@ -396,7 +396,7 @@ async def test_10_a_purge_never_touches_the_next_connection_of_the_same_name(wor
     old = await doomed_connection(world, "c2", "same")
     await other_connection(world, "c3", "same")
     _, new = await run_of(world, "c3")
-    assert old[0].split("/run=")[0] == new[0].split("/run=")[0], "both have the same prefix"
+    assert old[0].split("/run=")[0] != new[0].split("/run=")[0], "each has a generation of its own"
     await collector(world).collect()
     assert [exists(world.store, key) for key in (*old, *new)] == [False] * 3 + [True] * 3
 
