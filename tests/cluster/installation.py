@@ -49,23 +49,27 @@ def document(kind: str, name: str, namespace: str | None = None, **rest: Any) ->
 class Installation:
     """One release: two of each role, on a Postgres and an S3 that existing Secrets name."""
 
-    def __init__(self, cluster: Cluster, image: str, database_url: str, s3: S3Settings) -> None:
+    def __init__(
+        self, cluster: Cluster, image: str, database_url: str, s3: S3Settings, namespace: str = NAMESPACE
+    ) -> None:
         self.cluster = cluster
+        self.namespace = namespace
         self.image = image
         self.database_url = database_url
         self.s3 = s3
 
-    def install(self) -> None:
+    def install(self, *, agent: bool = True, **changes: Any) -> None:
         """Make the Secrets as the chart's page says, and install."""
         keys = {"AWS_ACCESS_KEY_ID": self.s3.access_key, "AWS_SECRET_ACCESS_KEY": self.s3.secret_key}
         restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
         self.cluster.apply(
-            {**document("Namespace", NAMESPACE), "metadata": {"name": NAMESPACE, "labels": restricted}},
-            document("Secret", "penstock-postgres", NAMESPACE, stringData={"url": self.database_url}),
-            document("Secret", "penstock-s3", NAMESPACE, stringData=keys),
+            {**document("Namespace", self.namespace), "metadata": {"name": self.namespace, "labels": restricted}},
+            document("Secret", "penstock-postgres", self.namespace, stringData={"url": self.database_url}),
+            document("Secret", "penstock-s3", self.namespace, stringData=keys),
         )
-        self.upgrade()
-        self._start_agent()
+        self.upgrade(**changes)
+        if agent:
+            self._start_agent()
 
     def values(self) -> dict[str, Any]:
         """Return what the chart is told."""
@@ -73,39 +77,48 @@ class Installation:
         return {
             "image": {"reference": self.image},
             "postgres": {"existingSecret": {"name": "penstock-postgres"}},
-            "s3": {"endpoint": self.s3.endpoint, "bucket": self.s3.bucket, "existingSecret": "penstock-s3"},
+            "s3": {
+                "endpoint": self.s3.endpoint,
+                "bucket": self.s3.bucket,
+                "prefix": self.s3.prefix,
+                "existingSecret": "penstock-s3",
+            },
             "networkPolicy": {"egressPorts": [443, 6443, *ports]},
         }
 
     def upgrade(self, **changes: Any) -> None:
         """Install or upgrade the release, and wait until every pod is ready."""
-        self.helm(
-            "upgrade", "--install", "penstock", str(ROOT / "charts/penstock"), values={**self.values(), **changes}
-        )
+        self.helm("upgrade", "--install", "penstock", self.chart, values={**self.values(), **changes})
 
     def rollback(self) -> None:
         """Go back to the release before."""
         self.helm("rollback", "penstock")
 
-    def helm(self, *arguments: str, values: dict[str, Any] | None = None) -> None:
+    @property
+    def chart(self) -> str:
+        """Return where the chart is."""
+        return str(ROOT / "charts/penstock")
+
+    def helm(self, *arguments: str, values: dict[str, Any] | None = None, wait: bool = True) -> None:
         """Run Helm on the release, and wait until every pod is ready."""
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
             yaml.safe_dump(values or {}, file)
             file.flush()
             flags = ["-f", file.name] if values else []
-            command = [tool("helm"), *arguments, "-n", NAMESPACE, "--wait", "--timeout", "5m", *flags]
+            waiting = ["--wait", "--timeout", "5m"] if wait else []
+            command = [tool("helm"), *arguments, "-n", self.namespace, *waiting, *flags]
             command += ["--kubeconfig", str(self.cluster.kubeconfig)]
             done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=360)
         assert done.returncode == 0, done.stderr + self.cluster.kubectl("get", "pods", "-A", "-o", "wide").stdout
 
     def pods(self, role: Role) -> list[dict[str, Any]]:
         """Return the role's pods that are not ending."""
-        found = self.cluster.list("pods", NAMESPACE, f"app.kubernetes.io/component={role}")
+        found = self.cluster.list("pods", self.namespace, f"app.kubernetes.io/component={role}")
         return [each for each in found if "deletionTimestamp" not in each["metadata"]]
 
     def holder(self) -> str:
         """Return who holds the Lease, as POD_UNIQUE, or nothing."""
-        return str(self.cluster.get("lease", LEASE, NAMESPACE).get("spec", {}).get("holderIdentity") or "")
+        return str(self.cluster.get("lease", LEASE, self.namespace).get("spec", {}).get("holderIdentity") or "")
 
     def leader(self) -> str:
         """Return the name of the pod that leads, or nothing."""
@@ -152,10 +165,12 @@ class Installation:
 
     def uninstall(self) -> None:
         """Take everything away that the release, and this class, brought."""
-        command = [tool("helm"), "uninstall", "penstock", "-n", NAMESPACE, "--kubeconfig", str(self.cluster.kubeconfig)]
+        command = [tool("helm"), "uninstall", "penstock", "-n", self.namespace]
+        command += ["--kubeconfig", str(self.cluster.kubeconfig)]
         subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
-        self.cluster.kubectl("delete", "pod", "penstock-agent", "-n", AGENT_NAMESPACE, "--ignore-not-found")
-        self.cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
+        if self.namespace == NAMESPACE:
+            self.cluster.kubectl("delete", "pod", "penstock-agent", "-n", AGENT_NAMESPACE, "--ignore-not-found")
+        self.cluster.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--wait=false")
 
     def logs(self) -> str:
         """Return the end of what each pod wrote."""
