@@ -22,6 +22,7 @@ from penstock_operator.controller.resources import Document, Page, key_of
 from penstock_operator.embedded.postgres import EmbeddedPostgres
 from penstock_operator.launchers import Carried, Launch, Leftover, Observation
 from penstock_operator.launchers.logs import FileLogs
+from penstock_operator.registry import outbox
 from penstock_operator.registry.database import Pool, create_pool
 from penstock_operator.registry.migrate import migrate
 from penstock_operator.resources.models import Kind
@@ -140,7 +141,7 @@ async def measure(pool: Pool, directory: Path) -> None:
     cluster = Cluster()
     fill(cluster)
     store = BronzeStore(S3Settings("http://127.0.0.1:9", "none", access_key="none", secret_key="none"))  # noqa: S106
-    parts = Parts(pool, cluster, cluster, store, Timings(), FileLogs(directory))
+    parts = Parts(pool, cluster, cluster, store, Timings(), FileLogs(directory), installation="bench")
     for what in ("first sweep", "sweep of a new process"):
         orchestrator = Orchestrator(parts)
         working = asyncio.create_task(orchestrator.queue.work())
@@ -153,9 +154,17 @@ async def measure(pool: Pool, directory: Path) -> None:
 
 async def _sweep(cluster: Cluster, orchestrator: Orchestrator, what: str) -> None:
     lap = Lap(cluster)
+    registering = asyncio.create_task(_registered(orchestrator, Lap(cluster)))
     await orchestrator.sweeper.sweep()
+    await registering
     await orchestrator.queue.room(1)
     lap.end(what, CONNECTIONS)
+
+
+async def _registered(orchestrator: Orchestrator, lap: Lap) -> None:
+    if not orchestrator.sweeper.registered.is_set():
+        await orchestrator.sweeper.registered.wait()
+        lap.end("until all are on schedule", CONNECTIONS)
 
 
 async def _runs(pool: Pool, cluster: Cluster, orchestrator: Orchestrator) -> None:
@@ -174,6 +183,13 @@ async def _runs(pool: Pool, cluster: Cluster, orchestrator: Orchestrator) -> Non
         await orchestrator.launch()
     await orchestrator.supervisor.settled()
     lap.end("runs to Jobs", RUNS)
+    working = asyncio.create_task(orchestrator.queue.work())
+    await asyncio.sleep(outbox.SOON_SECONDS)
+    lap = Lap(cluster)
+    await orchestrator.deliveries.drain()
+    await orchestrator.queue.room(1)
+    lap.end("statuses of runs that began", RUNS)
+    working.cancel()
     lap = Lap(cluster)
     await orchestrator.supervisor.observe_all()
     await orchestrator.supervisor.settled()
