@@ -189,7 +189,8 @@ def test_12_what_is_poisoned_delays_nobody(
     for name, where, reason in (
         ("bad-secret-0", namespace, "SecretNotFound"),
         ("bad-name-0", namespace, "DefinitionNotFound"),
-        ("no-jobs-0", "shut", "AwaitingRetry"),
+        ("no-jobs-0", "shut", "QuotaExceeded"),
+        ("no-pods-0", "poor", "QuotaExceeded"),
     ):
         cluster.condition(name, where, reason)
     cluster.kubectl("delete", "tc", "punctual", "-n", namespace)
