@@ -7,7 +7,9 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from tests.cluster.installation import Installation, document
 from tests.cluster.kubernetes import Cluster
@@ -159,3 +161,26 @@ def test_a_status_follows_its_run_and_a_finished_job_is_gone(
     assert "<invalid>" not in cluster.kubectl("get", "tc", "-A").stdout
     assert found["status"]["nextScheduleTime"] in cluster.kubectl("get", "tc", "followed", "-n", namespace).stdout
     cluster.until("its Job is gone", lambda: not cluster.list("jobs", namespace, "penstock.io/connection=followed"))
+
+
+def test_a_rotated_secret_ends_the_failure_that_it_caused_without_a_request(
+    cluster: Cluster, operator: Installation, records: Records, tenant: str
+) -> None:
+    """Penstock sees no Secret, so that a run of its own looks again."""
+    found = conninfo_to_dict(records.url)
+    with psycopg.connect(records.url, autocommit=True) as source:
+        source.execute("CREATE TABLE public.rotated AS SELECT n FROM generate_series(1, 10) n")
+        source.execute("ALTER TABLE public.rotated ADD PRIMARY KEY (n)")
+    secret = document("Secret", "rotated", tenant)
+    cluster.apply({**secret, "stringData": {"username": "penstock", "password": "the old one"}})
+    operator.upgrade(operate={"recheckMinutes": 1})
+    config = {"host": found["host"], "port": int(str(found["port"])), "database": "penstock", "schemas": ["public"]}
+    spec = {"connector": {"name": "postgres", "method": "sql"}, "config": config, "secretRef": {"name": "rotated"}}
+    cluster.apply(connection("rotated", namespace=tenant, **spec, streams=[{"name": "public.rotated", "mode": "full"}]))
+    stalled = cluster.condition("rotated", tenant, "AuthenticationError")
+    assert "Stalled" in kinds(stalled)
+    cluster.apply({**secret, "stringData": {"password": str(found["password"])}})
+    ended = cluster.condition("rotated", tenant, "RunSucceeded", seconds=240)
+    assert "Stalled" not in kinds(ended)
+    assert [row["trigger"] for row in records.runs("rotated")] == ["request", "recheck"]
+    operator.upgrade()

@@ -82,7 +82,7 @@ VARIABLES = (
     Variable(
         "PENSTOCK_RECHECK_MINUTES",
         "operate, up",
-        "5",
+        "2",
         "How long after a run failed for its Secret, its credentials or its pod another one looks again; 0: never.",
     ),
     Variable(
@@ -129,7 +129,7 @@ class Timings:
     cancel_deadline: float = 30.0
     upload_expiry: int = 3600
     collect: float = 600.0
-    recheck: float = 300.0
+    recheck: float = 120.0
 
 
 def timings(environment: Mapping[str, str] = os.environ) -> Timings:

@@ -29,7 +29,7 @@ COLLECTED = Counter("penstock_collected", "What the collector deleted", ["kind"]
 ROUND_SECONDS = 120.0
 FIRST_SWEEP = timedelta(minutes=10)
 JOB_AGE = timedelta(minutes=30)
-"""A Job whose attempt ended this long ago has outlived its time to live."""
+"""A Job whose attempt ended this long ago should have been deleted when its log was kept."""
 
 
 class CollectionError(Exception):
@@ -121,7 +121,7 @@ class Collector:
                 self._forget_log(row["job_name"])
 
     async def _jobs(self) -> AsyncIterator[int]:
-        """Delete Jobs that their time to live missed, or whose end nobody acted on."""
+        """Delete Jobs whose deletion was missed, or whose end nobody acted on."""
         grounds = self._grounds()
         async for jobs in self._launcher.leftovers():
             async with grounds.pool.connection() as connection:

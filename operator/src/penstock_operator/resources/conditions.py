@@ -63,7 +63,7 @@ MEANINGS: dict[Reason, str] = {
     "SecretRequired": "The connector takes credentials: name the Secret in `spec.secretRef`.",
     "SecretNotFound": "The Secret, or a key of it, is missing: create it in the connection's namespace.",
     "ConfigError": "The connector says that the config cannot be right, or a run would exceed its budget.",
-    "AuthenticationError": "The source refuses the credentials: correct the Secret, then request a run.",
+    "AuthenticationError": "The source refuses the credentials: correct the Secret; a run looks again by itself, or request one.",
     "SourceContractError": "The source is not what the connector expects, or a schema policy, or a threshold of rejected"
     " records, stopped the run.",
     "LocalPersistenceError": "The connector wrote to the local file system: a defect for its author.",
