@@ -1,19 +1,16 @@
-"""The connector: one read-only transaction a stream, a server-side cursor, and cursors that lose nothing at a border."""
+"""The connector: one read-only transaction a stream, and cursors that pass no row over."""
 
 from __future__ import annotations
 
-import re
+import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import msgspec
 import psycopg
 from penstock_sdk import (
-    AuthenticationError,
     Batch,
-    ConfigError,
     Connector,
     Cursor,
     Estimate,
@@ -22,38 +19,40 @@ from penstock_sdk import (
     Stream,
     TransientError,
 )
-from psycopg import errors, sql
-from psycopg.rows import tuple_row
+from psycopg import sql
 
-from penstock_postgres_sql import splitting
-from penstock_postgres_sql.catalog import Relation, read_catalog
+from penstock_postgres_sql import partitioning, snapshots
+from penstock_postgres_sql.catalog import Relation, Wanted, nearest, read_catalog
+from penstock_postgres_sql.config import Config, Credentials
+from penstock_postgres_sql.error_mapping import translated
+from penstock_postgres_sql.places import Place, finished, place_of
 from penstock_postgres_sql.planner import planned
-from penstock_postgres_sql.values import keep_values
+from penstock_postgres_sql.session import connect
+from penstock_postgres_sql.settling import settled_before
+from penstock_postgres_sql.snapshots import Snapshot
+from penstock_postgres_sql.statements import Asked, statement
 
-CONNECT_SECONDS = 15
+__all__ = ["Config", "Credentials", "PostgresSql"]
 
+log = logging.getLogger("penstock")
 
-class Config(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """What a connection may set."""
-
-    host: str
-    database: str
-    port: int = 5432
-    sslmode: str = "prefer"
-    schemas: list[str] | None = None
-    fetch_size: int = 2000
-    partitions: int = 8
-    partition_rows: int = 250_000
-    cursor_fields: dict[str, str] = {}
-    cursor_lag_seconds: float = 0.0
-    statement_timeout_seconds: float | None = None
+BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+IDLE = psycopg.pq.TransactionStatus.IDLE
 
 
-class Credentials(msgspec.Struct):
-    """The Secret's keys."""
+@dataclass(frozen=True)
+class _Reading:
+    """One read of a relation: how it was asked for, where it stands, and in which way changes are found."""
 
-    password: str
-    username: str = "postgres"
+    relation: Relation
+    stream: Stream
+    since: datetime | None
+    place: Place
+
+    @property
+    def tracked(self) -> bool:
+        """Whether changes are found by transaction; a window that is read again is read by its values."""
+        return self.relation.tracked and bool(self.relation.order) and self.stream.window is None
 
 
 class PostgresSql(Connector[Config, Credentials]):
@@ -61,61 +60,54 @@ class PostgresSql(Connector[Config, Credentials]):
 
     _connection: psycopg.Connection[Any] | None = None
     _relations: dict[str, Relation] | None = None
+    _reads = 0
 
     def authenticate(self) -> None:
         """Open the session."""
-        config, where = self.config, self._where
-        try:
-            self._connection = psycopg.connect(
-                host=config.host,
-                port=config.port,
-                dbname=config.database,
-                user=self.credentials.username,
-                password=self.credentials.password,
-                sslmode=config.sslmode,
-                connect_timeout=CONNECT_SECONDS,
-                application_name="penstock",
-                client_encoding="UTF8",
-                autocommit=True,
-                row_factory=tuple_row,
-            )
-        except psycopg.OperationalError as error:
-            raise _refusal(str(error), where) from None
-        with _translated(where):
-            keep_values(self._connection)
-            if config.statement_timeout_seconds:
-                milliseconds = max(1, int(config.statement_timeout_seconds * 1000))  # 0 would be no limit
-                self._connection.execute(sql.SQL("SET statement_timeout = {}").format(milliseconds))
-
-    @property
-    def _where(self) -> str:
-        config = self.config
-        return f"{self.credentials.username}@{config.host}:{config.port}/{config.database}"
+        self._connection = connect(self.config, self.credentials)
 
     @property
     def _session(self) -> psycopg.Connection[Any]:
+        """The session; one that the server has closed is opened again, as one stream's failure is not the next one's."""
         if self._connection is None:
             message = "authenticate() comes before discover() and read()"
             raise RuntimeError(message)
+        if self._connection.closed:
+            self.authenticate()
+            self._read_catalog()
         return self._connection
+
+    @property
+    def _is_tracking(self) -> bool:
+        return self.config.change_tracking == "snapshot"
 
     def discover(self) -> list[Stream]:
         """Return every relation that the credentials may read."""
-        with _translated("the catalog"):
-            self._relations = read_catalog(self._session, self.config.schemas, self.config.cursor_fields)
-        return [relation.stream(self.config.cursor_lag_seconds) for relation in self._relations.values()]
+        self._read_catalog()
+        found = (self._relations or {}).values()
+        limited = [relation for relation in found if relation.only_full]
+        for relation in limited[:100]:
+            log.info("%s is offered in full only: %s", relation.name, relation.only_full)
+        for relation in (each for each in found if each.hidden):
+            log.info("%s is read without %s: not granted", relation.name, ", ".join(relation.hidden))
+        return [relation.stream() for relation in found]
+
+    def _read_catalog(self) -> None:
+        config = self.config
+        wanted = Wanted(config.schemas, config.cursor_fields, tracked=self._is_tracking)
+        with self._translated("the catalog"):
+            self._relations = read_catalog(self._idle_session(), wanted)
 
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Iterator[Batch]:
-        """Yield the rows in the order of cursor field and primary key.
+        """Yield the rows in the order of cursor field and primary key: all, or those changed since an earlier read.
 
-        A cursor holds the values of these columns in the last row read, so that rows which share the cursor field's
-        value are neither lost nor doubled. A relation without a primary key is read in one go, without promises.
+        A cursor names the last row read and what the read began with; the last cursor names what the read has seen. A
+        relation without a primary key is read in one go, and has no cursor.
         """
         relation = self._relation(stream)
-        order = self._order(relation, cursor)
-        query = self._query(relation, order, stream, since, cursor)
-        with _translated(f"stream {stream.name!r}"):
-            yield from self._batches(relation, order, query)
+        reading = _Reading(relation, stream, since, self._place(relation, cursor))
+        with self._translated(f"stream {stream.name!r}"):
+            yield from self._read(reading)
 
     def partitions(
         self, stream: Stream, since: datetime | None, cursor: Cursor | None, known: Sequence[Partition]
@@ -126,140 +118,137 @@ class PostgresSql(Connector[Config, Credentials]):
         """
         del since
         relation = self._relation(stream)
-        for each in known:
-            splitting.check(relation, each)
-        if known or cursor is not None or not relation.primary_key:
+        for partition in known:
+            partitioning.check(relation, partition)
+        if known or cursor is not None or not relation.order:
             return known
-        with _translated(f"stream {stream.name!r}"):
-            return splitting.split(self._session, relation, self.config.partitions, self.config.partition_rows)
-
-    def _relation(self, stream: Stream) -> Relation:
-        if self._relations is None:
-            self.discover()
-        relation = (self._relations or {}).get(stream.name)
-        if relation is None:
-            message = f"stream {stream.name!r}: the table is gone, or the credentials may not read it any more"
-            raise SourceContractError(message)
-        return relation
+        with self._translated(f"stream {stream.name!r}"):
+            return partitioning.split(
+                self._idle_session(), relation, self.config.partitions, self.config.partition_rows
+            )
 
     def estimate(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Estimate:
-        """Return what the planner expects of the very statement that `read` would run."""
+        """Return what the planner expects of a read of everything, at most what the server counted as written since."""
         relation = self._relation(stream)
-        query = self._query(relation, self._order(relation, cursor), stream, since, cursor)
-        with _translated(f"stream {stream.name!r}"):
-            plan = planned(self._session, query)
-        return Estimate(records=plan.rows, bytes=plan.rows * plan.width)
-
-    def _order(self, relation: Relation, cursor: Cursor | None) -> list[str]:
-        """Return the columns that order the read; a cursor made in one order is not read in another."""
-        field = relation.cursor_field
-        first = [field] if field else []
-        order = [*first, *(name for name in relation.primary_key if name != field)]
-        if cursor is not None and cursor["columns"] != order:
-            message = f"stream {relation.name!r}: the state follows {cursor['columns']}, the table now {order}: reset the state"
-            raise SourceContractError(message)
-        return order
-
-    def _query(
-        self,
-        relation: Relation,
-        order: list[str],
-        stream: Stream,
-        since: datetime | None,
-        cursor: Cursor | None,
-    ) -> sql.Composed:
-        """Compose the statement; without parameters, as with them a `%` in a name would be read as one."""
-        names = [sql.Identifier(column.name) for column in relation.columns]
-        marks = [
-            sql.SQL("{}::text AS {}").format(sql.Identifier(name), sql.Identifier(f"penstock:{name}"[:63]))
-            for name in order
-        ]
-        where = self._where_clauses(relation, order, since, cursor)
-        where += splitting.conditions(relation, stream.partition)
-        if stream.window and relation.cursor_field:
-            where.append(sql.SQL("{} < {}").format(sql.Identifier(relation.cursor_field), stream.window.end))
-        query = sql.SQL("SELECT {} FROM {}").format(
-            sql.SQL(", ").join([*names, *marks]), sql.Identifier(relation.schema, relation.table)
-        )
-        if where:
-            query += sql.SQL(" WHERE ") + sql.SQL(" AND ").join(where)
-        if order:
-            query += sql.SQL(" ORDER BY ") + sql.SQL(", ").join(map(sql.Identifier, order))
-        return query
-
-    def _where_clauses(
-        self, relation: Relation, order: list[str], since: datetime | None, cursor: Cursor | None
-    ) -> list[sql.Composed]:
-        where, field = list[sql.Composed](), relation.cursor_field
-        if cursor is not None:
-            types = {column.name: sql.SQL(column.type) for column in relation.columns}
-            left = sql.SQL(", ").join(map(sql.Identifier, order))
-            values = zip(cursor["values"], order, strict=True)
-            right = sql.SQL(", ").join(sql.SQL("{}::{}").format(value, types[name]) for value, name in values)
-            where.append(sql.SQL("({}) > ({})").format(left, right))
-        if field and relation.follows_time:
-            if since is not None and cursor is None:
-                where.append(sql.SQL("{} >= {}").format(sql.Identifier(field), since))
-            if self.config.cursor_lag_seconds:
-                lag = sql.SQL("{} <= now() - {} * interval '1 second'")
-                where.append(lag.format(sql.Identifier(field), self.config.cursor_lag_seconds))
-        return where
-
-    def _batches(self, relation: Relation, order: list[str], query: sql.Composed) -> Iterator[Batch]:
-        names, session = [column.name for column in relation.columns], self._session
-        width = len(names)
-        with session.transaction():
-            session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            with session.cursor(name="penstock", scrollable=False) as rows:
-                rows.execute(query)
-                while fetched := rows.fetchmany(self.config.fetch_size):
-                    last = fetched[-1][width:]
-                    promise = {"columns": order, "values": list(last)} if order else None
-                    yield Batch([dict(zip(names, row, strict=False)) for row in fetched], cursor=promise)
+        reading = _Reading(relation, stream, since, self._place(relation, cursor))
+        place = reading.place
+        asked = Asked(stream, since, place.values)
+        with self._translated(f"stream {stream.name!r}"):
+            session = self._idle_session()
+            plan = planned(session, statement(relation, asked))
+            base = place.changed_since
+            written = _written_since(session, relation, base) if base and reading.tracked else plan.rows
+        rows = min(plan.rows, written)
+        return Estimate(records=rows, bytes=rows * plan.width)
 
     def close(self) -> None:
         """Close the session."""
         if self._connection is not None:
             self._connection.close()
 
+    def _translated(self, what: str) -> Any:
+        return translated(what, self.credentials.username)
 
-def _refusal(text: str, where: str) -> Exception:
-    """Return what a refused connection asks for; libpq gives its text and no code."""
-    if re.search(
-        'FATAL: +(.* )?authentication failed|FATAL: +role ".*" (does not exist|is not permitted)|no password supplied',
-        text,
-    ):
-        return AuthenticationError(
-            f"{where}: the database refuses user or password; correct the Secret that spec.secretRef names"
-        )
-    if re.search('FATAL: +database ".*" does not exist', text):
-        return ConfigError(f"spec.config.database: {where}: the server has no such database")
-    if "permission denied for database" in text:
-        return AuthenticationError(f"{where}: the user may not enter the database; grant CONNECT on it")
-    if "no pg_hba.conf entry" in text:
-        return AuthenticationError(
-            f"{where}: the server's pg_hba.conf does not let this user in from here, or wants TLS (spec.config.sslmode)"
-        )
-    if "does not support SSL, but SSL was required" in text:
-        return ConfigError(f"spec.config.sslmode: {where}: the server does not speak TLS")
-    reason = text.strip().splitlines()[0] if text.strip() else "no answer"
-    return TransientError(f"{where}: the database cannot be reached: {reason}")
+    def _idle_session(self) -> psycopg.Connection[Any]:
+        """Return the session without a transaction; a read that was given up may have left one open."""
+        session = self._session
+        self._reads += 1
+        if session.info.transaction_status != IDLE:
+            session.execute("ROLLBACK")
+        return session
+
+    def _relation(self, stream: Stream) -> Relation:
+        if self._relations is None:
+            self.discover()
+        known = self._relations or {}
+        relation = known.get(stream.name)
+        if relation is None:
+            raise SourceContractError(
+                f"stream {stream.name!r}: the table is gone, or the credentials may not read it any more"
+                f"{nearest(stream.name, known)}"
+            )
+        if relation.problem:
+            raise SourceContractError(f"stream {stream.name!r}: {relation.problem}")
+        return relation
+
+    def _place(self, relation: Relation, cursor: Cursor | None) -> Place:
+        """Return where a cursor stands; one that was made in one order is not read in another."""
+        place = place_of(cursor, relation.name)
+        if place.values is None:
+            return place
+        if place.columns != relation.order or len(place.values) != len(relation.order):
+            raise SourceContractError(
+                f"stream {relation.name!r}: the state follows {place.columns}, the table now {relation.order}: reset the state"
+            )
+        return place
+
+    def _read(self, reading: _Reading) -> Iterator[Batch]:
+        session = self._idle_session()
+        mine = self._reads
+        try:
+            if reading.tracked and self._is_tracking:
+                yield from self._changes(session, reading)
+            else:
+                yield from self._rows(session, reading)
+        finally:
+            if self._reads == mine and not session.closed and session.info.transaction_status != IDLE:
+                session.execute("ROLLBACK")
+
+    def _changes(self, session: psycopg.Connection[Any], reading: _Reading) -> Iterator[Batch]:
+        """Read what changed since the place's snapshot, or everything; the read that was begun first decides the next one."""
+        relation, place = reading.relation, reading.place
+        server, standby = snapshots.server_of(session), snapshots.is_standby(session)
+        base = place.changed_since
+        sure = base if base and base.server == server and not standby else None
+        checked = snapshots.under_way(session, sure)
+        session.execute(BEGIN)
+        now = snapshots.take(session, relation.oid, checked, server)
+        snapshots.wait_until_durable(session)
+        begun = place.snapshot if place.values is not None else None
+        for earlier in filter(None, (base, begun)):
+            if why := snapshots.not_usable(earlier, now, standby=standby):
+                log.warning("%s is read from its start again: %s", relation.name, why)
+                place, base, begun = Place(), None, None
+                break
+        begun = begun or now
+        if place.values is not None and place.snapshot is None:
+            log.info("%s goes on after the last row that an earlier version of the connector read", relation.name)
+        changed = snapshots.changed(base, now) if base else None
+        asked = Asked(reading.stream, reading.since, place.values, changed)
+        for rows, values in self._fetched(session, relation, asked):
+            yield Batch(rows, cursor=Place(relation.order, values, base, begun).as_cursor())
+        yield Batch([], cursor=finished(relation.order, begun))
+
+    def _rows(self, session: psycopg.Connection[Any], reading: _Reading) -> Iterator[Batch]:
+        """Read what comes after the place's last row, in the order's own terms."""
+        relation, place = reading.relation, reading.place
+        if place.changed_since is not None and reading.stream.window is None:
+            log.warning("%s is read from its start again: it was followed by snapshot before", relation.name)
+            place = Place()
+        settled = None
+        if not self._is_tracking and relation.follows_time and reading.stream.window is None and not relation.only_full:
+            settled = settled_before(session, self.credentials.username, self.config.cursor_lag_seconds)
+        session.execute(BEGIN)
+        asked = Asked(reading.stream, reading.since, place.values, None, settled)
+        for rows, values in self._fetched(session, relation, asked):
+            yield Batch(rows, cursor=Place(relation.order, values).as_cursor() if values else None)
+
+    def _fetched(
+        self, session: psycopg.Connection[Any], relation: Relation, asked: Asked
+    ) -> Iterator[tuple[list[dict[str, Any]], list[str]]]:
+        """Yield rows by the page, with the order's texts of the last one. The cursor is the server's, in the transaction."""
+        names, mine = [column.name for column in relation.columns], self._reads
+        width = len(names)
+        session.execute(sql.SQL("DECLARE penstock NO SCROLL CURSOR FOR ") + statement(relation, asked))
+        fetch = sql.SQL("FETCH FORWARD {} FROM penstock").format(self.config.fetch_size)
+        while fetched := session.execute(fetch).fetchall():
+            yield [dict(zip(names, row, strict=False)) for row in fetched], list(fetched[-1][width:])
+            if self._reads != mine:
+                raise TransientError(f"stream {relation.name!r}: another read began before this one ended")
 
 
-@contextmanager
-def _translated(what: str) -> Iterator[None]:
-    """Turn the database's errors into the classes that say what to do."""
-    try:
-        yield
-    except errors.InsufficientPrivilege as error:
-        raise AuthenticationError(f"{what}: {error.diag.message_primary}; grant SELECT to the user") from None
-    except (errors.QueryCanceled, errors.ObjectNotInPrerequisiteState) as error:
-        raise TransientError(f"{what}: {error.diag.message_primary}") from None
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TransientError(f"{what}: the database went away: {reason}") from None
-    except (psycopg.ProgrammingError, psycopg.DataError) as error:
-        reason = error.diag.message_primary or str(error)
-        raise SourceContractError(f"{what}: {reason}; it was changed after discovery, or cannot be read") from None
-    except UnicodeDecodeError:
-        raise SourceContractError(f"{what}: there is text that is not in the database's encoding") from None
+def _written_since(session: psycopg.Connection[Any], relation: Relation, base: Snapshot) -> int:
+    """Return how many rows the server counted as written; all that it knows of when its counters were reset."""
+    leaves = snapshots.leaves_of(session, relation.oid)
+    written = sum(count for _, count in leaves)
+    return written - base.writes if written >= base.writes else max(written, base.writes)

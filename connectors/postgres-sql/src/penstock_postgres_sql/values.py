@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 from typing import Any
 
@@ -15,21 +16,53 @@ SCALARS = ("numeric", "date", "time", "timetz", "timestamp", "interval", "uuid",
 RANGES = ("int4range", "int8range", "numrange", "tsrange", "tstzrange", "daterange")
 MULTIRANGES = ("int4multirange", "int8multirange", "nummultirange", "tsmultirange", "tstzmultirange", "datemultirange")
 AS_TEXT = (*SCALARS, *RANGES, *MULTIRANGES)
-OWN_TYPES = """
+TEXTS = ("text", "varchar", "bpchar", "name", '"char"', "xml")
+ARRAYS = """
 SELECT t.typname, t.oid, t.typarray, a.typdelim
-FROM pg_type t
-JOIN pg_type a ON a.oid = t.typarray
-LEFT JOIN pg_class c ON c.oid = t.typrelid
-WHERE t.oid >= 16384 AND (c.oid IS NULL OR c.relkind = 'c')
+FROM pg_catalog.pg_type t
+JOIN pg_catalog.pg_type a ON a.oid = t.typarray
+LEFT JOIN pg_catalog.pg_class c ON c.oid = t.typrelid
+WHERE t.typtype <> 'p' AND (c.oid IS NULL OR c.relkind = 'c')
 """
 
 
+def _one_line(document: bytes) -> msgspec.Raw:
+    if b"\n" in document or b"\r" in document:
+        document = document.replace(b"\n", b" ").replace(b"\r", b" ")
+    return msgspec.Raw(document)
+
+
 class JsonLoader(Loader):
-    """Keeps a JSON document byte for byte, so that no number is rounded."""
+    """Keeps a JSON document as it is written, so that no number is rounded.
+
+    Line breaks can only be between its tokens, where JSON allows any white space; a record is one line.
+    """
 
     def load(self, data: Buffer) -> msgspec.Raw:
         """Return the document, undecoded."""
-        return msgspec.Raw(bytes(data))
+        return _one_line(bytes(data))
+
+
+class EncodedJsonLoader(Loader):
+    """The same where the session's encoding is not UTF-8."""
+
+    encoding = "utf-8"
+
+    def load(self, data: Buffer) -> msgspec.Raw:
+        """Return the document, in UTF-8."""
+        return _one_line(bytes(data).decode(self.encoding).encode())
+
+
+class UncheckedJsonLoader(Loader):
+    """JSON of a database that checks no encoding: as `UncheckedTextLoader`."""
+
+    def load(self, data: Buffer) -> msgspec.Raw | str:
+        """Return the document, or text that no record can hold."""
+        try:
+            bytes(data).decode()
+        except UnicodeDecodeError:
+            return bytes(data).decode("utf-8", "surrogateescape")
+        return _one_line(bytes(data))
 
 
 class FloatLoader(Loader):
@@ -50,19 +83,41 @@ class MomentLoader(Loader):
         return f"{text[:10]}T{text[11:-3]}Z" if text[-3:] == "+00" and text[10] == " " else text
 
 
+class UncheckedTextLoader(Loader):
+    """Text of a database that checks no encoding: bytes that are none become lone surrogates, and the record is rejected."""
+
+    def load(self, data: Buffer) -> str:
+        """Return the text."""
+        return bytes(data).decode("utf-8", "surrogateescape")
+
+
 def keep_values(connection: psycopg.Connection[Any]) -> None:
-    """Register the loaders on a connection, and have the database write dates, intervals and bytes in one way."""
-    connection.execute(
-        "SET datestyle = 'ISO, YMD'; SET intervalstyle = 'iso_8601'; SET timezone = 'UTC'; "
-        "SET extra_float_digits = 1; SET bytea_output = 'hex'"
-    )
+    """Register the loaders on a connection. Raises LookupError for an encoding that Python does not know."""
+    encoding = codecs.lookup(connection.info.encoding).name
+    server = connection.info.parameter_status("server_encoding")
+    unchecked = server == "SQL_ASCII" and encoding == "utf-8"
+    text: type[Loader] = UncheckedTextLoader if unchecked else TextLoader
+    if unchecked:
+        for name in TEXTS:
+            connection.adapters.register_loader(name, text)
+        connection.adapters.register_loader(0, text)  # every type that psycopg does not know
     for name in AS_TEXT:
         connection.adapters.register_loader(name, TextLoader)
     for name in ("json", "jsonb"):
-        connection.adapters.register_loader(name, JsonLoader)
+        connection.adapters.register_loader(name, _json_loader(encoding, unchecked=unchecked))
     for name in ("float4", "float8"):
         connection.adapters.register_loader(name, FloatLoader)
     connection.adapters.register_loader("timestamptz", MomentLoader)
-    for name, oid, array_oid, delimiter in connection.execute(OWN_TYPES).fetchall():
-        # Elements of a type that the database's owner made are text; without this its arrays would be one text too.
-        TypeInfo(name, oid, array_oid, delimiter=delimiter).register(connection)
+    known = connection.adapters.types
+    for name, oid, array_oid, delimiter in connection.execute(ARRAYS).fetchall():
+        # Elements of a type that psycopg does not know are text; without this its arrays would be one text too.
+        if known.get(array_oid) is None:
+            TypeInfo(name, oid, array_oid, delimiter=delimiter).register(connection)
+
+
+def _json_loader(encoding: str, *, unchecked: bool) -> type[Loader]:
+    if unchecked:
+        return UncheckedJsonLoader
+    if encoding == "utf-8":
+        return JsonLoader
+    return type("JsonLoaderOfEncoding", (EncodedJsonLoader,), {"encoding": encoding})

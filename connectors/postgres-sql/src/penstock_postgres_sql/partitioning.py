@@ -8,6 +8,7 @@ of any size, and makes ranges of about the same length for any type that has an 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,12 +20,18 @@ from psycopg import sql
 from penstock_postgres_sql.catalog import Relation
 from penstock_postgres_sql.planner import planned
 
+log = logging.getLogger("penstock")
+
 SAMPLE_ROWS = 20_000
 
 # REPEATABLE: the same sample, and so the same ranges, for as long as the table stays as it is.
 BORDERS = """
-SELECT percentile_disc({shares}) WITHIN GROUP (ORDER BY {column})::text[]
-FROM {table} TABLESAMPLE SYSTEM ({percent}) REPEATABLE (1)
+SELECT key::text FROM (
+    SELECT {column} AS key, row_number() OVER (ORDER BY {column}) AS number, count(*) OVER () AS total
+    FROM {table} TABLESAMPLE SYSTEM ({percent}) REPEATABLE (1)
+) AS sample
+WHERE EXISTS (SELECT FROM generate_series(1, {count} - 1) AS nth WHERE number = ceil(nth * total / {count}::numeric))
+ORDER BY number
 """
 
 
@@ -37,25 +44,30 @@ class Bounds(msgspec.Struct, frozen=True, rename={"from_": "from"}):
 
 
 def split(session: psycopg.Connection[Any], relation: Relation, most: int, least_rows: int) -> Sequence[Partition]:
-    """Return the ranges of a table, at most so many, and each of about so many rows or more; none for a small one."""
+    """Return the ranges of a table, at most so many, and each of about so many rows or more.
+
+    None for a small table, and for one that cannot be sampled, such as one with a foreign partition: it is read in one.
+    """
     rows = planned(session, sql.SQL("SELECT FROM {}").format(_table(relation))).rows
     count = min(most, rows // least_rows)
     if count <= 1:
         return ()
-    borders = _borders(session, relation, count, rows)
+    try:
+        borders = _borders(session, relation, count, rows)
+    except (psycopg.ProgrammingError, psycopg.NotSupportedError, psycopg.DataError) as error:
+        log.info("%s is read in one: it cannot be sampled: %s", relation.name, error.diag.message_primary)
+        return ()
     return partitions_between(relation.primary_key[0], borders) if borders else ()
 
 
 def _borders(session: psycopg.Connection[Any], relation: Relation, count: int, rows: int) -> list[str]:
     statement = sql.SQL(BORDERS).format(
-        shares=[number / count for number in range(1, count)],
+        count=count,
         column=sql.Identifier(relation.primary_key[0]),
         table=_table(relation),
         percent=min(100.0, max(0.001, 100.0 * SAMPLE_ROWS / rows)),
     )
-    row = session.execute(statement).fetchone()
-    found: list[str | None] = row[0] if row and row[0] else []
-    return list(dict.fromkeys(each for each in found if each is not None))
+    return list(dict.fromkeys(row[0] for row in session.execute(statement).fetchall()))
 
 
 def partitions_between(column: str, borders: Sequence[str]) -> list[Partition]:
@@ -93,12 +105,11 @@ def conditions(relation: Relation, partition: Partition | None) -> list[sql.Comp
         return []
     bounds = check(relation, partition)
     column = relation.column(bounds.column)
-    type_ = sql.SQL(column.type if column else "text")
     ends = ((">=", bounds.from_), ("<", bounds.to))
     return [
-        sql.SQL("{} {} {}::{}").format(sql.Identifier(bounds.column), sql.SQL(sign), value, type_)
+        sql.SQL("{} {} {}").format(sql.Identifier(bounds.column), sql.SQL(sign), column.literal_of(value))
         for sign, value in ends
-        if value is not None
+        if value is not None and column is not None
     ]
 
 
