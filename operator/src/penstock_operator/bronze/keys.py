@@ -11,19 +11,32 @@ from penstock_sdk.protocol import ObjectKind
 
 PLACE = re.compile(
     r"tenant=(?P<tenant>[^/]+)/connection=(?P<connection>[^/]+)/"
-    r"(?:(?:_rejected/)?stream=[^/]+/generation=\d{6}/run=(?P<run>[0-9a-z]+)/attempt-\d{2,}-\d{6,}\.[a-z.]+"
+    r"(?:(?P<rejected>_rejected/)?stream=(?P<stream>[^/]+)/generation=(?P<generation>\d{6})/run=(?P<run>[0-9a-z]+)"
+    r"/attempt-(?P<attempt>\d{2,})-(?P<sequence>\d{6,})\.[a-z.]+"
     r"|_logs/run=(?P<log>[0-9a-z]+)/attempt-\d{2,}\.log\.zst)"
 )
 
 
 @dataclass(frozen=True)
+class ObjectPlace:
+    """What the key of an object says beside its run."""
+
+    kind: ObjectKind
+    stream: str
+    generation: int
+    attempt: int
+    sequence: int
+
+
+@dataclass(frozen=True)
 class Place:
-    """What a key says of itself."""
+    """What a key says of itself; `object` is of an object alone."""
 
     kind: str
     tenant: str
     connection: str
     run: str
+    object: ObjectPlace | None = None
 
     @property
     def begun_at(self) -> datetime:
@@ -39,8 +52,21 @@ def place_of(prefix: str, key: str) -> Place | None:
     found = PLACE.fullmatch(key.removeprefix(f"{prefix}/") if prefix else key)
     if not found:
         return None
-    kind = "object" if found["run"] else "log"
-    return Place(kind, unquote(found["tenant"]), unquote(found["connection"]), found["run"] or found["log"])
+    owner = (unquote(found["tenant"]), unquote(found["connection"]))
+    if not found["run"]:
+        return Place("log", *owner, found["log"])
+    kind: ObjectKind = "rejected" if found["rejected"] else "data"
+    numbers = (int(found[part]) for part in ("generation", "attempt", "sequence"))
+    return Place("object", *owner, found["run"], ObjectPlace(kind, unquote(found["stream"]), *numbers))
+
+
+COMMIT = re.compile(r"tenant=(?P<tenant>[^/]+)/connection=(?P<connection>[^/]+)/_commits/(?P<run>[0-9a-z]+)\.json")
+
+
+def commit_of(prefix: str, key: str) -> Place | None:
+    """Return what a key says when it has the form of a commit manifest's."""
+    found = COMMIT.fullmatch(key.removeprefix(f"{prefix}/") if prefix else key)
+    return Place("commit", unquote(found["tenant"]), unquote(found["connection"]), found["run"]) if found else None
 
 
 def object_key(

@@ -32,6 +32,7 @@ from penstock_operator.launchers.kubernetes import KubernetesLauncher
 from penstock_operator.launchers.pod_logs import PodLogs
 from penstock_operator.registry import installation
 from penstock_operator.registry.database import Pool, create_pool
+from penstock_operator.registry.restoring import CONTROLLER
 from penstock_operator.resources.scope import Scope
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.runs.vault import Vault
@@ -63,8 +64,8 @@ async def _api_client() -> AsyncIterator[client.ApiClient]:
 
 
 @asynccontextmanager
-async def _pool() -> AsyncIterator[Pool]:
-    pool = create_pool(database_url())
+async def _pool(name: str = "penstock-serve") -> AsyncIterator[Pool]:
+    pool = create_pool(database_url(), name=name)
     await pool.open(wait=True, timeout=60)
     try:
         yield pool
@@ -129,7 +130,7 @@ async def operate(health_port: int) -> bool:
         lifespan="off",
     )
     probes = asyncio.create_task(uvicorn.Server(settings)._serve())  # noqa: SLF001 - the signals are ours
-    async with _pool() as pool, _api_client() as api:
+    async with _pool(CONTROLLER) as pool, _api_client() as api:
         name = os.environ.get("PENSTOCK_LEASE") or "penstock-operate"
         lease = Lease(api, os.environ.get("PENSTOCK_NAMESPACE", "default"), name)
         waiting = [asyncio.create_task(lease.acquire()), asyncio.create_task(stop.wait())]

@@ -17,7 +17,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from penstock_operator.cli import alerts, bronze, runs, state
+from penstock_operator.cli import alerts, bronze, registry, runs, state
 from penstock_operator.cli.output import print_table
 from penstock_operator.cli.progress import PlainLines, report_to
 from penstock_operator.cli.session import DATA_DIR, DataDir
@@ -43,6 +43,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(bronze.app, name="bronze")
 app.add_typer(state.app, name="state")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(registry.app, name="registry")
 errors = Console(stderr=True)
 
 

@@ -27,6 +27,7 @@ from penstock_operator.embedded.s3 import EmbeddedS3
 from penstock_operator.launchers.process import ProcessLauncher
 from penstock_operator.registry.database import Pool, create_pool
 from penstock_operator.registry.migrate import migrate
+from penstock_operator.registry.restoring import CONTROLLER
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.runs.vault import Vault
 from penstock_operator.settings import S3Settings, Timings, log_bytes, quotas, retention, s3_settings
@@ -148,7 +149,7 @@ async def platform(directory: Path, data: DataDirectory, limits: Limits | None =
         stack.callback(data.unlock)
         found = await stack.enter_async_context(backends(data))
         found.save(data.path / "backends")
-        pool = create_pool(found.database_url)
+        pool = create_pool(found.database_url, name=CONTROLLER)
         await pool.open(wait=True, timeout=30)
         stack.push_async_callback(pool.close)
         store, authenticator = BronzeStore(found.s3), data.authenticator()

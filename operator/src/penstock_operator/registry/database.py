@@ -16,13 +16,16 @@ Pool = AsyncConnectionPool[Connection]
 Row = dict[str, Any]
 
 
-def create_pool(url: str, *, size: int = 10) -> Pool:
-    """Return a closed pool; a connection that Postgres dropped is replaced before it is handed out."""
+def create_pool(url: str, *, size: int = 10, name: str = "penstock") -> Pool:
+    """Return a closed pool; a connection that Postgres dropped is replaced before it is handed out.
+
+    `name` is what Postgres' list of sessions says of its connections.
+    """
     arguments = {
         "row_factory": dict_row,
         "autocommit": True,
         "options": "-c timezone=UTC -c statement_timeout=30000 -c lock_timeout=10000",
-        "application_name": "penstock",
+        "application_name": name,
     }
     return AsyncConnectionPool(url, min_size=1, max_size=size, kwargs=arguments, open=False, check=_check)
 

@@ -10,12 +10,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from penstock_operator.bronze.keys import commit_key
-from penstock_operator.registry import attempts, connections, objects, outbox, runs
+from penstock_operator.registry import attempts, connections, objects, outbox, restoring, runs
 from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Connection, Row
+from penstock_operator.registry.installation import installation_id
 from penstock_operator.runs.breaker import pause_after
 from penstock_operator.runs.retry import Failure, Standing, decide_retry
 
+MANIFEST_VERSION = 2
+"""Of the commit manifest: 1 had no states, so that a registry could not be brought forward by it."""
 CANCELLED = Ending("cancelled", "RunCancelled", message="cancelled on request")
 REPLACED = Ending("cancelled", "RunReplaced", message="replaced by a newer run, as spec.concurrencyPolicy asks")
 
@@ -119,14 +122,30 @@ async def fail_current(
         return True
 
 
+def _moment(value: datetime | None) -> str | None:
+    return value.isoformat() if value else None
+
+
 async def commit_document(connection: Connection, run_id: str, prefix: str) -> tuple[str, dict[str, Any]] | None:
-    """Return the key and content of a run's commit manifest, None when it committed nothing and did not succeed."""
+    """Return the key and content of a run's commit manifest, None when it committed nothing and did not succeed.
+
+    It holds all that the registry knows of the run's commits, so that an older registry can be brought forward by it.
+    """
     run = await runs.run_by_id(connection, run_id)
-    found = await objects.objects_of_run(connection, run_id)
-    if run is None or (not found and run["phase"] != "succeeded"):
+    if run is None:
         return None
-    shown = ("key", "stream", "generation", "attempt", "sequence", "records", "bytes", "sha256", "schema_version")
+    uid = run["connection_uid"]
+    found = await objects.objects_of_run(connection, run_id)
+    states = await restoring.states_of_run(connection, uid, run_id)
+    if not found and not states and run["phase"] != "succeeded":
+        return None
+    shown = (
+        *("key", "stream", "generation", "attempt", "sequence", "checkpoint", "records", "bytes", "sha256"),
+        "schema_version",
+    )
+    holder = await connections.connection_by_uid(connection, uid) or run
     document = {
+        "version": MANIFEST_VERSION,
         "run": run_id,
         "tenant": run["namespace"],
         "connection": run["name"],
@@ -138,5 +157,17 @@ async def commit_document(connection: Connection, run_id: str, prefix: str) -> t
         "objects": [{key: each[key] for key in shown} for each in found if each["kind"] == "data"],
         **({"window": run["spec"]["window"]} if "window" in run["spec"] else {}),
         "rejected": [{key: each[key] for key in shown} for each in found if each["kind"] == "rejected"],
+        "states": states,
+        "schemas": await restoring.schemas_first_used(connection, uid, run_id),
+        "registry": {
+            "installation": await installation_id(connection),
+            "connection_uid": uid,
+            "namespace_uid": holder["namespace_uid"],
+            "first_generation": holder["first_generation"],
+            "connector": run["spec"].get("connector", {}),
+            "bronze": run["spec"].get("bronze", {}),
+            **{key: run[key] for key in ("trigger", "token", "attempt", "reason", "error_class", "message")},
+            **{key: _moment(run[key]) for key in ("scheduled_at", "created_at", "started_at")},
+        },
     }
     return commit_key(prefix, run["namespace"], run["name"], run_id), document

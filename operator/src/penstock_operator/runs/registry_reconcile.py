@@ -1,0 +1,260 @@
+"""An older registry, brought forward by its bucket: what was committed since the backup is known again, and not read twice.
+
+The commit manifests tell which objects the runs since then have committed, and where they left each stream. An object that
+no manifest names and the registry does not know was never committed, or by a run that never ended: its records are read
+again, so it is left to the collector. Objects that are gone from the bucket were deleted on purpose, and are forgotten.
+Connection by connection, each in one transaction; doing it again changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from penstock_operator.bronze.keys import Place, commit_key, commit_of, place_of
+from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.registry import restoring
+from penstock_operator.registry.attempts import Ending
+from penstock_operator.registry.database import Connection, Pool, Row
+from penstock_operator.registry.identity import connector_of
+from penstock_operator.registry.installation import installation_id
+from penstock_operator.runs import outcomes
+
+RESTORED = Ending(
+    "cancelled", "RegistryRestored", message="the registry was restored from a backup, and the run had gone on since"
+)
+Manifest = dict[str, Any]
+
+
+class ReconcileError(Exception):
+    """Nothing can be reconciled; the message says why and what to do."""
+
+
+@dataclass
+class Reconciled:
+    """What was brought forward of one connection."""
+
+    namespace: str
+    name: str
+    runs: int = 0
+    objects: int = 0
+    streams: int = 0
+    cancelled: int = 0
+    leftovers: int = 0
+    deleted: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the registry was behind."""
+        counts = (self.runs, self.objects, self.streams, self.cancelled, self.leftovers, self.deleted)
+        return any(counts) or bool(self.notes)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the bucket holds of one connection."""
+
+    namespace: str
+    name: str
+    objects: dict[str, Place]
+    runs: list[str]
+
+
+async def reconcile_registry(pool: Pool, store: BronzeStore, *, dry_run: bool = False) -> list[Reconciled]:
+    """Bring the registry forward, and return what changed. Raises ReconcileError while a controller works on it."""
+    async with pool.connection() as connection:
+        if await restoring.controllers(connection):
+            raise ReconcileError(
+                "a controller works on this registry: stop it first (in a cluster, scale its Deployment to 0), then repeat"
+            )
+        known = await restoring.committed_keys(connection)
+        found, seen = [], set[tuple[str, str]]()
+        async for held in _held(store):
+            seen.add((held.namespace, held.name))
+            manifests = await _manifests(connection, store, held)
+            async with connection.transaction(force_rollback=dry_run):
+                keys = known.get((held.namespace, held.name), set())
+                found.append(await _Reconcile(connection, held, manifests, keys).reconcile())
+        missing = {owner: keys for owner, keys in known.items() if owner not in seen}
+        if missing and not seen:
+            raise ReconcileError(
+                "the bucket holds nothing of what the registry knows: correct PENSTOCK_S3_BUCKET or PENSTOCK_S3_PREFIX"
+            )
+        for (namespace, name), keys in missing.items():
+            async with connection.transaction(force_rollback=dry_run):
+                deleted = await restoring.forget_objects(connection, list(keys))
+            found.append(Reconciled(namespace, name, deleted=deleted))
+    return [each for each in found if each.changed]
+
+
+async def _held(store: BronzeStore) -> AsyncIterator[Held]:
+    """List the bucket connection by connection: the keys of one follow each other."""
+    prefix, token, held = store.settings.prefix, None, None
+    while True:
+        page = await store.list_page(f"{prefix}/tenant=" if prefix else "tenant=", token)
+        for key, _ in page.objects:
+            place = place_of(prefix, key) or commit_of(prefix, key)
+            if place is None:
+                continue
+            if held is None or (held.namespace, held.name) != (place.tenant, place.connection):
+                if held:
+                    yield held
+                held = Held(place.tenant, place.connection, {}, [])
+            if place.kind == "commit":
+                held.runs.append(place.run)
+            elif place.object:
+                held.objects[key] = place
+        token = page.token
+        if token is None:
+            break
+    if held:
+        yield held
+
+
+async def _manifests(connection: Connection, store: BronzeStore, held: Held) -> list[Manifest]:
+    """Read the manifests of the runs that the registry does not know as ended, oldest first."""
+    ended = await restoring.ended_runs(connection, held.runs)
+    return [
+        json.loads(
+            await asyncio.to_thread(store.read, commit_key(store.settings.prefix, held.namespace, held.name, run))
+        )
+        for run in sorted(set(held.runs) - ended)
+    ]
+
+
+class _Reconcile:
+    """Brings one connection forward, in its caller's transaction."""
+
+    def __init__(self, connection: Connection, held: Held, manifests: list[Manifest], known: set[str]) -> None:
+        self._connection = connection
+        self._held = held
+        self._manifests = [each for each in manifests if each.get("version", 1) > 1]
+        self._old = [each for each in manifests if each.get("version", 1) == 1]
+        self._known = known
+        self._told = Reconciled(held.namespace, held.name)
+
+    async def reconcile(self) -> Reconciled:
+        """Take each step, and return what was done."""
+        held = self._held
+        rows = await restoring.connections_named(self._connection, held.namespace, held.name)
+        for manifest in self._manifests:
+            row = _of_manifest(rows, manifest["registry"])
+            if row is None:
+                row = await self._record(manifest["registry"])
+                rows.append(row)
+            await self._bring_forward(row, manifest)
+        self._note_old()
+        await self._end_runs(sorted({place.run for place in self._unknown().values()}))
+        # A connection that the registry never knew may be another installation's: what is under way of it stays.
+        ours = await installation_id(self._connection)
+        if any(row["generation"] for row in rows) or (
+            self._manifests and self._manifests[-1]["registry"]["installation"] == ours
+        ):
+            await self._leave(rows[0]["uid"])
+        elif not rows:
+            self._told.notes.append("unknown to the registry, and no manifest says whose it is; left alone")
+        gone = self._known - held.objects.keys()
+        self._told.deleted = await restoring.forget_objects(self._connection, sorted(gone))
+        return self._told
+
+    async def _record(self, registry: Manifest) -> Row:
+        """Record a connection that the registry never knew as retired."""
+        values = {
+            "uid": registry["connection_uid"],
+            "namespace": self._held.namespace,
+            "name": self._held.name,
+            "spec": {"connector": registry["connector"], "bronze": registry["bronze"]},
+            "namespace_uid": registry["namespace_uid"],
+            "first": registry["first_generation"],
+        }
+        self._told.notes.append("recorded again; it goes on when it is applied")
+        return await restoring.insert_retired(self._connection, values)
+
+    async def _bring_forward(self, row: Row, manifest: Manifest) -> None:
+        uid, run_id, registry = row["uid"], manifest["run"], manifest["registry"]
+        objects = [
+            {**each, "kind": kind}
+            for kind, listed in (("data", manifest["objects"]), ("rejected", manifest["rejected"]))
+            for each in listed
+            if each["key"] in self._held.objects
+        ]
+        if objects or not manifest["objects"]:
+            self._told.runs += await self._put_run(row, manifest)
+        await self._end_runs([run_id])
+        self._told.objects += await restoring.put_objects(self._connection, uid, run_id, objects)
+        for state in manifest["states"]:
+            self._told.streams += await restoring.bring_forward(self._connection, uid, run_id, state)
+        for schema in manifest["schemas"]:
+            await restoring.put_schema(self._connection, uid, schema)
+        succeeded = run_id if manifest["phase"] == "succeeded" else None
+        first = registry["first_generation"]
+        await restoring.raise_first_generation(self._connection, uid, first, succeeded)
+
+    async def _put_run(self, row: Row, manifest: Manifest) -> int:
+        registry = manifest["registry"]
+        moments = ("scheduled_at", "created_at", "started_at")
+        return await restoring.put_run(
+            self._connection,
+            {
+                "id": manifest["run"],
+                "uid": row["uid"],
+                "namespace": row["namespace"],
+                "spec": row["spec"],
+                "definition": manifest["definition"],
+                "phase": manifest["phase"],
+                "records": manifest["records"],
+                "rejected": sum(each["records"] for each in manifest["rejected"]),
+                "bytes": manifest["bytes"],
+                "objects": len(manifest["objects"]),
+                "finished_at": datetime.fromisoformat(manifest["finished_at"]),
+                **{key: registry[key] for key in ("trigger", "token", "attempt", "reason", "error_class", "message")},
+                **{key: datetime.fromisoformat(registry[key]) if registry[key] else None for key in moments},
+            },
+        )
+
+    def _note_old(self) -> None:
+        """Manifests of a version before hold no state: what they brought would be read again."""
+        lost = [each for each in self._old if {found["key"] for found in each["objects"]} - self._known]
+        if lost:
+            self._told.notes += [
+                (
+                    f"{len(lost)} runs have manifests without states, of a version before: read it anew into a generation of"
+                    f" its own with `penstock state reset {self._held.namespace}/{self._held.name}`"
+                )
+            ]
+
+    async def _end_runs(self, ids: list[str]) -> None:
+        """End those of the runs that the registry takes to be under way: they went on since the backup."""
+        for run in await restoring.active_among(self._connection, ids):
+            await outcomes.stop(self._connection, run, RESTORED)
+            self._told.cancelled += 1
+
+    def _unknown(self) -> dict[str, Place]:
+        named = {each["key"] for manifest in self._manifests for each in (*manifest["objects"], *manifest["rejected"])}
+        old = {each["key"] for manifest in self._old for each in (*manifest["objects"], *manifest["rejected"])}
+        return {key: self._held.objects[key] for key in self._held.objects.keys() - named - old - self._known}
+
+    async def _leave(self, uid: str) -> None:
+        """Record objects that nobody committed, so that the collector deletes them."""
+        leftovers = [
+            {"key": key, "run_id": place.run, **vars(place.object)}
+            for key, place in self._unknown().items()
+            if place.object
+        ]
+        self._told.leftovers = await restoring.put_leftovers(self._connection, uid, leftovers)
+
+
+def _of_manifest(rows: list[Row], registry: Manifest) -> Row | None:
+    """Return the connection that a manifest is of: the one of its uid, else one that goes on under another uid now."""
+    same = next((row for row in rows if row["uid"] == registry["connection_uid"]), None)
+    return same or next((row for row in rows if _is_same(row, registry)), None)
+
+
+def _is_same(row: Row, registry: Manifest) -> bool:
+    spaces = (row["namespace_uid"], registry["namespace_uid"])
+    return connector_of(row["spec"]) == connector_of(registry) and (None in spaces or spaces[0] == spaces[1])
