@@ -15,6 +15,7 @@ from typing import Any
 
 from penstock_sdk import protocol as wire
 from penstock_sdk.contract import Cursor, Op, Records
+from penstock_sdk.contract_checks import check_op, check_records
 from penstock_sdk.errors import SourceContractError
 from penstock_sdk.runtime.commits import Cover, StreamCommits, whole
 from penstock_sdk.runtime.delivery import Delivery
@@ -80,6 +81,8 @@ class StreamPipeline:
 
     def emit(self, records: Records, op: Op) -> None:
         """Encode records; they go on their way once a cursor covers them, or when too many are held back."""
+        check_op(op, self._envelope.stream)
+        check_records(records, self._envelope.stream)
         if self._fitter:
             self._fitter.op = op
         for chunk in self._cutter.cut(records):

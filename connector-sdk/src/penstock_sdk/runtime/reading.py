@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from penstock_sdk import protocol as wire
 from penstock_sdk.contract import Cursor, Records, Stream, first_rows
+from penstock_sdk.contract_checks import checked_batches
 from penstock_sdk.errors import AttemptEnded, AttemptShutOut
 from penstock_sdk.pii import suggest_fields
 from penstock_sdk.runtime.assignment import AnyConnector
@@ -102,7 +103,7 @@ class StreamReader:
 
     def _batches(self, connector: AnyConnector, stream: Stream, cursor: Cursor | None, border: Border) -> None:
         garbage = YoungGarbage()
-        for batch in connector.read(stream, self.task.start.since, cursor):
+        for batch in checked_batches(connector.read(stream, self.task.start.since, cursor), stream.name):
             border.check_writes()
             connector.emit(batch.records, batch.op)
             self._suggest(batch.records)

@@ -11,6 +11,7 @@ from importlib import metadata
 
 from penstock_sdk import protocol as wire
 from penstock_sdk.contract import Stream
+from penstock_sdk.contract_checks import checked_streams
 from penstock_sdk.errors import (
     AttemptCancelled,
     AttemptEnded,
@@ -153,7 +154,7 @@ class Attempt:
         return credentials
 
     def _discover(self, connector: AnyConnector) -> list[Stream]:
-        offered = list(connector.discover())
+        offered = checked_streams(connector.discover())
         log.info("the source offers %d streams", len(offered))
         return offered
 

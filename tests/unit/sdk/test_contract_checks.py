@@ -1,0 +1,158 @@
+"""What a connector returns is checked before anything is made of it, with messages that say what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from penstock_sdk import Batch, DefectError, Stream
+from penstock_sdk.contract_checks import check_cursor, checked_batch, checked_batches, checked_streams
+
+SCHEMA = {"type": "object", "properties": {"id": {"type": "integer"}, "at": {"type": "string"}}}
+
+
+def stream(**changed: Any) -> Stream:
+    return Stream(**{"name": "orders", "schema": SCHEMA, "primary_key": ("id",), **changed})
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [None, {"orders": SCHEMA}, stream(), "orders", b"orders", 7, Stream],
+    ids=lambda each: type(each).__name__,
+)
+def test_discover_returns_streams_and_nothing_else(returned: Any) -> None:
+    with pytest.raises(DefectError, match=r"discover\(\) returned .*Stream"):
+        checked_streams(returned)
+
+
+@pytest.mark.parametrize("item", [None, {"name": "orders"}, "orders", ("orders", SCHEMA), Stream])
+def test_each_item_of_discover_is_a_stream(item: Any) -> None:
+    with pytest.raises(DefectError, match="at place 1"):
+        checked_streams([stream(), item])
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"name": None}, "whose name is None"),
+        ({"name": ""}, "an empty text"),
+        ({"name": "x" * 254}, "254 characters"),
+        ({"name": "a\0b"}, "NUL"),
+        ({"name": "\ud800"}, "surrogate"),
+        ({"id": 7}, "id is of type int"),
+        ({"schema": None}, "schema is None"),
+        ({"schema": [SCHEMA]}, "schema is of type list"),
+        ({"schema": {"type": "array"}}, "a record is an object"),
+        ({"schema": {"properties": {"id": {"type": "str"}}}}, "schema.properties.id has the type 'str'"),
+        ({"schema": {"properties": {"id": {"type": ["int", "null"]}}}}, "'int'"),
+        ({"schema": {"properties": {"id": "integer"}}}, "schema.properties.id is of type str"),
+        ({"schema": {"properties": ["id"]}}, "schema.properties must be an object"),
+        ({"schema": {"properties": {"id": {"default": datetime.now(UTC)}}}}, "schema.properties.id.default"),
+        ({"schema": {"properties": {"id": {"maximum": float("inf")}}}}, "NaN or infinite"),
+        ({"schema": {**SCHEMA, "required": "id"}}, "required"),
+        ({"primary_key": "id"}, r"such as \('id',\)"),
+        ({"primary_key": None}, "primary_key is None"),
+        ({"primary_key": (1,)}, r"primary_key\[0\]"),
+        ({"primary_key": ("id", "id")}, "twice"),
+        ({"primary_key": ("nope",)}, "'nope', which is not in the schema"),
+        ({"cursor_field": "nope"}, "'nope' is not in the schema"),
+        ({"cursor_field": ("at",)}, "cursor_field is of type tuple"),
+        ({"modes": "full"}, "modes is the text"),
+        ({"modes": ("delta",)}, "'delta'; it must be full or incremental"),
+        ({"modes": ()}, "modes is empty"),
+        ({"modes": None}, "modes is None"),
+        ({"pii": "email"}, "pii is the text"),
+        ({"pii_suggested": ["email"]}, "pii_suggested"),
+        ({"cursor_care": ("all",)}, "cursor_care"),
+        ({"partitioned": "yes"}, "partitioned"),
+        ({"windows": 1}, "windows"),
+    ],
+)
+def test_a_stream_says_which_field_is_wrong(changed: dict[str, Any], words: str) -> None:
+    with pytest.raises(DefectError, match=words):
+        checked_streams([stream(**changed)])
+
+
+def test_streams_are_told_apart_by_name_and_by_id() -> None:
+    with pytest.raises(DefectError, match="two streams with the name 'orders'"):
+        checked_streams(iter([stream(), stream(id="2")]))
+    with pytest.raises(DefectError, match="two streams with the id '1'"):
+        checked_streams([stream(id="1"), stream(name="others", id="1")])
+
+
+def test_a_schema_that_leaves_fields_open_is_not_asked_for_the_key() -> None:
+    for schema in ({}, {"type": "object"}, {"properties": {"a": {}}, "allOf": [SCHEMA]}):
+        assert checked_streams([stream(schema=schema)])
+
+
+@pytest.mark.parametrize("returned", [None, {}, [{"id": 1}], "rows", b"[]", Batch([]), 1, [None], [([], 1)]])
+def test_read_yields_batches(returned: Any) -> None:
+    with pytest.raises(DefectError, match=r"'orders': read\(\) (returned|yielded)"):
+        list(checked_batches(returned, "orders"))
+
+
+async def async_read() -> Any:
+    yield Batch([])
+
+
+def test_an_async_generator_is_named() -> None:
+    with pytest.raises(DefectError, match="async_generator"):
+        list(checked_batches(async_read(), "orders"))
+
+
+def rows() -> Iterator[dict[str, int]]:
+    yield {"id": 1}
+
+
+@pytest.mark.parametrize(
+    ("batch", "words"),
+    [
+        (Batch(None), "None"),  # type: ignore[arg-type]
+        (Batch({"id": 1}), "list of dicts, also for one record"),  # type: ignore[arg-type]
+        (Batch("[]"), "encode the page"),  # type: ignore[arg-type]
+        (Batch(bytearray(b"[]")), "bytes"),  # type: ignore[arg-type]
+        (Batch(rows()), "list"),  # type: ignore[arg-type]
+        (Batch({1, 2}), "set"),  # type: ignore[arg-type]
+        (Batch([], op="insert"), "'insert'; it must be upsert or delete"),  # type: ignore[arg-type]
+        (Batch([], op=None), "op None"),  # type: ignore[arg-type]
+        (Batch([], cursor=datetime.now(UTC)), "cursor is of type datetime"),
+        (Batch([], cursor={"at": [Decimal(1)]}), r"cursor.at\[0\] is of type Decimal"),
+        (Batch([], cursor={"at": float("nan")}), "cursor.at is NaN"),
+        (Batch([], cursor="a\0b"), "NUL"),
+        (Batch([], cursor={"\ud800": 1}), "surrogate"),
+        (Batch([], cursor={1: 2}), "a key that is not a text"),
+        (Batch([], cursor={1, 2}), "set"),
+        (Batch([], cursor=b"x"), "bytes"),
+    ],
+)
+def test_a_batch_says_what_is_wrong(batch: Batch, words: str) -> None:
+    with pytest.raises(DefectError, match=words):
+        checked_batch(batch, "orders")
+
+
+def test_a_cursor_that_holds_itself_is_refused() -> None:
+    cursor: list[Any] = []
+    cursor.append(cursor)
+    with pytest.raises(DefectError, match="nested deeper"):
+        check_cursor(cursor, "orders")
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text("ab", max_size=3), inner),
+    max_leaves=10,
+)
+
+
+@given(JSON)
+def test_whatever_is_json_is_a_cursor(cursor: Any) -> None:
+    assert checked_batch(Batch([{"id": 1}], cursor=cursor), "orders").cursor == cursor
