@@ -24,9 +24,9 @@ from penstock_sdk import Partition, Stream
 from tests.integration.connectors.test_postgres_sql import connector
 
 LONG = bool(os.environ.get("PENSTOCK_LONG_TESTS"))
-WRITERS, COMMITS = 4, 10_000 if LONG else 600
+WRITERS, COMMITS = 4, 10_000 if LONG else 400
 OPEN_SECONDS = 30.0 if LONG else 0.0
-IDS = 60
+IDS = 40
 
 # How a row's cursor column gets its value: clocks of several resolutions, ties, values that go back, and values at random.
 CURSORS = {

@@ -54,7 +54,7 @@ BY_LOGIN: tuple[tuple[str, type[ConnectorError], str], ...] = (
         "the server does not take the client's certificate; correct the Secret's clientCertificate and clientKey",
     ),
     (
-        r"could not translate host name.*(not known|No address|nodename nor)",
+        r"(could not translate|failed to resolve) host.*(not known|No address|nodename nor)",
         ConfigError,
         "spec.config.host: there is no such host",
     ),
@@ -64,7 +64,12 @@ BY_LOGIN: tuple[tuple[str, type[ConnectorError], str], ...] = (
         "spec.config.host, spec.config.port: what answers there is no Postgres server",
     ),
     (
-        r'invalid (sslmode|port|integer|connection)|invalid value for parameter "client_encoding"|could not parse|unsupported startup parameter',
+        'invalid value for parameter "client_encoding"',
+        ConfigError,
+        "spec.config.encoding: the server knows no such encoding; name it as Postgres does, such as LATIN1 or WIN1252",
+    ),
+    (
+        r"invalid (sslmode|port|integer|connection)|could not parse|unsupported startup parameter",
         ConfigError,
         "spec.config: the connection's options cannot be right",
     ),

@@ -88,7 +88,7 @@ def _settle(connection: psycopg.Connection[Any], config: Config) -> None:
     }
     connection.execute(SET, [list(wanted), list(wanted.values())])
     try:
-        keep_values(connection)
+        keep_values(connection, config.encoding)
     except (LookupError, psycopg.NotSupportedError):
         raise ConfigError(
             f"spec.config.encoding: {config.encoding!r} is an encoding that Python does not know"

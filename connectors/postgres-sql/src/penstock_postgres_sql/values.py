@@ -91,27 +91,31 @@ class UncheckedTextLoader(Loader):
         return bytes(data).decode("utf-8", "surrogateescape")
 
 
-def keep_values(connection: psycopg.Connection[Any]) -> None:
-    """Register the loaders on a connection. Raises LookupError for an encoding that Python does not know."""
+def keep_values(connection: psycopg.Connection[Any], named: str | None = None) -> None:
+    """Register the loaders on a connection; `named` is the encoding that its owner names.
+
+    Raises LookupError for an encoding that Python does not know.
+    """
+    unchecked = connection.info.parameter_status("server_encoding") == "SQL_ASCII" and not named
+    if unchecked:
+        connection.execute("SET client_encoding = 'SQL_ASCII'")  # as it is: else one bad text would end the read
     encoding = codecs.lookup(connection.info.encoding).name
-    server = connection.info.parameter_status("server_encoding")
-    unchecked = server == "SQL_ASCII" and encoding == "utf-8"
     text: type[Loader] = UncheckedTextLoader if unchecked else TextLoader
+    adapters = connection.adapters
     if unchecked:
         for name in TEXTS:
-            connection.adapters.register_loader(name, text)
-        connection.adapters.register_loader(0, text)  # every type that psycopg does not know
+            adapters.register_loader(name, text)
+        adapters.register_loader(0, text)  # every type that psycopg does not know
     for name in AS_TEXT:
-        connection.adapters.register_loader(name, TextLoader)
+        adapters.register_loader(name, text)
     for name in ("json", "jsonb"):
-        connection.adapters.register_loader(name, _json_loader(encoding, unchecked=unchecked))
+        adapters.register_loader(name, _json_loader(encoding, unchecked=unchecked))
     for name in ("float4", "float8"):
-        connection.adapters.register_loader(name, FloatLoader)
-    connection.adapters.register_loader("timestamptz", MomentLoader)
-    known = connection.adapters.types
+        adapters.register_loader(name, FloatLoader)
+    adapters.register_loader("timestamptz", MomentLoader)
     for name, oid, array_oid, delimiter in connection.execute(ARRAYS).fetchall():
         # Elements of a type that psycopg does not know are text; without this its arrays would be one text too.
-        if known.get(array_oid) is None:
+        if adapters.types.get(array_oid) is None:
             TypeInfo(name, oid, array_oid, delimiter=delimiter).register(connection)
 
 
