@@ -25,6 +25,7 @@ from penstock_operator.registry.migrate import migrate
 from penstock_operator.registry.runs import NewRun
 from penstock_operator.resources.models import REQUESTED_AT, Kind
 from penstock_operator.resources.scope import EVERYTHING, Scope
+from penstock_operator.runs.registry_reconcile import reconcile_registry
 from penstock_operator.settings import S3Settings, Timings
 
 from tests.integration.test_sweep import COUNT, DEFINITION, ApiServer, connection, definition, key
@@ -296,3 +297,14 @@ async def test_a_prefix_belongs_to_one_registry(store: BronzeStore, s3_server: S
     assert "s3.prefix" in str(refused.value)
     assert "installation.id" in str(refused.value)
     await claim_bucket(BronzeStore(replace(s3_server, prefix=uuid.uuid4().hex)), "two")
+
+
+async def test_a_registry_that_was_lost_gets_its_id_back_from_the_bucket(pool: Pool, store: BronzeStore) -> None:
+    async with pool.connection() as opened:
+        new = await installation.installation_id(opened)
+        await claim_bucket(store, "the lost one")
+        await reconcile_registry(pool, store, dry_run=True)
+        assert await installation.installation_id(opened) == new
+        await reconcile_registry(pool, store)
+        assert await installation.installation_id(opened) == "the lost one"
+    await claim_bucket(store, "the lost one")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
 import structlog
 
+from penstock_operator.bronze.owner import mark_prefix, owner_key
 from penstock_operator.bronze.store import BronzeStore
 
 log = structlog.get_logger()
@@ -33,12 +33,10 @@ async def hold_bucket(store: BronzeStore, installation: str) -> None:
 
 async def claim_bucket(store: BronzeStore, installation: str) -> None:
     """Mark the prefix as the installation's, unless it is marked. Raises ForeignBucketError where it is another's."""
-    key = f"{store.settings.prefix}/_installation.json"
-    await store.put_once(key, {"installation": installation})
-    owner = json.loads(await asyncio.to_thread(store.read, key))["installation"]
+    owner = await mark_prefix(store, installation)
     if owner != installation:
         raise ForeignBucketError(
-            f"{store.settings.bucket}/{key}: the prefix belongs to installation {owner}, and this registry is"
+            f"{store.settings.bucket}/{owner_key(store.settings.prefix)}: the prefix belongs to installation {owner}, and this registry is"
             f" {installation}. Set another s3.prefix; or, if that installation is gone and its registry with it, set"
             f" installation.id to {owner}, which takes over its connections too"
         )

@@ -16,12 +16,13 @@ from datetime import datetime
 from typing import Any
 
 from penstock_operator.bronze.keys import Place, commit_key, commit_of, place_of
+from penstock_operator.bronze.owner import owner_of_prefix
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.registry import restoring
 from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Connection, Pool, Row
 from penstock_operator.registry.identity import connector_of
-from penstock_operator.registry.installation import installation_id
+from penstock_operator.registry.installation import installation_id, set_installation_id
 from penstock_operator.runs import outcomes
 
 RESTORED = Ending(
@@ -89,6 +90,9 @@ async def reconcile_registry(pool: Pool, store: BronzeStore, *, dry_run: bool = 
             async with connection.transaction(force_rollback=dry_run):
                 deleted = await restoring.forget_objects(connection, list(keys))
             found.append(Reconciled(namespace, name, deleted=deleted))
+        owner = await owner_of_prefix(store)
+        if owner and not known and not dry_run:  # a registry that was lost is whose the bucket is
+            await set_installation_id(connection, owner)
     return [each for each in found if each.changed]
 
 
