@@ -39,9 +39,16 @@ class FilesServer:
     moments: bool = True
     head: bool = True
     sizes: bool = True
+    head_sizes: bool = False
     authorization: str | None = None
     statuses: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     break_after: list[int] = field(default_factory=list)
+    block: int = 1
+    """A part begins at a multiple of it, and says so."""
+    longest: int | None = None
+    """A part is not longer, and says so."""
+    more: dict[str, str] = field(default_factory=dict)
+    """Headers that go before the server's own."""
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     port: int = 0
 
@@ -101,16 +108,17 @@ class Handler(BaseHTTPRequestHandler):
         if not asked:
             self._answer(200, headers, file.body)
             return
-        first, _, last = asked.removeprefix("bytes=").partition("-")
-        part = file.body[int(first) : int(last) + 1 if last else None]
-        headers["Content-Range"] = f"bytes {first}-{int(first) + len(part) - 1}/{len(file.body)}"
+        wanted, _, last = asked.removeprefix("bytes=").partition("-")
+        first = int(wanted) // self.files.block * self.files.block
+        part = file.body[first : int(last) + 1 if last else None][: self.files.longest]
+        headers["Content-Range"] = f"bytes {first}-{first + len(part) - 1}/{len(file.body)}"
         self._answer(206 if part else 416, headers, part)
 
     def _answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
         self.send_response(status)
-        for name, value in headers.items():
+        for name, value in {**headers, **(self.files.more if status in (200, 206) else {})}.items():
             self.send_header(name, value)
-        if self.files.sizes or not body:
+        if self.files.sizes or not body or (self.files.head_sizes and self.command == "HEAD"):
             self.send_header("Content-Length", str(len(body)))
         else:
             self.send_header("Connection", "close")

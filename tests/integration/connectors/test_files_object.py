@@ -196,6 +196,30 @@ def test_a_file_that_two_paths_match_is_read_once(opened: Open, bucket: Bucket) 
     assert rows(opened([bucket.path("in/*"), bucket.path("**/*.csv")])) == [{"n": 1}]
 
 
+def test_folders_and_markers_are_passed_over_with_a_line_in_the_log(
+    opened: Open, bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    for format_ in ("csv", "jsonl", "parquet"):
+        for key in ("", "_SUCCESS", "_temporary/0/part.csv", ".part.crc"):
+            bucket.put(f"{format_}/{key}", b"" if key in ("", "_SUCCESS") else b"no data of this format")
+        bucket.put(f"{format_}/part", written(format_, 0, 3))
+        bucket.put(f"{format_}/_day=2/part", written(format_, 3, 1))
+        bucket.put(f"{format_}/_named/part", written(format_, 4, 1))
+        caplog.clear()
+        assert [row["n"] for row in rows(opened(bucket.path(f"{format_}/**"), format_))] == [0, 1, 2, 3]
+        assert "begin with _ or . and were passed over" in caplog.text
+        assert rows(opened(bucket.path(f"{format_}/_named/*"), format_))
+
+
+def test_what_matches_nothing_names_what_is_there(opened: Open, bucket: Bucket) -> None:
+    bucket.put("exports/2026/a.csv", b"n\n1\n")
+    for infer in (True, False):
+        with pytest.raises(
+            ConfigError, match=r"no file matches .*exports/2027/\*.*the bucket has 'exports/2026/a.csv'"
+        ):
+            stream_of(opened(bucket.path("exports/2027/*"), infer=infer))
+
+
 def test_keys_are_taken_byte_for_byte(opened: Open, bucket: Bucket) -> None:
     for key in ("in/a b+c%20d&e=f.csv", "in/é~'(1)#?.csv", "in/x//y.csv"):
         bucket.put(key, b"n\n1\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import re
 from collections import Counter
 from typing import Any, Literal
 from urllib.parse import urljoin, urlsplit
@@ -14,10 +15,16 @@ from penstock_sdk import ConfigError
 Format = Literal["csv", "jsonl", "parquet"]
 Compression = Literal["none", "gzip", "zstd"]
 WILDCARDS = "*?"
+LONGEST_LOOKBACK_HOURS = 876_000
+"""A hundred years: more would be more than a moment in milliseconds is meant for."""
 
 
 class CsvOptions(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
-    """How a CSV file is written. `columns` are the names where there is no header."""
+    """How a CSV file is written. `columns` are the names where there is no header.
+
+    `skip_rows` counts the lines before the header, blank ones included. An empty `quote` has quotes be text like any
+    other; an empty `escape` has a quote within quotes be doubled.
+    """
 
     delimiter: str = ","
     header: bool = True
@@ -25,6 +32,9 @@ class CsvOptions(msgspec.Struct, rename="camel", forbid_unknown_fields=True, fro
     encoding: str = "utf-8"
     null_values: list[str] = []
     columns: list[str] = []
+    skip_rows: int = 0
+    duplicate_headers: Literal["refuse", "rename"] = "refuse"
+    escape: str = ""
 
 
 class StreamConfig(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
@@ -75,6 +85,12 @@ class Credentials(msgspec.Struct, rename="camel"):
 
 def checked(config: Config) -> Config:
     """Return the config with whole addresses as paths; raises ConfigError that names the field and the remedy."""
+    if not re.fullmatch(r"[A-Za-z0-9-]+", config.region):
+        raise ConfigError("spec.config.region: must be a region's name, such as eu-west-3")
+    if config.endpoint is not None:
+        _origin(config.endpoint, "spec.config.endpoint")
+    if not 0 <= config.lookback_hours <= LONGEST_LOOKBACK_HOURS:
+        raise ConfigError(f"spec.config.lookbackHours: must be from 0 to {LONGEST_LOOKBACK_HOURS}")
     doubles = [name for name, count in Counter(stream.name for stream in config.streams).items() if count > 1]
     if doubles:
         raise ConfigError(f"spec.config.streams: the name {doubles[0]!r} is there more than once")
@@ -89,26 +105,53 @@ def _checked_stream(stream: StreamConfig, config: Config, where: str) -> StreamC
         _check_csv(stream.csv, f"{where}.csv")
     if stream.format == "parquet" and stream.compression != "auto":
         raise ConfigError(f"{where}.compression: Parquet compresses within the file; leave it out")
-    if not isinstance(stream.schema.get("properties", {}), dict):
-        raise ConfigError(f"{where}.schema.properties: must be an object of schemas by field")
+    _check_schema(stream.schema, f"{where}.schema")
     paths = [_whole(path, config, f"{where}.paths[{at}]") for at, path in enumerate(stream.paths)]
     return msgspec.structs.replace(stream, paths=list(dict.fromkeys(paths)))
 
 
 def _check_csv(options: CsvOptions, where: str) -> None:
-    for field in ("delimiter", "quote"):
-        if len(getattr(options, field)) != 1 or getattr(options, field) in "\r\n":
+    for field, least in (("delimiter", 1), ("quote", 0), ("escape", 0)):
+        text = getattr(options, field)
+        if not least <= len(text) <= 1 or text in ("\r", "\n"):
             raise ConfigError(f"{where}.{field}: must be one character, and no line break")
-    if options.delimiter == options.quote:
-        raise ConfigError(f"{where}: delimiter and quote must differ")
+    marks = [mark for mark in (options.delimiter, options.quote, options.escape) if mark]
+    if len(set(marks)) < len(marks):
+        raise ConfigError(f"{where}: delimiter and quote must differ, and escape from both")
     if options.header and options.columns:
         raise ConfigError(f"{where}.columns: names the columns of files without a header; set header: false")
-    try:
-        known = isinstance(codecs.getincrementaldecoder(options.encoding)("strict").decode(b"", final=True), str)
-    except LookupError:
-        known = False
-    if not known:
+    doubles = [name for name, count in Counter(options.columns).items() if count > 1]
+    if doubles:
+        raise ConfigError(f"{where}.columns: the name {doubles[0]!r} is there more than once")
+    if options.skip_rows < 0:
+        raise ConfigError(f"{where}.skipRows: must be 0 or more")
+    if not _is_text_encoding(options.encoding):
         raise ConfigError(f"{where}.encoding: {options.encoding!r} is not an encoding that Python knows, such as utf-8")
+
+
+def _is_text_encoding(name: str) -> bool:
+    """Say whether Python turns bytes into text by that name; some of its codecs make bytes of bytes, or text of text."""
+    try:
+        decoder = codecs.getincrementaldecoder(name)("strict")
+        return isinstance(decoder.decode(b"a" * 8), str) and codecs.lookup(name)._is_text_encoding  # noqa: SLF001
+    except Exception:  # noqa: BLE001 - what a codec that is not of text raises is its own affair
+        return False
+
+
+JSON_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
+
+
+def _check_schema(schema: dict[str, Any], where: str) -> None:
+    properties = schema.get("properties", {})
+    if not isinstance(properties, dict):
+        raise ConfigError(f"{where}.properties: must be an object of schemas by field")
+    for name, declared in properties.items():
+        types = declared.get("type", []) if isinstance(declared, dict) else None
+        if types is None:
+            raise ConfigError(f"{where}.properties.{name}: must be a schema, such as {{type: string}}")
+        for each in types if isinstance(types, list) else [types]:
+            if each not in JSON_TYPES:
+                raise ConfigError(f"{where}.properties.{name}.type: must be of {', '.join(JSON_TYPES)}")
 
 
 def _whole(path: str, config: Config, where: str) -> str:
@@ -120,12 +163,26 @@ def _whole(path: str, config: Config, where: str) -> str:
         return path
     if not config.base_url:
         raise ConfigError(f"{where}: {path!r} is found over HTTP: name its server in spec.config.baseUrl")
-    address = urljoin(config.base_url, path)
-    if origin(address) != origin(config.base_url):
+    base = _origin(config.base_url, "spec.config.baseUrl")
+    try:
+        address = urljoin(config.base_url, path)
+    except ValueError:
+        address = ""
+    if _origin(address, where) != base:
         raise ConfigError(
             f"{where}: {origin(address)} is not the server of spec.config.baseUrl; use a connection for each"
         )
     return address
+
+
+def _origin(address: str, where: str) -> str:
+    try:
+        found, host = origin(address), urlsplit(address).hostname
+    except ValueError:
+        host = None
+    if not host:
+        raise ConfigError(f"{where}: it is not an address such as https://files.example.com/exports/")
+    return found
 
 
 def origin(address: str) -> str:

@@ -23,6 +23,15 @@ from penstock_files_object.transport import Transport
 
 HOUR = 3_600_000
 Position = dict[str, int]
+DIALECT: dict[str, Any] = {"skip_rows": 0, "escape": ""}
+"""Defaults of options that decide where a row ends; a cursor names those that differ, so older cursors stay good."""
+
+
+def way_of(stream: StreamConfig) -> str:
+    """Return how the stream's files are read: a place within a file means something only if they are read the same way."""
+    way = f"{stream.format} {stream.compression} {stream.csv.encoding}"
+    changed = {name: getattr(stream.csv, name) for name in DIALECT if getattr(stream.csv, name) != DIALECT[name]}
+    return f"{way} {changed}" if stream.format == "csv" and changed else way
 
 
 class FilesObject(Connector[Config, Credentials]):
@@ -101,7 +110,7 @@ class FilesObject(Connector[Config, Credentials]):
     def _batches(
         self, config: StreamConfig, stream: Stream, file: File, progress: Progress, marks: dict[str, Any]
     ) -> Iterator[Batch]:
-        way = f"{config.format} {config.compression} {config.csv.encoding}"
+        way = way_of(config)
         bad = BadRows(config.name, file.name, config.on_bad_row, self.reject)
         for records, at in self._read(config, stream, file, progress.at(file, way), bad):
             within = msgspec.to_builtins(Within(file.name, file.version, way, at))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from penstock_sdk import SourceContractError
 
 from penstock_files_object.config import Compression
 from penstock_files_object.progress import File
+from penstock_files_object.sniffing import HEAD_BYTES, other_than_csv, other_than_data, other_than_text
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 MAGIC = 4
@@ -23,6 +25,7 @@ WINDOW = 1 << 27
 ROW_BYTES = 16 << 20
 WORTH_A_REQUEST = 1 << 20
 BOM = codecs.BOM_UTF8
+ASCII_TEXT = re.compile(rb"[\t\r\n\x20-\x7e]{2,}")
 Open = Callable[[int], Iterator[bytes]]
 """Yields a file's bytes as they are stored, from a place on."""
 
@@ -84,7 +87,9 @@ KINDS: dict[str, type[_Gzip | _Zstd]] = {"gzip": _Gzip, "zstd": _Zstd}
 class Content:
     """What a text file holds. `encoding` is what its bytes are turned into UTF-8 from, where lines cannot be cut before.
 
-    `offset` counts the bytes given out, after decompression.
+    `offset` counts the bytes given out, after decompression. `is_utf8` says that its text is UTF-8 as it lies there,
+    `has_header` that it is CSV whose first row are names: what it cannot be then is refused by name. `is_checked` is
+    false where rows may themselves begin like a page.
     """
 
     file: File
@@ -92,9 +97,13 @@ class Content:
     compression: Literal["auto", "none", "gzip", "zstd"] = "auto"
     encoding: str | None = None
     offset: int = 0
+    is_utf8: bool = True
+    is_checked: bool = True
+    has_header: bool = False
 
     def __post_init__(self) -> None:
         self._found: Compression | None = None
+        self._is_known_as_text = False
         self._pieces = self._from_start()
 
     def __iter__(self) -> Iterator[bytes]:
@@ -102,6 +111,8 @@ class Content:
 
     def __next__(self) -> bytes:
         piece = next(filter(None, self._pieces))  # an empty one is not the end
+        if self.offset == 0 and not self._is_known_as_text:
+            piece = self._known_as_text(piece)
         self.offset += len(piece)
         return piece
 
@@ -115,6 +126,7 @@ class Content:
         if cuttable and offset - self.offset > WORTH_A_REQUEST:
             self.close()
             self._pieces = self.open(offset)
+            self._is_known_as_text = True
             self.offset = offset
             return b""
         while self.offset < offset:
@@ -124,6 +136,19 @@ class Content:
                     f"{self.file.name}: it ends at byte {self.offset}, before {offset}, where the state stands"
                 )
         return rest[len(rest) - (self.offset - offset) :]
+
+    def _known_as_text(self, piece: bytes) -> bytes:
+        """Return the first piece, long enough to tell what it is; raises SourceContractError if that is no text."""
+        while len(piece) < HEAD_BYTES and (more := next(filter(None, self._pieces), b"")):
+            piece += more
+        self._is_known_as_text = True
+        head = piece[:HEAD_BYTES]
+        other = other_than_text(head, is_utf8=self.is_utf8)
+        if self.is_checked:
+            other = other or other_than_data(head) or (other_than_csv(head) if self.has_header else "")
+        if other:
+            raise SourceContractError(f"{self.file.name}: {other}")
+        return piece
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -177,13 +202,17 @@ class Content:
 
     def _as_utf8(self, plain: Iterator[bytes], encoding: str) -> Iterator[bytes]:
         decoder = codecs.getincrementaldecoder(encoding)("strict")
+        head = next(filter(None, plain), b"")
+        if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")) and ASCII_TEXT.fullmatch(head[:HEAD_BYTES]):
+            raise SourceContractError(f"{self.file.name}: it is not {encoding}; set csv.encoding on the stream")
         try:
-            for data in plain:
+            for data in _chain(head, plain):
                 yield decoder.decode(data).encode()
             yield decoder.decode(b"", final=True).encode()
         except UnicodeError as error:
             raise SourceContractError(
-                f"{self.file.name}: after byte {self.offset} it is not {encoding}: {error}"
+                f"{self.file.name}: after byte {self.offset} it is not {encoding}; set csv.encoding on the stream:"
+                f" {type(error).__name__}"
             ) from None
 
 

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Any
+from typing import Any, NoReturn
 
 from penstock_sdk import SourceContractError
 
-from penstock_files_object.config import StreamConfig
+from penstock_files_object.config import CsvOptions, StreamConfig
 from penstock_files_object.content import ROW_BYTES, Content, Lines, Open, TooLongError
 from penstock_files_object.progress import File
 from penstock_files_object.rejects import BadRows
@@ -45,7 +45,15 @@ class CsvFile:
         csv.field_size_limit(ROW_BYTES)
         options = self.stream.csv
         encoding = per_line(options.encoding)
-        self._content = Content(self.file, self.open, self.stream.compression, None if encoding else options.encoding)
+        self._content = Content(
+            self.file,
+            self.open,
+            self.stream.compression,
+            None if encoding else options.encoding,
+            is_utf8=encoding == "utf-8",
+            is_checked=options.header,
+            has_header=options.header and not options.skip_rows,
+        )
         self._encoding = encoding or "utf-8"
         self._lines = Lines(self._content)
 
@@ -72,6 +80,12 @@ class CsvFile:
 
     def _header(self) -> Row | None:
         """Take the names; returns the first row where that is none."""
+        for _ in range(self.stream.csv.skip_rows):
+            self._lines.mark()
+            try:
+                next(self._lines, None)
+            except TooLongError as error:
+                self._refuse(self._lines.line, str(error))
         first = next(self._parsed(header=True), None)
         if first is None:
             return None
@@ -81,10 +95,13 @@ class CsvFile:
             return first
         self.names = [name or f"column_{at}" for at, name in enumerate(first[1], 1)]
         doubles = [name for name, count in Counter(self.names).items() if count > 1]
-        if doubles:
+        if doubles and options.duplicate_headers == "refuse":
             raise SourceContractError(
-                f"stream {self.stream.name!r}: {self.file.name}, line {first[0]}: the column {doubles[0]!r} is there twice"
+                f"stream {self.stream.name!r}: {self.file.name}, line {first[0]}: the column {doubles[0]!r} is there"
+                f" twice; set csv.duplicateHeaders: rename on the stream to read them as {doubles[0]!r} and"
+                f" {doubles[0] + '_2'!r}"
             )
+        self.names = _distinct(self.names)
         return None
 
     def _parsed(self, *, header: bool = False) -> Iterator[Row]:
@@ -92,7 +109,7 @@ class CsvFile:
         texts = (line.decode(self._encoding) for line in self._lines)
         lines = self._lines
         while True:
-            reader = csv.reader(texts, delimiter=options.delimiter, quotechar=options.quote, strict=True)
+            reader = csv.reader(texts, _dialect(options))
             try:
                 while True:
                     lines.mark()
@@ -103,14 +120,47 @@ class CsvFile:
             except StopIteration:
                 return
             except (csv.Error, UnicodeDecodeError, TooLongError) as error:
-                reason = f"not {options.encoding}" if isinstance(error, UnicodeDecodeError) else str(error)
+                reason = (
+                    f"not {options.encoding}; set csv.encoding on the stream, such as windows-1252"
+                    if isinstance(error, UnicodeDecodeError)
+                    else str(error)
+                )
                 if header:
-                    raise SourceContractError(
-                        f"stream {self.stream.name!r}: {self.file.name}, line {begin}: {reason}"
-                    ) from None
+                    self._refuse(begin, reason)
                 self.bad.take(begin, reason, lines.kept[0])
                 lines.put_back()
                 texts = (line.decode(self._encoding) for line in lines)
+
+    def _refuse(self, line: int, reason: str) -> NoReturn:
+        raise SourceContractError(f"stream {self.stream.name!r}: {self.file.name}, line {line}: {reason}") from None
+
+
+def _dialect(options: CsvOptions) -> type[csv.Dialect]:
+    return type(
+        "Written",
+        (csv.Dialect,),
+        {
+            "delimiter": options.delimiter,
+            "quotechar": options.quote or None,
+            "quoting": csv.QUOTE_MINIMAL if options.quote else csv.QUOTE_NONE,
+            "escapechar": options.escape or None,
+            "doublequote": True,
+            "lineterminator": "\n",
+            "strict": True,
+        },
+    )
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Return the names with a number at those that were there before: `x`, `x_2`, `x_3`; none is another's own name."""
+    taken, found = set(names), list[str]()
+    for name in names:
+        number, distinct = 1, name
+        while distinct in found or (number > 1 and distinct in taken):
+            number += 1
+            distinct = f"{name}_{number}"
+        found.append(distinct)
+    return found
 
 
 def csv_batches(

@@ -17,6 +17,7 @@ from penstock_sdk import SourceContractError
 from penstock_files_object.arrow_values import exact, property_of
 from penstock_files_object.config import StreamConfig
 from penstock_files_object.progress import File
+from penstock_files_object.sniffing import HEAD_BYTES, other_than_data
 from penstock_files_object.transport import Transport
 
 if TYPE_CHECKING:
@@ -103,10 +104,18 @@ class ParquetFile:
         import pyarrow.parquet as pq
 
         source = self._source()
+        self._refuse_pages(source)
         metadata = pq.read_metadata(source)
         columns = max(1, metadata.num_columns)
         buffer = min(max(BUFFERS_BYTES // columns, BUFFER_BYTES[0]), BUFFER_BYTES[1])
         return pq.ParquetFile(source, metadata=metadata, buffer_size=buffer, pre_buffer=False)
+
+    def _refuse_pages(self, source: Any) -> None:
+        """Raise SourceContractError that says what a file is which does not begin as Parquet does."""
+        head = source.read(HEAD_BYTES)
+        source.seek(0)
+        if not head.startswith((b"PAR1", b"PARE")) and (other := other_than_data(head)):
+            raise SourceContractError(f"stream {self.stream.name!r}: {self.file.name}: {other}")
 
     def _source(self) -> Any:
         """Return the file by ranges, or from memory where the server knows none and the file is small."""

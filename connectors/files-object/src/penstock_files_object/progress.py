@@ -25,6 +25,8 @@ from penstock_files_object.config import shown
 DIGESTS_KEPT = 5000
 HIGHEST = "\U0010ffff"
 START = (-1, "")
+UNKNOWN = 253_402_300_800_000
+"""The end of 9999: a file of which nobody says when it was changed may be new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,11 @@ class File:
     size: int | None
     listed: bool = True
     followable: bool = True
+
+    @property
+    def has_moment(self) -> bool:
+        """Say whether the store said when it was changed."""
+        return self.modified != UNKNOWN
 
     @property
     def name(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
@@ -14,6 +15,8 @@ from penstock_sdk import AuthenticationError, ConfigError, ConnectorError, Sourc
 from penstock_files_object.config import origin, shown
 
 CODE = re.compile(rb"<Code>(\w+)</Code>")
+SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{1,9})?")
+LONGEST_WISH = 1e10
 BUSY = (408, 425, 429)
 REFUSED = (401, 403, 407)
 MISSING = (404, 410)
@@ -94,7 +97,18 @@ def _of_http(response: httpx.Response, code: str, path: str, asked: Asked) -> Co
     if response.has_redirect_location:
         target = origin(str(response.url.join(response.headers["location"])))
         return ConfigError(f"{said} and leads to {target}; set spec.config.followRedirects, or use that address")
-    return SourceContractError(f"{said}, which says nothing that can be mended here")
+    return _of_no_use(status, said)
+
+
+def _of_no_use(status: int, said: str) -> ConnectorError:
+    """Return what to say of an answer that is neither the file nor an error that says why."""
+    if status in (HTTPStatus.ACCEPTED, HTTPStatus.NOT_MODIFIED):
+        return TransientError(f"{said} instead of the file; it is asked for again later")
+    if status < HTTPStatus.MULTIPLE_CHOICES:
+        return SourceContractError(f"{said}: no content where a file was asked for; correct spec.config.streams.paths")
+    return SourceContractError(
+        f"{said}: it takes no request such as this one; ask whoever runs it, or correct spec.config.streams.paths"
+    )
 
 
 def changed(path: str) -> ChangedError:
@@ -108,9 +122,11 @@ def retry_after(text: str | None) -> float | None:
     """Return the server's wish in seconds: it is a number, or a moment."""
     if not text:
         return None
-    if text.strip().isdecimal():
-        return float(text)
+    if SECONDS.fullmatch(text.strip()):
+        return min(float(text), LONGEST_WISH)
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
+        moment = parsedate_to_datetime(text)
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - time.time()
+    except (ValueError, OverflowError, TypeError, IndexError):
         return None
+    return max(0.0, seconds)

@@ -17,12 +17,13 @@ from typing import Any
 import msgspec
 from penstock_sdk import ConfigError
 
-from penstock_files_object.config import StreamConfig
+from penstock_files_object.config import StreamConfig, shown
 from penstock_files_object.csv_rows import CsvFile
 from penstock_files_object.jsonl_rows import JsonlFile
 from penstock_files_object.parquet_rows import ParquetFile
 from penstock_files_object.progress import File
 from penstock_files_object.rejects import BadRows, nowhere
+from penstock_files_object.stores import near_keys
 from penstock_files_object.transport import Transport
 from penstock_files_object.values import kind_of_values, schema_of_kind
 
@@ -57,11 +58,10 @@ def schema_of(transport: Transport, stream: StreamConfig, files: Iterable[File])
     if stream.infer:
         chosen = ends_of(files)
         if not chosen and not stream.declared:
-            raise ConfigError(
-                f"stream {stream.name!r}: no file matches {', '.join(stream.paths)}; correct the paths, or declare the"
-                " stream's schema if files are still to come"
-            )
+            raise _nothing_matches(transport, stream)
         properties = _merged([_properties(transport, stream, file) for file in chosen], stream)
+    elif not stream.declared and next(iter(files), None) is None:
+        raise _nothing_matches(transport, stream)
     properties = {**properties, **stream.declared}
     for name in stream.primary_key:
         if name not in properties and stream.infer and stream.format != "jsonl":
@@ -71,6 +71,15 @@ def schema_of(transport: Transport, stream: StreamConfig, files: Iterable[File])
     if stream.format == "csv" and not stream.infer:
         return {**schema, "additionalProperties": schema_of_kind("text")}
     return schema if stream.infer and stream.format != "jsonl" else {**schema, "additionalProperties": True}
+
+
+def _nothing_matches(transport: Transport, stream: StreamConfig) -> ConfigError:
+    near = [key for path in stream.paths[:1] if path.startswith("s3://") for key in near_keys(transport, path)]
+    there = f" (the bucket has {', '.join(map(repr, near))})" if near else ""
+    return ConfigError(
+        f"stream {stream.name!r}: no file matches {', '.join(map(shown, stream.paths))}{there}; correct the paths, or"
+        " declare the stream's schema if files are still to come"
+    )
 
 
 def _properties(transport: Transport, stream: StreamConfig, file: File) -> dict[str, Any]:
@@ -96,7 +105,7 @@ def _fields(pages: Iterable[bytes]) -> dict[str, Any]:
     """Return the types of each field; numbers without a fraction are integers, however large."""
     types: dict[str, set[str]] = {}
     for page in pages:
-        for line in page.splitlines():
+        for line in page.split(b"\n") if page else ():
             for name, value in msgspec.json.decode(line, type=dict[str, Any]).items():
                 types.setdefault(name, set()).add(TYPES.get(type(value), "null"))
     return {name: {"type": sorted(found)} for name, found in types.items()}

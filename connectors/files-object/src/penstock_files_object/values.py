@@ -7,6 +7,7 @@ fraction or 15 with one, no exponent (12E4 is more often an article's number). E
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
@@ -23,9 +24,21 @@ SAFE_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 SAFE_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]+")
 SAFE_DIGITS = 15
 BOOLEANS: dict[str, bool] = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-FITS: dict[Kind, Callable[[str], object]] = {
-    "integer": INTEGER.fullmatch,
-    "number": NUMBER.fullmatch,
+LONGEST_INTEGER = 308
+"""Digits of the largest integer that every JSON reader takes: a 64-bit float goes to 1.8e308."""
+
+
+def _is_integer(text: str) -> bool:
+    return len(text) <= LONGEST_INTEGER and INTEGER.fullmatch(text) is not None
+
+
+def _is_number(text: str) -> bool:
+    return NUMBER.fullmatch(text) is not None and math.isfinite(float(text))
+
+
+FITS: dict[Kind, Callable[[str], bool]] = {
+    "integer": _is_integer,
+    "number": _is_number,
     "boolean": BOOLEANS.__contains__,
 }
 
@@ -67,7 +80,7 @@ def converted(
     """
     if kind == "text":
         return [None if text in nulls else text for text in texts] if nulls else texts
-    if kind == "integer" and INTEGERS.fullmatch(joined := "\n".join(texts)) and not nulls:
+    if kind == "integer" and not nulls and _are_integers(joined := "\n".join(texts), len(texts)):
         return list(map(msgspec.Raw, joined.encode().split(b"\n")))
     fits = FITS[kind]
     values: list[Value] = []
@@ -80,3 +93,11 @@ def converted(
             misfit(at)
             values.append(None)
     return values
+
+
+def _are_integers(joined: str, count: int) -> bool:
+    """Say whether each of `count` texts is one integer; a text may itself hold a line break, so the breaks count."""
+    has_one_each = joined.count("\n") == count - 1 and INTEGERS.fullmatch(joined)
+    return bool(has_one_each) and (
+        len(joined) <= LONGEST_INTEGER or max(map(len, joined.split("\n"))) <= LONGEST_INTEGER
+    )
