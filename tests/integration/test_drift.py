@@ -9,7 +9,7 @@ import pytest
 from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.registry import alerts
 from penstock_operator.registry.database import Row, many, one
-from penstock_operator.runs.refusals import Fenced, Invalid, Mismatch
+from penstock_operator.runs.refusals import Fenced, Invalid
 from penstock_sdk import protocol as wire
 
 from tests.integration.world import EVENTS, STREAM, World, checkpoint
@@ -226,8 +226,15 @@ async def test_a_run_keeps_its_estimate_and_is_refused_over_its_budget(world: Wo
 
 
 async def test_two_streams_of_one_identity_are_refused(world: World) -> None:
-    with pytest.raises(Mismatch, match="same name or id"):
-        await post(world, STREAM, STREAM)
+    _, (verdict,) = await post(world, STREAM, STREAM, EVENTS)
+    assert (verdict.read, verdict.refused, verdict.error_class) == (False, True, "ConfigError")
+    assert "two streams of the name or id 'people'" in verdict.reason
+
+
+async def test_two_streams_of_one_identity_are_no_concern_of_who_selects_another(world: World) -> None:
+    select(world, streams=[{"name": "events"}])
+    _, (verdict,) = await post(world, STREAM, STREAM, EVENTS)
+    assert (verdict.name, verdict.read) == ("events", True)
 
 
 async def test_open_alerts_are_in_the_status_and_name_stream_and_class(world: World) -> None:

@@ -65,6 +65,8 @@ INSERT INTO penstock.state_changes (connection_uid, stream, action, changed_by, 
 SELECT uid, 'stream-' || n, 'reset', 'x', '{}', '{"generation": 2}' FROM penstock.tenant_connections, generate_series(1, 3) n;
 INSERT INTO penstock.window_states (run_id, stream, state_version, checkpoint, attempt, done)
 SELECT id, 'stream-' || n, 1, 1, 1, true FROM penstock.connector_runs, generate_series(1, 2) n WHERE trigger = 'schedule';
+INSERT INTO penstock.run_streams (run_id, stream, attempt, outcome)
+SELECT id, 'stream-' || n, 1, 'succeeded' FROM penstock.connector_runs, generate_series(1, 2) n WHERE trigger = 'schedule';
 UPDATE penstock.connector_run_state SET generation = 2 WHERE connection_uid LIKE '%77';
 ANALYZE;
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -13,7 +14,7 @@ from penstock_sdk.protocol import ObjectKind
 from penstock_operator.api.bearer import Token
 from penstock_operator.api.finding import find_connection, find_run
 from penstock_operator.api.services import Services
-from penstock_operator.registry import attempts, connections, definitions, objects, runs, streams
+from penstock_operator.registry import attempts, connections, definitions, objects, run_streams, runs, streams
 
 Rows = list[dict[str, Any]]
 Namespace = Annotated[str | None, Query(max_length=63, description="one namespace; without it, all")]
@@ -83,7 +84,8 @@ def run_routes(services: Services) -> APIRouter:
         async with pool.connection() as connection:
             row = await find_run(connection, run_id)
             await may(token, "get", row["namespace"])
-            return {**row, "attempts": await attempts.attempts_of(connection, run_id)}
+            found = [asdict(each) for each in await run_streams.of_run(connection, run_id)]
+            return {**row, "streams": found, "attempts": await attempts.attempts_of(connection, run_id)}
 
     @router.get("/runs/{run_id}/logs", response_class=StreamingResponse, responses={200: {"content": {TEXT: {}}}})
     async def logs(run_id: str, token: Token, attempt: Attempt = None, *, follow: bool = False) -> StreamingResponse:

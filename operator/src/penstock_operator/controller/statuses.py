@@ -113,6 +113,7 @@ def _last_run(run: Row) -> Document:
         "attempt": run["attempt"],
         "records": run["committed_records"],
         "rejected": run["rejected"],
+        "failedStreams": run["failed_streams"] or None,
         "startedAt": moment(run["started_at"]),
         "finishedAt": moment(run["finished_at"]),
         "message": run["waits"] or ("" if run["phase"] == "running" else run["message"]),

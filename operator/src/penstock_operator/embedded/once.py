@@ -15,7 +15,8 @@ from penstock_operator.controller.resources import Document, key_of
 from penstock_operator.embedded import EmbeddedError
 from penstock_operator.embedded.folder import FolderError
 from penstock_operator.embedded.platform import Platform
-from penstock_operator.registry import connections, objects, runs, upstreams
+from penstock_operator.registry import connections, objects, run_streams, runs, upstreams
+from penstock_operator.registry.run_streams import RunStream
 from penstock_operator.scheduling.due import request_run
 from penstock_operator.scheduling.upstreams import find_cycle
 
@@ -63,6 +64,7 @@ class Result:
     error: dict[str, str] | None
     rejected: int = 0
     note: str = ""
+    streams: tuple[RunStream, ...] = ()
 
 
 async def run_once(platform: Platform, report: Report) -> list[Result]:
@@ -162,6 +164,7 @@ async def _looked_up(platform: Platform, run_id: str) -> dict[str, Any] | None:
 async def _result(platform: Platform, run: dict[str, Any]) -> Result:
     async with platform.pool.connection() as connection:
         found = await objects.objects_of_run(connection, run["id"])
+        streams = tuple(await run_streams.of_run(connection, run["id"]))
     error = (
         None
         if run["phase"] == "succeeded"
@@ -181,6 +184,7 @@ async def _result(platform: Platform, run: dict[str, Any]) -> Result:
         error,
         run["rejected"],
         run["message"] if error is None else "",
+        streams,
     )
 
 

@@ -193,7 +193,9 @@ RUN = """
     SELECT r.*, c.namespace, c.name, d.name AS definition, a.started_at AS attempt_started_at,
         CASE WHEN r.phase = 'pending' OR r.phase = 'running' AND a.started_at IS NULL THEN r.waits ELSE '' END AS waits,
         (SELECT coalesce(sum(o.records), 0)::bigint FROM penstock.bronze_objects o
-         WHERE o.run_id = r.id AND o.kind = 'data' AND o.committed_at IS NOT NULL) AS committed_records
+         WHERE o.run_id = r.id AND o.kind = 'data' AND o.committed_at IS NOT NULL) AS committed_records,
+        ARRAY(SELECT s.stream FROM penstock.run_streams s WHERE s.run_id = r.id AND s.outcome = 'failed'
+              ORDER BY s.stream LIMIT 20) AS failed_streams
     FROM penstock.connector_runs r
     JOIN penstock.tenant_connections c ON c.uid = r.connection_uid
     JOIN penstock.connector_definitions d ON d.uid = r.definition_uid

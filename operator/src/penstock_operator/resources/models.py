@@ -407,6 +407,8 @@ class LastRun(Declared):
     """What is committed."""
     rejected: int = 0
     """What was put aside."""
+    failed_streams: list[str] | None = None
+    """The streams that failed, at most 20; the others were read."""
     started_at: str | None = None
     """When its first attempt began."""
     finished_at: str | None = None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Any
 
-from penstock_sdk.protocol import StreamsRequest, StreamVerdict
+from penstock_sdk.protocol import SelectedStream, StreamsRequest, StreamVerdict
 
 from penstock_operator.registry import alerts, attempts, streams
 from penstock_operator.registry.alerts import NewAlert
@@ -14,9 +16,9 @@ from penstock_operator.registry.database import Connection, Row
 from penstock_operator.registry.streams import StreamVersion
 from penstock_operator.runs import cursors, drift, positions, selection
 from penstock_operator.runs.drift import Accepted, Alert, Known, Policy, Seen, Verdict
-from penstock_operator.runs.refusals import Mismatch
+from penstock_operator.runs.refusals import Invalid
 from penstock_operator.runs.schema_diff import Shape
-from penstock_operator.runs.selection import Choice
+from penstock_operator.runs.selection import Choice, Refusal
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Offer:
 
     request: StreamsRequest
     seen: dict[str, Seen]
+    twice: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,13 @@ class _Registered:
 async def read_offer(request: StreamsRequest) -> Offer:
     """Fingerprint what a pod posted, outside the event loop: thousands of streams take a while.
 
-    Raises Mismatch when two streams are the same.
+    Two streams of one identity cannot be told apart: they count as not offered, and are refused where one is selected.
     """
-    seen = await asyncio.to_thread(lambda: {each.stream: each for each in map(drift.seen, request.streams)})
-    if len(seen) != len(request.streams):
-        message = "discover() returned two streams of the same name or id"
-        raise Mismatch(message)
-    return Offer(request, seen)
+    counted = Counter(stream.identity for stream in request.streams)
+    twice = frozenset(identity for identity, times in counted.items() if times > 1)
+    told = [stream for stream in request.streams if stream.identity not in twice]
+    seen = await asyncio.to_thread(lambda: {each.stream: each for each in map(drift.seen, told)})
+    return Offer(request.model_copy(update={"streams": told}), seen, twice)
 
 
 async def judge_streams(connection: Connection, attempt: Row, offer: Offer) -> list[StreamVerdict]:
@@ -54,25 +57,54 @@ async def judge_streams(connection: Connection, attempt: Row, offer: Offer) -> l
     uid = attempt["connection_uid"]
     states = await positions.of_attempt(connection, attempt)
     heads = await streams.stream_heads(connection, uid)
-    choices = selection.select(
+    if offer.twice and not (offer.request.streams or attempt["spec"].get("streams")):
+        raise Invalid("; ".join(map(_ambiguous, sorted(offer.twice))))
+    found = selection.select(
         attempt["spec"], offer.request.streams, states, attempt["run_id"], _names(offer.seen, heads)
     )
+    choices, refusals = found.choices, _with_the_ambiguous(found.refusals, attempt["spec"], offer)
     window = positions.window_of(attempt["spec"])
     choices = selection.windowed(choices, window, offer.request) if window else choices
     offer = _remembering(offer, heads)
     held = await _registered(connection, uid, offer, choices, heads)
     verdicts = await asyncio.to_thread(lambda: [_judge(choice, offer, held) for choice in choices])
-    await _record(connection, attempt, offer, choices, verdicts, held)
-    return [_answer(choice, verdict) for choice, verdict in zip(choices, verdicts, strict=True)]
+    await _record(connection, attempt, offer, choices, verdicts, held, refusals)
+    read = [_answer(choice, verdict) for choice, verdict in zip(choices, verdicts, strict=True)]
+    return read + [_refused(each) for each in refusals]
+
+
+def _with_the_ambiguous(refusals: list[Refusal], spec: dict[str, Any], offer: Offer) -> list[Refusal]:
+    """Return the refusals, where two streams of one identity are selected with that as the reason."""
+    if not offer.twice:
+        return refusals
+    told = [replace(each, message=_ambiguous(each.stream)) if each.stream in offer.twice else each for each in refusals]
+    if spec.get("streams"):
+        return told
+    return told + [Refusal(each, "full", _ambiguous(each)) for each in sorted(offer.twice)]
+
+
+def _ambiguous(stream: str) -> str:
+    return f"discover() returned two streams of the name or id {stream!r}, which cannot be told apart"
+
+
+def _refused(refusal: Refusal) -> StreamVerdict:
+    return StreamVerdict(
+        name=refusal.stream,
+        read=False,
+        schema_version=0,
+        selected=SelectedStream(name=refusal.stream, mode=refusal.mode),
+        reason=refusal.message,
+        refused=True,
+        error_class="ConfigError",
+    )
 
 
 def _remembering(offer: Offer, heads: dict[str, Row]) -> Offer:
     known = {stream: row["pii_suggested"] for stream, row in heads.items() if row["pii_suggested"]}
     if not known:
         return offer
-    return Offer(
-        offer.request, {stream: drift.remembering(each, known.get(stream, {})) for stream, each in offer.seen.items()}
-    )
+    seen = {stream: drift.remembering(each, known.get(stream, {})) for stream, each in offer.seen.items()}
+    return replace(offer, seen=seen)
 
 
 def _names(seen: dict[str, Seen], heads: dict[str, Row]) -> dict[str, str]:
@@ -132,6 +164,7 @@ async def _record(
     choices: list[Choice],
     verdicts: list[Verdict],
     held: _Registered,
+    refusals: list[Refusal],
 ) -> None:
     uid, pairs = attempt["connection_uid"], list(zip(choices, verdicts, strict=True))
     new = await asyncio.to_thread(lambda: [each for pair in pairs for each in _versions(*pair, offer, held)])
@@ -147,10 +180,11 @@ async def _record(
     if resolved:
         await alerts.resolve_alerts(connection, resolved)
     refused = {choice.stream: verdict.refusal for choice, verdict in pairs if verdict.refusal}
+    refused |= {each.stream: each.message for each in refusals}
     await attempts.set_streams(
         connection,
         (attempt["run_id"], attempt["attempt"]),
-        [each.stream for each in choices],
+        [*(each.stream for each in choices), *(each.stream for each in refusals)],
         [each.stream for each in choices if each.selected.mode == "incremental"],
         refused,
     )

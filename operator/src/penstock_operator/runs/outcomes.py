@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from penstock_operator.bronze.keys import commit_key
-from penstock_operator.registry import attempts, connections, objects, outbox, restoring, runs
+from penstock_operator.registry import attempts, connections, objects, outbox, restoring, run_streams, runs
 from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Connection, Row
 from penstock_operator.registry.installation import installation_id
@@ -72,6 +72,7 @@ async def cancel(connection: Connection, run: Row) -> str:
 
 async def stop(connection: Connection, run: Row, ending: Ending = CANCELLED) -> str:
     """End the run as cancelled whatever its attempt is doing: it is fenced from now on, and its Job is deleted soon."""
+    await run_streams.record(connection, run["id"], run["attempt"], {})
     await attempts.end_attempt(connection, run["id"], run["attempt"], ending)
     await runs.end_run(connection, run["id"], "cancelled", ending)
     await outbox.post(connection, "commit", {"run": run["id"]})
@@ -110,6 +111,7 @@ async def fail_current(
         run = await current(connection, run_id, attempt)
         if run is None:
             return False
+        await run_streams.record(connection, run_id, attempt, {})
         progressed = await objects.has_committed(connection, run_id, attempt)
         failure = Failure(
             ending.error_class or "DefectError",

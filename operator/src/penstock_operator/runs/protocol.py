@@ -37,7 +37,7 @@ from penstock_sdk.protocol import (
 
 from penstock_operator.bronze.keys import object_key
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.registry import attempts, objects, outbox, runs, streams
+from penstock_operator.registry import attempts, objects, outbox, run_streams, runs, streams
 from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Connection, Pool, Row
 from penstock_operator.registry.objects import Grant
@@ -219,7 +219,8 @@ class RunProtocol:
             return FinishResponse(phase=await self._end(connection, run, attempt, request))
 
     async def _end(self, connection: Connection, run: Row, attempt: Row, request: FinishRequest) -> str:
-        if request.outcome == "succeeded" and attempt["refused"]:
+        await run_streams.record(connection, run["id"], attempt["attempt"], request.streams)
+        if request.outcome == "succeeded" and (attempt["refused"] or _failed_streams(request)):
             return await outcomes.fail(connection, run, _refused(attempt, request), Failure("SourceContractError"))
         if request.outcome == "succeeded":
             await self._check_counts(connection, attempt, request)
@@ -286,7 +287,12 @@ def _ended_already(attempt: Row | None, request: FinishRequest) -> FinishRespons
 
 def _refused(attempt: Row, request: FinishRequest) -> Ending:
     """A run is no success with a stream that it was not allowed to read, even where the pod's SDK knows nothing of it."""
-    return _broken("; ".join(attempt["refused"].values()), request)
+    told = {stream: f"stream {stream!r} failed" for stream in _failed_streams(request)}
+    return _broken("; ".join({**told, **attempt["refused"]}.values()), request)
+
+
+def _failed_streams(request: FinishRequest) -> list[str]:
+    return [stream for stream, each in request.streams.items() if each.outcome != "succeeded"]
 
 
 def _broken(message: str, request: FinishRequest) -> Ending:

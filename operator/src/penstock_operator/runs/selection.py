@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any
 
 from penstock_sdk.protocol import DiscoveredStream, Mode, ReadWindow, SelectedStream, StreamsRequest
@@ -11,6 +12,10 @@ from penstock_operator.runs.drift import Policy
 from penstock_operator.runs.refusals import Invalid
 
 State = dict[str, Any]
+NOTHING_OFFERED = (
+    "the source offers no stream to these credentials: check spec.config and what the credentials may read,"
+    " or name the streams in spec.streams"
+)
 BEFORE_THE_FIRST = 1_000_000_000_000
 """The number before a window's first checkpoint; migration 0007 says why it is no stream's."""
 
@@ -24,36 +29,70 @@ class Choice:
     selected: SelectedStream
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """A selected stream that cannot be read as it is selected, and why; the others are read."""
+
+    stream: str
+    mode: Mode
+    message: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The streams to read, in order, and those that cannot be."""
+
+    choices: list[Choice]
+    refusals: list[Refusal]
+
+
 def select(
     spec: dict[str, Any],
     offered: list[DiscoveredStream],
     states: dict[str, State],
     run_id: str,
     names: dict[str, str] | None = None,
-) -> list[Choice]:
+) -> Selection:
     """Return the streams to read in order, each with where to go on. Without a selection, all are read in full.
 
     `names` says which stream a name means: a stream with an id of its own may have been renamed since it was selected.
-    Raises Invalid when the source does not offer a selected stream, or not in the selected mode.
+    A stream that the source does not offer, or not in the selected mode, is refused by itself. Raises Invalid when all
+    are selected and the source offers none.
     """
     by_name = {stream.identity: stream for stream in offered}
+    if not spec.get("streams") and not offered:
+        raise Invalid(NOTHING_OFFERED)
     wanted: list[dict[str, Any]] = spec.get("streams") or [{"name": stream.identity} for stream in offered]
-    chosen = list[Choice]()
+    chosen, refused = list[Choice](), list[Refusal]()
     for index, each in enumerate(wanted):
         name, mode = (names or {}).get(each["name"], each["name"]), each.get("mode", "full")
-        if name not in by_name:
-            known = ", ".join(sorted(by_name)[:20]) or "none"
-            message = f"spec.streams[{index}].name: the source offers no stream {name!r}; it offers: {known}"
-            raise Invalid(message)
-        if mode not in by_name[name].modes:
-            message = f"spec.streams[{index}].mode: stream {name!r} cannot be read {mode}: it has {by_name[name].modes}"
-            raise Invalid(message)
+        why = _unfit(index, name, mode, by_name, {choice.stream for choice in chosen})
+        if why:
+            refused.append(Refusal(name, mode, why))
+            continue
         policy: Policy = each.get("schemaPolicy") or spec.get("schemaPolicy") or "evolve"
         chosen.append(Choice(name, policy, selected(name, mode, states.get(name), run_id)))
-    if len({choice.stream for choice in chosen}) != len(chosen):
-        message = "spec.streams: two of the names mean the same stream; name it once"
-        raise Invalid(message)
-    return chosen
+    read = {choice.stream for choice in chosen}
+    return Selection(chosen, [each if each.stream not in read else _named_again(each) for each in refused])
+
+
+def _unfit(index: int, name: str, mode: Mode, by_name: dict[str, DiscoveredStream], chosen: set[str]) -> str:
+    if name not in by_name:
+        near = get_close_matches(name, by_name, 1)
+        known = ", ".join(sorted(by_name)[:20]) or "none"
+        guess = f" (nearest: {near[0]!r})" if near else ""
+        return f"spec.streams[{index}].name: the source offers no stream {name!r}; it offers: {known}{guess}"
+    if mode not in by_name[name].modes:
+        modes = " and ".join(by_name[name].modes)
+        return f"spec.streams[{index}].mode: stream {name!r} cannot be read {mode}: it can be read {modes}"
+    if name in chosen:
+        return f"spec.streams[{index}].name: an entry before it means the same stream {name!r}; name it once"
+    return ""
+
+
+def _named_again(refusal: Refusal) -> Refusal:
+    """Return the refusal under a name of its own: the stream itself is read."""
+    return replace(refusal, stream=f"{refusal.stream} (named again)")
 
 
 def windowed(choices: list[Choice], window: ReadWindow, request: StreamsRequest) -> list[Choice]:

@@ -1,0 +1,221 @@
+"""Each stream of a run has its own outcome, which the registry decides by what is committed (invariants 6 and 18)."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from penstock_operator.registry import run_streams
+from penstock_operator.registry.database import one
+from penstock_operator.registry.run_streams import RunStream
+from penstock_operator.runs.refusals import Invalid
+from penstock_sdk import protocol as wire
+
+from tests.integration.test_up import User, numbers
+from tests.integration.world import EVENTS, STREAM, World, checkpoint
+
+BOTH = [{"name": "people"}, {"name": "events"}]
+FAILED = wire.StreamOutcome(
+    outcome="failed", error=wire.RunError(error_class="TransientError", message="stream 'events': 503")
+)
+SUCCEEDED = wire.StreamOutcome(outcome="succeeded")
+
+
+async def begin(world: World, *selected: dict[str, Any]) -> tuple[str, int, str]:
+    world.spec["streams"] = list(selected)
+    await world.new_run()
+    return await world.attempt()
+
+
+async def streams(world: World) -> dict[str, RunStream]:
+    async with world.pool.connection() as connection:
+        return {each.stream: each for each in await run_streams.of_run(connection, "run1")}
+
+
+def failing(*told: tuple[str, wire.StreamOutcome], message: str = "stream 'events': 503") -> wire.FinishRequest:
+    error = wire.RunError(error_class="TransientError", message=message)
+    return wire.FinishRequest(outcome="failed", error=error, streams=dict(told))
+
+
+async def test_18_a_retry_reads_only_the_streams_that_failed(world: World) -> None:
+    _, attempt, token = await begin(world, *BOTH)
+    await world.protocol.checkpoint(token, checkpoint(1, await world.upload(token), done=True))
+    ended = await world.protocol.finish(token, failing(("people", SUCCEEDED), ("events", FAILED)))
+    assert ended.phase == "pending"
+    found = await streams(world)
+    assert (found["people"].outcome, found["people"].records) == ("succeeded", 3)
+    events = found["events"]
+    assert (events.outcome, events.error_class, events.message) == ("failed", "TransientError", "stream 'events': 503")
+    _, again, token = await world.attempt("pod2", discover=False)
+    assert again == attempt + 1
+    request = wire.StreamsRequest(streams=[STREAM, EVENTS])
+    verdicts = (await world.protocol.streams(token, request)).verdicts
+    assert [(each.name, each.read) for each in verdicts] == [("people", False), ("events", True)]
+    await world.protocol.checkpoint(token, checkpoint(1, done=True, stream="events"))
+    ended = await world.protocol.finish(token, wire.FinishRequest(outcome="succeeded", streams={"events": SUCCEEDED}))
+    assert ended.phase == "succeeded"
+    assert {name: each.outcome for name, each in (await streams(world)).items()} == {
+        "people": "succeeded",
+        "events": "succeeded",
+    }
+
+
+async def test_6_a_stream_has_succeeded_when_it_is_committed_and_not_when_a_pod_says_so(world: World) -> None:
+    _, _, token = await begin(world, *BOTH)
+    await world.protocol.checkpoint(token, checkpoint(1, await world.upload(token)))
+    lie = failing(("people", SUCCEEDED), ("events", SUCCEEDED), ("nobody", SUCCEEDED), message="something")
+    await world.protocol.finish(token, lie)
+    found = await streams(world)
+    assert found.keys() == {"people", "events"}
+    assert {each.outcome for each in found.values()} == {"not_read"}
+
+
+async def test_18_a_run_is_no_success_when_its_pod_says_that_a_stream_failed(world: World) -> None:
+    _, _, token = await begin(world, *BOTH)
+    for stream in ("people", "events"):
+        await world.protocol.checkpoint(token, checkpoint(1, done=True, stream=stream))
+    told = {"people": SUCCEEDED, "events": FAILED}
+    assert (await world.protocol.finish(token, wire.FinishRequest(outcome="succeeded", streams=told))).phase == "failed"
+
+
+async def test_the_reason_of_a_failure_outlives_an_attempt_that_is_killed(world: World) -> None:
+    run_id, _, token = await begin(world, *BOTH)
+    await world.protocol.finish(token, failing(("events", FAILED)))
+    _, attempt, _ = await world.attempt("pod2")
+    await world.fail(run_id, attempt)
+    found = await streams(world)
+    assert (found["events"].outcome, found["events"].message) == ("failed", "stream 'events': 503")
+    assert found["people"].outcome == "not_read"
+
+
+async def test_18_a_stream_that_the_source_does_not_offer_stops_no_other(world: World) -> None:
+    world.spec["streams"] = [{"name": "poeple"}, {"name": "events"}, {"name": "people", "mode": "incremental"}]
+    await world.new_run()
+    _, _, token = await world.attempt(discover=False)
+    offered = [STREAM.model_copy(update={"modes": ["full"]}), EVENTS]
+    request = wire.StreamsRequest(streams=offered)
+    verdicts = {each.name: each for each in (await world.protocol.streams(token, request)).verdicts}
+    assert [name for name, each in verdicts.items() if each.read] == ["events"]
+    assert verdicts["poeple"].reason == (
+        "spec.streams[0].name: the source offers no stream 'poeple'; it offers: events, people (nearest: 'people')"
+    )
+    assert "cannot be read incremental: it can be read full" in verdicts["people"].reason
+    await world.protocol.checkpoint(token, checkpoint(1, done=True, stream="events"))
+    ended = await world.protocol.finish(token, wire.FinishRequest(outcome="succeeded"))
+    assert ended.phase == "failed", "an SDK that knows nothing of refusals does not make it a success"
+    found = await streams(world)
+    assert {name: each.outcome for name, each in found.items()} == {
+        "events": "succeeded",
+        "poeple": "failed",
+        "people": "failed",
+    }
+    async with world.pool.connection() as connection:
+        run = await one(connection, "SELECT message FROM penstock.connector_runs")
+    assert run is not None
+    assert "'poeple'" in run["message"]
+
+
+async def test_18_a_source_that_offers_nothing_is_no_success(world: World) -> None:
+    world.spec.pop("streams")
+    await world.new_run()
+    _, _, token = await world.attempt(discover=False)
+    with pytest.raises(Invalid, match="the source offers no stream to these credentials"):
+        await world.protocol.streams(token, wire.StreamsRequest(streams=[]))
+
+
+CONNECTOR = """
+import json, os
+from collections.abc import Iterator
+import msgspec
+from penstock_sdk import Batch, Connector, SourceContractError, Stream, TransientError
+
+
+class Config(msgspec.Struct):
+    allowed: int = 20
+    broken: bool = False
+
+
+class Throttled(Connector[Config, dict]):
+    '''150 pages of 100; a session is let 20 pages through, and is told to wait then.'''
+
+    def authenticate(self) -> None:
+        self.left = self.config.allowed
+
+    def discover(self) -> list[Stream]:
+        names = ("a_broken", "pages", "small") if self.config.broken else ("pages",)
+        return [
+            Stream(name=n, schema={"type": "object"}, primary_key=("n",), modes=("full", "incremental")) for n in names
+        ]
+
+    def read(self, stream, since, cursor) -> Iterator[Batch]:
+        if stream.name == "a_broken":
+            yield Batch([{"n": n} for n in range(7)], cursor=7)
+            raise SourceContractError("division by zero")
+        last = 5 if stream.name == "small" else 150
+        for page in range(cursor or 0, last):
+            if not self.left:
+                raise TransientError("429 Too Many Requests", retry_after=1)
+            self.left -= 1
+            yield Batch([{"n": page * 100 + n} for n in range(100)], cursor=page + 1)
+"""
+MANIFEST = """
+name: throttled
+method: rest
+version: 0.1.0
+title: Throttled
+taxonomy: {category: test, tags: []}
+capabilities: {modes: [full, incremental], discovery: dynamic}
+authentication: {methods: [{type: none}]}
+configSchema: {type: object, properties: {allowed: {type: integer}, broken: {type: boolean}}}
+runners: [kubernetes, process]
+compliance: {dataClassification: internal, pii: none}
+"""
+
+
+@pytest.fixture
+def user(folder: Path, tmp_path: Path, backends_environment: dict[str, str]) -> User:
+    site = tmp_path / "site"
+    package, info = site / "penstock_throttled", site / "penstock_connector_throttled_rest-0.1.0.dist-info"
+    for made in (package, info):
+        made.mkdir(parents=True)
+    (package / "__init__.py").write_text(textwrap.dedent(CONNECTOR))
+    (package / "connector.yaml").write_text(MANIFEST)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: penstock-connector-throttled-rest\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text("[penstock.connectors]\nthrottled-rest = penstock_throttled:Throttled\n")
+    found = User(folder, tmp_path, {**backends_environment, "PYTHONPATH": str(site)})
+    found.write("definition.yaml", found.call("definition", "throttled-rest").stdout)
+    return found
+
+
+THROTTLED = {"name": "throttled", "method": "rest", "version": "0.1.0"}
+
+
+def test_a_throttled_source_is_read_to_its_end_in_a_few_attempts(user: User) -> None:
+    """With production limits: nothing hides lost progress behind a checkpoint for each record."""
+    user.connection("pages", connector=THROTTLED, config={"allowed": 40})
+    code, results, errors = user.up()
+    assert code == 0, errors
+    assert numbers(user.records(results["pages"])) == list(range(15_000))
+    assert results["pages"]["attempt"] == 4
+
+
+def test_one_broken_view_stops_no_other_table(user: User) -> None:
+    user.connection("tables", connector=THROTTLED, config={"broken": True, "allowed": 1000})
+    code, results, errors = user.up()
+    assert code == 1, errors
+    found = results["tables"]
+    assert found["error"] == {"class": "SourceContractError", "message": "stream 'a_broken': division by zero"}
+    assert {each["stream"]: (each["outcome"], each["records"]) for each in found["streams"]} == {
+        "a_broken": ("failed", 7),
+        "pages": ("succeeded", 15_000),
+        "small": ("succeeded", 500),
+    }
+    shown = json.loads(user.call("runs", "show", found["run_id"], "--data-dir", str(user.data)).stdout)
+    assert {each["stream"]: each["outcome"] for each in shown["streams"]} == {
+        "a_broken": "failed",
+        "pages": "succeeded",
+        "small": "succeeded",
+    }
