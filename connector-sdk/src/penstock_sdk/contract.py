@@ -81,6 +81,8 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
 
     `windows` says that `read` can be limited to a span of time, to read it again: it gets the stream with `window` set
     then, the window's start as `since`, and cursors that are of that reading alone.
+
+    `only_full` says why the stream cannot be read incrementally, and what to change, for whoever asks for that.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     cursor_care: tuple[CursorCare, ...] = ()
     windows: bool = False
     window: Window | None = None
+    only_full: str = ""
 
     @property
     def identity(self) -> str:

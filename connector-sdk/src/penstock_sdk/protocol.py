@@ -162,7 +162,7 @@ class DiscoveredStream(Message):
     `id` is what stays the same when the name changes; without one the name is the identity. `pii_suggested` are fields
     that look like personal data by their names, each with its class. `partitioned` says that it can be read in parts.
     `cursor_care` is what the connector takes care of;
-    `windows`, that it can be read by spans of time.
+    `windows`, that it can be read by spans of time; `only_full` is why it cannot be read incrementally.
     """
 
     name: StreamName
@@ -176,6 +176,7 @@ class DiscoveredStream(Message):
     partitioned: bool = False
     cursor_care: list[str] = []
     windows: bool = False
+    only_full: Annotated[str, Field(max_length=1000)] = ""
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 

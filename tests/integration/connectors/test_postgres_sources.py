@@ -93,9 +93,7 @@ def test_granted_columns_are_read(as_role: Callable[..., PostgresSql], execute: 
     assert rows(source, "c") == [{"id": 1, "pub": "a"}]
     stream = streams(source)["c"]
     assert (stream.primary_key, stream.modes) == (("id",), ("full",))
-    relations = source._relations
-    assert relations is not None
-    assert "GRANT SELECT (xmin)" in relations["public.c"].only_full.replace("grant", "GRANT")
+    assert "grant SELECT (xmin)" in stream.only_full
     execute(f"GRANT SELECT (xmin) ON c TO {ROLE}")
     source = as_role()
     assert streams(source)["c"].modes == ("full", "incremental")
@@ -110,9 +108,7 @@ def test_a_key_that_is_not_granted_is_named(as_role: Callable[..., PostgresSql],
     source = as_role()
     assert rows(source, "c") == [{"a": 1, "v": "x"}]
     assert streams(source)["c"].primary_key == ()
-    relations = source._relations
-    assert relations is not None
-    assert "may not read b of its primary key" in relations["public.c"].only_full
+    assert "may not read b of its primary key" in streams(source)["c"].only_full
 
 
 @pytest.mark.parametrize(

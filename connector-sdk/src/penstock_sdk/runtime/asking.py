@@ -41,6 +41,7 @@ def _discovered(stream: Stream) -> wire.DiscoveredStream:
         pii=list(stream.pii),
         cursor_care=list(stream.cursor_care),
         windows=stream.windows,
+        only_full=stream.only_full[:1000],
         pii_suggested={**suggest_fields(stream.schema), **stream.pii_suggested},
         partitioned=stream.partitioned,
     )

@@ -199,6 +199,7 @@ class Relation:
             partitioned=bool(self.order),
             cursor_care=self._care() if incremental else (),
             windows=incremental and self.follows_time,
+            only_full=self.only_full,
         )
 
     def _care(self) -> tuple[CursorCare, ...]:

@@ -148,7 +148,9 @@ def changed(base: Snapshot, now: Snapshot) -> sql.Composed | None:
         return None
     offset = sql.SQL("((xmin::text::bigint - {}::bigint) & 4294967295::bigint)").format(start % EPOCH)
     condition = sql.SQL("{} < {}::bigint").format(offset, width)
-    if spans != [(start, start + width)]:  # the number of borders at or below an offset is odd within a range: a binary search
+    if spans != [
+        (start, start + width)
+    ]:  # the number of borders at or below an offset is odd within a range: a binary search
         borders = [border - start for span in spans for border in span]
         condition += sql.SQL(" AND width_bucket({}, {}::bigint[]) % 2 = 1").format(offset, borders)
     added = sorted(set(now.relations) - set(base.relations))

@@ -84,7 +84,9 @@ def _unfit(index: int, name: str, mode: Mode, by_name: dict[str, DiscoveredStrea
         return f"spec.streams[{index}].name: the source offers no stream {name!r}; it offers: {known}{guess}"
     if mode not in by_name[name].modes:
         modes = " and ".join(by_name[name].modes)
-        return f"spec.streams[{index}].mode: stream {name!r} cannot be read {mode}: it can be read {modes}"
+        why = by_name[name].only_full
+        because = f"; {why}" if why else ""
+        return f"spec.streams[{index}].mode: stream {name!r} cannot be read {mode}: it can be read {modes}{because}"
     if name in chosen:
         return f"spec.streams[{index}].name: an entry before it means the same stream {name!r}; name it once"
     return ""
