@@ -92,6 +92,12 @@ class Connection:
     handled: str | None = None
     states: dict[str, State] = field(default_factory=dict)
     history: dict[tuple[str, int], int | None] = field(default_factory=dict)
+    first: int = 1
+    """The generation that its streams begin with."""
+
+    def state(self, stream: str) -> State:
+        """Return where a stream stands."""
+        return self.states.get(stream, State(generation=self.first))
 
 
 @dataclass(frozen=True)
@@ -218,7 +224,18 @@ class Oracle:
 
     def create(self, name: str, uid: str, next_run_at: datetime) -> Answer:
         if self.live(name) is None:
-            self.connections[uid] = Connection(name, next_run_at)
+            self.connections[uid] = Connection(name, next_run_at, first=self._next_generation(name))
+
+    def _next_generation(self, name: str) -> int:
+        """Return one that no connection of the name has had: its objects have a prefix of their own."""
+        before = {uid: each for uid, each in self.connections.items() if each.name == name}
+        had = {each.first for each in before.values()}
+        had |= {state.generation for each in before.values() for state in each.states.values()}
+        objects = (
+            o for run in self.runs.values() if run.uid in before for a in run.attempts for o in a.objects.values()
+        )
+        had |= {each.generation for each in objects if each.checkpoint is not None}
+        return max(had, default=0) + 1
 
     def sweep(self) -> Answer:
         for uid, each in self.connections.items():
@@ -262,7 +279,7 @@ class Oracle:
     def _moved(self, uid: str, stream: str) -> State:
         for run in self.active(uid):
             run.phase = "pending"
-        state = self.connections[uid].states.setdefault(stream, State())
+        state = self.connections[uid].states.setdefault(stream, self.connections[uid].state(stream))
         state.checkpoint, state.run, state.attempt, state.done = state.checkpoint + 1, None, None, False
         return state
 
@@ -295,12 +312,14 @@ class Oracle:
         return run.states if run.window else self.connections[run.uid].states
 
     def _state(self, caller: Caller, stream: str) -> State:
-        before = State(checkpoint=BEFORE_THE_FIRST if self.runs[caller.run].window else 0)
-        return self._states(caller).get(stream, before)
+        run = self.runs[caller.run]
+        if run.window:
+            return run.states.get(stream, State(checkpoint=BEFORE_THE_FIRST))
+        return self.connections[run.uid].state(stream)
 
     def _generation(self, caller: Caller, stream: str) -> int:
         """Return the live one: what a window's reading commits goes there too."""
-        return self.connections[self.runs[caller.run].uid].states.get(stream, State()).generation
+        return self.connections[self.runs[caller.run].uid].state(stream).generation
 
     def streams(self, caller: Caller) -> Answer:
         if refusal := self._refusal(caller):

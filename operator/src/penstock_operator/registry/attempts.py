@@ -109,7 +109,7 @@ async def attempt_by_token(connection: Connection, token: bytes) -> Row | None:
         connection,
         """
         SELECT a.*, r.phase AS run_phase, r.attempt AS current_attempt, r.connection_uid, r.spec, r.streak,
-               r.cancel_requested, c.namespace, c.name, d.manifest
+               r.cancel_requested, c.namespace, c.name, c.first_generation, d.manifest
         FROM penstock.run_attempts a
         JOIN penstock.connector_runs r ON r.id = a.run_id
         JOIN penstock.tenant_connections c ON c.uid = r.connection_uid

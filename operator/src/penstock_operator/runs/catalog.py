@@ -60,7 +60,12 @@ async def judge_streams(connection: Connection, attempt: Row, offer: Offer) -> l
     if offer.twice and not (offer.request.streams or attempt["spec"].get("streams")):
         raise Invalid("; ".join(map(_ambiguous, sorted(offer.twice))))
     found = selection.select(
-        attempt["spec"], offer.request.streams, states, attempt["run_id"], _names(offer.seen, heads)
+        attempt["spec"],
+        offer.request.streams,
+        states,
+        attempt["run_id"],
+        _names(offer.seen, heads),
+        attempt["first_generation"],
     )
     choices, refusals = found.choices, _with_the_ambiguous(found.refusals, attempt["spec"], offer)
     window = positions.window_of(attempt["spec"])

@@ -52,6 +52,7 @@ def select(
     states: dict[str, State],
     run_id: str,
     names: dict[str, str] | None = None,
+    first_generation: int = 1,
 ) -> Selection:
     """Return the streams to read in order, each with where to go on. Without a selection, all are read in full.
 
@@ -71,7 +72,7 @@ def select(
             refused.append(Refusal(name, mode, why))
             continue
         policy: Policy = each.get("schemaPolicy") or spec.get("schemaPolicy") or "evolve"
-        chosen.append(Choice(name, policy, selected(name, mode, states.get(name), run_id)))
+        chosen.append(Choice(name, policy, selected(name, mode, states.get(name), run_id, first_generation)))
     read = {choice.stream for choice in chosen}
     return Selection(chosen, [each if each.stream not in read else _named_again(each) for each in refused])
 
@@ -118,13 +119,13 @@ def _in_window(selected: SelectedStream, window: ReadWindow) -> SelectedStream:
     return selected.model_copy(update={"window": window, "checkpoint": number})
 
 
-def selected(name: str, mode: Mode, state: State | None, run_id: str) -> SelectedStream:
+def selected(name: str, mode: Mode, state: State | None, run_id: str, first_generation: int = 1) -> SelectedStream:
     """Return one stream with where to go on.
 
     A full read goes on only within its own run; an incremental one from wherever the last run stood.
     """
     if state is None:
-        return SelectedStream(name=name, mode=mode)
+        return SelectedStream(name=name, mode=mode, generation=first_generation)
     same_run = state["run_id"] == run_id
     return SelectedStream(
         name=name,
