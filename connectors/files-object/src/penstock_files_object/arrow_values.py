@@ -24,7 +24,12 @@ def _plain_property(type_: pa.DataType) -> dict[str, Any]:
 
     if types.is_timestamp(type_):
         return {"type": "string", "format": "date-time"} if type_.tz else {"type": "string"}
-    if types.is_binary(type_) or types.is_large_binary(type_) or types.is_fixed_size_binary(type_):
+    if (
+        types.is_binary(type_)
+        or types.is_large_binary(type_)
+        or types.is_binary_view(type_)
+        or types.is_fixed_size_binary(type_)
+    ):
         return {"type": "string", "contentEncoding": "base64"}
     if types.is_dictionary(type_):
         return _plain_property(type_.value_type)
@@ -44,6 +49,9 @@ def _properties() -> list[tuple[Any, dict[str, Any]]]:
         (types.is_floating, {"type": ["number", "string"]}),
         (types.is_date, {"type": "string", "format": "date"}),
         (types.is_string, {"type": "string"}),
+        (types.is_string_view, {"type": "string"}),
+        (types.is_list_view, {"type": "array"}),
+        (types.is_large_list_view, {"type": "array"}),
         (types.is_large_string, {"type": "string"}),
         (types.is_decimal, {"type": "string"}),
         (types.is_time, {"type": "string"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -123,7 +124,7 @@ class FilesObject(Connector[Config, Credentials]):
         properties, size = stream.schema.get("properties", {}), self.config.batch_rows
         opened = partial(self._store.content, file)
         if config.format == "parquet":
-            yield from ParquetFile(config, file, self._store).batches(properties, at, size)
+            yield from ParquetFile(config, file, self._store, replace(bad, unit="row")).batches(properties, at, size)
         elif config.format == "csv":
             with closing(CsvFile(config, file, opened, bad)) as reading:
                 yield from csv_batches(reading, properties, at, size)

@@ -16,13 +16,19 @@ from penstock_sdk import SourceContractError
 
 from penstock_files_object.arrow_values import exact, property_of
 from penstock_files_object.config import StreamConfig
+from penstock_files_object.int96 import columns_with_int96, unwrapped
 from penstock_files_object.progress import File
+from penstock_files_object.rejects import BadRows
 from penstock_files_object.sniffing import HEAD_BYTES, other_than_data
 from penstock_files_object.transport import Transport
+from penstock_files_object.unreadable import kept_row, unreadable_rows
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
+UNREADABLE = (OSError, ValueError, TypeError, LookupError, OverflowError, MemoryError, NotImplementedError)
+"""What pyarrow raises, beside errors of its own, for a file that is damaged or holds what it does not know."""
 WHOLE_BYTES = 64 << 20
 BUFFERS_BYTES = 16 << 20
 BUFFER_BYTES = (64 << 10, 4 << 20)
@@ -76,6 +82,7 @@ class ParquetFile:
     stream: StreamConfig
     file: File
     transport: Transport
+    bad: BadRows | None = None
 
     def schema(self) -> dict[str, Any]:
         """Return the properties of a record."""
@@ -88,17 +95,43 @@ class ParquetFile:
         with self._named():
             reader = self._opened()
             self._check(reader, properties)
+            moments = self._micros(reader)
             first = 0
             for group in range(reader.num_row_groups):
                 rows = reader.metadata.row_group(group).num_rows
                 position = first
                 if first + rows > done:
-                    for batch in reader.iter_batches(size, row_groups=[group], use_threads=False):
+                    for batch, micros in _pairs(reader, moments, group, size):
                         skipped = min(max(0, done - position), batch.num_rows)
-                        position += batch.num_rows
+                        begin, position = position + skipped, position + batch.num_rows
                         if skipped < batch.num_rows:
-                            yield exact(batch.slice(skipped)), {"row": position}
+                            good = self._good(batch.slice(skipped), micros and micros.slice(skipped), begin)
+                            yield exact(good), {"row": position}
                 first += rows
+
+    def _micros(self, reader: pq.ParquetFile) -> pq.ParquetFile | None:
+        """Return the file once more, with INT96 as microseconds, if it has such columns."""
+        import pyarrow.parquet as pq
+
+        if not columns_with_int96(reader.metadata):
+            return None
+        return pq.ParquetFile(
+            self._source(), metadata=reader.metadata, pre_buffer=False, coerce_int96_timestamp_unit="us"
+        )
+
+    def _good(self, batch: pa.RecordBatch, micros: pa.RecordBatch | None, begin: int) -> pa.RecordBatch:
+        """Return the rows that can be records; the others are bad rows, counted from 1."""
+        import pyarrow as pa
+
+        problems = unreadable_rows(batch)
+        if micros is not None:
+            problems = {**unreadable_rows(micros), **problems}
+            batch = unwrapped(batch, micros)
+        if not problems or self.bad is None:
+            return batch
+        for row in sorted(problems):
+            self.bad.take(begin + row + 1, problems[row], kept_row(batch, row))
+        return batch.filter(pa.array([row not in problems for row in range(batch.num_rows)]))
 
     def _opened(self) -> pq.ParquetFile:
         import pyarrow.parquet as pq
@@ -137,10 +170,15 @@ class ParquetFile:
         where = f"stream {self.stream.name!r}: {self.file.name}"
         doubles = [name for name, count in Counter(names).items() if count > 1]
         if doubles:
-            raise SourceContractError(f"{where}: the column {doubles[0]!r} is there twice")
+            raise SourceContractError(
+                f"{where}: the column {doubles[0]!r} is there twice; write the file with a name for each column"
+            )
         absent = [name for name in self.stream.primary_key if name not in names]
         if absent:
             raise SourceContractError(f"{where}: the primary key's column {absent[0]!r} is not there")
+        twice = next((field.name for field in reader.schema_arrow if _has_doubles(field.type)), None)
+        if twice is not None:
+            raise SourceContractError(f"{where}: the column {twice!r} holds a struct that has two fields of one name")
         for field in reader.schema_arrow:
             if field.name not in properties:
                 if self.stream.infer:
@@ -160,11 +198,35 @@ class ParquetFile:
 
         try:
             yield
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, *UNREADABLE) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise SourceContractError(
                 f"stream {self.stream.name!r}: {self.file.name}: it cannot be read as Parquet: {reason}"
             ) from None
+
+
+def _pairs(
+    reader: pq.ParquetFile, moments: pq.ParquetFile | None, group: int, size: int
+) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch | None]]:
+    """Yield a row group's batches, each with its INT96 columns read as microseconds."""
+    batches = reader.iter_batches(size, row_groups=[group], use_threads=False)
+    if moments is None:
+        yield from ((batch, None) for batch in batches)
+        return
+    names = columns_with_int96(reader.metadata)
+    again = moments.iter_batches(size, row_groups=[group], columns=names, use_threads=False)
+    yield from zip(batches, again, strict=True)
+
+
+def _has_doubles(type_: pa.DataType) -> bool:
+    """Say whether a struct within a type has two fields of one name, which no JSON object can hold."""
+    import pyarrow as pa
+
+    if not pa.types.is_nested(type_):
+        return False
+    fields = [type_.field(at) for at in range(type_.num_fields)]
+    names = {field.name for field in fields}
+    return (pa.types.is_struct(type_) and len(names) < len(fields)) or any(_has_doubles(each.type) for each in fields)
 
 
 def _types(schema: dict[str, Any]) -> set[str]:

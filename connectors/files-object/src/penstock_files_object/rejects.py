@@ -22,11 +22,12 @@ class BadRows:
     path: str
     policy: Literal["fail", "skip"]
     put_aside: PutAside
+    unit: Literal["line", "row"] = "line"
     count: int = field(default=0, init=False)
 
-    def take(self, line: int, reason: str, row: list[str] | bytes) -> None:
+    def take(self, line: int, reason: str, row: list[str] | dict[str, Any] | bytes) -> None:
         """Name a bad row; raises SourceContractError unless the stream skips them."""
-        where = f"{self.path}, line {line}: {reason}"
+        where = f"{self.path}, {self.unit} {line}: {reason}"
         if self.policy == "fail":
             raise SourceContractError(
                 f"stream {self.stream!r}: {where}; correct the file, or set onBadRow: skip on the stream"
@@ -35,7 +36,7 @@ class BadRows:
         if self.count <= NAMED:
             log.warning("stream %r: put aside: %s", self.stream, where)
         kept = row.decode(errors="backslashreplace") if isinstance(row, bytes) else row
-        self.put_aside({"file": self.path, "line": line, "row": kept}, where)
+        self.put_aside({"file": self.path, self.unit: line, "values" if self.unit == "row" else "row": kept}, where)
 
     def close(self) -> None:
         """Say how many there were, where not all were named."""

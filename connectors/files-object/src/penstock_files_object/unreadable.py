@@ -1,0 +1,130 @@
+"""Parquet values that no record can hold: text that is not UTF-8, moments and times outside what their text can say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
+"""The years 1 to 9999: those of RFC 3339, and of nearly every reader."""
+DAY_SECONDS = 86_400
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+OUT_OF_RANGE = "holds a date or a moment outside the years 1 to 9999, or a time outside the day"
+NOT_TEXT = "holds text that is not UTF-8, or is damaged"
+
+
+def unreadable_rows(batch: pa.RecordBatch) -> dict[int, str]:
+    """Return the rows that cannot be records, each with the reason; raises ArrowInvalid for a batch that is damaged."""
+    found: dict[int, str] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if _is_damaged(column):
+            bad = _rows(column, lambda row: any(map(_is_damaged, _leaves(row))))
+            if not bad:
+                column.validate(full=True)
+            found = {**dict.fromkeys(bad, f"the column {name!r} {NOT_TEXT}"), **found}
+        if _is_out_of_range(column):
+            bad = _rows(column, _is_out_of_range)
+            found = {**dict.fromkeys(bad, f"the column {name!r} {OUT_OF_RANGE}"), **found}
+    return found
+
+
+def _rows(column: pa.Array, is_bad: Callable[[pa.Array], bool]) -> list[int]:
+    return [row for row in range(len(column)) if is_bad(column.slice(row, 1))]
+
+
+def kept_row(batch: pa.RecordBatch, row: int) -> dict[str, Any]:
+    """Return a row as it can be kept beside the reason why it is no record."""
+    columns = zip(batch.schema.names, batch.columns, strict=True)
+    return {name: _kept_value(column.slice(row, 1)) for name, column in columns}
+
+
+def _kept_value(value: pa.Array) -> Any:
+    import pyarrow as pa
+
+    try:
+        [found] = value.to_pylist()
+        msgspec.json.encode(found)
+    except (ValueError, TypeError, OverflowError, pa.ArrowException):
+        return _raw_value(value)
+    return found
+
+
+def _raw_value(value: pa.Array) -> str:
+    import pyarrow as pa
+
+    for type_ in (pa.binary(), pa.int64()):
+        try:
+            [found] = value.cast(type_, safe=False).to_pylist()
+        except (ValueError, TypeError, pa.ArrowException):
+            continue
+        return found.decode(errors="backslashreplace") if isinstance(found, bytes) else str(found)
+    return "(cannot be shown)"
+
+
+def _is_damaged(column: pa.Array) -> bool:
+    import pyarrow as pa
+
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return True
+    return False
+
+
+def _is_out_of_range(column: pa.Array) -> bool:
+    return any(_has_value_out_of_range(leaf) for leaf in _leaves(column))
+
+
+def _leaves(array: pa.Array) -> Iterator[pa.Array]:
+    """Yield the arrays of plain values within an array, as far as its rows reach."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    if isinstance(array, pa.ExtensionArray):
+        yield from _leaves(array.storage)
+    elif types.is_dictionary(array.type):
+        yield from _leaves(array.dictionary_decode())
+    elif types.is_struct(array.type):
+        for child in array.flatten():
+            yield from _leaves(child)
+    elif types.is_map(array.type):
+        entries = pa.ListArray.from_arrays(
+            array.offsets, pa.StructArray.from_arrays([array.keys, array.items], ["k", "v"])
+        )
+        yield from _leaves(entries.flatten())
+    elif types.is_nested(array.type) and hasattr(array, "flatten"):
+        yield from _leaves(array.flatten())
+    else:
+        yield array
+
+
+def _has_value_out_of_range(leaf: pa.Array) -> bool:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    limits = _limits(leaf.type)
+    if limits is None or leaf.null_count == len(leaf):
+        return False
+    width = pa.int32() if leaf.type.bit_width == pa.int32().bit_width else pa.int64()
+    ends = pc.min_max(leaf.view(width)).as_py()
+    return bool(ends["min"] < limits[0] or ends["max"] > limits[1])
+
+
+def _limits(type_: pa.DataType) -> tuple[int, int] | None:
+    from pyarrow import types
+
+    if types.is_timestamp(type_):
+        per_second = PER_SECOND[type_.unit]
+        return FIRST_SECOND * per_second, (LAST_SECOND + 1) * per_second - 1
+    if types.is_date32(type_):
+        return FIRST_SECOND // DAY_SECONDS, LAST_SECOND // DAY_SECONDS
+    if types.is_date64(type_):
+        return FIRST_SECOND * 1000, LAST_SECOND * 1000
+    if types.is_time(type_):
+        return 0, DAY_SECONDS * PER_SECOND[type_.unit] - 1
+    return None
