@@ -2,16 +2,19 @@
 
 What is the same for all records of an object is encoded once; a record costs its own encoding and one join.
 
-JSON has no NaN and no infinity, and msgspec writes null for them. A connector whose source has such floats maps them
-to strings first, as postgres-sql does; looking at every float here would cost more than everything else.
+JSON has no NaN and no infinity, and msgspec writes null for them. Looking at every float would cost more than everything
+else, so only records whose line contains `null` are looked at a second time. `strict_json` says what else is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,6 +23,15 @@ import zstandard
 
 from penstock_sdk.contract import Op, Records, rows_of
 from penstock_sdk.errors import SourceContractError
+from penstock_sdk.runtime.strict_json import (
+    NotStrictJsonError,
+    half_surrogates,
+    has_lost_number,
+    large_numbers,
+    lost_number,
+    nested,
+    problem,
+)
 
 LEVEL = 1
 CHUNK_LINES = 500
@@ -27,6 +39,7 @@ CHUNK_BYTES = 1 << 20
 FIRST_CHUNK_LINES = 20
 NUMBERS_KEPT = 65_536
 UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
+NOT_AN_OBJECT = "it is JSON but not an object, and a record is an object"
 BadLine = Callable[[bytes, str], None]
 
 
@@ -127,14 +140,62 @@ class LineEncoder:
         return b"".join(parts)
 
 
-def encoded_rows(encoder: msgspec.json.Encoder, rows: Sequence[Any]) -> Sequence[Any]:
-    """Return the JSON of each record, without line breaks; raises one of UNENCODABLE."""
-    if isinstance(rows[0], msgspec.Raw):
-        return rows
-    encoded = encoder.encode_lines(rows).split(b"\n")[:-1]
-    if len(encoded) == len(rows):
-        return encoded
-    return [_one_line(encoder.encode(row)) for row in rows]  # a msgspec.Raw had line breaks in it
+def encoded_rows(
+    encoder: msgspec.json.Encoder, rows: Sequence[Any], integers: AbstractSet[str] = frozenset()
+) -> Sequence[Any]:
+    """Return the JSON of each record: one line of strict JSON for each; raises one of UNENCODABLE.
+
+    `integers` are the fields that the schema declares as such.
+    """
+    raw = msgspec.Raw in set(map(type, rows))
+    if raw:
+        lines: Sequence[Any] = [_raw_line(row if isinstance(row, msgspec.Raw) else encoder.encode(row)) for row in rows]
+        text = b"\n".join(lines)
+        if not text.startswith(b"{") or text.count(b"\n{") != len(lines) - 1:
+            raise NotStrictJsonError(NOT_AN_OBJECT)
+    else:
+        text = encoder.encode_lines(rows)
+        lines = text.split(b"\n")[:-1]
+        raw = len(lines) != len(rows) or any(map(_holds_raw, (rows[0], rows[len(rows) // 2], rows[-1])))
+        if raw:
+            lines = [_raw_line(encoder.encode(row)) for row in rows]
+            text = b"\n".join(lines)
+    if half_surrogates(text) or nested(lines) or (raw and large_numbers(text)):
+        _check_lines(lines, integers)
+    if b"null" in text:
+        _check_nulls(lines, rows)
+    return lines
+
+
+def _check_lines(lines: Sequence[Any], integers: AbstractSet[str]) -> None:
+    for line in lines:
+        found = problem(bytes(line), integers)
+        if found:
+            raise NotStrictJsonError(found)
+
+
+def _check_nulls(lines: Sequence[Any], rows: Sequence[Any]) -> None:
+    for line, row in zip(map(bytes, lines), rows, strict=True):
+        if b"null" in line and not isinstance(row, msgspec.Raw) and has_lost_number(line, row):
+            message = f"field {lost_number(row)} is NaN or infinite, which JSON cannot hold"
+            raise NotStrictJsonError(message)
+
+
+def _holds_raw(row: Any) -> bool:
+    """Return True if a record has JSON of the connector's own making among its values."""
+    return isinstance(row, dict) and msgspec.Raw in map(type, row.values())
+
+
+def _raw_line(value: Any) -> Any:
+    """Return JSON that a connector made, as one line; raises NotStrictJsonError if it is not exactly one value."""
+    try:
+        line = msgspec.json.decode(value, type=msgspec.Raw)
+        text = bytes(line)
+        text.decode()
+        return _one_line(line) if b"\n" in text or b"\r" in text else line
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        message = f"it is not JSON: {_reason(error)}"
+        raise NotStrictJsonError(message) from None
 
 
 class ObjectCompressor:
@@ -216,47 +277,84 @@ def _raw_lines(page: bytes, stream: str, bad_line: BadLine | None) -> Sequence[A
         if b"\n" in page and b"\n".join(raws).count(b"\n") >= len(raws):
             return [_one_line(raw) for raw in raws]
         return raws
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        if bad_line and page.lstrip()[:1] != b"[" and (good := _good_lines(page, bad_line)):
-            return good
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if bad_line and page.lstrip()[:1] == b"[" and (items := _lenient_array(page)):
+            return items
+        if bad_line and page.lstrip()[:1] != b"[" and (lines := _good_lines(page, bad_line)) is not None:
+            return lines
         reason = _reason(error)
         raise SourceContractError(f"stream {stream!r}: the source sent a page that is not JSON: {reason}") from None
 
 
-def _reason(error: msgspec.DecodeError | UnicodeDecodeError) -> str:
+LENIENT = json.JSONDecoder(parse_int=len, parse_float=len, parse_constant=len, strict=False)
+"""Finds where a value ends, also one that is not strict JSON; makes nothing of its numbers."""
+BETWEEN = re.compile(r"[ \t\r\n]*([,\]])[ \t\r\n]*")
+
+
+def _lenient_array(page: bytes) -> list[msgspec.Raw]:
+    """Return the items of an array of which some are not strict JSON, to be looked at one by one; none where it is no array."""
+    try:
+        text, items = page.decode(errors="surrogateescape").strip(), list[msgspec.Raw]()
+        at, sign = 1 + len(text[1:]) - len(text[1:].lstrip()), ","
+        while sign == ",":
+            _, end = LENIENT.raw_decode(text, at)
+            items.append(msgspec.Raw(text[at:end].encode(errors="surrogateescape")))
+            between = BETWEEN.match(text, end)
+            if between is None:
+                return []
+            at, sign = between.end(), between[1]
+    except (ValueError, RecursionError):
+        return []
+    return items if at == len(text) else []
+
+
+def _is_lenient_object(line: bytes) -> bool:
+    try:
+        return isinstance(LENIENT.decode(line.decode(errors="replace")), dict)
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+
+
+def _reason(error: msgspec.DecodeError | UnicodeDecodeError | RecursionError) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
     return str(error) if isinstance(error, msgspec.DecodeError) else f"byte {error.start} is not UTF-8"
 
 
-def _good_lines(page: bytes, bad_line: BadLine) -> list[msgspec.Raw]:
+def _good_lines(page: bytes, bad_line: BadLine) -> list[msgspec.Raw] | None:
     """Return the lines that are JSON, and tell the others; where none is, it is no page of lines, and none is told."""
-    good, bad = list[msgspec.Raw](), list[tuple[bytes, str]]()
+    good, bad, objects = list[msgspec.Raw](), list[tuple[bytes, str]](), False
     for line in filter(bytes.strip, page.split(b"\n")):
         try:
             line.decode()
             good.append(msgspec.json.decode(line.strip(), type=msgspec.Raw))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             bad.append((line, _reason(error)))
-    for each in bad if good else []:
+            objects = objects or _is_lenient_object(line)
+    for each in bad if good or objects else []:
         bad_line(*each)
-    return good
+    return good if good or objects else None
 
 
 def _unencodable(stream: str, chunk: Chunk, error: Exception) -> SourceContractError:
-    index, row = next(((at, row) for at, row in enumerate(chunk.rows) if not _encodable(row)), (0, chunk.rows[0]))
-    path, kind = culprit(row, "")
-    field = path or "(the record)"
-    message = (
-        f"stream {stream!r}, record {chunk.start + index} of its batch: field {field} of type {kind} cannot be JSON"
-    )
+    found = ((at, why) for at, why in enumerate(map(why_unencodable, chunk.rows)) if why)
+    index, why = next(found, (0, str(error)))
+    message = f"stream {stream!r}, record {chunk.start + index} of its batch: {why}"
     return SourceContractError(message, operator_message=type(error).__name__)
 
 
-def _encodable(row: Any) -> bool:
+def why_unencodable(row: Any, integers: AbstractSet[str] = frozenset()) -> str:
+    """Say why a record cannot be one line of strict JSON; nothing when it can. Never shows a value of it."""
     try:
-        msgspec.json.encode(row)
+        encoded_rows(msgspec.json.Encoder(), [row], integers)
+    except NotStrictJsonError as error:
+        return str(error)
     except UNENCODABLE:
-        return False
-    return True
+        path, kind = culprit(row, "")
+        return f"field {path or '(the record)'} of type {kind} cannot be JSON"
+    return ""
 
 
 def culprit(value: Any, path: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ record by record only once something in it does not.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ import msgspec
 from penstock_sdk import protocol as wire
 from penstock_sdk.contract import Op, Stream
 from penstock_sdk.errors import SourceContractError
-from penstock_sdk.runtime.encode import UNENCODABLE, Chunk, Envelope, culprit, encoded_rows
+from penstock_sdk.runtime.encode import NOT_AN_OBJECT, UNENCODABLE, Chunk, Envelope, encoded_rows, why_unencodable
 from penstock_sdk.runtime.strict import StrictSchema
+from penstock_sdk.runtime.strict_json import problem
 
 SHARE_FROM = 1000
 """Records of a stream that must have been read before a share of them says anything, unless the stream is at its end."""
@@ -82,7 +84,8 @@ class Fitter:
         self._envelope = envelope
         self._name = stream.name
         self._keys = [(name, itemgetter(name)) for name in stream.primary_key]
-        self._strict = StrictSchema(stream.schema, stream.primary_key) if rules.strict else None
+        self._integers = integer_fields(stream.schema)
+        self._strict = strict_by_op(stream) if rules.strict else {}
         self._rules = rules
         self._now = now
         self._reject: Callable[[bytes], None] = lambda _: None
@@ -97,16 +100,19 @@ class Fitter:
         before = self.tally.take(len(chunk.rows))
         if self._keys_are_there(chunk.rows):
             try:
-                rows = encoded_rows(self._encoder, chunk.rows)
+                rows = encoded_rows(self._encoder, chunk.rows, self._integers)
             except UNENCODABLE:
                 rows = None
-            if rows is not None and (self._strict is None or self._strict.fit(rows)):
+            strict = self._strict_now()
+            if rows is not None and (strict is None or strict.fit(rows)):
                 return rows
         return [row for at, each in enumerate(chunk.rows) for row in self._one(each, before + at)]
 
     def _keys_are_there(self, rows: Sequence[Any]) -> bool:
-        if isinstance(rows[0], msgspec.Raw):
-            return True  # strict validation looks into JSON for them
+        if set(map(type, rows)) == {
+            msgspec.Raw
+        }:  # of JSON that says nothing of deletes, only strict validation looks for them
+            return self.op != "delete"
         try:
             return all(None not in map(get, rows) for _, get in self._keys)
         except Exception:  # noqa: BLE001 - a record may be anything; one by one it is named
@@ -115,28 +121,43 @@ class Fitter:
     def _one(self, row: Any, position: int) -> Sequence[Any]:
         misfit = self._misfit(row)
         if misfit is None:
-            rows = encoded_rows(self._encoder, [row])
-            if self._strict is None or self._strict.fit(rows):
+            rows = encoded_rows(self._encoder, [row], self._integers)
+            strict = self._strict_now()
+            misfit = Misfit("SchemaMismatch", strict.words(rows[0])) if strict and not strict.fit(rows) else None
+            if misfit is None:
                 return rows
-            misfit = Misfit("SchemaMismatch", self._strict.words(rows[0]))
         self._put_aside(row, position, misfit)
         return ()
 
     def _misfit(self, row: Any) -> Misfit | None:
         if isinstance(row, msgspec.Raw):
-            return None
+            return self._raw_misfit(row)
         if not isinstance(row, Mapping):
             return Misfit("NotARecord", f"it is of type {type(row).__name__}, and a record is an object")
         for name, _ in self._keys:
             if row.get(name) is None:
                 state = "null" if name in row else "missing"
                 return Misfit("MissingKey", f"field {name} of the primary key is {state}")
-        try:
-            self._encoder.encode(row)
-        except UNENCODABLE:
-            path, kind = culprit(row, "")
-            return Misfit("Unencodable", f"field {path or '(the record)'} of type {kind} cannot be JSON")
-        return None
+        why = why_unencodable(row, self._integers)
+        return Misfit("Unencodable", why) if why else None
+
+    def _raw_misfit(self, row: msgspec.Raw) -> Misfit | None:
+        why = why_unencodable(row, self._integers)
+        if why:
+            return Misfit("NotARecord" if why == NOT_AN_OBJECT else "NotJson", why)
+        key = self._key_misfit(row) if self.op == "delete" else ""
+        return Misfit("MissingKey", key) if key else None
+
+    def _key_misfit(self, row: msgspec.Raw) -> str:
+        """Say which field of the key a JSON record lacks."""
+        fields = msgspec.json.decode(row, type=dict[str, msgspec.Raw]) if self._keys else {}
+        for name, _ in self._keys:
+            if name not in fields or bytes(fields[name]) == b"null":
+                return f"field {name} of the primary key is {'null' if name in fields else 'missing'}"
+        return ""
+
+    def _strict_now(self) -> StrictSchema | None:
+        return self._strict.get(self.op)
 
     def bad_line(self, line: bytes, reason: str) -> None:
         """Put a line aside that is no JSON."""
@@ -186,20 +207,60 @@ class Fitter:
         )
 
 
+def integer_fields(schema: Mapping[str, Any]) -> frozenset[str]:
+    """Return the fields of a record that the schema declares as integers, and as nothing that holds larger numbers."""
+    properties = schema.get("properties")
+    fields = properties.items() if isinstance(properties, Mapping) else ()
+    return frozenset(name for name, node in fields if isinstance(node, Mapping) and _is_integer(node.get("type")))
+
+
+def _is_integer(declared: Any) -> bool:
+    return declared == "integer" or (isinstance(declared, list) and "integer" in declared and "number" not in declared)
+
+
+def strict_by_op(stream: Stream) -> dict[Op, StrictSchema]:
+    """Return what records must fit, by op: of a record that is gone only the key is known, and only the key counts."""
+    properties = stream.schema.get("properties", {})
+    keys = {name: properties[name] for name in stream.primary_key if name in properties}
+    return {
+        "upsert": StrictSchema(stream.schema, stream.primary_key),
+        "delete": StrictSchema({"properties": keys}, stream.primary_key),
+    }
+
+
 def kept(value: Any, depth: int = 0) -> Any:
     """Return what JSON can hold of a record: its values as they are, and in place of one that JSON cannot hold its type."""
     if isinstance(value, msgspec.Raw):
-        return value
+        return _kept_json(value)
     if depth > DEEPEST:
         return {"unencodable": "nested too deeply"}
     if isinstance(value, Mapping):
         return {_key(key): kept(each, depth + 1) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [kept(each, depth + 1) for each in value]
+    lost = isinstance(value, float) and not math.isfinite(value)
     try:
-        return msgspec.Raw(msgspec.json.encode(value))
+        return str(value) if lost else msgspec.Raw(msgspec.json.encode(value))
     except Exception:  # noqa: BLE001 - it is why the record was rejected
         return _unencodable(value)
+
+
+def _kept_json(value: msgspec.Raw) -> Any:
+    """Return JSON of the connector's own making, as text where it is not strict JSON."""
+    return bytes(value).decode(errors="backslashreplace") if _has_line_break(value) or _is_odd(value) else value
+
+
+def _is_odd(value: msgspec.Raw) -> bool:
+    try:
+        msgspec.json.decode(value, type=msgspec.Raw)
+        bytes(value).decode()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return True
+    return bool(problem(bytes(value)))
+
+
+def _has_line_break(value: msgspec.Raw) -> bool:
+    return b"\n" in bytes(value) or b"\r" in bytes(value)
 
 
 def _key(key: Any) -> str:

@@ -38,10 +38,9 @@ class StrictSchema:
     def fit(self, rows: Sequence[Any]) -> bool:
         """Say whether all of them fit."""
         try:
-            self._many.decode(b"[" + b",".join(rows) + b"]")
+            return len(self._many.decode(b"[" + b",".join(rows) + b"]")) == len(rows)
         except msgspec.MsgspecError:
             return False
-        return True
 
     def words(self, row: Any) -> str:
         """Say what does not fit, by its path and types, never by its value."""

@@ -1,0 +1,197 @@
+"""Records are conserved: whatever a batch holds, each record is committed as strict JSON or put aside, and never both.
+
+The oracle knows nothing of the encoder: it makes records of which it knows whether they fit, and reads the lines with
+Python's own strict reader. PENSTOCK_EXAMPLES makes it try more.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from penstock_sdk import Op, Stream
+from penstock_sdk import protocol as wire
+from penstock_sdk.runtime.encode import Cutter, Envelope, LineEncoder
+from penstock_sdk.runtime.rejects import Fitter
+
+ENVELOPE = Envelope("team", "people", "faker-generate-0.1.0", "people", "0193e0c7a5b87c1d9d3b", 1, 1)
+SCHEMA = {
+    "type": "object",
+    "properties": {"id": {"type": "integer"}, "n": {"type": ["integer", "null"]}, "v": {}},
+    "required": ["id", "n"],
+}
+STREAM = Stream(name="people", schema=SCHEMA, primary_key=("id",))
+EXAMPLES = int(os.environ.get("PENSTOCK_EXAMPLES", "60"))
+OPS: tuple[Op, ...] = ("upsert", "delete")
+
+
+def run(records: Any, op: Op = "upsert", *, strict: bool = False) -> tuple[list[Any], list[Any]]:
+    """Return the data of the lines that are committed and the documents of those put aside."""
+    rejected: list[bytes] = []
+    fitter = Fitter(ENVELOPE, STREAM, wire.RejectRules(strict=strict), lambda: "now")
+    fitter.op = op
+    fitter.to(rejected.append)
+    encoder, cutter, text = LineEncoder(ENVELOPE, 1, "now"), Cutter("people", fitter.bad_line), b""
+    for chunk in cutter.cut(records):
+        rows = fitter.rows(chunk)
+        lines = encoder.lines(rows, op) if rows else b""
+        text += lines
+        cutter.learn(len(chunk.rows), len(lines) or 1)
+    documents = [strict_json(line) for line in text.split(b"\n")[:-1]]
+    assert encoder.records == len(documents)
+    assert all(document["op"] == op for document in documents)
+    return [document["data"] for document in documents], [strict_json(line) for line in rejected]
+
+
+def strict_json(line: bytes) -> Any:
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    value = json.loads(line.decode(), parse_constant=refuse)
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def deep(levels: int) -> Any:
+    value: Any = 1
+    for level in range(levels):
+        value = [value] if level % 2 else {"a": value}
+    return value
+
+
+BAD_VALUES: list[Any] = [
+    math.nan,
+    math.inf,
+    [-math.inf],
+    {"a": [None, math.nan]},
+    {"a": "null", "b": math.nan},
+    "\ud800",
+    deep(600),
+    deep(5000),
+    object(),
+    msgspec.Raw(b"2\n3"),
+    msgspec.Raw(b"2 3"),
+    msgspec.Raw(b""),
+    msgspec.Raw(b'"\\ud800"'),
+    msgspec.Raw(b"1e400"),
+    msgspec.Raw(b"NaN"),
+    msgspec.Raw(b"01"),
+    msgspec.Raw(b'1},{"id":9'),
+]
+BAD_TEXTS = [
+    b'"\\ud800"',
+    b'"\\uDFFF x"',
+    b"1e400",
+    b"-1E+999",
+    b"[" * 600 + b"]" * 600,
+    b"9" * 5000,
+    b'{"a":{"b":"\\ud83d"}}',
+]
+GOOD_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]))
+    | st.sampled_from(["null", "\\ud800", "e000", "\n", "\r\n", "\u2028", "[" * 200, "1" * 30]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b\n", "null"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+RECORDS = st.lists(st.tuples(GOOD_VALUES, st.none() | st.sampled_from(range(len(BAD_VALUES)))), max_size=60)
+
+
+def numbered(values: list[Any]) -> list[dict[str, Any]]:
+    return [{"id": number, "n": None, "v": value} for number, value in enumerate(values)]
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(RECORDS, st.sampled_from(OPS), st.booleans())
+def test_dicts_are_conserved(drawn: list[tuple[Any, int | None]], op: Op, strict: bool) -> None:  # noqa: FBT001 - drawn
+    rows = numbered([value if bad is None else BAD_VALUES[bad] for value, bad in drawn])
+    good = [row for row, (_, bad) in zip(rows, drawn, strict=True) if bad is None]
+    committed, rejected = run(rows, op, strict=strict)
+    assert committed == good
+    assert len(committed) + len(rejected) == len(rows)
+    assert {each["position"] for each in rejected} == {
+        row["id"] for row, (_, bad) in zip(rows, drawn, strict=True) if bad is not None
+    }
+
+
+PAGES = st.lists(st.tuples(GOOD_VALUES, st.none() | st.sampled_from(BAD_TEXTS)), max_size=40)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(PAGES, st.sampled_from(OPS), st.booleans(), st.booleans(), st.sampled_from([b" ", b"", b"\t"]))
+def test_pages_are_conserved(
+    drawn: list[tuple[Any, bytes | None]],
+    op: Op,
+    strict: bool,  # noqa: FBT001 - drawn
+    array: bool,  # noqa: FBT001 - drawn
+    space: bytes,
+) -> None:
+    values = [
+        bad or json.dumps(value, ensure_ascii=number % 2 == 0).encode() for number, (value, bad) in enumerate(drawn)
+    ]
+    texts = [b'{"id":%d,%s"n":null,"v":%s}' % (number, space, value) for number, value in enumerate(values)]
+    page = b"[" + (b",\n" + space).join(texts) + b"]" if array else b"\n".join(texts)
+    committed, rejected = run(page, op, strict=strict)
+    assert committed == [
+        row for row, (_, bad) in zip(numbered([v for v, _ in drawn]), drawn, strict=True) if bad is None
+    ]
+    assert len(committed) + len(rejected) == len(drawn)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(st.lists(st.none() | st.floats(), max_size=50))
+def test_arrow_batches_are_conserved(values: list[float | None]) -> None:
+    count = len(values)
+    batch = pa.record_batch({"id": range(count), "n": pa.nulls(count, pa.int64()), "v": pa.array(values, pa.float64())})
+    committed, rejected = run(batch)
+    assert committed == numbered(list(values)) or any(v is not None and not math.isfinite(v) for v in values)
+    assert len(rejected) == sum(value is not None and not math.isfinite(value) for value in values)
+    assert len(committed) + len(rejected) == count
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_quoted_line_break_in_an_integer_column_is_one_bad_row(strict: bool) -> None:  # noqa: FBT001 - a case
+    rows = [{"id": 1, "n": msgspec.Raw(text)} for text in (b"1", b"2\n3", b"4")]
+    committed, rejected = run(rows, strict=strict)
+    assert [row["n"] for row in committed] == [1, 4]
+    assert [each["position"] for each in rejected] == [1]
+
+
+@pytest.mark.parametrize(
+    "rows", [[{"id": 1}, {"n": 2}, {"id": None}], b'[{"id":1},{"n":2},{"id":null}]'], ids=["dicts", "page"]
+)
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_delete_needs_its_key_and_no_more(rows: Any, strict: bool) -> None:  # noqa: FBT001 - a case
+    committed, rejected = run(rows, "delete", strict=strict)
+    assert committed == [{"id": 1}]
+    assert [each["op"] for each in rejected] == ["delete", "delete"]
+
+
+def test_what_is_put_aside_says_where_and_why_without_the_value() -> None:
+    _, rejected = run(
+        [{"id": 1, "v": {"price": [1.0, math.nan]}}, {"id": 2, "v": deep(520)}, {"id": 3, "n": msgspec.Raw(b"1" * 30)}]
+    )
+    assert [each["message"] for each in rejected] == [
+        "field v.price[1] is NaN or infinite, which JSON cannot hold",
+        "it is nested deeper than 500 levels",
+        "field n is an integer of more than 64 bits",
+    ]
+
+
+def test_records_of_both_kinds_in_one_batch() -> None:
+    rows = [msgspec.Raw(b'{"id":1}'), {"v": 1}, msgspec.Raw(b"7"), {"id": 2}, msgspec.Raw(b'{"id":3}{"id":4}')]
+    committed, rejected = run(rows)
+    assert committed == [{"id": 1}, {"id": 2}]
+    assert [each["reason"] for each in rejected] == ["MissingKey", "NotARecord", "NotJson"]
