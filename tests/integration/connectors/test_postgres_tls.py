@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -165,7 +166,7 @@ HALF = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 def test_an_authority_that_is_not_known_is_the_config(
     database_url: str, proxied: Callable[..., TlsProxy], ca: str | None
 ) -> None:
-    config = {"ca_certificate": ca} if ca else {}
+    config: dict[str, Any] = {"ca_certificate": ca} if ca else {}
     with pytest.raises(ConfigError, match="caCertificate"):
         source_of(database_url, proxied(AUTHORITY.sign("localhost")), **config).authenticate()
 
@@ -185,7 +186,7 @@ def test_a_certificate_that_has_expired_is_told(database_url: str, proxied: Call
 def test_a_client_certificate_is_shown(database_url: str, proxied: Callable[..., TlsProxy]) -> None:
     proxy = proxied(AUTHORITY.sign("localhost"), AUTHORITY.certificate)
     certificate, key = AUTHORITY.sign("reader")
-    known = {"ca_certificate": AUTHORITY.certificate}
+    known: dict[str, Any] = {"ca_certificate": AUTHORITY.certificate}
     assert reads(source_of(database_url, proxy, {"client_certificate": certificate, "client_key": key}, **known))
     with pytest.raises(ConfigError, match="both or neither"):
         source_of(database_url, proxy, {"client_key": key}, **known).authenticate()
