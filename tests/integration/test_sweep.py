@@ -322,7 +322,7 @@ async def test_10_a_sweep_sees_what_the_watch_missed(orchestrator: Orchestrator,
     await _settle(orchestrator, server)
     server.change(key(7), schedule="@daily")
     server.put(connection(8, **{REQUESTED_AT: "now"}))
-    server.put(definition(stage="preview"))
+    server.put(definition(stage="deprecated"))
     del server.documents[key(9)]
     await orchestrator.sweeper.sweep()
     await _idle(orchestrator)

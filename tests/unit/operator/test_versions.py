@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from penstock_operator.resources.versions import best_match, matches
+from penstock_operator.resources.versions import matches, selectable
 
 
 @pytest.mark.parametrize(
@@ -30,5 +30,32 @@ def test_a_range_means_what_npm_and_cargo_mean(version: str, range_: str, fits: 
 
 
 def test_the_newest_in_range_is_taken_by_number() -> None:
-    assert best_match(["1.2.0", "1.10.0", "1.9.9", "2.0.0"], "^1.2") == "1.10.0"
-    assert best_match(["1.0.0"], "^2") is None
+    certified = dict.fromkeys(["1.2.0", "1.10.0", "1.9.9", "2.0.0"], "certified")
+    assert selectable(certified, "^1.2") == ["1.10.0", "1.9.9", "1.2.0"]
+    assert selectable(certified, "^3") == []
+
+
+@pytest.mark.parametrize(
+    ("range_", "selected"),
+    [
+        ("*", ["1.1.0", "1.0.0"]),
+        ("^1", ["1.1.0", "1.0.0"]),
+        (">=1.2", ["1.2.0"]),
+        ("~1.3.0", []),
+        ("^1.4", []),
+        ("1.3.0", ["1.3.0"]),
+        ("1.2.0", ["1.2.0"]),
+        ("1.4.0", []),
+        ("1.5.0-rc.1", ["1.5.0-rc.1"]),
+    ],
+)
+def test_a_range_selects_certified_versions_only_and_a_pin_also_a_preview(range_: str, selected: list[str]) -> None:
+    stages = {
+        "1.0.0": "certified",
+        "1.1.0": "certified",
+        "1.2.0": "deprecated",
+        "1.3.0": "preview",
+        "1.4.0": "withdrawn",
+        "1.5.0-rc.1": "certified",
+    }
+    assert selectable(stages, range_) == selected

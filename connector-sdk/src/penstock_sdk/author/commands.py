@@ -127,7 +127,9 @@ def package(
         str | None, typer.Option(help="A base image in place of the Dockerfile's; name it by digest.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="The conformance report that the definition is bound to.")] = None,
-    stage: Annotated[str, typer.Option(help="preview, certified, deprecated or withdrawn.")] = "preview",
+    stage: Annotated[
+        str, typer.Option(help="preview, which no range selects, certified, deprecated or withdrawn.")
+    ] = "preview",
     push: Annotated[bool, typer.Option("--push", help="Push the image; else it is written as an OCI archive.")] = False,
     out: Annotated[Path, typer.Option(help="Where the definition (and the archive) go.")] = Path("dist"),
 ) -> None:

@@ -131,7 +131,9 @@ _Quoting.add_representer(str, _quoted)
 def definition(
     artifact: Annotated[str, typer.Argument(help="An installed connector, such as postgres-sql.")],
     image: Annotated[str, typer.Option(help="The image by digest; on a laptop no image is pulled.")] = NO_IMAGE,
-    stage: Annotated[str, typer.Option(help="preview, certified, deprecated or withdrawn.")] = "preview",
+    stage: Annotated[
+        str, typer.Option(help="certified, or preview, which no range selects, deprecated or withdrawn.")
+    ] = "certified",
 ) -> None:
     """Print the ConnectorDefinition of an installed connector, ready for kubectl or a folder."""
     found = next(iter(metadata.entry_points(group="penstock.connectors", name=artifact)), None)

@@ -26,7 +26,7 @@ from penstock_operator.registry import alerts, connections, definitions, recordi
 from penstock_operator.registry.database import Connection, Pool, Row, snapshot
 from penstock_operator.registry.identity import retire_namesakes
 from penstock_operator.registry.recording import ConnectionRecord
-from penstock_operator.resources.conditions import SHOWN_ALERTS, Finding, alert_conditions, conditions_for
+from penstock_operator.resources.conditions import SHOWN_ALERTS, Finding, Note, alert_conditions, conditions_for
 from penstock_operator.resources.crds import defaulted
 from penstock_operator.resources.models import REQUESTED_AT
 from penstock_operator.scheduling.due import handle_request
@@ -61,6 +61,8 @@ async def reconcile_definition(pool: Pool, document: Document) -> Document:
 def _definition_finding(stage: str) -> Finding:
     if stage == "withdrawn":
         return Finding("ready", "Withdrawn", "new runs do not use this version; runs under way go on")
+    if stage == "preview":
+        return Finding("ready", "Admitted", "the version is preview: connections that name it exactly may use it")
     return Finding("ready", "Admitted", f"the version is {stage} and may be used")
 
 
@@ -69,15 +71,17 @@ async def reconcile_connection(pool: Pool, document: Document, namespace_uid: Na
     generation, now = document["metadata"].get("generation", 1), datetime.now(UTC)
     async with pool.connection() as connection:
         try:
-            wanted = await wanted_of(document, Definitions(connection))
+            before = await connections.connection_by_uid(connection, document["metadata"]["uid"])
+            current = before["definition_uid"] if before else None
+            wanted = await wanted_of(document, Definitions(connection), current)
             row, known = await _record(connection, wanted, now, namespace_uid)
             await handle_state_requests(connection, document, row)
             await record_upstreams(connection, row, wanted.record.spec, now)
             await _handle_request(connection, document, row)
-            problem, definition = None, wanted.definition
+            problem, definition, about = None, wanted.definition, wanted.notes
             untouched = not known and stands_alone(document)
         except Stalled as stalled:
-            problem, definition, untouched = stalled.finding, None, False
+            problem, definition, about, untouched = stalled.finding, None, (), False
             row = await _record_stalled(connection, document, namespace_uid)
             if not annotation_problems(document):
                 await handle_state_requests(connection, document, row)
@@ -87,6 +91,7 @@ async def reconcile_connection(pool: Pool, document: Document, namespace_uid: Na
     extra = [
         *pauses(facts.row, now),
         *notes(document),
+        *(note.as_condition() for note in about),
         *alert_conditions([open_alert(each) for each in reversed(facts.alerts)]),
     ]
     listed = conditions_for(finding, generation, previous, now, *extra)
@@ -100,7 +105,7 @@ def notes(document: Document) -> list[dict[str, str]]:
     if not found:
         return []
     words = "; ".join(found[:SHOWN_ALERTS])
-    return [{"type": "UnknownAnnotation", "status": "True", "reason": "UnknownAnnotation", "message": words}]
+    return [Note("UnknownAnnotation", words).as_condition()]
 
 
 @dataclass(frozen=True)

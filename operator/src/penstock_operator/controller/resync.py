@@ -9,7 +9,7 @@ from penstock_operator.controller.statuses import told_of
 from penstock_operator.registry import connections, definitions
 from penstock_operator.registry.database import Connection, Row
 from penstock_operator.resources.models import REQUESTED_AT
-from penstock_operator.resources.versions import best_match
+from penstock_operator.resources.versions import selectable
 from penstock_operator.runs.state_annotations import requests
 
 
@@ -18,12 +18,14 @@ class Catalog:
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self._versions: dict[tuple[str, str], dict[str, str]] = {}
+        self._stages: dict[tuple[str, str], dict[str, str]] = {}
         self._matches: dict[tuple[str, str, str], str | None] = {}
         self._names = dict[str, str]()
         for row in rows:
             self._names[row["uid"]] = row["name"]
-            if row["stage"] != "withdrawn":
-                self._versions.setdefault((row["connector"], row["method"]), {})[row["version"]] = row["uid"]
+            connector = (row["connector"], row["method"])
+            self._versions.setdefault(connector, {})[row["version"]] = row["uid"]
+            self._stages.setdefault(connector, {})[row["version"]] = row["stage"]
 
     @classmethod
     async def read(cls, connection: Connection) -> Catalog:
@@ -34,8 +36,8 @@ class Catalog:
         """Return the uid of the definition that `spec.connector` resolves to; None when there is none."""
         name, method, reach = wanted.get("name", ""), wanted.get("method", ""), wanted.get("version", "*")
         if (name, method, reach) not in self._matches:
-            offered = self._versions.get((name, method), {})
-            self._matches[name, method, reach] = offered.get(best_match(list(offered), reach) or "")
+            found = selectable(self._stages.get((name, method), {}), reach)
+            self._matches[name, method, reach] = self._versions[name, method][found[0]] if found else None
         return self._matches[name, method, reach]
 
     def name_of(self, uid: str) -> str | None:

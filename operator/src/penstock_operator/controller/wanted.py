@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
+from typing import NoReturn
 
 from penstock_sdk.manifest import Manifest, config_problems, manifest_problems
 
@@ -13,11 +14,11 @@ from penstock_operator.controller.resources import Document
 from penstock_operator.registry import definitions
 from penstock_operator.registry.database import Connection, Row
 from penstock_operator.registry.recording import ConnectionRecord, Timing
-from penstock_operator.resources.conditions import Finding, Reason
+from penstock_operator.resources.conditions import Finding, Note, Reason
 from penstock_operator.resources.crds import defaulted, resource_problems
 from penstock_operator.resources.models import ANNOTATIONS, GROUP, REQUESTED_AT, parse_duration, parse_instant
 from penstock_operator.resources.storable import shown_text, storage_problems
-from penstock_operator.resources.versions import best_match
+from penstock_operator.resources.versions import is_pin, parse_version, selectable
 from penstock_operator.runs.state_annotations import requests
 from penstock_operator.scheduling.due import next_time
 from penstock_operator.scheduling.ticks import ScheduleError, check_schedule, jitter_of
@@ -79,11 +80,12 @@ def stands_alone(document: Document) -> bool:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the registry is to hold of a connection."""
+    """What the registry is to hold of a connection. `notes` are conditions about the version that it uses."""
 
     record: ConnectionRecord
     definition: Row
     timing: Timing
+    notes: tuple[Note, ...] = ()
 
     def timed(self, now: datetime) -> Timing:
         """Return when the connection runs, with its next run counted from now."""
@@ -100,26 +102,89 @@ class Definitions:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._found: dict[tuple[str, ...], Row] = {}
+        self._offers: dict[tuple[str, str], list[Row]] = {}
 
-    async def resolve(self, spec: Document) -> tuple[Row, Manifest]:
-        """Return the definition that `spec.connector` means, with its manifest. Raises Stalled."""
+    async def resolve(self, spec: Document, current: str | None) -> tuple[Row, tuple[Note, ...]]:
+        """Return the definition that a connection's next run uses, with what is to be said of the choice. Raises Stalled.
+
+        It is the newest that `spec.connector` selects and the connection has everything for. `current` is the one in use: it
+        is not left for an older one that would do, nor because its resource was deleted.
+        """
         wanted = spec["connector"]
-        key = (wanted["name"], wanted["method"], wanted.get("version", "*"))
-        if key not in self._found:
-            self._found[key] = await _resolve(self._connection, *key)
-        return self._found[key], await manifest_for(self._connection, self._found[key])
+        name, method, reach = wanted["name"], wanted["method"], wanted.get("version", "*")
+        if (name, method) not in self._offers:
+            self._offers[name, method] = await definitions.versions_of(self._connection, name, method)
+        used = await definitions.version_by_uid(self._connection, current) if current else None
+        offers = _with_deleted(self._offers[name, method], used, (name, method))
+        if not offers:
+            await self._stall(name, method)
+        by_version = {row["version"]: row for row in offers}
+        chosen = selectable({version: row["stage"] for version, row in by_version.items()}, reach)
+        if not chosen:
+            raise Stalled("NoVersionInRange", _none_in_range(offers, reach))
+        kept = next((index for index, version in enumerate(chosen) if by_version[version]["uid"] == current), None)
+        candidates = chosen if kept is None else chosen[: kept + 1]
+        return await self._first_fitting(spec, [by_version[each] for each in candidates], in_use=kept is not None)
+
+    async def _first_fitting(
+        self, spec: Document, candidates: list[Row], *, in_use: bool
+    ) -> tuple[Row, tuple[Note, ...]]:
+        """Return the newest that the connection fits. Where none does, what is said is of the one in use, else the newest."""
+        unfit = list[tuple[Row, Stalled]]()
+        for row in candidates:
+            try:
+                _check_against(spec, row["name"], await manifest_for(self._connection, row))
+            except Stalled as stalled:
+                unfit.append((row, stalled))
+            else:
+                return row, _notes_on(row, unfit)
+        raise unfit[-1 if in_use else 0][1]
+
+    async def _stall(self, name: str, method: str) -> NoReturn:
+        everything = await definitions.list_definitions(self._connection)
+        known = ", ".join(sorted({f"{row['connector']}/{row['method']}" for row in everything})) or "none"
+        message = f"spec.connector: there is no connector {name}/{method}; there are: {known}"
+        raise Stalled("DefinitionNotFound", message)
 
 
-async def wanted_of(document: Document, known: Definitions) -> Wanted:
-    """Return what a connection's document wants. Raises Stalled where it cannot be had."""
+def _with_deleted(offers: list[Row], used: Row | None, connector: tuple[str, str]) -> list[Row]:
+    """Return the versions on offer, with the one in use where it was deleted and none has taken its place."""
+    if used is None or (used["connector"], used["method"]) != connector or used["deleted_at"] is None:
+        return offers
+    return offers if used["version"] in {row["version"] for row in offers} else [*offers, used]
+
+
+def _none_in_range(offers: list[Row], reach: str) -> str:
+    there = ", ".join(
+        row["version"] if row["stage"] == "certified" else f"{row['version']} ({row['stage']})"
+        for row in sorted(offers, key=lambda row: parse_version(row["version"]))
+    )
+    pin = "" if is_pin(reach) else "; a range selects certified versions only, a preview is used by its exact version"
+    return f"spec.connector.version: no version matches {reach!r}; there are: {there}{pin}"
+
+
+def _notes_on(row: Row, unfit: list[tuple[Row, Stalled]]) -> tuple[Note, ...]:
+    notes = list[Note]()
+    if unfit:
+        newer, stalled = unfit[0]
+        words = f"{newer['name']} is newer than {row['name']} and is not used: {stalled.finding.message}"
+        notes.append(Note("VersionNotSelected", words))
+    if row["deleted_at"]:
+        words = (
+            f"{row['name']} was deleted, and runs go on with it: apply it again, or another version that is in range"
+        )
+        notes.append(Note("DefinitionDeleted", words))
+    return tuple(notes)
+
+
+async def wanted_of(document: Document, known: Definitions, current: str | None = None) -> Wanted:
+    """Return what a connection's document wants, which uses the definition `current` now. Raises Stalled."""
     check_document(document)
     spec = defaulted(document)["spec"]
-    definition, manifest = await known.resolve(spec)
-    _check_against(spec, definition["name"], manifest)
+    definition, notes = await known.resolve(spec, current)
     record = record_of(document, spec, definition["uid"])
     jitter = jitter_of(record.namespace, record.name, parse_duration(spec["jitter"]))
-    return Wanted(record, definition, Timing(spec.get("schedule"), spec["timeZone"], jitter))
+    return Wanted(record, definition, Timing(spec.get("schedule"), spec["timeZone"], jitter), notes)
 
 
 def record_of(document: Document, spec: Document, definition_uid: str | None) -> ConnectionRecord:
@@ -127,23 +192,6 @@ def record_of(document: Document, spec: Document, definition_uid: str | None) ->
     meta = document["metadata"]
     generation, ready = meta.get("generation", 1), definition_uid is not None
     return ConnectionRecord(meta["uid"], meta["namespace"], meta["name"], generation, spec, definition_uid, ready=ready)
-
-
-async def _resolve(connection: Connection, name: str, method: str, reach: str) -> Row:
-    rows = await definitions.versions_of(connection, name, method)
-    if not rows:
-        everything = await definitions.list_definitions(connection)
-        known = ", ".join(sorted({f"{row['connector']}/{row['method']}" for row in everything})) or "none"
-        reason: Reason = "DefinitionNotFound"
-        message = f"spec.connector: there is no connector {name}/{method}; there are: {known}"
-        raise Stalled(reason, message)
-    version = best_match([row["version"] for row in rows], reach)
-    if version is None:
-        versions = ", ".join(sorted(row["version"] for row in rows))
-        reason = "NoVersionInRange"
-        message = f"spec.connector.version: no version matches {reach!r}; there are: {versions}"
-        raise Stalled(reason, message)
-    return next(row for row in rows if row["version"] == version)
 
 
 def _check_times(spec: Document, now: datetime) -> None:

@@ -63,15 +63,25 @@ async def retire_definition(connection: Connection, name: str) -> None:
     )
 
 
+VERSION = """
+    SELECT uid, name, connector, method, version, stage, deleted_at, md5(manifest::text) AS digest
+    FROM penstock.connector_definitions
+"""
+
+
 async def versions_of(connection: Connection, connector: str, method: str) -> list[Row]:
-    """Return the live versions of a connector method that new runs may use, with their manifests' digests alone."""
+    """Return the live versions of a connector method, with their manifests' digests alone."""
     return await many(
         connection,
-        "SELECT uid, name, version, md5(manifest::text) AS digest FROM penstock.connector_definitions WHERE connector = %(connector)s AND method = %(method)s"
-        " AND deleted_at IS NULL AND stage <> 'withdrawn'",
+        f"{VERSION} WHERE connector = %(connector)s AND method = %(method)s AND deleted_at IS NULL",
         connector=connector,
         method=method,
     )
+
+
+async def version_by_uid(connection: Connection, uid: str) -> Row | None:
+    """Return one version as `versions_of` does, deleted or not."""
+    return await one(connection, f"{VERSION} WHERE uid = %(uid)s", uid=uid)
 
 
 async def manifest_of(connection: Connection, uid: str | None) -> dict[str, Any] | None:

@@ -132,6 +132,18 @@ def conditions_for(
 
 
 @dataclass(frozen=True)
+class Note:
+    """A condition that is true and keeps nothing from running; its reason is its type."""
+
+    type: Literal["UnknownAnnotation", "VersionNotSelected", "DefinitionDeleted"]
+    message: str
+
+    def as_condition(self) -> dict[str, str]:
+        """Return the condition."""
+        return {"type": self.type, "status": "True", "reason": self.type, "message": self.message}
+
+
+@dataclass(frozen=True)
 class OpenAlert:
     """An alert as a condition tells it."""
 

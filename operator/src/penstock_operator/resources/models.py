@@ -146,7 +146,7 @@ class DefinitionSpec(Declared):
     ]
     """The connector's image by digest; a tag would let one definition mean two things."""
     stage: Stage = "preview"
-    """How far it is trusted, for people; new runs do not use a withdrawn version."""
+    """How far it is trusted: a range selects certified versions, an exact version also a preview; nothing a withdrawn one."""
     manifest: Manifest
     """The whole connector.yaml."""
 
@@ -176,7 +176,7 @@ class ConnectorReference(Declared):
             ),
         ),
     ] = "*"
-    """An exact version, or a range of which the newest definition is taken: '^1.2', '~1.2.0', '>=1.2', '*'."""
+    """An exact version, or a range of which the newest certified definition is taken that the connection fits: '^1.2', '~1.2.0', '>=1.2', '*'."""
 
 
 class SecretReference(Declared):

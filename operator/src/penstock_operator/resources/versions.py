@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -43,6 +43,19 @@ def matches(version: str, range_: str) -> bool:
     return found.release and found >= wanted and (upper is None or found[:3] < upper)
 
 
-def best_match(versions: Iterable[str], range_: str) -> str | None:
-    """Return the newest version in the range, None where there is none."""
-    return max((each for each in versions if matches(each, range_)), key=parse_version, default=None)
+def is_pin(range_: str) -> bool:
+    """Say whether a range names one version exactly."""
+    return range_ != "*" and not range_.startswith((">=", "^", "~"))
+
+
+def selectable(stages: Mapping[str, str], range_: str) -> list[str]:
+    """Return the versions that a range selects from, the newest first; `stages` is each version's.
+
+    A range selects certified versions; where it has none, deprecated ones. A preview is only taken by its exact version,
+    and a withdrawn version never.
+    """
+    reached = sorted((each for each in stages if matches(each, range_)), key=parse_version, reverse=True)
+    if is_pin(range_):
+        return [each for each in reached if stages[each] != "withdrawn"]
+    certified = [each for each in reached if stages[each] == "certified"]
+    return certified or [each for each in reached if stages[each] == "deprecated"]
