@@ -398,4 +398,4 @@ async def test_a_withdrawn_version_is_taken_back_from_its_connections(
     await _settle(orchestrator, server)
     server.change(DEFINITION, stage="withdrawn")
     await orchestrator.sweeper.sweep()
-    await _until(lambda: {server.reason(key(number)) for number in range(COUNT)} == {"DefinitionNotFound"})
+    await _until(lambda: {server.reason(key(number)) for number in range(COUNT)} == {"NoVersionInRange"})
