@@ -90,6 +90,9 @@ async def test_6_the_counts_of_what_was_put_aside_must_agree_too(world: World) -
     for said in ({}, {"people": 1}):
         with pytest.raises(Mismatch, match="rejected"):
             await world.protocol.finish(token, wire.FinishRequest(outcome="succeeded", rejected=said))
+    told = wire.FinishRequest(outcome="succeeded", rejected={"people": 2}, read={"people": {"upsert": 1, "delete": 2}})
+    with pytest.raises(Mismatch, match="stream 'people': 3 records were read, and 2 committed or rejected"):
+        await world.protocol.finish(token, told)
     await world.protocol.finish(token, wire.FinishRequest(outcome="succeeded", rejected={"people": 2}))
 
 

@@ -360,7 +360,8 @@ class StreamOutcome(Message):
 class FinishRequest(Message):
     """The attempt's end. `records` counts what this attempt committed, by stream, `rejected` what it put aside.
 
-    `streams` says how each stream went, as far as the attempt came; an older SDK says nothing. The registry believes
+    `read` counts what the connector handed over, by stream and op: for each stream it must be what is committed and
+    rejected together, or the run fails. An older SDK says nothing of it. `streams` says how each stream went, as far as the attempt came; an older SDK says nothing. The registry believes
     that a stream has succeeded only when its last checkpoint is committed.
 
     `pii_suggested` are fields whose values look like personal data, by stream: names of classes, never a value.
@@ -370,6 +371,7 @@ class FinishRequest(Message):
     error: RunError | None = None
     records: dict[str, Count] = {}
     rejected: dict[str, Count] = {}
+    read: dict[str, dict[str, Count]] = {}
     streams: dict[StreamName, StreamOutcome] = {}
     pii_suggested: dict[str, dict[str, str]] = {}
     metrics: dict[str, float] = {}

@@ -16,9 +16,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from penstock_sdk import Op, Stream
+from penstock_sdk import DefectError, Op, Stream
 from penstock_sdk import protocol as wire
+from penstock_sdk.runtime.commits import StreamCommits
 from penstock_sdk.runtime.encode import Cutter, Envelope, LineEncoder
+from penstock_sdk.runtime.metrics import Metrics
+from penstock_sdk.runtime.pipeline import StreamPipeline
 from penstock_sdk.runtime.rejects import Fitter
 
 ENVELOPE = Envelope("team", "people", "faker-generate-0.1.0", "people", "0193e0c7a5b87c1d9d3b", 1, 1)
@@ -195,3 +198,24 @@ def test_records_of_both_kinds_in_one_batch() -> None:
     committed, rejected = run(rows)
     assert committed == [{"id": 1}, {"id": 2}]
     assert [each["reason"] for each in rejected] == ["MissingKey", "NotARecord", "NotJson"]
+
+
+LOSING = {
+    "a row is dropped": lambda rows: rows[1:],
+    "a row is doubled": lambda rows: [*rows, rows[0]],
+    "a line is split": lambda rows: [rows[0] + b"\n{}", *rows[1:]],
+    "two lines are joined": lambda rows: [rows[0] + rows[1], *rows[2:]],
+}
+
+
+@pytest.mark.parametrize("fault", LOSING)
+def test_an_encoder_that_loses_or_makes_records_fails_the_read(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = LineEncoder.lines
+    monkeypatch.setattr(LineEncoder, "lines", lambda self, rows, op: encode(self, LOSING[fault](rows), op))
+    sink = StreamPipeline(StreamCommits(None, "people", 0, Metrics()), ENVELOPE, None, wire.Limits())  # type: ignore[arg-type]
+    sink._fitter = Fitter(ENVELOPE, STREAM, wire.RejectRules(), lambda: "now")
+    try:
+        with pytest.raises(DefectError, match=r"stream 'people': 3 records were read, [234] encoded and 0 rejected"):
+            sink.emit(numbered([1, 2, 3]), "upsert")
+    finally:
+        sink.close()

@@ -6,6 +6,8 @@ import resource
 import threading
 from dataclasses import dataclass, field
 
+from penstock_sdk.contract import Op
+
 
 @dataclass
 class Metrics:
@@ -20,6 +22,7 @@ class Metrics:
     parts_done: int = 0
     committed: dict[str, int] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
+    read_by_op: dict[str, dict[Op, int]] = field(default_factory=dict)
     suggested: dict[str, dict[str, str]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -27,6 +30,12 @@ class Metrics:
         """Count records that were read."""
         with self._lock:
             self.records += records
+
+    def read(self, stream: str, op: Op, records: int) -> None:
+        """Count records that were read of a stream, by op."""
+        with self._lock:
+            counts = self.read_by_op.setdefault(stream, {})
+            counts[op] = counts.get(op, 0) + records
 
     def planned(self, parts: int) -> None:
         """Count parts of a stream that are to be read."""

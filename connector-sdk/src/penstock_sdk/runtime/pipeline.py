@@ -15,8 +15,8 @@ from typing import Any
 
 from penstock_sdk import protocol as wire
 from penstock_sdk.contract import Cursor, Op, Records
-from penstock_sdk.contract_checks import check_op, check_records
-from penstock_sdk.errors import SourceContractError
+from penstock_sdk.contract_checks import check_cursor, check_op, check_records
+from penstock_sdk.errors import DefectError, SourceContractError
 from penstock_sdk.runtime.commits import Cover, StreamCommits, whole
 from penstock_sdk.runtime.delivery import Delivery
 from penstock_sdk.runtime.dropping import Dropper
@@ -66,13 +66,14 @@ class StreamPipeline:
         self._clock = clock
         self._cursor = cursor
         self._fitter = fitter
-        self._cutter = Cutter(envelope.stream, fitter.bad_line if fitter else None)
+        self._cutter = Cutter(envelope.stream, self._bad_line if fitter else None)
         self._encoder: LineEncoder | None = None
         self._delivery = Delivery(shared, cover, limits.object_bytes)
         self._held = Held()
         self._held_most = max(limits.object_bytes, LEAST_HELD_BYTES)
         self._beyond = False  # lines that no cursor covers are on their way already
         self._in_object = 0
+        self._rejected = 0
         self._covered = 0
         self._since_records = 0
         self._since_time = clock()
@@ -85,19 +86,26 @@ class StreamPipeline:
         check_records(records, self._envelope.stream)
         if self._fitter:
             self._fitter.op = op
+        handed_over, taken = size_of(records), 0
         for chunk in self._cutter.cut(records):
+            taken += len(chunk.rows)
             self._add(self._dropper(chunk) if self._dropper else chunk, op)
             if self._held.size > self._held_most:
                 self._go_beyond()
+        if handed_over is not None and taken != handed_over:
+            raise self._not_conserved(handed_over, taken, 0)
 
     def _add(self, chunk: Chunk, op: Op) -> None:
         encoder = self._encoder = self._encoder or LineEncoder(self._envelope, self._shared.series.take(), now())
+        before, rejected = encoder.records, self._rejected
         rows = self._fitter.rows(chunk) if self._fitter else None
-        before = encoder.records
         lines = encoder.encode(chunk, op) if rows is None else encoder.lines(rows, op) if rows else b""
-        added = len(chunk.rows)
+        added, put_aside = len(chunk.rows), self._rejected - rejected
+        if not lines.count(b"\n") == encoder.records - before == added - put_aside:
+            raise self._not_conserved(added, lines.count(b"\n"), put_aside)
         self._since_records += added
         self._shared.metrics.took(added)
+        self._shared.metrics.read(self._envelope.stream, op, added)
         if lines:
             self._cutter.learn(added, len(lines))
             self._take(lines, encoder.records - before)
@@ -108,7 +116,14 @@ class StreamPipeline:
         else:
             self._held.add(lines, records)
 
+    def _not_conserved(self, read: int, lines: int, rejected: int) -> DefectError:
+        return DefectError(
+            f"stream {self._envelope.stream!r}: {read} records were read, {lines} encoded and {rejected} rejected;"
+            " nothing of them is committed. This is a defect of the SDK: please report it with the connector's version"
+        )
+
     def _take_rejected(self, line: bytes) -> None:
+        self._rejected += 1
         if self._beyond:
             self._delivery.reject(line)
         else:
@@ -140,10 +155,18 @@ class StreamPipeline:
         if self._fitter is None:
             raise SourceContractError(f"stream {self._envelope.stream!r}: {message}")
         self._since_records += 1
+        self._shared.metrics.read(self._envelope.stream, self._fitter.op, 1)
         self._fitter.unreadable(data, message)
+
+    def _bad_line(self, line: bytes, reason: str) -> None:
+        if self._fitter:
+            self._shared.metrics.read(self._envelope.stream, self._fitter.op, 1)
+            self._fitter.bad_line(line, reason)
 
     def checkpoint(self, state: Cursor) -> None:
         """Take the cursor that covers everything until now; have it committed when enough has come together."""
+        if state is not None:
+            check_cursor(state, self._envelope.stream)
         self._cover(state)
         due = self._since_records >= self._limits.checkpoint_records
         if due or self._clock() - self._since_time >= self._limits.checkpoint_seconds:
@@ -191,3 +214,11 @@ class StreamPipeline:
 def now() -> str:
     """Return the moment as envelopes hold it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def size_of(records: Records) -> int | None:
+    """Return how many records a batch holds, by its own count; None for a page, which has none."""
+    if isinstance(records, bytes):
+        return None
+    rows = getattr(records, "num_rows", None)
+    return int(rows) if rows is not None else len(records) if isinstance(records, list | tuple) else None

@@ -253,6 +253,7 @@ class Attempt:
             error=error,
             records=counted.committed,
             rejected=counted.rejected,
+            read={stream: dict(counts) for stream, counts in counted.read_by_op.items()},
             streams=told(self._outcomes, {name: self._report_of(each) for name, each in self._outcomes.failed.items()}),
             pii_suggested={stream: found for stream, found in counted.suggested.items() if found},
             metrics=self._numbers(),

@@ -270,12 +270,27 @@ class RunProtocol:
             if {stream: records for stream, records in counted.items() if records} != said:
                 message = f"the pod counted {said} ({kind}), the registry {counted}"
                 raise Mismatch(message)
+        lost = not_conserved(request)
+        if lost:
+            raise Mismatch(lost)
         states = await positions.of_attempt(connection, attempt)
         wanted = attempt["streams"] or [each["name"] for each in attempt["spec"].get("streams", [])]
         open_ = [name for name in wanted if not _is_done(states.get(name), attempt["run_id"])]
         if open_:
             message = f"streams without a final checkpoint: {', '.join(open_)}"
             raise Mismatch(message)
+
+
+def not_conserved(request: FinishRequest) -> str:
+    """Say of which stream the pod read another number of records than were committed and rejected; nothing of none.
+
+    An older SDK says nothing of what it read, and is not asked.
+    """
+    for stream, by_op in sorted(request.read.items()):
+        read, kept = sum(by_op.values()), request.records.get(stream, 0) + request.rejected.get(stream, 0)
+        if read != kept:
+            return f"stream {stream!r}: {read} records were read, and {kept} committed or rejected"
+    return ""
 
 
 def _ended_already(attempt: Row | None, request: FinishRequest) -> FinishResponse:
