@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from penstock_sdk.author.kept_credentials import KeptCredentials
 from penstock_sdk.author.project import ProjectError
 from penstock_sdk.testing import CHECKS, Check, Laboratory, Verdict, is_conformant, judge_all, opened_subject, report_of
 from penstock_sdk.testing.report import count
@@ -16,17 +18,63 @@ FAILED, NOT_RUN = 1, 3
 def run(file: Path, only: list[str], report: Path | None, say: Callable[[str], None]) -> int:
     """Run checks, say what became of each, and return the exit code."""
     chosen = _chosen(only)
+    kept = KeptCredentials(file)
     with opened_subject(file) as subject, Laboratory(subject) as laboratory:
-        verdicts = judge_all(laboratory, chosen, lambda verdict: say(_line(verdict)))
+        laboratory.kept.update(kept.values)
+        logs = _FailedLogs(laboratory)
+        try:
+            verdicts = judge_all(laboratory, chosen, lambda verdict: say(_line(verdict) + logs.told(verdict)))
+        finally:
+            kept.values = laboratory.kept
+            kept.save()
         document = report_of(laboratory, verdicts, len(CHECKS))
     if report:
         report.write_text(json.dumps(document, indent=2) + "\n")
     counts = ", ".join(f"{number} {outcome}" for outcome, number in count(verdicts).items())
-    conformant = is_conformant(verdicts, len(CHECKS))
-    say(f"\n{counts}: {'conformant' if conformant else 'NOT conformant'}, {document['artifact']['digest']}")
+    conformant = is_conformant(verdicts, len(chosen))
+    part = f" in {len(chosen)} of {len(CHECKS)} checks" if only else ""
+    say(f"\n{counts}: {'conformant' if conformant else 'NOT conformant'}{part}, {document['artifact']['digest']}")
     failed = any(verdict.outcome == "failed" for verdict in verdicts)
     incomplete = any(verdict.outcome == "not run" for verdict in verdicts)
     return FAILED if failed else NOT_RUN if incomplete else 0
+
+
+class _FailedLogs:
+    """Keeps the logs of the attempts of a check that failed, and says which attempt it was and what its trace is."""
+
+    def __init__(self, laboratory: Laboratory) -> None:
+        self._laboratory = laboratory
+        self._folder: Path | None = None
+        self._seen = 0
+
+    def told(self, verdict: Verdict) -> str:
+        """Return the lines to add to a verdict; none for one that did not fail."""
+        trials, self._seen = self._laboratory.trials[self._seen :], len(self._laboratory.trials)
+        if verdict.outcome != "failed" or not trials:
+            return ""
+        self._folder = self._folder or Path(tempfile.mkdtemp(prefix="penstock-conformance-"))
+        attempts = [each for trial in trials for each in trial.attempts]
+        for number, each in enumerate(attempts, 1):
+            (self._folder / f"{verdict.check.name}-attempt-{number:02d}.log").write_text(each.output)
+        where = f"attempt {len(attempts)} of {len(attempts)}; its log: {self._folder}/{verdict.check.name}-attempt-{len(attempts):02d}.log"
+        trace = traceback_in(attempts[-1].output) if attempts else ""
+        return "".join(f"\n{'':16}{line}" for line in [where, *trace.splitlines()])
+
+
+TRACE = "Traceback (most recent call last)"
+
+
+def traceback_in(output: str) -> str:
+    """Return the last traceback of a log, in one of its JSON lines or as it was printed; nothing where there is none."""
+    found = ""
+    for line in output.splitlines():
+        try:
+            text = json.loads(line)["message"]
+        except (ValueError, KeyError, TypeError):
+            continue
+        found = text[text.index(TRACE) :] if isinstance(text, str) and TRACE in text else found
+    begin = output.rfind(f"\n{TRACE}")
+    return found or (output[begin:].strip() if begin >= 0 else "")
 
 
 def _chosen(only: list[str]) -> list[Check]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from penstock_sdk.author.kept_credentials import KeptCredentials
 from penstock_sdk.author.project import ProjectError
 from penstock_sdk.contract import Connector
 from penstock_sdk.manifest import config_problems
@@ -37,7 +38,9 @@ def opened(file: Path) -> Iterator[tuple[Connector[Any, Any], Subject]]:
         wrong = config_problems(subject.config, found.manifest()["configSchema"], f"{file}: config")
         if wrong:
             raise ProjectError("; ".join(wrong))
-        connector = build(found.load(), subject.config, subject.credentials)
+        kept = KeptCredentials(file)
+        connector = build(found.load(), subject.config, kept.applied_to(subject.credentials))
+        connector.keeper = kept.keeper(subject.credentials)
         try:
             connector.authenticate()
             yield connector, subject

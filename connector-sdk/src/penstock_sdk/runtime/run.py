@@ -51,6 +51,7 @@ class Attempt:
         self._heartbeat: Heartbeat | None = None
         self._guard: Guard | None = None
         self._interrupted = False
+        self._call = ""  # the connector's function that is being called: a defect's message names it
 
     def interrupt(self) -> None:
         """Stop at the next batch border; what is committed is kept."""
@@ -96,11 +97,15 @@ class Attempt:
             connectors = Connectors(connector_class, start.config, self._credentials(start), self._client)
             connector = connectors.make()
             try:
+                self._call = "authenticate"
                 connector.authenticate()
+                self._call = "health"
                 connector.health()
+                self._call = "discover"
                 offered = {stream.identity: stream for stream in self._discover(connector)}
                 verdicts = self._verdicts(connector, offered)
                 self._estimate(connector, offered, verdicts, start)
+                self._call = "read"
                 tasks = [self._task(offered[verdict.name], verdict, start) for verdict in verdicts if verdict.read]
                 self._refuse(verdicts)
                 for task in tasks:
@@ -232,7 +237,7 @@ class Attempt:
 
     def _said(self, error: Exception | SystemExit) -> ConnectorError:
         """Write to the log what went wrong, with a trace where only the connector's author can tell why."""
-        known = error if isinstance(error, ConnectorError) else _as_defect(error)
+        known = error if isinstance(error, ConnectorError) else _as_defect(error, self._call)
         log.error(
             "%s: %s", known.error_class, self._report_of(known).message, exc_info=None if known is error else error
         )
@@ -275,15 +280,17 @@ def _printable(text: str) -> str:
     return text.encode(errors="replace").decode().replace("\0", "\ufffd")
 
 
-def _as_defect(error: Exception | SystemExit) -> DefectError:
+def _as_defect(error: Exception | SystemExit, call: str) -> DefectError:
     detail = f"{type(error).__name__}: {error}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return DefectError(
             "the connector filled its temporary directory; it may keep scratch there and no more than it holds",
             operator_message=detail,
         )
+    where = f" in {call}()" if call else ""
     return DefectError(
-        f"the connector failed unexpectedly ({type(error).__name__}); its log says more", operator_message=detail
+        f"the connector failed unexpectedly{where} ({type(error).__name__}); its log says more",
+        operator_message=detail,
     )
 
 

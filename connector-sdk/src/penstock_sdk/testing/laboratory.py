@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from penstock_sdk import protocol as wire
-from penstock_sdk.contract import Partition
+from penstock_sdk.contract import Op, Partition
 from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE, LocalPersistenceError
 from penstock_sdk.runtime.assignment import AnyConnector
 from penstock_sdk.runtime.loading import identity_of, shown_credentials
@@ -113,9 +113,9 @@ class Trial:
         """What the newest attempt reported, if it came to that."""
         return self.api.finished[-1] if self.api.finished else None
 
-    def records(self, stream: str) -> list[Data]:
-        """Return what a reader by commits sees of a stream."""
-        return [line["data"] for line in self.api.state(stream).records]
+    def records(self, stream: str, op: Op | None = None) -> list[Data]:
+        """Return what a reader by commits sees of a stream: all its records, or those of one operation."""
+        return [line["data"] for line in self.api.state(stream).records if op is None or line["op"] == op]
 
     @property
     def total(self) -> int:
@@ -166,6 +166,7 @@ class Laboratory:
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
         self.trials: list[Trial] = []
+        self.kept: dict[str, wire.KeptCredential] = {}
         self._kept: dict[tuple[str, str, wire.Limits], Trial] = {}
         self._installed = installed(subject.artifact)
         self.package = self._installed.entry.module.split(".")[0]
@@ -234,6 +235,7 @@ class Laboratory:
             since=since,
             window=window,
             limits=limits,
+            kept=self.kept,
         ) as api:
             trial = Trial(chosen, api, self._spawners)
             self.trials.append(trial)

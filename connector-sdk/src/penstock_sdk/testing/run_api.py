@@ -25,6 +25,9 @@ RUN = "conformance"
 BRISK = wire.Limits(checkpoint_records=1, object_bytes=1024 * 1024, heartbeat_seconds=0.25)
 """Every promise becomes a commit, so that a test sees each of them."""
 SIDE_BY_SIDE = BRISK.model_copy(update={"parallelism": 3})
+PRODUCTION = wire.Limits(heartbeat_seconds=0.25)
+"""As in a cluster, but for heartbeats: a cursor is committed after 50,000 records or 30 seconds, or when a read ends. Where a
+source fails, that shows whether progress is kept; a commit after each cursor would hide that it is not."""
 COARSE = wire.Limits(checkpoint_records=20_000, object_bytes=1024 * 1024, heartbeat_seconds=1.0)
 
 
@@ -61,6 +64,7 @@ class RunApi:
         since: datetime | None = None,
         window: wire.ReadWindow | None = None,
         limits: wire.Limits = BRISK,
+        kept: dict[str, wire.KeptCredential] | None = None,
     ) -> None:
         self._window = window
         self.attempt = 0
@@ -74,7 +78,7 @@ class RunApi:
         self._identity, self._config, self._mode = identity, config, mode
         self._wanted, self._since, self._limits = streams, since, limits
         self._bucket: dict[str, bytes] = {}
-        self._kept: dict[str, wire.KeptCredential] = {}
+        self._kept: dict[str, wire.KeptCredential] = {} if kept is None else kept
         self._lock, self._puts = threading.Lock(), threading.Lock()
         self._commits = 0
         self._server = LoopbackServer(_handler(self))

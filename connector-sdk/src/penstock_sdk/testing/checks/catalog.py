@@ -139,7 +139,9 @@ def schema(laboratory: Laboratory) -> str:
             if name not in known:
                 raise Failed(f"stream {stream.name!r}: {name!r} is of its key, and not in its schema")
         for mode in stream.modes:
-            checked += _hold(stream, _sample(laboratory.plain(mode).records(stream.name)))
+            checked += _hold(
+                stream, _sample(laboratory.plain(mode).records(stream.name, "upsert"))
+            )  # a delete needs only its key
     return f"{checked} records hold"
 
 
@@ -179,7 +181,8 @@ def keys(laboratory: Laboratory) -> str:
             absent = [row for row in records if any(row.get(name) is None for name in stream.primary_key)]
             if absent:
                 raise Failed(f"stream {stream.name!r}, {mode}: {len(absent)} records have no value of their key")
-            counted = Counter(identity(row, stream.primary_key) for row in records)
+            upserts = laboratory.plain(mode).records(stream.name, "upsert")
+            counted = Counter(identity(row, stream.primary_key) for row in upserts)
             doubles = [(key, count) for key, count in counted.items() if count > 1]
             if doubles:
                 key, count = doubles[0]

@@ -10,6 +10,7 @@ from penstock_sdk.errors import AuthenticationError, TransientError
 from penstock_sdk.testing.checks.model import Check
 from penstock_sdk.testing.interposer import Delay, Fault, Interposer, Plan, Refusal, Silence, between
 from penstock_sdk.testing.laboratory import Failed, Laboratory, NotApplicable, NotRun, Trial
+from penstock_sdk.testing.run_api import PRODUCTION
 from penstock_sdk.testing.subject import Subject, Variant
 
 WAIT = 1
@@ -75,7 +76,10 @@ def revoked_credentials(laboratory: Laboratory) -> str:
 def _revoked_by_relay(laboratory: Laboratory, mode: wire.Mode) -> str:
     middle_request = max(2, (laboratory.requests + 1) // 2)
     plan: Plan = lambda number: Refusal(UNAUTHORIZED) if number >= middle_request else None  # noqa: E731 - three words
-    with between(laboratory.subject, plan) as (moved, relay), laboratory.trial(moved, mode=mode) as trial:
+    with (
+        between(laboratory.subject, plan) as (moved, relay),
+        laboratory.trial(moved, mode=mode, limits=PRODUCTION) as trial,
+    ):
         trial.go()
         _expect_refusal(trial, f"credentials that are revoked at request {middle_request}")
         relay.plan = lambda _number: None
@@ -99,7 +103,7 @@ def throttling(laboratory: Laboratory) -> str:
         )
     if hook is None:
         return _throttled_by_relay(laboratory, mode)
-    with laboratory.trial(mode=mode) as trial:
+    with laboratory.trial(mode=mode, limits=PRODUCTION) as trial:
         with hook():
             trial.go()
             trial.expect(TransientError.exit_code, "a source that refuses for load should end in TransientError")
@@ -129,7 +133,10 @@ class _Busy:
 
 def _throttled_by_relay(laboratory: Laboratory, mode: wire.Mode) -> str:
     busy = _Busy(laboratory.requests)
-    with between(laboratory.subject, busy) as (moved, relay), laboratory.trial(moved, mode=mode) as trial:
+    with (
+        between(laboratory.subject, busy) as (moved, relay),
+        laboratory.trial(moved, mode=mode, limits=PRODUCTION) as trial,
+    ):
         for _ in range(ATTEMPTS):
             trial.go()
             if trial.last.exit_code == 0:
@@ -165,7 +172,7 @@ def slow_source(laboratory: Laboratory) -> str:
     late = {1, (requests + 1) // 2, requests}
     with (
         between(laboratory.subject, lambda number: Delay(SLOW_SECONDS) if number in late else None) as (moved, _),
-        laboratory.trial(moved, mode=mode) as trial,
+        laboratory.trial(moved, mode=mode, limits=PRODUCTION) as trial,
     ):
         trial.go()
         trial.expect(0, f"a source that answers after {SLOW_SECONDS} s should be read to the end")
@@ -180,7 +187,10 @@ def slow_source(laboratory: Laboratory) -> str:
 def _silence(laboratory: Laboratory, mode: wire.Mode, requests: int) -> str:
     silent_from = max(1, (requests + 1) // 2) if laboratory.subject.url_field else 1
     plan: Plan = lambda number: Silence() if number >= silent_from else None  # noqa: E731 - three words
-    with between(laboratory.subject, plan) as (moved, relay), laboratory.trial(moved, mode=mode) as trial:
+    with (
+        between(laboratory.subject, plan) as (moved, relay),
+        laboratory.trial(moved, mode=mode, limits=PRODUCTION) as trial,
+    ):
         trial.go()
         trial.expect(TransientError.exit_code, "a source that does not answer at all should end in TransientError")
         waited = trial.last.seconds

@@ -19,7 +19,7 @@ from penstock_sdk.testing.laboratory import (
     difference,
     identity,
 )
-from penstock_sdk.testing.run_api import BRISK, SIDE_BY_SIDE
+from penstock_sdk.testing.run_api import BRISK, PRODUCTION, SIDE_BY_SIDE
 
 INTERRUPTED, KILLED = 31, -9
 
@@ -44,6 +44,8 @@ def reads(laboratory: Laboratory) -> str:
 def resume(laboratory: Laboratory) -> str:
     """Kill an attempt at each commit, and let the next go on; where streams are read in parts, of such a read too."""
     said = [_resume(laboratory, mode, laboratory.plain(mode), BRISK) for mode in laboratory.modes]
+    for mode in laboratory.modes:
+        _crash(laboratory, mode)
     split = [_resume(laboratory, mode, laboratory.side_by_side(mode), SIDE_BY_SIDE) for mode in laboratory.split_modes]
     return "; ".join([*said, *(f"in parts, {each}" for each in split)])
 
@@ -64,6 +66,16 @@ def _resume(laboratory: Laboratory, mode: wire.Mode, undisturbed: Trial, limits:
         trial.expect(0, f"after {len(points) + 1} kills the last attempt should read to the end")
         laboratory.compare(trial, mode, f"after a kill at each of {len(points)} commits", undisturbed)
     return f"{mode}: killed before the first commit and at {len(points)} of {commits}, and nothing lost or doubled"
+
+
+def _crash(laboratory: Laboratory, mode: wire.Mode) -> None:
+    """Kill an attempt at its first commit under the limits of a cluster, where a commit covers many cursors."""
+    with laboratory.trial(mode=mode, limits=PRODUCTION) as trial:
+        trial.cut("committed", 1)
+        _killed(trial, "at its first commit")
+        trial.go()
+        trial.expect(0, "after a kill at its first commit the next attempt should read to the end")
+        laboratory.compare(trial, mode, "after a kill at the first commit, with the limits of a cluster")
 
 
 def _killed(trial: Trial, when: str) -> None:

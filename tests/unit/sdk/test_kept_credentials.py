@@ -1,0 +1,47 @@
+"""A source that replaces its refresh token works from one command of an author to the next."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from penstock_sdk.author.conformance import traceback_in
+from penstock_sdk.author.kept_credentials import FILE, KeptCredentials
+from penstock_sdk.author.project import ProjectError
+
+SECRET = {"refresh_token": "first", "client": "me"}
+
+
+def test_what_a_source_replaced_is_there_for_the_next_command(tmp_path: Path) -> None:
+    file = tmp_path / "penstock-test.yaml"
+    KeptCredentials(file).keeper(SECRET)("refresh_token", "second")
+    assert KeptCredentials(file).applied_to(SECRET) == {"refresh_token": "second", "client": "me"}
+    assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_new_value_in_the_test_file_counts(tmp_path: Path) -> None:
+    file = tmp_path / "penstock-test.yaml"
+    KeptCredentials(file).keeper(SECRET)("refresh_token", "second")
+    edited = {**SECRET, "refresh_token": "given anew"}
+    assert KeptCredentials(file).applied_to(edited) == edited
+
+
+def test_nothing_kept_makes_no_file(tmp_path: Path) -> None:
+    KeptCredentials(tmp_path / "penstock-test.yaml").save()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"a": 1}', b"\xff\xfe"])
+def test_a_file_that_cannot_be_read_is_named_with_the_remedy(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE).write_bytes(content)
+    with pytest.raises(ProjectError, match="remove it"):
+        KeptCredentials(tmp_path / "penstock-test.yaml")
+
+
+def test_the_trace_of_a_failed_attempt_is_found_in_its_log() -> None:
+    trace = "Traceback (most recent call last):\n  File x\nKeyError: 'a'"
+    line = json.dumps({"level": "error", "message": f"DefectError: it failed: {trace}"})
+    assert traceback_in(f"plain\n{line}\n") == trace
+    assert traceback_in(f"plain\n{trace}\n") == trace
+    assert traceback_in('{"message": "all is well"}\nplain\n3\n') == ""
