@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -37,6 +38,30 @@ def test_it_fails_when_asked_to() -> None:
 def test_a_config_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(ConfigError):
         FakerGenerate(Config(batch_size=0), {}).authenticate()
+
+
+numbers = st.one_of(st.integers(-5, 5), st.sampled_from([10**9, 10**18, 10**30, -(10**30)]))
+seconds = st.one_of(st.floats(), st.just(0.0))
+
+
+@given(numbers, numbers, numbers, numbers, st.none() | numbers, seconds)
+def test_no_config_is_a_defect(
+    records: int, seed: int, size: int, partitions: int, fail_after: int | None, delay: float
+) -> None:
+    config = Config(
+        records=records, seed=seed, batch_size=size, partitions=partitions, fail_after=fail_after, delay_seconds=delay
+    )
+    connector = FakerGenerate(config, {})
+    try:
+        connector.authenticate()
+    except ConfigError:
+        return
+    connector.config.delay_seconds = 0.0
+    for stream in connector.discover():
+        connector.partitions(stream, None, None, ())
+        connector.estimate(stream, None, None)
+        with suppress(TransientError):
+            next(connector.read(stream, None, None), None)
 
 
 def test_a_read_from_the_start_stands_still_where_it_was_asked_to() -> None:

@@ -67,6 +67,23 @@ def test_a_file_written_anew_is_read_again() -> None:
     assert mark.pending([file("a", 5, "2"), file("b", 6)]) == [file("a", 5, "2")]
 
 
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("123")), max_size=12))
+def test_the_last_version_of_each_file_is_the_last_one_read_within_one_moment(writes: list[tuple[str, str]]) -> None:
+    """A file that goes back to an earlier version is read again; one that did not change is not."""
+    there, last, mark = {}, {}, Mark()
+    for name, version in writes:
+        there[name] = file(name, 5, version)
+        seen, mark = read_all(mark, list(there.values()))
+        assert seen == ([there[name]] if last.get(name) != version else [])
+        last[name] = version
+
+
+def test_a_cursor_of_an_earlier_connector_still_says_what_was_read() -> None:
+    old = Mark(read=((5, file("a", 5).digest),))
+    assert old.pending([file("a", 5), file("b", 5)]) == [file("b", 5)]
+    assert old.after(file("b", 6), LOOKBACK).pending([file("a", 5), file("b", 6)]) == []
+
+
 def test_a_late_file_is_read_within_the_lookback_and_not_beyond() -> None:
     _, mark = read_all(Mark(), [file("a", 100)])
     assert mark.pending([file("late", 90), file("too-late", 89)]) == [file("late", 90)]

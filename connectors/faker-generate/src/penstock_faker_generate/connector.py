@@ -18,6 +18,10 @@ import msgspec
 from penstock_sdk import Batch, ConfigError, Connector, Cursor, Estimate, Partition, Stream, TransientError
 
 BLOCK = 500
+MOST_RECORDS = 10**15
+MOST_IN_BATCH = 100_000
+MOST_PARTITIONS = 100
+LONGEST_PAUSE = 86_400
 PAUSE_STEP_SECONDS = 0.2
 BEGAN = 1_700_000_000
 """The second, since 1970, of the first event; each of the others is a second after the one before."""
@@ -145,9 +149,17 @@ class FakerGenerate(Connector[Config, dict[str, str]]):
     def authenticate(self) -> None:
         """Check the config: there is nobody to authenticate with."""
         config = self.config
-        if config.records < 0 or config.batch_size < 1 or config.partitions < 1:
-            message = "spec.config: records must be 0 or more, batchSize and partitions 1 or more"
-            raise ConfigError(message)
+        for name, value, least, most in (
+            ("records", config.records, 0, MOST_RECORDS),
+            ("batchSize", config.batch_size, 1, MOST_IN_BATCH),
+            ("partitions", config.partitions, 1, MOST_PARTITIONS),
+            ("failAfter", config.fail_after or 0, 0, MOST_RECORDS),
+            ("delaySeconds", config.delay_seconds, 0, LONGEST_PAUSE),
+            ("pauseAfter", 1 if config.pause_after is None else config.pause_after, 1, MOST_RECORDS),
+            ("pauseSeconds", config.pause_seconds, 0, LONGEST_PAUSE),
+        ):
+            if not least <= value <= most:
+                raise ConfigError(f"spec.config.{name}: must be from {least} to {most}")
 
     def discover(self) -> list[Stream]:
         """Return the two streams."""

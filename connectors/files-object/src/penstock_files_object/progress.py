@@ -5,7 +5,7 @@ A file is known by its path and version (the ETag, or the moment of its last cha
 
 - a floor (modified, path): whatever is at or below it counts as read;
 - the digests of the files above the floor that were read, so that files which share a moment, arrive late, or are
-  written anew are told apart, each by itself.
+  written anew are told apart, each by itself. A file that goes back to an earlier version is read again.
 
 The floor follows the newest file read at a distance, `lookback`, so that the digests stay few. It never passes a file
 that is still to be read.
@@ -23,6 +23,8 @@ import msgspec
 from penstock_files_object.config import shown
 
 DIGESTS_KEPT = 5000
+DIGEST = 16
+"""Characters of a version's digest. Cursors of older versions hold it alone, newer ones behind a digest of its path."""
 HIGHEST = "\U0010ffff"
 START = (-1, "")
 UNKNOWN = 253_402_300_800_000
@@ -60,6 +62,11 @@ class File:
         return hashlib.blake2b(f"{self.name}\n{self.version}".encode(), digest_size=8).hexdigest()
 
     @property
+    def entry(self) -> str:
+        """The digest behind one of the path alone, so that a later version takes the place of an earlier one."""
+        return hashlib.blake2b(self.name.encode(), digest_size=6).hexdigest() + self.digest
+
+    @property
     def place(self) -> tuple[int, str]:
         """Where it stands in the order of reading."""
         return (self.modified, self.path)
@@ -74,7 +81,7 @@ class Mark:
 
     def pending(self, files: Iterable[File]) -> list[File]:
         """Return the files that are still to be read, in order."""
-        known = {digest for _, digest in self.read}
+        known = {entry[-DIGEST:] for _, entry in self.read}
         return sorted(
             (each for each in files if each.place > self.floor and each.digest not in known),
             key=lambda each: each.place,
@@ -83,8 +90,10 @@ class Mark:
     def after(self, file: File, lookback: int, kept: int = DIGESTS_KEPT) -> Mark:
         """Return the mark once the file is read, the first of those pending; `lookback` is in milliseconds."""
         if not file.listed:
-            return Mark(read=((file.modified, file.digest),))
-        read = sorted((*self.read, (file.modified, file.digest)))
+            return Mark(read=((file.modified, file.entry),))
+        path = file.entry[:-DIGEST]
+        others = (each for each in self.read if each[1][:-DIGEST] != path)
+        read = sorted((*others, (file.modified, file.entry)))
         if len(read) > kept:
             return self._shortened(read, file, kept)
         newest = read[-1][0]
