@@ -73,6 +73,8 @@ class Chunk:
 
     rows: Sequence[Any]
     start: int
+    split: bool = False
+    """They were split from a page of JSON, so that each is known to be one value on one line."""
 
 
 class _Numbers:
@@ -123,7 +125,7 @@ class LineEncoder:
         an object that holds what it counts.
         """
         try:
-            rows = encoded_rows(self._encoder, chunk.rows)
+            rows = encoded_rows(self._encoder, chunk.rows, split=chunk.split)
         except UNENCODABLE as error:
             raise _unencodable(self._stream, chunk, error) from None
         return self.lines(rows, op)
@@ -141,7 +143,7 @@ class LineEncoder:
 
 
 def encoded_rows(
-    encoder: msgspec.json.Encoder, rows: Sequence[Any], integers: AbstractSet[str] = frozenset()
+    encoder: msgspec.json.Encoder, rows: Sequence[Any], integers: AbstractSet[str] = frozenset(), *, split: bool = False
 ) -> Sequence[Any]:
     """Return the JSON of each record: one line of strict JSON for each; raises one of UNENCODABLE.
 
@@ -149,7 +151,9 @@ def encoded_rows(
     """
     raw = msgspec.Raw in set(map(type, rows))
     if raw:
-        lines: Sequence[Any] = [_raw_line(row if isinstance(row, msgspec.Raw) else encoder.encode(row)) for row in rows]
+        lines: Sequence[Any] = (
+            rows if split else [_raw_line(row if isinstance(row, msgspec.Raw) else encoder.encode(row)) for row in rows]
+        )
         text = b"\n".join(lines)
         if not text.startswith(b"{") or text.count(b"\n{") != len(lines) - 1:
             raise NotStrictJsonError(NOT_AN_OBJECT)
@@ -228,8 +232,9 @@ class Cutter:
     def cut(self, records: Records) -> Iterator[Chunk]:
         """Yield the batch chunk by chunk; raises SourceContractError for a page that is not JSON."""
         rows, start = self._sliceable(records), 0
+        split = isinstance(records, bytes) and not isinstance(rows, _Unchecked)
         while start < len(rows):
-            chunk = Chunk(rows[start : start + self._lines], start)
+            chunk = Chunk(rows[start : start + self._lines], start, split)
             yield chunk
             start += len(chunk.rows)
 
@@ -286,6 +291,10 @@ def _raw_lines(page: bytes, stream: str, bad_line: BadLine | None) -> Sequence[A
         raise SourceContractError(f"stream {stream!r}: the source sent a page that is not JSON: {reason}") from None
 
 
+class _Unchecked(list[msgspec.Raw]):
+    """Records of which some may not be JSON."""
+
+
 LENIENT = json.JSONDecoder(parse_int=len, parse_float=len, parse_constant=len, strict=False)
 """Finds where a value ends, also one that is not strict JSON; makes nothing of its numbers."""
 BETWEEN = re.compile(r"[ \t\r\n]*([,\]])[ \t\r\n]*")
@@ -294,7 +303,7 @@ BETWEEN = re.compile(r"[ \t\r\n]*([,\]])[ \t\r\n]*")
 def _lenient_array(page: bytes) -> list[msgspec.Raw]:
     """Return the items of an array of which some are not strict JSON, to be looked at one by one; none where it is no array."""
     try:
-        text, items = page.decode(errors="surrogateescape").strip(), list[msgspec.Raw]()
+        text, items = page.decode(errors="surrogateescape").strip(), _Unchecked()
         at, sign = 1 + len(text[1:]) - len(text[1:].lstrip()), ","
         while sign == ",":
             _, end = LENIENT.raw_decode(text, at)

@@ -100,7 +100,7 @@ class Fitter:
         before = self.tally.take(len(chunk.rows))
         if self._keys_are_there(chunk.rows):
             try:
-                rows = encoded_rows(self._encoder, chunk.rows, self._integers)
+                rows = encoded_rows(self._encoder, chunk.rows, self._integers, split=chunk.split)
             except UNENCODABLE:
                 rows = None
             strict = self._strict_now()
