@@ -10,8 +10,8 @@ from typing import Any
 from penstock_sdk.contract import Cursor, Record
 from penstock_sdk.errors import SourceContractError
 from penstock_sdk.reading.moments import Value, has_clock, in_order, utc_now, wall_clock
+from penstock_sdk.reading.validation import Key, UnfitRecordError, key_values, kind_of
 
-Key = tuple[Any, ...]
 NO_KEYS: Mapping[Key, Value] = {}
 
 
@@ -38,17 +38,33 @@ class Trail:
             raise ValueError("Trail.overlap: a local clock goes back an hour once a year: an hour or more is needed")
 
     def value(self, row: Record) -> Value:
-        """Return a record's place in the order. Raises SourceContractError for a record that has none."""
+        """Return a record's place in the order. Raises UnfitRecordError for a record that has none."""
+        if not isinstance(row, Mapping):
+            raise UnfitRecordError(f"a record is no object but {type(row).__name__}")
         found = row.get(self.field)
         if found is None:
-            raise SourceContractError(
+            raise UnfitRecordError(
                 f"a record has no value of {self.field!r}: no cursor ever finds it; follow another field"
             )
-        return self.order(found)
+        try:
+            value = self.order(found)
+        except SourceContractError as error:
+            raise UnfitRecordError(f"{self.field!r}: {error.message}") from None
+        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+            raise UnfitRecordError(
+                f"{self.field!r}: a value of type {type(found).__name__} has no place in the order: {type(error).__name__}"
+            ) from None
+        kind_of(value)
+        return value
 
     def key_of(self, row: Record) -> Key:
-        """Return what tells a record from all others."""
-        return tuple(row[name] for name in self.key)
+        """Return what tells a record from all others, as JSON gives it back. Raises UnfitRecordError without it."""
+        return key_values(row, self.key)
+
+    def place(self, row: Record) -> Value:
+        """Return a record's value; its key is there too. Raises UnfitRecordError where one of both is not."""
+        self.key_of(row)
+        return self.value(row)
 
     def border(self, cursor: Cursor | None) -> Border:
         """Return where a cursor stands; the beginning where there is none."""
@@ -56,7 +72,9 @@ class Trail:
             return Border(self, self.clock())
         try:
             seen = {tuple(key): _read(value) for value, keys in cursor["seen"] for key in keys}
-            return Border(self, self.clock(), _read(cursor["at"]), seen)
+            at = _read(cursor["at"])
+            kind_of(at)
+            return Border(self, self.clock(), at, seen)
         except (TypeError, KeyError, ValueError):
             raise SourceContractError("the state is not one of this reading: reset the stream's state") from None
 
@@ -77,7 +95,12 @@ class Border:
     @property
     def start(self) -> Value:
         """From where on, included, the source is to be asked; None for all of it."""
-        return self.at if self.at is None or self.trail.overlap is None else self.at - self.trail.overlap
+        if self.at is None or self.trail.overlap is None:
+            return self.at
+        try:
+            return self.at - self.trail.overlap
+        except OverflowError:  # there is nothing before the first moment of the calendar
+            return datetime.min.replace(tzinfo=self.at.tzinfo)
 
     def start_since(self, since: Value) -> Value:
         """Return from where on to ask in a read that wants nothing before `since`: an overlap does not reach behind it."""

@@ -46,7 +46,10 @@ def moment(value: Any, zone: ZoneInfo | None = None) -> datetime:
         ) from None
     if found.tzinfo is None and zone is None:
         raise SourceContractError("a cursor's moment says no offset from UTC: say its zone, moment(value, zone)")
-    return (found if found.tzinfo else found.replace(tzinfo=zone)).astimezone(UTC)
+    try:
+        return (found if found.tzinfo else found.replace(tzinfo=zone)).astimezone(UTC)
+    except OverflowError:
+        raise SourceContractError("a cursor's moment is before the year 1 or after 9999 in UTC") from None
 
 
 def in_order(value: Any) -> Value:

@@ -10,6 +10,7 @@ from penstock_sdk.contract import Batch, Cursor, Record, Window
 from penstock_sdk.errors import SourceContractError
 from penstock_sdk.reading.border import Trail
 from penstock_sdk.reading.moments import moment
+from penstock_sdk.reading.validation import RecordCheck, Reject, RepeatGuard
 
 
 def windows(start: datetime, until: datetime, step: timedelta) -> Iterator[Window]:
@@ -45,20 +46,30 @@ def in_windows(
     *,
     since: datetime,
     inclusive: Trail | None = None,
+    reject: Reject | None = None,
 ) -> Iterator[Batch]:
     """Read window by window; a window's end is the promise, so its records may come in any order.
 
     `spans(start)` gives the windows from `start` on, such as `lambda start: windows(start, settled(lag), step)`; they
     must be over. `fetch(window)` yields its pages. For a source that takes a window's end as included, give the trail
     as `inclusive`: what lies on the end is left for the window that begins there. Where records may come later than
-    the windows wait, begin earlier in `spans`; what was read then comes again.
+    the windows wait, begin earlier in `spans`; what was read then comes again. With `inclusive`, a record without its
+    key or value goes to `reject` (give `self.reject`), and raises SourceContractError without it.
     """
     start = _start(cursor, since)
+    check = None if inclusive is None else RecordCheck(inclusive.place, reject, "moments", inclusive.field)
     for window in spans(start):
+        if window.end <= window.start:
+            raise ValueError("spans: a window's end must be after its start")
+        guard = RepeatGuard("page")
         for page in fetch(window):
-            rows = [row for row in page if inclusive is None or moment(inclusive.value(row)) < window.end]
+            if page:
+                guard(page)
+            rows = page if check is None else [row for value, row in check(page) if value < window.end]
             if rows:
                 yield Batch(rows)
+        if check:
+            check.finish()
         yield Batch([], cursor={"from": window.end.isoformat()})
 
 
