@@ -181,7 +181,7 @@ class FakerGenerate(Connector[Config, dict[str, str]]):
     ) -> Sequence[Partition]:
         """Return ranges of numbers of the same length; the last one has no end, so that it takes what is made later."""
         del stream, since
-        if known or cursor or self.config.partitions == 1:
+        if known or cursor or self.config.partitions == 1 or not self.config.records:
             return known
         length = -(-self.config.records // self.config.partitions)
         starts = range(0, self.config.records, length) if length else ()
