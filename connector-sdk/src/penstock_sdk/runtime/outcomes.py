@@ -2,7 +2,7 @@
 
 One failing stream stops no other. But where three streams in a row fail in the same way, the source refuses the
 credentials or is away, and none of them brought anything, it is the source that fails: the streams after them are not
-asked for in this attempt. Once all others are read, the attempt fails with the errors of those that failed.
+asked for in this attempt. Nor are they after a source has said how long it wants to be left alone. Once all others are read, the attempt fails with the errors of those that failed.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class StreamOutcomes:
         self.not_read = dict[str, str]()
         self._names = dict[str, str]()
         self._in_a_row = list[ErrorClass]()
+        self._wants_peace = False
 
     def succeed(self, stream: str) -> None:
         """Remember that a stream was read to its end."""
@@ -60,6 +61,7 @@ class StreamOutcomes:
     def fail(self, stream: str, name: str, error: ConnectorError, *, progressed: bool = False) -> None:
         """Remember why a stream failed; `name` is what its owner calls it, `progressed` that it committed something."""
         self.failed[stream], self._names[stream] = error, name
+        self._wants_peace |= isinstance(error, TransientError) and error.retry_after is not None
         if progressed or (self._in_a_row and self._in_a_row[-1] != error.error_class):
             self._in_a_row.clear()
         if not progressed and isinstance(error, OF_THE_SOURCE):
@@ -71,8 +73,8 @@ class StreamOutcomes:
 
     @property
     def source_fails(self) -> bool:
-        """Whether so many streams in a row failed in the same way that the source must be the reason."""
-        return len(self._in_a_row) >= SAME_FAILURES
+        """Whether the source asks for patience, or so many streams in a row failed that it must be the reason."""
+        return self._wants_peace or len(self._in_a_row) >= SAME_FAILURES
 
     def error(self) -> ConnectorError | None:
         """Return what the attempt fails with, which names the streams that failed; None where none has."""

@@ -51,6 +51,7 @@ class Attempt:
         self._heartbeat: Heartbeat | None = None
         self._guard: Guard | None = None
         self._interrupted = False
+        self._session_broken = False
         self._call = ""  # the connector's function that is being called: a defect's message names it
 
     def interrupt(self) -> None:
@@ -129,6 +130,8 @@ class Attempt:
             outcomes.leave_out(stream)
             return connector
         before = self._metrics.committed.get(stream, 0)
+        if self._session_broken:
+            connector = self._renewed(connectors, connector)
         try:
             self._read(connectors, connector, task)
         except AttemptEnded:
@@ -139,12 +142,14 @@ class Attempt:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever leaves a connector is of its stream
             known = self._said(error)
             outcomes.fail(stream, task.stream.name, known, progressed=self._metrics.committed.get(stream, 0) > before)
-            return self._renewed(connectors, connector) if isinstance(known, ANEW) else connector
+            self._session_broken = isinstance(known, ANEW)
+            return connector
         outcomes.succeed(stream)
         return connector
 
     def _renewed(self, connectors: Connectors, connector: AnyConnector) -> AnyConnector:
         """Return a connector with a session of its own: the failed one's may be broken."""
+        self._session_broken = False
         close(connector)
         renewed = connectors.make()
         try:

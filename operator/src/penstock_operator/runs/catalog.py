@@ -10,7 +10,7 @@ from typing import Any
 
 from penstock_sdk.protocol import SelectedStream, StreamsRequest, StreamVerdict
 
-from penstock_operator.registry import alerts, attempts, streams
+from penstock_operator.registry import alerts, attempts, run_streams, streams
 from penstock_operator.registry.alerts import NewAlert
 from penstock_operator.registry.database import Connection, Row
 from penstock_operator.registry.streams import StreamVersion
@@ -75,7 +75,16 @@ async def judge_streams(connection: Connection, attempt: Row, offer: Offer) -> l
     verdicts = await asyncio.to_thread(lambda: [_judge(choice, offer, held) for choice in choices])
     await _record(connection, attempt, offer, choices, verdicts, held, refusals)
     read = [_answer(choice, verdict) for choice, verdict in zip(choices, verdicts, strict=True)]
-    return read + [_refused(each) for each in refusals]
+    failed = await _failed_before(connection, attempt)
+    return sorted(read, key=lambda verdict: verdict.name in failed) + [_refused(each) for each in refusals]
+
+
+async def _failed_before(connection: Connection, attempt: Row) -> set[str]:
+    """Return the streams that failed in an earlier attempt of the run: they are read last, so that they hold up no other."""
+    if attempt["attempt"] == 1:
+        return set()
+    told = await run_streams.of_run(connection, attempt["run_id"])
+    return {each.stream for each in told if each.outcome == "failed"}
 
 
 def _with_the_ambiguous(refusals: list[Refusal], spec: dict[str, Any], offer: Offer) -> list[Refusal]:
