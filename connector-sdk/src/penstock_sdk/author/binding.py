@@ -49,9 +49,14 @@ class Contents:
 def load_report(path: Path) -> dict[str, Any]:
     """Return a report. Raises ProjectError when it cannot be read, or is of another version of the suite."""
     try:
-        report: dict[str, Any] = json.loads(path.read_text())
+        report: dict[str, Any] = json.loads(path.read_bytes())
         version = report["reportVersion"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        artifact, tested = report["artifact"], report["connector"]
+        told = artifact["digest"], artifact["package"], *(tested[key] for key in ("name", "method", "version"))
+        whole = "conformant" in report and "counts" in report and all(isinstance(each, str) for each in told)
+        if version == REPORT_VERSION and not (whole and isinstance(report["packages"], list)):
+            raise ValueError("a field is missing or of another type")  # noqa: TRY301 - one message for all
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ProjectError(
             f"{path} is no report ({error}); write one: penstock-connector test --report {path}"
         ) from None
@@ -106,9 +111,10 @@ def different(tested: frozenset[str], there: frozenset[str]) -> str:
 def load_definition(path: Path) -> dict[str, Any]:
     """Return a ConnectorDefinition. Raises ProjectError when the file holds none."""
     try:
-        document: dict[str, Any] = yaml.safe_load(path.read_text())
+        document: dict[str, Any] = yaml.safe_load(path.read_bytes().decode())
         said = document["metadata"]["name"], document["spec"]["image"], document["spec"]["manifest"]["version"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        dict(document["metadata"].get("annotations") or {})
+    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ProjectError(
             f"{path} is no ConnectorDefinition ({error}); penstock-connector package writes one"
         ) from None
@@ -126,7 +132,7 @@ def contents(archive: Path, package: str) -> Contents:
             manifest = json.loads(_blob(opened, entry["digest"]))
             config = json.loads(_blob(opened, manifest["config"]["digest"]))
             files, installed = _files(opened, [layer["digest"] for layer in manifest["layers"]], package)
-    except (OSError, tarfile.TarError, KeyError, ValueError) as error:
+    except (OSError, EOFError, tarfile.TarError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise ProjectError(f"{archive} is not an OCI archive of one image ({error})") from None
     labels = config.get("config", {}).get("Labels") or {}
     return Contents(entry["digest"], labels.get(LABEL, ""), digest_of(files), frozenset(map(_pinned, installed)))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from datetime import datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,8 @@ import yaml
 
 from penstock_sdk.author import conformance, project, session
 from penstock_sdk.author.reading import DuckDbFile, Lines, parts_of, read_stream
+from penstock_sdk.author.usage import DEFECT, USAGE, USAGE_ERRORS, defect_line, printable, system_line, usage_line
+from penstock_sdk.contract_checks import checked_streams
 from penstock_sdk.errors import ConnectorError
 from penstock_sdk.manifest import manifest_problems
 from penstock_sdk.scaffold import ScaffoldError, create
@@ -20,12 +24,28 @@ from penstock_sdk.testing import FILE, SubjectError, installed
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Write a connector: make a project, look at its source, read from it, test it, package it.",
 )
 File = Annotated[Path, typer.Option("--file", "-f", help="The connection that commands use.")]
 DEFAULT_FILE = Path(FILE)
+
+
+def _version(asked: bool) -> None:  # noqa: FBT001 - typer gives a flag's value
+    if asked:
+        typer.echo(f"penstock-connector {metadata.version('penstock-sdk')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Write a connector: make a project, look at its source, read from it, test it, package it."""
+    del version
 
 
 @app.command()
@@ -45,7 +65,7 @@ def spec(file: File = DEFAULT_FILE) -> None:
     manifest = installed(session.declared_connector(file)).manifest()
     typer.echo(yaml.safe_dump(manifest, sort_keys=False, width=120), nl=False)
     for problem in manifest_problems(manifest):
-        typer.echo(f"connector.yaml: {problem}", err=True)
+        typer.echo(printable(f"connector.yaml: {problem}"), err=True)
     if manifest_problems(manifest):
         raise typer.Exit(1)
 
@@ -56,9 +76,9 @@ def check(file: File = DEFAULT_FILE) -> None:
     with session.opened(file) as (connector, _subject):
         connector.health()
         typer.echo("the source accepts the connection")
-        unsafe = project.unsafe_streams(connector.discover())
+        unsafe = project.unsafe_streams(checked_streams(connector.discover()))
     for problem in unsafe:
-        typer.echo(problem, err=True)
+        typer.echo(printable(problem), err=True)
     if unsafe:
         raise typer.Exit(1)
 
@@ -69,7 +89,7 @@ def discover(
 ) -> None:
     """List the streams that the source offers."""
     with session.opened(file) as (connector, _subject):
-        streams = list(connector.discover())
+        streams = checked_streams(connector.discover())
     typer.echo(project.streams_as_json(streams) if as_json else project.streams_as_text(streams))
 
 
@@ -83,7 +103,7 @@ def partitions(
     with session.opened(file) as (connector, _subject):
         parts = parts_of(connector, stream, since=since)
     for part in parts:
-        typer.echo(f"{part.id}\t{json.dumps(part.bounds)}")
+        typer.echo(f"{printable(part.id)}\t{json.dumps(part.bounds)}")
     if not parts:
         typer.echo(f"{stream} is read in one", err=True)
 
@@ -98,15 +118,17 @@ def read(
     duckdb: Annotated[Path | None, typer.Option(help="Write a DuckDB file instead of JSON lines.")] = None,
     partition: Annotated[str | None, typer.Option(help="Only this part, by its id.")] = None,
 ) -> None:
-    """Read a stream to the terminal, one JSON object a line, or into a DuckDB file; the last cursor is said."""
+    """Read a stream to the terminal, one JSON object a line, or into a DuckDB file, and print the last cursor.
+
+    A record of a delete batch has the field _op, "delete", and needs no more than its key.
+    """
     with session.opened(file) as (connector, _subject):
         target = DuckDbFile(duckdb, stream) if duckdb else Lines(sys.stdout)
-        count, last = read_stream(
-            connector, stream, target, since=since, cursor=cursor, limit=limit, partition=partition
-        )
-    typer.echo(f"{count} records; cursor {json.dumps(last)}", err=True)
+        done = read_stream(connector, stream, target, since=since, cursor=cursor, limit=limit, partition=partition)
+    deletes = f", {done.deletes} of them deletes" if done.deletes else ""
+    typer.echo(f"{done.count} records{deletes}; cursor {json.dumps(done.cursor)}", err=True)
     if duckdb:
-        typer.echo(f"they are the table {stream!r} of {duckdb}", err=True)
+        typer.echo(f"they are the table {stream!r} of {printable(duckdb)}", err=True)
 
 
 @app.command("test")
@@ -155,7 +177,7 @@ def verify(
 
     wrong = compare(report, definition, archive)
     for line in wrong:
-        typer.echo(line, err=True)
+        typer.echo(printable(line), err=True)
     if wrong:
         raise typer.Exit(1)
     typer.echo("report, definition and image belong together" if archive else f"report and definition do; {UNSEEN}")
@@ -171,16 +193,32 @@ def checks() -> None:
 
 
 def run() -> int:
-    """Run a command; an error that was foreseen is a line, and not a trace."""
+    """Run a command, and return its exit code. No error ends in a traceback: each is a line that says what to do."""
     try:
         return int(app(standalone_mode=False) or 0)
-    except (SubjectError, ScaffoldError, project.ProjectError) as error:
-        typer.echo(f"error: {error}", err=True)
-        return 2
-    except ConnectorError as error:
-        typer.echo(f"{type(error).__name__}: {error.message}", err=True)
-        return error.exit_code
     except typer.Exit as ended:
         return ended.exit_code
-    except typer.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         return 130
+    except BrokenPipeError:  # whoever read the output wants no more of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - what nobody foresaw is a line, too
+        line, code = _ending(error)
+        if line:
+            typer.echo(line, err=True)
+        return code
+
+
+def _ending(error: Exception) -> tuple[str, int]:
+    """Return what to say of an error, and the exit code."""
+    if isinstance(error, USAGE_ERRORS):
+        line = usage_line(error)
+        return (f"error: {line}" if line else "", USAGE)
+    if isinstance(error, SubjectError | ScaffoldError | project.ProjectError):
+        return f"error: {printable(error)}", USAGE
+    if isinstance(error, ConnectorError):
+        return f"{type(error).__name__}: {printable(error.message)}", error.exit_code
+    if isinstance(error, OSError):
+        return f"error: {system_line(error)}", USAGE
+    return f"error: {defect_line(error)}", DEFECT

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from penstock_sdk.author.kept_credentials import KeptCredentials
 from penstock_sdk.author.project import ProjectError
+from penstock_sdk.author.session import fitting
+from penstock_sdk.author.usage import meant
 from penstock_sdk.testing import CHECKS, Check, Laboratory, Verdict, is_conformant, judge_all, opened_subject, report_of
 from penstock_sdk.testing.report import count
 
@@ -19,7 +21,7 @@ def run(file: Path, only: list[str], report: Path | None, say: Callable[[str], N
     """Run checks, say what became of each, and return the exit code."""
     chosen = _chosen(only)
     kept = KeptCredentials(file)
-    with opened_subject(file) as subject, Laboratory(subject) as laboratory:
+    with opened_subject(file) as subject, Laboratory(fitting(subject, file)) as laboratory:
         laboratory.kept.update(kept.values)
         logs = _FailedLogs(laboratory)
         try:
@@ -81,7 +83,9 @@ def _chosen(only: list[str]) -> list[Check]:
     known = {check.name: check for check in CHECKS}
     unknown = sorted(set(only) - known.keys())
     if unknown:
-        raise ProjectError(f"--only: there is no check {unknown[0]!r}; there are: {', '.join(known)}")
+        raise ProjectError(
+            f"--only: there is no check {unknown[0]!r}{meant(unknown[0], known)}; there are: {', '.join(known)}"
+        )
     return [check for check in CHECKS if not only or check.name in only]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from penstock_sdk.author.usage import printable
 from penstock_sdk.contract import Stream
 from penstock_sdk.manifest import Followed, unsafe_cursor
 
@@ -23,10 +24,10 @@ def streams_as_text(streams: Sequence[Stream]) -> str:
     """Return the catalog as a table."""
     rows = [("STREAM", "MODES", "KEY", "CURSOR", "SPLITS", "FIELDS")] + [
         (
-            each.name,
+            printable(each.name),
             ",".join(each.modes),
-            ",".join(each.primary_key) or "-",
-            each.cursor_field or "-",
+            printable(",".join(each.primary_key)) or "-",
+            printable(each.cursor_field or "-"),
             "yes" if each.partitioned else "-",
             str(len(each.schema.get("properties", {}))),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -13,7 +14,10 @@ import msgspec
 from msgspec.structs import replace
 
 from penstock_sdk.author.project import ProjectError
+from penstock_sdk.author.usage import meant, printable
 from penstock_sdk.contract import Connector, Cursor, Op, Record, Records, Stream, rows_of
+from penstock_sdk.contract_checks import checked_batches, checked_streams
+from penstock_sdk.errors import DefectError
 from penstock_sdk.runtime.ranges import Range, is_split, planned, ranges_of
 
 
@@ -60,12 +64,27 @@ class DuckDbFile:
         except ImportError:
             raise ProjectError("--duckdb needs DuckDB: pip install 'penstock-sdk[author]'") from None
         self._lines.flush()
+        try:
+            self._make(duckdb)
+        except duckdb.Error as error:
+            raise ProjectError(f"--duckdb {self._path}: {error}") from None
+
+    def _make(self, duckdb: Any) -> None:
         name = '"' + self._table.replace('"', '""') + '"'
         with duckdb.connect(str(self._path)) as database, self._lines:
             database.execute(
                 f"CREATE OR REPLACE TABLE {name} AS SELECT * FROM read_json(?, format='newline_delimited', sample_size=-1)",  # noqa: S608 - quoted above
                 [self._lines.name],
             )
+
+
+@dataclass(frozen=True)
+class ReadSummary:
+    """How many records a read gave, how many of them are deletes, and its last cursor."""
+
+    count: int
+    deletes: int
+    cursor: Cursor | None
 
 
 class _Enough(Exception):  # noqa: N818 - no error
@@ -75,20 +94,31 @@ class _Enough(Exception):  # noqa: N818 - no error
 class _Counting:
     """The sink: it stops a read that has given enough."""
 
-    def __init__(self, target: Target, limit: int | None) -> None:
-        self._target, self._limit = target, limit
-        self.count = 0
+    def __init__(self, target: Target, limit: int | None, stream: Stream) -> None:
+        self._target, self._limit, self._stream = target, limit, stream
+        self.count = self.deletes = 0
         self.cursor: Cursor | None = None
 
     def emit(self, records: Records, op: Op) -> None:
-        """Pass records on."""
-        del op
+        """Pass records on; those of a delete batch say so in the field `_op`."""
         rows = list(rows_of(records))
         wanted = rows if self._limit is None else rows[: self._limit - self.count]
-        self._target.write(wanted)
+        self._target.write([self._deleted(row) for row in wanted] if op == "delete" else wanted)
         self.count += len(wanted)
+        self.deletes += len(wanted) if op == "delete" else 0
         if self._limit is not None and self.count >= self._limit:
             raise _Enough
+
+    def _deleted(self, row: Record) -> Record:
+        """Return a delete record with its op. Only its key counts. Raises DefectError where that is missing."""
+        fields: dict[str, Any] = msgspec.to_builtins(row)
+        for name in self._stream.primary_key:
+            if fields.get(name) is None:
+                raise DefectError(
+                    f"stream {self._stream.name!r}: a record of a delete batch has no value of its key {name!r};"
+                    " yield the key of each deleted record"
+                )
+        return {"_op": "delete", **fields}
 
     def checkpoint(self, state: Cursor) -> None:
         """Keep the promise."""
@@ -97,7 +127,7 @@ class _Counting:
     def reject(self, data: Any, message: str) -> None:
         """Say what was put aside, and not what it holds."""
         del data
-        print(f"rejected: {message}", file=sys.stderr)  # noqa: T201 - standard output is the records'
+        print(printable(f"rejected: {message}"), file=sys.stderr)  # noqa: T201 - standard output is the records'
 
 
 def read_stream(
@@ -109,25 +139,32 @@ def read_stream(
     cursor: str | None = None,
     limit: int | None = None,
     partition: str | None = None,
-) -> tuple[int, Cursor | None]:
+) -> ReadSummary:
     """Read a stream, or one part of it; return how many records came, and the last cursor that covers what came before."""
     stream, moment = _offered(connector, name), _aware(since)
-    stands = json.loads(cursor) if cursor else None
+    stands = _cursor(cursor) if cursor else None
     if partition is not None:
         stream, stands = _part_of(connector, stream, moment, stands, partition)
     elif is_split(stands):
         raise ProjectError("--cursor is that of a stream in parts: name one of them with --partition")
-    sink = _Counting(target, limit)
+    sink = _Counting(target, limit, stream)
     connector.sink = sink
     try:
-        for batch in connector.read(stream, moment, stands):
+        for batch in checked_batches(connector.read(stream, moment, stands), stream.name):
             connector.emit(batch.records, batch.op)
             if batch.cursor is not None:
                 connector.checkpoint(batch.cursor)
     except _Enough:
         pass
     target.close()
-    return sink.count, sink.cursor
+    return ReadSummary(sink.count, sink.deletes, sink.cursor)
+
+
+def _cursor(text: str) -> Cursor:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ProjectError("--cursor is not JSON: give the cursor as a read prints it, in single quotes") from None
 
 
 def parts_of(connector: Connector[Any, Any], name: str, *, since: datetime | None = None) -> tuple[Range, ...]:
@@ -154,9 +191,10 @@ def _part_of(
 
 
 def _offered(connector: Connector[Any, Any], name: str) -> Stream:
-    offered = {stream.name: stream for stream in connector.discover()}
+    offered = {stream.name: stream for stream in checked_streams(connector.discover())}
     if name not in offered:
-        raise ProjectError(f"the source offers no stream {name!r}; it offers: {', '.join(sorted(offered)) or 'none'}")
+        known = ", ".join(sorted(offered)) or "none"
+        raise ProjectError(f"the source offers no stream {name!r}{meant(name, offered)}; it offers: {known}")
     return offered[name]
 
 

@@ -29,6 +29,8 @@ def create(name: str, method: str, directory: Path | None = None) -> Path:
     if method not in METHODS:
         raise ScaffoldError(f"there is no template for method {method!r}; there is: {', '.join(METHODS)}")
     place = directory or Path(f"{name}-{method}")
+    if place.exists() and not place.is_dir():
+        raise ScaffoldError(f"{place} is not a folder; name another with --directory")
     if place.exists() and any(place.iterdir()):
         raise ScaffoldError(f"{place} is not empty; name another with --directory")
     words = _words(name, method)

@@ -9,7 +9,7 @@ from penstock_sdk.testing.checks import CHECKS, Check, Outcome, Verdict, judge, 
 from penstock_sdk.testing.laboratory import Laboratory
 from penstock_sdk.testing.report import is_conformant, report_of, tree_digest
 from penstock_sdk.testing.run_api import RunApi
-from penstock_sdk.testing.subject import FILE, Subject, SubjectError, Variant, installed, opened_subject
+from penstock_sdk.testing.subject import FILE, Subject, SubjectError, Variant, installed, opened_subject, read_document
 
 __all__ = [
     "CHECKS",
@@ -27,6 +27,7 @@ __all__ = [
     "judge",
     "judge_all",
     "opened_subject",
+    "read_document",
     "report_of",
     "tree_digest",
 ]

@@ -149,11 +149,11 @@ def opened_subject(path: Path) -> Iterator[Subject]:
     In its values `${NAME}` stands for an environment variable, so that a credential need not be in the file, and
     `{port}` for a free port of this machine, as a number where it stands alone.
     """
-    document = _document(path)
+    document = read_document(path)
     with ExitStack() as stack:
         for tried in range(PORTS_TRIED):
             port = _free_port()
-            declared = _parse(_filled(document, port, path), path)
+            declared = _parse(document, port, path)
             try:
                 stack.enter_context(_served(declared, port, path.parent))
                 break
@@ -163,12 +163,21 @@ def opened_subject(path: Path) -> Iterator[Subject]:
         yield _subject(declared, path.parent)
 
 
-def _document(path: Path) -> Any:
+def read_document(path: Path) -> Any:
+    """Return what a YAML file holds. Raises SubjectError with the place of what is wrong in it."""
     try:
-        return yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_bytes().decode())
     except OSError as error:
-        raise SubjectError(f"{path}: {error.strerror}; write one, or name another with --file") from None
-    except yaml.YAMLError as error:
+        raise SubjectError(
+            f"{path}: {error.strerror}; run this in the project's folder, or name one with --file"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise SubjectError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8 text") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise SubjectError(f"{path}: not YAML{line}: {error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SubjectError(f"{path}: not YAML: {error}") from None
 
 
@@ -192,11 +201,17 @@ def _variable(name: str, path: Path) -> str:
     return os.environ[name]
 
 
-def _parse(document: Any, path: Path) -> _File:
+def _parse(document: Any, port: int, path: Path) -> _File:
     try:
-        return msgspec.convert(document, _File)
+        declared = msgspec.convert(_filled(document, port, path), _File)
     except msgspec.ValidationError as error:
         raise SubjectError(f"{path}: {error}") from None
+    except RecursionError:
+        raise SubjectError(f"{path}: an alias leads to itself, or the values are nested too deeply") from None
+    commands = (declared.revoked, declared.throttled, declared.grow)
+    if declared.serve == [] or any(command and (not command.run or command.undo == []) for command in commands):
+        raise SubjectError(f"{path}: serve, run and undo need a command: a list such as [python, tests/source.py]")
+    return declared
 
 
 def _subject(declared: _File, directory: Path) -> Subject:
