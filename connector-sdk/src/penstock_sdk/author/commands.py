@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from datetime import datetime
 from importlib import metadata
@@ -53,10 +54,13 @@ def new(
     name: Annotated[str, typer.Argument(help="The source's name, such as 'orders'.")],
     method: Annotated[str, typer.Option(help="How data is got: rest.")] = "rest",
     directory: Annotated[Path | None, typer.Option(help="Where; NAME-METHOD by default.")] = None,
+    title: Annotated[str | None, typer.Option(help="The source's name for people, such as 'Orders: EU'.")] = None,
 ) -> None:
     """Make a project that passes its own tests at once."""
-    place = create(name, method, directory)
-    typer.echo(f"made {place}; next:\n\n    cd {place}\n    pip install -e '.[dev]'\n    penstock-connector test")
+    place = create(name, method, directory, title)
+    typer.echo(
+        f"made {printable(place)}; next:\n\n    cd {shlex.quote(str(place))}\n    pip install -e '.[dev]'\n    penstock-connector test"
+    )
 
 
 @app.command()
