@@ -14,9 +14,10 @@ from typing import Annotated
 import typer
 import yaml
 
-from penstock_sdk.author import conformance, project, session
+from penstock_sdk.author import conformance, inference, project, session
 from penstock_sdk.author.reading import DuckDbFile, Lines, parts_of, read_stream
 from penstock_sdk.author.usage import DEFECT, USAGE, USAGE_ERRORS, defect_line, printable, system_line, usage_line
+from penstock_sdk.contract import Record
 from penstock_sdk.contract_checks import checked_streams
 from penstock_sdk.errors import ConnectorError
 from penstock_sdk.manifest import manifest_problems
@@ -133,6 +134,31 @@ def read(
     typer.echo(f"{done.count} records{deletes}; cursor {json.dumps(done.cursor)}", err=True)
     if duckdb:
         typer.echo(f"they are the table {stream!r} of {printable(duckdb)}", err=True)
+
+
+@app.command("infer-schema")
+def infer_schema(
+    samples: Annotated[list[Path] | None, typer.Argument(help="JSON, JSON Lines, CSV or TSV files.")] = None,
+    stream: Annotated[str | None, typer.Option(help="In place of files: a stream to read samples of.")] = None,
+    file: File = DEFAULT_FILE,
+    limit: Annotated[int, typer.Option(min=1, help="Read so many records of the stream.")] = 1000,
+) -> None:
+    """Print the JSON Schema of samples, to be pasted; standard error names fields that look like personal data."""
+    if bool(samples) == bool(stream):
+        raise project.ProjectError("name files with samples, or a stream with --stream")
+    found = read_samples(file, stream, limit) if stream else inference.records_of(samples or [])
+    schema, personal = inference.infer(found)
+    typer.echo(json.dumps(schema, indent=2, ensure_ascii=False))
+    for path, kind in personal.items():
+        typer.echo(printable(f"looks like personal data ({kind}): {path}"), err=True)
+
+
+def read_samples(file: Path, stream: str, limit: int) -> list[Record]:
+    """Return the first records of a stream."""
+    target = inference.Samples()
+    with session.opened(file) as (connector, _subject):
+        read_stream(connector, stream, target, limit=limit)
+    return target.records
 
 
 @app.command("test")
