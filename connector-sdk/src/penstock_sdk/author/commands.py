@@ -81,7 +81,10 @@ def check(file: File = DEFAULT_FILE) -> None:
     with session.opened(file) as (connector, _subject):
         connector.health()
         typer.echo("the source accepts the connection")
-        unsafe = project.unsafe_streams(checked_streams(connector.discover()))
+        streams = checked_streams(connector.discover())
+        unsafe = project.unsafe_streams(streams)
+    for line in project.pii_notes(streams):
+        typer.echo(printable(line), err=True)
     for problem in unsafe:
         typer.echo(printable(problem), err=True)
     if unsafe:

@@ -9,6 +9,7 @@ import msgspec
 from penstock_sdk.author.usage import printable
 from penstock_sdk.contract import Stream
 from penstock_sdk.manifest import Followed, unsafe_cursor
+from penstock_sdk.pii_paths import old_paths
 
 
 class ProjectError(Exception):
@@ -37,6 +38,15 @@ def streams_as_text(streams: Sequence[Stream]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def pii_notes(streams: Iterable[Stream]) -> list[str]:
+    """Return how to write the paths of personal data that are in another notation."""
+    return [
+        f"stream {stream.name!r}: {note} (docs/authors/discovery.md)"
+        for stream in streams
+        for note in old_paths((*stream.pii, *stream.pii_suggested), stream.schema)
+    ]
 
 
 def unsafe_streams(streams: Iterable[Stream]) -> list[str]:

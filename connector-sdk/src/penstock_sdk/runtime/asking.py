@@ -12,9 +12,12 @@ from penstock_sdk import protocol as wire
 from penstock_sdk.contract import Cursor, Stream, Window
 from penstock_sdk.errors import ConnectorError
 from penstock_sdk.pii import suggest_fields
+from penstock_sdk.pii_paths import field_path, old_paths
 from penstock_sdk.runtime.assignment import AnyConnector
 from penstock_sdk.runtime.masking import Mask
 from penstock_sdk.runtime.ranges import is_split, ranges_of
+
+log = logging.getLogger("penstock")
 
 log = logging.getLogger("penstock")
 
@@ -31,6 +34,8 @@ def catalog_of(connector: AnyConnector, streams: list[Stream], mask: Mask) -> wi
 
 
 def _discovered(stream: Stream) -> wire.DiscoveredStream:
+    for message in old_paths((*stream.pii, *stream.pii_suggested), stream.schema):
+        log.warning("stream %r: %s", stream.name, message)
     return wire.DiscoveredStream(
         name=stream.name,
         id=stream.id,
@@ -38,11 +43,12 @@ def _discovered(stream: Stream) -> wire.DiscoveredStream:
         primary_key=list(stream.primary_key),
         cursor_field=stream.cursor_field,
         modes=list(stream.modes),
-        pii=list(stream.pii),
+        pii=list(dict.fromkeys(field_path(path, stream.schema) for path in stream.pii)),
         cursor_care=list(stream.cursor_care),
         windows=stream.windows,
         only_full=stream.only_full[:1000],
-        pii_suggested={**suggest_fields(stream.schema), **stream.pii_suggested},
+        pii_suggested=suggest_fields(stream.schema)
+        | {field_path(path, stream.schema): kind for path, kind in stream.pii_suggested.items()},
         partitioned=stream.partitioned,
     )
 

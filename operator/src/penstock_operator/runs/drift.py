@@ -19,9 +19,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from penstock_sdk.pii_paths import first_name, show_path
 from penstock_sdk.protocol import DiscoveredStream
 
-from penstock_operator.runs.schema_diff import COMPATIBLE, KINDS, Change, Shape, diff_schema, show
+from penstock_operator.runs.schema_diff import COMPATIBLE, KINDS, Change, Shape, diff_schema
 from penstock_operator.runs.schema_types import Path
 
 Policy = Literal["evolve", "freeze", "discard-new", "block-pii"]
@@ -94,7 +95,7 @@ def remembering(now: Seen, suggested: Mapping[str, str]) -> Seen:
     kept = {
         path: kind
         for path, kind in suggested.items()
-        if path.split(".")[0] in fields and path not in now.shape.pii and path not in now.suggested
+        if first_name(path) in fields and path not in now.shape.pii and path not in now.suggested
     }
     return dataclasses.replace(now, suggested={**now.suggested, **kept}) if kept else now
 
@@ -185,7 +186,7 @@ def without(shape: Shape, paths: list[Path]) -> Shape:
     schema = json.loads(json.dumps(shape.schema))
     for path in paths:
         _remove(schema, path)
-    gone = {show(path) for path in paths}
+    gone = {show_path(step for step in path if step is not None) for path in paths}
     return dataclasses.replace(shape, schema=schema, pii=tuple(each for each in shape.pii if each not in gone))
 
 
