@@ -139,8 +139,8 @@ def _placed(pages: Iterable[Rows], check: RecordCheck, trail: Trail) -> Iterator
     guard = RepeatGuard("page")
     for page in pages:
         placed = check(page)
+        guard([(trail.key_of(row), value) for value, row in placed])
         if placed:
-            guard([(trail.key_of(row), value) for value, row in placed])
             yield placed
     check.finish()
 

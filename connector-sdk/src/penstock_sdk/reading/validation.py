@@ -15,6 +15,8 @@ Reject = Callable[[Any, str], None]
 """Puts a record aside with the reason, as `Connector.reject` does."""
 Key = tuple[Any, ...]
 MOST_REMEMBERED, MOST_HELD = 10_000, 100
+MOST_EMPTY = 10_000
+"""Empty pages in a row: a source that filters late gives some, and one whose paging does not go on gives no other."""
 
 
 class UnfitRecordError(SourceContractError):
@@ -147,18 +149,30 @@ class RecordCheck:
 
 
 class RepeatGuard:
-    """Finds a source that gives the same answers over and over. It holds one answer, whatever their number."""
+    """Finds a source that gives the same answers over and over. It holds one answer, whatever their number.
 
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._anchor: object = None
+    Raises SourceContractError at the last of `allowed` answers that equal an earlier one (records without a key may well
+    be equal: allow more then), and after MOST_EMPTY empty ones in a row.
+    """
+
+    def __init__(self, what: str, allowed: int = 3) -> None:
+        self._what, self._allowed = what, allowed
+        self._anchor: list[Any] | None = None
         self._repeats, self._since_anchor, self._reach = 0, 0, 1
+        self._empty = 0
 
-    def __call__(self, answer: object) -> None:
-        """Take the next answer. Raises SourceContractError at the third that equals an earlier one."""
-        if self._anchor is not None and answer == self._anchor:
+    def __call__(self, answer: Sequence[Any]) -> None:
+        """Take the next answer."""
+        self._empty = 0 if answer else self._empty + 1
+        if self._empty > MOST_EMPTY:
+            raise SourceContractError(f"{MOST_EMPTY} answers in a row are empty: the source's paging does not go on")
+        if answer:
+            self._compare(list(answer))
+
+    def _compare(self, answer: list[Any]) -> None:
+        if answer == self._anchor:
             self._repeats += 1
-            if self._repeats >= 3:  # noqa: PLR2004 - once or twice a source that moves may well repeat itself
+            if self._repeats >= self._allowed:
                 raise SourceContractError(
                     f"the source gives the same {self._what} again and again: its paging does not go on"
                 )

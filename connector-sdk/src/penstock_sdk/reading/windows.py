@@ -12,6 +12,9 @@ from penstock_sdk.reading.border import Trail
 from penstock_sdk.reading.moments import moment
 from penstock_sdk.reading.validation import RecordCheck, Reject, RepeatGuard
 
+MOST_EQUAL = 100
+"""Pages of a window that may be equal: records without a key or a moment, such as counts, may well be."""
+
 
 def windows(start: datetime, until: datetime, step: timedelta) -> Iterator[Window]:
     """Cut [start, until) into windows of `step`, counted in UTC; the last may be shorter."""
@@ -61,10 +64,9 @@ def in_windows(
     for window in spans(start):
         if window.end <= window.start:
             raise ValueError("spans: a window's end must be after its start")
-        guard = RepeatGuard("page")
+        guard = RepeatGuard("page", MOST_EQUAL)
         for page in fetch(window):
-            if page:
-                guard(page)
+            guard(page)
             rows = page if check is None else [row for value, row in check(page) if value < window.end]
             if rows:
                 yield Batch(rows)
