@@ -306,3 +306,22 @@ def test_a_file_that_is_one_array_is_named(body: bytes) -> None:
 def test_a_number_beyond_readers_within_the_sample_is_put_aside_or_named() -> None:
     with pytest.raises(SourceContractError, match="f, line 2: the field 'a' holds a number beyond"):
         read_jsonl(b'{"a":1}\n{"a":1e400}\n', "fail")
+
+
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("page", ["<html>\nplease, sign in\n</html>\n", " <!DOCTYPE HTML>\n<p>", "<!-- a -->\n<html lang=en>\n"])
+def test_a_page_is_no_csv_with_a_header_or_without(page: str, header: bool) -> None:
+    with pytest.raises(SourceContractError, match="it is HTML"):
+        csv_read(Stored(page.encode()), csv=CsvOptions(header=header), infer=header)
+
+
+@pytest.mark.parametrize("part", ["<div class=login>\nin\n", "<p>denied</p>\n", "<h1>403</h1>\n", "<script>\n1\n"])
+def test_a_part_of_a_page_is_no_header_but_may_be_a_row(part: str) -> None:
+    with pytest.raises(SourceContractError, match="it is HTML"):
+        csv_read(Stored(part.encode()))
+    assert csv_read(Stored(part.encode()), csv=CsvOptions(header=False, quote=""))
+
+
+def test_a_header_with_a_nul_is_named_by_its_line() -> None:
+    with pytest.raises(SourceContractError, match=r"line 1: a column's name holds a NUL.*csv\.encoding"):
+        csv_read(Stored(b"id,a\0b\n1,2\n"))

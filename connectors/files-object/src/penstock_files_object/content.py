@@ -88,8 +88,8 @@ class Content:
     """What a text file holds. `encoding` is what its bytes are turned into UTF-8 from, where lines cannot be cut before.
 
     `offset` counts the bytes given out, after decompression. `is_utf8` says that its text is UTF-8 as it lies there,
-    `has_header` that it is CSV whose first row are names: what it cannot be then is refused by name. `is_checked` is
-    false where rows may themselves begin like a page.
+    `has_header` that it is CSV whose first row are names: what it cannot be then is refused by name. `may_hold_markup`
+    says that rows may themselves begin like a part of a page.
     """
 
     file: File
@@ -98,7 +98,7 @@ class Content:
     encoding: str | None = None
     offset: int = 0
     is_utf8: bool = True
-    is_checked: bool = True
+    may_hold_markup: bool = False
     has_header: bool = False
 
     def __post_init__(self) -> None:
@@ -144,8 +144,8 @@ class Content:
         self._is_known_as_text = True
         head = piece[:HEAD_BYTES]
         other = other_than_text(head, is_utf8=self.is_utf8)
-        if self.is_checked:
-            other = other or other_than_data(head) or (other_than_csv(head) if self.has_header else "")
+        other = other or other_than_data(head, may_hold_markup=self.may_hold_markup)
+        other = other or (other_than_csv(head) if self.has_header else "")
         if other:
             raise SourceContractError(f"{self.file.name}: {other}")
         return piece

@@ -51,7 +51,7 @@ class CsvFile:
             self.stream.compression,
             None if encoding else options.encoding,
             is_utf8=encoding == "utf-8",
-            is_checked=options.header,
+            may_hold_markup=not options.header,
             has_header=options.header and not options.skip_rows,
         )
         self._encoding = encoding or "utf-8"
@@ -94,6 +94,12 @@ class CsvFile:
             self.names = list(options.columns) or [f"column_{at}" for at in range(1, len(first[1]) + 1)]
             return first
         self.names = [name or f"column_{at}" for at, name in enumerate(first[1], 1)]
+        if any("\0" in name for name in self.names):
+            self._refuse(
+                first[0],
+                "a column's name holds a NUL, so that this is no CSV, or in another encoding; correct the path, or set"
+                " csv.encoding on the stream",
+            )
         doubles = [name for name, count in Counter(self.names).items() if count > 1]
         if doubles and options.duplicate_headers == "refuse":
             raise SourceContractError(

@@ -107,7 +107,8 @@ def _fields(pages: Iterable[bytes]) -> dict[str, Any]:
     for page in pages:
         for line in page.split(b"\n") if page else ():
             for name, value in msgspec.json.decode(line, type=dict[str, Any]).items():
-                types.setdefault(name, set()).add(TYPES.get(type(value), "null"))
+                if "\0" not in name:  # the records keep it; a schema cannot name it
+                    types.setdefault(name, set()).add(TYPES.get(type(value), "null"))
     return {name: {"type": sorted(found)} for name, found in types.items()}
 
 

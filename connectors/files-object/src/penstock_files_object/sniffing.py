@@ -5,8 +5,11 @@ from __future__ import annotations
 import codecs
 import re
 
-MARKUP = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?(?:-->|\Z)\s*)*<(?:!doctype\s+html|html|head|body|title|meta|script|style)\b[\s>/]?",
+BEFORE_MARKUP = rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?(?:-->|\Z)\s*)*"
+PAGE = re.compile(BEFORE_MARKUP + rb"<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
+PART_OF_PAGE = re.compile(
+    BEFORE_MARKUP + rb"<(?:head|body|title|meta|link|script|style|noscript|iframe|div|form|table|p|a|b|span|font|img|center"
+    rb"|main|section|header|pre|ul|br|hr|h[1-6])(?=[\s>/])",
     re.IGNORECASE | re.DOTALL,
 )
 XML = re.compile(rb"(?:\xef\xbb\xbf)?\s*<\?xml\s", re.IGNORECASE)
@@ -52,9 +55,12 @@ def other_than_text(head: bytes, *, is_utf8: bool) -> str:
     return ""
 
 
-def other_than_data(head: bytes) -> str:
-    """Say what text is instead of rows, with the remedy; empty where it may be rows."""
-    if MARKUP.match(head):
+def other_than_data(head: bytes, *, may_hold_markup: bool = False) -> str:
+    """Say what text is instead of rows, with the remedy; empty where it may be rows.
+
+    Only a whole page is told from rows that `may_hold_markup` themselves.
+    """
+    if PAGE.match(head) or (not may_hold_markup and PART_OF_PAGE.match(head)):
         return "it is HTML, such as a sign-in or an error page; open the address without credentials, and correct it"
     if XML.match(head):
         return "it is XML, such as a store's error; correct the path"

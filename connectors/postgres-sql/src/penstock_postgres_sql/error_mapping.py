@@ -11,6 +11,7 @@ from penstock_sdk import AuthenticationError, ConfigError, ConnectorError, Sourc
 from psycopg import errors
 
 CHANGED = "it was changed after discovery, or cannot be read"
+COMPUTED = "correct the view or the row at the source, or leave the stream out by spec.streams"
 UNKNOWN_AUTHORITY = (
     "spec.config.caCertificate: the server's certificate has expired, or no known authority has signed it; give the"
     " certificate of its authority, as PEM text, in spec.config.caCertificate or in the Secret's caCertificate"
@@ -111,7 +112,15 @@ def as_connector_error(error: psycopg.Error, what: str, user: str) -> ConnectorE
     for kinds, wanted, text in RULES:
         if isinstance(error, kinds):
             return wanted(text.format(what=what, said=said, hint=hint, user=user))
+    if isinstance(error, psycopg.DataError):
+        return SourceContractError(f"{what}: a row of it cannot be computed: {_named(error)}; {COMPUTED}")
     return SourceContractError(f"{what}: {said}{hint}; {CHANGED}")
+
+
+def _named(error: psycopg.DataError) -> str:
+    """Return an error about data by the name of its code: the server's text quotes the data, in any language."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
+    return f"{words} (SQLSTATE {error.sqlstate})"
 
 
 Kinds = tuple[type[psycopg.Error], ...]
