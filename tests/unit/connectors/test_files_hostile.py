@@ -308,11 +308,13 @@ def test_a_number_beyond_readers_within_the_sample_is_put_aside_or_named() -> No
         read_jsonl(b'{"a":1}\n{"a":1e400}\n', "fail")
 
 
-@pytest.mark.parametrize("header", [True, False])
-@pytest.mark.parametrize("page", ["<html>\nplease, sign in\n</html>\n", " <!DOCTYPE HTML>\n<p>", "<!-- a -->\n<html lang=en>\n"])
-def test_a_page_is_no_csv_with_a_header_or_without(page: str, header: bool) -> None:
+@pytest.mark.parametrize("options", [{}, {"csv": CsvOptions(header=False), "infer": False}])
+@pytest.mark.parametrize(
+    "page", ["<html>\nplease, sign in\n</html>\n", " <!DOCTYPE HTML>\n<p>", "<!-- a -->\n<html lang=en>\n"]
+)
+def test_a_page_is_no_csv_with_a_header_or_without(page: str, options: dict[str, Any]) -> None:
     with pytest.raises(SourceContractError, match="it is HTML"):
-        csv_read(Stored(page.encode()), csv=CsvOptions(header=header), infer=header)
+        csv_read(Stored(page.encode()), **options)
 
 
 @pytest.mark.parametrize("part", ["<div class=login>\nin\n", "<p>denied</p>\n", "<h1>403</h1>\n", "<script>\n1\n"])

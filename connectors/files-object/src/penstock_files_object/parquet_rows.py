@@ -87,7 +87,9 @@ class ParquetFile:
     def schema(self) -> dict[str, Any]:
         """Return the properties of a record."""
         with self._named():
-            return {field.name: property_of(field.type) for field in self._opened().schema_arrow}
+            fields = self._opened().schema_arrow
+            self._check_names(fields)
+            return {field.name: property_of(field.type) for field in fields}
 
     def batches(self, properties: dict[str, Any], at: Position | None, size: int) -> Iterator[tuple[Any, Position]]:
         """Yield batches with the place after them, a count of rows."""
@@ -164,6 +166,14 @@ class ParquetFile:
                     f" it is larger than the {WHOLE_BYTES >> 20} MiB that are read as a whole"
                 )
         return io.BytesIO(held)
+
+    def _check_names(self, fields: pa.Schema) -> None:
+        unfit = next((field.name for field in fields if "\0" in f"{field.name}{field.type}"), None)
+        if unfit is not None:
+            raise SourceContractError(
+                f"stream {self.stream.name!r}: {self.file.name}: the column {unfit!r}, or a field within it, has a NUL in"
+                " its name; write the file with another name"
+            )
 
     def _check(self, reader: pq.ParquetFile, properties: dict[str, Any]) -> None:
         names = [field.name for field in reader.schema_arrow]

@@ -8,7 +8,8 @@ import re
 BEFORE_MARKUP = rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?(?:-->|\Z)\s*)*"
 PAGE = re.compile(BEFORE_MARKUP + rb"<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
 PART_OF_PAGE = re.compile(
-    BEFORE_MARKUP + rb"<(?:head|body|title|meta|link|script|style|noscript|iframe|div|form|table|p|a|b|span|font|img|center"
+    BEFORE_MARKUP
+    + rb"<(?:head|body|title|meta|link|script|style|noscript|iframe|div|form|table|p|a|b|span|font|img|center"
     rb"|main|section|header|pre|ul|br|hr|h[1-6])(?=[\s>/])",
     re.IGNORECASE | re.DOTALL,
 )
