@@ -118,6 +118,26 @@ async def test_18_a_stream_that_the_source_does_not_offer_stops_no_other(world: 
     assert "'poeple'" in run["message"]
 
 
+async def test_18_a_stream_that_is_unavailable_stops_no_other_and_changes_nothing_in_the_registry(world: World) -> None:
+    """Its schema says nothing: no version and no alert is made of it; one that is not selected does not matter."""
+    world.spec["streams"] = BOTH
+    reason = wire.UnavailableReason(error_class="AuthenticationError", message="s3://b/x: the store refuses access")
+    away = EVENTS.model_copy(update={"schema_": {"type": "object"}, "primary_key": [], "unavailable": reason})
+    other = away.model_copy(update={"name": "unselected"})
+    await world.new_run()
+    _, _, token = await world.attempt(discover=False)
+    await world.protocol.streams(token, wire.StreamsRequest(streams=[STREAM, EVENTS]))
+    request = wire.StreamsRequest(streams=[STREAM, away, other])
+    verdicts = {each.name: each for each in (await world.protocol.streams(token, request)).verdicts}
+    assert verdicts.keys() == {"people", "events"}
+    assert (verdicts["people"].read, verdicts["events"].refused) == (True, True)
+    assert (verdicts["events"].error_class, verdicts["events"].reason) == (reason.error_class, reason.message)
+    async with world.pool.connection() as connection:
+        versions = await one(connection, "SELECT count(*) AS n FROM penstock.stream_registry WHERE stream = 'events'")
+        alerts = await one(connection, "SELECT count(*) AS n FROM penstock.compat_alerts")
+    assert (versions, alerts) == ({"n": 1}, {"n": 0})
+
+
 async def test_18_a_source_that_offers_nothing_is_no_success(world: World) -> None:
     world.spec.pop("streams")
     await world.new_run()

@@ -14,6 +14,8 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, cast, get_args, get
 
 import msgspec
 
+from penstock_sdk.errors import ConnectorError
+
 Mode = Literal["full", "incremental"]
 """How a stream is read: everything each time, or on from where the last run stood."""
 Op = Literal["upsert", "delete"]
@@ -83,6 +85,9 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     then, the window's start as `since`, and cursors that are of that reading alone.
 
     `only_full` says why the stream cannot be read incrementally, and what to change, for whoever asks for that.
+
+    `unavailable` is the error that a read of this stream would end with: `discover` met it, and returns the stream all the
+    same. It fails this stream alone, and only where it is selected; its schema is not compared with an earlier one then.
     """
 
     name: str
@@ -99,6 +104,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     windows: bool = False
     window: Window | None = None
     only_full: str = ""
+    unavailable: ConnectorError | None = None
 
     @property
     def identity(self) -> str:

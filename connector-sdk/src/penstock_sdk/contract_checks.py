@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from penstock_sdk.contract import Batch, Cursor, CursorCare, Mode, Op, Stream
-from penstock_sdk.errors import DefectError
+from penstock_sdk.errors import ConnectorError, DefectError
 
 MODES: tuple[str, ...] = get_args(Mode)
 OPS: tuple[str, ...] = get_args(Op)
@@ -128,6 +128,8 @@ def _stream_problems(stream: Stream) -> Iterator[str]:
     for field in ("partitioned", "windows"):
         if not isinstance(getattr(stream, field), bool):
             yield f"{field} is {_kind(getattr(stream, field))}; it must be True or False"
+    if stream.unavailable is not None and not isinstance(stream.unavailable, ConnectorError):
+        yield f"unavailable is {_kind(stream.unavailable)}; it must be a ConnectorError, or None"
     suggested = stream.pii_suggested
     if not isinstance(suggested, Mapping) or not all(
         isinstance(text, str) for pair in suggested.items() for text in pair

@@ -156,13 +156,21 @@ class StartResponse(Message):
     credentials: dict[str, KeptCredential] = {}
 
 
+class UnavailableReason(Message):
+    """Why a stream cannot be read, and the class of error that it fails with."""
+
+    error_class: ErrorClass
+    message: Annotated[str, Field(max_length=2000)]
+
+
 class DiscoveredStream(Message):
     """A stream as discover() returned it.
 
     `id` is what stays the same when the name changes; without one the name is the identity. `pii_suggested` are fields
     that look like personal data by their names, each with its class. `partitioned` says that it can be read in parts.
     `cursor_care` is what the connector takes care of;
-    `windows`, that it can be read by spans of time; `only_full` is why it cannot be read incrementally.
+    `windows`, that it can be read by spans of time; `only_full` is why it cannot be read incrementally; `unavailable` is
+    why it cannot be read at all: its schema says nothing then.
     """
 
     name: StreamName
@@ -177,6 +185,7 @@ class DiscoveredStream(Message):
     cursor_care: list[str] = []
     windows: bool = False
     only_full: Annotated[str, Field(max_length=1000)] = ""
+    unavailable: UnavailableReason | None = None
 
     model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
 

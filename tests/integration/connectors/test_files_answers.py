@@ -48,6 +48,8 @@ def opened(server: FilesServer, path: str, **options: Any) -> FilesObject:
 
 def rows(source: FilesObject) -> list[Any]:
     [stream] = source.discover()
+    if stream.unavailable:
+        raise stream.unavailable
     return [row["n"] for batch in source.read(stream, None, None) for row in rows_of(batch.records)]
 
 

@@ -83,6 +83,8 @@ def opened(s3_server: S3Settings, server: FilesServer) -> Iterator[Open]:
 
 def stream_of(source: FilesObject) -> Stream:
     [found] = source.discover()
+    if found.unavailable:
+        raise found.unavailable
     return found
 
 
@@ -346,9 +348,9 @@ def test_what_a_server_answers_says_what_to_do(
     opened: Open, server: FilesServer, status: int, headers: dict[str, str], error: type[Exception], words: str
 ) -> None:
     path = server.put("a.csv", b"n\n1\n")
-    server.statuses = [(status, headers)] * 2
+    server.statuses = [(status, headers)] * 4
     with pytest.raises(error, match=words) as raised:
-        opened(path)
+        stream_of(opened(path))
     wish = getattr(raised.value, "retry_after", None)
     assert wish == 7 if headers.get("Retry-After") == "7" else (wish is None or wish > 1e9)
 
@@ -364,9 +366,9 @@ def test_what_a_server_answers_says_what_to_do(
 def test_what_a_store_answers_says_what_to_do(
     opened: Open, server: FilesServer, status: int, headers: dict[str, str], error: type[Exception], words: str
 ) -> None:
-    server.statuses = [(status, headers)] * 2
+    server.statuses = [(status, headers)] * 4
     with pytest.raises(error, match=words) as raised:
-        opened("s3://b/*.csv", endpoint=server.url)
+        stream_of(opened("s3://b/*.csv", endpoint=server.url))
     assert getattr(raised.value, "retry_after", 7) == 7
 
 
@@ -407,7 +409,7 @@ def test_wrong_keys_say_what_to_fix(opened: Open, bucket: Bucket, credentials: d
 
 def test_no_such_bucket_and_no_such_file(opened: Open, bucket: Bucket) -> None:
     with pytest.raises(ConfigError, match="has no such bucket; correct paths or endpoint"):
-        opened("s3://no-such-bucket-here/*.csv")
+        stream_of(opened("s3://no-such-bucket-here/*.csv"))
     for path in ("typo/*.csv", "typo.csv"):
         with pytest.raises(ConfigError, match=r"no file matches .*; correct the paths, or declare the stream's schema"):
             stream_of(opened(bucket.path(path)))
@@ -504,3 +506,31 @@ def test_an_estimate_counts_what_is_pending(opened: Open, bucket: Bucket) -> Non
     bucket.put("in/b.csv", b"n\n12\n")
     estimate = source.estimate(stream_of(source), None, cursor)
     assert (estimate.bytes, estimate.api_calls) == (5, 1)
+
+
+def test_a_stream_that_cannot_be_sampled_fails_by_itself(
+    s3_server: S3Settings, server: FilesServer, bucket: Bucket
+) -> None:
+    """`discover` offers it with the reason, a read of it raises that, and the others are read."""
+    paths = {
+        "good": bucket.put("good.csv", b"n\n1\n"),
+        "none": bucket.path("none/*.csv"),
+        "no-bucket": "s3://no-such-bucket-here/*.csv",
+        "page": server.put("page.csv", b"<!DOCTYPE html>\n<html></html>\n"),
+        "gone": f"{server.url}/gone.csv",
+        "cut": bucket.put("cut.csv", gzip.compress(b"n\n1\n", mtime=0)[:-4]),
+    }
+    streams = [{"name": name, "paths": [path], "format": "csv"} for name, path in reversed(paths.items())]
+    config = {"endpoint": s3_server.endpoint, "baseUrl": server.url, "streams": streams}
+    keys = {"accessKeyId": s3_server.access_key, "secretAccessKey": s3_server.secret_key}
+    source = FilesObject(msgspec.convert(config, Config), msgspec.convert(keys, Credentials))
+    source.authenticate()
+    offered = {stream.name: stream for stream in source.discover()}
+    assert offered.keys() == paths.keys()
+    assert [name for name, stream in offered.items() if not stream.unavailable] == ["good"]
+    assert [len(list(rows_of(batch.records))) for batch in source.read(offered["good"], None, None)] == [1, 0]
+    for name in paths.keys() - {"good"}:
+        with pytest.raises((ConfigError, SourceContractError)) as raised:
+            list(source.read(offered[name], None, None))
+        assert raised.value is offered[name].unavailable
+    source.close()

@@ -8,6 +8,7 @@ import msgspec
 
 from penstock_sdk.author.usage import printable
 from penstock_sdk.contract import Stream
+from penstock_sdk.errors import ConnectorError
 from penstock_sdk.manifest import Followed, unsafe_cursor
 from penstock_sdk.pii_paths import old_paths
 
@@ -18,7 +19,14 @@ class ProjectError(Exception):
 
 def streams_as_json(streams: Sequence[Stream]) -> str:
     """Return the catalog, whole."""
-    return msgspec.json.format(msgspec.json.encode(streams), indent=2).decode()
+    return msgspec.json.format(msgspec.json.encode(streams, enc_hook=_error_as_json), indent=2).decode()
+
+
+def _error_as_json(value: object) -> dict[str, str]:
+    """Return the error of a stream that is unavailable, as the run API takes it."""
+    if isinstance(value, ConnectorError):
+        return {"error_class": value.error_class, "message": value.message}
+    raise NotImplementedError
 
 
 def streams_as_text(streams: Sequence[Stream]) -> str:
@@ -35,9 +43,13 @@ def streams_as_text(streams: Sequence[Stream]) -> str:
         for each in streams
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines += [
+        printable(f"unavailable: {stream.name}: {stream.unavailable.error_class}: {stream.unavailable.message}")
+        for stream in streams
+        if stream.unavailable
+    ]
+    return "\n".join(lines)
 
 
 def pii_notes(streams: Iterable[Stream]) -> list[str]:

@@ -195,7 +195,10 @@ def _offered(connector: Connector[Any, Any], name: str) -> Stream:
     if name not in offered:
         known = ", ".join(sorted(offered)) or "none"
         raise ProjectError(f"the source offers no stream {name!r}{meant(name, offered)}; it offers: {known}")
-    return offered[name]
+    found = offered[name]
+    if found.unavailable:
+        raise found.unavailable
+    return found
 
 
 def _aware(since: datetime | None) -> datetime | None:

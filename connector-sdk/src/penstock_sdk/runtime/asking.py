@@ -29,11 +29,11 @@ def catalog_of(connector: AnyConnector, streams: list[Stream], mask: Mask) -> wi
         for each in connector.drift(streams)
     ]
     return wire.StreamsRequest(
-        streams=[_discovered(each) for each in streams], abilities=["drop", "care", "window"], drift=drift
+        streams=[_discovered(each, mask) for each in streams], abilities=["drop", "care", "window"], drift=drift
     )
 
 
-def _discovered(stream: Stream) -> wire.DiscoveredStream:
+def _discovered(stream: Stream, mask: Mask) -> wire.DiscoveredStream:
     for message in old_paths((*stream.pii, *stream.pii_suggested), stream.schema):
         log.warning("stream %r: %s", stream.name, message)
     return wire.DiscoveredStream(
@@ -47,10 +47,16 @@ def _discovered(stream: Stream) -> wire.DiscoveredStream:
         cursor_care=list(stream.cursor_care),
         windows=stream.windows,
         only_full=stream.only_full[:1000],
+        unavailable=_reason(stream.unavailable, mask) if stream.unavailable else None,
         pii_suggested=suggest_fields(stream.schema)
         | {field_path(path, stream.schema): kind for path, kind in stream.pii_suggested.items()},
         partitioned=stream.partitioned,
     )
+
+
+def _reason(error: ConnectorError, mask: Mask) -> wire.UnavailableReason:
+    message = mask(error.message).encode(errors="replace").decode().replace("\0", "\ufffd")
+    return wire.UnavailableReason(error_class=error.error_class, message=message[:2000])
 
 
 def asked_for(stream: Stream, selected: wire.SelectedStream, since: datetime | None) -> tuple[Stream, datetime | None]:

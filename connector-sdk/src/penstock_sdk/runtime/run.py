@@ -108,7 +108,7 @@ class Attempt:
                 self._estimate(connector, offered, verdicts, start)
                 self._call = "read"
                 tasks = [self._task(offered[verdict.name], verdict, start) for verdict in verdicts if verdict.read]
-                self._refuse(verdicts)
+                self._refuse(verdicts, offered)
                 for task in tasks:
                     connector = self._read_one(connectors, connector, task)
             finally:
@@ -117,10 +117,11 @@ class Attempt:
         if error:
             raise error
 
-    def _refuse(self, verdicts: list[wire.StreamVerdict]) -> None:
+    def _refuse(self, verdicts: list[wire.StreamVerdict], offered: dict[str, Stream]) -> None:
         for verdict in verdicts:
             if verdict.refused:
-                error = error_of(verdict.error_class, verdict.reason)
+                stream = offered.get(verdict.name)
+                error = (stream and stream.unavailable) or error_of(verdict.error_class, verdict.reason)
                 self._outcomes.fail(verdict.name, verdict.name, error, progressed=True)
 
     def _read_one(self, connectors: Connectors, connector: AnyConnector, task: Task) -> AnyConnector:
@@ -207,6 +208,8 @@ class Attempt:
 
     def _read(self, connectors: Connectors, connector: AnyConnector, task: Task) -> None:
         reader = StreamReader(self._client, self._metrics, task, Border(self._check, self._check_writes))
+        if task.stream.unavailable:  # an older platform does not refuse it
+            raise task.stream.unavailable
         with self._named(task.stream.name):
             ranges = plan_of(connector, task, self._assignment.run)
             if ranges is None:

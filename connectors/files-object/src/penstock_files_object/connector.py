@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -10,7 +11,17 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from penstock_sdk import Batch, Connector, Cursor, Estimate, SourceContractError, Stream
+from penstock_sdk import (
+    AuthenticationError,
+    Batch,
+    Connector,
+    ConnectorError,
+    Cursor,
+    Estimate,
+    SourceContractError,
+    Stream,
+    TransientError,
+)
 
 from penstock_files_object.config import Config, Credentials, StreamConfig, checked, shown
 from penstock_files_object.csv_rows import CsvFile, csv_batches
@@ -22,7 +33,10 @@ from penstock_files_object.sample import schema_of
 from penstock_files_object.stores import files, matcher
 from penstock_files_object.transport import Transport
 
+log = logging.getLogger("penstock")
 HOUR = 3_600_000
+MOST_ASKED = 5
+"""Buckets, or addresses, that a store is asked for before it counts as letting nobody in."""
 Position = dict[str, int]
 DIALECT: dict[str, Any] = {"skip_rows": 0, "escape": ""}
 """Defaults of options that decide where a row ends; a cursor names those that differ, so older cursors stay good."""
@@ -45,9 +59,26 @@ class FilesObject(Connector[Config, Credentials]):
         self.config = checked(self.config)
         self._transport = Transport(self.config, self.credentials)
         paths = [path for stream in self.config.streams for path in stream.paths]
-        first_of_each = {path.startswith("s3://"): path for path in reversed(paths)}
-        for path in first_of_each.values():
-            next(files(self._transport, path), None)
+        for is_s3 in (True, False):
+            self._let_in([path for path in paths if path.startswith("s3://") == is_s3])
+
+    def _let_in(self, paths: list[str]) -> None:
+        """Ask one store for a path of each bucket until it answers; raise what it says if it lets in for none.
+
+        A path that is wrong is its stream's own affair: `discover` says so.
+        """
+        of_each = {path.split("/")[2] if path.startswith("s3://") else path: path for path in reversed(paths)}
+        errors = list[ConnectorError]()
+        for path in list(reversed(of_each.values()))[:MOST_ASKED]:
+            try:
+                next(files(self._store, path), None)
+            except ConnectorError as error:
+                errors.append(error)
+            else:
+                return
+        for kind in (AuthenticationError, TransientError):
+            if errors and all(isinstance(error, kind) for error in errors):
+                raise errors[0]
 
     @property
     def _store(self) -> Transport:
@@ -59,15 +90,26 @@ class FilesObject(Connector[Config, Credentials]):
     def discover(self) -> Iterator[Stream]:
         """Return the streams of the config, with what a sample of their files shows."""
         for stream in self.config.streams:
-            schema = schema_of(
-                self._store, stream, (file for path in stream.paths for file in self._files(stream, path))
-            )
-            yield Stream(
-                name=stream.name,
-                schema=schema,
-                primary_key=tuple(stream.primary_key),
-                modes=("full", "incremental") if self._is_followable(stream) else ("full",),
-            )
+            try:
+                found = self._offered(stream)
+            except ConnectorError as error:
+                log.warning("stream %r is unavailable: %s", stream.name, error.message)
+                found = Stream(
+                    name=stream.name,
+                    schema={"type": "object"},
+                    modes=("full", "incremental"),
+                    unavailable=error,
+                )
+            yield found
+
+    def _offered(self, stream: StreamConfig) -> Stream:
+        schema = schema_of(self._store, stream, (file for path in stream.paths for file in self._files(stream, path)))
+        return Stream(
+            name=stream.name,
+            schema=schema,
+            primary_key=tuple(stream.primary_key),
+            modes=("full", "incremental") if self._is_followable(stream) else ("full",),
+        )
 
     def _is_followable(self, stream: StreamConfig) -> bool:
         """Say whether a changed file can be told from the one that was read: every store says so but some HTTP servers."""
@@ -84,6 +126,8 @@ class FilesObject(Connector[Config, Credentials]):
 
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Iterator[Batch]:
         """Yield the records of the files that are new, or changed, since the cursor, file by file."""
+        if stream.unavailable:
+            raise stream.unavailable
         config = self._config_of(stream.name)
         progress = self._progress(cursor)
         oldest = None if since is None else int(since.timestamp() * 1000)

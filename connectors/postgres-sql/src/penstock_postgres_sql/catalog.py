@@ -6,7 +6,7 @@ A relation that is odd in one way is still offered as far as it can be read, wit
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -155,7 +155,7 @@ class Relation:
     """One table or view.
 
     `order` are the columns that a read is ordered and resumed by, none where it is read in one go; `only_full` is why
-    changes cannot be read; `problem` is why it cannot be read at all.
+    changes cannot be read; `problem` is why it cannot be read at all; `misconfigured` is what the config says wrongly of it.
     """
 
     oid: int
@@ -169,6 +169,7 @@ class Relation:
     tracked: bool = False
     only_full: str = ""
     problem: str = ""
+    misconfigured: str = ""
     hidden: list[str] = field(default_factory=list)
 
     @property
@@ -200,6 +201,7 @@ class Relation:
             cursor_care=self._care() if incremental else (),
             windows=incremental and self.follows_time,
             only_full=self.only_full,
+            unavailable=ConfigError(self.misconfigured) if self.misconfigured else None,
         )
 
     def _care(self) -> tuple[CursorCare, ...]:
@@ -369,19 +371,34 @@ def _check_cursor_fields(wanted: Wanted, relations: dict[str, Relation], types: 
     for name, field_name in wanted.cursor_fields.items():
         relation = relations.get(name)
         if relation is None:
-            raise ConfigError(
-                f"spec.config.cursorFields: there is no table {name!r} that these credentials can read{nearest(name, relations)}"
-            )
+            continue
         why = _unfit(relation, field_name, types)
         if why:
-            raise ConfigError(f"spec.config.cursorFields: {name}.{field_name} cannot be a cursor: {why}")
+            relation.misconfigured = f"spec.config.cursorFields: {name}.{field_name} cannot be a cursor: {why}"
+            continue
         if relation.order:
             relation.cursor_field = field_name
             _order(relation)
         if relation.order and not wanted.tracked:
             relation.only_full = "" if _follows_clock(relation) else NEEDS_CLOCK
         if relation.only_full:
-            raise ConfigError(f"spec.config.cursorFields: {name} can only be read in full: {relation.only_full}")
+            relation.misconfigured = f"spec.config.cursorFields: {name} can only be read in full: {relation.only_full}"
+
+
+def unknown_tables(cursor_fields: Mapping[str, str], relations: Mapping[str, Relation]) -> list[Stream]:
+    """Return a stream that is unavailable for each table of `cursorFields` that is not there, so that it is told."""
+    return [
+        Stream(
+            name=name,
+            schema={"type": "object"},
+            modes=("full", "incremental"),
+            unavailable=ConfigError(
+                f"spec.config.cursorFields: there is no table {name!r} that these credentials can read{nearest(name, relations)}"
+            ),
+        )
+        for name in cursor_fields
+        if name not in relations
+    ]
 
 
 def _unfit(relation: Relation, field_name: str, types: _Types) -> str:

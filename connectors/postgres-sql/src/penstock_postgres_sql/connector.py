@@ -22,7 +22,7 @@ from penstock_sdk import (
 from psycopg import sql
 
 from penstock_postgres_sql import partitioning, snapshots
-from penstock_postgres_sql.catalog import Relation, Wanted, nearest, read_catalog
+from penstock_postgres_sql.catalog import Relation, Wanted, nearest, read_catalog, unknown_tables
 from penstock_postgres_sql.config import Config, Credentials
 from penstock_postgres_sql.error_mapping import translated
 from penstock_postgres_sql.places import Place, finished, place_of
@@ -90,7 +90,12 @@ class PostgresSql(Connector[Config, Credentials]):
             log.info("%s is offered in full only: %s", relation.name, relation.only_full)
         for relation in (each for each in found if each.hidden):
             log.info("%s is read without %s: not granted", relation.name, ", ".join(relation.hidden))
-        return [relation.stream() for relation in found]
+        streams = [relation.stream() for relation in found]
+        streams += unknown_tables(self.config.cursor_fields, self._relations or {})
+        for stream in streams:
+            if stream.unavailable:
+                log.warning("stream %r is unavailable: %s", stream.name, stream.unavailable.message)
+        return streams
 
     def _read_catalog(self) -> None:
         config = self.config
@@ -104,6 +109,8 @@ class PostgresSql(Connector[Config, Credentials]):
         A cursor names the last row read and what the read began with; the last cursor names what the read has seen. A
         relation without a primary key is read in one go, and has no cursor.
         """
+        if stream.unavailable:
+            raise stream.unavailable
         relation = self._relation(stream)
         reading = _Reading(relation, stream, since, self._place(relation, cursor))
         with self._translated(f"stream {stream.name!r}"):

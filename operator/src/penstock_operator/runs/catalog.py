@@ -109,7 +109,7 @@ def _refused(refusal: Refusal) -> StreamVerdict:
         selected=SelectedStream(name=refusal.stream, mode=refusal.mode),
         reason=refusal.message,
         refused=True,
-        error_class="ConfigError",
+        error_class=refusal.error_class,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
-from penstock_sdk.protocol import DiscoveredStream, Mode, ReadWindow, SelectedStream, StreamsRequest
+from penstock_sdk.protocol import DiscoveredStream, ErrorClass, Mode, ReadWindow, SelectedStream, StreamsRequest
 
 from penstock_operator.runs.drift import Policy
 from penstock_operator.runs.refusals import Invalid
@@ -36,6 +36,7 @@ class Refusal:
     stream: str
     mode: Mode
     message: str
+    error_class: ErrorClass = "ConfigError"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def select(
     """Return the streams to read in order, each with where to go on. Without a selection, all are read in full.
 
     `names` says which stream a name means: a stream with an id of its own may have been renamed since it was selected.
-    A stream that the source does not offer, or not in the selected mode, is refused by itself. Raises Invalid when all
+    A stream that the source does not offer, or not in the selected mode, or that is unavailable, is refused by itself. Raises Invalid when all
     are selected and the source offers none.
     """
     by_name = {stream.identity: stream for stream in offered}
@@ -70,6 +71,10 @@ def select(
         why = _unfit(index, name, mode, by_name, {choice.stream for choice in chosen})
         if why:
             refused.append(Refusal(name, mode, why))
+            continue
+        unavailable = by_name[name].unavailable
+        if unavailable:
+            refused.append(Refusal(name, mode, unavailable.message, unavailable.error_class))
             continue
         policy: Policy = each.get("schemaPolicy") or spec.get("schemaPolicy") or "evolve"
         chosen.append(Choice(name, policy, selected(name, mode, states.get(name), run_id, first_generation)))
