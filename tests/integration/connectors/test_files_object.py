@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -361,6 +362,7 @@ def test_what_a_server_answers_says_what_to_do(
         (503, {"Retry-After": "7"}, TransientError, "answered 503"),
         (400, {"x-amz-bucket-region": "eu-west-3"}, ConfigError, "spec.config.region: .*set it to eu-west-3"),
         (301, {"x-amz-bucket-region": "eu-west-3"}, ConfigError, "spec.config.region: .*set it to eu-west-3"),
+        (501, {}, SourceContractError, "check that it is the right server"),
     ],
 )
 def test_what_a_store_answers_says_what_to_do(
@@ -534,3 +536,38 @@ def test_a_stream_that_cannot_be_sampled_fails_by_itself(
             list(source.read(offered[name], None, None))
         assert raised.value is offered[name].unavailable
     source.close()
+
+
+def test_a_file_that_cannot_be_read_holds_up_no_other(opened: Open, bucket: Bucket) -> None:
+    """The files after it are read and their cursors pass it by; it is read on, or anew, once it is replaced."""
+    first = b"n\n" + b"".join(b"%d\n" % n for n in range(7))
+    bucket.put("in/a.csv", first + b"x,y\n")
+    bucket.put("in/b.csv", b"n\n10\n")
+    bucket.put("in/c.csv", gzip.compress(b"n\n11\n", mtime=0)[:-4])
+    bucket.put("in/d.csv", b"n\n12\n")
+    source = opened(
+        bucket.path("in/*.csv"), infer=False, schema={"properties": {"n": {"type": "integer"}}}, lookbackHours=0
+    )
+    seen, cursor = read_until_error(source, None, r"in/a\.csv, line 9.*1 more files could not be read, such as .*in/c")
+    assert seen == [*range(6), 10, 12]
+    seen, cursor = read_until_error(source, cursor, r"in/a\.csv, line 9")
+    assert seen == []
+    bucket.put("in/c.csv", b"n\n11\n")
+    bucket.put("in/e.csv", b"n\n13\n")
+    seen, cursor = read_until_error(source, cursor, r"in/a\.csv, line 9")
+    assert sorted(seen) == [11, 13]
+    bucket.put("in/a.csv", b"n\n20\n")
+    assert [row["n"] for row in rows(source, cursor)] == [20]
+
+
+def read_until_error(source: FilesObject, cursor: Any, words: str) -> tuple[list[int], Any]:
+    """Return what was read before the error, and the last cursor as the registry keeps it."""
+    seen = list[int]()
+    try:
+        for batch in source.read(stream_of(source), None, cursor):
+            records, cursor = msgspec.json.decode(msgspec.json.encode((list(rows_of(batch.records)), batch.cursor)))
+            seen += [row["n"] for row in records]
+    except SourceContractError as error:
+        assert re.search(words, error.message)  # noqa: PT017 - the batches before it are wanted, too
+        return seen, cursor
+    raise AssertionError

@@ -27,7 +27,9 @@ from penstock_files_object.config import Config, Credentials, StreamConfig, chec
 from penstock_files_object.csv_rows import CsvFile, csv_batches
 from penstock_files_object.jsonl_rows import JsonlFile
 from penstock_files_object.parquet_rows import ParquetFile
+from penstock_files_object.partly_read import PartlyRead, UnreadableFiles
 from penstock_files_object.progress import File, Progress, Within, cursor_of
+from penstock_files_object.refusals import ChangedError
 from penstock_files_object.rejects import BadRows
 from penstock_files_object.sample import schema_of
 from penstock_files_object.stores import files, matcher
@@ -133,12 +135,23 @@ class FilesObject(Connector[Config, Credentials]):
         oldest = None if since is None else int(since.timestamp() * 1000)
         known = {shown(path) for path in config.paths}
         marks = {path: mark for path, mark in progress.marks.items() if path in known}
+        partly, unreadable = PartlyRead(progress), UnreadableFiles()
         for path in config.paths:
-            mark = progress.mark(path, oldest)
+            mark, first_unreadable = progress.mark(path, oldest), None
             for file in mark.pending(self._files(config, path)):
-                yield from self._batches(config, stream, file, progress, cursor_of(marks))
-                mark = marks[shown(path)] = mark.after(file, int(self.config.lookback_hours * HOUR))
-                yield Batch([], cursor={"marks": cursor_of(marks)})
+                try:
+                    yield from self._batches(config, stream, file, partly, cursor_of(marks))
+                except (SourceContractError, ChangedError) as error:
+                    unreadable.take(file, error)
+                    first_unreadable = first_unreadable or file.place
+                    continue
+                partly.finish(file)
+                mark = mark.after(file, int(self.config.lookback_hours * HOUR), unreadable=first_unreadable)
+                marks[shown(path)] = mark
+                yield Batch([], cursor={"marks": cursor_of(marks), **partly.cursor()})
+                if first_unreadable and mark.is_full:
+                    unreadable.tell()
+        unreadable.tell()
 
     def _config_of(self, name: str) -> StreamConfig:
         for stream in self.config.streams:
@@ -153,13 +166,13 @@ class FilesObject(Connector[Config, Credentials]):
             raise SourceContractError(f"the state is not one that this connector made ({error}): reset it") from None
 
     def _batches(
-        self, config: StreamConfig, stream: Stream, file: File, progress: Progress, marks: dict[str, Any]
+        self, config: StreamConfig, stream: Stream, file: File, partly: PartlyRead, marks: dict[str, Any]
     ) -> Iterator[Batch]:
         way = way_of(config)
         bad = BadRows(config.name, file.name, config.on_bad_row, self.reject)
-        for records, at in self._read(config, stream, file, progress.at(file, way), bad):
-            within = msgspec.to_builtins(Within(file.name, file.version, way, at))
-            yield Batch(records, cursor={"marks": marks, "within": within})
+        for records, at in self._read(config, stream, file, partly.at(file, way), bad):
+            within = Within(file.name, file.version, way, at)
+            yield Batch(records, cursor={"marks": marks, **partly.cursor(within)})
         bad.close()
 
     def _read(

@@ -87,8 +87,18 @@ class Mark:
             key=lambda each: each.place,
         )
 
-    def after(self, file: File, lookback: int, kept: int = DIGESTS_KEPT) -> Mark:
-        """Return the mark once the file is read, the first of those pending; `lookback` is in milliseconds."""
+    @property
+    def is_full(self) -> bool:
+        """Whether it can remember no more files without raising its floor."""
+        return len(self.read) >= DIGESTS_KEPT
+
+    def after(
+        self, file: File, lookback: int, kept: int = DIGESTS_KEPT, unreadable: tuple[int, str] | None = None
+    ) -> Mark:
+        """Return the mark once the file is read, the first of those pending; `lookback` is in milliseconds.
+
+        `unreadable` is the place of the first file before it that could not be read: the floor stays below that.
+        """
         if not file.listed:
             return Mark(read=((file.modified, file.entry),))
         path = file.entry[:-DIGEST]
@@ -97,7 +107,10 @@ class Mark:
         if len(read) > kept:
             return self._shortened(read, file, kept)
         newest = read[-1][0]
-        floor = max(self.floor, min((newest - lookback, ""), (file.modified, "")))
+        highest = [(newest - lookback, ""), (file.modified, "")]
+        if unreadable:
+            highest.append((unreadable[0], ""))
+        floor = max(self.floor, min(highest))
         return Mark(floor, tuple(each for each in read if each[0] >= floor[0]))
 
     def _shortened(self, read: list[tuple[int, str]], file: File, kept: int) -> Mark:
@@ -123,6 +136,7 @@ class Progress:
 
     marks: dict[str, Mark] = field(default_factory=dict)
     within: Within | None = None
+    stopped: list[Within] = field(default_factory=list)
 
     @classmethod
     def of(cls, cursor: Any) -> Progress:
@@ -135,10 +149,13 @@ class Progress:
 
     def at(self, file: File, way: str) -> dict[str, int] | None:
         """Return where to go on in a file, None for its start."""
-        within = self.within
-        if within is None or (within.path, within.version, within.way) != (file.name, file.version, way):
-            return None
-        return within.at
+        within = self.places.get(file.name)
+        return within.at if within and (within.version, within.way) == (file.version, way) else None
+
+    @property
+    def places(self) -> dict[str, Within]:
+        """The files that were read in part, by name."""
+        return {each.path: each for each in (*self.stopped, *([self.within] if self.within else []))}
 
 
 def cursor_of(marks: dict[str, Mark]) -> dict[str, Any]:

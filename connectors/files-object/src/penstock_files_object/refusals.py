@@ -18,13 +18,25 @@ CODE = re.compile(rb"<Code>(\w+)</Code>")
 SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{1,9})?")
 LONGEST_WISH = 1e10
 BUSY = (408, 425, 429)
-REFUSED = (401, 403, 407)
+REFUSED = (401, 403)
 MISSING = (404, 410)
 CHANGED = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
 KEYS_REFUSED = (
     *("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken"),
-    *("TokenRefreshRequired", "AllAccessDisabled", "AccountProblem", "InvalidSecurity", "RequestTimeTooSkewed"),
+    *("TokenRefreshRequired", "AllAccessDisabled", "AccountProblem", "InvalidSecurity"),
 )
+KEYS_HOLDER = "the Secret that spec.secretRef names"
+RENEW = f"the session is over: put a new accessKeyId, secretAccessKey and sessionToken into {KEYS_HOLDER}"
+KEY_REMEDIES = {
+    "InvalidAccessKeyId": f"the store does not know the key: correct accessKeyId and secretAccessKey in {KEYS_HOLDER}",
+    "SignatureDoesNotMatch": f"the key's secret is another: correct accessKeyId and secretAccessKey in {KEYS_HOLDER}",
+    "ExpiredToken": RENEW,
+    "TokenRefreshRequired": RENEW,
+    "InvalidToken": f"the sessionToken is not of these keys: correct it in {KEYS_HOLDER}, or leave it out",
+    "AllAccessDisabled": "the bucket's owner has disabled it: ask the owner",
+    "AccountProblem": "the account of the keys has a problem: ask whoever administers it",
+}
+NEVER_BY_ITSELF = (HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
 WRONG_REGION = (
     "PermanentRedirect",
     "AuthorizationHeaderMalformed",
@@ -68,6 +80,14 @@ def _of_s3(response: httpx.Response, code: str, path: str, asked: Asked) -> Conn
         return ConfigError(
             f"spec.config.streams.paths: {path}: {asked.endpoint} has no such bucket; correct paths or endpoint"
         )
+    if code == "RequestTimeTooSkewed":
+        return ConfigError(
+            f"{path}: the store's clock differs from this node's by too much ({code}); set the node's clock (NTP)"
+        )
+    if code == "InvalidObjectState":
+        return SourceContractError(
+            f"{path}: the object lies in an archive ({code}); restore it, or leave it out of spec.config.streams.paths"
+        )
     if code in KEYS_REFUSED or response.status_code in REFUSED:
         remedy = (
             "correct accessKeyId and secretAccessKey in the Secret that spec.secretRef names, and grant s3:GetObject on"
@@ -75,6 +95,8 @@ def _of_s3(response: httpx.Response, code: str, path: str, asked: Asked) -> Conn
             if asked.with_credentials
             else "it is not public: put accessKeyId and secretAccessKey into a Secret that spec.secretRef names"
         )
+        if asked.with_credentials:
+            remedy = KEY_REMEDIES.get(code, remedy)
         return AuthenticationError(f"{path}: the store refuses access{f' ({code})' if code else ''}; {remedy}")
     return None
 
@@ -92,7 +114,7 @@ def _of_http(response: httpx.Response, code: str, path: str, asked: Asked) -> Co
         return MissingError(f"{said}: there is no such file; correct spec.config.streams.paths")
     if status in CHANGED:
         return changed(path)
-    if status in BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status in BUSY or (status >= HTTPStatus.INTERNAL_SERVER_ERROR and status not in NEVER_BY_ITSELF):
         return TransientError(said, retry_after=retry_after(response.headers.get("retry-after")))
     if response.has_redirect_location:
         target = origin(str(response.url.join(response.headers["location"])))
@@ -104,6 +126,10 @@ def _of_no_use(status: int, said: str) -> ConnectorError:
     """Return what to say of an answer that is neither the file nor an error that says why."""
     if status in (HTTPStatus.ACCEPTED, HTTPStatus.NOT_MODIFIED):
         return TransientError(f"{said} instead of the file; it is asked for again later")
+    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        return ConfigError(f"{said}: the proxy on the way wants credentials; ask whoever runs the platform")
+    if status in NEVER_BY_ITSELF:
+        return SourceContractError(f"{said}: it does not know such a request; check that it is the right server")
     if status < HTTPStatus.MULTIPLE_CHOICES:
         return SourceContractError(f"{said}: no content where a file was asked for; correct spec.config.streams.paths")
     return SourceContractError(
