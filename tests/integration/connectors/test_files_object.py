@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+import random
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -571,3 +573,40 @@ def read_until_error(source: FilesObject, cursor: Any, words: str) -> tuple[list
         assert re.search(words, error.message)  # noqa: PT017 - the batches before it are wanted, too
         return seen, cursor
     raise AssertionError
+
+
+def test_a_path_that_matches_nothing_beside_others_is_told(opened: Open, bucket: Bucket) -> None:
+    source = opened([bucket.put("in/a.csv", b"n\n1\n"), bucket.path("typo/*.csv")])
+    [told] = source.drift([stream_of(source)])
+    assert told.stream == "s"
+    assert "typo/*.csv; correct the stream's paths" in told.message
+    bucket.put("typo/b.csv", b"n\n2\n")
+    assert list(source.drift([stream_of(source)])) == []
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("PENSTOCK_FILES_HISTORIES", "3"))))
+def test_whatever_happens_to_the_files_the_last_version_of_each_is_read_and_none_twice(
+    opened: Open, bucket: Bucket, seed: int
+) -> None:
+    """Files are put, overwritten within a second, taken away and put back between reads that break off anywhere."""
+    chance = random.Random(seed)
+    bucket.put("in/first.csv", b"n\nfirst\n")
+    source = opened(bucket.path("in/*.csv"), schema={"properties": {"n": {"type": "string"}}}, infer=False)
+    stream, cursor, seen = stream_of(source), None, list[str]()
+    there = {"first": "first"}
+    for step in range(40):
+        name, value = chance.choice("abcdef"), f"{seed}-{step}"
+        if chance.random() < 0.7:
+            bucket.put(f"in/{name}.csv", f"n\n{value}\n".encode())
+            there[name] = value
+        elif name in there:
+            bucket.client.delete_object(Bucket=bucket.name, Key=f"in/{name}.csv")
+            del there[name]
+        if chance.random() < 0.4 or step == 39:
+            read = list(source.read(stream, None, cursor))
+            kept = len(read) if step == 39 else chance.randint(0, len(read))
+            for batch in read[:kept]:
+                seen += [row["n"] for row in rows_of(batch.records)]
+                cursor = msgspec.json.decode(msgspec.json.encode(batch.cursor))
+    assert set(there.values()) <= set(seen)
+    assert len(seen) == len(set(seen))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
@@ -17,6 +17,7 @@ from penstock_sdk import (
     Connector,
     ConnectorError,
     Cursor,
+    Drift,
     Estimate,
     SourceContractError,
     Stream,
@@ -104,6 +105,24 @@ class FilesObject(Connector[Config, Credentials]):
                 )
             yield found
 
+    def drift(self, streams: Sequence[Stream]) -> Iterator[Drift]:
+        """Tell of the paths that match no file, where the stream has others or declares its schema."""
+        readable = {stream.name for stream in streams if not stream.unavailable}
+        for stream in self.config.streams:
+            if stream.name in readable and (paths := self._empty_paths(stream)):
+                yield Drift(
+                    stream=stream.name,
+                    message=f"stream {stream.name!r}: no file matches {', '.join(map(shown, paths))}; correct the stream's"
+                    " paths, unless files are still to come",
+                )
+
+    def _empty_paths(self, stream: StreamConfig) -> list[str]:
+        """Return the paths that match nothing; one that cannot be listed is told of by the read."""
+        try:
+            return [path for path in stream.paths if next(files(self._store, path), None) is None]
+        except ConnectorError:
+            return []
+
     def _offered(self, stream: StreamConfig) -> Stream:
         schema = schema_of(self._store, stream, (file for path in stream.paths for file in self._files(stream, path)))
         return Stream(
@@ -151,6 +170,14 @@ class FilesObject(Connector[Config, Credentials]):
                 yield Batch([], cursor={"marks": cursor_of(marks), **partly.cursor()})
                 if first_unreadable and mark.is_full:
                     unreadable.tell()
+            if mark.is_full:
+                log.warning(
+                    "stream %r: %s: the cursor remembers the newest %d files read and no more; a file that comes late and is"
+                    " older than these is passed over: lower lookbackHours, or name the files by more paths",
+                    stream.name,
+                    shown(path),
+                    len(mark.read),
+                )
         unreadable.tell()
 
     def _config_of(self, name: str) -> StreamConfig:
