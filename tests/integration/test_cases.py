@@ -10,11 +10,13 @@ import io
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tests.integration.connectors.files_server import FilesServer, serving
+from tests.integration.test_bad_input import source
 from tests.integration.test_up import FAKER, FILES, User
 
 
@@ -82,3 +84,45 @@ def test_files_that_are_not_what_they_should_be(user: User) -> None:
 def _bronze_is_readable(user: User) -> None:
     done = user.call("bronze", "sql", "SELECT 'it is ' || 'read' FROM bronze", "--data-dir", str(user.data))
     assert (done.returncode, "it is read" in done.stdout) == (0, True), done.stderr
+
+
+TABLES = """
+CREATE TABLE t (id int PRIMARY KEY, x int); INSERT INTO t SELECT i, i FROM generate_series(1, 20) i;
+CREATE VIEW a_broken AS SELECT id, 1 / (x - 10) AS y FROM t;
+CREATE VIEW b_cast AS SELECT ('a-value-' || x)::int AS y FROM t;
+CREATE TABLE j (id int PRIMARY KEY, a json);
+INSERT INTO j VALUES (1, '{"a": "\\ud800"}'), (2, E'{"a":\\n 1}'), (3, '{"a": 1e400}');
+CREATE TABLE tie (id int PRIMARY KEY, at timestamp NOT NULL);
+INSERT INTO tie SELECT i, '2026-05-01 10:00:00' FROM generate_series(10, 20) i;
+"""
+
+
+def test_tables_that_are_not_what_they_should_be(user: User, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as admin:
+        admin.execute(TABLES.encode())
+        spec = {**source(user, database_url, schemas=["public"]), "retry": {"limit": 0}}
+        user.connection("all", **spec)
+        incremental = [{"name": "public.tie", "mode": "incremental"}]
+        user.connection("tie", **spec, streams=incremental)
+        by_value = {**spec, "config": {**spec["config"], "cursorFields": {"public.tie": "at"}}}
+        user.connection("tie-by-value", **by_value, streams=incremental)
+        nobodys = {**spec, "config": {**spec["config"], "schemas": ["Public"]}}
+        user.connection("nobodys", **nobodys)
+        _, first, errors = user.up()
+        admin.execute("INSERT INTO tie VALUES (5, '2026-05-01 10:00:00')")
+        _, second, _ = user.up()
+    streams = {each["stream"].removeprefix("public."): each for each in first["all"]["streams"]}
+    assert {name: each["outcome"] for name, each in streams.items()} == {
+        **dict.fromkeys(("t", "j", "tie"), "succeeded"),
+        **dict.fromkeys(("a_broken", "b_cast"), "failed"),
+    }, errors
+    message = first["all"]["error"]["message"]
+    assert "stream 'public.a_broken': a row of it cannot be computed: division by zero (SQLSTATE 22012)" in message
+    assert "stream 'public.b_cast': a row of it cannot be computed: invalid text representation" in message
+    assert "a-value" not in message, "no message holds a value"
+    assert (streams["t"]["records"], streams["j"]["records"], streams["j"]["rejected"]) == (20, 1, 2)
+    assert "there is no schema 'Public'; did you mean 'public'?" in first["nobodys"]["error"]["message"]
+    for name in ("tie", "tie-by-value"):
+        found = user.records(first[name], second[name])
+        assert sorted(record["data"]["id"] for record in found) == [5, *range(10, 21)], name
+    _bronze_is_readable(user)
