@@ -16,6 +16,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from typing import Any, ClassVar
 
 import msgspec
@@ -27,9 +29,11 @@ from penstock_sdk.runtime.strict_json import (
     NotStrictJsonError,
     half_surrogates,
     has_lost_number,
+    holds,
     large_numbers,
     lost_number,
     nested,
+    only_none,
     problem,
 )
 
@@ -40,6 +44,8 @@ FIRST_CHUNK_LINES = 20
 NUMBERS_KEPT = 65_536
 UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
 NOT_AN_OBJECT = "it is JSON but not an object, and a record is an object"
+FIRST_BYTE = itemgetter(0)
+OBJECT, ONLY_RAW, ONLY_DICTS = {ord("{")}, {msgspec.Raw}, {dict}
 BadLine = Callable[[bytes, str], None]
 
 
@@ -149,45 +155,49 @@ def encoded_rows(
 
     `integers` are the fields that the schema declares as such.
     """
-    raw = msgspec.Raw in set(map(type, rows))
+    types = set(map(type, rows))
+    raw = msgspec.Raw in types
     if raw:
-        lines: Sequence[Any] = (
+        values = (
             rows if split else [_raw_line(row if isinstance(row, msgspec.Raw) else encoder.encode(row)) for row in rows]
         )
-        text = b"\n".join(lines)
-        if not text.startswith(b"{") or text.count(b"\n{") != len(lines) - 1:
+        text = b"\n".join(values)
+        lines = text.split(b"\n")
+        if len(lines) != len(rows) or set(map(FIRST_BYTE, lines)) != OBJECT:
             raise NotStrictJsonError(NOT_AN_OBJECT)
     else:
         text = encoder.encode_lines(rows)
         lines = text.split(b"\n")[:-1]
-        raw = len(lines) != len(rows) or any(map(_holds_raw, (rows[0], rows[len(rows) // 2], rows[-1])))
+        raw = len(lines) != len(rows) or _hold_raw(rows)
         if raw:
-            lines = [_raw_line(encoder.encode(row)) for row in rows]
+            lines = [bytes(_raw_line(encoder.encode(row))) for row in rows]
             text = b"\n".join(lines)
     if half_surrogates(text) or nested(lines) or (raw and large_numbers(text)):
         _check_lines(lines, integers)
-    if b"null" in text:
+    if types != ONLY_RAW and holds(text, b"null") and not (types == ONLY_DICTS and only_none(text, rows)):
         _check_nulls(lines, rows)
     return lines
 
 
-def _check_lines(lines: Sequence[Any], integers: AbstractSet[str]) -> None:
+def _check_lines(lines: Sequence[bytes], integers: AbstractSet[str]) -> None:
     for line in lines:
-        found = problem(bytes(line), integers)
+        suspect = half_surrogates(line) or nested([line]) or large_numbers(line)
+        found = problem(line, integers) if suspect else ""
         if found:
             raise NotStrictJsonError(found)
 
 
-def _check_nulls(lines: Sequence[Any], rows: Sequence[Any]) -> None:
-    for line, row in zip(map(bytes, lines), rows, strict=True):
+def _check_nulls(lines: Sequence[bytes], rows: Sequence[Any]) -> None:
+    for line, row in zip(lines, rows, strict=True):
         if b"null" in line and not isinstance(row, msgspec.Raw) and has_lost_number(line, row):
             message = f"field {lost_number(row)} is NaN or infinite, which JSON cannot hold"
             raise NotStrictJsonError(message)
 
 
-def _holds_raw(row: Any) -> bool:
-    """Return True if a record has JSON of the connector's own making among its values."""
-    return isinstance(row, dict) and msgspec.Raw in map(type, row.values())
+def _hold_raw(rows: Sequence[Any]) -> bool:
+    """Return True if any record has JSON of the connector's own making among its values."""
+    dicts = [row for row in rows if isinstance(row, dict)]
+    return msgspec.Raw in set(map(type, chain.from_iterable(map(dict.values, dicts))))
 
 
 def _raw_line(value: Any) -> Any:

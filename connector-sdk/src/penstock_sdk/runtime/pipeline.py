@@ -22,6 +22,7 @@ from penstock_sdk.runtime.delivery import Delivery
 from penstock_sdk.runtime.dropping import Dropper
 from penstock_sdk.runtime.encode import Chunk, Cutter, Envelope, LineEncoder
 from penstock_sdk.runtime.rejects import Fitter
+from penstock_sdk.runtime.strict_json import line_count
 
 LEAST_HELD_BYTES = 4 << 20
 
@@ -101,8 +102,8 @@ class StreamPipeline:
         rows = self._fitter.rows(chunk) if self._fitter else None
         lines = encoder.encode(chunk, op) if rows is None else encoder.lines(rows, op) if rows else b""
         added, put_aside = len(chunk.rows), self._rejected - rejected
-        if not lines.count(b"\n") == encoder.records - before == added - put_aside:
-            raise self._not_conserved(added, lines.count(b"\n"), put_aside)
+        if not line_count(lines) == encoder.records - before == added - put_aside:
+            raise self._not_conserved(added, line_count(lines), put_aside)
         self._since_records += added
         self._shared.metrics.took(added)
         self._shared.metrics.read(self._envelope.stream, op, added)

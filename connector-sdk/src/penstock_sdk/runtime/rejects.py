@@ -109,9 +109,8 @@ class Fitter:
         return [row for at, each in enumerate(chunk.rows) for row in self._one(each, before + at)]
 
     def _keys_are_there(self, rows: Sequence[Any]) -> bool:
-        if set(map(type, rows)) == {
-            msgspec.Raw
-        }:  # of JSON that says nothing of deletes, only strict validation looks for them
+        if isinstance(rows[0], msgspec.Raw) and set(map(type, rows)) == {msgspec.Raw}:
+            # of JSON that says nothing of deletes, only strict validation looks for them
             return self.op != "delete"
         try:
             return all(None not in map(get, rows) for _, get in self._keys)
