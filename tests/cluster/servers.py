@@ -42,12 +42,17 @@ class VersityGateway(EmbeddedServer):
     def _prepare(self) -> None:
         self._objects.mkdir(exist_ok=True)
 
-    def _launch(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    def _launch(self, log: IO[bytes], lifeline: int) -> subprocess.Popen[bytes]:
         settings = self.settings
         keys = {"ROOT_ACCESS_KEY": str(settings.access_key), "ROOT_SECRET_KEY": str(settings.secret_key)}
         command = [tool("versitygw"), "--port", f"{self._host}:{self._port}", "posix", str(self._objects)]
         return subprocess.Popen(
-            command, env={"PATH": os.environ["PATH"], **keys}, stdout=log, stderr=log, start_new_session=True
+            command,
+            env={"PATH": os.environ["PATH"], **keys},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            pass_fds=(lifeline,),
         )
 
     def _is_ready(self) -> bool:

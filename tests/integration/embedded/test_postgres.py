@@ -67,7 +67,7 @@ def test_committed_rows_survive_kill_9_with_a_client_connected(directory: Path) 
 
 
 def test_an_orphan_of_a_killed_platform_is_replaced(directory: Path) -> None:
-    """Kill -9 of the parent leaves a server on the files; the next start takes its place and keeps its rows."""
+    """After kill -9 of the parent the server ends by itself; a start before that takes its place and keeps the rows."""
     code = (
         "import sys; from pathlib import Path; from penstock_operator.embedded.postgres import EmbeddedPostgres as E; "
         "s = E(Path(sys.argv[1])); s.start(); print(s.url, flush=True); sys.stdin.read()"

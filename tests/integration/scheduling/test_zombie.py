@@ -107,7 +107,7 @@ async def test_3_a_paused_process_is_fenced_succeeded_and_refused_when_it_wakes_
 
     await supervisor.launch_pending()
     await until(committed_something)
-    (zombie,) = [process for _, process in processes._children.values()]
+    (zombie,) = [child.process for child in processes._children.values()]
     os.kill(zombie.pid, signal.SIGSTOP)
 
     async def given_up() -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from penstock_sdk.errors import DefectError
 from penstock_sdk.runtime.assignment import Assignment
 from penstock_sdk.runtime.client import RunClient
+from penstock_sdk.runtime.lifeline import follow_starter
 from penstock_sdk.runtime.loading import Installed, identity_of, shown_credentials
 from penstock_sdk.runtime.logs import log_to_stderr, mask_what_is_printed
 from penstock_sdk.runtime.masking import Mask
@@ -64,6 +65,7 @@ def take_credentials() -> dict[str, str]:
 
 def main() -> int:
     """Carry the attempt that the environment names."""
+    follow_starter(os.environ)
     _share_the_interpreter()
     credentials = take_credentials()
     context: dict[str, Any] = {}

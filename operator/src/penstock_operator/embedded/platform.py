@@ -127,7 +127,7 @@ async def serving(services: Services, port: int) -> AsyncIterator[None]:
         log_level="warning",
         access_log=False,
         lifespan="off",
-        timeout_graceful_shutdown=2,  # a followed log has no end of its own
+        timeout_graceful_shutdown=1,  # a followed log has no end of its own
     )
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]

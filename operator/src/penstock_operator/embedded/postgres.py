@@ -50,7 +50,8 @@ class EmbeddedPostgres(EmbeddedServer):
     """One server on one data directory. Its fast stop rolls open transactions back."""
 
     title, log_name = "the embedded Postgres", "postgres.log"
-    stop_with, insist_with = signal.SIGINT, signal.SIGQUIT
+    stop_with, insist_with, orphaned_with = signal.SIGINT, signal.SIGQUIT, signal.SIGINT
+    stop_seconds = 3.0  # what is committed is in its log, which the next start reads
 
     def __init__(self, directory: Path, host: str = "127.0.0.1", port: int | None = None) -> None:
         super().__init__(directory, host, port)
@@ -75,11 +76,18 @@ class EmbeddedPostgres(EmbeddedServer):
         if not data.exists():
             self._initialize(data)
 
-    def _launch(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    def _launch(self, log: IO[bytes], lifeline: int) -> subprocess.Popen[bytes]:
         flags = [f"-c{name}={value}" for name, value in SETTINGS.items()]
         command = [self._binary("postgres"), "-D", str(self._data()), "-h", self._host, "-p", str(self._port), *flags]
         return subprocess.Popen(
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/", **self._as
+            command,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=(lifeline,),
+            cwd="/",
+            **self._as,
         )
 
     def _data(self) -> Path:

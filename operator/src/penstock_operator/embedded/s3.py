@@ -24,7 +24,8 @@ class EmbeddedS3(EmbeddedServer):
     """One server on one data directory, bound to one address."""
 
     title, log_name = "the embedded S3", "s3.log"
-    stop_with, insist_with = signal.SIGTERM, signal.SIGKILL
+    stop_with, insist_with, orphaned_with = signal.SIGTERM, signal.SIGKILL, signal.SIGKILL
+    stop_seconds = 1.0  # an object that was acknowledged is a file
 
     @property
     def settings(self) -> S3Settings:
@@ -54,13 +55,14 @@ class EmbeddedS3(EmbeddedServer):
     def _record(self) -> Path:
         return self._directory / "s3.pid"
 
-    def _launch(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    def _launch(self, log: IO[bytes], lifeline: int) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [sys.executable, "-m", "penstock_operator.embedded.s3_server"],
             env=self._environment(),
             stdout=log,
             stderr=log,
             start_new_session=True,
+            pass_fds=(lifeline,),
         )
         write_private(self._record, f"{process.pid} {start_time(process.pid)}")
         return process

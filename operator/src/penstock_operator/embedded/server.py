@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,8 +13,9 @@ from typing import IO, ClassVar, Self
 
 from penstock_operator.embedded import EmbeddedError
 from penstock_operator.embedded.files import free_port, lock, start_time
+from penstock_operator.launchers.lifeline import Lifeline
 
-START_SECONDS, STOP_SECONDS, END_SECONDS = 30.0, 20.0, 20.0
+START_SECONDS, INSIST_SECONDS, END_SECONDS = 30.0, 20.0, 20.0
 TAIL_LINES = 8
 
 
@@ -24,6 +26,8 @@ class EmbeddedServer(ABC):
     log_name: ClassVar[str]
     stop_with: ClassVar[signal.Signals]
     insist_with: ClassVar[signal.Signals]
+    orphaned_with: ClassVar[signal.Signals] = signal.SIGKILL
+    stop_seconds: ClassVar[float] = 20.0
 
     def __init__(self, directory: Path, host: str = "127.0.0.1", port: int | None = None) -> None:
         self._directory = directory.resolve()
@@ -31,6 +35,7 @@ class EmbeddedServer(ABC):
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: int | None = None
+        self._lifeline: Lifeline | None = None
 
     def __enter__(self) -> Self:
         self.run()
@@ -47,7 +52,7 @@ class EmbeddedServer(ABC):
             self._prepare()
             self._port = self._port or free_port(self._host)
             with (self._directory / self.log_name).open("ab") as log:
-                self._process = self._launch(log)
+                self._process = self._tied(log)
             self._wait()
         except BaseException:
             self.stop()
@@ -57,9 +62,16 @@ class EmbeddedServer(ABC):
     def _prepare(self) -> None:
         """End an orphan on the directory, and make the files that the server needs."""
 
+    def _tied(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start the process such that the kernel stops it when this process dies, however it died."""
+        with Lifeline() as self._lifeline:
+            process = self._launch(log, self._lifeline.child_end)
+            self._lifeline.tie_process(process.pid, self.orphaned_with)
+        return process
+
     @abstractmethod
-    def _launch(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
-        """Start the process, in a session of its own."""
+    def _launch(self, log: IO[bytes], lifeline: int) -> subprocess.Popen[bytes]:
+        """Start the process, in a session of its own; it keeps the descriptor."""
 
     @abstractmethod
     def _is_ready(self) -> bool:
@@ -78,11 +90,14 @@ class EmbeddedServer(ABC):
         if self._process is not None:
             self._process.send_signal(self.stop_with)
             try:
-                self._process.wait(timeout=STOP_SECONDS)
+                self._process.wait(timeout=self.stop_seconds)
             except subprocess.TimeoutExpired:
                 self._process.send_signal(self.insist_with)
-                self._process.wait(timeout=STOP_SECONDS)
+                self._process.wait(timeout=INSIST_SECONDS)
             self._process = None
+        if self._lifeline is not None:
+            self._lifeline.close()
+            self._lifeline = None
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -106,9 +121,11 @@ class EmbeddedServer(ABC):
 
 def end_orphan(pid: int, started: str, sign: signal.Signals) -> None:
     """End a process that an earlier platform left behind; one that ignores the signal is killed."""
-    os.kill(pid, sign)
+    with contextlib.suppress(ProcessLookupError):  # the kernel told it to end when its platform died
+        os.kill(pid, sign)
     end = time.monotonic() + END_SECONDS
     while start_time(pid) == started and time.monotonic() < end:
         time.sleep(0.02)
     if start_time(pid) == started:
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE, AttemptUnauthenticated
 
 from penstock_operator.launchers import Carried, Launch, LaunchRefused, Leftover, Observation
 from penstock_operator.launchers.jobs import CREDENTIAL_PREFIX, INTERRUPTED_EXIT, token_refused
+from penstock_operator.launchers.lifeline import Lifeline, kill_group
 from penstock_operator.launchers.logs import FileLogs
 
 SecretReader = Callable[[str, str], dict[str, str] | None]
@@ -31,6 +34,18 @@ INHERITED = (
     "HOME",
     "TMPDIR",
 )
+STOP_SECONDS, CLOSE_SECONDS = 10.0, 2.0
+"""Between SIGTERM and SIGKILL, for one attempt and when `penstock up` ends: it ends within five seconds, with its servers."""
+
+
+@dataclass(frozen=True)
+class Child:
+    """The process of an attempt, the leader of its group."""
+
+    job_uid: str
+    process: asyncio.subprocess.Process
+    cleared: asyncio.Task[None]
+    """Done when the process has ended and whatever it started is killed."""
 
 
 class ProcessLauncher:
@@ -42,30 +57,33 @@ class ProcessLauncher:
         self.logs = FileLogs(directory / "logs")
         self._secrets = secrets
         self._mint = mint
-        self._children: dict[str, tuple[str, asyncio.subprocess.Process]] = {}
+        self._children: dict[str, Child] = {}
         self.on_exit: Callable[[Launch], Awaitable[None]] | None = None
 
     async def launch(self, launch: Launch) -> str:
         """Start the attempt's process; one that is running already is adopted."""
         if launch.job_name in self._children:
-            return self._children[launch.job_name][0]
+            return self._children[launch.job_name].job_uid
         artifact = _installed(launch)
         environment = self._environment(launch, artifact)
         job_uid = launch.job_uid or uuid.uuid4().hex
         token_file = self._directory / "tokens" / launch.job_name
         _write_private(token_file, self._mint(job_uid))
         environment["PENSTOCK_TOKEN_FILE"] = str(token_file)
-        with self.logs.open_for_writing(launch.job_name) as log:
+        with self.logs.open_for_writing(launch.job_name) as log, Lifeline() as lifeline:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "penstock_sdk.runtime",
-                env=environment,
+                env={**environment, **lifeline.environment},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                pass_fds=(lifeline.child_end,),
             )
-        self._children[launch.job_name] = (job_uid, process)
+            lifeline.tie_group(process.pid)
+        cleared = asyncio.create_task(_clear_group(process, lifeline), name=f"end of {launch.job_name}")
+        self._children[launch.job_name] = Child(job_uid, process, cleared)
         return job_uid
 
     def _environment(self, launch: Launch, artifact: str) -> dict[str, str]:
@@ -100,7 +118,7 @@ class ProcessLauncher:
         child = self._children.get(launch.job_name)
         if child is None:
             return Observation("gone", "AttemptLost", "the attempt ended with the platform that ran it", disrupted=True)
-        code = child[1].returncode
+        code = child.process.returncode
         if code is None:
             return Observation("active")
         if code == 0:
@@ -120,23 +138,23 @@ class ProcessLauncher:
         return {each.job_name: await self.observe(each) for each in attempts}
 
     async def stop(self, launch: Carried) -> None:
-        """Ask the process to end, and make it after ten seconds."""
-        await self._end(launch.job_name, patience=10.0)
+        """Ask the process to end, and kill it and whatever it started after the grace."""
+        await self._end(launch.job_name, STOP_SECONDS)
 
-    async def _end(self, job_name: str, patience: float) -> None:
+    async def _end(self, job_name: str, grace: float) -> None:
         child = self._children.get(job_name)
-        if child is None or child[1].returncode is not None:
+        if child is None:
             return
-        child[1].terminate()
-        try:
-            await asyncio.wait_for(child[1].wait(), patience)
-        except TimeoutError:
-            child[1].kill()
-            await child[1].wait()
+        with contextlib.suppress(ProcessLookupError):
+            child.process.terminate()
+        done, _ = await asyncio.wait({child.cleared}, timeout=grace)
+        if not done:
+            kill_group(child.process.pid)
+            await asyncio.wait({child.cleared})
 
     async def retire(self, launch: Carried) -> None:
         """Forget the process and its token; an attempt whose end is recorded has no business to go on."""
-        await self._end(launch.job_name, patience=5.0)
+        await self._end(launch.job_name, CLOSE_SECONDS)
         self._children.pop(launch.job_name, None)
         (self._directory / "tokens" / launch.job_name).unlink(missing_ok=True)
 
@@ -151,7 +169,14 @@ class ProcessLauncher:
 
     async def close(self) -> None:
         """End every process that is still running."""
-        await asyncio.gather(*(self._end(name, patience=10.0) for name in list(self._children)))
+        await asyncio.gather(*(self._end(name, CLOSE_SECONDS) for name in list(self._children)))
+
+
+async def _clear_group(process: asyncio.subprocess.Process, lifeline: Lifeline) -> None:
+    """Wait until a connector ends, then kill what it started and left behind."""
+    await process.wait()
+    kill_group(process.pid)
+    lifeline.close()
 
 
 def _write_private(path: Path, text: str) -> None:
