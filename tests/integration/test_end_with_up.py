@@ -21,20 +21,24 @@ CONNECTOR = """
 import signal
 import subprocess
 import time
+import msgspec
+from penstock_sdk import Batch, Connector, Stream
 
-from penstock_sdk import Batch, Connector, Field, Schema, Stream
+
+class Config(msgspec.Struct):
+    pass
 
 
-class Stubborn(Connector[dict, int]):
+class Stubborn(Connector[Config, dict]):
     '''Has a process of its own, ignores SIGTERM and never comes back from the source.'''
 
     def authenticate(self):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def discover(self):
-        yield Stream("endless", Schema([Field("n", "integer")]), ("full",))
+        return [Stream(name="endless", schema={"type": "object"}, modes=("full",))]
 
-    def read(self, stream, cursor, since):
+    def read(self, stream, since, cursor):
         command = ["sh", "-c", "trap '' TERM HUP; while :; do sleep 1000; done"]
         subprocess.Popen(command, stdin=subprocess.DEVNULL)
         while True:
