@@ -160,8 +160,8 @@ async def killed_at(operator: Operator, run_id: str, place: str) -> None:
         del os.environ[VARIABLE]
     launcher = operator.running.orchestrator._parts.launcher
     assert isinstance(launcher, process.ProcessLauncher)
-    running = [child.process for child in launcher._children.values()]
-    (child,) = [child for child in running if child.returncode is None] or [None]
+    processes = [child.process for child in launcher._children.values()]
+    child = next((process for process in processes if process.returncode is None), None)
     if child is not None:
         assert await asyncio.wait_for(child.wait(), PATIENCE) == -signal.SIGKILL, place
 
