@@ -24,7 +24,7 @@ from penstock_operator.cli.session import DATA_DIR, DataDir
 from penstock_operator.cli.signals import Told, until_told
 from penstock_operator.cli.validation import examined
 from penstock_operator.embedded import EmbeddedError
-from penstock_operator.embedded.folder import FolderError
+from penstock_operator.embedded.documents import FolderError
 from penstock_operator.embedded.once import Result, as_document, run_on, run_once
 from penstock_operator.embedded.platform import DataDirectory, platform
 from penstock_operator.registry.migrate import migrate as apply_migrations

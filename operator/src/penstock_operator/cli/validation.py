@@ -1,15 +1,46 @@
-"""`penstock validate`: what the API server would refuse, found before it is asked."""
+"""`penstock validate`: what the API server would refuse, and what only the definition can tell, before they are asked."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import yaml
-from penstock_sdk.manifest import manifest_problems
+from penstock_sdk.manifest import Manifest, manifest_problems
 
-from penstock_operator.controller.wanted import Stalled, check_document, unknown_annotations
-from penstock_operator.embedded.folder import OURS, FolderError, read_folder
+from penstock_operator.controller.wanted import (
+    Stalled,
+    check_against,
+    check_document,
+    none_in_range,
+    unknown_annotations,
+)
+from penstock_operator.embedded.documents import FolderError, Located, documents_of, yaml_files
+from penstock_operator.embedded.folder import OURS, check_kind, key_at, read_folder, secret_values
+from penstock_operator.resources.crds import defaulted
+from penstock_operator.resources.versions import selectable
+
+
+@dataclass
+class Beside:
+    """What stands beside a connection: the valid definitions by connector and method, and the keys of Secrets."""
+
+    definitions: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
+    secret_keys: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+
+    def add(self, located: Located) -> None:
+        """Take up a definition or a Secret, unless something is wrong with it, which is found elsewhere."""
+        try:
+            kind, namespace, name = key_at(located)
+            if kind == "Secret":
+                self.secret_keys[namespace, name] = set(secret_values(located))
+            elif kind == "ConnectorDefinition":
+                check_document(located.document)
+                manifest = located.document["spec"]["manifest"]
+                self.definitions.setdefault((manifest["name"], manifest["method"]), []).append(located.document)
+        except (FolderError, Stalled):
+            return
 
 
 def examined(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
@@ -19,43 +50,109 @@ def examined(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
         if not path.is_dir():
             files.append(path)
             continue
-        below = sorted(each for pattern in ("*.yaml", "*.yml") for each in path.rglob(pattern))
-        files += below
-        found += [] if below else [f"{path}: there is no YAML file below it"]
-        found += _folder_problems(path)
-    found += [f"{path}: {problem}" for path in files for problem in _file_problems(path)]
+        try:
+            below = yaml_files(path)
+            files += below
+            found += [] if below else [f"{path}: there is no YAML file below it"]
+            read_folder(path)
+        except FolderError as error:
+            found.append(str(error))
+    beside = _beside(files)
+    found += [problem for path in files for problem in _file_problems(path, beside)]
     return files, list(dict.fromkeys(found))
 
 
-def _folder_problems(path: Path) -> list[str]:
-    """Return what `penstock up` has against a folder as a whole, such as a name that is there twice."""
+def _beside(files: list[Path]) -> Beside:
+    """Return what is in the files, and in those of their folders."""
+    beside = Beside()
+    siblings = {each for file in files for pattern in ("*.yaml", "*.yml") for each in file.parent.glob(pattern)}
+    for path in sorted({*files, *siblings}):
+        try:
+            for located in documents_of(path):
+                beside.add(located)
+        except FolderError:
+            continue
+    return beside
+
+
+def _file_problems(path: Path, beside: Beside) -> Iterator[str]:
     try:
-        read_folder(path)
+        for located in documents_of(path):
+            yield from (f"{located.place}: {problem}" for problem in _document_problems(located, beside))
     except FolderError as error:
-        return [str(error)]
-    return []
+        yield str(error)
 
 
-def _file_problems(path: Path) -> Iterator[str]:
-    try:
-        documents = list(yaml.safe_load_all(path.read_text()))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        yield f"not YAML: {error}"
-        return
-    for document in documents:
-        if document is not None:
-            yield from _document_problems(document)
-
-
-def _document_problems(document: object) -> list[str]:
+def _document_problems(located: Located, beside: Beside) -> Iterator[str]:
+    document = located.document
     if not isinstance(document, dict) or "kind" not in document:
-        return manifest_problems(document)
-    if document["kind"] not in OURS:
-        return []
-    metadata = document.get("metadata")
-    unknown = unknown_annotations(document) if isinstance(metadata, dict) else []
+        yield from manifest_problems(document)
+        return
+    kind = check_kind(located)
+    if kind == "Secret":
+        key_at(located)
+        secret_values(located)
+    if kind not in OURS:
+        return
+    if isinstance(document.get("metadata"), dict):
+        yield from unknown_annotations(document)
     try:
         check_document(document)
     except Stalled as stalled:
-        return [*unknown, *stalled.finding.message.split("; ")]
-    return unknown
+        yield from stalled.finding.message.split("; ")
+        return
+    try:
+        if kind == "TenantConnection":
+            _check_beside(defaulted(document), beside)
+    except Stalled as stalled:
+        yield stalled.finding.message
+
+
+def _check_beside(document: dict[str, Any], beside: Beside) -> None:
+    """Check a connection against the definition that it selects and its Secret, where these are there. Raises Stalled."""
+    spec, meta = document["spec"], document["metadata"]
+    connector = spec["connector"]
+    offers = beside.definitions.get((connector["name"], connector["method"]))
+    if not offers:
+        return
+    by_version = {each["spec"]["manifest"]["version"]: each for each in offers}
+    stages = {version: defaulted(each)["spec"].get("stage", "certified") for version, each in by_version.items()}
+    reach = connector.get("version", "*")
+    chosen = selectable(stages, reach)
+    if not chosen:
+        rows = [{"version": version, "stage": stage} for version, stage in stages.items()]
+        raise Stalled("NoVersionInRange", none_in_range(rows, reach))
+    manifest = Manifest.model_validate(by_version[chosen[0]]["spec"]["manifest"])
+    check_against(spec, by_version[chosen[0]]["metadata"]["name"], manifest)
+    _check_modes(spec, manifest)
+    reference = (spec.get("secretRef") or {}).get("name")
+    held = beside.secret_keys.get((meta.get("namespace") or "default", reference or ""))
+    if reference and held is not None:
+        _check_keys(reference, held, manifest)
+
+
+def _check_modes(spec: dict[str, Any], manifest: Manifest) -> None:
+    """Check each stream's mode, where the manifest lists the streams. Raises Stalled."""
+    listed = {stream.name: stream.modes for stream in manifest.streams.list_}
+    for index, stream in enumerate(spec.get("streams") or []):
+        if not listed:
+            return
+        if stream["name"] not in listed:
+            known = ", ".join(listed)
+            raise Stalled(
+                "InvalidSpec", f"spec.streams[{index}].name: {stream['name']!r} is no stream; there are: {known}"
+            )
+        if stream["mode"] not in listed[stream["name"]]:
+            modes = ", ".join(listed[stream["name"]])
+            raise Stalled("InvalidSpec", f"spec.streams[{index}].mode: {stream['name']} can only be read {modes}")
+
+
+def _check_keys(name: str, held: set[str], manifest: Manifest) -> None:
+    """Check that a Secret has each key that the connector requires. Raises Stalled."""
+    wanted = manifest.credentials()
+    missing = [key for key, required in wanted.items() if required and key not in held]
+    if missing:
+        message = f"spec.secretRef: the Secret {name} lacks {', '.join(missing)}, which the connector requires"
+        raise Stalled("SecretRequired", message)
+    if wanted and not held & set(wanted):
+        raise Stalled("SecretRequired", f"spec.secretRef: the Secret {name} has none of: {', '.join(wanted)}")

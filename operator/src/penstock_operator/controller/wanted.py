@@ -121,7 +121,7 @@ class Definitions:
         by_version = {row["version"]: row for row in offers}
         chosen = selectable({version: row["stage"] for version, row in by_version.items()}, reach)
         if not chosen:
-            raise Stalled("NoVersionInRange", _none_in_range(offers, reach))
+            raise Stalled("NoVersionInRange", none_in_range(offers, reach))
         kept = next((index for index, version in enumerate(chosen) if by_version[version]["uid"] == current), None)
         candidates = chosen if kept is None else chosen[: kept + 1]
         return await self._first_fitting(spec, [by_version[each] for each in candidates], in_use=kept is not None)
@@ -133,7 +133,7 @@ class Definitions:
         unfit = list[tuple[Row, Stalled]]()
         for row in candidates:
             try:
-                _check_against(spec, row["name"], await manifest_for(self._connection, row))
+                check_against(spec, row["name"], await manifest_for(self._connection, row))
             except Stalled as stalled:
                 unfit.append((row, stalled))
             else:
@@ -154,7 +154,8 @@ def _with_deleted(offers: list[Row], used: Row | None, connector: tuple[str, str
     return offers if used["version"] in {row["version"] for row in offers} else [*offers, used]
 
 
-def _none_in_range(offers: list[Row], reach: str) -> str:
+def none_in_range(offers: list[Row], reach: str) -> str:
+    """Return what to say where a range selects none of the versions on offer."""
     there = ", ".join(
         row["version"] if row["stage"] == "certified" else f"{row['version']} ({row['stage']})"
         for row in sorted(offers, key=lambda row: parse_version(row["version"]))
@@ -209,7 +210,7 @@ def _check_times(spec: Document, now: datetime) -> None:
         raise Stalled("InvalidSpec", f"spec.since: {spec['since']} is in the future, so that nothing would be read")
 
 
-def _check_against(spec: Document, name: str, manifest: Manifest) -> None:
+def check_against(spec: Document, name: str, manifest: Manifest) -> None:
     """Check what only the definition can tell: config, credentials, modes."""
     found = config_problems(spec.get("config", {}), manifest.config_schema)
     if found:

@@ -7,24 +7,23 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from penstock_operator.controller.identity import one_namespace
 from penstock_operator.controller.resources import Document, Page, key_of
+from penstock_operator.embedded.documents import FolderError, Located, documents_of, yaml_files
 from penstock_operator.resources.models import API_VERSION, GROUP, Kind
 
 OURS = ("ConnectorDefinition", "TenantConnection")
+KINDS = (*OURS, "Secret", "List")
+PASSED_OVER = ("Namespace",)
+"""What stands in files for a cluster, and needs nothing done here: a folder has every namespace."""
 SUBDOMAIN = re.compile("[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 NAMESPACE = uuid.UUID("6b1e7f0e-8a5d-4b7c-9d59-8f0a4d7d6c11")
-
-
-class FolderError(Exception):
-    """A file of the folder cannot be used; the message names the file and the remedy."""
 
 
 @dataclass
@@ -37,70 +36,83 @@ class Content:
 
 def read_folder(directory: Path) -> Content:
     """Read every YAML file below the directory. Raises FolderError for what is no document, or is there twice."""
-    content, seen = Content(), dict[tuple[str, str, str], Path]()
-    for path in sorted(p for pattern in ("*.yaml", "*.yml") for p in directory.rglob(pattern)):
-        for document in _documents(path):
-            key = _key(document, path)
-            if key in seen:
-                message = f"{path}: {'/'.join(filter(None, key))} is in {seen[key]} too; a name can be used once"
-                raise FolderError(message)
-            seen[key] = path
-            if key[0] == "Secret":
-                content.secrets[key[1:]] = _secret_values(document, path)
-            elif key[0] in OURS:
-                content.resources[key] = document
+    content, seen = Content(), dict[tuple[str, str, str], str]()
+    for located in (located for path in yaml_files(directory) for located in documents_of(path)):
+        key = key_at(located)
+        if key in seen:
+            message = f"{located.place}: {'/'.join(filter(None, key))} is in {seen[key]} too; a name can be used once"
+            raise FolderError(message)
+        seen[key] = located.place
+        if key[0] == "Secret":
+            content.secrets[key[1:]] = secret_values(located)
+        elif key[0] in OURS:
+            content.resources[key] = located.document
     return content
 
 
-def _documents(path: Path) -> Iterator[Document]:
-    try:
-        documents = list(yaml.safe_load_all(path.read_text()))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        message = f"{path}: not YAML: {error}"
-        raise FolderError(message) from None
-    for document in documents:
-        if isinstance(document, dict) and document.get("kind") == "List":
-            yield from document.get("items", [])
-        elif document is not None:
-            yield document
+def check_kind(located: Located) -> str:
+    """Return the kind of a document. Raises FolderError for one that nothing here reads, with the nearest that is."""
+    document = located.document
+    if not isinstance(document, dict):
+        what = "a list" if isinstance(document, list) else "a single value"
+        raise FolderError(f"{located.place}: is {what}; a document needs apiVersion, kind and metadata.name")
+    kind = document.get("kind")
+    if not isinstance(kind, str) or not kind:
+        raise FolderError(f"{located.place}: kind: a document needs apiVersion, kind and metadata.name")
+    if kind in KINDS or kind in PASSED_OVER:
+        return kind
+    by_lower = {known.lower(): known for known in KINDS}
+    near = get_close_matches(kind.lower(), by_lower, 1)
+    hint = f"did you mean {by_lower[near[0]]}?" if near else "move it out of the folder;"
+    raise FolderError(f"{located.place}: kind: {kind[:100]!r} is not known; {hint} the kinds are {', '.join(KINDS)}")
 
 
-def _key(document: Document, path: Path) -> tuple[str, str, str]:
-    if (
-        not isinstance(document, dict)
-        or not isinstance(document.get("metadata"), dict)
-        or not document["metadata"].get("name")
-    ):
-        message = f"{path}: a document needs apiVersion, kind and metadata.name"
+def key_at(located: Located) -> tuple[str, str, str]:
+    """Return kind, namespace and name of a document. Raises FolderError."""
+    kind, document, place = check_kind(located), located.document, located.place
+    meta = document.get("metadata")
+    if not isinstance(meta, dict) or not meta.get("name"):
+        message = f"{place}: metadata.name: a document needs apiVersion, kind and metadata.name"
         raise FolderError(message)
-    kind = str(document.get("kind", ""))
     if kind in OURS and document.get("apiVersion") != f"{GROUP}/{API_VERSION}":
-        message = f"{path}: apiVersion of a {kind} must be {GROUP}/{API_VERSION}, not {document.get('apiVersion')!r}"
+        message = f"{place}: apiVersion of a {kind} must be {GROUP}/{API_VERSION}, not {document.get('apiVersion')!r}"
         raise FolderError(message)
-    meta = document["metadata"]
     for part in ("name", "namespace"):
         if kind in OURS and not SUBDOMAIN.fullmatch(str(meta.get(part) or "default")):
             message = (
-                f"{path}: metadata.{part}: Invalid value: a lowercase RFC 1123 subdomain must consist of lower case"
+                f"{place}: metadata.{part}: Invalid value: a lowercase RFC 1123 subdomain must consist of lower case"
                 " alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character"
             )
             raise FolderError(message)
-    if kind == "TenantConnection":
-        meta.setdefault("namespace", "default")
+    if kind == "TenantConnection" and not meta.get("namespace"):
+        meta["namespace"] = "default"
     if kind == "ConnectorDefinition":
         meta.pop("namespace", None)
-    namespace = meta.get("namespace", "" if kind == "ConnectorDefinition" else "default")
+    namespace = meta.get("namespace") or ("" if kind == "ConnectorDefinition" else "default")
     return kind, str(namespace), str(meta["name"])
 
 
-def _secret_values(document: Document, path: Path) -> dict[str, str]:
-    values = {key: str(value) for key, value in (document.get("stringData") or {}).items()}
+def secret_values(located: Located) -> dict[str, str]:
+    """Return what a Secret holds. Raises FolderError; no message holds a value."""
+    document, place = located.document, located.place
+    for part in ("stringData", "data"):
+        if not isinstance(document.get(part) or {}, dict):
+            raise FolderError(f"{place}: {part}: must be a mapping of keys to text")
+    values = dict[str, str]()
+    for key, value in (document.get("stringData") or {}).items():
+        if not isinstance(value, str):
+            raise FolderError(f"{place}: stringData.{key}: must be text; write it in quotes")
+        values[key] = value
     for key, encoded in (document.get("data") or {}).items():
         try:
-            values.setdefault(key, base64.b64decode(encoded, validate=True).decode())
-        except ValueError:
-            message = f"{path}: data.{key} of the Secret is not base64; use stringData for plain text"
+            decoded = base64.b64decode(encoded, validate=True)
+        except (ValueError, TypeError):
+            message = f"{place}: data.{key} of the Secret is not base64; use stringData for plain text"
             raise FolderError(message) from None
+        try:
+            values.setdefault(key, decoded.decode())
+        except UnicodeDecodeError:
+            raise FolderError(f"{place}: data.{key} of the Secret is not text in UTF-8, once decoded") from None
     return values
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import psycopg
+from psycopg_pool import PoolTimeout
 
 from penstock_operator.controller.cancellation import heed_cancellation
 from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.controller.resources import Document, key_of
 from penstock_operator.embedded import EmbeddedError
-from penstock_operator.embedded.folder import FolderError
+from penstock_operator.embedded.documents import FolderError
 from penstock_operator.embedded.platform import Platform
 from penstock_operator.registry import connections, objects, run_streams, runs, upstreams
 from penstock_operator.registry.run_streams import RunStream
@@ -198,6 +201,61 @@ async def run_on(platform: Platform, report: Report) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(platform.orchestrator.run())
         group.create_task(_follow_folder(platform, report))
+        group.create_task(_follow_connections(platform, report))
+
+
+async def _follow_connections(platform: Platform, report: Report) -> None:
+    """Tell of each run when it starts and ends, of each document that is refused, and of what comes next; once each."""
+    told, since = dict[str, str](), datetime.now(UTC)
+    while True:
+        heed_cancellation()
+        await asyncio.sleep(1)
+        try:
+            async with platform.pool.connection() as connection:
+                newest = await runs.list_runs(connection, None, None, 200)
+                rows = await connections.list_connections(connection, None)
+        except (psycopg.OperationalError, PoolTimeout):
+            continue
+        lines = [*_refused(platform), *_runs_told(newest, since), *_next(rows)]
+        for key, line in lines:
+            if told.get(key) != line:
+                told[key] = line
+                report.line(line)
+        told = {key: told[key] for key, _ in lines}
+
+
+def _refused(platform: Platform) -> Iterator[tuple[str, str]]:
+    """Yield what is said of each document that cannot be used."""
+    for key, status in platform.resources.statuses.items():
+        for condition in status.get("conditions", []):
+            if condition["type"] == "Stalled" and condition["status"] == "True":
+                where = "/".join(part for part in key[1:] if part)
+                yield f"stalled {'/'.join(key)}", f"{key[0]} {where}: refused: {condition['message']}"
+
+
+def _runs_told(newest: list[dict[str, Any]], since: datetime) -> Iterator[tuple[str, str]]:
+    """Yield where each run of this time stands: its start, its end with counts and reason, or its next attempt."""
+    for run in reversed(newest):
+        where, phase = f"{run['namespace']}/{run['name']}: run {run['id']}", run["phase"]
+        if phase in ENDED and run["finished_at"] and run["finished_at"] < since:
+            continue
+        if phase == "running":
+            yield run["id"], f"{where} started, attempt {run['attempt']}"
+        elif phase in ENDED:
+            counts = f"{run['records']:,} records, {run['rejected']:,} rejected"
+            why = "; ".join(filter(None, (run["reason"], run["message"])))
+            yield run["id"], f"{where} {phase}: {counts}; {why}"
+        elif run["attempt"]:
+            at = run["next_attempt_at"].astimezone(UTC)
+            yield run["id"], f"{where} is tried again at {at:%Y-%m-%dT%H:%M:%SZ}: {run['message'] or run['waits']}"
+
+
+def _next(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Yield when each connection runs next."""
+    for row in rows:
+        if row["ready"] and not row["suspended"] and row["next_run_at"]:
+            at = row["next_run_at"].astimezone(UTC)
+            yield f"next {row['uid']}", f"{row['namespace']}/{row['name']}: runs next at {at:%Y-%m-%dT%H:%M:%SZ}"
 
 
 async def _follow_folder(platform: Platform, report: Report) -> None:
