@@ -94,7 +94,10 @@ def _document_problems(located: Located, beside: Beside) -> Iterator[str]:
         secret_values(located)
     if kind not in OURS:
         return
-    if isinstance(document.get("metadata"), dict):
+    if not isinstance(document.get("metadata"), dict):
+        yield "metadata.name: a document needs apiVersion, kind and metadata.name"
+        return
+    if document["metadata"]:
         yield from unknown_annotations(document)
     try:
         check_document(document)

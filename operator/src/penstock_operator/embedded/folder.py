@@ -59,6 +59,13 @@ def check_kind(located: Located) -> str:
     kind = document.get("kind")
     if not isinstance(kind, str) or not kind:
         raise FolderError(f"{located.place}: kind: a document needs apiVersion, kind and metadata.name")
+    meta = document.get("metadata")
+    for name, value in (
+        ("metadata", meta),
+        ("metadata.annotations", meta.get("annotations") if isinstance(meta, dict) else {}),
+    ):
+        if value is not None and not isinstance(value, dict):
+            raise FolderError(f"{located.place}: {name}: must be a mapping")
     if kind in KINDS or kind in PASSED_OVER:
         return kind
     by_lower = {known.lower(): known for known in KINDS}
