@@ -51,7 +51,8 @@ class RewindRequest(BaseModel):
 
     @model_validator(mode="after")
     def _one_target(self) -> RewindRequest:
-        targets = {"run", "checkpoint", "cursor"} & self.model_fields_set
+        given = {"run": self.run is not None, "checkpoint": self.checkpoint is not None}
+        targets = {name for name in self.model_fields_set & {"run", "checkpoint", "cursor"} if given.get(name, True)}
         if len(targets) != 1:
             raise ValueError("give one of run, checkpoint and cursor")
         if targets != {"run"} and len(self.streams) != 1:
