@@ -75,6 +75,8 @@ class FilesObject(Connector[Config, Credentials]):
         for path in list(reversed(of_each.values()))[:MOST_ASKED]:
             try:
                 next(files(self._store, path), None)
+            except TransientError:
+                raise  # a store that is away, or asks for patience, is not asked again in this attempt
             except ConnectorError as error:
                 errors.append(error)
             else:
@@ -95,6 +97,8 @@ class FilesObject(Connector[Config, Credentials]):
         for stream in self.config.streams:
             try:
                 found = self._offered(stream)
+            except TransientError:
+                raise
             except ConnectorError as error:
                 log.warning("stream %r is unavailable: %s", stream.name, error.message)
                 found = Stream(
@@ -120,6 +124,8 @@ class FilesObject(Connector[Config, Credentials]):
         """Return the paths that match nothing; one that cannot be listed is told of by the read."""
         try:
             return [path for path in stream.paths if next(files(self._store, path), None) is None]
+        except TransientError:
+            raise
         except ConnectorError:
             return []
 
