@@ -81,9 +81,8 @@ class FilesObject(Connector[Config, Credentials]):
                 errors.append(error)
             else:
                 return
-        for kind in (AuthenticationError, TransientError):
-            if errors and all(isinstance(error, kind) for error in errors):
-                raise errors[0]
+        if errors and all(isinstance(error, AuthenticationError) for error in errors):
+            raise errors[0]
 
     @property
     def _store(self) -> Transport:
