@@ -22,6 +22,7 @@ OF_PODS = {
     "PENSTOCK_CONNECTOR",
     "PENSTOCK_TOKEN_FILE",
     "PENSTOCK_CREDENTIAL_",
+    "PENSTOCK_LIFELINE",
 }
 """What a launcher tells a connector; no person sets them."""
 OF_TESTS = {"PENSTOCK_FAILPOINTS"}
