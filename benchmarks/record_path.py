@@ -38,7 +38,7 @@ def encode_object(sequence: int, rows: list[dict[str, object]], fitter: Fitter |
             lines = encoder.lines(fitter.rows(chunk), "upsert") if fitter else encoder.encode(chunk, "upsert")
             cutter.learn(len(chunk.rows), len(lines))
             compressor.write(lines)
-    compressor.finish(sequence, encoder.records)
+    compressor.finish(sequence, {"upsert": encoder.records})
 
 
 rows = sample()

@@ -391,7 +391,10 @@ class Oracle:
             return "Fenced"
         if outcome == "succeeded":
             done = [name for name, each in self._states(caller).items() if each.done and each.run == caller.run]
-            if records != attempt.committed() or set(attempt.streams) != set(MODES) or set(done) != set(MODES):
+            if records != attempt.committed():
+                attempt.ended, run.phase = "failed", "cancelled" if run.cancel else "failed"
+                return run.phase
+            if set(attempt.streams) != set(MODES) or set(done) != set(MODES):
                 return "Mismatch"
             attempt.ended = run.phase = "succeeded"
         elif outcome == "cancelled":

@@ -29,6 +29,7 @@ TOKEN_AUDIENCE = "penstock"  # noqa: S105 - an audience, not a secret
 MOST_PARALLEL = 16
 
 Mode = Literal["full", "incremental"]
+Op = Literal["upsert", "delete"]
 Outcome = Literal["succeeded", "failed", "cancelled", "interrupted"]
 ErrorClass = Literal[
     "ConfigError",
@@ -293,7 +294,10 @@ class UploadsResponse(Message):
 
 
 class UploadedObject(Message):
-    """One immutable Bronze file, uploaded and not yet committed. `bytes` and `sha256` are of the compressed file."""
+    """One immutable Bronze file, uploaded and not yet committed. `bytes` and `sha256` are of the compressed file.
+
+    `by_op` says how many of the records are of each operation; an older SDK does not send it.
+    """
 
     key: str
     sequence: Annotated[int, Field(ge=1)]
@@ -301,12 +305,15 @@ class UploadedObject(Message):
     bytes: Count
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     kind: ObjectKind = "data"
+    by_op: dict[Op, Count] | None = None
 
 
 class CheckpointRequest(Message):
     """Commits objects and the state that covers them, in one transaction.
 
-    `checkpoint` is the last committed number plus one. `done` says that the stream is finished for this run.
+    `checkpoint` is the last committed number plus one. `done` says that the stream is finished for this run. `read` counts
+    the records that were read since the checkpoint before, by operation: the objects must hold exactly these, or the
+    checkpoint is refused. An older SDK does not send it.
     """
 
     stream: StreamName
@@ -315,6 +322,7 @@ class CheckpointRequest(Message):
     objects: list[UploadedObject] = []
     done: bool = False
     schema_version: int = 1
+    read: dict[Op, Count] | None = None
 
 
 class CheckpointResponse(Message):
@@ -369,9 +377,10 @@ class StreamOutcome(Message):
 class FinishRequest(Message):
     """The attempt's end. `records` counts what this attempt committed, by stream, `rejected` what it put aside.
 
-    `read` counts what the connector handed over, by stream and op: for each stream it must be what is committed and
-    rejected together, or the run fails. An older SDK says nothing of it. `streams` says how each stream went, as far as the attempt came; an older SDK says nothing. The registry believes
-    that a stream has succeeded only when its last checkpoint is committed.
+    `read` counts what the connector handed over, by stream and op: for each stream and op it must be what is committed and
+    rejected together, or the run fails and is not tried again. An older SDK says nothing of it. `streams` says how each
+    stream went, as far as the attempt came; an older SDK says nothing. The registry believes that a stream has succeeded
+    only when its last checkpoint is committed.
 
     `pii_suggested` are fields whose values look like personal data, by stream: names of classes, never a value.
     """

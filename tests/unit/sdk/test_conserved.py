@@ -9,11 +9,15 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock_sdk import DefectError, Op, Stream
@@ -217,5 +221,103 @@ def test_an_encoder_that_loses_or_makes_records_fails_the_read(fault: str, monke
     try:
         with pytest.raises(DefectError, match=r"stream 'people': 3 records were read, [234] encoded and 0 rejected"):
             sink.emit(numbered([1, 2, 3]), "upsert")
+    finally:
+        sink.close()
+
+
+BATCHES = st.lists(
+    st.tuples(st.sampled_from(OPS), st.integers(0, 7), st.booleans(), st.booleans(), st.integers(0, 2)), max_size=12
+)
+
+
+class Objects:
+    """The client of a pipeline: it holds the objects and the checkpoints that name them."""
+
+    def __init__(self) -> None:
+        self.bodies: dict[str, bytes] = {}
+        self.commits: list[wire.CheckpointRequest] = []
+
+    def uploads(self, asked: wire.UploadsRequest) -> wire.UploadsResponse:
+        numbers = range(asked.after + 1, asked.after + 1 + asked.count)
+        grants = [
+            wire.UploadGrant(key=f"{asked.kind}-{n}", sequence=n, url="", headers={}, kind=asked.kind) for n in numbers
+        ]
+        return wire.UploadsResponse(grants=grants, expires_at=datetime.now(UTC))
+
+    def upload(self, grant: wire.UploadGrant, upload: Any) -> None:
+        self.bodies[grant.key] = upload.body
+
+    def checkpoint(self, asked: wire.CheckpointRequest) -> None:
+        self.commits.append(asked)
+
+    def by_op(self, each: wire.UploadedObject) -> Counter[str]:
+        text = zstandard.ZstdDecompressor().decompressobj().decompress(self.bodies[each.key])
+        return Counter(strict_json(line)["op"] for line in text.split(b"\n")[:-1])
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(BATCHES, st.booleans(), st.integers(1, 9), st.booleans())
+def test_every_operation_is_counted_in_the_batch_the_object_and_the_commit(
+    batches: list[tuple[Op, int, bool, bool, int]],
+    fails: bool,  # noqa: FBT001 - drawn
+    most: int,
+    small: bool,  # noqa: FBT001 - drawn
+) -> None:
+    """Batches of both operations, with records that do not fit, with and without a cursor, that end well or not."""
+    client, metrics = Objects(), Metrics()
+    fitter = Fitter(ENVELOPE, STREAM, wire.RejectRules(), lambda: "now")
+    shared = StreamCommits(client, "people", 0, metrics)  # type: ignore[arg-type]
+    limits = wire.Limits(checkpoint_records=most, object_bytes=1024)
+    sink = StreamPipeline(shared, ENVELOPE, None, limits, fitter=fitter)
+    sink._held_most = 300 if small else sink._held_most
+    covered, since = Counter[str](), Counter[str]()
+    for number, (op, good, unfit, cursor, unreadable) in enumerate(batches):
+        rows = [{"id": n, "pad": str(n) * 40} for n in range(good)] + [{"n": 1}] * unfit
+        for _ in range(unreadable):
+            sink.reject("a line", "it does not parse")
+        sink.emit(rows, op)
+        since.update({op: len(rows), "upsert": unreadable} if op == "delete" else {op: len(rows) + unreadable})
+        if cursor:
+            sink.checkpoint(number)
+            covered, since = covered + since, Counter()
+    (sink.interrupt if fails else sink.finish)()
+    sink.close()
+    told = Counter[str]()
+    for commit in client.commits:
+        held = sum((client.by_op(each) for each in commit.objects), Counter[str]())
+        assert held == +Counter(commit.read)
+        assert [+Counter(each.by_op) for each in commit.objects] == [client.by_op(each) for each in commit.objects]
+        assert [each.records for each in commit.objects] == [
+            sum((each.by_op or {}).values()) for each in commit.objects
+        ]
+        told += held
+    assert told == +(covered if fails else covered + since)
+    assert metrics.committed.get("people", 0) + metrics.rejected.get("people", 0) == told.total()
+
+
+LOSERS: dict[str, Callable[[StreamPipeline], None]] = {
+    "held lines are forgotten": lambda sink: sink._held.lines.pop(0) and None,
+    "held lines are sent twice": lambda sink: sink._held.lines.append(sink._held.lines[0]),
+    "a rejected record is forgotten": lambda sink: sink._held.rejected.clear(),
+    "an upload is forgotten": lambda sink: sink._let_go() or sink._roll() or sink._delivery._uncommitted.clear(),
+    "an op is changed": lambda sink: sink._held.lines.__setitem__(0, (*sink._held.lines[0][:2], "upsert")),
+}
+
+
+@pytest.mark.parametrize("fault", LOSERS)
+def test_a_commit_that_lost_or_doubled_records_is_refused(fault: str) -> None:
+    client = Objects()
+    fitter = Fitter(ENVELOPE, STREAM, wire.RejectRules(), lambda: "now")
+    shared = StreamCommits(client, "people", 0, Metrics())  # type: ignore[arg-type]
+    sink = StreamPipeline(shared, ENVELOPE, None, wire.Limits(), fitter=fitter)
+    try:
+        sink.emit(numbered([1, 2, 3]), "delete")
+        sink.emit([{"n": 1}, *numbered([4])], "upsert")
+        LOSERS[fault](sink)
+        with pytest.raises(
+            DefectError, match=r"stream 'people': 2 upserts and 3 deletes were read, .* are to be commit"
+        ):
+            sink.finish()
+        assert client.commits == []
     finally:
         sink.close()

@@ -217,9 +217,9 @@ def test_3_after_a_commit_of_one_worker_failed_no_other_worker_commits(client: A
         return cursor, done
 
     with pytest.raises(Exception, match="refused a call"):
-        shared.commit(cover, 1, (), 1, done=False)
+        shared.commit(cover, 1, (), 1, {}, done=False)
     with pytest.raises(Exception, match="refused a call"):
-        shared.commit(cover, 2, (), 1, done=False)
+        shared.commit(cover, 2, (), 1, {}, done=False)
     assert platform.commits == []
     assert platform.count("checkpoints") == 2, "the first was repeated once, the second never sent"
 

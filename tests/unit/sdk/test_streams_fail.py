@@ -34,6 +34,10 @@ def rows(first: int, count: int, size: int = 0) -> list[dict[str, Any]]:
     return [{"n": number, **({"pad": "x" * size} if size else {})} for number in range(first, first + count)]
 
 
+def stands_at(cursor: int, checkpoint: int) -> wire.SelectedStream:
+    return wire.SelectedStream(name="people", mode="incremental", cursor=cursor, checkpoint=checkpoint)
+
+
 def by_stream(platform: FakePlatform, stream: str) -> list[int]:
     commits = [commit for commit in platform.commits if commit.stream == stream]
     return [line["data"]["n"] for line in platform.lines(commits)]
@@ -78,6 +82,32 @@ def test_every_kind_of_error_keeps_what_a_cursor_covers(attempt: Runner, platfor
         assert (commit.cursor, commit.done) == (2, False), raised
         assert by_stream(platform, "people") == list(range(30))
         assert platform.finished[0].records == {"people": 30}
+
+
+def test_cursors_that_cover_no_records_are_kept_too(attempt: Runner, platform: FakePlatform) -> None:
+    """A source whose first windows are empty would be asked for them again in each attempt."""
+
+    def read(_: Stream, cursor: Any) -> Iterator[Batch]:
+        for page in range(cursor or 0, 40):
+            yield Batch([], cursor=page + 1)
+            if (page + 1) % 15 == 0:
+                raise TransientError("429", retry_after=1)
+
+    for expected in (15, 30):
+        assert attempt(read) != 0
+        last = platform.commits.pop()
+        assert (last.cursor, last.done) == (expected, False)
+        platform.selected = [stands_at(last.cursor, last.checkpoint)]
+
+
+def test_an_attempt_that_gets_no_further_commits_nothing(attempt: Runner, platform: FakePlatform) -> None:
+    def read(*_: Any) -> Iterator[Batch]:
+        yield Batch([], cursor=7)
+        raise TransientError("429")
+
+    platform.selected = [stands_at(7, 3)]
+    assert attempt(read) != 0
+    assert platform.commits == []
 
 
 def test_a_source_that_is_away_is_not_asked_for_every_stream(attempt: Runner, platform: FakePlatform) -> None:

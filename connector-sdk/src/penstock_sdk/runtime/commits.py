@@ -7,10 +7,12 @@ any more: whether it was carried out is not known then, and a later one under th
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 from penstock_sdk import protocol as wire
-from penstock_sdk.contract import Cursor
+from penstock_sdk.contract import Cursor, Op
+from penstock_sdk.errors import DefectError
 from penstock_sdk.runtime.client import RunClient
 from penstock_sdk.runtime.metrics import Metrics
 from penstock_sdk.runtime.places import Places
@@ -54,22 +56,38 @@ class StreamCommits:
         cursor: Cursor,
         objects: Sequence[wire.UploadedObject],
         schema_version: int,
+        read: Mapping[Op, int],
         *,
         done: bool,
     ) -> None:
-        """Commit uploaded objects with the cursor that covers them."""
+        """Commit uploaded objects with the cursor that covers them; they must hold the records that were read, by op."""
         with self._lock:
             if self._failure:
                 raise self._failure
             try:
-                self._send(*cover(cursor, done), objects, schema_version)
+                self._check(objects, read)
+                self._send(*cover(cursor, done), objects, schema_version, read)
             except Exception as error:
                 self._failure = error
                 raise
         rejected = sum(each.records for each in objects if each.kind == "rejected")
         self.metrics.commit(self._stream, sum(each.records for each in objects) - rejected, rejected)
 
-    def _send(self, cursor: Cursor, done: bool, objects: Sequence[wire.UploadedObject], schema_version: int) -> None:  # noqa: FBT001 - as Cover gives it
+    def _check(self, objects: Sequence[wire.UploadedObject], read: Mapping[Op, int]) -> None:
+        held = Counter[Op]()
+        for each in objects:
+            held.update(each.by_op or {})
+        if +held != +Counter(read):
+            raise not_conserved(self._stream, read, objects)
+
+    def _send(
+        self,
+        cursor: Cursor,
+        done: bool,  # noqa: FBT001 - as Cover gives it
+        objects: Sequence[wire.UploadedObject],
+        schema_version: int,
+        read: Mapping[Op, int],
+    ) -> None:
         self._checkpoint += 1
         request = wire.CheckpointRequest(
             stream=self._stream,
@@ -78,8 +96,25 @@ class StreamCommits:
             objects=list(objects),
             done=done,
             schema_version=schema_version,
+            read=dict(read),
         )
         self._client.checkpoint(request)
+
+
+def not_conserved(stream: str, read: Mapping[Op, int], objects: Sequence[wire.UploadedObject]) -> DefectError:
+    """Return the error of a commit whose objects hold other records than were read."""
+    counts = {kind: Counter[Op]() for kind in ("data", "rejected")}
+    for each in objects:
+        counts[each.kind].update(each.by_op or {})
+    return DefectError(
+        f"stream {stream!r}: {_words(read)} were read, {_words(counts['data'])} are to be committed and"
+        f" {_words(counts['rejected'])} were rejected; nothing of them is committed."
+        " This is a defect of the SDK: please report it with the connector's version"
+    )
+
+
+def _words(by_op: Mapping[Op, int]) -> str:
+    return f"{by_op.get('upsert', 0)} upserts and {by_op.get('delete', 0)} deletes"
 
 
 def whole(cursor: Cursor, done: bool) -> tuple[Cursor, bool]:  # noqa: FBT001 - a Cover

@@ -8,13 +8,13 @@ After a failure no later commit is tried, and the reader hears of it at its next
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from penstock_sdk import protocol as wire
-from penstock_sdk.contract import Cursor
+from penstock_sdk.contract import Cursor, Op
 from penstock_sdk.runtime.commits import Cover, StreamCommits
 from penstock_sdk.runtime.encode import FinishedObject, ObjectCompressor
 from penstock_sdk.runtime.places import Places
@@ -55,7 +55,7 @@ class Delivery:
         self._object_bytes = object_bytes
         self._open = OpenObject()
         self._rejected: OpenObject | None = None
-        self._rejected_records = 0
+        self._rejected_by_op = Counter[Op]()
         self._uploads: deque[tuple[Future[wire.UploadedObject], int]] = deque()
         self._uncommitted: list[Future[wire.UploadedObject]] = []
         self._commits: deque[Future[None]] = deque()
@@ -72,12 +72,12 @@ class Delivery:
             self._hand_over(self._open)
             self._open.settle(SLICES_AHEAD)
 
-    def reject(self, line: bytes) -> None:
+    def reject(self, line: bytes, op: Op) -> None:
         """Add a line to the open object of records that do not fit."""
         held = self._rejected = self._rejected or OpenObject()
         held.lines.append(line)
         held.waiting += len(line)
-        self._rejected_records += 1
+        self._rejected_by_op[op] += 1
         if held.waiting >= SLICE_BYTES:
             self._hand_over(held)
             held.settle(SLICES_AHEAD)
@@ -88,8 +88,8 @@ class Delivery:
         if self._rejected is None:
             return
         number = self._shared.rejected_numbers.take()
-        self._send(self._rejected, number, self._rejected_records, self._shared.rejected_places)
-        self._rejected, self._rejected_records = None, 0
+        self._send(self._rejected, number, self._rejected_by_op, self._shared.rejected_places)
+        self._rejected, self._rejected_by_op = None, Counter()
 
     def full(self) -> bool:
         """Say whether the open object has reached its size; waits for the compressor only when that may be."""
@@ -106,16 +106,16 @@ class Delivery:
             compressed = self._submit(self._compressing, lambda: held.compressor.write(b"".join(lines)))
             held.slices.append((compressed, size))
 
-    def upload(self, sequence: int, records: int) -> None:
-        """Close the open object and send it on its way."""
+    def upload(self, sequence: int, by_op: Mapping[Op, int]) -> None:
+        """Close the open object, which holds so many records, and send it on its way."""
         closed, self._open = self._open, OpenObject()
-        self._send(closed, sequence, records, self._shared.places)
+        self._send(closed, sequence, by_op, self._shared.places)
 
-    def _send(self, closed: OpenObject, sequence: int, records: int, places: Places) -> None:
+    def _send(self, closed: OpenObject, sequence: int, by_op: Mapping[Op, int], places: Places) -> None:
         self._hand_over(closed)
         size = closed.at_most()
         self._make_room(size)
-        finished = self._submit(self._compressing, lambda: closed.compressor.finish(sequence, records))
+        finished = self._submit(self._compressing, lambda: closed.compressor.finish(sequence, by_op))
         uploaded = self._submit(self._uploading, lambda: self._upload(finished, places))
         self._uploads.append((uploaded, size))
         self._uncommitted.append(uploaded)
@@ -133,8 +133,11 @@ class Delivery:
         self._shared.metrics.uploaded(uploaded.bytes)
         return uploaded
 
-    def commit(self, cursor: Cursor, schema_version: int, *, done: bool) -> None:
-        """Have everything uploaded so far committed with the cursor that covers it; `done` marks the end."""
+    def commit(self, cursor: Cursor, schema_version: int, read: Mapping[Op, int], *, done: bool) -> None:
+        """Have everything uploaded so far committed with the cursor that covers it; `done` marks the end.
+
+        `read` counts the records that were read since the commit before.
+        """
         self._upload_rejected()
         uploads, self._uncommitted = self._uncommitted, []
         before = self._commits[-1] if self._commits else None
@@ -143,7 +146,7 @@ class Delivery:
             if before:
                 before.result()
             objects = [upload.result() for upload in uploads]
-            self._shared.commit(self._cover, cursor, objects, schema_version, done=done)
+            self._shared.commit(self._cover, cursor, objects, schema_version, read, done=done)
 
         self._commits.append(self._submit(self._committing, step))
         while len(self._commits) > COMMITS_AHEAD:

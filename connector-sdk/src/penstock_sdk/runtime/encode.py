@@ -13,7 +13,7 @@ import io
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import chain
@@ -65,10 +65,10 @@ class Envelope:
 
 @dataclass(frozen=True)
 class FinishedObject:
-    """A closed object, ready to be uploaded. `sha256` is of `body`, the compressed bytes."""
+    """A closed object, ready to be uploaded. `by_op` counts its records; `sha256` is of `body`, the compressed bytes."""
 
     sequence: int
-    records: int
+    by_op: Mapping[Op, int]
     body: bytes
     sha256: str
 
@@ -224,11 +224,11 @@ class ObjectCompressor:
         """Add lines."""
         self.size += self._body.write(self._compressor.compress(lines))
 
-    def finish(self, sequence: int, records: int) -> FinishedObject:
+    def finish(self, sequence: int, by_op: Mapping[Op, int]) -> FinishedObject:
         """Close the object."""
         self._body.write(self._compressor.flush())
         body = self._body.getvalue()  # without a copy
-        return FinishedObject(sequence, records, body, hashlib.sha256(body).hexdigest())
+        return FinishedObject(sequence, by_op, body, hashlib.sha256(body).hexdigest())
 
 
 class Cutter:

@@ -9,6 +9,7 @@ once too much is held back, what the last cursor covers is committed and the res
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -28,21 +29,21 @@ LEAST_HELD_BYTES = 4 << 20
 
 
 class Held:
-    """Lines that no cursor covers yet, with their numbers of records, and those of rejected records, in order."""
+    """Lines that no cursor covers yet, with their numbers of records and op, and those of rejected records, in order."""
 
     def __init__(self) -> None:
-        self.lines: list[tuple[bytes, int]] = []
-        self.rejected: list[bytes] = []
+        self.lines: list[tuple[bytes, int, Op]] = []
+        self.rejected: list[tuple[bytes, Op]] = []
         self.size = 0
 
-    def add(self, lines: bytes, records: int) -> None:
+    def add(self, lines: bytes, records: int, op: Op) -> None:
         """Hold lines of records."""
-        self.lines.append((lines, records))
+        self.lines.append((lines, records, op))
         self.size += len(lines)
 
-    def reject(self, line: bytes) -> None:
+    def reject(self, line: bytes, op: Op) -> None:
         """Hold the line of a rejected record."""
-        self.rejected.append(line)
+        self.rejected.append((line, op))
         self.size += len(line)
 
 
@@ -65,7 +66,7 @@ class StreamPipeline:
         self._limits = limits
         self._shared = shared
         self._clock = clock
-        self._cursor = cursor
+        self._cursor = self._committed_cursor = cursor
         self._fitter = fitter
         self._cutter = Cutter(envelope.stream, self._bad_line if fitter else None)
         self._encoder: LineEncoder | None = None
@@ -73,10 +74,10 @@ class StreamPipeline:
         self._held = Held()
         self._held_most = max(limits.object_bytes, LEAST_HELD_BYTES)
         self._beyond = False  # lines that no cursor covers are on their way already
-        self._in_object = 0
+        self._in_object = Counter[Op]()
         self._rejected = 0
-        self._covered = 0
-        self._since_records = 0
+        self._read = Counter[Op]()  # since the last commit
+        self._covered = Counter[Op]()  # of these, those that a cursor covers
         self._since_time = clock()
         if fitter:
             fitter.to(self._take_rejected)
@@ -93,6 +94,8 @@ class StreamPipeline:
             self._add(self._dropper(chunk) if self._dropper else chunk, op)
             if self._held.size > self._held_most:
                 self._go_beyond()
+        if self._fitter:
+            self._fitter.op = "upsert"  # of what the connector rejects between batches
         if handed_over is not None and taken != handed_over:
             raise self._not_conserved(handed_over, taken, 0)
 
@@ -104,18 +107,21 @@ class StreamPipeline:
         added, put_aside = len(chunk.rows), self._rejected - rejected
         if not line_count(lines) == encoder.records - before == added - put_aside:
             raise self._not_conserved(added, line_count(lines), put_aside)
-        self._since_records += added
         self._shared.metrics.took(added)
-        self._shared.metrics.read(self._envelope.stream, op, added)
+        self._count(added, op)
         if lines:
             self._cutter.learn(added, len(lines))
-            self._take(lines, encoder.records - before)
+            self._take(lines, encoder.records - before, op)
 
-    def _take(self, lines: bytes, records: int) -> None:
+    def _count(self, read: int, op: Op) -> None:
+        self._read[op] += read
+        self._shared.metrics.read(self._envelope.stream, op, read)
+
+    def _take(self, lines: bytes, records: int, op: Op) -> None:
         if self._beyond:
-            self._write(lines, records)
+            self._write(lines, records, op)
         else:
-            self._held.add(lines, records)
+            self._held.add(lines, records, op)
 
     def _not_conserved(self, read: int, lines: int, rejected: int) -> DefectError:
         return DefectError(
@@ -125,28 +131,29 @@ class StreamPipeline:
 
     def _take_rejected(self, line: bytes) -> None:
         self._rejected += 1
+        op: Op = self._fitter.op if self._fitter else "upsert"
         if self._beyond:
-            self._delivery.reject(line)
+            self._delivery.reject(line, op)
         else:
-            self._held.reject(line)
+            self._held.reject(line, op)
 
-    def _write(self, lines: bytes, records: int) -> None:
+    def _write(self, lines: bytes, records: int, op: Op) -> None:
         self._delivery.write(lines)
-        self._in_object += records
+        self._in_object[op] += records
         if self._delivery.full():
             self._roll()
 
     def _let_go(self) -> None:
         """Send what is held back on its way."""
         held, self._held = self._held, Held()
-        for line in held.rejected:
-            self._delivery.reject(line)
-        for lines, records in held.lines:
-            self._write(lines, records)
+        for line, op in held.rejected:
+            self._delivery.reject(line, op)
+        for lines, records, op in held.lines:
+            self._write(lines, records, op)
 
     def _go_beyond(self) -> None:
         """Commit what the last cursor covers, while it can be told from the rest, and hold nothing back until the next."""
-        if self._covered:
+        if self._is_ahead:
             self._commit(done=False)
         self._let_go()
         self._beyond = True
@@ -155,13 +162,12 @@ class StreamPipeline:
         """Put aside what the connector could not make a record of; a server that knows no rejects has it fail."""
         if self._fitter is None:
             raise SourceContractError(f"stream {self._envelope.stream!r}: {message}")
-        self._since_records += 1
-        self._shared.metrics.read(self._envelope.stream, self._fitter.op, 1)
+        self._count(1, self._fitter.op)
         self._fitter.unreadable(data, message)
 
     def _bad_line(self, line: bytes, reason: str) -> None:
         if self._fitter:
-            self._shared.metrics.read(self._envelope.stream, self._fitter.op, 1)
+            self._count(1, self._fitter.op)
             self._fitter.bad_line(line, reason)
 
     def checkpoint(self, state: Cursor) -> None:
@@ -169,13 +175,13 @@ class StreamPipeline:
         if state is not None:
             check_cursor(state, self._envelope.stream)
         self._cover(state)
-        due = self._since_records >= self._limits.checkpoint_records
+        due = self._read.total() >= self._limits.checkpoint_records
         if due or self._clock() - self._since_time >= self._limits.checkpoint_seconds:
             self._commit(done=False)
 
     def _cover(self, state: Cursor) -> None:
         self._let_go()
-        self._cursor, self._beyond, self._covered = state, False, self._since_records
+        self._cursor, self._beyond, self._covered = state, False, self._read.copy()
 
     def finish(self) -> None:
         """Commit what is left, mark what was read as done for this run, and wait for it."""
@@ -186,9 +192,14 @@ class StreamPipeline:
     def interrupt(self) -> None:
         """Commit what a cursor covers, and wait; what none covers is dropped, or stays uncommitted and is collected."""
         self._held = Held()
-        if self._covered and not self._beyond:
+        if self._is_ahead and not self._beyond:
             self._commit(done=False)
         self.settle()
+
+    @property
+    def _is_ahead(self) -> bool:
+        """Whether the last cursor covers more than what is committed: records, or a span of the source without any."""
+        return self._covered.total() > 0 or self._cursor != self._committed_cursor
 
     def settle(self) -> None:
         """Wait until every commit under way is answered; raises what went wrong."""
@@ -201,15 +212,16 @@ class StreamPipeline:
     def _roll(self) -> None:
         if self._in_object:
             self._delivery.upload(self._shared.numbers.take(), self._in_object)
-            self._encoder, self._in_object = None, 0
+            self._encoder, self._in_object = None, Counter()
 
     def _commit(self, *, done: bool) -> None:
         self._roll()
         if self._fitter:
             self._fitter.check_share(done=done)
-        self._delivery.commit(self._cursor, self._envelope.schema_version, done=done)
-        self._since_records -= self._covered
-        self._covered, self._since_time = 0, self._clock()
+        self._delivery.commit(self._cursor, self._envelope.schema_version, self._covered, done=done)
+        self._committed_cursor = self._cursor
+        self._read -= self._covered
+        self._covered, self._since_time = Counter(), self._clock()
 
 
 def now() -> str:

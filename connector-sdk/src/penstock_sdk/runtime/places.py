@@ -36,10 +36,11 @@ class Places:
             return wire.UploadedObject(
                 key=grant.key,
                 sequence=finished.sequence,
-                records=finished.records,
+                records=sum(finished.by_op.values()),
                 bytes=len(finished.body),
                 sha256=finished.sha256,
                 kind=self._kind,
+                by_op=dict(finished.by_op),
             )
         message = "the bucket refuses the presigned places; check the clock and the S3 credentials of the server"
         raise TransientError(message)

@@ -106,7 +106,7 @@ class SplitRead:
     def _mark_done(self) -> None:
         """Commit the end of a stream whose parts were all read before its state was put back to that point."""
         task = self._reader.task
-        self._reader.shared.commit(self._cursor.unchanged, None, (), task.envelope.schema_version, done=True)
+        self._reader.shared.commit(self._cursor.unchanged, None, (), task.envelope.schema_version, {}, done=True)
 
     def _help(self) -> None:
         """Work with a connector of one's own. A source that lets no further session in is read by those that are in."""

@@ -10,6 +10,7 @@ import hashlib
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -217,7 +218,10 @@ class RunApi:
         if body is None or (len(body), hashlib.sha256(body).hexdigest()) != (each.bytes, each.sha256):
             raise Refused(422, "mismatch", f"the bucket does not hold object {each.key} as it was described")
         text = zstandard.ZstdDecompressor().decompressobj().decompress(body)
-        return [json.loads(line) for line in text.split(b"\n")[:-1]]
+        lines = [json.loads(line) for line in text.split(b"\n")[:-1]]
+        if each.by_op is not None and +Counter(each.by_op) != Counter(line["op"] for line in lines):
+            raise Refused(422, "mismatch", f"object {each.key} holds other numbers of operations than were told")
+        return lines
 
     def _credential(self, body: bytes) -> wire.CredentialResponse:
         asked = wire.CredentialRequest.model_validate_json(body)

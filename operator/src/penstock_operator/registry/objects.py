@@ -43,19 +43,19 @@ async def commit_object(
     holder: tuple[str, int, str],
     key: str,
     sequence: int,
-    counts: tuple[int, int, str],
+    counts: tuple[int, int | None, int, str],
     checkpoint: tuple[int, int],
 ) -> bool:
     """Commit one granted object; False when it was not granted to this attempt's stream, or is committed already.
 
-    `holder` is run, attempt and stream; `counts` records, bytes and sha256; `checkpoint` its number and the schema's.
+    `holder` is run, attempt and stream; `counts` records, those of them that are deletes, bytes and sha256; `checkpoint` its number and the schema's.
     """
     return bool(
         await run(
             connection,
             """
-            UPDATE penstock.bronze_objects SET committed_at = now(), records = %(records)s, bytes = %(bytes)s,
-                sha256 = %(sha256)s, checkpoint = %(checkpoint)s, schema_version = %(version)s
+            UPDATE penstock.bronze_objects SET committed_at = now(), records = %(records)s, deletes = %(deletes)s,
+                bytes = %(bytes)s, sha256 = %(sha256)s, checkpoint = %(checkpoint)s, schema_version = %(version)s
             WHERE key = %(key)s AND run_id = %(run)s AND attempt = %(attempt)s AND stream = %(stream)s
               AND sequence = %(sequence)s AND committed_at IS NULL
             """,
@@ -65,8 +65,9 @@ async def commit_object(
             key=key,
             sequence=sequence,
             records=counts[0],
-            bytes=counts[1],
-            sha256=counts[2],
+            deletes=counts[1],
+            bytes=counts[2],
+            sha256=counts[3],
             checkpoint=checkpoint[0],
             version=checkpoint[1],
         )
@@ -103,12 +104,29 @@ async def committed_counts(
     return {row["stream"]: row["records"] for row in rows}
 
 
+async def counts_by_op(connection: Connection, run_id: str, attempt: int) -> dict[str, dict[str, int]]:
+    """Return how many records an attempt has committed and put aside together, by stream and operation.
+
+    A stream of which an object's operations are not known, as an older SDK committed it, is left out.
+    """
+    rows = await many(
+        connection,
+        "SELECT stream, sum(records)::bigint AS records, sum(deletes)::bigint AS deletes FROM penstock.bronze_objects"
+        " WHERE run_id = %(run)s AND attempt = %(attempt)s AND committed_at IS NOT NULL"
+        " GROUP BY stream HAVING bool_and(deletes IS NOT NULL)",
+        run=run_id,
+        attempt=attempt,
+    )
+    return {row["stream"]: {"upsert": row["records"] - row["deletes"], "delete": row["deletes"]} for row in rows}
+
+
 async def run_counts(connection: Connection, run_id: str) -> list[Row]:
     """Return how many records all attempts of a run have committed and put aside, by stream."""
     return await many(
         connection,
         """
         SELECT stream, coalesce(sum(records) FILTER (WHERE kind = 'data'), 0)::bigint AS records,
+            coalesce(sum(deletes) FILTER (WHERE kind = 'data'), 0)::bigint AS deletes,
             coalesce(sum(records) FILTER (WHERE kind = 'rejected'), 0)::bigint AS rejected
         FROM penstock.bronze_objects WHERE run_id = %(run)s AND committed_at IS NOT NULL GROUP BY stream
         """,

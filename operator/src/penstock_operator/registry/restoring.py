@@ -117,18 +117,18 @@ async def put_run(connection: Connection, values: dict[str, Any]) -> int:
         connection,
         """
         INSERT INTO penstock.connector_runs AS r (id, connection_uid, definition_uid, spec, trigger, scheduled_at, token, phase,
-            attempt, created_at, started_at, finished_at, records, rejected, bytes, objects, reason, error_class, message,
-            tenant)
+            attempt, created_at, started_at, finished_at, records, deletes, rejected, bytes, objects, reason, error_class,
+            message, tenant)
         SELECT %(id)s, %(uid)s, d.uid, %(spec)s, %(trigger)s, %(scheduled_at)s, %(token)s, %(phase)s, %(attempt)s,
-            %(created_at)s, %(started_at)s, %(finished_at)s, %(records)s, %(rejected)s, %(bytes)s, %(objects)s, %(reason)s,
-            %(error_class)s, %(message)s, %(namespace)s
+            %(created_at)s, %(started_at)s, %(finished_at)s, %(records)s, %(deletes)s, %(rejected)s, %(bytes)s, %(objects)s,
+            %(reason)s, %(error_class)s, %(message)s, %(namespace)s
         FROM penstock.connector_definitions d WHERE d.name = %(definition)s
           AND NOT EXISTS (SELECT 1 FROM penstock.connector_runs o WHERE o.connection_uid = %(uid)s AND o.id <> %(id)s
               AND (o.scheduled_at = %(scheduled_at)s OR o.token = %(token)s))
         ORDER BY d.deleted_at DESC NULLS FIRST LIMIT 1
         ON CONFLICT (id) DO UPDATE SET phase = excluded.phase, attempt = greatest(r.attempt, excluded.attempt),
-            finished_at = excluded.finished_at, records = excluded.records, rejected = excluded.rejected,
-            bytes = excluded.bytes, objects = excluded.objects, reason = excluded.reason,
+            finished_at = excluded.finished_at, records = excluded.records, deletes = excluded.deletes,
+            rejected = excluded.rejected, bytes = excluded.bytes, objects = excluded.objects, reason = excluded.reason,
             error_class = excluded.error_class, message = excluded.message
         WHERE r.phase IN ('pending', 'running')
         """,
@@ -150,14 +150,15 @@ async def put_objects(connection: Connection, uid: str, run_id: str, objects: li
             connection,
             """
             INSERT INTO penstock.bronze_objects AS o (key, connection_uid, stream, generation, run_id, attempt, sequence,
-                checkpoint, records, bytes, sha256, schema_version, kind, committed_at)
+                checkpoint, records, deletes, bytes, sha256, schema_version, kind, committed_at)
             VALUES (%(key)s, %(uid)s, %(stream)s, %(generation)s, %(run)s, %(attempt)s, %(sequence)s, %(checkpoint)s,
-                %(records)s, %(bytes)s, %(sha256)s, %(schema_version)s, %(kind)s, now())
-            ON CONFLICT (key) DO UPDATE SET committed_at = now(), records = excluded.records, bytes = excluded.bytes,
-                sha256 = excluded.sha256, checkpoint = excluded.checkpoint, schema_version = excluded.schema_version
+                %(records)s, %(deletes)s, %(bytes)s, %(sha256)s, %(schema_version)s, %(kind)s, now())
+            ON CONFLICT (key) DO UPDATE SET committed_at = now(), records = excluded.records,
+                deletes = excluded.deletes, bytes = excluded.bytes, sha256 = excluded.sha256, checkpoint = excluded.checkpoint,
+                schema_version = excluded.schema_version
             WHERE o.committed_at IS NULL
             """,
-            **{**each, "uid": uid, "run": run_id},
+            **{"deletes": None, **each, "uid": uid, "run": run_id},
         )
     return count
 

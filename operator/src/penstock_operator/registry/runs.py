@@ -141,8 +141,9 @@ async def end_run(connection: Connection, run_id: str, phase: str, ending: Endin
             error_class = %(error_class)s, message = %(message)s, operator_message = %(operator_message)s,
             metrics = coalesce((SELECT jsonb_object_agg(attempt::text, metrics) FROM penstock.run_attempts
                                 WHERE run_id = %(run)s), '{}'),
-            (records, rejected, bytes, objects) = (
+            (records, deletes, rejected, bytes, objects) = (
                 SELECT coalesce(sum(o.records) FILTER (WHERE o.kind = 'data'), 0),
+                    coalesce(sum(o.deletes) FILTER (WHERE o.kind = 'data'), 0),
                     coalesce(sum(o.records) FILTER (WHERE o.kind = 'rejected'), 0),
                     coalesce(sum(o.bytes) FILTER (WHERE o.kind = 'data'), 0), count(*) FILTER (WHERE o.kind = 'data')
                 FROM penstock.bronze_objects o WHERE o.run_id = %(run)s AND o.committed_at IS NOT NULL)

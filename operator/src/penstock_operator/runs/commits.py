@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from penstock_sdk.protocol import CheckpointRequest
+from collections import Counter
+from collections.abc import Mapping
+
+from penstock_sdk.protocol import CheckpointRequest, Op, UploadedObject
 
 from penstock_operator.registry import objects
 from penstock_operator.registry.database import Connection, Row
@@ -26,6 +29,7 @@ async def commit(connection: Connection, attempt: Row, request: CheckpointReques
     if request.checkpoint != committed + 1:
         message = f"checkpoint {request.checkpoint} of {request.stream!r} does not follow {committed}"
         raise Mismatch(message)
+    _check_counts(request)
     await _commit_objects(connection, attempt, request)
     await positions.put(connection, attempt, new)
 
@@ -40,10 +44,37 @@ async def _check_repeated(connection: Connection, attempt: Row, request: Checkpo
         raise Mismatch(message)
 
 
+def _check_counts(request: CheckpointRequest) -> None:
+    """Raise Mismatch unless the objects hold exactly the records that the pod has read, by operation."""
+    for each in request.objects:
+        if each.by_op is not None and sum(each.by_op.values()) != each.records:
+            message = f"object {each.key} has {each.records} records, and {_words(each.by_op)}"
+            raise Mismatch(message)
+    if request.read is None or any(each.by_op is None for each in request.objects):
+        return
+    held = {kind: Counter[Op]() for kind in ("data", "rejected")}
+    for each in request.objects:
+        held[each.kind].update(each.by_op or {})
+    if +Counter(request.read) != +(held["data"] + held["rejected"]):
+        message = (
+            f"stream {request.stream!r}: {_words(request.read)} were read, {_words(held['data'])} are to be committed and"
+            f" {_words(held['rejected'])} were rejected"
+        )
+        raise Mismatch(message)
+
+
+def _words(by_op: Mapping[Op, int]) -> str:
+    return f"{by_op.get('upsert', 0)} upserts and {by_op.get('delete', 0)} deletes"
+
+
+def _deletes(uploaded: UploadedObject) -> int | None:
+    return None if uploaded.by_op is None else uploaded.by_op.get("delete", 0)
+
+
 async def _commit_objects(connection: Connection, attempt: Row, request: CheckpointRequest) -> None:
     holder = (attempt["run_id"], attempt["attempt"], request.stream)
     for each in request.objects:
-        counts = (each.records, each.bytes, each.sha256)
+        counts = (each.records, _deletes(each), each.bytes, each.sha256)
         numbers = (request.checkpoint, request.schema_version)
         if not await objects.commit_object(connection, holder, each.key, each.sequence, counts, numbers):
             message = f"object {each.key} was not granted to this attempt, or is committed already"

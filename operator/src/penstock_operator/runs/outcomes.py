@@ -142,8 +142,8 @@ async def commit_document(connection: Connection, run_id: str, prefix: str) -> t
     if not found and not states and run["phase"] != "succeeded":
         return None
     shown = (
-        *("key", "stream", "generation", "attempt", "sequence", "checkpoint", "records", "bytes", "sha256"),
-        "schema_version",
+        *("key", "stream", "generation", "attempt", "sequence", "checkpoint", "records", "deletes", "bytes"),
+        *("sha256", "schema_version"),
     )
     holder = await connections.connection_by_uid(connection, uid) or run
     document = {
@@ -154,6 +154,7 @@ async def commit_document(connection: Connection, run_id: str, prefix: str) -> t
         "definition": run["definition"],
         "phase": run["phase"],
         "records": run["records"],
+        "deletes": run["deletes"],
         "bytes": run["bytes"],
         "finished_at": run["finished_at"].isoformat(),
         "objects": [{key: each[key] for key in shown} for each in found if each["kind"] == "data"],

@@ -25,7 +25,6 @@ from penstock_sdk.protocol import (
     HeartbeatRequest,
     HeartbeatResponse,
     Limits,
-    ObjectKind,
     StartRequest,
     StartResponse,
     StreamsRequest,
@@ -41,7 +40,7 @@ from penstock_operator.registry import attempts, objects, outbox, run_streams, r
 from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Connection, Pool, Row
 from penstock_operator.registry.objects import Grant
-from penstock_operator.runs import budget, catalog, commits, outcomes, positions, reads, selection
+from penstock_operator.runs import budget, catalog, commits, conservation, outcomes, positions, reads, selection
 from penstock_operator.runs.artifacts import check_artifact, check_state_versions
 from penstock_operator.runs.refusals import Fenced, Invalid, Mismatch, NotReady, Unauthenticated
 from penstock_operator.runs.retry import Failure
@@ -222,8 +221,11 @@ class RunProtocol:
         await run_streams.record(connection, run["id"], attempt["attempt"], request.streams)
         if request.outcome == "succeeded" and (attempt["refused"] or _failed_streams(request)):
             return await outcomes.fail(connection, run, _refused(attempt, request), Failure("SourceContractError"))
+        lost = await conservation.lost(connection, attempt, request)
+        if lost:
+            return await outcomes.fail(connection, run, _lost(lost, request), Failure("DefectError", final=True))
         if request.outcome == "succeeded":
-            await self._check_counts(connection, attempt, request)
+            await self._check_done(connection, attempt)
             return await self._succeed(connection, run, attempt, request)
         if request.outcome == "cancelled":
             return await outcomes.cancel(connection, run)
@@ -259,38 +261,13 @@ class RunProtocol:
         ending = Ending("succeeded", "RunSucceeded", message=message, exit_code=0, metrics=request.metrics)
         return await outcomes.succeed(connection, run, ending)
 
-    async def _check_counts(self, connection: Connection, attempt: Row, request: FinishRequest) -> None:
-        told: tuple[tuple[ObjectKind, dict[str, int]], ...] = (
-            ("data", request.records),
-            ("rejected", request.rejected),
-        )
-        for kind, numbers in told:
-            counted = await objects.committed_counts(connection, attempt["run_id"], attempt["attempt"], kind)
-            said = {stream: records for stream, records in numbers.items() if records}
-            if {stream: records for stream, records in counted.items() if records} != said:
-                message = f"the pod counted {said} ({kind}), the registry {counted}"
-                raise Mismatch(message)
-        lost = not_conserved(request)
-        if lost:
-            raise Mismatch(lost)
+    async def _check_done(self, connection: Connection, attempt: Row) -> None:
         states = await positions.of_attempt(connection, attempt)
         wanted = attempt["streams"] or [each["name"] for each in attempt["spec"].get("streams", [])]
         open_ = [name for name in wanted if not _is_done(states.get(name), attempt["run_id"])]
         if open_:
             message = f"streams without a final checkpoint: {', '.join(open_)}"
             raise Mismatch(message)
-
-
-def not_conserved(request: FinishRequest) -> str:
-    """Say of which stream the pod read another number of records than were committed and rejected; nothing of none.
-
-    An older SDK says nothing of what it read, and is not asked.
-    """
-    for stream, by_op in sorted(request.read.items()):
-        read, kept = sum(by_op.values()), request.records.get(stream, 0) + request.rejected.get(stream, 0)
-        if read != kept:
-            return f"stream {stream!r}: {read} records were read, and {kept} committed or rejected"
-    return ""
 
 
 def _ended_already(attempt: Row | None, request: FinishRequest) -> FinishResponse:
@@ -312,6 +289,10 @@ def _failed_streams(request: FinishRequest) -> list[str]:
 
 def _broken(message: str, request: FinishRequest) -> Ending:
     return Ending("failed", "SourceContractError", "SourceContractError", message, exit_code=0, metrics=request.metrics)
+
+
+def _lost(message: str, request: FinishRequest) -> Ending:
+    return Ending("failed", "DefectError", "DefectError", message, metrics=request.metrics)
 
 
 def _is_done(state: Row | None, run_id: str) -> bool:

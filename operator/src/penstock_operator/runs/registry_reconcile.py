@@ -212,6 +212,7 @@ class _Reconcile:
                 "definition": manifest["definition"],
                 "phase": manifest["phase"],
                 "records": manifest["records"],
+                "deletes": sum(each.get("deletes") or 0 for each in manifest["objects"]),
                 "rejected": sum(each["records"] for each in manifest["rejected"]),
                 "bytes": manifest["bytes"],
                 "objects": len(manifest["objects"]),

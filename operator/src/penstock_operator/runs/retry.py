@@ -22,7 +22,7 @@ class Failure:
 
     `progressed`: it committed something. `disrupted`: the platform took it away, so that it does not count.
     `out_of_memory`: it used more than it was given. `retry_after`: the source's own wish, in seconds. `no_room`: the
-    namespace's quota had none for it.
+    namespace's quota had none for it. `final`: another attempt would not find out what is wrong.
     """
 
     error_class: str
@@ -31,6 +31,7 @@ class Failure:
     retry_after: float | None = None
     out_of_memory: bool = False
     no_room: bool = False
+    final: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def decide_retry(spec: dict[str, Any], standing: Standing, failure: Failure) -> 
         return Again(min(SHORTEST_DELAY * 2 ** (asked - 1), LONGEST_QUOTA_DELAY), standing.streak, asked)
     if failure.disrupted:
         return _after_disruption(spec, standing, failure)
-    if failure.error_class in FINAL:
+    if failure.final or failure.error_class in FINAL:
         return None
     memory = raised_memory(spec, standing.memory) if failure.out_of_memory else None
     if memory:
