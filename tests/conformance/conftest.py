@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from penstock_sdk.scaffold import create
+from penstock_sdk.scaffold import TEMPLATES, create
 
 ARTIFACT, PACKAGE = "trial-rest", "penstock_trial_rest"
 Suite = Callable[..., dict[str, Any]]
@@ -30,17 +30,22 @@ def install(project: Path, cls: str, artifact: str = ARTIFACT) -> dict[str, str]
 class Project:
     """A project as `new` makes it, and the command in it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = create("trial", "rest", folder)
-        self.package = self.folder / "src" / PACKAGE
-        self.environment = install(self.folder, f"{PACKAGE}:TrialRest")
+    def __init__(self, folder: Path, template: str = "rest", title: str | None = None) -> None:
+        method = TEMPLATES[template].method
+        self.artifact = f"trial-{method}"
+        self.folder = create("trial", template, folder, title)
+        self.package = self.folder / "src" / f"penstock_trial_{method}"
+        self.environment = install(self.folder, f"{self.package.name}:Trial{method.capitalize()}", self.artifact)
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", "import sys; from penstock_sdk.author import main; sys.exit(main())"]
+        return self.python("-c", "import sys; from penstock_sdk.author import main; sys.exit(main())", *arguments)
+
+    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Python in the project's folder, with its connector installed."""
         return subprocess.run(
-            [*command, *arguments],
+            [sys.executable, *arguments],
             cwd=self.folder,
-            env=self.environment,
+            env={**self.environment, "MYPYPATH": "src"},
             capture_output=True,
             text=True,
             check=False,

@@ -32,6 +32,20 @@ app = typer.Typer(
 )
 File = Annotated[Path, typer.Option("--file", "-f", help="The connection that commands use.")]
 DEFAULT_FILE = Path(FILE)
+NEW_HELP = """Make a project that passes its own tests at once.
+
+\b
+Templates:
+    rest   pages of an HTTP API, by the moment of their last change
+    sql    tables of a database, by key or by the moment of their last change
+    files  CSV files in a folder that a web server lists, each read once a version
+"""
+NEW_EXAMPLES = """\b
+Examples:
+    penstock-connector new orders
+    penstock-connector new warehouse --template sql --title 'Warehouse: EU'
+    penstock-connector new exports --template files --directory exports
+"""
 
 
 def _version(asked: bool) -> None:  # noqa: FBT001 - typer gives a flag's value
@@ -50,15 +64,17 @@ def options(
     del version
 
 
-@app.command()
+@app.command(help=NEW_HELP, epilog=NEW_EXAMPLES)
 def new(
     name: Annotated[str, typer.Argument(help="The source's name, such as 'orders'.")],
-    method: Annotated[str, typer.Option(help="How data is got: rest.")] = "rest",
-    directory: Annotated[Path | None, typer.Option(help="Where; NAME-METHOD by default.")] = None,
+    template: Annotated[
+        str, typer.Option("--template", "--method", help="What the project reads: rest, sql or files.")
+    ] = "rest",
+    directory: Annotated[Path | None, typer.Option(help="Where; NAME-rest, NAME-sql or NAME-file by default.")] = None,
     title: Annotated[str | None, typer.Option(help="The source's name for people, such as 'Orders: EU'.")] = None,
 ) -> None:
     """Make a project that passes its own tests at once."""
-    place = create(name, method, directory, title)
+    place = create(name, template, directory, title)
     typer.echo(
         f"made {printable(place)}; next:\n\n    cd {shlex.quote(str(place))}\n    pip install -e '.[dev]'\n    penstock-connector test"
     )

