@@ -138,6 +138,30 @@ async def test_18_a_stream_that_is_unavailable_stops_no_other_and_changes_nothin
     assert (versions, alerts) == ({"n": 1}, {"n": 0})
 
 
+async def test_18_a_stream_that_was_read_in_this_run_does_not_fail_when_it_is_unavailable_later(world: World) -> None:
+    """Its host went away after it was read: the retry reads the other one, and the run succeeds."""
+    _, _, token = await begin(world, *BOTH)
+    await world.protocol.checkpoint(token, checkpoint(1, await world.upload(token), done=True))
+    await world.protocol.finish(token, failing(("people", SUCCEEDED), ("events", FAILED)))
+    _, _, token = await world.attempt("pod2", discover=False)
+    reason = wire.UnavailableReason(error_class="TransientError", message="the host is away")
+    away = STREAM.model_copy(update={"schema_": {"type": "object"}, "primary_key": [], "unavailable": reason})
+    verdicts = (await world.protocol.streams(token, wire.StreamsRequest(streams=[away, EVENTS]))).verdicts
+    assert [(each.name, each.read) for each in verdicts] == [("events", True)]
+    await world.protocol.checkpoint(token, checkpoint(1, done=True, stream="events"))
+    ended = await world.protocol.finish(token, wire.FinishRequest(outcome="succeeded", streams={"events": SUCCEEDED}))
+    assert ended.phase == "succeeded"
+    assert {each.outcome for each in (await streams(world)).values()} == {"succeeded"}
+
+
+async def test_a_stream_that_was_not_read_keeps_the_reason(world: World) -> None:
+    _, _, token = await begin(world, *BOTH)
+    left_out = wire.StreamOutcome(outcome="not_read", reason="the source asked for patience")
+    await world.protocol.finish(token, failing(("events", FAILED), ("people", left_out)))
+    found = (await streams(world))["people"]
+    assert (found.outcome, found.message) == ("not_read", "the source asked for patience")
+
+
 async def test_18_a_source_that_offers_nothing_is_no_success(world: World) -> None:
     world.spec.pop("streams")
     await world.new_run()

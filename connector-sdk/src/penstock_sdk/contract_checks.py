@@ -7,12 +7,16 @@ the remedy. All of them raise DefectError: the connector's code has to change, n
 
 from __future__ import annotations
 
+import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from penstock_sdk.contract import Batch, Cursor, CursorCare, Mode, Op, Stream
 from penstock_sdk.errors import ConnectorError, DefectError
+
+log = logging.getLogger("penstock")
 
 MODES: tuple[str, ...] = get_args(Mode)
 OPS: tuple[str, ...] = get_args(Op)
@@ -30,16 +34,73 @@ OPEN_SCHEMA = ("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "patternPropert
 
 def checked_streams(returned: Any) -> list[Stream]:
     """Return what `discover()` returned as a list; raises DefectError that names the stream and the field."""
+    streams = [_checked_stream(stream, place) for place, stream in enumerate(_iterable(returned))]
+    for problem in filter(None, _doubles(streams)):
+        raise DefectError(problem)
+    return streams
+
+
+def offered_streams(returned: Any, selected: frozenset[str] = frozenset()) -> list[Stream]:
+    """Return what `discover()` returned; a stream that breaks the contract is unavailable, so it fails only if it is selected.
+
+    `selected` are the streams that the connection selects, none where it selects all. Once all of them have been yielded,
+    an error that ends the generator is only logged. Raises DefectError for what holds no streams.
+    """
+    streams = list[Stream]()
+    try:
+        for place, stream in enumerate(_iterable(returned)):
+            streams.append(_sound_stream(stream, place))
+    except Exception as error:
+        if not selected or not selected <= {name for stream in streams for name in (stream.name, stream.identity)}:
+            raise
+        message = error.message if isinstance(error, ConnectorError) else type(error).__name__
+        log.warning("discover() ended early, after it returned all selected streams: %s", message)
+    sound: dict[str, Stream] = {}
+    for stream, problem in zip(streams, _doubles(streams), strict=True):
+        sound.setdefault(stream.identity, _unavailable(stream.name, stream.id, problem) if problem else stream)
+    return list(sound.values())
+
+
+def _iterable(returned: Any) -> Iterable[Any]:
     if isinstance(returned, str | bytes | Mapping | Stream) or not isinstance(returned, Iterable):
         message = f"discover() returned {_kind(returned)}; return a list of Stream, or yield each Stream"
         raise DefectError(message)
-    streams = [_checked_stream(stream, place) for place, stream in enumerate(returned)]
-    for what, names in (("name", [s.name for s in streams]), ("id", [s.identity for s in streams])):
-        double = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
-        if double is not None:
-            message = f"discover() returned two streams with the {what} {double!r}; each {what} must be unique"
-            raise DefectError(message)
-    return streams
+    return returned
+
+
+def _doubles(streams: Sequence[Stream]) -> list[str]:
+    """Say of each stream which name or id it shares with another one; nothing where none."""
+    names, ids = Counter(stream.name for stream in streams), Counter(stream.identity for stream in streams)
+    said = "discover() returned two streams with the {what} {shared!r}; each {what} must be unique"
+    return [
+        said.format(what="name", shared=stream.name)
+        if names[stream.name] > 1
+        else said.format(what="id", shared=stream.identity)
+        if ids[stream.identity] > 1
+        else ""
+        for stream in streams
+    ]
+
+
+def _sound_stream(stream: Any, place: int) -> Stream:
+    """Return a stream, or one that is unavailable in its place."""
+    try:
+        return _checked_stream(stream, place)
+    except DefectError as error:
+        name, id_ = getattr(stream, "name", None), getattr(stream, "id", None)
+        is_named = isinstance(stream, Stream) and not any(_name_problems("name", name))
+        is_known = is_named and id_ is not None and not any(_name_problems("id", id_))
+        return _unavailable(str(name) if is_named else f"(at place {place})", id_ if is_known else None, error.message)
+
+
+def _unavailable(name: str, id_: str | None, problem: str) -> Stream:
+    return Stream(
+        name=name,
+        id=id_,
+        schema={"type": "object"},
+        modes=("full", "incremental"),
+        unavailable=DefectError(f"{problem} (a defect of the connector: tell its author)"),
+    )
 
 
 def checked_batches(returned: Any, stream: str) -> Iterator[Batch]:
@@ -130,6 +191,8 @@ def _stream_problems(stream: Stream) -> Iterator[str]:
             yield f"{field} is {_kind(getattr(stream, field))}; it must be True or False"
     if stream.unavailable is not None and not isinstance(stream.unavailable, ConnectorError):
         yield f"unavailable is {_kind(stream.unavailable)}; it must be a ConnectorError, or None"
+    if not isinstance(stream.only_full, str):
+        yield f"only_full is {_kind(stream.only_full)}; it must be a text"
     suggested = stream.pii_suggested
     if not isinstance(suggested, Mapping) or not all(
         isinstance(text, str) for pair in suggested.items() for text in pair

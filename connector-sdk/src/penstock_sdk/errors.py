@@ -31,6 +31,8 @@ ErrorClass = Literal[
     "TransientError",
     "DefectError",
 ]
+Scope = Literal["source", "stream"]
+"""What an error says something of: the whole source, or only the stream that was being read."""
 
 
 class ConnectorError(Exception):
@@ -39,14 +41,20 @@ class ConnectorError(Exception):
     `message` is for the connection's owner: what is wrong, in which field or key, and what to do; never a secret, a
     record's value or a trace. Without one it is the first paragraph of the class's docstring. `operator_message` is for
     whoever runs the platform, and may be technical. Raise one of the subclasses.
+
+    `scope` is "stream" where the error says nothing of the source's other streams: a lock on one table, a right that one
+    table lacks, one of several hosts that does not answer. The other streams are read then, in the same session. With the
+    default, "source", the streams that are left are not read after a TransientError with `retry_after`, nor after three
+    streams in a row failed with an AuthenticationError or a TransientError.
     """
 
     error_class: ClassVar[ErrorClass] = "DefectError"
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, message: str | None = None, *, operator_message: str = "") -> None:
+    def __init__(self, message: str | None = None, *, operator_message: str = "", scope: Scope = "source") -> None:
         self.message = message or (type(self).__doc__ or type(self).__name__).partition("\n\n")[0]
         self.operator_message = operator_message
+        self.scope = scope
         super().__init__(self.message)
 
 
@@ -102,9 +110,14 @@ class TransientError(ConnectorError):
     exit_code = 20
 
     def __init__(
-        self, message: str | None = None, *, operator_message: str = "", retry_after: float | None = None
+        self,
+        message: str | None = None,
+        *,
+        operator_message: str = "",
+        retry_after: float | None = None,
+        scope: Scope = "source",
     ) -> None:
-        super().__init__(message, operator_message=operator_message)
+        super().__init__(message, operator_message=operator_message, scope=scope)
         self.retry_after = retry_after
 
 

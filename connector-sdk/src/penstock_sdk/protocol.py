@@ -368,10 +368,11 @@ class RunError(Message):
 
 
 class StreamOutcome(Message):
-    """How one stream went in an attempt: read to its end, failed with an error, or not asked for."""
+    """How one stream went in an attempt: read to its end, failed with an error, or not asked for; then why, if it is known."""
 
     outcome: Literal["succeeded", "failed", "not_read"]
     error: RunError | None = None
+    reason: Annotated[str, Field(max_length=2000)] = ""
 
 
 class FinishRequest(Message):

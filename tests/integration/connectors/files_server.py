@@ -42,6 +42,8 @@ class FilesServer:
     head_sizes: bool = False
     authorization: str | None = None
     statuses: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    failing: dict[str, int] = field(default_factory=dict)
+    """Statuses of paths that cannot be read."""
     break_after: list[int] = field(default_factory=list)
     block: int = 1
     """A part begins at a multiple of it, and says so."""
@@ -59,6 +61,15 @@ class FilesServer:
     def put(self, name: str, body: bytes, modified: int = 0) -> str:
         self.files[f"/{name}"] = Kept(body, BEGINNING + modified)
         return f"{self.url}/{name}"
+
+    def put_listed(self, bucket: str, files: dict[str, bytes]) -> str:
+        """Put files into a bucket, and what S3 lists of it; returns the pattern of all of them."""
+        for key, body in files.items():
+            self.put(f"{bucket}/{key}", body)
+        entry = "<Contents><Key>{}</Key><Size>{}</Size><LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"
+        listed = "".join(entry.format(key, len(body)) for key, body in files.items())
+        self.put(bucket, f"<ListBucketResult>{listed}</ListBucketResult>".encode())
+        return f"s3://{bucket}/**"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -89,6 +100,9 @@ class Handler(BaseHTTPRequestHandler):
     def _refusal(self, file: Kept | None) -> tuple[int, dict[str, str]]:
         if self.files.statuses:
             return self.files.statuses.pop(0)
+        failing = self.files.failing.get(self.path.partition("?")[0])
+        if failing:
+            return failing, {}
         if self.files.authorization not in (None, self.headers.get("Authorization")):
             return 401, {}
         if self.command == "HEAD" and not self.files.head:

@@ -423,7 +423,7 @@ def test_no_such_bucket_and_no_such_file(opened: Open, bucket: Bucket) -> None:
 
 def test_a_server_that_is_not_there_is_waited_for(opened: Open) -> None:
     with pytest.raises(TransientError, match="cannot be reached"):
-        opened("s3://b/a.csv", endpoint="http://127.0.0.1:1")
+        stream_of(opened("s3://b/a.csv", endpoint="http://127.0.0.1:1"))
 
 
 def test_the_sample_is_the_same_each_time_and_holds_what_is_said(opened: Open, bucket: Bucket) -> None:

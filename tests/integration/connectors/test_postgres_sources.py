@@ -10,7 +10,7 @@ import msgspec
 import psycopg
 import pytest
 from penstock_postgres_sql import PostgresSql
-from penstock_sdk import AuthenticationError, ConfigError, ConnectorError, SourceContractError, Stream
+from penstock_sdk import AuthenticationError, ConfigError, ConnectorError, SourceContractError, Stream, TransientError
 
 from tests.integration.connectors.test_postgres_sql import connector
 
@@ -278,6 +278,46 @@ def test_no_setting_of_a_role_changes_what_is_read(
     assert found == wanted
     [*_, cursor] = [batch.cursor for batch in plain.read(wanted_stream, None, None)]
     assert rows(changed, "set", cursor) == []
+
+
+@pytest.mark.parametrize("limit", [{"lock_timeout_seconds": 0.05}, {"statement_timeout_seconds": 0.3}])
+def test_a_locked_table_fails_by_itself_and_the_session_reads_the_others(
+    database_url: str, execute: Execute, limit: dict[str, float]
+) -> None:
+    """Its estimate, its ranges and its read; more of them than make a source count as away."""
+    for number in range(4):
+        execute(f"CREATE TABLE t{number} (id int PRIMARY KEY); INSERT INTO t{number} SELECT generate_series(1, 9)")
+    source = connector(database_url, partition_rows=2, **limit)
+    source.authenticate()
+    session = source._session
+    with psycopg.connect(database_url) as locking:
+        locking.execute("LOCK TABLE t0, t1, t2 IN ACCESS EXCLUSIVE MODE")
+        found = streams(source)
+        for name in ("t0", "t1", "t2"):
+            for call in (
+                lambda: source.estimate(found[name], None, None),  # noqa: B023 - called at once
+                lambda: source.partitions(found[name], None, None, ()),  # noqa: B023
+                lambda: list(source.read(found[name], None, None)),  # noqa: B023
+            ):
+                with pytest.raises(
+                    TransientError, match=rf"public\.{name}.*(lockTimeout|statementTimeout)Seconds"
+                ) as raised:
+                    call()
+                assert raised.value.scope == "stream"
+        assert len(rows(source, "t3")) == 9
+    assert source._session is session
+    assert len(rows(source, "t0")) == 9
+    source.close()
+
+
+def test_a_right_that_one_table_lacks_says_nothing_of_the_others(
+    as_role: Callable[..., PostgresSql], execute: Execute
+) -> None:
+    execute("CREATE TABLE secret (id int); CREATE VIEW v WITH (security_invoker) AS SELECT * FROM secret")
+    execute(f"GRANT SELECT ON v TO {ROLE}")
+    with pytest.raises(AuthenticationError, match="grant SELECT") as raised:
+        rows(as_role(), "v")
+    assert raised.value.scope == "stream"
 
 
 def test_operators_of_an_extension_beside_the_search_path_order_the_read(database_url: str, execute: Execute) -> None:

@@ -16,6 +16,7 @@ import pytest
 import zstandard
 from penstock_sdk import Batch, Connector, Drift, Estimate, Partition, Stream
 from penstock_sdk import protocol as wire
+from penstock_sdk.errors import ConnectorError
 from penstock_sdk.runtime.assignment import Assignment
 from penstock_sdk.runtime.client import Patience, RunClient
 from penstock_sdk.runtime.run import run_connector
@@ -242,12 +243,14 @@ class Runner:
     client: RunClient
     streams: tuple[str, ...] = ("people",)
     shape: dict[str, Any] = field(default_factory=lambda: {"schema": {"type": "object"}})
+    unavailable: dict[str, ConnectorError] = field(default_factory=dict)
+    broken: dict[str, dict[str, Any]] = field(default_factory=dict)
     credentials: dict[str, str] = field(default_factory=lambda: {"password": "hunter2000"})
     interrupts: list[Callable[[], None]] = field(default_factory=list)
     log_context: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, read: Read, **methods: Any) -> int:
-        names, shape = self.streams, self.shape
+        names, shape, unavailable, broken = self.streams, self.shape, self.unavailable, self.broken
 
         class Fake(Connector[Config, Credentials]):
             def authenticate(self) -> None:
@@ -257,7 +260,10 @@ class Runner:
                 methods.get("health", lambda _: None)(self)
 
             def discover(self) -> list[Stream]:
-                return [Stream(name=name, **shape) for name in names]
+                return [
+                    Stream(**{"name": name, "unavailable": unavailable.get(name), **shape, **broken.get(name, {})})
+                    for name in names
+                ]
 
             def partitions(self, stream: Stream, since: Any, cursor: Any, known: Any) -> Sequence[Partition]:
                 del since

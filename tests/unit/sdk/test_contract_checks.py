@@ -10,8 +10,24 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock_sdk import Batch, DefectError, Stream
-from penstock_sdk.contract_checks import check_cursor, checked_batch, checked_batches, checked_streams
+from penstock_sdk import Batch, Connector, DefectError, SourceContractError, Stream
+from penstock_sdk import protocol as wire
+from penstock_sdk.contract_checks import check_cursor, checked_batch, checked_batches, checked_streams, offered_streams
+from penstock_sdk.runtime.asking import catalog_of
+
+
+class Offering(Connector[dict, dict]):  # type: ignore[type-arg]
+    """A connector that nothing is asked of but its drift."""
+
+    def authenticate(self) -> None:
+        """Do nothing."""
+
+    def discover(self) -> list[Stream]:
+        return []
+
+    def read(self, *_: Any) -> Iterator[Batch]:
+        yield Batch([])
+
 
 SCHEMA = {"type": "object", "properties": {"id": {"type": "integer"}, "at": {"type": "string"}}}
 
@@ -82,6 +98,58 @@ def test_streams_are_told_apart_by_name_and_by_id() -> None:
         checked_streams(iter([stream(), stream(id="2")]))
     with pytest.raises(DefectError, match="two streams with the id '1'"):
         checked_streams([stream(id="1"), stream(name="others", id="1")])
+
+
+def test_a_stream_that_breaks_the_contract_is_unavailable_and_the_others_are_offered() -> None:
+    found = offered_streams(
+        [
+            stream(),
+            stream(name="no_key", primary_key=("nope",)),
+            None,
+            stream(name="twice"),
+            stream(name="twice", id="2"),
+        ]
+    )
+    assert [(each.name, each.identity, each.unavailable is None) for each in found] == [
+        ("orders", "orders", True),
+        ("no_key", "no_key", False),
+        ("(at place 2)", "(at place 2)", False),
+        ("twice", "twice", False),
+        ("twice", "2", False),
+    ]
+    assert all(isinstance(each.unavailable, DefectError) for each in found[1:])
+    assert "'nope', which is not in the schema" in str(found[1].unavailable)
+
+
+def test_an_error_after_the_last_selected_stream_is_no_error_of_the_run() -> None:
+    def discover() -> Iterator[Stream]:
+        yield stream()
+        raise SourceContractError("stream 'other': its schema cannot be read")
+
+    assert [each.name for each in offered_streams(discover(), frozenset({"orders"}))] == ["orders"]
+    for selected in (frozenset[str](), frozenset({"orders", "other"})):
+        with pytest.raises(SourceContractError):
+            offered_streams(discover(), selected)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=4) | st.sampled_from(["id", "type", "a\0", "\ud800"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+FIELDS = ("name", "id", "schema", "primary_key", "cursor_field", "modes", "pii", "pii_suggested", "cursor_care")
+FIELDS += ("partitioned", "windows", "only_full", "unavailable")
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=2), max_size=4))
+def test_no_return_value_of_discover_keeps_a_sound_stream_from_being_offered(changes: list[dict[str, Any]]) -> None:
+    """Whatever the others are, they can be told to the platform, and the sound stream is one of them."""
+    told = catalog_of(
+        Offering({}, {}), offered_streams([*(stream(**each) for each in changes), stream(name="sound")]), str
+    )
+    if all(each.get("name") != "sound" and each.get("id") != "sound" for each in changes):
+        assert [each.unavailable for each in told.streams if each.name == "sound"] == [None]
+    assert wire.StreamsRequest.model_validate_json(told.model_dump_json(by_alias=True)) == told
 
 
 def test_a_schema_that_leaves_fields_open_is_not_asked_for_the_key() -> None:

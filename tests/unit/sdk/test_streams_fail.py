@@ -148,6 +148,73 @@ def test_a_source_that_asks_for_patience_is_left_alone(attempt: Runner, platform
     assert sessions == ["opened"]
 
 
+def test_an_error_of_one_stream_alone_stops_no_other_and_breaks_no_session(
+    attempt: Runner, platform: FakePlatform
+) -> None:
+    """One of several hosts asks for patience, tables are locked, rights are missing: the others are read."""
+    attempt.streams = tuple(f"s{number}" for number in range(9))
+    sessions: list[str] = []
+    raised = [TransientError("429", retry_after=30, scope="stream"), AuthenticationError("grant", scope="stream")]
+
+    def read(stream: Stream, _: Any) -> Iterator[Batch]:
+        if stream.name != "s8":
+            raise raised[int(stream.name[1:]) % 2]
+        yield Batch(rows(0, 1), cursor=1)
+
+    assert attempt(read, authenticate=lambda: sessions.append("opened")) == TransientError.exit_code
+    (finish,) = platform.finished
+    assert [name for name, each in finish.streams.items() if each.outcome == "succeeded"] == ["s8"]
+    assert [each.outcome for each in finish.streams.values()].count("failed") == 8
+    assert finish.error is not None
+    assert finish.error.retry_after == 30, "the retry still waits for as long as the host asked"
+    assert sessions == ["opened"]
+
+
+def test_a_stream_that_is_unavailable_for_now_stops_no_other(attempt: Runner, platform: FakePlatform) -> None:
+    """Its host asks for patience; what says so to the platform is its own outcome."""
+    attempt.streams = ("away", "here")
+    attempt.unavailable = {"away": TransientError("answered 429", retry_after=30)}
+    platform.refused = {"away": "answered 429"}
+    assert attempt(lambda *_: iter([Batch(rows(0, 1), cursor=1)])) == TransientError.exit_code
+    (finish,) = platform.finished
+    assert {name: each.outcome for name, each in finish.streams.items()} == {"here": "succeeded", "away": "failed"}
+    assert finish.error is not None
+    assert finish.error.retry_after == 30
+
+
+def test_a_stream_that_is_not_read_says_why(attempt: Runner, platform: FakePlatform) -> None:
+    attempt.streams = ("a", "b")
+
+    def read(*_: Any) -> Iterator[Batch]:
+        raise TransientError("the source wants peace, and knows hunter2000", retry_after=9)
+        yield Batch([])
+
+    assert attempt(read) == TransientError.exit_code
+    found = platform.finished[0].streams["b"]
+    assert found.outcome == "not_read"
+    assert "the source wants peace" in found.reason
+    assert "hunter2000" not in found.reason
+
+
+def test_a_stream_that_breaks_the_contract_fails_only_where_it_is_selected(
+    attempt: Runner, platform: FakePlatform
+) -> None:
+    attempt.streams = ("broken", "sound")
+    attempt.broken = {"broken": {"primary_key": "id"}}
+    platform.selected = [wire.SelectedStream(name="sound", mode="full")]
+    assert attempt(lambda *_: iter([Batch(rows(0, 1), cursor=1)])) == 0
+    assert by_stream(platform, "sound") == [0]
+
+
+def test_what_a_source_announces_may_fail_without_the_run(attempt: Runner, platform: FakePlatform) -> None:
+    def drift(_: Any) -> Iterator[Any]:
+        raise TransientError("the changelog is away")
+        yield
+
+    assert attempt(lambda *_: iter([Batch(rows(0, 1), cursor=1)]), drift=drift) == 0
+    assert by_stream(platform, "people") == [0]
+
+
 def test_tables_that_are_not_granted_stop_no_other(attempt: Runner, platform: FakePlatform) -> None:
     attempt.streams = tuple(f"s{number}" for number in range(9))
 

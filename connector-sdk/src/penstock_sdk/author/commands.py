@@ -101,9 +101,12 @@ def check(file: File = DEFAULT_FILE) -> None:
         unsafe = project.unsafe_streams(streams)
     for line in project.pii_notes(streams):
         typer.echo(printable(line), err=True)
-    for problem in unsafe:
+    unavailable = [
+        f"stream {each.name!r} is unavailable: {each.unavailable.message}" for each in streams if each.unavailable
+    ]
+    for problem in (*unavailable, *unsafe):
         typer.echo(printable(problem), err=True)
-    if unsafe:
+    if unavailable or unsafe:
         raise typer.Exit(1)
 
 

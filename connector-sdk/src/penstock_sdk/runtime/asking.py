@@ -19,15 +19,15 @@ from penstock_sdk.runtime.ranges import is_split, ranges_of
 
 log = logging.getLogger("penstock")
 
-log = logging.getLogger("penstock")
-
 
 def catalog_of(connector: AnyConnector, streams: list[Stream], mask: Mask) -> wire.StreamsRequest:
     """Return the streams as the platform takes them, with the drift that the connector announces."""
-    drift = [
-        wire.AnnouncedDrift(stream=each.stream, field=each.field, message=mask(each.message)[:1000])
-        for each in connector.drift(streams)
-    ]
+    drift = list[wire.AnnouncedDrift]()
+    try:
+        for each in connector.drift(streams):
+            drift.append(wire.AnnouncedDrift(stream=each.stream, field=each.field, message=mask(each.message)[:1000]))
+    except ConnectorError as error:  # reading says why, of the streams that it is about
+        log.warning("what the source announces is not known: %s", mask(error.message))
     return wire.StreamsRequest(
         streams=[_discovered(each, mask) for each in streams], abilities=["drop", "care", "window"], drift=drift
     )

@@ -2,10 +2,13 @@
 
 One failing stream stops no other. But where three streams in a row fail in the same way, the source refuses the
 credentials or is away, and none of them brought anything, it is the source that fails: the streams after them are not
-asked for in this attempt. Nor are they after a source has said how long it wants to be left alone. Once all others are read, the attempt fails with the errors of those that failed.
+asked for in this attempt. Nor are they after a source has said how long it wants to be left alone. An error whose scope
+is its stream counts for neither. Once all others are read, the attempt fails with the errors of those that failed.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from penstock_sdk import protocol as wire
 from penstock_sdk.errors import (
@@ -61,15 +64,23 @@ class StreamOutcomes:
     def fail(self, stream: str, name: str, error: ConnectorError, *, progressed: bool = False) -> None:
         """Remember why a stream failed; `name` is what its owner calls it, `progressed` that it committed something."""
         self.failed[stream], self._names[stream] = error, name
+        if error.scope == "stream":
+            return
         self._wants_peace |= isinstance(error, TransientError) and error.retry_after is not None
         if progressed or (self._in_a_row and self._in_a_row[-1] != error.error_class):
             self._in_a_row.clear()
         if not progressed and isinstance(error, OF_THE_SOURCE):
             self._in_a_row.append(error.error_class)
 
+    def refuse(self, stream: str, name: str, error: ConnectorError) -> None:
+        """Remember why a stream cannot be read at all; that says nothing of the others."""
+        self.failed[stream], self._names[stream] = error, name
+
     def leave_out(self, stream: str) -> None:
         """Remember that a stream was not read, as the source failed for those before it."""
-        self.not_read[stream] = "not read in this attempt: the streams before it found that the source fails"
+        last = list(self.failed.values())[-1:]
+        because = f": {last[0].message}" if last else ""
+        self.not_read[stream] = f"not read in this attempt, as the source failed for the streams before it{because}"
 
     @property
     def source_fails(self) -> bool:
@@ -101,10 +112,15 @@ def _longest(errors: list[ConnectorError]) -> float | None:
     return max(wishes) if wishes else None
 
 
-def told(outcomes: StreamOutcomes, report: dict[str, wire.RunError]) -> dict[str, wire.StreamOutcome]:
+def told(
+    outcomes: StreamOutcomes, report: dict[str, wire.RunError], mask: Callable[[str], str]
+) -> dict[str, wire.StreamOutcome]:
     """Return the outcomes as the run API takes them; `report` holds the errors, masked."""
     return {
         **{stream: wire.StreamOutcome(outcome="succeeded") for stream in outcomes.succeeded},
         **{stream: wire.StreamOutcome(outcome="failed", error=error) for stream, error in report.items()},
-        **{stream: wire.StreamOutcome(outcome="not_read") for stream in outcomes.not_read},
+        **{
+            stream: wire.StreamOutcome(outcome="not_read", reason=mask(reason)[:2000])
+            for stream, reason in outcomes.not_read.items()
+        },
     }

@@ -11,7 +11,7 @@ from importlib import metadata
 
 from penstock_sdk import protocol as wire
 from penstock_sdk.contract import Stream
-from penstock_sdk.contract_checks import checked_streams
+from penstock_sdk.contract_checks import offered_streams
 from penstock_sdk.errors import (
     AttemptCancelled,
     AttemptEnded,
@@ -103,7 +103,7 @@ class Attempt:
                 self._call = "health"
                 connector.health()
                 self._call = "discover"
-                offered = {stream.identity: stream for stream in self._discover(connector)}
+                offered = {stream.identity: stream for stream in self._discover(connector, start)}
                 verdicts = self._verdicts(connector, offered)
                 self._estimate(connector, offered, verdicts, start)
                 self._call = "read"
@@ -122,7 +122,7 @@ class Attempt:
             if verdict.refused:
                 stream = offered.get(verdict.name)
                 error = (stream and stream.unavailable) or error_of(verdict.error_class, verdict.reason)
-                self._outcomes.fail(verdict.name, verdict.name, error, progressed=True)
+                self._outcomes.refuse(verdict.name, verdict.name, error)
 
     def _read_one(self, connectors: Connectors, connector: AnyConnector, task: Task) -> AnyConnector:
         """Read a stream, keep why it failed if it does, and return the connector to read the next one with."""
@@ -143,7 +143,7 @@ class Attempt:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever leaves a connector is of its stream
             known = self._said(error)
             outcomes.fail(stream, task.stream.name, known, progressed=self._metrics.committed.get(stream, 0) > before)
-            self._session_broken = isinstance(known, ANEW)
+            self._session_broken = isinstance(known, ANEW) and known.scope == "source"
             return connector
         outcomes.succeed(stream)
         return connector
@@ -164,8 +164,11 @@ class Attempt:
         credentials.take(start.credentials)
         return credentials
 
-    def _discover(self, connector: AnyConnector) -> list[Stream]:
-        offered = checked_streams(connector.discover())
+    def _discover(self, connector: AnyConnector, start: wire.StartResponse) -> list[Stream]:
+        offered = offered_streams(connector.discover(), frozenset(stream.name for stream in start.streams))
+        for stream in offered:
+            if isinstance(stream.unavailable, DefectError):
+                log.warning("%s", self._mask(stream.unavailable.message))
         log.info("the source offers %d streams", len(offered))
         return offered
 
@@ -267,7 +270,11 @@ class Attempt:
             records=counted.committed,
             rejected=counted.rejected,
             read={stream: dict(counts) for stream, counts in counted.read_by_op.items()},
-            streams=told(self._outcomes, {name: self._report_of(each) for name, each in self._outcomes.failed.items()}),
+            streams=told(
+                self._outcomes,
+                {name: self._report_of(each) for name, each in self._outcomes.failed.items()},
+                lambda text: _printable(self._mask(text)),
+            ),
             pii_suggested={stream: found for stream, found in counted.suggested.items() if found},
             metrics=self._numbers(),
         )

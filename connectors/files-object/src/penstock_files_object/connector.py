@@ -30,7 +30,6 @@ from penstock_files_object.jsonl_rows import JsonlFile
 from penstock_files_object.parquet_rows import ParquetFile
 from penstock_files_object.partly_read import PartlyRead, UnreadableFiles
 from penstock_files_object.progress import File, Progress, Within, cursor_of
-from penstock_files_object.refusals import ChangedError
 from penstock_files_object.rejects import BadRows
 from penstock_files_object.sample import schema_of
 from penstock_files_object.stores import files, matcher
@@ -68,7 +67,7 @@ class FilesObject(Connector[Config, Credentials]):
     def _let_in(self, paths: list[str]) -> None:
         """Ask one store for a path of each bucket until it answers; raise what it says if it lets in for none.
 
-        A path that is wrong is its stream's own affair: `discover` says so.
+        A path that is wrong, or a store that is away, is its streams' own affair: `discover` says so.
         """
         of_each = {path.split("/")[2] if path.startswith("s3://") else path: path for path in reversed(paths)}
         errors = list[ConnectorError]()
@@ -76,7 +75,7 @@ class FilesObject(Connector[Config, Credentials]):
             try:
                 next(files(self._store, path), None)
             except TransientError:
-                raise  # a store that is away, or asks for patience, is not asked again in this attempt
+                return
             except ConnectorError as error:
                 errors.append(error)
             else:
@@ -96,8 +95,6 @@ class FilesObject(Connector[Config, Credentials]):
         for stream in self.config.streams:
             try:
                 found = self._offered(stream)
-            except TransientError:
-                raise
             except ConnectorError as error:
                 log.warning("stream %r is unavailable: %s", stream.name, error.message)
                 found = Stream(
@@ -123,8 +120,6 @@ class FilesObject(Connector[Config, Credentials]):
         """Return the paths that match nothing; one that cannot be listed is told of by the read."""
         try:
             return [path for path in stream.paths if next(files(self._store, path), None) is None]
-        except TransientError:
-            raise
         except ConnectorError:
             return []
 
@@ -165,7 +160,9 @@ class FilesObject(Connector[Config, Credentials]):
             for file in mark.pending(self._files(config, path)):
                 try:
                     yield from self._batches(config, stream, file, partly, cursor_of(marks))
-                except (SourceContractError, ChangedError) as error:
+                except (SourceContractError, TransientError, AuthenticationError) as error:
+                    if isinstance(error, AuthenticationError) and not file.path.startswith("s3://"):
+                        raise  # S3 refuses single objects; a password that is sent over and over locks an account
                     unreadable.take(file, error)
                     first_unreadable = first_unreadable or file.place
                     continue

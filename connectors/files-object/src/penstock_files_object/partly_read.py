@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from penstock_sdk import ConnectorError
+from penstock_sdk import ConnectorError, TransientError
 
+from penstock_files_object.availability import LeftAloneError
 from penstock_files_object.progress import File, Progress, Within
 
 MOST_UNREADABLE = 100
@@ -44,19 +45,24 @@ class UnreadableFiles:
         self._errors = list[tuple[File, ConnectorError]]()
 
     def take(self, file: File, error: ConnectorError) -> None:
-        """Remember why a file could not be read; raises if there are too many."""
+        """Remember why a file could not be read; raises if there are too many, or if the store is left alone."""
         self._errors.append((file, error))
-        if len(self._errors) >= MOST_UNREADABLE:
+        if len(self._errors) >= MOST_UNREADABLE or isinstance(error, LeftAloneError):
             self.tell()
 
     def tell(self) -> None:
-        """Raise the first error, with the names of the other files, if there is one."""
+        """Raise the first error, with the names of the other files, if there is one; one that may pass goes before others."""
         if not self._errors:
             return
-        (_, first), *others = self._errors
-        if others:
-            names = ", ".join(file.name for file, _ in others[:NAMED])
-            raise type(first)(
-                f"{first.message}; {len(others)} more files could not be read, such as {names}"
-            ) from first
-        raise first
+        at = next((at for at, (_, error) in enumerate(self._errors) if isinstance(error, TransientError)), 0)
+        _, first = self._errors.pop(at)
+        others = self._errors
+        if not others:
+            raise first
+        names = ", ".join(file.name for file, _ in others[:NAMED])
+        message = f"{first.message}; {len(others)} more files could not be read, such as {names}"
+        if isinstance(first, TransientError):
+            wishes = [error.retry_after for _, error in others if isinstance(error, TransientError)]
+            longest = max((wish for wish in (first.retry_after, *wishes) if wish is not None), default=None)
+            raise TransientError(message, retry_after=longest, scope=first.scope) from first
+        raise type(first)(message, scope=first.scope) from first

@@ -17,7 +17,9 @@ from penstock_files_object.config import origin, shown
 CODE = re.compile(rb"<Code>(\w+)</Code>")
 SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{1,9})?")
 LONGEST_WISH = 1e10
-BUSY = (408, 425, 429)
+TOO_MANY = 429
+BUSY = (408, 425, TOO_MANY)
+SLOW_DOWN = ("SlowDown", "RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequests")
 REFUSED = (401, 403)
 MISSING = (404, 410)
 CHANGED = (HTTPStatus.PRECONDITION_FAILED, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
@@ -51,6 +53,14 @@ class MissingError(ConfigError):
 
 class ChangedError(TransientError):
     """The file was changed while it was being read."""
+
+
+class NotNowError(TransientError):
+    """The server cannot be reached, says nothing, or has an error of its own."""
+
+
+class BusyError(TransientError):
+    """The server asks to be left alone for a while."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +125,9 @@ def _of_http(response: httpx.Response, code: str, path: str, asked: Asked) -> Co
     if status in CHANGED:
         return changed(path)
     if status in BUSY or (status >= HTTPStatus.INTERNAL_SERVER_ERROR and status not in NEVER_BY_ITSELF):
-        return TransientError(said, retry_after=retry_after(response.headers.get("retry-after")))
+        wish = retry_after(response.headers.get("retry-after"))
+        kind = BusyError if wish is not None or code in SLOW_DOWN or status == TOO_MANY else NotNowError
+        return kind(said, retry_after=wish, scope="stream")
     if response.has_redirect_location:
         target = origin(str(response.url.join(response.headers["location"])))
         return ConfigError(f"{said} and leads to {target}; set spec.config.followRedirects, or use that address")
@@ -125,7 +137,7 @@ def _of_http(response: httpx.Response, code: str, path: str, asked: Asked) -> Co
 def _of_no_use(status: int, said: str) -> ConnectorError:
     """Return what to say of an answer that is neither the file nor an error that says why."""
     if status in (HTTPStatus.ACCEPTED, HTTPStatus.NOT_MODIFIED):
-        return TransientError(f"{said} instead of the file; it is asked for again later")
+        return TransientError(f"{said} instead of the file; it is asked for again later", scope="stream")
     if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         return ConfigError(f"{said}: the proxy on the way wants credentials; ask whoever runs the platform")
     if status in NEVER_BY_ITSELF:
@@ -140,7 +152,8 @@ def _of_no_use(status: int, said: str) -> ConnectorError:
 def changed(path: str) -> ChangedError:
     """Return what to say of a file that is not the one that was listed any more."""
     return ChangedError(
-        f"{shown(path)}: it was changed while it was being read; the next attempt reads the new version from its start"
+        f"{shown(path)}: it was changed while it was being read; the next attempt reads the new version from its start",
+        scope="stream",
     )
 
 

@@ -17,9 +17,18 @@ from httpx_auth import AWS4Auth
 from penstock_sdk import AuthenticationError, ConfigError, ConnectorError, SourceContractError, TransientError
 
 from penstock_files_object.answers import Answer, Part, check_same
+from penstock_files_object.availability import Availability
 from penstock_files_object.config import Config, Credentials, shown
 from penstock_files_object.progress import File
-from penstock_files_object.refusals import Asked, ChangedError, MissingError, changed, refusal
+from penstock_files_object.refusals import (
+    Asked,
+    BusyError,
+    ChangedError,
+    MissingError,
+    NotNowError,
+    changed,
+    refusal,
+)
 
 READ_BYTES = 256 * 1024
 RECONNECTS = 3
@@ -35,6 +44,7 @@ class Transport:
         self.endpoint = (config.endpoint or f"https://s3.{config.region}.amazonaws.com").rstrip("/")
         self._s3 = _s3_auth(config, credentials)
         self._http = _http_auth(credentials)
+        self._availability = Availability(self.endpoint)
         self._client = httpx.Client(
             timeout=httpx.Timeout(config.timeout_seconds), headers={"Accept-Encoding": "identity"}, trust_env=True
         )
@@ -55,7 +65,8 @@ class Transport:
     ) -> Iterator[httpx.Response]:
         """Send a request and give its answer, when it is a good one; raises the class that says what to do."""
         auth = self._s3 if path.startswith("s3://") else self._http
-        with _reached(path):
+        self._availability.check(path)
+        with self._reached(path):
             request = self._client.build_request(method, self.url(path) + query, headers=headers)
             response = self._client.send(
                 request, auth=auth or httpx.Auth(), stream=True, follow_redirects=self._config.follow_redirects
@@ -63,13 +74,14 @@ class Transport:
         try:
             if response.status_code not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
                 raise self._refusal(response, path)
+            self._availability.answered(path)
             yield response
         finally:
             response.close()
 
     def get(self, path: str, query: str) -> bytes:
         """Return a small answer's body."""
-        with self.opened("GET", path, query=query) as response, _reached(path):
+        with self.opened("GET", path, query=query) as response, self._reached(path):
             return response.read()
 
     def head(self, path: str) -> Answer:
@@ -124,13 +136,14 @@ class Transport:
             if reading.total is not None and position < reading.expected_end(answer):
                 missing = httpx.RemoteProtocolError("the answer ended before its length")
                 raise TransientError(
-                    f"{reading.file.name}: the server's answer ended at byte {position} of {reading.total}"
+                    f"{reading.file.name}: the server's answer ended at byte {position} of {reading.total}",
+                    scope="stream",
                 ) from missing
 
     @contextmanager
     def _version(self, file: File, headers: dict[str, str]) -> Iterator[httpx.Response]:
         try:
-            with self.opened("GET", file.path, headers) as response, _reached(file.path):
+            with self.opened("GET", file.path, headers) as response, self._reached(file.path):
                 check_same(file, Answer(response))
                 yield response
         except MissingError:
@@ -156,10 +169,27 @@ class Transport:
         return None
 
     def _refusal(self, response: httpx.Response, path: str) -> ConnectorError:
-        with _reached(path):
+        with self._reached(path):
             body = b"" if response.request.method == "HEAD" else next(response.iter_bytes(MESSAGE_BYTES), b"")
         auth = self._s3 if path.startswith("s3://") else self._http
-        return refusal(response, body, path, Asked(self.endpoint, self._config.region, auth is not None))
+        error = refusal(response, body, path, Asked(self.endpoint, self._config.region, auth is not None))
+        if isinstance(error, BusyError):
+            self._availability.asked_for_patience(path, error)
+        elif isinstance(error, NotNowError):
+            self._availability.failed(path, error)
+        else:
+            self._availability.answered(path)
+        return error
+
+    @contextmanager
+    def _reached(self, path: str) -> Iterator[None]:
+        """Turn what keeps an answer from coming into the class that says what to do, and remember it of the host."""
+        try:
+            with _translated(path):
+                yield
+        except NotNowError as error:
+            self._availability.failed(path, error)
+            raise
 
 
 def _s3_auth(config: Config, credentials: Credentials) -> httpx.Auth | None:
@@ -258,22 +288,24 @@ def _read_part(response: httpx.Response, part: Part, start: int, length: int) ->
         if len(held) >= wanted:
             break
     if len(held) < min(wanted, part.last + 1 - part.first):
-        raise TransientError("the server's answer ended before its length") from httpx.RemoteProtocolError("too short")
+        raise TransientError(
+            "the server's answer ended before its length", scope="stream"
+        ) from httpx.RemoteProtocolError("too short")
     return bytes(held[start - part.first : wanted])
 
 
 @contextmanager
-def _reached(path: str) -> Iterator[None]:
+def _translated(path: str) -> Iterator[None]:
     path = shown(path)
     try:
         yield
     except httpx.TimeoutException as error:
-        raise TransientError(f"{path}: no answer in time ({type(error).__name__})") from error
+        raise NotNowError(f"{path}: no answer in time ({type(error).__name__})", scope="stream") from error
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise ConfigError(f"{path}: it is no address that can be asked for: {error}") from None
     except httpx.TooManyRedirects:
         raise ConfigError(f"{path}: the server leads from address to address without end; correct the path") from None
     except httpx.TransportError as error:
-        raise TransientError(f"{path}: the server cannot be reached, or broke off: {error}") from error
+        raise NotNowError(f"{path}: the server cannot be reached, or broke off: {error}", scope="stream") from error
     except UnicodeError:
         raise ConfigError(f"{path}: the address or a header holds a character that HTTP cannot carry") from None

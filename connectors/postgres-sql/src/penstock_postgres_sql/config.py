@@ -26,6 +26,7 @@ class Config(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     cursor_lag_seconds: float | None = None
     row_security: Literal["refuse", "apply"] = "refuse"
     statement_timeout_seconds: float | None = None
+    lock_timeout_seconds: float = 30.0
 
 
 class Credentials(msgspec.Struct, rename="camel"):

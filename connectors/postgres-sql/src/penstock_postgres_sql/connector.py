@@ -37,6 +37,8 @@ __all__ = ["Config", "Credentials", "PostgresSql"]
 log = logging.getLogger("penstock")
 
 BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+ESTIMATE_WAITS = "SET LOCAL lock_timeout = '1s'"
+"""All streams are estimated before one is read: a locked table's estimate is not waited for."""
 IDLE = psycopg.pq.TransactionStatus.IDLE
 
 
@@ -142,9 +144,11 @@ class PostgresSql(Connector[Config, Credentials]):
         asked = Asked(stream, since, place.values)
         with self._translated(f"stream {stream.name!r}"):
             session = self._idle_session()
-            plan = planned(session, statement(relation, asked))
-            base = place.changed_since
-            written = _written_since(session, relation, base) if base and reading.tracked else plan.rows
+            with session.transaction():
+                session.execute(ESTIMATE_WAITS)
+                plan = planned(session, statement(relation, asked))
+                base = place.changed_since
+                written = _written_since(session, relation, base) if base and reading.tracked else plan.rows
         rows = min(plan.rows, written)
         return Estimate(records=rows, bytes=rows * plan.width)
 

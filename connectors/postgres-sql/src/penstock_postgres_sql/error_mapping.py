@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import psycopg
 from penstock_sdk import AuthenticationError, ConfigError, ConnectorError, SourceContractError, TransientError
+from penstock_sdk.errors import Scope
 from psycopg import errors
 
 CHANGED = "it was changed after discovery, or cannot be read"
@@ -111,7 +112,8 @@ def as_connector_error(error: psycopg.Error, what: str, user: str) -> ConnectorE
         )
     for kinds, wanted, text in RULES:
         if isinstance(error, kinds):
-            return wanted(text.format(what=what, said=said, hint=hint, user=user))
+            scope: Scope = "stream" if isinstance(error, OF_ONE_STREAM) else "source"
+            return wanted(text.format(what=what, said=said, hint=hint, user=user), scope=scope)
     if isinstance(error, psycopg.DataError):
         return SourceContractError(f"{what}: a row of it cannot be computed: {_named(error)}; {COMPUTED}")
     return SourceContractError(f"{what}: {said}{hint}; {CHANGED}")
@@ -124,8 +126,26 @@ def _named(error: psycopg.DataError) -> str:
 
 
 Kinds = tuple[type[psycopg.Error], ...]
+OF_ONE_STREAM: Kinds = (
+    errors.InsufficientPrivilege,
+    errors.LockNotAvailable,
+    errors.QueryCanceled,
+    errors.SerializationFailure,
+    errors.DeadlockDetected,
+)
+"""Errors that leave the session as it was, and say nothing of other tables."""
 RULES: tuple[tuple[Kinds, type[ConnectorError], str], ...] = (
     ((errors.InsufficientPrivilege,), AuthenticationError, "{what}: {said}; grant SELECT to {user}"),
+    (
+        (errors.LockNotAvailable,),
+        TransientError,
+        "{what}: another session holds a lock on it for longer than spec.config.lockTimeoutSeconds",
+    ),
+    (
+        (errors.DeadlockDetected,),
+        TransientError,
+        "{what}: {said}; the next attempt tries again",
+    ),
     (
         (errors.QueryCanceled,),
         TransientError,

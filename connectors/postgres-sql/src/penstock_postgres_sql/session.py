@@ -36,7 +36,6 @@ SETTINGS = {
     "idle_in_transaction_session_timeout": "0",  # Bronze may be slow: a read waits for its uploads
     "idle_session_timeout": "0",
     "transaction_timeout": "0",
-    "lock_timeout": "0",
     "cursor_tuple_fraction": "1",  # everything is read: a plan that is quick to start with is not wanted
 }
 SET = """
@@ -85,6 +84,7 @@ def _settle(connection: psycopg.Connection[Any], config: Config) -> None:
         **SETTINGS,
         "row_security": "off" if config.row_security == "refuse" else "on",  # off: an error in place of hidden rows
         "statement_timeout": str(limit),
+        "lock_timeout": str(max(1, int(config.lock_timeout_seconds * 1000))),  # a locked table holds up no other
     }
     connection.execute(SET, [list(wanted), list(wanted.values())])
     try:

@@ -100,7 +100,7 @@ class _Entry:
             return cls(selected.stream, "failed", *words, *numbers)
         if selected.refusal is not None:
             return cls(selected.stream, "failed", "SourceContractError", selected.refusal, "", *numbers)
-        return cls(selected.stream, "not_read", None, "", "", *numbers)
+        return cls(selected.stream, "not_read", None, told.reason if told else "", "", *numbers)
 
 
 async def _put(connection: Connection, run_id: str, attempt: int, entries: list[_Entry]) -> None:

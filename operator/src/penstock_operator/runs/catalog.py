@@ -68,6 +68,7 @@ async def judge_streams(connection: Connection, attempt: Row, offer: Offer) -> l
         attempt["first_generation"],
     )
     choices, refusals = found.choices, _with_the_ambiguous(found.refusals, attempt["spec"], offer)
+    refusals = [each for each in refusals if not positions.is_done(states.get(each.stream), attempt["run_id"])]
     window = positions.window_of(attempt["spec"])
     choices = selection.windowed(choices, window, offer.request) if window else choices
     offer = _remembering(offer, heads)

@@ -31,6 +31,11 @@ async def of_attempt(connection: Connection, attempt: Row) -> dict[str, Row]:
     return {name: {"generation": first} | states.get(name, {}) | own.get(name, before) for name in own | states}
 
 
+def is_done(state: Row | None, run_id: str) -> bool:
+    """Return True if an attempt of this run has committed a stream's end."""
+    return state is not None and state["done"] and state["run_id"] == run_id
+
+
 async def lock(connection: Connection, attempt: Row, new: NewState) -> Row:
     """Lock the state of one stream; two calls that both bring its first checkpoint wait for each other too."""
     state = await _locked(connection, attempt, new.stream)

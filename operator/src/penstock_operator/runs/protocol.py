@@ -264,7 +264,7 @@ class RunProtocol:
     async def _check_done(self, connection: Connection, attempt: Row) -> None:
         states = await positions.of_attempt(connection, attempt)
         wanted = attempt["streams"] or [each["name"] for each in attempt["spec"].get("streams", [])]
-        open_ = [name for name in wanted if not _is_done(states.get(name), attempt["run_id"])]
+        open_ = [name for name in wanted if not positions.is_done(states.get(name), attempt["run_id"])]
         if open_:
             message = f"streams without a final checkpoint: {', '.join(open_)}"
             raise Mismatch(message)
@@ -293,7 +293,3 @@ def _broken(message: str, request: FinishRequest) -> Ending:
 
 def _lost(message: str, request: FinishRequest) -> Ending:
     return Ending("failed", "DefectError", "DefectError", message, metrics=request.metrics)
-
-
-def _is_done(state: Row | None, run_id: str) -> bool:
-    return state is not None and state["done"] and state["run_id"] == run_id
