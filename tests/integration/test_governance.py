@@ -122,7 +122,7 @@ def test_a_run_over_its_budget_is_refused_before_it_reads(
     error = results["items"]["error"]
     assert (error["class"], results["items"]["records"]) == ("ConfigError", 0)
     assert "the run is expected to take 20 records (governed.items 20), and 19 are allowed" in error["message"]
-    shown = json.loads(call(user, "runs", "show", results["items"]["run_id"]))
+    shown = json.loads(call(user, "runs", "show", results["items"]["run_id"], "-o", "json"))
     assert shown["estimate"]["records"] == 20
     assert shown["estimate"]["bytes"] > 0
 

@@ -95,6 +95,12 @@ VARIABLES = (
     Variable(
         "PENSTOCK_DATA_DIR", "up, runs, bronze, state, alerts", ".penstock", "Where `penstock up` keeps everything."
     ),
+    Variable(
+        "PENSTOCK_TRACEBACK",
+        "every command",
+        "",
+        "Set, it prints the traceback of an error beside its message; for a report of a defect.",
+    ),
 )
 """Every variable that a person sets; a test holds it against the code."""
 

@@ -28,7 +28,7 @@ def runs(user: User, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def shown(user: User, run_id: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(runs(user, "show", run_id).stdout)
+    found: dict[str, Any] = json.loads(runs(user, "show", run_id, "-o", "json").stdout)
     return found
 
 

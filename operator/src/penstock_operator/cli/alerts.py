@@ -3,39 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from penstock_operator.cli.output import print_table
+from penstock_operator.cli.output import Column, Output, OutputOption, moment, print_rows, printable
 from penstock_operator.cli.session import DATA_DIR, DataDir, Session, session
 
 app = typer.Typer(no_args_is_help=True, help="Alerts: list, ack.")
 
 
+COLUMNS = (
+    Column("alert", lambda row: str(row["id"])),
+    Column("connection", lambda row: f"{row['namespace']}/{row['name']}"),
+    Column("stream", lambda row: row["stream"]),
+    Column("class", lambda row: row["kind"]),
+    Column("since", lambda row: moment(row["opened_at"])),
+    Column("message", lambda row: row["message"]),
+)
+BY = Column("by", lambda row: row["acknowledged_by"] or "went back")
+
+
 @app.command("list")
 def list_alerts(
-    namespace: Annotated[str | None, typer.Option("--namespace", "-n")] = None,
+    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="One namespace; without it, all.")] = None,
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Those that are resolved, with who accepted them.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --output json.", hidden=True)] = False,
+    output: OutputOption = Output.table,
     data_dir: DataDir = DATA_DIR,
 ) -> None:
-    """List alerts, newest first: the open ones, unless asked otherwise."""
+    """List alerts, newest first: the open ones, unless asked otherwise.
+
+    Example: penstock alerts list --namespace team-a -o json
+    """
     rows = asyncio.run(_listed(data_dir, namespace, resolved="true" if resolved else None))
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-        return
-    table = Table("alert", "connection", "stream", "class", "since", "message", *(["by"] if resolved else []))
-    for row in rows:
-        where = f"{row['namespace']}/{row['name']}"
-        by = [row["acknowledged_by"] or "went back"] if resolved else []
-        table.add_row(str(row["id"]), where, row["stream"], row["kind"], row["opened_at"][:19], row["message"], *by)
-    print_table(table)
+    print_rows(rows, (*COLUMNS, BY) if resolved else COLUMNS, Output.json if as_json else output)
 
 
 async def _listed(data_dir: Path, namespace: str | None, resolved: str | None) -> list[dict[str, Any]]:
@@ -50,12 +55,15 @@ def ack(
     note: Annotated[str, typer.Option(help="Why, for whoever asks later.")] = "",
     data_dir: DataDir = DATA_DIR,
 ) -> None:
-    """Accept what alerts tell: a frozen stream goes on with the change, a blocked one is read."""
+    """Accept what alerts tell: a frozen stream goes on with the change, a blocked one is read.
+
+    Example: penstock alerts ack 12 --note "the column was renamed"
+    """
 
     async def act(found: Session) -> None:
         for alert in alerts:
             row = await found.post(f"/alerts/{alert}/acknowledge", {"note": note})
-            typer.echo(f"{alert}: {row['stream']}: {row['kind']}: accepted by {row['acknowledged_by']}")
+            typer.echo(printable(f"{alert}: {row['stream']}: {row['kind']}: accepted by {row['acknowledged_by']}"))
 
     async def opened() -> None:
         async with session(data_dir) as found:

@@ -1,28 +1,34 @@
-"""`penstock bronze`: what landed. Only committed objects are ever shown."""
+"""`penstock bronze`: the committed objects. Objects that are not committed are never shown."""
 
 from __future__ import annotations
 
 import asyncio
 import io
-import json
 import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import zstandard
-from rich.console import Console
-from rich.table import Table
+from botocore.exceptions import BotoCoreError, ClientError
 
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.cli.output import print_table
-from penstock_operator.cli.session import DATA_DIR, CommandError, DataDir, session
+from penstock_operator.cli.bronze_sql import BronzeView, Loaded, unpack
+from penstock_operator.cli.errors import CommandError, ExitCode, understood
+from penstock_operator.cli.output import Column, Output, OutputOption, moment, print_rows, say, written
+from penstock_operator.cli.query_output import print_relation
+from penstock_operator.cli.session import DATA_DIR, DataDir, session
 
 app = typer.Typer(no_args_is_help=True, help="Bronze: ls, head, sql over committed objects.")
 Where = Annotated[str | None, typer.Argument(help="[NAMESPACE/]CONNECTION[/STREAM] or nothing for all")]
-
-
 Rejected = Annotated[bool, typer.Option("--rejected", help="Records that did not fit, each with the reason.")]
+COLUMNS = (
+    Column("object", lambda row: row["key"]),
+    Column("records", lambda row: row["records"]),
+    Column("bytes", lambda row: row["bytes"]),
+    Column("committed", lambda row: moment(row["committed_at"])),
+)
 
 
 def _kind(*, rejected: bool) -> str:
@@ -31,19 +37,37 @@ def _kind(*, rejected: bool) -> str:
 
 def _split(where: str | None) -> dict[str, str | None]:
     parts = (where or "").split("/") if where else []
+    if len(parts) > 3 or not all(parts):  # noqa: PLR2004 - namespace, connection and stream
+        raise CommandError(f"{where!r} names no objects: give [NAMESPACE/]CONNECTION[/STREAM], or nothing for all")
     namespace, name, stream = (*parts, None, None, None)[:3] if len(parts) > 1 else (None, *parts, None, None)[:3]
     return {"namespace": namespace, "name": name, "stream": stream}
 
 
-async def _objects(
-    data_dir: Path, where: str | None, fetch: int | None, kind: str = "data"
-) -> list[tuple[dict[str, Any], bytes]]:
+async def _listed(data_dir: Path, where: str | None, kind: str) -> list[dict[str, Any]]:
+    async with session(data_dir) as found:
+        rows: list[dict[str, Any]] = await found.get("/objects", kind=kind, **_split(where))
+        return rows
+
+
+async def _objects(data_dir: Path, where: str | None, kind: str = "data") -> AsyncIterator[tuple[str, bytes | str]]:
+    """Yield each object's key, and its bytes or why it cannot be had; the next is fetched when it is asked for."""
     async with session(data_dir) as found:
         rows = await found.get("/objects", kind=kind, **_split(where))
-        if fetch is None:
-            return [(row, b"") for row in rows]
         store = _required(found.store)
-        return [(row, await asyncio.to_thread(store.read, row["key"])) for row in rows[:fetch]]
+        with understood():
+            keys = [row["key"] for row in rows]
+        for key in keys:
+            yield key, await asyncio.to_thread(_fetched, store, key)
+
+
+def _fetched(store: BronzeStore, key: str) -> bytes | str:
+    try:
+        return store.read(key)
+    except ClientError as error:
+        said = error.response.get("Error", {})
+        return f"the bucket does not give it: {said.get('Code', 'an error')}: {said.get('Message', 'no message')}"
+    except BotoCoreError as error:
+        return f"the bucket does not give it: {error}"
 
 
 def _required(store: BronzeStore | None) -> BronzeStore:
@@ -54,56 +78,98 @@ def _required(store: BronzeStore | None) -> BronzeStore:
 
 
 @app.command()
-def ls(where: Where = None, rejected: Rejected = False, data_dir: DataDir = DATA_DIR) -> None:
-    """List committed objects."""
-    table = Table("object", "records", "bytes", "committed")
-    for row, _ in asyncio.run(_objects(data_dir, where, None, _kind(rejected=rejected))):
-        table.add_row(row["key"], f"{row['records']:,}", f"{row['bytes']:,}", row["committed_at"][:19])
-    print_table(table)
+def ls(
+    where: Where = None, rejected: Rejected = False, output: OutputOption = Output.table, data_dir: DataDir = DATA_DIR
+) -> None:
+    """List committed objects.
+
+    Example: penstock bronze ls team-a/people -o json
+    """
+    print_rows(asyncio.run(_listed(data_dir, where, _kind(rejected=rejected))), COLUMNS, output)
 
 
 @app.command()
 def head(
     where: Where = None,
-    records: Annotated[int, typer.Option("-n")] = 5,
+    records: Annotated[int, typer.Option("-n", min=0, help="How many records.")] = 5,
     rejected: Rejected = False,
     data_dir: DataDir = DATA_DIR,
 ) -> None:
-    """Print the first committed records, one JSON object a line."""
-    left = records
-    for _, body in asyncio.run(_objects(data_dir, where, records, _kind(rejected=rejected))):
-        for line in io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(body), encoding="utf-8"):
-            if left == 0:
-                return
-            typer.echo(line, nl=False)
+    """Print the first committed records, one JSON object a line.
+
+    Example: penstock bronze head team-a/people/people -n 1
+    """
+    raise typer.Exit(asyncio.run(_head(data_dir, where, records, _kind(rejected=rejected))))
+
+
+async def _head(data_dir: Path, where: str | None, left: int, kind: str) -> ExitCode:
+    code = ExitCode.ok
+    async for key, body in _objects(data_dir, where, kind):
+        if left == 0:
+            break
+        for line in _lines(key, body):
+            if line is None:
+                code = ExitCode.problem
+                break
+            typer.echo(written(line), nl=False)
             left -= 1
+            if left == 0:
+                break
+    return code
+
+
+def _lines(key: str, body: bytes | str) -> Iterator[str | None]:
+    """Yield an object's lines; None behind the last one that can be read, after the reason was printed."""
+    if isinstance(body, str):
+        say(f"{key}: {body}")
+        yield None
+        return
+    try:
+        reader = zstandard.ZstdDecompressor().stream_reader(body, read_across_frames=True)
+        yield from io.TextIOWrapper(reader, encoding="utf-8", errors="backslashreplace", newline="\n")
+    except zstandard.ZstdError:
+        say(f"{key}: it is not zstd, or damaged")
+        yield None
 
 
 @app.command()
 def sql(
     query: Annotated[str, typer.Argument(help="SQL over the view `bronze`; the record's own fields are in `data`.")],
     where: Annotated[str | None, typer.Option("--from", help="[NAMESPACE/]CONNECTION[/STREAM]")] = None,
+    output: OutputOption = Output.table,
     data_dir: DataDir = DATA_DIR,
 ) -> None:
-    """Query committed objects with DuckDB."""
-    import duckdb
+    """Query committed objects with DuckDB.
 
-    with tempfile.TemporaryDirectory() as scratch:
-        files = []
-        for index, (_, body) in enumerate(asyncio.run(_objects(data_dir, where, 10**6))):
-            path = Path(scratch) / f"{index:06d}.jsonl"
-            with path.open("wb") as file:
-                zstandard.ZstdDecompressor().copy_stream(io.BytesIO(body), file)
-            files.append(str(path))
-        if not files:
-            message = "there are no committed objects there; `penstock bronze ls` lists what there is"
-            raise CommandError(message)
+    What cannot be read is named on stderr and left out; the exit code is then 1.
+
+    Example: penstock bronze sql "SELECT data.address.city, count(*) FROM bronze GROUP BY 1"
+    """
+    try:
+        import duckdb
+    except ImportError:
+        raise CommandError("DuckDB is not installed: pip install 'penstock-operator[embedded]'") from None
+
+    with tempfile.TemporaryDirectory(prefix="penstock-sql-") as scratch:
+        loaded = asyncio.run(_load(data_dir, where, Path(scratch)))
         database = duckdb.connect()
-        listed = json.dumps(files).replace('"', "'")
-        database.execute(  # the file names are our own
-            f"CREATE VIEW bronze AS SELECT * FROM read_json({listed}, format='newline_delimited', union_by_name=true)"  # noqa: S608
-        )
-        try:
-            Console().print(str(database.sql(query)), highlight=False)
-        except duckdb.Error as error:
-            raise CommandError(str(error)) from None
+        BronzeView(database, Path(scratch)).make(loaded)
+        for report in loaded.reports:
+            say(report)
+        print_relation(database, query, output)
+    raise typer.Exit(ExitCode.problem if loaded.reports else ExitCode.ok)
+
+
+async def _load(data_dir: Path, where: str | None, scratch: Path) -> Loaded:
+    loaded, seen = Loaded(), False
+    async for key, body in _objects(data_dir, where):
+        seen = True
+        path = scratch / f"{len(loaded.files):06d}.jsonl"
+        problem = body if isinstance(body, str) else await asyncio.to_thread(unpack, body, path)
+        if problem:
+            loaded.reports.append(f"{key}: {problem}")
+        if not isinstance(body, str):
+            loaded.files[path] = key
+    if not seen:
+        raise CommandError("there are no committed objects there; `penstock bronze ls` lists all")
+    return loaded

@@ -1,103 +1,65 @@
-"""The commands: a few lines each."""
+"""`penstock`: its commands, and how each ends: with an exit code and at most one line of error, never a traceback."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
+import os
 import sys
-from enum import StrEnum
-from importlib import metadata, resources
+import traceback
+from collections.abc import MutableMapping
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import httpx
+import psycopg
 import structlog
 import typer
-import yaml
-from rich.console import Console
-from rich.table import Table
+from botocore.exceptions import BotoCoreError, ClientError
+from psycopg_pool import PoolTimeout
 
-from penstock_operator.cli import alerts, bronze, registry, runs, state
-from penstock_operator.cli.output import print_table
-from penstock_operator.cli.progress import PlainLines, report_to
-from penstock_operator.cli.session import DATA_DIR, DataDir
-from penstock_operator.cli.signals import Told, until_told
+from penstock_operator.cli import alerts, bronze, definition, registry, runs, state, up
+from penstock_operator.cli.errors import CommandError, ExitCode
+from penstock_operator.cli.output import printable_block, say
+from penstock_operator.cli.signals import Told
+from penstock_operator.cli.usage import USAGE_ERRORS, usage_line
 from penstock_operator.cli.validation import examined
 from penstock_operator.embedded import EmbeddedError
 from penstock_operator.embedded.documents import FolderError
-from penstock_operator.embedded.once import Result, as_document, run_on, run_once
-from penstock_operator.embedded.platform import DataDirectory, platform
 from penstock_operator.registry.migrate import migrate as apply_migrations
-from penstock_operator.resources.models import API_VERSION, GROUP
 from penstock_operator.settings import SettingsError, database_url
 
-NO_IMAGE = "not-pulled.invalid/connector@sha256:" + "0" * 64
+TRACEBACK = "PENSTOCK_TRACEBACK"
+EXPECTED = (EmbeddedError, FolderError, SettingsError, CommandError)
+EXIT_CODES = """
+Exit codes: 0 done; 1 something is wrong with what was looked at or run; 2 the command cannot be carried out as given;
+70 a defect of Penstock; 128 and the signal's number after a signal.
+"""
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    help="Governed data connectors on Kubernetes, and on a laptop.",
+    help=f"Governed data connectors on Kubernetes, and on a laptop.\n\n{EXIT_CODES}",
 )
-app.add_typer(runs.app, name="runs")
-app.add_typer(bronze.app, name="bronze")
-app.add_typer(state.app, name="state")
-app.add_typer(alerts.app, name="alerts")
-app.add_typer(registry.app, name="registry")
-errors = Console(stderr=True)
 
 
-class Output(StrEnum):
-    """How results are printed."""
-
-    table = "table"
-    json = "json"
-
-
-def _say(line: str) -> None:
-    errors.print(line, markup=False, highlight=False, soft_wrap=True)
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
+    if wanted:
+        typer.echo(f"penstock {version('penstock-operator')}")
+        raise typer.Exit
 
 
-@app.command()
-def up(
-    directory: Annotated[
-        Path,
-        typer.Argument(help="Folder of definitions, connections and Secrets as YAML.", exists=True, file_okay=False),
-    ],
-    data_dir: DataDir = DATA_DIR,
-    once: Annotated[
-        bool, typer.Option("--once", help="Run each connection once, then end; 0 only if all succeeded.")
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
     ] = False,
-    output: Annotated[Output, typer.Option(help="How --once prints its results.")] = Output.table,
 ) -> None:
-    """Bring the whole platform up on this machine, without Kubernetes."""
-    results = asyncio.run(until_told(_up(directory, DataDirectory(data_dir), once=once)))
-    if results is None:
-        return
-    if output is Output.json:
-        sys.stdout.write(json.dumps(as_document(results)) + "\n")
-    else:
-        _print_results(results)
-    raise typer.Exit(0 if all(each.phase == "succeeded" for each in results) else 1)
+    """Take the options of all commands."""
 
 
-async def _up(directory: Path, data: DataDirectory, *, once: bool) -> list[Result] | None:
-    async with platform(directory, data) as running:
-        _say(f"penstock is up: {running.api_url} (data in {data.path})")
-        if once:
-            with report_to(errors) as report:
-                return await run_once(running, report)
-        await run_on(running, PlainLines(errors))
-    return None
-
-
-def _print_results(results: list[Result]) -> None:
-    table = Table("connection", "definition", "phase", "attempt", "records", "bytes", "objects", "message")
-    for each in results:
-        error = each.error["message"] if each.error else each.note
-        numbers = (str(each.attempt), f"{each.records:,}", f"{each.bytes:,}", str(len(each.objects)))
-        table.add_row(f"{each.namespace}/{each.name}", each.definition or "-", each.phase, *numbers, error)
-    print_table(table)
+app.command()(up.up)
 
 
 @app.command()
@@ -106,62 +68,45 @@ def validate(
         list[Path], typer.Argument(help="connector.yaml, definitions, connections; or folders of them.", exists=True)
     ],
 ) -> None:
-    """Check files with the API server's own words; 1 if any is invalid."""
+    """Check files with the API server's own words; 1 if any is invalid.
+
+    Example: penstock validate folder
+    """
     files, found = examined(paths)
     for line in found:
-        _say(line)
+        say(line)
     if not found:
-        _say(f"{len(files)} valid")
-    raise typer.Exit(1 if found else 0)
+        say(f"{len(files)} valid")
+    raise typer.Exit(ExitCode.problem if found else ExitCode.ok)
 
 
-class _Quoting(yaml.SafeDumper):
-    """Quotes `y` and `n`, which kubectl's YAML 1.1 reads as booleans and PyYAML does not."""
-
-
-def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "'" if text in ("y", "Y", "n", "N") else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Quoting.add_representer(str, _quoted)
-
-
-@app.command()
-def definition(
-    artifact: Annotated[str, typer.Argument(help="An installed connector, such as postgres-sql.")],
-    image: Annotated[str, typer.Option(help="The image by digest; on a laptop no image is pulled.")] = NO_IMAGE,
-    stage: Annotated[
-        str, typer.Option(help="certified, or preview, which no range selects, deprecated or withdrawn.")
-    ] = "certified",
-) -> None:
-    """Print the ConnectorDefinition of an installed connector, ready for kubectl or a folder."""
-    found = next(iter(metadata.entry_points(group="penstock.connectors", name=artifact)), None)
-    if found is None:
-        known = ", ".join(sorted(each.name for each in metadata.entry_points(group="penstock.connectors"))) or "none"
-        message = f"no installed package offers {artifact}; there are: {known}"
-        raise runs.CommandError(message)
-    manifest = yaml.safe_load((resources.files(found.module.split(".")[0]) / "connector.yaml").read_text())
-    name = f"{manifest['name']}-{manifest['method']}-{manifest['version']}"
-    document = {
-        "apiVersion": f"{GROUP}/{API_VERSION}",
-        "kind": "ConnectorDefinition",
-        "metadata": {"name": name},
-        "spec": {"image": image, "stage": stage, "manifest": manifest},
-    }
-    typer.echo(f"---\n{yaml.dump(document, Dumper=_Quoting, sort_keys=False, width=120)}", nl=False)
+app.command()(definition.definition)
+for _group, _name in (
+    (runs.app, "runs"),
+    (bronze.app, "bronze"),
+    (state.app, "state"),
+    (alerts.app, "alerts"),
+    (registry.app, "registry"),
+):
+    app.add_typer(_group, name=_name)
 
 
 @app.command()
 def migrate() -> None:
     """Bring the registry's tables up to date; safe to run at any time, by anybody, at once."""
     for name in asyncio.run(apply_migrations(database_url())):
-        _say(f"applied {name}")
-    _say("the registry is up to date")
+        say(f"applied {name}")
+    say("the registry is up to date")
+
+
+Port = Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")]
 
 
 @app.command()
-def serve(host: str = "0.0.0.0", port: int = 8080) -> None:  # noqa: S104 - a container's own network
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "0.0.0.0",  # noqa: S104 - a container's own network
+    port: Port = 8080,
+) -> None:
     """Serve the run API and the read API in a cluster."""
     from penstock_operator.cli.cluster import serve as serve_cluster
 
@@ -169,26 +114,110 @@ def serve(host: str = "0.0.0.0", port: int = 8080) -> None:  # noqa: S104 - a co
 
 
 @app.command()
-def operate(health_port: int = 8081) -> None:
+def operate(health_port: Port = 8081) -> None:
     """Run the controller in a cluster; ends with an error when it loses the lead unasked, so that it is restarted."""
     from penstock_operator.cli.cluster import operate as operate_cluster
 
     if not asyncio.run(operate_cluster(health_port)):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.problem)
 
 
 def main() -> None:
-    """Run a command; an expected error is one line, without a traceback."""
+    """Run the command that the command line gives, and end the process."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
     structlog.configure(
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.StackInfoRenderer(),
+            structlog.dev.set_exc_info,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _printable_values,
+            # Rich's tracebacks would show local variables, which hold secrets.
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+        ],
     )
+    code = run(sys.argv[1:])
     try:
-        app()
-    except (EmbeddedError, FolderError, SettingsError, runs.CommandError) as error:
-        _say(f"error: {error}")
-        sys.exit(2)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _printable_values(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Keep what a message quotes from moving the terminal's cursor."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = printable_block(value)
+    return event
+
+
+def run(arguments: list[str]) -> int:
+    """Carry out a command line and return its exit code; an error is one line on stderr."""
+    try:
+        ended = typer.main.get_command(app).main(arguments, "penstock", standalone_mode=False)
+    except USAGE_ERRORS as error:
+        line = usage_line(error)
+        if line:
+            say(f"error: {line}")
+        return ExitCode.usage
+    except (typer.Abort, KeyboardInterrupt):
+        return 130
     except Told as told:
-        sys.exit(told.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        return told.exit_code
+    except BrokenPipeError:
+        return ExitCode.problem
+    except Exception as error:  # noqa: BLE001 - the last place where a traceback can be kept from a user
+        return _failed(error)
+    return ended if isinstance(ended, int) else ExitCode.ok
+
+
+def _failed(error: Exception) -> int:
+    """Say an error in one line; one that nobody expected is a defect, whose traceback a variable asks for."""
+    if os.environ.get(TRACEBACK):
+        traceback.print_exception(error)
+    first = _first(error)
+    words = _words(first)
+    if words is not None:
+        say(f"error: {words}")
+        return ExitCode.usage
+    say(f"error: a defect of Penstock: {type(first).__name__}: {first} ({TRACEBACK}=1 shows where)")
+    return ExitCode.defect
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the error itself, or the first of a group's."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _words(error: BaseException) -> str | None:
+    """Return what to say of an error that has its cause outside of Penstock; None of any other."""
+    if isinstance(error, EXPECTED):
+        return str(error)
+    if isinstance(error, (psycopg.OperationalError, PoolTimeout)):
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return f"the registry does not answer: {said}"
+    if isinstance(error, (BotoCoreError, ClientError)):
+        return f"the bucket does not answer as it should: {error}"
+    return _words_of_others(error)
+
+
+def _words_of_others(error: BaseException) -> str | None:
+    if isinstance(error, (httpx.HTTPError, httpx.InvalidURL)):
+        return f"the server does not answer as it should: {error or type(error).__name__}"
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{error.strerror or error}"
+    if type(error).__module__.startswith("kubernetes"):
+        return f"Kubernetes: {' '.join(str(error).split())}"
+    return None

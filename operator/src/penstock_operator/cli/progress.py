@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
+from penstock_operator.cli.output import printable_block
 from penstock_operator.embedded.once import ENDED, Report, Seen
 
 MARKS = {"succeeded": "[green]✔[/]", "failed": "[red]✘[/]", "cancelled": "[yellow]■[/]", "invalid": "[red]✘[/]"}
@@ -21,7 +23,7 @@ class PlainLines:
 
     def line(self, text: str) -> None:
         """Print it."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(Text(printable_block(text)), soft_wrap=True)
 
     def run(self, seen: Seen) -> None:
         """Print where the run stands."""
@@ -63,7 +65,7 @@ def report_to(console: Console) -> Iterator[Report]:
     columns = (
         SpinnerColumn(finished_text=" "),
         TextColumn("{task.fields[mark]}"),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         TextColumn("{task.fields[state]}", markup=False),
         TimeElapsedColumn(),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,12 +11,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.cli.output import print_table
-from penstock_operator.cli.session import DATA_DIR, CommandError, DataDir
+from penstock_operator.cli.errors import CommandError
+from penstock_operator.cli.output import Column, Output, OutputOption, print_rows
+from penstock_operator.cli.session import DATA_DIR, DataDir
 from penstock_operator.embedded.platform import DataDirectory, backends
 from penstock_operator.registry.database import Pool, create_pool
 from penstock_operator.runs.registry_reconcile import Reconciled, ReconcileError, reconcile_registry
@@ -25,11 +23,23 @@ from penstock_operator.settings import database_url, s3_settings
 
 app = typer.Typer(no_args_is_help=True, help="The registry: reconcile it with the bucket after a restore.")
 
+COLUMNS = (
+    Column("connection", lambda row: f"{row['namespace']}/{row['name']}"),
+    Column("runs", lambda row: row["runs"]),
+    Column("objects", lambda row: row["objects"]),
+    Column("streams", lambda row: row["streams"]),
+    Column("cancelled", lambda row: row["cancelled"]),
+    Column("left to the collector", lambda row: row["leftovers"]),
+    Column("deleted", lambda row: row["deleted"]),
+    Column("note", lambda row: "; ".join(row["notes"])),
+)
+
 
 @app.command()
 def reconcile(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --output json.", hidden=True)] = False,
+    output: OutputOption = Output.table,
     data_dir: DataDir = DATA_DIR,
 ) -> None:
     """Bring a registry that was restored from a backup forward, by the commit manifests in the bucket.
@@ -38,11 +48,9 @@ def reconcile(
     as in a pod of the release; else on a data directory. Doing it again changes nothing.
     """
     found = asyncio.run(_reconciled(data_dir, dry_run=dry_run))
-    if as_json:
-        typer.echo(json.dumps([asdict(each) for each in found], indent=2))
-        return
-    if found:
-        _print(found)
+    chosen = Output.json if as_json else output
+    if found or chosen is not Output.table:
+        print_rows([asdict(each) for each in found], COLUMNS, chosen)
     else:
         typer.echo("the registry knows all that the bucket holds")
 
@@ -62,9 +70,7 @@ async def _opened(data_dir: Path) -> AsyncIterator[tuple[Pool, BronzeStore]]:
             url, s3 = database_url(), s3_settings()
         else:
             data = DataDirectory(data_dir)
-            if not data.path.exists():
-                message = f"there is no data directory {data_dir}; name it, or set PENSTOCK_DATABASE_URL"
-                raise CommandError(message)
+            data.check()
             data.lock()
             stack.callback(data.unlock)
             found = await stack.enter_async_context(backends(data))
@@ -73,11 +79,3 @@ async def _opened(data_dir: Path) -> AsyncIterator[tuple[Pool, BronzeStore]]:
         await pool.open(wait=True, timeout=30)
         stack.push_async_callback(pool.close)
         yield pool, BronzeStore(s3)
-
-
-def _print(found: list[Reconciled]) -> None:
-    table = Table("connection", "runs", "objects", "streams", "cancelled", "left to the collector", "deleted", "note")
-    for each in found:
-        counts = (each.runs, each.objects, each.streams, each.cancelled, each.leftovers, each.deleted)
-        table.add_row(escape(f"{each.namespace}/{each.name}"), *map(str, counts), escape("; ".join(each.notes)))
-    print_table(table)

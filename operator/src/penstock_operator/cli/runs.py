@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 import typer
-from rich.table import Table
 
-from penstock_operator.cli.output import print_table
-from penstock_operator.cli.session import DATA_DIR, CommandError, DataDir, Session, session
+from penstock_operator.cli.errors import CommandError
+from penstock_operator.cli.names import connection_name
+from penstock_operator.cli.output import Column, Output, OutputOption, moment, print_rows, written
+from penstock_operator.cli.run_page import print_run
+from penstock_operator.cli.session import DATA_DIR, DataDir, Session, session
 from penstock_operator.runs.ids import RUN_ID_LENGTH
 
 app = typer.Typer(no_args_is_help=True, help="Runs: list, show, logs, start, backfill, cancel.")
+RUN = re.compile("[0-9a-z]+")
 RunId = Annotated[str, typer.Argument(help="A run's id, or the beginning of one of the newest thousand.")]
-__all__ = ["CommandError", "app"]
 
 
 def _with(data_dir: Path, act: Callable[[Session], Awaitable[Any]]) -> Any:
@@ -31,6 +33,8 @@ def _with(data_dir: Path, act: Callable[[Session], Awaitable[Any]]) -> Any:
 
 async def _full_id(found: Session, run: str) -> str:
     """Return the run that is named, or begun: to look for one takes the right to list those of all namespaces."""
+    if not RUN.fullmatch(run):
+        raise CommandError(f"{run!r} is not the id of a run; `penstock runs list` shows ids")
     if len(run) == RUN_ID_LENGTH:
         return run
     listed = [each["id"] for each in await found.get("/runs", limit=1000) if each["id"].startswith(run)]
@@ -40,41 +44,51 @@ async def _full_id(found: Session, run: str) -> str:
     raise CommandError(message)
 
 
-@app.command("list")
-def list_runs(
-    namespace: Annotated[str | None, typer.Option("--namespace", "-n")] = None,
-    connection: Annotated[str | None, typer.Option("--connection", "-c")] = None,
-    limit: int = 20,
-    data_dir: DataDir = DATA_DIR,
-) -> None:
-    """List the newest runs."""
-    rows = _with(data_dir, lambda found: found.get("/runs", namespace=namespace, name=connection, limit=limit))
-    table = Table("run", "connection", "definition", "phase", "attempt", "records", "rejected", "started", "message")
-    for row in rows:
-        where = f"{row['namespace']}/{row['name']}"
-        numbers = (
-            str(row["attempt"]),
-            f"{row['committed_records']:,}",
-            f"{row['rejected']:,}",
-            (row["started_at"] or "-")[:19],
-        )
-        table.add_row(row["id"], where, row["definition"], row["phase"], *numbers, _said(row))
-    print_table(table)
-
-
 def _said(row: dict[str, Any]) -> str:
     waits = f"waits: {row['waits']}" if row.get("waits") else ""
     return "; ".join(filter(None, (waits, row["message"])))
 
 
+COLUMNS = (
+    Column("run", lambda row: row["id"]),
+    Column("connection", lambda row: f"{row['namespace']}/{row['name']}"),
+    Column("definition", lambda row: row["definition"]),
+    Column("phase", lambda row: row["phase"]),
+    Column("attempt", lambda row: row["attempt"]),
+    Column("records", lambda row: row["committed_records"]),
+    Column("rejected", lambda row: row["rejected"]),
+    Column("started", lambda row: moment(row["started_at"])),
+    Column("message", _said),
+)
+
+
+@app.command("list")
+def list_runs(
+    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="One namespace; without it, all.")] = None,
+    connection: Annotated[str | None, typer.Option("--connection", "-c", help="The name of a connection.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many to show, the newest first.")] = 20,
+    output: OutputOption = Output.table,
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """List the newest runs.
+
+    Example: penstock runs list --namespace team-a --limit 5 -o csv
+    """
+    rows = _with(data_dir, lambda found: found.get("/runs", namespace=namespace, name=connection, limit=limit))
+    print_rows(rows, COLUMNS, output)
+
+
 @app.command()
-def show(run: RunId, data_dir: DataDir = DATA_DIR) -> None:
-    """Show one run with its attempts, as JSON."""
+def show(run: RunId, output: OutputOption = Output.table, data_dir: DataDir = DATA_DIR) -> None:
+    """Show one run with its streams and attempts.
+
+    Example: penstock runs show 01jd -o json
+    """
 
     async def act(found: Session) -> Any:
         return await found.get(f"/runs/{await _full_id(found, run)}")
 
-    typer.echo(json.dumps(_with(data_dir, act), indent=2))
+    print_run(_with(data_dir, act), output)
 
 
 @app.command()
@@ -86,13 +100,16 @@ def logs(
     ] = False,
     data_dir: DataDir = DATA_DIR,
 ) -> None:
-    """Print what a run's attempt said: live while it runs, and as it was kept afterwards."""
+    """Print what a run's attempt said: live while it runs, and as it was kept afterwards.
+
+    Example: penstock runs logs 01jd --follow
+    """
 
     async def act(found: Session) -> None:
         path = f"/runs/{await _full_id(found, run)}/logs"
         try:
             async for text in found.text(path, attempt=attempt, follow=follow or None):
-                typer.echo(text, nl=False)
+                typer.echo(written(text), nl=False)
         except httpx.TransportError as error:
             message = f"the server's answer broke off ({type(error).__name__}); give the command again to go on"
             raise CommandError(message) from None
@@ -102,9 +119,12 @@ def logs(
 
 @app.command()
 def start(connection: Annotated[str, typer.Argument(help="NAMESPACE/NAME")], data_dir: DataDir = DATA_DIR) -> None:
-    """Run a connection now; a running platform carries it out."""
-    namespace, _, name = connection.rpartition("/")
-    body = {"namespace": namespace or "default", "name": name}
+    """Run a connection now; a running platform carries it out.
+
+    Example: penstock runs start team-a/people
+    """
+    namespace, name = connection_name(connection)
+    body = {"namespace": namespace, "name": name}
     typer.echo(_with(data_dir, lambda found: found.post("/runs", body))["id"])
 
 
@@ -121,15 +141,18 @@ def backfill(
     ] = False,
     data_dir: DataDir = DATA_DIR,
 ) -> None:
-    """Make a run for each tick of a window that has made none, or one that reads the window again; behind what is due."""
-    namespace, _, name = connection.rpartition("/")
-    body = {"namespace": namespace or "default", "name": name, "from": start, "to": end, "streams": stream or []}
+    """Make a run for each tick of a window that has made none, or one that reads the window again; behind what is due.
+
+    Example: penstock runs backfill team-a/people --from 2026-01-01T00:00:00Z --to 2026-02-01T00:00:00Z
+    """
+    namespace, name = connection_name(connection)
+    body = {"namespace": namespace, "name": name, "from": start, "to": end, "streams": stream or []}
     if again:
         typer.echo(_with(data_dir, lambda found: found.post("/runs/reread", body))["id"])
         return
     filled = _with(data_dir, lambda found: found.post("/runs/backfill", body))
     for each in filled:
-        typer.echo(f"{each['id']}  {each['scheduled_at']}")
+        typer.echo(f"{each['id']}  {moment(each['scheduled_at'])}")
     if not filled:
         typer.echo("every tick of the window has made a run", err=True)
 
@@ -139,7 +162,10 @@ def cancel(
     run: Annotated[list[str], typer.Argument(help="Ids of runs, or the beginnings of them.")],
     data_dir: DataDir = DATA_DIR,
 ) -> None:
-    """Cancel runs: each stops at its next batch border, or is stopped soon; what is committed stays."""
+    """Cancel runs: each stops at its next batch border, or is stopped soon; what is committed stays.
+
+    Example: penstock runs cancel 01jd
+    """
 
     async def act(found: Session) -> list[str]:
         ids = [await _full_id(found, each) for each in run]

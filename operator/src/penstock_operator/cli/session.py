@@ -15,7 +15,8 @@ import typer
 from penstock_operator.api.logs import RunLogs
 from penstock_operator.api.services import Services
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.embedded.files import free_port, start_time
+from penstock_operator.cli.errors import CommandError
+from penstock_operator.embedded.files import free_port, recorded_process
 from penstock_operator.embedded.platform import LOOPBACK, Backends, DataDirectory, backends, serving
 from penstock_operator.launchers.logs import FileLogs
 from penstock_operator.registry.database import create_pool
@@ -28,10 +29,6 @@ DataDir = Annotated[
 ]
 
 
-class CommandError(Exception):
-    """The command cannot be carried out; the message says what to do."""
-
-
 @dataclass(frozen=True)
 class Session:
     """The read API, and the bucket where objects are to be read."""
@@ -42,7 +39,7 @@ class Session:
     async def get(self, path: str, **parameters: Any) -> Any:
         """Return a GET's JSON; parameters that are None are left out."""
         wanted = {key: value for key, value in parameters.items() if value is not None}
-        return _checked(await self.http.get(path, params=wanted)).json()
+        return _document(await self.http.get(path, params=wanted))
 
     async def text(self, path: str, **parameters: Any) -> AsyncIterator[str]:
         """Yield a GET's text as it comes, however long that takes; parameters that are None are left out."""
@@ -56,13 +53,25 @@ class Session:
 
     async def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """Return a POST's JSON."""
-        return _checked(await self.http.post(path, json=body)).json()
+        return _document(await self.http.post(path, json=body))
+
+
+def _document(response: httpx.Response) -> Any:
+    try:
+        return _checked(response).json()
+    except (ValueError, RecursionError):
+        kind = response.headers.get("content-type", "nothing that is named")
+        message = f"{response.url} answered {kind}, not JSON; does PENSTOCK_SERVER name a Penstock?"
+        raise CommandError(message) from None
 
 
 def _checked(response: httpx.Response) -> httpx.Response:
     if response.is_success:
         return response
-    raise CommandError(_words(response) or f"the server answered HTTP {response.status_code}")
+    said = _words(response)
+    if said:
+        raise CommandError(said)
+    raise CommandError(f"{response.url} answered HTTP {response.status_code}; does PENSTOCK_SERVER name a Penstock?")
 
 
 def _words(response: httpx.Response) -> str:
@@ -71,7 +80,7 @@ def _words(response: httpx.Response) -> str:
         answer = response.json()
         found = [f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in answer.get("detail", [])]
         return str(answer.get("message") or "; ".join(found))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ""
 
 
@@ -80,21 +89,35 @@ async def session(data_dir: Path) -> AsyncIterator[Session]:
     """Open the read API: of PENSTOCK_SERVER with PENSTOCK_TOKEN, else of the data directory."""
     server = os.environ.get("PENSTOCK_SERVER")
     if server:
-        headers = {"Authorization": f"Bearer {os.environ.get('PENSTOCK_TOKEN', '')}"}
-        store = BronzeStore(s3_settings()) if os.environ.get("PENSTOCK_S3_BUCKET") else None
-        async with httpx.AsyncClient(base_url=f"{server.rstrip('/')}/v1", headers=headers, timeout=30) as http:
-            yield Session(http, store)
+        async with _remote(server) as opened:
+            yield opened
         return
     async with _embedded(data_dir) as opened:
         yield opened
 
 
 @asynccontextmanager
+async def _remote(server: str) -> AsyncIterator[Session]:
+    headers = {"Authorization": f"Bearer {os.environ.get('PENSTOCK_TOKEN', '')}"}
+    store = BronzeStore(s3_settings()) if os.environ.get("PENSTOCK_S3_BUCKET") else None
+    try:
+        async with httpx.AsyncClient(base_url=f"{server.rstrip('/')}/v1", headers=headers, timeout=30) as http:
+            yield Session(http, store)
+    except UnicodeEncodeError:
+        raise CommandError("PENSTOCK_TOKEN holds characters that no token has; set it again") from None
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+        raise CommandError(f"PENSTOCK_SERVER: {server!r} is not a URL such as https://penstock.example.org") from None
+    except httpx.TransportError as error:
+        reason = str(error) or type(error).__name__
+        raise CommandError(f"PENSTOCK_SERVER: {server} does not answer as it should: {reason}") from None
+    except httpx.HTTPError as error:
+        raise CommandError(f"PENSTOCK_SERVER: {server}: {error or type(error).__name__}") from None
+
+
+@asynccontextmanager
 async def _embedded(data_dir: Path) -> AsyncIterator[Session]:
     data = DataDirectory(data_dir)
-    if not data.path.exists():
-        message = f"there is no data directory {data_dir}; run `penstock up DIR` first, or set PENSTOCK_SERVER"
-        raise CommandError(message)
+    data.check()
     async with AsyncExitStack() as stack:
         live = _live(data)
         if live is None:
@@ -119,12 +142,9 @@ def _live(data: DataDirectory) -> Backends | None:
     """Return the backends of the platform that runs on the directory now, None when none does."""
     recorded = data.path / "backends"
     lock = data.path / "penstock.pid"
-    if not lock.exists() or not recorded.exists():
-        return None
-    pid, _, started = lock.read_text().partition(" ")
-    if start_time(int(pid)) != started:
+    if recorded_process(lock) is None or not recorded.exists():
         return None
     return Backends.load(recorded)
 
 
-__all__ = ["DATA_DIR", "CommandError", "DataDir", "Session", "session"]
+__all__ = ["DATA_DIR", "DataDir", "Session", "session"]

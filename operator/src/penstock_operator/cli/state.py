@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from penstock_operator.cli.output import print_table
-from penstock_operator.cli.session import DATA_DIR, CommandError, DataDir, session
+from penstock_operator.cli.errors import CommandError, understood
+from penstock_operator.cli.names import connection_path
+from penstock_operator.cli.output import Column, Output, OutputOption, moment, print_rows, printable
+from penstock_operator.cli.session import DATA_DIR, DataDir, session
 
 app = typer.Typer(no_args_is_help=True, help="State: show, history, changes, reset, rewind, export, import.")
 Which = Annotated[str, typer.Argument(metavar="NAMESPACE/CONNECTION", help="The connection.")]
@@ -21,8 +22,7 @@ Why = Annotated[str, typer.Option("--reason", help="Why, for the audit.")]
 
 
 def _path(which: str) -> str:
-    namespace, _, name = which.rpartition("/")
-    return f"/connections/{namespace or 'default'}/{name}/state"
+    return f"{connection_path(which)}/state"
 
 
 def _get(data_dir: Path, path: str, **parameters: Any) -> Any:
@@ -38,46 +38,82 @@ def _change(data_dir: Path, path: str, body: dict[str, Any]) -> None:
         async with session(data_dir) as found:
             return await found.post(path, body)
 
-    for row in asyncio.run(act()):
+    rows = asyncio.run(act())
+    with understood():
+        _print_changed(rows)
+
+
+def _print_changed(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
         where = "at the start" if row["cursor"] is None else f"at {json.dumps(row['cursor'])}"
-        typer.echo(f"{row['stream']}: {where}, generation {row['generation']}, checkpoint {row['checkpoint']}")
+        typer.echo(
+            printable(f"{row['stream']}: {where}, generation {row['generation']}, checkpoint {row['checkpoint']}")
+        )
+
+
+STANDS = (
+    Column("stream", lambda row: row["name"]),
+    Column("generation", lambda row: row["generation"]),
+    Column("checkpoint", lambda row: row["checkpoint"]),
+    Column("run", lambda row: row["run"]),
+    Column("updated", lambda row: moment(row["updatedAt"])),
+    Column("cursor", lambda row: json.dumps(row["cursor"])),
+)
+CHECKPOINTS = (
+    Column("stream", lambda row: row["stream"]),
+    Column("checkpoint", lambda row: row["checkpoint"]),
+    Column("generation", lambda row: row["generation"]),
+    Column("run", lambda row: row["run_id"]),
+    Column("attempt", lambda row: row["attempt"]),
+    Column("committed", lambda row: moment(row["committed_at"])),
+    Column("cursor", lambda row: json.dumps(row["cursor"])),
+)
+CHANGES = (
+    Column("stream", lambda row: row["stream"]),
+    Column("action", lambda row: row["action"]),
+    Column("by", lambda row: row["changed_by"]),
+    Column("at", lambda row: moment(row["changed_at"])),
+    Column("before", lambda row: json.dumps(row["before"].get("cursor"))),
+    Column("after", lambda row: json.dumps(row["after"].get("cursor"))),
+    Column("reason", lambda row: row["reason"]),
+)
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many to show, the newest first.")]
 
 
 @app.command()
-def show(which: Which, data_dir: DataDir = DATA_DIR) -> None:
-    """Show where each stream stands."""
-    table = Table("stream", "generation", "checkpoint", "run", "updated", "cursor")
-    for each in _get(data_dir, _path(which))["streams"]:
-        numbers = (str(each["generation"]), str(each["checkpoint"]))
-        table.add_row(each["name"], *numbers, each["run"] or "-", each["updatedAt"][:19], json.dumps(each["cursor"]))
-    print_table(table)
+def show(which: Which, output: OutputOption = Output.table, data_dir: DataDir = DATA_DIR) -> None:
+    """Show where each stream stands.
+
+    Example: penstock state show team-a/people
+    """
+    document = _get(data_dir, _path(which))
+    with understood():
+        rows = document["streams"]
+    print_rows(rows, STANDS, output)
 
 
 @app.command()
 def history(
     which: Which,
-    stream: Annotated[str | None, typer.Option("--stream", "-s")] = None,
-    limit: int = 20,
+    stream: Annotated[str | None, typer.Option("--stream", "-s", help="One stream; without it, all.")] = None,
+    limit: Limit = 20,
+    output: OutputOption = Output.table,
     data_dir: DataDir = DATA_DIR,
 ) -> None:
-    """List the newest checkpoints, to which a stream can be rewound."""
-    table = Table("stream", "checkpoint", "generation", "run", "attempt", "committed", "cursor")
-    for each in _get(data_dir, f"{_path(which)}/history", stream=stream, limit=limit):
-        numbers = (str(each["checkpoint"]), str(each["generation"]), each["run_id"], str(each["attempt"]))
-        table.add_row(each["stream"], *numbers, each["committed_at"][:19], json.dumps(each["cursor"]))
-    print_table(table)
+    """List the newest checkpoints, to which a stream can be rewound.
+
+    Example: penstock state history team-a/people --stream people --limit 5
+    """
+    print_rows(_get(data_dir, f"{_path(which)}/history", stream=stream, limit=limit), CHECKPOINTS, output)
 
 
 @app.command()
-def changes(which: Which, limit: int = 20, data_dir: DataDir = DATA_DIR) -> None:
-    """List who changed the state, when and how."""
-    table = Table("stream", "action", "by", "at", "before", "after", "reason")
-    for each in _get(data_dir, f"{_path(which)}/changes", limit=limit):
-        seen = (json.dumps(each["before"].get("cursor")), json.dumps(each["after"].get("cursor")))
-        table.add_row(
-            each["stream"], each["action"], each["changed_by"], each["changed_at"][:19], *seen, each["reason"]
-        )
-    print_table(table)
+def changes(which: Which, limit: Limit = 20, output: OutputOption = Output.table, data_dir: DataDir = DATA_DIR) -> None:
+    """List who changed the state, when and how.
+
+    Example: penstock state changes team-a/people -o json
+    """
+    print_rows(_get(data_dir, f"{_path(which)}/changes", limit=limit), CHANGES, output)
 
 
 @app.command()
@@ -88,7 +124,10 @@ def reset(
     reason: Why = "",
     data_dir: DataDir = DATA_DIR,
 ) -> None:
-    """Read streams anew, into a new generation of their Bronze objects; the other streams go on as they were."""
+    """Read streams anew, into a new generation of their Bronze objects; the other streams go on as they were.
+
+    Example: penstock state reset team-a/people --stream people --reason "the source was restored"
+    """
     if bool(stream) == everything:
         raise CommandError("give the streams with --stream, or --all")
     _change(data_dir, f"{_path(which)}/reset", {"streams": stream or [], "reason": reason})
@@ -104,7 +143,10 @@ def rewind(
     reason: Why = "",
     data_dir: DataDir = DATA_DIR,
 ) -> None:
-    """Put streams back: what lies after that point is read once more."""
+    """Put streams back: what lies after that point is read once more.
+
+    Example: penstock state rewind team-a/people --stream people --to-checkpoint 3
+    """
     given = {"run": to_run, "checkpoint": to_checkpoint, "cursor": cursor}
     targets = {key: value for key, value in given.items() if value is not None}
     if len(targets) != 1:
@@ -116,24 +158,41 @@ def rewind(
 
 @app.command("export")
 def export_state(which: Which, data_dir: DataDir = DATA_DIR) -> None:
-    """Print the state as JSON, ready for `penstock state import`."""
+    """Print the state as JSON, ready for `penstock state import`.
+
+    Example: penstock state export team-a/people > people.json
+    """
     typer.echo(json.dumps(_get(data_dir, _path(which)), indent=2))
 
 
 @app.command("import")
 def import_state(
     which: Which,
-    file: Annotated[typer.FileText, typer.Argument(help="What export printed; - reads standard input.")],
+    file: Annotated[str, typer.Argument(help="What export printed; - reads standard input.")],
     reason: Why = "",
     data_dir: DataDir = DATA_DIR,
 ) -> None:
-    """Put streams where a document says; streams that it does not name stay where they are."""
-    document = _parsed(file.read(), file.name if file is not sys.stdin else "standard input")
+    """Put streams where a document says; streams that it does not name stay where they are.
+
+    Example: penstock state import team-a/people people.json
+    """
+    document = _parsed(_read(file), file)
     _change(data_dir, f"{_path(which)}/import", {"document": document, "reason": reason})
+
+
+def _read(file: str) -> str:
+    try:
+        return sys.stdin.buffer.read().decode() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise CommandError(f"{file}: not UTF-8; give the file that `penstock state export` printed") from None
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _parsed(text: str, where: str) -> Any:
     try:
         return json.loads(text)
+    except RecursionError:
+        raise CommandError(f"{where}: not a state: it is nested too deeply") from None
     except ValueError as error:
         raise CommandError(f"{where}: not JSON: {error}") from None

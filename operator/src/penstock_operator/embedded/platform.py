@@ -20,7 +20,7 @@ from penstock_operator.api.services import Services
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.orchestrator import Orchestrator, Parts
 from penstock_operator.embedded import EmbeddedError
-from penstock_operator.embedded.files import free_port, kept_secret, start_time, write_private
+from penstock_operator.embedded.files import free_port, kept_secret, recorded_process, start_time, write_private
 from penstock_operator.embedded.folder import FolderResources
 from penstock_operator.embedded.postgres import EmbeddedPostgres
 from penstock_operator.embedded.s3 import EmbeddedS3
@@ -33,6 +33,8 @@ from penstock_operator.runs.vault import Vault
 from penstock_operator.settings import S3Settings, Timings, log_bytes, quotas, retention, s3_settings
 
 LOOPBACK = "127.0.0.1"
+TOKEN_SECRET = "token-secret"  # noqa: S105 - the name of a file
+OWN_FILES = {"penstock.pid", "backends", "credentials-key", TOKEN_SECRET, "postgres", "s3", "runs"}
 FAST = Timings(poll=0.1, observe=0.5, sweep=60.0)
 
 
@@ -64,15 +66,34 @@ class DataDirectory:
     def _lock(self) -> Path:
         return self.path / "penstock.pid"
 
+    def check(self) -> None:
+        """Raise EmbeddedError unless a platform has been up on the directory."""
+        if not self.path.exists():
+            message = f"there is no data directory {self.path}; run `penstock up DIR` first, or set PENSTOCK_SERVER"
+            raise EmbeddedError(message)
+        if not (self.path / TOKEN_SECRET).is_file():
+            message = (
+                f"{self.path} is not a data directory of Penstock, or its first `penstock up DIR` did not come so far;"
+                " run that, or name another --data-dir"
+            )
+            raise EmbeddedError(message)
+
     def lock(self) -> None:
-        """Take the directory, or say who has it."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        if self._lock.exists():
-            pid, _, started = self._lock.read_text().partition(" ")
-            if start_time(int(pid)) == started:
-                message = f"a platform runs on {self.path} already (pid {pid}); stop it, or use another --data-dir"
-                raise EmbeddedError(message)
-        self._lock.write_text(f"{os.getpid()} {start_time(os.getpid())}")
+        """Take the directory, or say who has it, or why it cannot be had."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            foreign = {each.name for each in self.path.iterdir()}
+        except FileExistsError:
+            raise EmbeddedError(f"--data-dir: {self.path} is a file; name a directory") from None
+        except OSError as error:
+            raise EmbeddedError(f"--data-dir: {self.path} cannot be used: {error.strerror}; name another") from None
+        if foreign and not foreign & OWN_FILES:
+            message = f"--data-dir: {self.path} holds files that are not Penstock's; name an empty or a new directory"
+            raise EmbeddedError(message)
+        if running := recorded_process(self._lock):
+            message = f"a platform runs on {self.path} already (pid {running[0]}); stop it, or use another --data-dir"
+            raise EmbeddedError(message)
+        write_private(self._lock, f"{os.getpid()} {start_time(os.getpid())}")
 
     def unlock(self) -> None:
         """Let the directory go."""
@@ -84,7 +105,7 @@ class DataDirectory:
 
     def authenticator(self) -> EmbeddedAuthenticator:
         """Return the authority of this directory."""
-        return EmbeddedAuthenticator(kept_secret(self.path / "token-secret").encode())
+        return EmbeddedAuthenticator(kept_secret(self.path / TOKEN_SECRET).encode())
 
 
 @asynccontextmanager

@@ -1,0 +1,21 @@
+"""Names of connections as people give them on a command line."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from penstock_operator.cli.errors import CommandError
+
+
+def connection_name(which: str) -> tuple[str, str]:
+    """Return namespace and name of [NAMESPACE/]NAME; without a namespace it is `default`."""
+    namespace, separator, name = which.rpartition("/")
+    if not name or "/" in namespace or (separator and not namespace):
+        raise CommandError(f"{which!r} is not the name of a connection: give NAMESPACE/NAME, such as team-a/people")
+    return namespace or "default", name
+
+
+def connection_path(which: str) -> str:
+    """Return the read API's path of a connection."""
+    namespace, name = connection_name(which)
+    return f"/connections/{quote(namespace, safe='')}/{quote(name, safe='')}"

@@ -1,0 +1,57 @@
+"""A wrong command line is answered in one line that suggests the nearest word, with exit code 2."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+import typer
+
+from penstock_operator.cli.output import printable
+
+USAGE_ERRORS: tuple[type[Exception], ...] = typer.BadParameter.__mro__[1:3]
+"""What typer raises for a wrong command line: its UsageError and ClickException, wherever it keeps them."""
+LIKENESS = 0.6
+UNKNOWN = re.compile(r"no such (?P<what>option|command):? '?(?P<word>.*?)'?(?:[?.'(]|$)")
+CHOICES = re.compile(r"'(?P<word>[^']*)' is not one of (?P<known>.*)")
+
+
+def usage_line(error: Any) -> str:
+    """Return what is wrong with a command line, and the nearest word or the help's command."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "penstock"
+    message = _message(error)
+    if not message:  # the help was printed in place of a command that was not given
+        return ""
+    found = UNKNOWN.match(message)
+    if found and context is not None:
+        word = printable(getattr(error, "option_name", None) or found["word"].strip())
+        message = f"no such {found['what']}: {word}"
+        near = nearest(word, _words(context, found["what"]))
+        if near:
+            return f"{message}; did you mean {near}? `{command} --help` lists all"
+    if choices := CHOICES.search(message):
+        near = nearest(choices["word"], re.findall("'(.*?)'", choices["known"]))
+        message = f"{message.rstrip('.')}; did you mean {near}?" if near else message
+    return f"{message.rstrip('.')}; see `{command} --help`"
+
+
+def _message(error: Any) -> str:
+    text = printable(" ".join(str(error.format_message()).replace("Value error, ", "").split()))
+    return text[:1].lower() + text[1:]
+
+
+def _words(context: Any, what: str) -> Iterable[str]:
+    """Return the options or commands that the command at hand knows."""
+    if what == "command":
+        return list(context.command.commands)
+    return ["--help", *(option for each in context.command.params for option in (*each.opts, *each.secondary_opts))]
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that a mistyped one most likely means."""
+    by_lower = {each.lower(): each for each in known}
+    near = get_close_matches(word.lower(), list(by_lower), 1, LIKENESS)
+    return by_lower[near[0]] if near else None
