@@ -7,6 +7,8 @@ import random
 from pathlib import Path
 
 import pytest
+import yaml
+from penstock_operator.cli.main import run
 from penstock_operator.cli.validation import examined
 from penstock_operator.embedded.documents import FolderError
 from penstock_operator.embedded.folder import read_folder
@@ -95,3 +97,60 @@ def test_random_damage_never_ends_in_anything_but_a_line(tmp_path: Path) -> None
         (tmp_path / "a.yaml").write_text(text)
         found = examined([tmp_path])[1]
         assert all(line.startswith(str(tmp_path)) and "\n" not in line for line in found), (number, found)
+
+
+def started(tmp_path: Path, connector: str = "postgres-sql") -> Path:
+    assert run(["init", str(tmp_path / "new"), "--connector", connector]) == 0
+    return tmp_path / "new"
+
+
+@pytest.mark.parametrize("connector", ["faker-generate", "files-object", "postgres-sql"])
+def test_init_writes_a_folder_that_is_valid_and_overwrites_nothing(
+    connector: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = started(tmp_path, connector)
+    assert run(["validate", str(folder)]) == 0
+    assert (folder / "secret.yaml").exists() == (connector != "faker-generate")
+    before = {path: path.read_text() for path in folder.iterdir()}
+    assert run(["init", str(folder), "--connector", connector]) == 2
+    assert "nothing was written" in capsys.readouterr().err
+    assert before == {path: path.read_text() for path in folder.iterdir()}
+
+
+def test_init_names_the_nearest_connector(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["init", str(tmp_path / "new"), "--connector", "postgres-sqll"]) == 2
+    assert "did you mean postgres-sql?" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("host: db.example.com", "hots: db.example.com"), "spec.config: add 'host'"),
+        (("port: 5432", "port: many"), "spec.config.port: must be of type integer"),
+        (("^0.1", "^7.0"), "spec.connector.version: no version matches '^7.0'; there are: 0.1.0"),
+        (("mode: full", "mode: sometimes"), "spec.streams[0].mode"),
+        (("secretRef: {name: postgres-credentials}", "suspend: true"), "spec.secretRef: name a Secret with the keys"),
+    ],
+)
+def test_a_connection_is_checked_against_the_definition_beside_it(
+    change: tuple[str, str], words: str, tmp_path: Path
+) -> None:
+    file = started(tmp_path) / "connection.yaml"
+    file.write_text(file.read_text().replace(*change))
+    for paths in ([file], [file.parent]):
+        found = examined(paths)[1]
+        assert any(line.startswith(f"{file}: ") and words in line for line in found), found
+
+
+def test_a_stream_that_the_manifest_has_not_and_a_key_that_the_secret_lacks_are_named(tmp_path: Path) -> None:
+    folder = started(tmp_path)
+    secret = yaml.safe_load((folder / "secret.yaml").read_text())
+    secret["stringData"] = {"username": "hidden-name"}
+    (folder / "secret.yaml").write_text(yaml.safe_dump(secret))
+    found = examined([folder])[1]
+    words = "spec.secretRef: the Secret postgres-credentials lacks password, which the connector requires"
+    assert found == [f"{folder}/connection.yaml: {words}"]
+    file = started(tmp_path / "other", "faker-generate") / "connection.yaml"
+    file.write_text(file.read_text().replace("name: people, mode", "name: poeple, mode"))
+    assert "spec.streams[0].name: 'poeple' is no stream; there are: people, events" in examined([file])[1][0]

@@ -19,7 +19,7 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from psycopg_pool import PoolTimeout
 
-from penstock_operator.cli import alerts, bronze, definition, registry, runs, state, up
+from penstock_operator.cli import alerts, bronze, catalog, definition, init, registry, runs, state, up
 from penstock_operator.cli.errors import CommandError, ExitCode
 from penstock_operator.cli.output import printable_block, say
 from penstock_operator.cli.signals import Told
@@ -60,6 +60,7 @@ def _options(
 
 
 app.command()(up.up)
+app.command()(init.init)
 
 
 @app.command()
@@ -82,6 +83,9 @@ def validate(
 
 app.command()(definition.definition)
 for _group, _name in (
+    (catalog.connections_app, "connections"),
+    (catalog.definitions_app, "definitions"),
+    (catalog.streams_app, "streams"),
     (runs.app, "runs"),
     (bronze.app, "bronze"),
     (state.app, "state"),

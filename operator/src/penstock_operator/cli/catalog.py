@@ -1,0 +1,200 @@
+"""`penstock connections`, `definitions` and `streams`: what there is, how fresh it is, and what comes next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from penstock_operator.cli.errors import CommandError, understood
+from penstock_operator.cli.names import connection_name, connection_path
+from penstock_operator.cli.output import Column, Output, OutputOption, moment, print_rows
+from penstock_operator.cli.session import DATA_DIR, DataDir, Session, session
+
+Row = dict[str, Any]
+NEWEST_RUNS = 1000
+connections_app = typer.Typer(no_args_is_help=True, help="Connections: list, show.")
+definitions_app = typer.Typer(no_args_is_help=True, help="Definitions of connectors: list.")
+streams_app = typer.Typer(no_args_is_help=True, help="Streams of a connection: list.")
+Which = Annotated[str, typer.Argument(help="NAMESPACE/NAME")]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="One namespace; without it, all.")]
+
+CONNECTIONS = (
+    Column("connection", lambda row: f"{row['namespace']}/{row['name']}"),
+    Column("definition", lambda row: row["definition"]),
+    Column("phase", lambda row: row["phase"]),
+    Column("freshness", lambda row: row["freshness"]),
+    Column("last success", lambda row: moment(row["last_success_at"])),
+    Column("next run", lambda row: moment(row["next_run_at"])),
+    Column("next retry", lambda row: moment(row["next_retry_at"])),
+    Column("reason", lambda row: row["reason"]),
+)
+DEFINITIONS = (
+    Column("definition", lambda row: row["name"]),
+    Column("connector", lambda row: row["connector"]),
+    Column("method", lambda row: row["method"]),
+    Column("version", lambda row: row["version"]),
+    Column("stage", lambda row: row["stage"]),
+)
+STREAMS = (
+    Column("stream", lambda row: row["display_name"]),
+    Column("mode", lambda row: row["mode"]),
+    Column("state", lambda row: row["state"]),
+    Column("generation", lambda row: row["generation"]),
+    Column("schema version", lambda row: row["version"]),
+    Column("last read", lambda row: moment(row["updated_at"])),
+    Column("records", lambda row: row["records"]),
+)
+
+
+def _with(data_dir: Path, act: Callable[[Session], Awaitable[Any]]) -> Any:
+    async def opened() -> Any:
+        async with session(data_dir) as found:
+            return await act(found)
+
+    return asyncio.run(opened())
+
+
+def standing(row: Row, run: Row | None, now: datetime) -> Row:
+    """Return a connection with its phase, how old its last success is, when it goes on, and why not sooner."""
+    active = run is not None and run["phase"] in ("pending", "running")
+    retry = run["next_attempt_at"] if run and run["phase"] == "pending" and run["attempt"] else None
+    return {
+        **row,
+        "phase": _phase(row, run),
+        "freshness": _age(row["last_success_at"], now),
+        "next_run_at": None if row["suspended"] else row["next_run_at"],
+        "next_retry_at": retry,
+        "reason": _reason(row, run) if run else _reason(row, None),
+        "last_run": run["id"] if run else None,
+        "active": active,
+    }
+
+
+def _phase(row: Row, run: Row | None) -> str:
+    if not row["ready"]:
+        return "stalled"
+    if run and run["phase"] in ("pending", "running"):
+        return "retrying" if run["phase"] == "pending" and run["attempt"] else str(run["phase"])
+    if row["suspended"]:
+        return "suspended"
+    return str(run["phase"]) if run else "waiting"
+
+
+def _reason(row: Row, run: Row | None) -> str:
+    if not row["ready"]:
+        return "its document or definition cannot be used; `penstock validate` or its conditions say why"
+    if run is None:
+        return str(row.get("upstream_message") or "")
+    waits = f"waits: {run['waits']}" if run.get("waits") else ""
+    return "; ".join(filter(None, (run.get("reason") or "", waits, run.get("message") or "")))
+
+
+def _age(value: str | None, now: datetime) -> str:
+    """Return how long ago a moment of the API's was, in the two largest units."""
+    if not value:
+        return "never"
+    seconds = max(0, int((now - datetime.fromisoformat(value)).total_seconds()))
+    days, hours, minutes = seconds // 86400, seconds % 86400 // 3600, seconds % 3600 // 60
+    if days:
+        return f"{days}d{hours}h"
+    return f"{hours}h{minutes}m" if hours else f"{minutes}m{seconds % 60}s"
+
+
+async def _standings(found: Session, namespace: str | None) -> list[Row]:
+    rows = await found.get("/connections", namespace=namespace)
+    runs = await found.get("/runs", namespace=namespace, limit=NEWEST_RUNS)
+    with understood():
+        newest = dict[tuple[str, str], Row]()
+        for run in runs:
+            newest.setdefault((run["namespace"], run["name"]), run)
+        now = datetime.now(UTC)
+        return [standing(row, newest.get((row["namespace"], row["name"])), now) for row in rows]
+
+
+@connections_app.command("list")
+def list_connections(
+    namespace: Namespace = None, output: OutputOption = Output.table, data_dir: DataDir = DATA_DIR
+) -> None:
+    """List connections: phase, freshness, next run or retry, and the reason.
+
+    Example: penstock connections list --namespace team-a -o json
+    """
+    print_rows(_with(data_dir, lambda found: _standings(found, namespace)), CONNECTIONS, output)
+
+
+@connections_app.command("show")
+def show_connection(connection: Which, output: OutputOption = Output.table, data_dir: DataDir = DATA_DIR) -> None:
+    """Show one connection: phase, freshness, next run or retry, and the reason.
+
+    Example: penstock connections show team-a/people
+    """
+    namespace, name = connection_name(connection)
+
+    async def act(found: Session) -> Row:
+        rows = await found.get("/connections", namespace=namespace)
+        with understood():
+            row = next((row for row in rows if row["name"] == name), None)
+        if row is None:
+            raise CommandError(f"there is no connection {namespace}/{name}; `penstock connections list` lists all")
+        runs = await found.get("/runs", namespace=namespace, name=name, limit=1)
+        with understood():
+            return standing(row, runs[0] if runs else None, datetime.now(UTC))
+
+    row = _with(data_dir, act)
+    if output is not Output.table:
+        print_rows([row], CONNECTIONS, output)
+        return
+    with understood():
+        fields = [{"field": column.title, "value": column.cell(row)} for column in CONNECTIONS]
+        fields.append({"field": "last run", "value": row["last_run"]})
+    print_rows(
+        fields, (Column("field", lambda each: each["field"]), Column("value", lambda each: each["value"])), output
+    )
+
+
+@definitions_app.command("list")
+def list_definitions(output: OutputOption = Output.table, data_dir: DataDir = DATA_DIR) -> None:
+    """List the definitions that connections can use.
+
+    Example: penstock definitions list -o csv
+    """
+    print_rows(_with(data_dir, lambda found: found.get("/definitions")), DEFINITIONS, output)
+
+
+@streams_app.command("list")
+def list_streams(connection: Which, output: OutputOption = Output.table, data_dir: DataDir = DATA_DIR) -> None:
+    """List a connection's streams: mode, state, generation, schema version, last read and committed records.
+
+    Example: penstock streams list team-a/people
+    """
+    namespace, name = connection_name(connection)
+
+    async def act(found: Session) -> list[Row]:
+        streams = await found.get(f"{connection_path(connection)}/streams")
+        objects = await found.get("/objects", namespace=namespace, name=name)
+        rows = await found.get("/connections", namespace=namespace)
+        with understood():
+            return _streams(streams, objects, next((row for row in rows if row["name"] == name), {}))
+
+    print_rows(_with(data_dir, act), STREAMS, output)
+
+
+def _streams(streams: list[Row], objects: list[Row], connection: Row) -> list[Row]:
+    modes = {stream["name"]: stream["mode"] for stream in connection.get("spec", {}).get("streams") or ()}
+    records = dict[str, int]()
+    for each in objects:
+        records[each["stream"]] = records.get(each["stream"], 0) + each["records"]
+    return [
+        {
+            **stream,
+            "mode": modes.get(stream["display_name"]),
+            "state": "complete" if stream["cursor"] else "partial" if stream["checkpoint"] else None,
+            "records": records.get(stream["stream"], 0),
+        }
+        for stream in streams
+    ]
