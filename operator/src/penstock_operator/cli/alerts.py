@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from penstock_operator.cli.output import Column, Output, OutputOption, moment, print_rows, printable
-from penstock_operator.cli.session import DATA_DIR, DataDir, Session, session
+from penstock_operator.cli.session import DATA_DIR, DataDir, Session, session, with_fields
 
 app = typer.Typer(no_args_is_help=True, help="Alerts: list, ack.")
 
@@ -62,7 +62,8 @@ def ack(
 
     async def act(found: Session) -> None:
         for alert in alerts:
-            row = await found.post(f"/alerts/{alert}/acknowledge", {"note": note})
+            path = f"/alerts/{alert}/acknowledge"
+            row = with_fields(await found.post(path, {"note": note}), path, "stream", "kind", "acknowledged_by")
             typer.echo(printable(f"{alert}: {row['stream']}: {row['kind']}: accepted by {row['acknowledged_by']}"))
 
     async def opened() -> None:

@@ -219,6 +219,8 @@ def _words(error: BaseException) -> str | None:
 def _words_of_others(error: BaseException) -> str | None:
     if isinstance(error, (httpx.HTTPError, httpx.InvalidURL)):
         return f"the server does not answer as it should: {error or type(error).__name__}"
+    if isinstance(error, OverflowError) and "port" in str(error):
+        return f"PENSTOCK_SERVER: {error}"
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"{where}{error.strerror or error}"

@@ -15,7 +15,7 @@ from penstock_operator.cli.errors import CommandError
 from penstock_operator.cli.names import connection_name
 from penstock_operator.cli.output import Column, Output, OutputOption, moment, print_rows, written
 from penstock_operator.cli.run_page import print_run
-from penstock_operator.cli.session import DATA_DIR, DataDir, Session, session
+from penstock_operator.cli.session import DATA_DIR, DataDir, Session, session, with_fields
 from penstock_operator.runs.ids import RUN_ID_LENGTH
 
 app = typer.Typer(no_args_is_help=True, help="Runs: list, show, logs, start, backfill, cancel.")
@@ -125,7 +125,7 @@ def start(connection: Annotated[str, typer.Argument(help="NAMESPACE/NAME")], dat
     """
     namespace, name = connection_name(connection)
     body = {"namespace": namespace, "name": name}
-    typer.echo(_with(data_dir, lambda found: found.post("/runs", body))["id"])
+    typer.echo(_with(data_dir, lambda found: found.changed("/runs", body, "id")))
 
 
 @app.command()
@@ -148,10 +148,11 @@ def backfill(
     namespace, name = connection_name(connection)
     body = {"namespace": namespace, "name": name, "from": start, "to": end, "streams": stream or []}
     if again:
-        typer.echo(_with(data_dir, lambda found: found.post("/runs/reread", body))["id"])
+        typer.echo(_with(data_dir, lambda found: found.changed("/runs/reread", body, "id")))
         return
     filled = _with(data_dir, lambda found: found.post("/runs/backfill", body))
-    for each in filled:
+    rows = filled if isinstance(filled, list) else [filled]
+    for each in (with_fields(row, "/runs/backfill", "id", "scheduled_at") for row in rows):
         typer.echo(f"{each['id']}  {moment(each['scheduled_at'])}")
     if not filled:
         typer.echo("every tick of the window has made a run", err=True)
@@ -169,7 +170,7 @@ def cancel(
 
     async def act(found: Session) -> list[str]:
         ids = [await _full_id(found, each) for each in run]
-        return [(await found.post(f"/runs/{each}/cancel"))["phase"] for each in ids]
+        return [await found.changed(f"/runs/{each}/cancel", None, "phase") for each in ids]
 
     for phase in _with(data_dir, act):
         typer.echo(phase)

@@ -55,6 +55,18 @@ class Session:
         """Return a POST's JSON."""
         return _document(await self.http.post(path, json=body))
 
+    async def changed(self, path: str, body: dict[str, Any] | None, field: str) -> str:
+        """Return one field of a POST's answer, which a Penstock always gives."""
+        return str(with_fields(await self.post(path, body), path, field)[field])
+
+
+def with_fields(answer: Any, path: str, *fields: str) -> dict[str, Any]:
+    """Return an answer that is an object with these fields. Raises CommandError for any other: it is no Penstock's."""
+    lacking = [field for field in fields if not isinstance(answer, dict) or field not in answer]
+    if lacking:
+        raise CommandError(f"{path}: the answer has no {lacking[0]}; does PENSTOCK_SERVER name a Penstock?")
+    return dict(answer)
+
 
 def _document(response: httpx.Response) -> Any:
     try:
@@ -105,7 +117,7 @@ async def _remote(server: str) -> AsyncIterator[Session]:
             yield Session(http, store)
     except UnicodeEncodeError:
         raise CommandError("PENSTOCK_TOKEN holds characters that no token has; set it again") from None
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, OverflowError):
         raise CommandError(f"PENSTOCK_SERVER: {server!r} is not a URL such as https://penstock.example.org") from None
     except httpx.TransportError as error:
         reason = str(error) or type(error).__name__
@@ -147,4 +159,4 @@ def _live(data: DataDirectory) -> Backends | None:
     return Backends.load(recorded)
 
 
-__all__ = ["DATA_DIR", "DataDir", "Session", "session"]
+__all__ = ["DATA_DIR", "DataDir", "Session", "session", "with_fields"]
