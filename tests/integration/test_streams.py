@@ -257,7 +257,7 @@ def test_one_broken_view_stops_no_other_table(user: User) -> None:
         "pages": ("succeeded", 15_000),
         "small": ("succeeded", 500),
     }
-    shown = json.loads(user.call("runs", "show", found["run_id"], "--data-dir", str(user.data)).stdout)
+    shown = json.loads(user.call("runs", "show", found["run_id"], "-o", "json", "--data-dir", str(user.data)).stdout)
     assert {each["stream"]: each["outcome"] for each in shown["streams"]} == {
         "a_broken": "failed",
         "pages": "succeeded",

@@ -6,7 +6,9 @@ import itertools
 import os
 import re
 import threading
+import typing
 from collections.abc import Iterator
+from enum import Enum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -142,12 +144,19 @@ def test_missing_and_superfluous_arguments_are_named(
         one_line(errors)
 
 
+def checked(hint: Any) -> bool:
+    """Say whether not every word is a value of an option."""
+    types = typing.get_args(hint) or (hint,)
+    return any(isinstance(each, type) and issubclass(each, int | Enum) and each is not bool for each in types)
+
+
 @pytest.mark.parametrize(("path", "command"), **named(LEAVES))
 def test_values_of_the_wrong_type_are_named_with_their_option(
     path: tuple[str, ...], command: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    hints = typing.get_type_hints(command.callback)
     for each in command.params:
-        if each.param_type_name != "option" or each.is_flag or each.type.name in ("text", "path", "str"):
+        if each.param_type_name != "option" or not checked(hints.get(each.name)):
             continue
         code, _, errors = called(capsys, *path, *plausible(command), each.opts[0], "zz[/x]")
         assert (code, each.opts[0] in one_line(errors)) == (2, True), errors
@@ -180,6 +189,8 @@ def test_hostile_words_are_refused_without_a_platform(
 ) -> None:
     monkeypatch.setattr("sys.stdin", open(os.devnull, encoding="utf-8"))  # noqa: SIM115, PTH123 - closed by pytest
     for word in HOSTILE:
+        if path in (("up",), ("validate",)) and os.path.isdir(word):  # noqa: PTH112 - a Path raises for a name that is too long
+            continue  # a folder like any other: the platform would start, or all of it be read
         code, _, errors = called(capsys, *path, *plausible(command, word))
         assert code in (1, 2), (word, errors)
         assert "\x1b" not in errors
@@ -209,7 +220,8 @@ DIRECTORIES = {
     "foreign": foreign,
     "half-initialised": half_initialised,
     "empty": lambda place: place.mkdir(),
-    "a broken link": lambda place: place.symlink_to(place / "nowhere"),
+    "a broken link": lambda place: place.symlink_to(place.with_name("nowhere")),
+    "a link to itself": lambda place: place.symlink_to(place),
 }
 WITH_DATA = [(path, each) for path, each in LEAVES if any("--data-dir" in option.opts for option in each.params)]
 
@@ -229,7 +241,7 @@ def test_without_a_data_directory_the_remedy_is_said(
     given = ["select 1"] if path == ("bronze", "sql") else given
     code, _, errors = called(capsys, *path, *given, *extra, "--data-dir", str(nowhere / "data"))
     assert code == 2
-    assert "penstock up DIR" in one_line(errors)
+    assert ("--data-dir" if kind == "a link to itself" else "penstock up DIR") in one_line(errors)
     assert sorted(nowhere.rglob("*")) == before, "nothing is made by looking"
 
 
@@ -424,7 +436,12 @@ def test_shell_completion_is_there(
     shell: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("_PENSTOCK_COMPLETE", f"complete_{shell}")
-    for key, value in {"COMP_WORDS": "penstock ru", "COMP_CWORD": "1", "_TYPER_COMPLETE_ARGS": "penstock ru"}.items():
+    for key, value in {
+        "COMP_WORDS": "penstock ru",
+        "COMP_CWORD": "1",
+        "_TYPER_COMPLETE_ARGS": "penstock ru",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }.items():
         monkeypatch.setenv(key, value)
     with pytest.raises(SystemExit) as ended:
         run([])

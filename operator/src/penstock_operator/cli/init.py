@@ -12,6 +12,7 @@ from penstock_sdk.manifest import Manifest
 
 from penstock_operator.cli.definition import definition_yaml, installed_manifest
 from penstock_operator.cli.errors import CommandError
+from penstock_operator.cli.paths import path_word
 from penstock_operator.resources.models import API_VERSION, GROUP
 
 EXAMPLES = {
@@ -33,7 +34,12 @@ KEYS = {"postgres-sql": ("username", "password"), "files-object": ("accessKeyId"
 
 
 def init(
-    directory: Annotated[Path, typer.Argument(help="The folder to write; it is made where it is not there.")] = Path(),
+    directory: Annotated[
+        Path,
+        typer.Argument(
+            help="The folder to write; it is made where it is not there.", parser=path_word, metavar="DIRECTORY"
+        ),
+    ] = Path(),
     connector: Annotated[
         str, typer.Option("--connector", help="An installed connector: faker-generate, files-object or postgres-sql.")
     ] = "faker-generate",

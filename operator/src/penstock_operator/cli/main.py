@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,8 +22,9 @@ from psycopg_pool import PoolTimeout
 from penstock_operator.cli import alerts, bronze, catalog, definition, init, registry, runs, state, up
 from penstock_operator.cli.errors import CommandError, ExitCode
 from penstock_operator.cli.output import printable_block, say
+from penstock_operator.cli.paths import existing_path
 from penstock_operator.cli.signals import Told
-from penstock_operator.cli.usage import USAGE_ERRORS, usage_line
+from penstock_operator.cli.usage import USAGE_ERRORS, say_usage
 from penstock_operator.cli.validation import examined
 from penstock_operator.embedded import EmbeddedError
 from penstock_operator.embedded.documents import FolderError
@@ -34,12 +35,13 @@ TRACEBACK = "PENSTOCK_TRACEBACK"
 EXPECTED = (EmbeddedError, FolderError, SettingsError, CommandError)
 EXIT_CODES = """
 Exit codes: 0 done; 1 something is wrong with what was looked at or run; 2 the command cannot be carried out as given;
-70 a defect of Penstock; 128 and the signal's number after a signal.
+70 Penstock itself is at fault; 128 and the signal's number after a signal.
 """
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help is printed as it is: [/STREAM] is no tag
     help=f"Governed data connectors on Kubernetes, and on a laptop.\n\n{EXIT_CODES}",
 )
 
@@ -66,7 +68,12 @@ app.command()(init.init)
 @app.command()
 def validate(
     paths: Annotated[
-        list[Path], typer.Argument(help="connector.yaml, definitions, connections; or folders of them.", exists=True)
+        list[Path],
+        typer.Argument(
+            help="connector.yaml, definitions, connections; or folders of them.",
+            parser=existing_path,
+            metavar="PATHS...",
+        ),
     ],
 ) -> None:
     """Check files with the API server's own words; 1 if any is invalid.
@@ -164,14 +171,28 @@ def _printable_values(_logger: Any, _method: str, event: MutableMapping[str, Any
     return event
 
 
+def command_tree() -> Any:
+    """Return all commands; an example is not wrapped, and a command's first line is not cut in a group's help."""
+    root = typer.main.get_command(app)
+    for command in _with_subcommands(root):
+        text = command.help or ""
+        command.short_help = text.partition("\n\n")[0]
+        command.help = text.replace("Example: ", "\b\nExample: ")
+    return root
+
+
+def _with_subcommands(command: Any) -> Iterator[Any]:
+    yield command
+    for each in getattr(command, "commands", {}).values():
+        yield from _with_subcommands(each)
+
+
 def run(arguments: list[str]) -> int:
     """Carry out a command line and return its exit code; an error is one line on stderr."""
     try:
-        ended = typer.main.get_command(app).main(arguments, "penstock", standalone_mode=False)
+        ended = command_tree().main(arguments, "penstock", standalone_mode=False)
     except USAGE_ERRORS as error:
-        line = usage_line(error)
-        if line:
-            say(f"error: {line}")
+        say_usage(error)
         return ExitCode.usage
     except (typer.Abort, KeyboardInterrupt):
         return 130
@@ -219,8 +240,6 @@ def _words(error: BaseException) -> str | None:
 def _words_of_others(error: BaseException) -> str | None:
     if isinstance(error, (httpx.HTTPError, httpx.InvalidURL)):
         return f"the server does not answer as it should: {error or type(error).__name__}"
-    if isinstance(error, OverflowError) and "port" in str(error):
-        return f"PENSTOCK_SERVER: {error}"
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"{where}{error.strerror or error}"

@@ -6,10 +6,21 @@ from urllib.parse import quote
 
 from penstock_operator.cli.errors import CommandError
 
+NOT_UTF8 = "an argument holds bytes that are not UTF-8"
+
+
+def encodable(text: str) -> str:
+    """Return a text that can be sent to a server. Raises CommandError for one with bytes that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise CommandError(f"{text!r} is not UTF-8") from None
+    return text
+
 
 def connection_name(which: str) -> tuple[str, str]:
     """Return namespace and name of [NAMESPACE/]NAME; without a namespace it is `default`."""
-    namespace, separator, name = which.rpartition("/")
+    namespace, separator, name = encodable(which).rpartition("/")
     if not name or "/" in namespace or (separator and not namespace):
         raise CommandError(f"{which!r} is not the name of a connection: give NAMESPACE/NAME, such as team-a/people")
     return namespace or "default", name

@@ -46,6 +46,8 @@ def reconcile(
 
     Stop the controller first. With PENSTOCK_DATABASE_URL it works on that registry and the bucket of PENSTOCK_S3_BUCKET,
     as in a pod of the release; else on a data directory. Doing it again changes nothing.
+
+    Example: penstock registry reconcile --dry-run
     """
     found = asyncio.run(_reconciled(data_dir, dry_run=dry_run))
     chosen = Output.json if as_json else output

@@ -16,6 +16,8 @@ from penstock_operator.api.logs import RunLogs
 from penstock_operator.api.services import Services
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.cli.errors import CommandError
+from penstock_operator.cli.names import NOT_UTF8, encodable
+from penstock_operator.cli.paths import path_word
 from penstock_operator.embedded.files import free_port, recorded_process
 from penstock_operator.embedded.platform import LOOPBACK, Backends, DataDirectory, backends, serving
 from penstock_operator.launchers.logs import FileLogs
@@ -24,8 +26,16 @@ from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.settings import s3_settings
 
 DATA_DIR = Path(".penstock")
+LAST_PORT = 65535
 DataDir = Annotated[
-    Path, typer.Option("--data-dir", envvar="PENSTOCK_DATA_DIR", help="Where the embedded platform keeps everything.")
+    Path,
+    typer.Option(
+        "--data-dir",
+        envvar="PENSTOCK_DATA_DIR",
+        help="Where the embedded platform keeps everything.",
+        parser=path_word,
+        metavar="PATH",
+    ),
 ]
 
 
@@ -38,14 +48,12 @@ class Session:
 
     async def get(self, path: str, **parameters: Any) -> Any:
         """Return a GET's JSON; parameters that are None are left out."""
-        wanted = {key: value for key, value in parameters.items() if value is not None}
-        return _document(await self.http.get(path, params=wanted))
+        return _document(await self.http.get(path, params=_given(parameters)))
 
     async def text(self, path: str, **parameters: Any) -> AsyncIterator[str]:
         """Yield a GET's text as it comes, however long that takes; parameters that are None are left out."""
-        wanted = {key: value for key, value in parameters.items() if value is not None}
         patience = httpx.Timeout(30, read=None)
-        async with self.http.stream("GET", path, params=wanted, timeout=patience) as response:
+        async with self.http.stream("GET", path, params=_given(parameters), timeout=patience) as response:
             if not response.is_success:
                 await response.aread()
             async for chunk in _checked(response).aiter_text():
@@ -53,11 +61,22 @@ class Session:
 
     async def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """Return a POST's JSON."""
-        return _document(await self.http.post(path, json=body))
+        try:
+            return _document(await self.http.post(path, json=body))
+        except UnicodeEncodeError:
+            raise CommandError(NOT_UTF8) from None
 
     async def changed(self, path: str, body: dict[str, Any] | None, field: str) -> str:
         """Return one field of a POST's answer, which a Penstock always gives."""
         return str(with_fields(await self.post(path, body), path, field)[field])
+
+
+def _given(parameters: dict[str, Any]) -> dict[str, str | int | bool]:
+    """Return the parameters that are given. Raises CommandError for one that is no text."""
+    for value in parameters.values():
+        if isinstance(value, str):
+            encodable(value)
+    return {key: value for key, value in parameters.items() if value is not None}
 
 
 def with_fields(answer: Any, path: str, *fields: str) -> dict[str, Any]:
@@ -110,20 +129,30 @@ async def session(data_dir: Path) -> AsyncIterator[Session]:
 
 @asynccontextmanager
 async def _remote(server: str) -> AsyncIterator[Session]:
-    headers = {"Authorization": f"Bearer {os.environ.get('PENSTOCK_TOKEN', '')}"}
+    token = os.environ.get("PENSTOCK_TOKEN", "")
+    if not (token.isascii() and token.isprintable()):
+        raise CommandError("PENSTOCK_TOKEN holds characters that no token has; set it again")
+    headers = {"Authorization": f"Bearer {token}"}
     store = BronzeStore(s3_settings()) if os.environ.get("PENSTOCK_S3_BUCKET") else None
     try:
-        async with httpx.AsyncClient(base_url=f"{server.rstrip('/')}/v1", headers=headers, timeout=30) as http:
+        async with httpx.AsyncClient(base_url=_base_url(server), headers=headers, timeout=30) as http:
             yield Session(http, store)
-    except UnicodeEncodeError:
-        raise CommandError("PENSTOCK_TOKEN holds characters that no token has; set it again") from None
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol, OverflowError):
-        raise CommandError(f"PENSTOCK_SERVER: {server!r} is not a URL such as https://penstock.example.org") from None
     except httpx.TransportError as error:
         reason = str(error) or type(error).__name__
         raise CommandError(f"PENSTOCK_SERVER: {server} does not answer as it should: {reason}") from None
     except httpx.HTTPError as error:
         raise CommandError(f"PENSTOCK_SERVER: {server}: {error or type(error).__name__}") from None
+
+
+def _base_url(server: str) -> httpx.URL:
+    """Return the address of a server's API. Raises CommandError for what is no address."""
+    try:
+        url = httpx.URL(f"{server.rstrip('/')}/v1")
+    except (httpx.InvalidURL, UnicodeError):
+        url = httpx.URL()
+    if url.scheme not in ("http", "https") or not url.host or (url.port or 0) > LAST_PORT:
+        raise CommandError(f"PENSTOCK_SERVER: {server!r} is not a URL such as https://penstock.example.org")
+    return url
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from penstock_operator.cli.errors import ExitCode
 from penstock_operator.cli.output import Column, Output, OutputOption, print_json, print_rows, say
+from penstock_operator.cli.paths import existing_folder
 from penstock_operator.cli.progress import PlainLines, report_to
 from penstock_operator.cli.session import DATA_DIR, DataDir
 from penstock_operator.cli.signals import until_told
@@ -32,7 +33,9 @@ COLUMNS = (
 def up(
     directory: Annotated[
         Path,
-        typer.Argument(help="Folder of definitions, connections and Secrets as YAML.", exists=True, file_okay=False),
+        typer.Argument(
+            help="Folder of definitions, connections and Secrets as YAML.", parser=existing_folder, metavar="DIRECTORY"
+        ),
     ],
     data_dir: DataDir = DATA_DIR,
     once: Annotated[

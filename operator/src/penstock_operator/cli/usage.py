@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from penstock_operator.cli.output import printable
+from penstock_operator.cli.output import printable, say
 
 USAGE_ERRORS: tuple[type[Exception], ...] = typer.BadParameter.__mro__[1:3]
 """What typer raises for a wrong command line: its UsageError and ClickException, wherever it keeps them."""
@@ -18,13 +18,19 @@ UNKNOWN = re.compile(r"no such (?P<what>option|command):? '?(?P<word>.*?)'?(?:[?
 CHOICES = re.compile(r"'(?P<word>[^']*)' is not one of (?P<known>.*)")
 
 
+def say_usage(error: Any) -> None:
+    """Say what is wrong with a command line; a group that was given no command says its help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        say(str(error.format_message()))
+    else:
+        say(f"error: {usage_line(error)}")
+
+
 def usage_line(error: Any) -> str:
     """Return what is wrong with a command line, and the nearest word or the help's command."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "penstock"
     message = _message(error)
-    if not message:  # the help was printed in place of a command that was not given
-        return ""
     found = UNKNOWN.match(message)
     if found and context is not None:
         word = printable(getattr(error, "option_name", None) or found["word"].strip())

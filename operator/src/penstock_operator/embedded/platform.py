@@ -60,7 +60,10 @@ class DataDirectory:
     """The directory that holds everything; one platform at a time."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path.resolve()
+        try:
+            self.path = path.resolve()
+        except (OSError, RuntimeError, ValueError):  # a loop of links, or a NUL
+            raise EmbeddedError(f"--data-dir: {str(path)!r} leads nowhere; name a directory") from None
 
     @property
     def _lock(self) -> Path:
@@ -68,10 +71,10 @@ class DataDirectory:
 
     def check(self) -> None:
         """Raise EmbeddedError unless a platform has been up on the directory."""
-        if not self.path.exists():
+        if not os.path.lexists(self.path):
             message = f"there is no data directory {self.path}; run `penstock up DIR` first, or set PENSTOCK_SERVER"
             raise EmbeddedError(message)
-        if not (self.path / TOKEN_SECRET).is_file():
+        if not os.path.isfile(self.path / TOKEN_SECRET):  # noqa: PTH113 - a Path raises for a name that is too long
             message = (
                 f"{self.path} is not a data directory of Penstock, or its first `penstock up DIR` did not come so far;"
                 " run that, or name another --data-dir"
