@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ Row = dict[str, Any]
 NEWEST_RUNS = 1000
 connections_app = typer.Typer(no_args_is_help=True, help="Connections: list, show.")
 definitions_app = typer.Typer(no_args_is_help=True, help="Definitions of connectors: list.")
-streams_app = typer.Typer(no_args_is_help=True, help="Streams of a connection: list.")
+streams_app = typer.Typer(no_args_is_help=True, help="Streams of connections: list.")
 Which = Annotated[str, typer.Argument(help="NAMESPACE/NAME")]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="One namespace; without it, all.")]
 
@@ -41,6 +42,7 @@ DEFINITIONS = (
     Column("stage", lambda row: row["stage"]),
 )
 STREAMS = (
+    Column("connection", lambda row: row["connection"]),
     Column("stream", lambda row: row["display_name"]),
     Column("mode", lambda row: row["mode"]),
     Column("state", lambda row: row["state"]),
@@ -102,7 +104,9 @@ def _age(value: str | None, now: datetime) -> str:
     days, hours, minutes = seconds // 86400, seconds % 86400 // 3600, seconds % 3600 // 60
     if days:
         return f"{days}d{hours}h"
-    return f"{hours}h{minutes}m" if hours else f"{minutes}m{seconds % 60}s"
+    if hours:
+        return f"{hours}h{minutes}m"
+    return f"{minutes}m{seconds % 60}s" if minutes else f"{seconds}s"
 
 
 async def _standings(found: Session, namespace: str | None) -> list[Row]:
@@ -167,34 +171,47 @@ def list_definitions(output: OutputOption = Output.table, data_dir: DataDir = DA
 
 
 @streams_app.command("list")
-def list_streams(connection: Which, output: OutputOption = Output.table, data_dir: DataDir = DATA_DIR) -> None:
-    """List a connection's streams: mode, state, generation, schema version, last read and committed records.
+def list_streams(
+    connection: Annotated[str | None, typer.Argument(help="NAMESPACE/NAME; without it, all connections.")] = None,
+    namespace: Namespace = None,
+    output: OutputOption = Output.table,
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """List streams of a connection or of all: mode, state, generation, schema version, last read and committed records.
 
     Example: penstock streams list team-a/people
     """
-    namespace, name = connection_name(connection)
+    only = connection_name(connection) if connection else None
 
     async def act(found: Session) -> list[Row]:
-        streams = await found.get(f"{connection_path(connection)}/streams")
-        objects = await found.get("/objects", namespace=namespace, name=name)
-        rows = await found.get("/connections", namespace=namespace)
+        rows = await found.get("/connections", namespace=only[0] if only else namespace)
         with understood():
-            return _streams(streams, objects, next((row for row in rows if row["name"] == name), {}))
+            asked = [row for row in rows if only is None or row["name"] == only[1]]
+        if only and not asked:
+            raise CommandError(f"there is no connection {'/'.join(only)}; `penstock connections list` lists all")
+        return [stream for row in asked for stream in await _streams(found, row)]
 
     print_rows(_with(data_dir, act), STREAMS, output)
 
 
-def _streams(streams: list[Row], objects: list[Row], connection: Row) -> list[Row]:
-    modes = {stream["name"]: stream["mode"] for stream in connection.get("spec", {}).get("streams") or ()}
-    records = dict[str, int]()
-    for each in objects:
-        records[each["stream"]] = records.get(each["stream"], 0) + each["records"]
-    return [
-        {
-            **stream,
-            "mode": modes.get(stream["display_name"]),
-            "state": "complete" if stream["cursor"] else "partial" if stream["checkpoint"] else None,
-            "records": records.get(stream["stream"], 0),
-        }
-        for stream in streams
-    ]
+async def _streams(found: Session, connection: Row) -> list[Row]:
+    with understood():
+        namespace, name = connection["namespace"], connection["name"]
+    which = f"{namespace}/{name}"
+    streams = await found.get(f"{connection_path(which)}/streams")
+    objects = await found.get("/objects", namespace=namespace, name=name)
+    with understood():
+        modes = {stream["name"]: stream["mode"] for stream in connection["spec"].get("streams") or ()}
+        records = Counter[str]()
+        for each in objects:
+            records[each["stream"]] += each["records"]
+        return [
+            {
+                **stream,
+                "connection": which,
+                "mode": modes.get(stream["display_name"]),
+                "state": "complete" if stream["cursor"] else "partial" if stream["checkpoint"] else None,
+                "records": records[stream["stream"]],
+            }
+            for stream in streams
+        ]

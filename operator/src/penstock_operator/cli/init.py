@@ -10,7 +10,7 @@ import typer
 import yaml
 from penstock_sdk.manifest import Manifest
 
-from penstock_operator.cli.definition import definition_yaml, installed_manifest
+from penstock_operator.cli.definition import definition_yaml, installed_connectors, installed_manifest
 from penstock_operator.cli.errors import CommandError
 from penstock_operator.cli.paths import path_word
 from penstock_operator.resources.models import API_VERSION, GROUP
@@ -41,13 +41,19 @@ def init(
         ),
     ] = Path(),
     connector: Annotated[
-        str, typer.Option("--connector", help="An installed connector: faker-generate, files-object or postgres-sql.")
-    ] = "faker-generate",
+        str | None,
+        typer.Option(
+            "--connector",
+            help="An installed connector: faker-generate, files-object or postgres-sql. Without it, the one that the folder"
+            " is named after, or else faker-generate, which needs no source.",
+        ),
+    ] = None,
 ) -> None:
     """Write a folder to start from: the connector's definition, a connection, and a Secret where it takes credentials.
 
     Example: penstock init folder --connector postgres-sql
     """
+    connector = connector or _named_after(directory)
     manifest = installed_manifest(connector)
     files = starting_files(connector, manifest_model(manifest), definition_yaml(manifest))
     _write(directory, files)
@@ -58,6 +64,11 @@ def init(
         steps.insert(0, f"put your source and credentials into {directory / 'connection.yaml'} and secret.yaml")
     for number, step in enumerate(steps, 1):
         typer.echo(f"{number}. {step}")
+
+
+def _named_after(directory: Path) -> str:
+    """Return the connector that a folder is named after, as in `penstock init postgres-sql`."""
+    return directory.name if directory.name in installed_connectors() else "faker-generate"
 
 
 def manifest_model(manifest: object) -> Manifest:
