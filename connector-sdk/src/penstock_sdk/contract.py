@@ -312,6 +312,15 @@ class Connector(ABC, Generic[ConfigT, CredentialsT]):
         del stream, since, cursor
         return None
 
+    def not_offered(self, name: str) -> ConnectorError | None:
+        """Return why a stream is not among those that `discover` returned; None where nothing is known of such a name.
+
+        Called for each stream that the connection selects and the source does not offer: it may be there and withheld
+        from these credentials, or be no stream by itself. The stream fails with this error, the others are read.
+        """
+        del name
+        return None
+
     def drift(self, streams: Sequence[Stream]) -> Iterable[Drift]:
         """Return what the source announces of the streams that `discover` returned; told for as long as it says so.
 

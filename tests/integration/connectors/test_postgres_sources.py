@@ -118,8 +118,8 @@ def test_a_key_that_is_not_granted_is_named(as_role: Callable[..., PostgresSql],
         ({"schemas": ["nobody"]}, r"there is no schema 'nobody'; there is: .*public"),
         ({"schemas": ["g1", "empty"]}, None),
         ({"schemas": ["empty"]}, r"no table or view in the schemas empty"),
-        ({"schemas": ["closed"]}, r"may not use the schema 'closed'; grant USAGE"),
-        ({"schemas": ["bare"]}, r"may read none of the 1 tables and views of 'bare'; grant SELECT"),
+        ({"schemas": ["closed"]}, r"may not use the schema 'closed': GRANT USAGE ON SCHEMA \"closed\""),
+        ({"schemas": ["bare"]}, r"may read none of the 1 tables and views of 'bare': GRANT SELECT ON \"bare\"\."),
         (
             {"cursor_fields": {"g1.orders": "id"}},
             r"cursorFields: there is no table 'g1\.orders'.*did you mean 'g1\.order'",
@@ -171,7 +171,7 @@ def test_a_config_that_cannot_be_right_is_refused(database_url: str, config: dic
 
 def test_a_database_without_anything_to_read_is_refused(as_role: Callable[..., PostgresSql], execute: Execute) -> None:
     execute("CREATE TABLE t (a int)")
-    with pytest.raises(ConfigError, match=r"no table or view in the database.*it has 1; grant USAGE.*SELECT"):
+    with pytest.raises(ConfigError, match=r"no table or view in the database.*it has 1; .*GRANT SELECT ON"):
         as_role().discover()
 
 
@@ -318,6 +318,57 @@ def test_a_right_that_one_table_lacks_says_nothing_of_the_others(
     with pytest.raises(AuthenticationError, match="grant SELECT") as raised:
         rows(as_role(), "v")
     assert raised.value.scope == "stream"
+
+
+WITHHELD = {
+    "public.secret": 'it exists, and the user may not read it: GRANT SELECT ON "public"."secret" TO "source_reader"',
+    "public.sec view": 'GRANT SELECT ON "public"."sec view" TO "source_reader"',
+    'shut."odd"': 'GRANT USAGE ON SCHEMA "shut" TO "source_reader"; GRANT SELECT ON "shut"."""odd""" TO "source_reader"',
+    "shut.granted": 'may not read it: GRANT USAGE ON SCHEMA "shut" TO "source_reader"',
+    "public.parted_1": "it is a partition of 'public.parted': select that",
+    "public.numbers": "it is a sequence; only tables and views are streams",
+    "public.none": "it has no column that could be read",
+    "other.there": "its schema 'other' is not one of spec.config.schemas; add it there",
+    "PUBLIC.Plain": "there is no such table; there is 'public.plain'",
+    "plain": "there is no such table; there is 'public.plain': a stream is schema.table",
+    "pg_catalog.pg_class": "it belongs to the server itself",
+}
+
+
+@pytest.mark.parametrize("name", WITHHELD)
+def test_a_table_that_is_there_and_not_offered_says_why(
+    as_role: Callable[..., PostgresSql], execute: Execute, name: str
+) -> None:
+    """The statement in the message is one that the server takes, and it has the table offered."""
+    execute('CREATE TABLE secret (id int); CREATE VIEW "sec view" AS SELECT 1 AS id; CREATE TABLE plain (id int)')
+    execute('CREATE SCHEMA shut; CREATE TABLE shut."""odd""" (id int); CREATE TABLE shut.granted (id int)')
+    execute(
+        "CREATE TABLE parted (id int) PARTITION BY LIST (id); CREATE TABLE parted_1 PARTITION OF parted FOR VALUES IN (1)"
+    )
+    execute("CREATE SEQUENCE numbers; CREATE TABLE none (); CREATE SCHEMA other; CREATE TABLE other.there (id int)")
+    execute(
+        f"GRANT SELECT ON plain, parted, parted_1, none, other.there, shut.granted TO {ROLE}; GRANT USAGE ON SCHEMA other TO {ROLE}"
+    )
+    schemas = None if name.startswith("shut") else ["public"]
+    source = as_role(schemas=schemas)
+    assert name not in {stream.name for stream in source.discover()}
+    reason = source.not_offered(name)
+    assert reason is not None
+    assert WITHHELD[name] in reason.message
+    statements = [
+        text.strip() for text in reason.message.split(": ")[-1].split(";") if text.strip().startswith("GRANT")
+    ]
+    for statement in statements:
+        execute(statement)
+    assert (name in {stream.name for stream in as_role(schemas=schemas).discover()}) == bool(statements)
+
+
+@pytest.mark.parametrize("name", ["public.nothing", "", "a.b.c", "\0", "\ud800", "%s", "'"])
+def test_a_name_that_the_database_does_not_know_is_the_platforms_to_tell(
+    as_role: Callable[..., PostgresSql], execute: Execute, name: str
+) -> None:
+    execute(f"CREATE TABLE plain (id int); GRANT SELECT ON plain TO {ROLE}")
+    assert as_role().not_offered(name) is None
 
 
 def test_operators_of_an_extension_beside_the_search_path_order_the_read(database_url: str, execute: Execute) -> None:

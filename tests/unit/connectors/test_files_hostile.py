@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import dataclasses
 import io
 import json
+import lzma
 import os
+import zlib
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -166,6 +171,89 @@ def test_no_bytes_are_a_defect_as_csv(body: bytes, options: dict[str, Any], poli
 def test_what_is_no_such_file_is_named_with_the_remedy(body: bytes, words: str, options: dict[str, Any]) -> None:
     with pytest.raises(SourceContractError, match=words):
         csv_read(Stored(body), **options)
+
+
+MESSAGES = [
+    "Unauthorized",
+    "unauthorized\n",
+    "Not Found",
+    "404 Not Found\nnginx\n",
+    "HTTP 503 Service Unavailable\n\nplease wait\n",
+    "Error 500",
+    "403: Forbidden",
+    "Access denied.",
+    "Service Unavailable",
+    "Down for maintenance!",
+    "We are back at noon.",
+    "Sorry, the site is down for maintenance.\n",
+    "\ufeff  Too Many Requests \r\n",
+]
+LEGAL = [
+    "id\n",
+    "status\nNot Found\nUnauthorized\n",
+    "message\n404 Not Found\n",
+    "Not Found\n1\n2\n",
+    "error\n",
+    "Reg. no.\n",
+    "Name,Reg. no.,In use?\n",
+    "How old are you?\n41\n",
+    "Error 5\n",
+    "code,Unauthorized\n",
+    "404\n",
+    "500,error\n",
+    "Is it open?;When?;By whom, and why?\n",
+]
+
+
+@pytest.mark.parametrize("body", MESSAGES)
+def test_an_error_in_words_that_was_answered_with_200_is_no_header(body: str) -> None:
+    with pytest.raises(SourceContractError, match=r"f: it is a message and no rows.*open the address"):
+        csv_read(Stored(body.encode()), infer=False, types={})
+
+
+@pytest.mark.parametrize("body", LEGAL)
+def test_files_of_one_column_and_files_without_rows_are_read(body: str) -> None:
+    lines = [line for line in body.splitlines()[1:] if line]
+    assert len(flat(csv_read(Stored(body.encode()), infer=False, types={}))) == len(lines)
+
+
+@pytest.mark.parametrize(
+    ("media_type", "is_refused"), [("text/html", True), ("application/json", True), ("text/csv", False), ("", False)]
+)
+def test_one_line_that_the_server_calls_a_page_is_no_header(media_type: str, *, is_refused: bool) -> None:
+    """With rows beneath, it is read: many servers call everything a page."""
+    one, two = Stored(b"ok\n"), Stored(b"ok\n1\n")
+    for stored in (one, two):
+        stored.file = dataclasses.replace(stored.file, media_type=media_type)
+    if is_refused:
+        with pytest.raises(SourceContractError, match="it is a message"):
+            csv_read(one, infer=False, types={})
+    else:
+        assert flat(csv_read(one, infer=False, types={})) == []
+    assert len(flat(csv_read(two, infer=False, types={}))) == 1
+
+
+PACKED = {
+    "bzip2": bz2.compress(b"a,b\n1,2\n" * 99),
+    "xz": lzma.compress(b"a,b\n1,2\n" * 99),
+    "lzma": lzma.compress(b"a,b\n1,2\n" * 99, format=lzma.FORMAT_ALONE),
+    "zlib": zlib.compress(b"a,b\n1,2\n" * 99),
+    "zlib at its best": zlib.compress(b"a,b\n1,2\n" * 99, 9),
+    "compress": b"\x1f\x9d\x90a",
+    "zip": b"PK\x03\x04aaaa",
+}
+
+
+@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("format_", ["csv", "jsonl"])
+@pytest.mark.parametrize("compression", ["auto", "none", "gzip", "zstd"])
+def test_another_compression_is_named_with_the_remedy(kind: str, format_: str, compression: str) -> None:
+    named = kind.split(" ", maxsplit=1)[0]
+    stored, bad = Stored(PACKED[kind]), BadRows("s", "f", "skip", lambda *_: None)
+    lines = JsonlFile(stream("jsonl", compression=compression), stored.file, stored.open, bad)
+    read = partial(csv_read, stored, compression=compression, infer=False, types={})
+    with pytest.raises(SourceContractError, match=rf"f: .*{named}.*(compress it with gzip or zstd|unpack it)"):
+        list(read() if format_ == "csv" else lines.pages(None, 3))
 
 
 def test_columns_of_one_name_are_numbered_where_the_stream_says_so() -> None:

@@ -279,6 +279,10 @@ class Runner:
                 found: Estimate | None = methods.get("estimate", lambda *_: None)(stream, cursor)
                 return found
 
+            def not_offered(self, name: str) -> ConnectorError | None:
+                found: ConnectorError | None = methods.get("not_offered", lambda _: None)(name)
+                return found
+
             def drift(self, streams: Sequence[Stream]) -> list[Drift]:
                 return list(methods.get("drift", lambda _: [])(streams))
 

@@ -206,6 +206,24 @@ def test_a_stream_that_breaks_the_contract_fails_only_where_it_is_selected(
     assert by_stream(platform, "sound") == [0]
 
 
+def test_a_selected_stream_that_is_withheld_says_why(attempt: Runner, platform: FakePlatform) -> None:
+    """The connector is asked of the names that are selected and not offered, and of no others."""
+    attempt.streams = ("here", "unselected")
+    platform.selected = [wire.SelectedStream(name=name, mode="full") for name in ("here", "withheld")]
+    platform.refused = {"withheld": "GRANT SELECT"}
+    asked = list[str]()
+
+    def not_offered(name: str) -> AuthenticationError:
+        asked.append(name)
+        return AuthenticationError("GRANT SELECT")
+
+    assert attempt(lambda *_: iter([Batch(rows(0, 1), cursor=1)]), not_offered=not_offered) == 11
+    assert asked == ["withheld"]
+    (_, told) = next(call for call in platform.calls if call[0] == "streams")
+    assert told["streams"][2]["unavailable"] == {"error_class": "AuthenticationError", "message": "GRANT SELECT"}
+    assert by_stream(platform, "here") == [0]
+
+
 def test_what_a_source_announces_may_fail_without_the_run(attempt: Runner, platform: FakePlatform) -> None:
     def drift(_: Any) -> Iterator[Any]:
         raise TransientError("the changelog is away")

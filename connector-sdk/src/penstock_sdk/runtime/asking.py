@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from msgspec.structs import replace
@@ -31,6 +31,20 @@ def catalog_of(connector: AnyConnector, streams: list[Stream], mask: Mask) -> wi
     return wire.StreamsRequest(
         streams=[_discovered(each, mask) for each in streams], abilities=["drop", "care", "window"], drift=drift
     )
+
+
+def not_offered(connector: AnyConnector, offered: list[Stream], selected: Sequence[str]) -> Iterator[Stream]:
+    """Yield selected streams that the source does not offer and that the connector knows the reason of, as unavailable."""
+    known = {name for stream in offered for name in (stream.name, stream.identity)}
+    for name in selected:
+        if name in known:
+            continue
+        try:
+            reason = connector.not_offered(name)
+        except ConnectorError as error:
+            reason = error
+        if reason is not None:
+            yield Stream(name=name, schema={"type": "object"}, modes=("full", "incremental"), unavailable=reason)
 
 
 def _discovered(stream: Stream, mask: Mask) -> wire.DiscoveredStream:

@@ -21,7 +21,7 @@ from penstock_sdk.errors import (
     LocalPersistenceError,
     TransientError,
 )
-from penstock_sdk.runtime.asking import asked_for, catalog_of, estimated, span_of
+from penstock_sdk.runtime.asking import asked_for, catalog_of, estimated, not_offered, span_of
 from penstock_sdk.runtime.assignment import AnyConnector, Assignment
 from penstock_sdk.runtime.client import PlatformUnavailableError, RunClient
 from penstock_sdk.runtime.connectors import Connectors, close
@@ -170,7 +170,7 @@ class Attempt:
             if isinstance(stream.unavailable, DefectError):
                 log.warning("%s", self._mask(stream.unavailable.message))
         log.info("the source offers %d streams", len(offered))
-        return offered
+        return [*offered, *not_offered(connector, offered, [stream.name for stream in start.streams])]
 
     def _verdicts(self, connector: AnyConnector, offered: dict[str, Stream]) -> list[wire.StreamVerdict]:
         self._check()

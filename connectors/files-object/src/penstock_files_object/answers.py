@@ -48,6 +48,11 @@ class Answer:
         return http_date(self.headers.get("last-modified"))
 
     @property
+    def media_type(self) -> str:
+        """What the server says that the file holds, without parameters."""
+        return str(self.headers.get("content-type", "")).partition(";")[0].strip().lower()
+
+    @property
     def length(self) -> int | None:
         """The bytes of this answer's body."""
         text = self.headers.get("content-length", "").strip()

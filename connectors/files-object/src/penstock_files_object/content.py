@@ -15,7 +15,7 @@ from penstock_sdk import SourceContractError
 
 from penstock_files_object.config import Compression
 from penstock_files_object.progress import File
-from penstock_files_object.sniffing import HEAD_BYTES, other_than_csv, other_than_data, other_than_text
+from penstock_files_object.sniffing import HEAD_BYTES, error_in_words, other_than_csv, other_than_data, other_than_text
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 MAGIC = 4
@@ -26,6 +26,7 @@ ROW_BYTES = 16 << 20
 WORTH_A_REQUEST = 1 << 20
 BOM = codecs.BOM_UTF8
 ASCII_TEXT = re.compile(rb"[\t\r\n\x20-\x7e]{2,}")
+NOT_COMPRESSED = {"none": "it is not compressed, or in another way; set compression: auto on the stream"}
 Open = Callable[[int], Iterator[bytes]]
 """Yields a file's bytes as they are stored, from a place on."""
 
@@ -89,7 +90,7 @@ class Content:
 
     `offset` counts the bytes given out, after decompression. `is_utf8` says that its text is UTF-8 as it lies there,
     `has_header` that it is CSV whose first row are names: what it cannot be then is refused by name. `may_hold_markup`
-    says that rows may themselves begin like a part of a page.
+    says that rows may themselves begin like a part of a page, `is_table` that its lines are rows.
     """
 
     file: File
@@ -100,6 +101,7 @@ class Content:
     is_utf8: bool = True
     may_hold_markup: bool = False
     has_header: bool = False
+    is_table: bool = False
 
     def __post_init__(self) -> None:
         self._found: Compression | None = None
@@ -146,6 +148,9 @@ class Content:
         other = other_than_text(head, is_utf8=self.is_utf8)
         other = other or other_than_data(head, may_hold_markup=self.may_hold_markup)
         other = other or (other_than_csv(head) if self.has_header else "")
+        if self.is_table:
+            is_whole = len(piece) < HEAD_BYTES
+            other = other or error_in_words(head, self.file.media_type, is_whole=is_whole)
         if other:
             raise SourceContractError(f"{self.file.name}: {other}")
         return piece
@@ -174,8 +179,10 @@ class Content:
     def _kind(self, head: bytes) -> Compression:
         found: Compression = "gzip" if head.startswith(GZIP) else "zstd" if head.startswith(ZSTD) else "none"
         if self.compression not in ("auto", found) and head:
+            other = other_than_text(head, is_utf8=self.is_utf8) if found == "none" else ""
             raise SourceContractError(
-                f"{self.file.name}: it is not {self.compression}, as the stream's compression says, but {found}"
+                f"{self.file.name}: it is not {self.compression}, as the stream's compression says:"
+                f" {other or NOT_COMPRESSED.get(found, f'it is {found}')}"
             )
         return found
 

@@ -53,6 +53,7 @@ class CsvFile:
             is_utf8=encoding == "utf-8",
             may_hold_markup=not options.header,
             has_header=options.header and not options.skip_rows,
+            is_table=not options.skip_rows,
         )
         self._encoding = encoding or "utf-8"
         self._lines = Lines(self._content)

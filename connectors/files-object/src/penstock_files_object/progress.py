@@ -36,7 +36,8 @@ class File:
     """One file as its store lists it. `path` is the whole address, `modified` milliseconds since 1970.
 
     `listed` is false for an address that the config names itself: its mark holds its one version, and no floor.
-    `followable` is false when the store says nothing that changes with the content.
+    `followable` is false when the store says nothing that changes with the content. `media_type` is what the store says that
+    it holds, where it was asked for this file alone.
     """
 
     path: str
@@ -45,6 +46,7 @@ class File:
     size: int | None
     listed: bool = True
     followable: bool = True
+    media_type: str = ""
 
     @property
     def has_moment(self) -> bool:

@@ -22,6 +22,17 @@ BINARY: tuple[tuple[bytes, str, str], ...] = (
     (b"\xfd7zXZ\x00", "compressed with xz", "compress it with gzip or zstd"),
     (b"\x04\x22\x4d\x18", "compressed with lz4", "compress it with gzip or zstd"),
     (b"\xff\x06\x00\x00sNaPpY", "compressed with snappy", "compress it with gzip or zstd"),
+    (b"\x1f\x9d", "compressed with compress", "compress it with gzip or zstd"),
+    (b"\x5d\x00\x00", "compressed with lzma", "compress it with gzip or zstd"),
+    (b"\x78\x01", "compressed with zlib", "compress it with gzip or zstd"),
+    (b"\x78\x9c", "compressed with zlib", "compress it with gzip or zstd"),
+    (b"\x78\xda", "compressed with zlib", "compress it with gzip or zstd"),
+    (b"\x89LZO\x00", "compressed with lzop", "compress it with gzip or zstd"),
+    (b"Rar!\x1a\x07", "a RAR archive", "unpack it"),
+    (b"PK\x05\x06", "an empty zip archive", "correct the path"),
+    (b"PK\x07\x08", "a zip archive", "unpack it"),
+    (b"ORC", "ORC", "export it as Parquet, JSON Lines or CSV"),
+    (b"SQLite format 3\x00", "an SQLite database", "export it as CSV"),
     (b"BZh", "compressed with bzip2", "compress it with gzip or zstd"),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it"),
     (b"\x1f\x8b", "gzip within another compression", "compress it once"),
@@ -36,6 +47,29 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+PAGES = (
+    "text/html",
+    "application/xhtml+xml",
+    "application/json",
+    "application/problem+json",
+    "application/xml",
+    "text/xml",
+)
+ALONE = (
+    r"unauthori[sz]ed|forbidden|access denied|permission denied|authentication (?:is )?required|(?:page |file )?not found"
+    r"|no such (?:file|key|bucket)|bad request|bad gateway|gateway time-?out|service (?:temporarily )?unavailable"
+    r"|internal server error|too many requests|rate limit exceeded|request timeout|method not allowed"
+    r"|token (?:has )?expired|invalid (?:token|credentials|api key)|(?:site )?(?:is )?(?:under|down for) maintenance"
+    r"|temporarily unavailable|an error (?:has )?occurred"
+)
+PHRASE = re.compile(rf"(?:error:\s*)?(?:{ALONE})\s*[.!]*", re.IGNORECASE)
+STATUS = re.compile(
+    rf"(?:http(?:/[0-9.]+)?\s+|error:?\s+|status:?\s+)?[45][0-9][0-9]\s*[-:,.]?\s*(?:error:?\s*)?(?:{ALONE}|gone)\s*[.!]*"
+    r"|error:?\s+[45][0-9][0-9]",
+    re.IGNORECASE,
+)
+"""A phrase of HTTP's, and a status line, as servers write them into bodies."""
+FEWEST_WORDS = 4
 TAR_MARK = slice(257, 262)
 HEAD_BYTES = 1024
 
@@ -43,7 +77,7 @@ HEAD_BYTES = 1024
 def other_than_text(head: bytes, *, is_utf8: bool) -> str:
     """Say what a file is instead of text, with the remedy; empty where nothing speaks against text."""
     for magic, name, remedy in BINARY:
-        if head.startswith(magic) and (magic != b"BZh" or head[4:10] == b"1AY&SY"):
+        if head.startswith(magic) and _is_binary(magic, head, is_utf8=is_utf8):
             return f"it is {name}, not text; {remedy}"
     if head[TAR_MARK] == b"ustar":
         return "it is a tar archive, not text; unpack it"
@@ -54,6 +88,43 @@ def other_than_text(head: bytes, *, is_utf8: bool) -> str:
         if _is_wide(head):
             return "every other byte is zero, as in utf-16; set csv.encoding: utf-16-le or utf-16-be on the stream"
     return ""
+
+
+def _is_binary(magic: bytes, head: bytes, *, is_utf8: bool) -> bool:
+    """Say whether a mark that text may begin with too is one."""
+    if magic.startswith(b"x"):
+        return is_utf8 and not _is_utf8(head)
+    if magic == b"BZh":
+        return head[4:10] == b"1AY&SY"
+    return magic != b"ORC" or not head[3:12].isascii() or b"\0" in head[3:12]
+
+
+def error_in_words(head: bytes, media_type: str, *, is_whole: bool) -> str:
+    """Say that a text is a server's error and no rows, with the remedy; empty where it may be rows.
+
+    A file of one column is legal, and so is one without rows. So a text counts as an error where its first line is a status
+    as servers write it, or where there is nothing but one line, which reads as words or is a page by its media type.
+    """
+    lines = [line.strip() for line in head.decode("utf-8-sig", errors="replace").strip().splitlines() if line.strip()]
+    if not lines:
+        return ""
+    is_alone = is_whole and len(lines) == 1
+    is_page = is_alone and media_type in PAGES
+    if STATUS.fullmatch(lines[0]) or (is_alone and (PHRASE.fullmatch(lines[0]) or is_page or _is_sentence(lines[0]))):
+        return (
+            "it is a message and no rows, such as a server's error or a notice of maintenance; open the address to see it, and"
+            " correct the path or the credentials"
+        )
+    return ""
+
+
+def _is_sentence(line: str) -> bool:
+    """Say whether a line is one of words, as no header is: it ends as a sentence does, and has no delimiter but commas."""
+    return (
+        len(line.split()) >= FEWEST_WORDS
+        and line.endswith((".", "!", "?"))
+        and not any(each in line for each in ';\t|"')
+    )
 
 
 def other_than_data(head: bytes, *, may_hold_markup: bool = False) -> str:
@@ -73,6 +144,14 @@ def other_than_csv(head: bytes) -> str:
     if JSON.match(head):
         return "it is JSON; set format: jsonl on the stream if each line is an object, or correct the path"
     return ""
+
+
+def _is_utf8(head: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")("strict").decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_wide(head: bytes) -> bool:

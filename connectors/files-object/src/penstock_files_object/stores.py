@@ -34,7 +34,9 @@ def files(transport: Transport, path: str) -> Iterator[File]:
         raise
     modified = UNKNOWN if answer.modified is None else answer.modified
     followable = bool(answer.etag or answer.modified is not None)
-    yield File(path, answer.version, modified, answer.size, listed=False, followable=followable)
+    yield File(
+        path, answer.version, modified, answer.size, listed=False, followable=followable, media_type=answer.media_type
+    )
 
 
 def _listed(transport: Transport, path: str) -> Iterator[File]:

@@ -14,6 +14,8 @@ import psycopg
 from penstock_sdk import ConfigError, CursorCare, Stream
 from psycopg import sql
 
+from penstock_postgres_sql.quoting import quoted
+
 CURSOR_NAMES = ("updated_at", "modified_at", "last_modified", "last_update", "updated", "modified")
 TIMES = ("timestamp with time zone", "timestamp without time zone")
 INTEGERS = ("smallint", "integer", "bigint", "oid")
@@ -23,6 +25,13 @@ WITHOUT_KEY = {
     "f": "it is a foreign table, and such a table has no primary key here",
 }
 FEW = 5
+MISSING_GRANTS = """
+SELECT n.nspname, c.relname, has_schema_privilege(n.oid, 'USAGE') FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition AND n.nspname <> 'information_schema'
+  AND n.nspname NOT LIKE 'pg\\_%%' AND (%(schema)s::text IS NULL OR n.nspname = %(schema)s)
+ORDER BY 1, 2 LIMIT 5
+"""
 MULTIRANGES_SINCE, UNPROVEN_SINCE = 140000, 180000  # as libpq writes versions
 
 # A domain is looked through to its base type. A primary key's INCLUDE columns are no part of it, one that is not valid
@@ -437,19 +446,29 @@ def _check_schemas(
             )
         usable, count = known[schema]
         if not usable:
-            raise ConfigError(f"spec.config.schemas: the user may not use the schema {schema!r}; grant USAGE on it")
+            raise ConfigError(
+                f"spec.config.schemas: the user may not use the schema {schema!r}: GRANT USAGE ON SCHEMA {quoted(schema)}"
+                f" TO {quoted(connection.info.user)}"
+            )
         if count and schema not in found:
             raise ConfigError(
-                f"spec.config.schemas: the user may read none of the {count} tables and views of {schema!r};"
-                " grant SELECT on them"
+                f"spec.config.schemas: the user may read none of the {count} tables and views of {schema!r}:"
+                f" {_missing_grants(connection, schema)}"
             )
     if not relations:
         where = f"the schemas {', '.join(schemas)}" if schemas else "the database"
         tables = sum(count for _, count in known.values())
-        hint = (
-            f": it has {tables}; grant USAGE on the schemas and SELECT on the tables" if tables and not schemas else ""
-        )
+        hint = f": it has {tables}; {_missing_grants(connection)}" if tables and not schemas else ""
         raise ConfigError(f"spec.config: there is no table or view in {where} that the user can read{hint}")
+
+
+def _missing_grants(connection: psycopg.Connection[Any], schema: str | None = None) -> str:
+    """Return the statements that would let the user read the first few tables."""
+    user = quoted(connection.info.user)
+    rows = connection.execute(MISSING_GRANTS, {"schema": schema}).fetchall()
+    schemas = [f"GRANT USAGE ON SCHEMA {quoted(name)} TO {user}" for name, _, usable in rows if not usable]
+    tables = [f"GRANT SELECT ON {quoted(name)}.{quoted(table)} TO {user}" for name, table, _ in rows]
+    return "; ".join([*dict.fromkeys(schemas), *tables, *(["and so on"] if len(rows) == FEW else [])])
 
 
 def _extend_search_path(connection: psycopg.Connection[Any], schemas: set[str]) -> None:

@@ -12,6 +12,7 @@ import psycopg
 from penstock_sdk import (
     Batch,
     Connector,
+    ConnectorError,
     Cursor,
     Estimate,
     Partition,
@@ -31,6 +32,7 @@ from penstock_postgres_sql.session import connect
 from penstock_postgres_sql.settling import settled_before
 from penstock_postgres_sql.snapshots import Snapshot
 from penstock_postgres_sql.statements import Asked, statement
+from penstock_postgres_sql.withheld import withheld
 
 __all__ = ["Config", "Credentials", "PostgresSql"]
 
@@ -98,6 +100,11 @@ class PostgresSql(Connector[Config, Credentials]):
             if stream.unavailable:
                 log.warning("stream %r is unavailable: %s", stream.name, stream.unavailable.message)
         return streams
+
+    def not_offered(self, name: str) -> ConnectorError | None:
+        """Say what of a table's rights is missing, of which table it is a part, or in which schema it is."""
+        with self._translated(f"stream {name!r}"):
+            return withheld(self._idle_session(), name, self.config.schemas)
 
     def _read_catalog(self) -> None:
         config = self.config

@@ -11,6 +11,8 @@ from penstock_sdk import AuthenticationError, ConfigError, ConnectorError, Sourc
 from penstock_sdk.errors import Scope
 from psycopg import errors
 
+from penstock_postgres_sql.quoting import quoted
+
 CHANGED = "it was changed after discovery, or cannot be read"
 COMPUTED = "correct the view or the row at the source, or leave the stream out by spec.streams"
 UNKNOWN_AUTHORITY = (
@@ -107,8 +109,8 @@ def as_connector_error(error: psycopg.Error, what: str, user: str) -> ConnectorE
     hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
     if error.diag.source_function == "check_enable_rls":
         return SourceContractError(
-            f"{what}: row-level security would hide rows from the user {user}: {said}; give it BYPASSRLS, or set"
-            " spec.config.rowSecurity: apply, to read only what the policies show"
+            f"{what}: row-level security would hide rows from the user {user}: {said};"
+            f" ALTER ROLE {quoted(user)} BYPASSRLS, or set spec.config.rowSecurity: apply, to read only what the policies show"
         )
     for kinds, wanted, text in RULES:
         if isinstance(error, kinds):

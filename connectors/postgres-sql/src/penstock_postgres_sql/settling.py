@@ -12,6 +12,8 @@ import psycopg
 from penstock_sdk import ConfigError, TransientError
 from psycopg import sql
 
+from penstock_postgres_sql.quoting import quoted
+
 MARGIN_SECONDS = 5.0
 """What clocks, coarse columns and the moment between a transaction's start and its being listed may take."""
 
@@ -40,7 +42,7 @@ def settled_before(session: psycopg.Connection[Any], user: str, lag_seconds: flo
     if not standing[1]:
         raise ConfigError(
             "spec.config.changeTracking: cursor needs to see when other transactions began: GRANT pg_read_all_stats TO"
-            f' "{user}", or use changeTracking: snapshot'
+            f" {quoted(user)}, or use changeTracking: snapshot"
         )
     if standing[2]:
         raise TransientError(

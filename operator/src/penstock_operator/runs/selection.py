@@ -84,7 +84,8 @@ def select(
 
 def _unfit(index: int, name: str, mode: Mode, by_name: dict[str, DiscoveredStream], chosen: set[str]) -> str:
     if name not in by_name:
-        near = get_close_matches(name, by_name, 1)
+        folded = {offered.casefold(): offered for offered in sorted(by_name)}
+        near = [folded[each] for each in get_close_matches(name.casefold(), folded, 1)]
         known = ", ".join(sorted(by_name)[:20]) or "none"
         guess = f" (nearest: {near[0]!r})" if near else ""
         return f"spec.streams[{index}].name: the source offers no stream {name!r}; it offers: {known}{guess}"
