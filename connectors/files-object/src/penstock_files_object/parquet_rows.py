@@ -196,10 +196,11 @@ class ParquetFile:
                         f"{where}: the column {field.name!r} is not in the stream's schema, which a sample of the files"
                         " gave; declare it under the stream's schema.properties"
                     )
-            elif not _types(property_of(field.type)) <= _types(properties[field.name]):
+            elif more := _types(property_of(field.type)) - _types(properties[field.name]):
                 raise SourceContractError(
-                    f"{where}: the column {field.name!r} is {field.type}, which is not what the stream's schema says;"
-                    " declare it under the stream's schema.properties, or read these files as a stream of their own"
+                    f"{where}: the column {field.name!r} is {field.type}, and may be {', '.join(sorted(more))}, which is not what"
+                    " the stream's schema says; declare it under the stream's schema.properties, or read these files as a"
+                    " stream of their own"
                 )
 
     @contextmanager
