@@ -93,6 +93,15 @@ def test_without_anything_to_read_the_view_is_empty(tmp_path: Path) -> None:
     assert bronze.rows(COUNT) == [(0,)]
 
 
+@pytest.mark.parametrize("count", [1, 300])
+def test_a_table_whose_columns_differ_by_case_only_is_read_as_json(tmp_path: Path, count: int) -> None:
+    lines = [line(json.dumps({"x": index, "X": -index}), index) for index in range(count)]
+    bronze = Bronze(tmp_path, {"table": packed(*lines), "bad": packed(b"no json\n")})
+    last = bronze.rows("SELECT data->>'$.x', data->>'$.X' FROM bronze ORDER BY seq DESC LIMIT 1")
+    assert (bronze.rows(COUNT), last) == ([(count,)], [(str(count - 1), str(1 - count))])
+    assert [each.split(" ")[0] for each in bronze.loaded.reports] == ["bad,", "the"]
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
     lambda inner: (

@@ -2,7 +2,7 @@
 
 DuckDB reads the objects' types from all of their records. An object that it refuses is searched for the lines that it
 refuses: only these are left out, and named. DuckDB alone decides what it can read, so that no second opinion of ours
-can differ from it.
+can differ from it. Where types leave nothing over, as for a table with columns `x` and `X`, the records are read as JSON.
 """
 
 from __future__ import annotations
@@ -75,6 +75,14 @@ def _is_whole(body: bytes) -> bool:
     return bool(body)
 
 
+@dataclass(frozen=True)
+class _Judgement:
+    """What DuckDB refuses of one object: reasons by line, counted from 0, and whether any line is left."""
+
+    bad: dict[int, str]
+    left: bool
+
+
 class BronzeView:
     """The view `bronze` over objects, in a database of DuckDB's."""
 
@@ -89,7 +97,10 @@ class BronzeView:
         try:
             self._create(list(loaded.files), TYPED)
         except duckdb.Error:
-            self._leave_out(loaded)
+            judged = {path: self._judge(path, TYPED) for path in loaded.files}
+            if not any(each.left for each in judged.values()):
+                judged = {path: self._judge(path, AS_JSON) for path in loaded.files}
+            self._leave_out(loaded, judged)
             self._create_checked(loaded)
 
     def _create(self, files: Sequence[Path], options: str) -> None:
@@ -115,42 +126,52 @@ class BronzeView:
         path.touch()
         return path
 
-    def _leave_out(self, loaded: Loaded) -> None:
-        for path, key in list(loaded.files.items()):
-            if self._refusal(path, TYPED) is None:
-                continue
-            bad, lines = dict[int, str](), path.read_bytes().split(b"\n")
-            for index, reason in self._bad_lines(lines, 0, len(lines)):
-                bad[index] = reason
-                if len(bad) > MOST_BAD_LINES:
-                    break
+    def _judge(self, path: Path, options: str) -> _Judgement:
+        """Find the lines of an object that DuckDB refuses."""
+        lines, bad = path.read_bytes().split(b"\n"), dict[int, str]()
+        for index, reason in self._bad_lines(lines, 0, len(lines), options):
+            bad[index] = reason
+            if len(bad) > MOST_BAD_LINES:
+                return _Judgement(bad, left=False)
+        return _Judgement(bad, left=any(line for index, line in enumerate(lines) if index not in bad))
+
+    def _leave_out(self, loaded: Loaded, judged: dict[Path, _Judgement]) -> None:
+        for path, found in judged.items():
+            key, bad = loaded.files[path], found.bad
             if len(bad) > MOST_BAD_LINES:
                 loaded.reports.append(f"{key}: more than {MOST_BAD_LINES} of its lines cannot be read: it is left out")
                 del loaded.files[path]
-                continue
-            loaded.reports += [f"{key}, line {index + 1}: {reason}: it is left out" for index, reason in bad.items()]
-            path.write_bytes(b"\n".join(line for index, line in enumerate(lines) if index not in bad))
+            elif bad:
+                loaded.reports += [
+                    f"{key}, line {index + 1}: {reason}: it is left out" for index, reason in bad.items()
+                ]
+                lines = path.read_bytes().split(b"\n")
+                path.write_bytes(b"\n".join(line for index, line in enumerate(lines) if index not in bad))
 
-    def _bad_lines(self, lines: Sequence[bytes], start: int, end: int) -> Iterator[tuple[int, str]]:
+    def _bad_lines(self, lines: Sequence[bytes], start: int, end: int, options: str) -> Iterator[tuple[int, str]]:
         """Yield each line that is refused by itself, found by halving."""
         probe = self._scratch / "probe.jsonl"
         probe.write_bytes(b"\n".join(lines[start:end]))
-        reason = self._refusal(probe, TYPED)
+        reason = self._refusal(probe, options)
         if reason is None:
             return
         if end - start == 1:
             yield start, reason
             return
         middle = (start + end) // 2
-        yield from self._bad_lines(lines, start, middle)
-        yield from self._bad_lines(lines, middle, end)
+        yield from self._bad_lines(lines, start, middle, options)
+        yield from self._bad_lines(lines, middle, end, options)
 
     def _refusal(self, path: Path, options: str) -> str | None:
         """Return why DuckDB cannot read a file, in words without its values; None when it can."""
         import duckdb
 
         try:
-            self._database.execute(f"SELECT count(*) FROM (DESCRIBE SELECT * FROM read_json('{path}', {options}))")  # noqa: S608
+            found = f"read_json('{path}', {options})"
+            if options is TYPED:
+                self._database.execute(f"SELECT count(*) FROM (DESCRIBE SELECT * FROM {found})")  # noqa: S608
+            else:  # without types to find, only a query reads the records
+                self._database.execute(f"SELECT max(columns(*)::VARCHAR) FROM {found}").fetchall()  # noqa: S608
         except duckdb.Error as error:
             return reason_of(str(error))
         return None
