@@ -186,9 +186,7 @@ def _stream_problems(stream: Stream) -> Iterator[str]:
     yield from _words_problems("cursor_care", stream.cursor_care, CURSOR_CARE)
     if stream.cursor_field is not None and (not isinstance(stream.cursor_field, str) or not stream.cursor_field):
         yield f"cursor_field is {_kind(stream.cursor_field)}; it must be the name of one field, or None"
-    for field in ("partitioned", "windows"):
-        if not isinstance(getattr(stream, field), bool):
-            yield f"{field} is {_kind(getattr(stream, field))}; it must be True or False"
+    yield from _flag_problems(stream)
     if stream.unavailable is not None and not isinstance(stream.unavailable, ConnectorError):
         yield f"unavailable is {_kind(stream.unavailable)}; it must be a ConnectorError, or None"
     if not isinstance(stream.only_full, str):
@@ -199,6 +197,15 @@ def _stream_problems(stream: Stream) -> Iterator[str]:
     ):
         yield "pii_suggested must be a mapping of field names to classes"
     yield from _schema_problems(stream)
+
+
+def _flag_problems(stream: Stream) -> Iterator[str]:
+    for field in ("partitioned", "windows"):
+        if not isinstance(getattr(stream, field), bool):
+            yield f"{field} is {_kind(getattr(stream, field))}; it must be True or False"
+    for field in ("partition", "window"):
+        if getattr(stream, field) is not None:
+            yield f"{field} is {_kind(getattr(stream, field))}; leave it out: the runtime sets it for read()"
 
 
 def _name_problems(field: str, name: Any) -> Iterator[str]:

@@ -190,14 +190,14 @@ def suggest_by_values(values: Iterable[Any]) -> PiiClass | None:
     return None
 
 
-def _values(row: Any, path: tuple[str, ...]) -> Iterator[Any]:
+def _values(row: Any, path: tuple[str, ...], depth: int = 0) -> Iterator[Any]:
     if isinstance(row, list | tuple):
-        for each in row:
-            yield from _values(each, path)
+        for each in row if depth < DEEPEST else ():  # a list may hold itself
+            yield from _values(each, path, depth + 1)
     elif not path:
         yield row
     elif isinstance(row, Mapping):
-        yield from _values(row.get(path[0]), path[1:])
+        yield from _values(row.get(path[0]), path[1:], depth)
 
 
 def _class_of(value: str) -> PiiClass | None:

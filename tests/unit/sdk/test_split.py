@@ -42,6 +42,10 @@ def read(stream: Stream, cursor: Any) -> Iterator[Batch]:
         yield Batch([{"n": n} for n in some], cursor=some[-1])
 
 
+class Cancelled(BaseException):
+    """What some libraries end their work with; it is no Exception."""
+
+
 @pytest.fixture
 def split(attempt: Any, platform: Any) -> Any:
     """An attempt whose stream can be split, with every promise a commit."""
@@ -163,6 +167,18 @@ def test_after_one_worker_fails_the_others_end_at_their_batch_border(split: Any,
     assert {0, 50, 100} <= set(numbers(platform)), "what was promised is kept, also of the one that failed"
     assert not any(commit.done for commit in platform.commits)
     assert platform.finished[0].records == {"people": len(numbers(platform))}
+
+
+@pytest.mark.parametrize("leaving", [SystemExit(0), KeyboardInterrupt(), Cancelled()])
+def test_18_a_part_that_any_exception_ends_is_no_success(split: Any, platform: Any, leaving: BaseException) -> None:
+    def ended(stream: Stream, cursor: Any) -> Iterator[Batch]:
+        if stream.partition and stream.partition.id == "p2":
+            raise leaving
+        yield from read(stream, cursor)
+
+    assert split(ended, partitions=partitions) == 1
+    assert platform.finished[0].outcome == "failed"
+    assert not any(commit.done for commit in platform.commits)
 
 
 def test_what_is_left_is_read_by_the_next_attempt_and_no_done_part_again(split: Any, platform: Any) -> None:

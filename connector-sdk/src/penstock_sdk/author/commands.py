@@ -153,7 +153,8 @@ def read(
         target = DuckDbFile(duckdb, stream) if duckdb else Lines(sys.stdout)
         done = read_stream(connector, stream, target, since=since, cursor=cursor, limit=limit, partition=partition)
     deletes = f", {done.deletes} of them deletes" if done.deletes else ""
-    typer.echo(f"{done.count} records{deletes}; cursor {json.dumps(done.cursor)}", err=True)
+    rejected = f"; {done.rejected} more were rejected" if done.rejected else ""
+    typer.echo(f"{done.count} records{deletes}{rejected}; cursor {json.dumps(done.cursor)}", err=True)
     if duckdb:
         typer.echo(f"they are the table {stream!r} of {printable(duckdb)}", err=True)
 
@@ -255,14 +256,14 @@ def run() -> int:
     except BrokenPipeError:  # whoever read the output wants no more of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:  # noqa: BLE001 - what nobody foresaw is a line, too
+    except BaseException as error:  # noqa: BLE001 - what nobody foresaw is a line, too
         line, code = _ending(error)
         if line:
             typer.echo(line, err=True)
         return code
 
 
-def _ending(error: Exception) -> tuple[str, int]:
+def _ending(error: BaseException) -> tuple[str, int]:
     """Return what to say of an error, and the exit code."""
     if isinstance(error, USAGE_ERRORS):
         line = usage_line(error)

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
@@ -222,10 +222,10 @@ class Samples:
     def __init__(self) -> None:
         self.records: list[Record] = []
 
-    def write(self, records: list[Record]) -> None:
+    def write(self, rows: Sequence[Any]) -> None:
         """Keep records."""
-        plain = msgspec.to_builtins(records)
-        self.records += [record for record in plain if not (isinstance(record, Mapping) and "_op" in record)]
+        records = (msgspec.json.decode(row, type=dict[str, Any]) for row in rows)
+        self.records += [record for record in records if record.get("_op") != "delete"]
 
     def close(self) -> None:
         """Keep no more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,20 +16,34 @@ from msgspec.structs import replace
 
 from penstock_sdk.author.project import ProjectError
 from penstock_sdk.author.usage import meant, printable
-from penstock_sdk.contract import Connector, Cursor, Op, Record, Records, Stream, rows_of
-from penstock_sdk.contract_checks import checked_batches, checked_streams
-from penstock_sdk.errors import DefectError
+from penstock_sdk.contract import Connector, Cursor, Op, Records, Stream
+from penstock_sdk.contract_checks import check_cursor, check_op, check_records, checked_batches, checked_streams
+from penstock_sdk.protocol import RejectRules
+from penstock_sdk.runtime.encode import Cutter, Envelope
+from penstock_sdk.runtime.pipeline import now
 from penstock_sdk.runtime.ranges import Range, is_split, planned, ranges_of
+from penstock_sdk.runtime.rejects import Fitter
+
+Row = Any
+"""The JSON of one record, as bytes."""
+ENVELOPE = Envelope(tenant="", connection="", connector="", stream="", run="", attempt=0, schema_version=0)
+MOST_TOLD = 20
+"""Rejected records that are told one by one; the summary counts all of them."""
 
 
 class Target(Protocol):
     """Where records go."""
 
-    def write(self, records: list[Record]) -> None:
+    def write(self, rows: Sequence[Row]) -> None:
         """Take records."""
 
     def close(self) -> None:
         """Take no more."""
+
+
+def lines_of(rows: Sequence[Row]) -> str:
+    """Return records as JSON Lines."""
+    return "".join(f"{bytes(row).decode()}\n" for row in rows)
 
 
 class Lines:
@@ -37,9 +52,9 @@ class Lines:
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
-    def write(self, records: list[Record]) -> None:
+    def write(self, rows: Sequence[Row]) -> None:
         """Print them."""
-        self._stream.write(msgspec.json.Encoder().encode_lines(records).decode())
+        self._stream.write(lines_of(rows))
 
     def close(self) -> None:
         """Print nothing more."""
@@ -53,9 +68,9 @@ class DuckDbFile:
         self._path, self._table = path, table
         self._lines = tempfile.NamedTemporaryFile("w", suffix=".jsonl")  # noqa: SIM115 - closed by close()
 
-    def write(self, records: list[Record]) -> None:
+    def write(self, rows: Sequence[Row]) -> None:
         """Keep them as lines: DuckDB finds the types over all of them."""
-        self._lines.write(msgspec.json.Encoder().encode_lines(records).decode())
+        self._lines.write(lines_of(rows))
 
     def close(self) -> None:
         """Make the table."""
@@ -80,10 +95,11 @@ class DuckDbFile:
 
 @dataclass(frozen=True)
 class ReadSummary:
-    """How many records a read gave, how many of them are deletes, and its last cursor."""
+    """How many records a read gave, how many of them are deletes, how many were rejected, and its last cursor."""
 
     count: int
     deletes: int
+    rejected: int
     cursor: Cursor | None
 
 
@@ -92,42 +108,57 @@ class _Enough(Exception):  # noqa: N818 - no error
 
 
 class _Counting:
-    """The sink: it stops a read that has given enough."""
+    """The sink: it checks records as a pod does, and stops a read that has given enough."""
 
     def __init__(self, target: Target, limit: int | None, stream: Stream) -> None:
-        self._target, self._limit, self._stream = target, limit, stream
+        self._target, self._limit, self._name = target, limit, stream.name
+        self._fitter = Fitter(ENVELOPE, stream, RejectRules(), now)
+        self._fitter.to(self._tell)
+        self._cutter = Cutter(stream.name, self._fitter.bad_line)
         self.count = self.deletes = 0
         self.cursor: Cursor | None = None
 
-    def emit(self, records: Records, op: Op) -> None:
-        """Pass records on; those of a delete batch say so in the field `_op`."""
-        rows = list(rows_of(records))
-        wanted = rows if self._limit is None else rows[: self._limit - self.count]
-        self._target.write([self._deleted(row) for row in wanted] if op == "delete" else wanted)
-        self.count += len(wanted)
-        self.deletes += len(wanted) if op == "delete" else 0
-        if self._limit is not None and self.count >= self._limit:
-            raise _Enough
+    @property
+    def rejected(self) -> int:
+        """Return how many records were put aside."""
+        return self._fitter.tally.rejected
 
-    def _deleted(self, row: Record) -> Record:
-        """Return a delete record with its op. Only its key counts. Raises DefectError where that is missing."""
-        fields: dict[str, Any] = msgspec.to_builtins(row)
-        for name in self._stream.primary_key:
-            if fields.get(name) is None:
-                raise DefectError(
-                    f"stream {self._stream.name!r}: a record of a delete batch has no value of its key {name!r};"
-                    " yield the key of each deleted record"
-                )
-        return {"_op": "delete", **fields}
+    def emit(self, records: Records, op: Op) -> None:
+        """Pass on the records that fit; those of a delete batch say so in the field `_op`."""
+        check_op(op, self._name)
+        check_records(records, self._name)
+        self._fitter.op = op
+        for chunk in self._cutter.cut(records):
+            left = len(chunk.rows) if self._limit is None else self._limit - self.count
+            rows = self._fitter.rows(chunk)[:left]
+            self._target.write([_deleted(row) for row in rows] if op == "delete" else rows)
+            self.count += len(rows)
+            self.deletes += len(rows) if op == "delete" else 0
+            if self.count == self._limit:
+                raise _Enough
+        self._fitter.op = "upsert"
 
     def checkpoint(self, state: Cursor) -> None:
-        """Keep the promise."""
+        """Keep the cursor."""
+        if state is not None:
+            check_cursor(state, self._name)
         self.cursor = state
 
     def reject(self, data: Any, message: str) -> None:
-        """Say what was put aside, and not what it holds."""
-        del data
-        print(printable(f"rejected: {message}"), file=sys.stderr)  # noqa: T201 - standard output is the records'
+        """Put aside what the connector could not make a record of."""
+        self._fitter.unreadable(data, message)
+
+    def _tell(self, line: bytes) -> None:
+        """Say why a record was put aside, and not what it holds."""
+        if self.rejected <= MOST_TOLD:
+            document = json.loads(line)
+            said = printable(f"rejected: {document['reason']}: {document['message']}")
+            print(said, file=sys.stderr)  # noqa: T201 - standard output is the records'
+
+
+def _deleted(row: Row) -> Row:
+    """Return a delete record with its op; its other values stay as they are written."""
+    return msgspec.json.encode({"_op": "delete", **msgspec.json.decode(row, type=dict[str, msgspec.Raw])})
 
 
 def read_stream(
@@ -157,7 +188,7 @@ def read_stream(
     except _Enough:
         pass
     target.close()
-    return ReadSummary(sink.count, sink.deletes, sink.cursor)
+    return ReadSummary(sink.count, sink.deletes, sink.rejected, sink.cursor)
 
 
 def _cursor(text: str) -> Cursor:

@@ -376,10 +376,14 @@ def why_unencodable(row: Any, integers: AbstractSet[str] = frozenset()) -> str:
     return ""
 
 
+def _shown(key: Any) -> str:
+    return key if isinstance(key, str) else f"(a key of type {type(key).__name__})"
+
+
 def culprit(value: Any, path: str) -> tuple[str, str]:
     """Return path and type of the first value that cannot be encoded; never the value itself."""
     children = (
-        [(f"{path}.{key}".lstrip("."), item) for key, item in value.items()]
+        [(f"{path}.{_shown(key)}".lstrip("."), item) for key, item in value.items()]
         if isinstance(value, dict)
         else [(f"{path}[{index}]", item) for index, item in enumerate(value)]
         if isinstance(value, list | tuple)

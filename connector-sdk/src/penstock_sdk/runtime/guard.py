@@ -75,7 +75,7 @@ def no_local_writes() -> Iterator[Guard]:
         guard.check()
     except AttemptEnded:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         guard.check()
         if isinstance(error, OSError) and error.errno == errno.EROFS:
             guard.refuse(error.filename)

@@ -15,6 +15,8 @@ from penstock_sdk.errors import DefectError
 from penstock_sdk.protocol import ConnectorIdentity
 
 GROUP = "penstock.connectors"
+UNREADABLE = (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, OSError, RecursionError)
+"""What a file raises that is no manifest: a missing field, another type, bytes that are not UTF-8, endless nesting."""
 
 
 @dataclass(frozen=True)
@@ -44,22 +46,28 @@ class Installed:
         raise DefectError(message)
 
     def load(self) -> type[Connector[object, object]]:
-        """Import the connector; whatever goes wrong in its module is a defect of it."""
+        """Import the connector. Raises DefectError for whatever goes wrong in its module, sys.exit() included."""
         try:
-            loaded: type[Connector[object, object]] = self.entry.load()
-        except Exception as error:
-            detail = f"{type(error).__name__}: {error}"
-            message = f"the connector {self.entry.name} cannot be loaded from {self.entry.value}: {detail}"
-            raise DefectError(message) from error
+            loaded: Any = self.entry.load()
+        except BaseException as error:
+            raise self._unusable(f"{type(error).__name__}: {error}") from error
+        if not isinstance(loaded, type) or not issubclass(loaded, Connector):
+            raise self._unusable("it is no subclass of penstock_sdk.Connector")
+        missing = sorted(getattr(loaded, "__abstractmethods__", ()))
+        if missing:
+            raise self._unusable(f"{loaded.__name__} does not define {', '.join(missing)}")
         return loaded
+
+    def _unusable(self, why: str) -> DefectError:
+        return DefectError(f"the connector {self.entry.name} cannot be loaded from {self.entry.value}: {why}")
 
 
 def _checked(path: Path) -> dict[str, Any]:
     try:
-        manifest: dict[str, Any] = yaml.safe_load(path.read_text())
+        manifest: dict[str, Any] = yaml.safe_load(path.read_bytes().decode())
         identity_of(manifest)
         shown_credentials(manifest)
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         problem = f"{type(error).__name__}: {error}"
         message = f"{path.parent.name}/connector.yaml is no manifest ({problem}); run penstock validate on it"
         raise DefectError(message) from error

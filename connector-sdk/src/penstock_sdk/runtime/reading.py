@@ -95,7 +95,7 @@ class StreamReader:
         except AttemptEnded:
             pipeline.interrupt()
             raise
-        except (Exception, SystemExit):
+        except BaseException:
             _keep_progress(pipeline, stream.name)
             raise
         finally:

@@ -266,10 +266,18 @@ def _key(key: Any) -> str:
     return (
         kept_text(key)
         if isinstance(key, str)
-        else str(key)
+        else _number(key)
         if isinstance(key, int | float)
         else f"({type(key).__name__})"
     )
+
+
+def _number(value: float) -> str:
+    """Return a number as text; an integer of more digits than Python writes is hexadecimal."""
+    try:
+        return str(value)
+    except ValueError:
+        return hex(value) if isinstance(value, int) else type(value).__name__
 
 
 def kept_text(text: str) -> str:
@@ -281,6 +289,12 @@ def _unencodable(value: Any) -> Any:
     if isinstance(value, str):
         return kept_text(value)
     if isinstance(value, int):
-        return str(value)
-    shown = {"repr": repr(value)[:SHOWN]} if type(value) in REPRESENTED else {}
-    return {"unencodable": type(value).__name__, **shown}
+        return _number(value)
+    return {"unencodable": type(value).__name__, **_represented(value)}
+
+
+def _represented(value: Any) -> dict[str, str]:
+    try:
+        return {"repr": repr(value)[:SHOWN]} if type(value) in REPRESENTED else {}
+    except Exception:  # noqa: BLE001 - of an item of it, which may be anything
+        return {}

@@ -71,7 +71,7 @@ class Attempt:
         except AttemptEnded as ended:
             outcome: wire.Outcome = "cancelled" if isinstance(ended, AttemptCancelled) else "interrupted"
             return self._report(self._ending(outcome), ended.exit_code)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever leaves a connector is reported, by its class
+        except BaseException as error:  # noqa: BLE001 - whatever leaves a connector is reported, by its class
             return self._fail(error)
         finally:
             if self._heartbeat:
@@ -140,7 +140,7 @@ class Attempt:
         except (LocalPersistenceError, PlatformUnavailableError) as error:  # of the whole attempt
             outcomes.fail(stream, task.stream.name, error)
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever leaves a connector is of its stream
+        except BaseException as error:  # noqa: BLE001 - whatever leaves a connector is of its stream
             known = self._said(error)
             outcomes.fail(stream, task.stream.name, known, progressed=self._metrics.committed.get(stream, 0) > before)
             self._session_broken = isinstance(known, ANEW) and known.scope == "source"
@@ -241,12 +241,12 @@ class Attempt:
         cost = {"rss_peak_bytes": usage.ru_maxrss * 1024, "cpu_seconds": usage.ru_utime + usage.ru_stime}
         return {**self._metrics.numbers(), **cost}
 
-    def _fail(self, error: Exception | SystemExit) -> int:
+    def _fail(self, error: BaseException) -> int:
         known = self._said(error)
         report = self._report_of(known)
         return self._report(self._ending("failed", report), known.exit_code)
 
-    def _said(self, error: Exception | SystemExit) -> ConnectorError:
+    def _said(self, error: BaseException) -> ConnectorError:
         """Write to the log what went wrong, with a trace where only the connector's author can tell why."""
         known = error if isinstance(error, ConnectorError) else _as_defect(error, self._call)
         log.error(
@@ -295,7 +295,7 @@ def _printable(text: str) -> str:
     return text.encode(errors="replace").decode().replace("\0", "\ufffd")
 
 
-def _as_defect(error: Exception | SystemExit, call: str) -> DefectError:
+def _as_defect(error: BaseException, call: str) -> DefectError:
     detail = f"{type(error).__name__}: {error}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return DefectError(

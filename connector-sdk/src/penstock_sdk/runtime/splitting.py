@@ -115,7 +115,7 @@ class SplitRead:
                 self._work(connector)
         except TransientError as error:
             log.warning("a further worker is done without: %s", error.message)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - raised again by the thread that waits
+        except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
             self._failures.append(error)
 
     def _work(self, connector: AnyConnector) -> None:
@@ -124,7 +124,7 @@ class SplitRead:
                 self._read(connector, part)
         except _Halted:
             return
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - raised again when all have stopped
+        except BaseException as error:  # noqa: BLE001 - raised again when all have stopped
             self._failures.append(error)
 
     def _next(self) -> Range | None:
