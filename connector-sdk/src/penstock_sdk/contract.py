@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, cast, get_args, get
 
 import msgspec
 
-from penstock_sdk.errors import ConnectorError
+from penstock_sdk.errors import ConnectorError, DefectError
 
 Mode = Literal["full", "incremental"]
 """How a stream is read: everything each time, or on from where the last run stood."""
@@ -293,6 +293,9 @@ class Connector(ABC, Generic[ConfigT, CredentialsT]):
         `credentials` hold it. `name` is one of the manifest's credentials. A new value in the Secret goes before it.
         Without a platform it is kept nowhere.
         """
+        if not isinstance(name, str) or not isinstance(value, str):
+            kind = type(value if isinstance(name, str) else name).__name__
+            raise DefectError(f"keep_credential(name, value) was given a {kind}; both must be text")
         if self.keeper:
             self.keeper(name, value)
 

@@ -52,8 +52,8 @@ class ConnectorError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str | None = None, *, operator_message: str = "", scope: Scope = "source") -> None:
-        self.message = message or (type(self).__doc__ or type(self).__name__).partition("\n\n")[0]
-        self.operator_message = operator_message
+        self.message = str(message or (type(self).__doc__ or type(self).__name__).partition("\n\n")[0])
+        self.operator_message = str(operator_message)
         self.scope = scope
         super().__init__(self.message)
 
@@ -118,6 +118,10 @@ class TransientError(ConnectorError):
         scope: Scope = "source",
     ) -> None:
         super().__init__(message, operator_message=operator_message, scope=scope)
+        if isinstance(retry_after, bool) or not isinstance(retry_after, int | float | None):
+            raise TypeError(
+                f"retry_after is of type {type(retry_after).__name__}; it must be a number of seconds, or None"
+            )
         self.retry_after = retry_after
 
 
@@ -173,3 +177,11 @@ ERROR_CLASS_BY_EXIT_CODE: dict[int, ErrorClass] = {
         DefectError,
     )
 }
+
+
+def named(error: BaseException) -> str:
+    """Return an error's class and words; the class alone where it cannot say its words."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - its own __str__ fails
+        return type(error).__name__

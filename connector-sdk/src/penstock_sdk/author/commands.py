@@ -94,9 +94,10 @@ def spec(file: File = DEFAULT_FILE) -> None:
 @app.command()
 def check(file: File = DEFAULT_FILE) -> None:
     """Authenticate with the source, ask for its health, and refuse streams whose cursor can lose records."""
+    output = sys.stdout  # what the connector prints goes to standard error
     with session.opened(file) as (connector, _subject):
         connector.health()
-        typer.echo("the source accepts the connection")
+        typer.echo("the source accepts the connection", file=output)
         streams = checked_streams(connector.discover())
         unsafe = project.unsafe_streams(streams)
     for line in project.pii_notes(streams):
@@ -149,8 +150,8 @@ def read(
 
     A record of a delete batch has the field _op, "delete", and needs no more than its key.
     """
+    target = DuckDbFile(duckdb, stream) if duckdb else Lines(sys.stdout)
     with session.opened(file) as (connector, _subject):
-        target = DuckDbFile(duckdb, stream) if duckdb else Lines(sys.stdout)
         done = read_stream(connector, stream, target, since=since, cursor=cursor, limit=limit, partition=partition)
     deletes = f", {done.deletes} of them deletes" if done.deletes else ""
     rejected = f"; {done.rejected} more were rejected" if done.rejected else ""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from penstock_sdk.author.kept_credentials import KeptCredentials
 from penstock_sdk.author.project import ProjectError
+from penstock_sdk.author.usage import printable
 from penstock_sdk.contract import Connector
+from penstock_sdk.errors import named
 from penstock_sdk.manifest import config_problems
 from penstock_sdk.runtime.assignment import build
 from penstock_sdk.testing import Subject, SubjectError, installed, opened_subject, read_document
@@ -33,8 +37,11 @@ def fitting(subject: Subject, file: Path) -> Subject:
 
 @contextmanager
 def opened(file: Path) -> Iterator[tuple[Connector[Any, Any], Subject]]:
-    """Give the connector, authenticated, and close it at the end."""
-    with opened_subject(file) as subject:
+    """Give the connector, authenticated, and close it at the end.
+
+    What it prints meanwhile goes to standard error: standard output is the command's own, such as records as JSON.
+    """
+    with opened_subject(file) as subject, _printing_to_errors():
         found = installed(fitting(subject, file).artifact)
         kept = KeptCredentials(file)
         connector = build(found.load(), subject.config, kept.applied_to(subject.credentials))
@@ -43,4 +50,32 @@ def opened(file: Path) -> Iterator[tuple[Connector[Any, Any], Subject]]:
             connector.authenticate()
             yield connector, subject
         finally:
-            connector.close()
+            _close(connector)
+
+
+@contextmanager
+def _printing_to_errors() -> Iterator[None]:
+    """Let print() write to standard error, through a stream of its own that a connector may close."""
+    own = io.TextIOWrapper(_Errors(), encoding="utf-8", errors="backslashreplace", write_through=True)
+    with redirect_stdout(own):
+        yield
+
+
+class _Errors(io.RawIOBase):
+    """Standard error, wherever it leads to."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        text = bytes(data).decode(errors="backslashreplace")
+        print(text, end="", file=sys.stderr)  # noqa: T201 - the connector's own words
+        return len(bytes(data))
+
+
+def _close(connector: Connector[Any, Any]) -> None:
+    """Close, and let nothing that goes wrong here hide how the command ended, as in a pod."""
+    try:
+        connector.close()
+    except Exception as error:  # noqa: BLE001 - whatever it is
+        print(printable(f"warning: the connector's close() failed: {named(error)}"), file=sys.stderr)  # noqa: T201

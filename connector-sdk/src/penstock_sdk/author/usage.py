@@ -12,6 +12,8 @@ from typing import Any
 
 import typer
 
+from penstock_sdk.errors import named
+
 USAGE_ERRORS: tuple[type[Exception], ...] = typer.BadParameter.__mro__[1:3]
 """What typer raises for a wrong command line: its UsageError and ClickException, wherever it keeps them."""
 USAGE, DEFECT = 2, 1
@@ -79,6 +81,4 @@ def defect_line(error: BaseException) -> str:
     place = f" at {frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
     own = next((frame for frame in reversed(frames) if "site-packages" not in frame.filename), None)
     called = f", called at {own.filename}:{own.lineno}" if own and own is not frames[-1] else ""
-    return printable(
-        f"{type(error).__name__}: {error}{place}{called}; set {TRACEBACK_VARIABLE}=1 to see the whole traceback"
-    )
+    return printable(f"{named(error)}{place}{called}; set {TRACEBACK_VARIABLE}=1 to see the whole traceback")

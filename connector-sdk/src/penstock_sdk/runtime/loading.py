@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from penstock_sdk.contract import Connector
-from penstock_sdk.errors import DefectError
+from penstock_sdk.errors import DefectError, named
 from penstock_sdk.protocol import ConnectorIdentity
 
 GROUP = "penstock.connectors"
@@ -50,7 +50,7 @@ class Installed:
         try:
             loaded: Any = self.entry.load()
         except BaseException as error:
-            raise self._unusable(f"{type(error).__name__}: {error}") from error
+            raise self._unusable(named(error)) from error
         if not isinstance(loaded, type) or not issubclass(loaded, Connector):
             raise self._unusable("it is no subclass of penstock_sdk.Connector")
         missing = sorted(getattr(loaded, "__abstractmethods__", ()))

@@ -20,6 +20,7 @@ from penstock_sdk.errors import (
     DefectError,
     LocalPersistenceError,
     TransientError,
+    named,
 )
 from penstock_sdk.runtime.asking import asked_for, catalog_of, estimated, not_offered, span_of
 from penstock_sdk.runtime.assignment import AnyConnector, Assignment
@@ -296,7 +297,7 @@ def _printable(text: str) -> str:
 
 
 def _as_defect(error: BaseException, call: str) -> DefectError:
-    detail = f"{type(error).__name__}: {error}"
+    detail = named(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return DefectError(
             "the connector filled its temporary directory; it may keep scratch there and no more than it holds",
