@@ -14,16 +14,15 @@ from typing import Any
 import pytest
 from penstock_sdk.scaffold import TEMPLATES, create
 
+from tests.installed import register
+
 ARTIFACT, PACKAGE = "trial-rest", "penstock_trial_rest"
 Suite = Callable[..., dict[str, Any]]
 
 
 def install(project: Path, cls: str, artifact: str = ARTIFACT) -> dict[str, str]:
     """Make the project's package an installed one, and return the environment that finds it."""
-    info = project / "site" / f"penstock_connector_{artifact.replace('-', '_')}-0.1.0.dist-info"
-    info.mkdir(parents=True, exist_ok=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: penstock-connector-{artifact}\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text(f"[penstock.connectors]\n{artifact} = {cls}\n")
+    register(project / "site", artifact, cls)
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(project / "site"), str(project / "src")])}
 
 

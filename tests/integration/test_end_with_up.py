@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from penstock_operator.embedded.files import start_time
 
+from tests.installed import install
 from tests.integration.test_up import FAKER, PENSTOCK, User
 from tests.patience import PATIENCE
 
@@ -62,15 +62,8 @@ SLOW = 3
 
 @pytest.fixture
 def user(folder: Path, tmp_path: Path, backends_environment: dict[str, str]) -> User:
-    site = tmp_path / "site"
-    package, info = site / "penstock_stubborn", site / "penstock_connector_stubborn_rest-0.1.0.dist-info"
-    for made in (package, info):
-        made.mkdir(parents=True)
-    (package / "__init__.py").write_text(textwrap.dedent(CONNECTOR))
-    (package / "connector.yaml").write_text(MANIFEST)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: penstock-connector-stubborn-rest\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text("[penstock.connectors]\nstubborn-rest = penstock_stubborn:Stubborn\n")
-    found = User(folder, tmp_path, {**backends_environment, "PYTHONPATH": str(site)})
+    installed = install(tmp_path / "site", "stubborn-rest", "penstock_stubborn:Stubborn", CONNECTOR, MANIFEST)
+    found = User(folder, tmp_path, {**backends_environment, **installed})
     found.write("definition.yaml", found.call("definition", "stubborn-rest").stdout)
     return found
 

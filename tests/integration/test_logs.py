@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -32,6 +31,7 @@ from penstock_operator.registry import attempts, outbox
 from penstock_operator.registry.database import one
 from penstock_sdk import protocol as wire
 
+from tests.installed import install
 from tests.integration.test_up import PENSTOCK, User
 from tests.integration.world import World, checkpoint
 from tests.patience import PATIENCE
@@ -85,14 +85,7 @@ compliance: {dataClassification: internal, pii: none}
 
 def chatty(site: Path) -> dict[str, str]:
     """Make the connector an installed one, and return the environment that finds it."""
-    package, info = site / "penstock_chatty", site / "penstock_connector_chatty_rest-0.1.0.dist-info"
-    for folder in (package, info):
-        folder.mkdir(parents=True)
-    (package / "__init__.py").write_text(textwrap.dedent(CONNECTOR))
-    (package / "connector.yaml").write_text(MANIFEST)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: penstock-connector-chatty-rest\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text("[penstock.connectors]\nchatty-rest = penstock_chatty:Chatty\n")
-    return {"PYTHONPATH": str(site)}
+    return install(site, "chatty-rest", "penstock_chatty:Chatty", CONNECTOR, MANIFEST)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from penstock_operator.registry.run_streams import RunStream
 from penstock_operator.runs.refusals import Invalid
 from penstock_sdk import protocol as wire
 
+from tests.installed import install
 from tests.integration.test_up import User, numbers
 from tests.integration.world import EVENTS, STREAM, World, checkpoint
 
@@ -221,15 +221,8 @@ compliance: {dataClassification: internal, pii: none}
 
 @pytest.fixture
 def user(folder: Path, tmp_path: Path, backends_environment: dict[str, str]) -> User:
-    site = tmp_path / "site"
-    package, info = site / "penstock_throttled", site / "penstock_connector_throttled_rest-0.1.0.dist-info"
-    for made in (package, info):
-        made.mkdir(parents=True)
-    (package / "__init__.py").write_text(textwrap.dedent(CONNECTOR))
-    (package / "connector.yaml").write_text(MANIFEST)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: penstock-connector-throttled-rest\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text("[penstock.connectors]\nthrottled-rest = penstock_throttled:Throttled\n")
-    found = User(folder, tmp_path, {**backends_environment, "PYTHONPATH": str(site)})
+    installed = install(tmp_path / "site", "throttled-rest", "penstock_throttled:Throttled", CONNECTOR, MANIFEST)
+    found = User(folder, tmp_path, {**backends_environment, **installed})
     found.write("definition.yaml", found.call("definition", "throttled-rest").stdout)
     return found
 

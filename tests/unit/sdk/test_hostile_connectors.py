@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 
+from tests.installed import install
 from tests.unit.sdk.test_author_commands import called
 
 CONNECTORS = """
@@ -165,17 +165,6 @@ MANIFESTS = {
 }
 
 
-def install(site: Path, entry: str, code: str, manifest: bytes = MANIFEST.encode()) -> None:
-    module = entry.partition(":")[0]
-    package, info = site / module, site / f"{module}-0.1.0.dist-info"
-    package.mkdir(parents=True)
-    info.mkdir()
-    (package / "__init__.py").write_text(textwrap.dedent(code))
-    (package / "connector.yaml").write_bytes(manifest)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text(f"[penstock.connectors]\nhostile-rest = {entry}\n")
-
-
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of packages, and a test file that names the connector in it."""
@@ -219,7 +208,7 @@ def test_a_read_ends_in_lines_that_say_what_the_connector_did(
     name: str, code: int, words: str, site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = f"penstock_hostile_{name.lower()}"
-    install(site, f"{module}:{name}", CONNECTORS)
+    install(site, "hostile-rest", f"{module}:{name}", CONNECTORS, MANIFEST)
     assert called("read", "items", monkeypatch=monkeypatch) == code
     out, error = capsys.readouterr()
     assert words in error
@@ -234,7 +223,7 @@ def test_an_import_that_fails_is_one_line(
     name: str, command: str, site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = f"penstock_hostile_{name}_{command.replace('-', '_')}"
-    install(site, f"{module}:Base", f"{IMPORTS[name]}\n{CONNECTORS}")
+    install(site, "hostile-rest", f"{module}:Base", f"{IMPORTS[name]}\n{CONNECTORS}", MANIFEST)
     words = {"read": ["items"], "infer-schema": ["--stream", "items"]}.get(command, [])
     code = called(command, *words, monkeypatch=monkeypatch)
     out, error = capsys.readouterr()
@@ -254,7 +243,7 @@ def test_a_manifest_that_is_none_is_named(
     kind: str, command: str, site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = "penstock_hostile_manifest"
-    install(site, f"{module}:Base", CONNECTORS, MANIFESTS[kind])
+    install(site, "hostile-rest", f"{module}:Base", CONNECTORS, MANIFESTS[kind])
     monkeypatch.setenv("PATH", "")
     words = {"package": ["--image", "example/hostile"]}.get(command, [])
     code = called(command, *words, monkeypatch=monkeypatch)

@@ -94,6 +94,13 @@ def test_a_column_of_csv_is_of_the_type_that_all_its_values_look_like(tmp_path: 
     }
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_header_says_what_separates_columns(delimiter: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text(delimiter.join(["id", "name"]) + "\n" + delimiter.join(["1", "a"]) + "\n")
+    assert list(infer(records_of([file]))[0]["properties"]) == ["id", "name"]
+
+
 @settings(max_examples=60, deadline=None)
 @given(records=RECORDS)
 def test_json_and_json_lines_give_the_same(

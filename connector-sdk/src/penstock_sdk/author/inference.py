@@ -28,7 +28,9 @@ DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?([eE][+-]?[0-9]{1,2})?")
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
+CSV_SUFFIXES = (".csv", ".tsv")
+DELIMITERS = ",;\t|"
+"""What separates columns: the first of these that the header has."""
 
 
 def infer(records: Iterable[Record]) -> tuple[Schema, dict[str, str]]:
@@ -138,8 +140,8 @@ def records_of(paths: Iterable[Path]) -> Iterator[Record]:
             text = path.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise ProjectError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8 text") from None
-        if path.suffix.lower() in DELIMITERS:
-            yield from _of_csv(text, path, DELIMITERS[path.suffix.lower()])
+        if path.suffix.lower() in CSV_SUFFIXES:
+            yield from _of_csv(text, path, "\t" if path.suffix.lower() == ".tsv" else _delimiter(text))
         else:
             yield from _of_json(text, path)
 
@@ -183,6 +185,11 @@ def _decoded(text: str) -> Any:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         return _Refused(printable(error))
+
+
+def _delimiter(text: str) -> str:
+    header = text.lstrip("\r\n").partition("\n")[0]
+    return next((delimiter for delimiter in DELIMITERS if delimiter in header), DELIMITERS[0])
 
 
 def _of_csv(text: str, path: Path, delimiter: str) -> Iterator[Record]:

@@ -1,6 +1,6 @@
 """Credentials that a source has replaced, kept from one command to the next: a used refresh token is worth nothing any more.
 
-They lie beside the test file, readable by their owner only. As on the platform, a value descends from the one that the
+They lie beside the test file, readable by their owner only; each test file of a folder has its own. As on the platform, a value descends from the one that the
 test file holds; once that is another one, it counts.
 """
 
@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from penstock_sdk import protocol as wire
 from penstock_sdk.author.project import ProjectError
+from penstock_sdk.testing import FILE as TEST_FILE
 
 FILE = ".penstock-credentials.json"
 KEPT = TypeAdapter(dict[str, wire.KeptCredential])
@@ -25,7 +26,7 @@ class KeptCredentials:
     """What is kept for one test file. `values` are by credential."""
 
     def __init__(self, test_file: Path) -> None:
-        self.path = test_file.parent / FILE
+        self.path = test_file.parent / (FILE if test_file.name == TEST_FILE else f".{test_file.stem}{FILE}")
         self.values = self._read()
 
     def _read(self) -> dict[str, wire.KeptCredential]:

@@ -56,9 +56,13 @@ def opened(file: Path) -> Iterator[tuple[Connector[Any, Any], Subject]]:
 @contextmanager
 def _printing_to_errors() -> Iterator[None]:
     """Let print() write to standard error, through a stream of its own that a connector may close."""
-    own = io.TextIOWrapper(_Errors(), encoding="utf-8", errors="backslashreplace", write_through=True)
-    with redirect_stdout(own):
-        yield
+    own = io.TextIOWrapper(io.BufferedWriter(_Errors()), "utf-8", errors="backslashreplace", line_buffering=True)
+    try:
+        with redirect_stdout(own):
+            yield
+    finally:
+        if not own.closed:
+            own.close()
 
 
 class _Errors(io.RawIOBase):
