@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+MOST_PLAIN_DIGITS = 6
+"""Digits behind the point up to which Python writes every decimal without an exponent."""
 
 
 def property_of(type_: pa.DataType) -> dict[str, Any]:
@@ -68,18 +72,19 @@ def exact(batch: pa.RecordBatch) -> pa.RecordBatch | list[dict[str, Any]]:
     """Return the batch with what JSON or Python would round or refuse as text.
 
     Moments, dates and times keep their nanoseconds as text, in UTC where they have a zone; durations are a count of
-    their unit. A batch with a NaN or an infinity, which JSON does not have, becomes dictionaries with their names.
+    their unit. A batch with a NaN or an infinity, which JSON does not have, becomes dictionaries with their names; so does
+    one with decimals that Python would write with an exponent.
     """
     import pyarrow as pa
 
     columns = [_exact_column(column) for column in batch.columns]
     made = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
-    floating = [field.name for field, column in zip(made.schema, columns, strict=True) if _may_be_odd(column)]
-    if not floating:
+    odd = [field.name for field, column in zip(made.schema, columns, strict=True) if _may_be_odd(column)]
+    if not odd:
         return made
     rows: list[dict[str, Any]] = made.to_pylist()
     for row in rows:
-        row.update({name: _finite(row[name]) for name in floating})
+        row.update({name: _plain(row[name]) for name in odd})
     return rows
 
 
@@ -130,26 +135,32 @@ def _rebuilt(type_: pa.DataType) -> pa.DataType:
 
 
 def _may_be_odd(column: pa.Array) -> bool:
-    """Say whether a column has, or within its values may have, a float that JSON has no number for."""
+    """Say whether a column has, or may have, a float that JSON has no number for or a decimal with an exponent."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if pa.types.is_floating(column.type):
         return pc.all(pc.is_finite(column)).as_py() is False
-    return _has_floats(column.type)
+    return _has_odd_type(column.type)
 
 
-def _has_floats(type_: pa.DataType) -> bool:
+def _has_odd_type(type_: pa.DataType) -> bool:
     from pyarrow import types
 
     if types.is_floating(type_):
         return True
-    return any(_has_floats(type_.field(at).type) for at in range(type_.num_fields)) if types.is_nested(type_) else False
+    if types.is_decimal(type_):
+        return bool(type_.scale > MOST_PLAIN_DIGITS or type_.scale < 0)
+    return (
+        any(_has_odd_type(type_.field(at).type) for at in range(type_.num_fields)) if types.is_nested(type_) else False
+    )
 
 
-def _finite(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return f"{value:f}"
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value

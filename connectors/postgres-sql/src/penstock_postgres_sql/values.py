@@ -10,6 +10,7 @@ import msgspec
 import psycopg
 from psycopg.adapt import Buffer, Loader
 from psycopg.types import TypeInfo
+from psycopg.types.array import register_array
 from psycopg.types.string import TextLoader  # psycopg swaps its C twin in
 
 SCALARS = ("numeric", "date", "time", "timetz", "timestamp", "interval", "uuid", "inet", "cidr", "money")
@@ -17,9 +18,18 @@ RANGES = ("int4range", "int8range", "numrange", "tsrange", "tstzrange", "dateran
 MULTIRANGES = ("int4multirange", "int8multirange", "nummultirange", "tsmultirange", "tstzmultirange", "datemultirange")
 AS_TEXT = (*SCALARS, *RANGES, *MULTIRANGES)
 TEXTS = ("text", "varchar", "bpchar", "name", '"char"', "xml")
+# An element of a domain is read as one of its base type, as a column of the domain is; but for a domain of arrays.
 ARRAYS = """
-SELECT t.typname, t.oid, t.typarray, a.typdelim
+WITH RECURSIVE bases AS (
+    SELECT oid AS type, oid AS base, typtype, typbasetype FROM pg_catalog.pg_type
+    UNION ALL
+    SELECT b.type, t.oid, t.typtype, t.typbasetype FROM bases b JOIN pg_catalog.pg_type t ON t.oid = b.typbasetype
+    WHERE b.typtype = 'd'
+)
+SELECT t.typname, CASE WHEN u.typcategory = 'A' THEN t.oid ELSE u.oid END, t.typarray, a.typdelim
 FROM pg_catalog.pg_type t
+JOIN bases b ON b.type = t.oid AND b.typtype <> 'd'
+JOIN pg_catalog.pg_type u ON u.oid = b.base
 JOIN pg_catalog.pg_type a ON a.oid = t.typarray
 LEFT JOIN pg_catalog.pg_class c ON c.oid = t.typrelid
 WHERE t.typtype <> 'p' AND (c.oid IS NULL OR c.relkind = 'c')
@@ -116,7 +126,7 @@ def keep_values(connection: psycopg.Connection[Any], named: str | None = None) -
     for name, oid, array_oid, delimiter in connection.execute(ARRAYS).fetchall():
         # Elements of a type that psycopg does not know are text; without this its arrays would be one text too.
         if adapters.types.get(array_oid) is None:
-            TypeInfo(name, oid, array_oid, delimiter=delimiter).register(connection)
+            register_array(TypeInfo(name, oid, array_oid, delimiter=delimiter), connection)
 
 
 def _json_loader(encoding: str, *, unchecked: bool) -> type[Loader]:
