@@ -228,11 +228,11 @@ ROLE_SETTINGS = {
     "quote_all_identifiers": ["on"],
     "search_path": ["", "nowhere", '"$user", other'],
     "client_encoding": ["LATIN1", "UTF8"],
-    "idle_in_transaction_session_timeout": ["60ms"],
-    "idle_session_timeout": ["60ms"],
+    "idle_in_transaction_session_timeout": ["500ms"],
+    "idle_session_timeout": ["500ms"],
     "statement_timeout": ["200ms"],
     "lock_timeout": ["1ms"],
-    "transaction_timeout": ["90ms"],
+    "transaction_timeout": ["500ms"],
     "default_transaction_read_only": ["on"],
     "default_transaction_isolation": ["serializable"],
     "default_transaction_deferrable": ["on"],
@@ -273,7 +273,7 @@ def test_no_setting_of_a_role_changes_what_is_read(
     reading, found = changed.read(wanted_stream, None, None), list[dict[str, Any]]()
     for place, batch in enumerate(reading):
         if place == 1:
-            execute("SELECT pg_sleep(0.15)")  # longer than the role lets a session stand idle
+            execute("SELECT pg_sleep(0.6)")  # longer than the role lets a session stand idle
         found += msgspec.json.decode(msgspec.json.encode(batch.records))
     assert found == wanted
     [*_, cursor] = [batch.cursor for batch in plain.read(wanted_stream, None, None)]
