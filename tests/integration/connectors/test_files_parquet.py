@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 from collections.abc import Iterator
 from datetime import datetime
@@ -11,6 +13,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from penstock_sdk import SourceContractError
@@ -175,6 +178,23 @@ def test_no_damage_is_a_defect(server: FilesServer, at: int, byte: int, cut: int
         read(server, bytes(body[: len(body) - cut]), "skip")
     except SourceContractError as error:
         assert "a.parquet" in error.message  # noqa: PT017 - either of the two is right
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (gzip.compress(b"PAR1"), "it is compressed as a whole"),
+        (zstandard.compress(b"PAR1"), "it is compressed as a whole"),
+        (b"PK\x03\x04aaaa", "a zip archive"),
+        (bz2.compress(b"PAR1"), "bzip2"),
+        (b"Unauthorized", "it is a message and no rows"),
+        (b"a,b\n1,2\n", "it cannot be read as Parquet"),
+        (b"", "it cannot be read as Parquet"),
+    ],
+)
+def test_what_is_no_parquet_is_named(server: FilesServer, body: bytes, words: str) -> None:
+    with pytest.raises(SourceContractError, match=rf"a\.parquet: .*{words}"):
+        read(server, body)
 
 
 def test_a_struct_with_two_fields_of_one_name_is_named(server: FilesServer) -> None:

@@ -16,10 +16,11 @@ from penstock_sdk import SourceContractError
 
 from penstock_files_object.arrow_values import exact, property_of
 from penstock_files_object.config import StreamConfig
+from penstock_files_object.content import GZIP, ZSTD
 from penstock_files_object.int96 import columns_with_int96, unwrapped
 from penstock_files_object.progress import File
 from penstock_files_object.rejects import BadRows
-from penstock_files_object.sniffing import HEAD_BYTES, other_than_data
+from penstock_files_object.sniffing import HEAD_BYTES, error_in_words, other_than_data, other_than_text
 from penstock_files_object.transport import Transport
 from penstock_files_object.unreadable import kept_row, unreadable_rows
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 UNREADABLE = (OSError, ValueError, TypeError, LookupError, OverflowError, MemoryError, NotImplementedError)
 """What pyarrow raises, beside errors of its own, for a file that is damaged or holds what it does not know."""
+PACKED = "it is compressed as a whole, and Parquet compresses within the file; store it unpacked"
 WHOLE_BYTES = 64 << 20
 BUFFERS_BYTES = 16 << 20
 BUFFER_BYTES = (64 << 10, 4 << 20)
@@ -149,7 +151,12 @@ class ParquetFile:
         """Raise SourceContractError that says what a file is which does not begin as Parquet does."""
         head = source.read(HEAD_BYTES)
         source.seek(0)
-        if not head.startswith((b"PAR1", b"PARE")) and (other := other_than_data(head)):
+        if head.startswith((b"PAR1", b"PARE")):
+            return
+        other = PACKED if head.startswith((GZIP, ZSTD)) else other_than_text(head, is_utf8=False)
+        other = other or other_than_data(head)
+        other = other or error_in_words(head, self.file.media_type, is_whole=len(head) < HEAD_BYTES)
+        if other:
             raise SourceContractError(f"stream {self.stream.name!r}: {self.file.name}: {other}")
 
     def _source(self) -> Any:

@@ -107,7 +107,8 @@ def _of_s3(response: httpx.Response, code: str, path: str, asked: Asked) -> Conn
         )
         if asked.with_credentials:
             remedy = KEY_REMEDIES.get(code, remedy)
-        return AuthenticationError(f"{path}: the store refuses access{f' ({code})' if code else ''}; {remedy}")
+        said = f"{path}: the store refuses access{f' ({code})' if code else ''}; {remedy}"
+        return AuthenticationError(said, scope="stream")  # of one bucket: no account is locked by asking for another
     return None
 
 
