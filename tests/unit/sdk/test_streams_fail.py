@@ -224,6 +224,22 @@ def test_a_selected_stream_that_is_withheld_says_why(attempt: Runner, platform: 
     assert by_stream(platform, "here") == [0]
 
 
+@pytest.mark.parametrize("returned", ["a text", 7, KeyError("hunter2000"), TransientError("away")])
+def test_whatever_not_offered_does_the_others_are_read(attempt: Runner, platform: FakePlatform, returned: Any) -> None:
+    attempt.streams = ("here",)
+    platform.selected = [wire.SelectedStream(name=name, mode="full") for name in ("here", "withheld")]
+    platform.refused = {"withheld": "no"}
+
+    def not_offered(_: str) -> Any:
+        if isinstance(returned, Exception):
+            raise returned
+        return returned
+
+    assert attempt(lambda *_: iter([Batch(rows(0, 1), cursor=1)]), not_offered=not_offered) != 0
+    assert by_stream(platform, "here") == [0]
+    assert platform.finished[0].streams["withheld"].outcome == "failed"
+
+
 def test_what_a_source_announces_may_fail_without_the_run(attempt: Runner, platform: FakePlatform) -> None:
     def drift(_: Any) -> Iterator[Any]:
         raise TransientError("the changelog is away")

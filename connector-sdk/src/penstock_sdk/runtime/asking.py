@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import Any
 
 from msgspec.structs import replace
 
 from penstock_sdk import protocol as wire
 from penstock_sdk.contract import Cursor, Stream, Window
-from penstock_sdk.errors import ConnectorError
+from penstock_sdk.errors import ConnectorError, DefectError
 from penstock_sdk.pii import suggest_fields
 from penstock_sdk.pii_paths import field_path, old_paths
 from penstock_sdk.runtime.assignment import AnyConnector
@@ -39,12 +40,25 @@ def not_offered(connector: AnyConnector, offered: list[Stream], selected: Sequen
     for name in selected:
         if name in known:
             continue
-        try:
-            reason = connector.not_offered(name)
-        except ConnectorError as error:
-            reason = error
+        reason = _reason_of(connector, name)
         if reason is not None:
             yield Stream(name=name, schema={"type": "object"}, modes=("full", "incremental"), unavailable=reason)
+
+
+def _reason_of(connector: AnyConnector, name: str) -> ConnectorError | None:
+    """Return what `not_offered` says; whatever else it does is a defect that this stream fails with, and no other."""
+    try:
+        reason: Any = connector.not_offered(name)
+    except ConnectorError as error:
+        return error
+    except Exception as error:
+        log.exception("not_offered(%r) failed", name)
+        return DefectError(f"stream {name!r}: it is not offered, and not_offered() failed ({type(error).__name__})")
+    if reason is None or isinstance(reason, ConnectorError):
+        return reason
+    return DefectError(
+        f"stream {name!r}: not_offered() returned a {type(reason).__name__}; return a ConnectorError, or None"
+    )
 
 
 def _discovered(stream: Stream, mask: Mask) -> wire.DiscoveredStream:
