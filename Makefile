@@ -103,6 +103,7 @@ bench-control-plane: $(READY) ## Ten thousand connections on a real API server w
 bench: $(READY) ## Figures, each with its ratio
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/record_path.py
+	$(BIN)/python benchmarks/record_checks.py
 	$(BIN)/python benchmarks/full_path.py
 	$(BIN)/python benchmarks/postgres_copy.py
 	$(BIN)/python benchmarks/claims.py

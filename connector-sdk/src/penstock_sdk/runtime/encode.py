@@ -2,8 +2,8 @@
 
 What is the same for all records of an object is encoded once; a record costs its own encoding and one join.
 
-JSON has no NaN and no infinity, and msgspec writes null for them. Looking at every float would cost more than everything
-else, so only records whose line contains `null` are looked at a second time. `strict_json` says what else is refused.
+JSON has no NaN and no infinity, and msgspec writes null for them. `plain_values` tells quickly of a chunk of records that
+nothing like this can be in it; only where it cannot tell, they are looked at one by one. `strict_json` says what is refused.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import io
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from itertools import chain
 from operator import itemgetter
 from typing import Any, ClassVar
 
@@ -25,27 +24,29 @@ import zstandard
 
 from penstock_sdk.contract import Op, Records, rows_of
 from penstock_sdk.errors import SourceContractError
+from penstock_sdk.runtime.plain_values import are_plain
 from penstock_sdk.runtime.strict_json import (
     NotStrictJsonError,
     half_surrogates,
-    has_lost_number,
-    holds,
     large_numbers,
+    leaves,
+    lines_of,
     lost_number,
     nested,
-    only_none,
+    one_value_each,
     problem,
+    shown_key,
 )
 
 LEVEL = 1
 CHUNK_LINES = 500
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 18
 FIRST_CHUNK_LINES = 20
 NUMBERS_KEPT = 65_536
 UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
 NOT_AN_OBJECT = "it is JSON but not an object, and a record is an object"
 FIRST_BYTE = itemgetter(0)
-OBJECT, ONLY_RAW, ONLY_DICTS = {ord("{")}, {msgspec.Raw}, {dict}
+OBJECT, ONLY_RAW = {ord("{")}, {msgspec.Raw}
 BadLine = Callable[[bytes, str], None]
 
 
@@ -93,14 +94,14 @@ class _Numbers:
     def range(cls, start: int, stop: int) -> list[bytes]:
         """Return those from start to stop; the first 65,536 are made once, which takes 6 MB when they are used."""
         if stop > NUMBERS_KEPT:
-            return [cls._make(number) for number in range(start, stop)]
+            return [cls.make(number) for number in range(start, stop)]
         if len(cls.kept) < stop:
             with cls.growing:  # two workers that made the same numbers would give two records one id
-                cls.kept += [cls._make(number) for number in range(len(cls.kept), stop)]
+                cls.kept += [cls.make(number) for number in range(len(cls.kept), stop)]
         return cls.kept[start:stop]
 
     @staticmethod
-    def _make(number: int) -> bytes:
+    def make(number: int) -> bytes:
         return b'%d","seq":%d,"data":' % (number, number)
 
 
@@ -130,15 +131,18 @@ class LineEncoder:
         Records are counted when all of their chunk are encoded, so that an author who catches the error still has
         an object that holds what it counts.
         """
+        return self.lines(self.rows(chunk), op)
+
+    def rows(self, chunk: Chunk) -> EncodedRows:
+        """Return the chunk's records as JSON; raises SourceContractError for a record that JSON cannot hold."""
         try:
-            rows = encoded_rows(self._encoder, chunk.rows, split=chunk.split)
+            return encoded_rows(self._encoder, chunk.rows, split=chunk.split)
         except UNENCODABLE as error:
             raise _unencodable(self._stream, chunk, error) from None
-        return self.lines(rows, op)
 
     def lines(self, rows: Sequence[Any], op: Op) -> bytes:
         """Return the lines of records that are JSON already."""
-        head = self._encoder.encode({**self._constants, "op": op})[:-1] + self._prefix
+        head = self._head(op)
         parts = [b"}\n" + head, b"", b""] * len(rows)  # filled by slices: a loop in Python would cost more than JSON
         parts[0] = head
         parts[1::3] = _Numbers.range(self.records, self.records + len(rows))
@@ -147,36 +151,77 @@ class LineEncoder:
         self.records += len(rows)
         return b"".join(parts)
 
+    def size_of_envelopes(self, first: int, stop: int, op: Op) -> int:
+        """Return how many bytes the lines of these records have beside their JSON."""
+        constant = len(self._head(op)) + len(_Numbers.make(0)) - 2 + len(b"}\n")
+        return (stop - first) * constant + 2 * (_digits_below(stop) - _digits_below(first))
+
+    def _head(self, op: Op) -> bytes:
+        return self._encoder.encode({**self._constants, "op": op})[:-1] + self._prefix
+
+
+def _digits_below(stop: int) -> int:
+    """Return how many digits the numbers from 0 to before `stop` have together."""
+    digits, power = stop, 10
+    while power < stop:
+        digits += stop - power
+        power *= 10
+    return digits
+
+
+class EncodedRows(list[Any]):
+    """The JSON of records, each on one line and without the line's end; `size` is what they have in bytes together."""
+
+    __slots__ = ("size",)
+
+    def __init__(self, rows: Iterable[Any] = (), size: int = 0) -> None:
+        super().__init__(rows)
+        self.size = size
+
 
 def encoded_rows(
     encoder: msgspec.json.Encoder, rows: Sequence[Any], integers: AbstractSet[str] = frozenset(), *, split: bool = False
-) -> Sequence[Any]:
+) -> EncodedRows:
     """Return the JSON of each record: one line of strict JSON for each; raises one of UNENCODABLE.
 
-    `integers` are the fields that the schema declares as such.
+    `integers` are the fields that the schema declares as such. `split` says that the rows were split from a page.
     """
-    types = set(map(type, rows))
-    raw = msgspec.Raw in types
-    if raw:
-        values = (
-            rows if split else [_raw_line(row if isinstance(row, msgspec.Raw) else encoder.encode(row)) for row in rows]
-        )
-        text = b"\n".join(values)
-        lines = text.split(b"\n")
-        if len(lines) != len(rows) or set(map(FIRST_BYTE, lines)) != OBJECT:
-            raise NotStrictJsonError(NOT_AN_OBJECT)
-    else:
-        text = encoder.encode_lines(rows)
-        lines = text.split(b"\n")[:-1]
-        raw = len(lines) != len(rows) or _hold_raw(rows)
-        if raw:
-            lines = [bytes(_raw_line(encoder.encode(row))) for row in rows]
-            text = b"\n".join(lines)
-    if half_surrogates(text) or nested(lines) or (raw and large_numbers(text)):
+    if split or isinstance(rows[0], msgspec.Raw):
+        text = b"\n".join(rows) if split else _one_value_each(rows)
+        return _checked(encoder, rows, integers) if text is None else _checked_page(text, rows, integers)
+    text = encoder.encode_lines(rows)
+    lines = text.split(b"\n")
+    lines.pop()
+    if len(lines) == len(rows) and are_plain(rows, text):
+        return EncodedRows(lines, len(text) - len(rows))
+    return _checked(encoder, rows, integers)
+
+
+def _one_value_each(rows: Sequence[Any]) -> bytes | None:
+    return one_value_each(rows) if set(map(type, rows)) == ONLY_RAW else None
+
+
+def _checked_page(text: bytes, rows: Sequence[Any], integers: AbstractSet[str]) -> EncodedRows:
+    """Return rows that are JSON, of which the text is made; raises NotStrictJsonError."""
+    lines = lines_of(text)
+    if len(lines) != len(rows) or set(map(FIRST_BYTE, lines)) != OBJECT:
+        raise NotStrictJsonError(NOT_AN_OBJECT)
+    if half_surrogates(text) or nested(lines) or large_numbers(text):
         _check_lines(lines, integers)
-    if types != ONLY_RAW and holds(text, b"null") and not (types == ONLY_DICTS and only_none(text, rows)):
-        _check_nulls(lines, rows)
-    return lines
+    return EncodedRows(rows, len(text) - len(rows) + 1)
+
+
+def _checked(encoder: msgspec.json.Encoder, rows: Sequence[Any], integers: AbstractSet[str]) -> EncodedRows:
+    """Return the JSON of records of any kind, each looked at by itself; raises one of UNENCODABLE."""
+    lines = [bytes(_raw_line(row if isinstance(row, msgspec.Raw) else encoder.encode(row))) for row in rows]
+    text = b"\n".join(lines)
+    if set(map(FIRST_BYTE, lines)) != OBJECT:
+        raise NotStrictJsonError(NOT_AN_OBJECT)
+    _check_lines(lines, integers)
+    for row in rows:
+        if not isinstance(row, msgspec.Raw):
+            _check_values(row)
+    return EncodedRows(lines, len(text) - len(rows) + 1)
 
 
 def _check_lines(lines: Sequence[bytes], integers: AbstractSet[str]) -> None:
@@ -187,17 +232,15 @@ def _check_lines(lines: Sequence[bytes], integers: AbstractSet[str]) -> None:
             raise NotStrictJsonError(found)
 
 
-def _check_nulls(lines: Sequence[bytes], rows: Sequence[Any]) -> None:
-    for line, row in zip(lines, rows, strict=True):
-        if b"null" in line and not isinstance(row, msgspec.Raw) and has_lost_number(line, row):
-            message = f"field {lost_number(row)} is NaN or infinite, which JSON cannot hold"
-            raise NotStrictJsonError(message)
-
-
-def _hold_raw(rows: Sequence[Any]) -> bool:
-    """Return True if any record has JSON of the connector's own making among its values."""
-    dicts = [row for row in rows if isinstance(row, dict)]
-    return msgspec.Raw in set(map(type, chain.from_iterable(map(dict.values, dicts))))
+def _check_values(row: Any) -> None:
+    """Raise NotStrictJsonError for what the line of a record does not show: what became null, what is several values."""
+    lost = lost_number(row)
+    if lost:
+        message = f"field {lost} is NaN or infinite, which JSON cannot hold"
+        raise NotStrictJsonError(message)
+    for _, value in leaves(row):
+        if isinstance(value, msgspec.Raw):
+            _raw_line(value)
 
 
 def _raw_line(value: Any) -> Any:
@@ -289,7 +332,7 @@ def _raw_lines(page: bytes, stream: str, bad_line: BadLine | None) -> Sequence[A
             raws = msgspec.json.decode(page, type=list[msgspec.Raw])
         else:
             raws = msgspec.json.Decoder(msgspec.Raw).decode_lines(page)
-        if b"\n" in page and b"\n".join(raws).count(b"\n") >= len(raws):
+        if b"\n" in page and len(lines_of(b"\n".join(raws))) > len(raws):
             return [_one_line(raw) for raw in raws]
         return raws
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -376,14 +419,10 @@ def why_unencodable(row: Any, integers: AbstractSet[str] = frozenset()) -> str:
     return ""
 
 
-def _shown(key: Any) -> str:
-    return key if isinstance(key, str) else f"(a key of type {type(key).__name__})"
-
-
 def culprit(value: Any, path: str) -> tuple[str, str]:
     """Return path and type of the first value that cannot be encoded; never the value itself."""
     children = (
-        [(f"{path}.{_shown(key)}".lstrip("."), item) for key, item in value.items()]
+        [(f"{path}.{shown_key(key)}".lstrip("."), item) for key, item in value.items()]
         if isinstance(value, dict)
         else [(f"{path}[{index}]", item) for index, item in enumerate(value)]
         if isinstance(value, list | tuple)

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from types import NoneType
 from typing import Any
 
 import msgspec
@@ -19,7 +20,15 @@ import msgspec
 from penstock_sdk import protocol as wire
 from penstock_sdk.contract import Op, Stream
 from penstock_sdk.errors import SourceContractError
-from penstock_sdk.runtime.encode import NOT_AN_OBJECT, UNENCODABLE, Chunk, Envelope, encoded_rows, why_unencodable
+from penstock_sdk.runtime.encode import (
+    NOT_AN_OBJECT,
+    UNENCODABLE,
+    Chunk,
+    EncodedRows,
+    Envelope,
+    encoded_rows,
+    why_unencodable,
+)
 from penstock_sdk.runtime.strict import StrictSchema
 from penstock_sdk.runtime.strict_json import problem
 
@@ -95,10 +104,10 @@ class Fitter:
         """Say where the lines of rejected records go."""
         self._reject = reject
 
-    def rows(self, chunk: Chunk) -> Sequence[Any]:
+    def rows(self, chunk: Chunk) -> EncodedRows:
         """Return the JSON of the records that fit, and put the others aside."""
         before = self.tally.take(len(chunk.rows))
-        if self._keys_are_there(chunk.rows):
+        if self._keys_are_there(chunk):
             try:
                 rows = encoded_rows(self._encoder, chunk.rows, self._integers, split=chunk.split)
             except UNENCODABLE:
@@ -106,14 +115,16 @@ class Fitter:
             strict = self._strict_now()
             if rows is not None and (strict is None or strict.fit(rows)):
                 return rows
-        return [row for at, each in enumerate(chunk.rows) for row in self._one(each, before + at)]
+        fitting = [row for at, each in enumerate(chunk.rows) for row in self._one(each, before + at)]
+        return EncodedRows(fitting, len(b"".join(fitting)))
 
-    def _keys_are_there(self, rows: Sequence[Any]) -> bool:
-        if isinstance(rows[0], msgspec.Raw) and set(map(type, rows)) == {msgspec.Raw}:
+    def _keys_are_there(self, chunk: Chunk) -> bool:
+        rows = chunk.rows
+        if chunk.split or (isinstance(rows[0], msgspec.Raw) and set(map(type, rows)) == {msgspec.Raw}):
             # of JSON that says nothing of deletes, only strict validation looks for them
             return self.op != "delete"
         try:
-            return all(None not in map(get, rows) for _, get in self._keys)
+            return all(NoneType not in set(map(type, map(get, rows))) for _, get in self._keys)
         except Exception:  # noqa: BLE001 - a record may be anything; one by one it is named
             return False
 

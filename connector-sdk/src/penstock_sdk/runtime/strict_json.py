@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from operator import itemgetter
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -25,12 +25,18 @@ MOST_DIGITS = 4000
 """Digits of one number; Python refuses more than 4,300."""
 SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**64 - 1
 NUMBERS = bytes.maketrans(b"123456789+E", b"000000000" + b"0e")
+SEPARATORS = bytes.maketrans(b":[]} \t\r\n", b"," * 8)
 LONG_INTEGER, LONG_EXPONENT = b"0" * 19, b"0e000"
 LONGEST_LOOK = 400
-FIRST_ROWS = 20
+MOST_LOOKS = 8
+"""Places that are looked at one by one; past that it is faster to look at the whole text."""
 BEFORE_NUMBER = b":,[ \t\r\n"
+LONG_INTEGER_STARTS = (*(bytes((before,)) + LONG_INTEGER + b"0" for before in BEFORE_NUMBER), b"-" + LONG_INTEGER)
 PAIR = re.compile(rb"(?<!\\)\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+_values = msgspec.json.Decoder(msgspec.Raw)
 
 
 class NotStrictJsonError(ValueError):
@@ -38,27 +44,25 @@ class NotStrictJsonError(ValueError):
 
 
 def _search() -> Any:
-    """Return the C library's memmem, which is three times as fast as Python's own search; None where there is none."""
+    """Return the C library's strstr, which is many times as fast as Python's own search; None where there is none.
+
+    It keeps the interpreter's lock: releasing it would take longer than most of the searches.
+    """
     try:
-        found = ctypes.CDLL(None).memmem
+        found = ctypes.PyDLL(None).strstr
     except (AttributeError, OSError, TypeError):
         return None
     found.restype = ctypes.c_void_p
-    found.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t]
+    found.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
     return found
 
 
-MEMMEM = _search()
+STRSTR = _search()
 
 
 def holds(text: bytes, part: bytes) -> bool:
-    """Return True if the text holds the other one."""
-    return part in text if MEMMEM is None else MEMMEM(text, len(text), part, len(part)) is not None
-
-
-def line_count(text: bytes) -> int:
-    """Return how many lines the text has, faster than by counting their ends."""
-    return len(io.BytesIO(text).readlines())
+    """Return True if the text holds the other one; both without NUL, which JSON has nowhere."""
+    return part in text if STRSTR is None else STRSTR(text, part) is not None
 
 
 def half_surrogates(text: bytes) -> bool:
@@ -72,33 +76,71 @@ def half_surrogates(text: bytes) -> bool:
 def large_numbers(text: bytes) -> bool:
     """Return True if some line of the text may hold a number that no type holds."""
     digits = text.translate(NUMBERS)
-    exponents = _places(digits, LONG_EXPONENT)
-    integers = _places(digits, LONG_INTEGER)
-    return any(_begins_number(digits, at, b"0.") for at in exponents) or any(
-        (digits[at + 19 : at + 20] == b"0" or digits[at - 1 : at] == b"-") and _begins_number(digits, at, b"0")
-        for at in integers
-    )
+    if holds(digits, LONG_EXPONENT) and _has_exponent(digits):
+        return True
+    if not holds(digits, LONG_INTEGER):
+        return False
+    return digits.startswith(LONG_INTEGER) or any(holds(digits, start) for start in LONG_INTEGER_STARTS)
 
 
-def _places(text: bytes, part: bytes) -> Iterator[int]:
-    """Yield where the text holds the other one."""
-    at = text.find(part) if holds(text, part) else -1
-    while at >= 0:
-        yield at
-        at = text.find(part, at + len(part))
+def _has_exponent(digits: bytes) -> bool:
+    """Return True if a number has a long exponent; in texts such as UUIDs what looks like one is frequent."""
+    at = digits.find(LONG_EXPONENT)
+    for _ in range(MOST_LOOKS):
+        if at < 0 or _begins_number(digits, at):
+            return at >= 0
+        at = digits.find(LONG_EXPONENT, at + len(LONG_EXPONENT))
+    # What is left of a number with an exponent, between its separators, is the e.
+    return at >= 0 and holds(b",%b," % digits.translate(SEPARATORS, b"0.-"), b",e,")
 
 
-def _begins_number(digits: bytes, at: int, number: bytes) -> bool:
+def _begins_number(digits: bytes, at: int) -> bool:
     """Return True if the digits there may be a number's; those within a text mostly follow something else."""
-    before = digits[max(0, at - LONGEST_LOOK) : at + 1].rstrip(number).removesuffix(b"-")[-1:]
+    before = digits[max(0, at - LONGEST_LOOK) : at + 1].rstrip(b"0.").removesuffix(b"-")[-1:]
     return before in BEFORE_NUMBER
 
 
-def nested(lines: Sequence[Any]) -> bool:
-    """Return True if a line may be nested too deeply; each level takes two bytes."""
-    if max(map(len, lines)) < 2 * MOST_NESTED:
+def lines_of(text: bytes) -> list[bytes]:
+    """Return the lines of the text with their ends, faster than by splitting it."""
+    return io.BytesIO(text).readlines()
+
+
+def one_value_each(raws: Sequence[msgspec.Raw]) -> bytes | None:
+    """Return the JSON as lines if each is exactly one value without line breaks or spaces around it; None otherwise."""
+    text = b"\n".join(raws)
+    try:
+        text.decode()
+        values = _values.decode_lines(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    # Values that share a line could make up for one on several lines, were the texts not compared.
+    one_each = len(values) == len(raws) and b"\n".join(values) == text and b"\r" not in text
+    return text if one_each and len(lines_of(text)) == len(raws) else None
+
+
+def nested(lines: Sequence[bytes], most: int = MOST_NESTED) -> bool:
+    """Return True if a line may have more levels than that; each takes two bytes."""
+    if max(map(len, lines)) < 2 * most:
         return False
-    return any(line.count(b"{") + line.count(b"[") > MOST_NESTED for line in map(bytes, lines))
+    return any(_opens(line, most) for line in lines if len(line) >= 2 * most)
+
+
+def _opens(line: bytes, most: int) -> bool:
+    """Return True if more objects and arrays than that begin in the line."""
+    return _has_many(line) and line.count(b"{") + line.count(b"[") > most
+
+
+def _has_many(line: bytes) -> bool:
+    """Return True if more than a few objects or arrays begin in the line; looking for them is faster than counting."""
+    for sign in (b"{", b"["):
+        at = -1
+        for _ in range(MOST_LOOKS):
+            at = line.find(sign, at + 1)
+            if at < 0:
+                break
+        else:
+            return True
+    return False
 
 
 def problem(line: bytes, integers: AbstractSet[str] = frozenset()) -> str:
@@ -134,43 +176,43 @@ def depth_of(text: str) -> int:
     return deepest
 
 
-def lost_number(row: Any, path: str = "") -> str:
+def lost_number(row: Any) -> str:
     """Return the path of the first NaN or infinity, which the encoder would write as null; nothing when there is none."""
-    if isinstance(row, float):
-        return "" if math.isfinite(row) else path or "(the record)"
-    if isinstance(row, str | bytes | int | msgspec.Raw) or row is None:
-        return ""
-    if isinstance(row, dict):
-        children = [(f"{path}.{key}".lstrip("."), value) for key, value in row.items()]
-    elif isinstance(row, list | tuple | set | frozenset):
-        children = [(f"{path}[{place}]", value) for place, value in enumerate(row)]
-    else:
-        return _lost_in_object(row, path)
-    return next(filter(None, (lost_number(value, child) for child, value in children)), "")
+    lost = (path for path, value in leaves(row) if isinstance(value, float) and not math.isfinite(value))
+    return next((path or "(the record)" for path in lost), "")
 
 
-def _lost_in_object(row: Any, path: str) -> str:
-    """Look into what the encoder takes as an object: a Struct, a dataclass, an attrs class."""
-    names = getattr(row, "__struct_fields__", None) or list(getattr(row, "__dataclass_fields__", ()))
-    names = names or [field.name for field in getattr(row, "__attrs_attrs__", ())]
-    return next(filter(None, (lost_number(getattr(row, n, None), f"{path}.{n}".lstrip(".")) for n in names)), "")
+def leaves(record: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the values of a record that hold no others, each with its path, in their order."""
+    found = [("", record)]
+    while found:
+        path, value = found.pop()
+        children = _children(path, value)
+        if children is None:
+            yield path, value
+        else:
+            found += reversed(children)
 
 
-def only_none(text: bytes, rows: Sequence[dict[Any, Any]]) -> bool:
-    """Return True if every null of the text is a None of the records' own fields; False also when that is not certain."""
-    fields = {field for row in rows[:FIRST_ROWS] for field, value in row.items() if value is None}
-    try:
-        return text.count(b"null") == sum(list(map(itemgetter(field), rows)).count(None) for field in fields)
-    except KeyError:
-        return False
+def shown_key(key: Any) -> str:
+    """Return the key of a dict as paths show it."""
+    return key if isinstance(key, str) else f"(a key of type {type(key).__name__})"
 
 
-def has_lost_number(line: bytes, row: Any) -> bool:
-    """Return True if a null of the line was a NaN or an infinity in its record."""
-    nulls = line.count(b"null")
-    if not nulls or (isinstance(row, dict) and nulls == tuple(row.values()).count(None)):
-        return False
-    return bool(lost_number(row))
+def _children(path: str, value: Any) -> list[tuple[str, Any]] | None:
+    """Return what a value holds, with paths; None of a value that holds no others."""
+    if isinstance(value, str | int | float) or value is None:
+        return None
+    if isinstance(value, dict):
+        return [(f"{path}.{shown_key(key)}".lstrip("."), item) for key, item in value.items()]
+    if isinstance(value, list | tuple | set | frozenset):
+        return [(f"{path}[{place}]", item) for place, item in enumerate(value)]
+    if isinstance(value, Enum):
+        return [(path, value.value)]
+    # What the encoder takes as an object: a Struct, a dataclass, an attrs class.
+    names = getattr(value, "__struct_fields__", None) or list(getattr(value, "__dataclass_fields__", ()))
+    names = names or [field.name for field in getattr(value, "__attrs_attrs__", ())]
+    return [(f"{path}.{name}".lstrip("."), getattr(value, name, None)) for name in names] or None
 
 
 def _refuse(_: str) -> None:
