@@ -260,7 +260,7 @@ async def platform(directory: Path, server: Api) -> AsyncIterator[Platform]:
             "PENSTOCK_API_URL": url,
             "PENSTOCK_NAMESPACE": "default",
         }
-        data = Path((directory / "postgres/cluster").read_text())
+        data = directory / "postgres" / "data"
         postmaster = int((data / "postmaster.pid").read_text().split("\n", 1)[0])
         made = Platform(server, pool, environment, directory, url, postmaster, manifest)
         stack.callback(_end, made)

