@@ -95,6 +95,18 @@ async def test_a_wrong_config_does_not_lead_back_to_an_older_version(tenant: Ten
     assert "recrods" in told(status, "Stalled")
 
 
+async def test_the_registry_says_why_a_connection_is_stalled_until_it_is_not(tenant: Tenant) -> None:
+    await publish(tenant, version("1.0.0"))
+    await tenant.apply("orders")
+    assert (await tenant.row("orders"))["stalled_message"] is None
+    status = await tenant.apply("orders", config={"rec\0rds": 5})
+    row = await tenant.row("orders")
+    assert (row["ready"], row["stalled_message"][:15]) == (False, "InvalidSpec: sp"), row["stalled_message"]
+    assert told(status, "Stalled")
+    await tenant.apply("orders")
+    assert (await tenant.row("orders"))["stalled_message"] is None
+
+
 async def test_a_definition_that_is_deleted_while_it_is_used_stalls_nobody(tenant: Tenant) -> None:
     await publish(tenant, version("1.0.0"), version("1.1.0"))
     await tenant.apply("orders", schedule="@hourly")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,7 +50,7 @@ async def _listed(data_dir: Path, where: str | None, kind: str) -> list[dict[str
         return rows
 
 
-async def _objects(data_dir: Path, where: str | None, kind: str = "data") -> AsyncIterator[tuple[str, bytes | str]]:
+async def _objects(data_dir: Path, where: str | None, kind: str = "data") -> AsyncGenerator[tuple[str, bytes | str]]:
     """Yield each object's key, and its bytes or why it cannot be had; the next is fetched when it is asked for."""
     async with session(data_dir) as found:
         rows = await found.get("/objects", kind=kind, **_split(where))
@@ -102,19 +103,20 @@ def head(
     raise typer.Exit(asyncio.run(_head(data_dir, where, records, _kind(rejected=rejected))))
 
 
-async def _head(data_dir: Path, where: str | None, left: int, kind: str) -> ExitCode:
-    code = ExitCode.ok
-    async for key, body in _objects(data_dir, where, kind):
-        if left == 0:
-            break
-        for line in _lines(key, body):
-            if line is None:
-                code = ExitCode.problem
-                break
-            typer.echo(written(line), nl=False)
-            left -= 1
+async def _head(data_dir: Path, where: str | None, records: int, kind: str) -> ExitCode:
+    code, left = ExitCode.ok, records
+    async with aclosing(_objects(data_dir, where, kind)) as objects:
+        async for key, body in objects:
             if left == 0:
                 break
+            for line in _lines(key, body):
+                if line is None:
+                    code = ExitCode.problem
+                    break
+                typer.echo(written(line), nl=False)
+                left -= 1
+                if left == 0:
+                    break
     return code
 
 
@@ -162,14 +164,15 @@ def sql(
 
 async def _load(data_dir: Path, where: str | None, scratch: Path) -> Loaded:
     loaded, seen = Loaded(), False
-    async for key, body in _objects(data_dir, where):
-        seen = True
-        path = scratch / f"{len(loaded.files):06d}.jsonl"
-        problem = body if isinstance(body, str) else await asyncio.to_thread(unpack, body, path)
-        if problem:
-            loaded.reports.append(f"{key}: {problem}")
-        if not isinstance(body, str):
-            loaded.files[path] = key
+    async with aclosing(_objects(data_dir, where)) as objects:
+        async for key, body in objects:
+            seen = True
+            path = scratch / f"{len(loaded.files):06d}.jsonl"
+            problem = body if isinstance(body, str) else await asyncio.to_thread(unpack, body, path)
+            if problem:
+                loaded.reports.append(f"{key}: {problem}")
+            if not isinstance(body, str):
+                loaded.files[path] = key
     if not seen:
         raise CommandError("there are no committed objects there; `penstock bronze ls` lists all")
     return loaded

@@ -15,6 +15,7 @@ from penstock_operator.cli.errors import CommandError, understood
 from penstock_operator.cli.names import connection_name, connection_path
 from penstock_operator.cli.output import Column, Output, OutputOption, moment, print_rows
 from penstock_operator.cli.session import DATA_DIR, DataDir, Session, session
+from penstock_operator.resources.spelling import nearest
 
 Row = dict[str, Any]
 NEWEST_RUNS = 1000
@@ -69,9 +70,9 @@ def standing(row: Row, run: Row | None, now: datetime) -> Row:
         **row,
         "phase": _phase(row, run),
         "freshness": _age(row["last_success_at"], now),
-        "next_run_at": None if row["suspended"] else row["next_run_at"],
+        "next_run_at": None if row["suspended"] or not row["ready"] else row["next_run_at"],
         "next_retry_at": retry,
-        "reason": _reason(row, run) if run else _reason(row, None),
+        "reason": _reason(row, run),
         "last_run": run["id"] if run else None,
         "active": active,
     }
@@ -89,7 +90,7 @@ def _phase(row: Row, run: Row | None) -> str:
 
 def _reason(row: Row, run: Row | None) -> str:
     if not row["ready"]:
-        return "its document or definition cannot be used; `penstock validate` or its conditions say why"
+        return str(row.get("stalled_message") or "it cannot be used; the conditions of its resource say why")
     if run is None:
         return str(row.get("upstream_message") or "")
     waits = f"waits: {run['waits']}" if run.get("waits") else ""
@@ -144,7 +145,9 @@ def show_connection(connection: Which, output: OutputOption = Output.table, data
         with understood():
             row = next((row for row in rows if row["name"] == name), None)
         if row is None:
-            raise CommandError(f"there is no connection {namespace}/{name}; `penstock connections list` lists all")
+            near = nearest(name, [str(each.get("name")) for each in rows])
+            hint = f"; did you mean {namespace}/{near}?" if near else ";"
+            raise CommandError(f"there is no connection {namespace}/{name}{hint} `penstock connections list` lists all")
         runs = await found.get("/runs", namespace=namespace, name=name, limit=1)
         with understood():
             return standing(row, runs[0] if runs else None, datetime.now(UTC))

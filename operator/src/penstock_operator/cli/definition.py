@@ -9,8 +9,8 @@ import typer
 import yaml
 
 from penstock_operator.cli.errors import CommandError
-from penstock_operator.cli.usage import nearest
 from penstock_operator.resources.models import API_VERSION, GROUP
+from penstock_operator.resources.spelling import nearest
 
 NO_IMAGE = "not-pulled.invalid/connector@sha256:" + "0" * 64
 

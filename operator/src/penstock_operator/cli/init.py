@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -29,7 +29,7 @@ EXAMPLES = {
         "orders",
     ),
 }
-"""Config and a stream to start from, by connector; of any other, what its manifest requires is written empty."""
+"""Config and a stream to start from, by connector; of any other, its schema's required fields have something to replace."""
 KEYS = {"postgres-sql": ("username", "password"), "files-object": ("accessKeyId", "secretAccessKey")}
 
 
@@ -60,6 +60,8 @@ def init(
     for name in files:
         typer.echo(f"wrote {directory / name}")
     steps = [f"penstock validate {directory}", f"penstock up {directory} --once"]
+    if connector == "faker-generate":
+        steps.append(f"penstock bronze head team-a/{manifest['name']} -n 1")
     if "secret.yaml" in files:
         steps.insert(0, f"put your source and credentials into {directory / 'connection.yaml'} and secret.yaml")
     for number, step in enumerate(steps, 1):
@@ -86,7 +88,8 @@ def starting_files(connector: str, manifest: Manifest, definition: str) -> dict[
 
 
 def _connection(connector: str, manifest: Manifest, keys: tuple[str, ...]) -> str:
-    config, stream = EXAMPLES.get(connector) or ("{}", "")
+    example, stream = EXAMPLES.get(connector) or ("", "")
+    config = json.loads(example) if example else required_config(manifest.config_schema)
     mode = manifest.capabilities.modes[0] if not stream or connector == "postgres-sql" else "incremental"
     streams = f"  streams: [{{name: {stream}, mode: {mode}}}]" if stream else "  # streams: [{name: ..., mode: full}]"
     lines = [
@@ -98,11 +101,41 @@ def _connection(connector: str, manifest: Manifest, keys: tuple[str, ...]) -> st
         f'  connector: {{name: {manifest.name}, method: {manifest.method}, version: "^{_minor(manifest.version)}"}}',
         *([f"  secretRef: {{name: {manifest.name}-credentials}}   # secret.yaml"] if keys else []),
         "  config:",
-        *("    " + line for line in yaml.safe_dump(json.loads(config), sort_keys=False).splitlines()),
+        *("    " + line for line in yaml.safe_dump(config, sort_keys=False).splitlines()),
         streams,
         '  # schedule: "0 * * * *"   # without one, a run is started by `penstock runs start`',
     ]
     return "\n".join(lines) + "\n"
+
+
+def required_config(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the config that a schema requires: each field with its default or first choice, else with something to replace."""
+    fields = schema.get("properties") or {}
+    return {name: _placeholder(fields.get(name) or {}) for name in schema.get("required") or ()}
+
+
+def _placeholder(schema: dict[str, Any]) -> Any:
+    for key in ("const", "default"):
+        if key in schema:
+            return schema[key]
+    for key in ("enum", "examples"):
+        if schema.get(key):
+            return schema[key][0]
+    return _of_type(schema)
+
+
+def _of_type(schema: dict[str, Any]) -> Any:
+    given = schema.get("type")
+    kind = given[0] if isinstance(given, list) else given
+    if kind == "object":
+        return required_config(schema)
+    if kind == "array":
+        return [_placeholder(schema.get("items") or {}) for _ in range(schema.get("minItems", 0))]
+    if kind in ("integer", "number"):
+        return schema.get("minimum", 1)
+    if kind == "boolean":
+        return False
+    return "https://api.example.com" if schema.get("format") == "uri" else "change-me"
 
 
 def _minor(version: str) -> str:

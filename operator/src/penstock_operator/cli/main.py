@@ -135,6 +135,8 @@ def operate(health_port: Port = 8081) -> None:
 
 def main() -> None:
     """Run the command that the command line gives, and end the process."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123 - a shell's >&- leaves none
+    sys.stderr = sys.stderr or sys.stdout
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -158,8 +160,10 @@ def main() -> None:
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # whoever reads it may go; a full disk loses the output
+            code = _failed(error)
     sys.exit(code)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,8 +109,9 @@ def logs(
     async def act(found: Session) -> None:
         path = f"/runs/{await _full_id(found, run)}/logs"
         try:
-            async for text in found.text(path, attempt=attempt, follow=follow or None):
-                typer.echo(written(text), nl=False)
+            async with aclosing(found.text(path, attempt=attempt, follow=follow or None)) as texts:
+                async for text in texts:
+                    typer.echo(written(text), nl=False)
         except httpx.TransportError as error:
             message = f"the server's answer broke off ({type(error).__name__}); give the command again to go on"
             raise CommandError(message) from None

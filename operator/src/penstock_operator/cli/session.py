@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ class Session:
         """Return a GET's JSON; parameters that are None are left out."""
         return _document(await self.http.get(path, params=_given(parameters)))
 
-    async def text(self, path: str, **parameters: Any) -> AsyncIterator[str]:
+    async def text(self, path: str, **parameters: Any) -> AsyncGenerator[str]:
         """Yield a GET's text as it comes, however long that takes; parameters that are None are left out."""
         patience = httpx.Timeout(30, read=None)
         async with self.http.stream("GET", path, params=_given(parameters), timeout=patience) as response:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any
 
 import typer
 
 from penstock_operator.cli.output import printable, say
+from penstock_operator.resources.spelling import nearest
 
 USAGE_ERRORS: tuple[type[Exception], ...] = typer.BadParameter.__mro__[1:3]
 """What typer raises for a wrong command line: its UsageError and ClickException, wherever it keeps them."""
-LIKENESS = 0.6
 UNKNOWN = re.compile(r"no such (?P<what>option|command):? '?(?P<word>.*?)'?(?:[?.'(]|$)")
 CHOICES = re.compile(r"'(?P<word>[^']*)' is not one of (?P<known>.*)")
 
@@ -54,10 +53,3 @@ def _words(context: Any, what: str) -> Iterable[str]:
     if what == "command":
         return list(context.command.commands)
     return ["--help", *(option for each in context.command.params for option in (*each.opts, *each.secondary_opts))]
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that a mistyped one most likely means."""
-    by_lower = {each.lower(): each for each in known}
-    near = get_close_matches(word.lower(), list(by_lower), 1, LIKENESS)
-    return by_lower[near[0]] if near else None

@@ -29,6 +29,7 @@ from penstock_operator.registry.recording import ConnectionRecord
 from penstock_operator.resources.conditions import SHOWN_ALERTS, Finding, Note, alert_conditions, conditions_for
 from penstock_operator.resources.crds import defaulted
 from penstock_operator.resources.models import REQUESTED_AT
+from penstock_operator.resources.storable import shown_text
 from penstock_operator.scheduling.due import handle_request
 
 
@@ -82,7 +83,7 @@ async def reconcile_connection(pool: Pool, document: Document, namespace_uid: Na
             untouched = not known and stands_alone(document)
         except Stalled as stalled:
             problem, definition, about, untouched = stalled.finding, None, (), False
-            row = await _record_stalled(connection, document, namespace_uid)
+            row = await _record_stalled(connection, document, problem, namespace_uid)
             if not annotation_problems(document):
                 await handle_state_requests(connection, document, row)
         facts = Facts(row) if untouched else await facts_of(connection, row)
@@ -161,12 +162,16 @@ async def _placed(record: ConnectionRecord, known: Row | None, namespace_uid: Na
     return replace(record, namespace_uid=held or await namespace_uid(record.namespace))
 
 
-async def _record_stalled(connection: Connection, document: Document, namespace_uid: NamespaceUid) -> Row:
+async def _record_stalled(
+    connection: Connection, document: Document, problem: Finding, namespace_uid: NamespaceUid
+) -> Row:
     """Record a connection that cannot be used; a spec that the API server would refuse does not replace the last good one."""
     known = await connections.connection_by_uid(connection, document["metadata"]["uid"])
     valid = not spec_problems(document)
     spec = defaulted(document)["spec"] if valid else known["spec"] if known else {}
-    record = await _placed(record_of(document, spec, definition_uid=None), known, namespace_uid)
+    record = await _placed(
+        record_of(document, spec, None, shown_text(f"{problem.reason}: {problem.message}")), known, namespace_uid
+    )
     if known is None:
         await retire_namesakes(connection, record.uid, record.namespace, record.name)
     async with connection.transaction():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from difflib import get_close_matches
 from typing import NoReturn
 
 from penstock_sdk.manifest import Manifest, config_problems, manifest_problems
@@ -17,6 +16,7 @@ from penstock_operator.registry.recording import ConnectionRecord, Timing
 from penstock_operator.resources.conditions import Finding, Note, Reason
 from penstock_operator.resources.crds import defaulted, resource_problems
 from penstock_operator.resources.models import ANNOTATIONS, GROUP, REQUESTED_AT, parse_duration, parse_instant
+from penstock_operator.resources.spelling import nearest
 from penstock_operator.resources.storable import shown_text, storage_problems
 from penstock_operator.resources.versions import is_pin, parse_version, selectable
 from penstock_operator.runs.state_annotations import requests
@@ -24,6 +24,7 @@ from penstock_operator.scheduling.due import next_time
 from penstock_operator.scheduling.ticks import ScheduleError, check_schedule, jitter_of
 
 CLOCKS_DIFFER = timedelta(minutes=5)
+ANNOTATION_LIKENESS = 0.75  # their common prefix alone makes any two of them alike
 
 
 class Stalled(Exception):  # noqa: N818 - named by the reaction it wants
@@ -62,14 +63,12 @@ def unknown_annotations(document: Document) -> list[str]:
     """Return what is wrong with the names of our group's annotations. A CRD's rules see no annotations."""
     annotations = document["metadata"].get("annotations") or {}
     ours = [key for key in map(str, annotations) if key.startswith(f"{GROUP}/") and key not in ANNOTATIONS]
-    return [f"metadata.annotations.{shown_text(key[:100])}: is not known; {_nearest(key)}" for key in sorted(ours)]
+    return [f"metadata.annotations.{shown_text(key[:100])}: is not known; {_meant(key)}" for key in sorted(ours)]
 
 
-def _nearest(key: str) -> str:
-    by_lower = {known.lower(): known for known in ANNOTATIONS}
-    near = get_close_matches(key.lower(), list(by_lower), 1, 0.75)
-    known = f"Penstock reads {', '.join(ANNOTATIONS)}"
-    return f"did you mean {by_lower[near[0]]}?" if near else f"remove it: {known}"
+def _meant(key: str) -> str:
+    near = nearest(key, ANNOTATIONS, ANNOTATION_LIKENESS)
+    return f"did you mean {near}?" if near else f"remove it: Penstock reads {', '.join(ANNOTATIONS)}"
 
 
 def stands_alone(document: Document) -> bool:
@@ -188,11 +187,21 @@ async def wanted_of(document: Document, known: Definitions, current: str | None 
     return Wanted(record, definition, Timing(spec.get("schedule"), spec["timeZone"], jitter), notes)
 
 
-def record_of(document: Document, spec: Document, definition_uid: str | None) -> ConnectionRecord:
-    """Return the row's part that a document decides; it is ready when there is a definition."""
+def record_of(
+    document: Document, spec: Document, definition_uid: str | None, stalled: str | None = None
+) -> ConnectionRecord:
+    """Return the row's part that a document decides; it is ready when there is a definition, else `stalled` says why."""
     meta = document["metadata"]
-    generation, ready = meta.get("generation", 1), definition_uid is not None
-    return ConnectionRecord(meta["uid"], meta["namespace"], meta["name"], generation, spec, definition_uid, ready=ready)
+    return ConnectionRecord(
+        uid=meta["uid"],
+        namespace=meta["namespace"],
+        name=meta["name"],
+        generation=meta.get("generation", 1),
+        spec=spec,
+        definition_uid=definition_uid,
+        ready=definition_uid is not None,
+        stalled_message=stalled,
+    )
 
 
 def _check_times(spec: Document, now: datetime) -> None:

@@ -9,7 +9,6 @@ import re
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from penstock_operator.controller.identity import one_namespace
 from penstock_operator.controller.resources import Document, Page, key_of
 from penstock_operator.embedded.documents import FolderError, Located, documents_of, yaml_files
 from penstock_operator.resources.models import API_VERSION, GROUP, Kind
+from penstock_operator.resources.spelling import nearest
 
 OURS = ("ConnectorDefinition", "TenantConnection")
 KINDS = (*OURS, "Secret", "List")
@@ -68,9 +68,8 @@ def check_kind(located: Located) -> str:
             raise FolderError(f"{located.place}: {name}: must be a mapping")
     if kind in KINDS or kind in PASSED_OVER:
         return kind
-    by_lower = {known.lower(): known for known in KINDS}
-    near = get_close_matches(kind.lower(), by_lower, 1)
-    hint = f"did you mean {by_lower[near[0]]}?" if near else "move it out of the folder;"
+    near = nearest(kind, KINDS)
+    hint = f"did you mean {near}?" if near else "move it out of the folder;"
     raise FolderError(f"{located.place}: kind: {kind[:100]!r} is not known; {hint} the kinds are {', '.join(KINDS)}")
 
 

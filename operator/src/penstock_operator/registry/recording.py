@@ -24,6 +24,8 @@ class ConnectionRecord:
     definition_uid: str | None
     ready: bool
     namespace_uid: str | None = None
+    stalled_message: str | None = None
+    """Why it is not ready."""
 
     @property
     def suspended(self) -> bool:
@@ -63,13 +65,13 @@ async def upsert_connection(connection: Connection, record: ConnectionRecord) ->
         """
         INSERT INTO penstock.tenant_connections AS c
             (uid, namespace, name, generation, spec, definition_uid, ready, suspended, schedule, time_zone,
-             namespace_uid, first_generation)
+             namespace_uid, stalled_message, first_generation)
         VALUES (%(uid)s, %(namespace)s, %(name)s, %(generation)s, %(spec)s, %(definition)s, %(ready)s, %(suspended)s,
-                NULL, '', %(namespace_uid)s, penstock.next_generation(%(namespace)s, %(name)s))
+                NULL, '', %(namespace_uid)s, %(stalled_message)s, penstock.next_generation(%(namespace)s, %(name)s))
         ON CONFLICT (uid) DO UPDATE SET generation = excluded.generation, spec = excluded.spec, ready = excluded.ready,
             definition_uid = coalesce(excluded.definition_uid, c.definition_uid),
             namespace_uid = coalesce(excluded.namespace_uid, c.namespace_uid), suspended = excluded.suspended, updated_at = now(), deleted_at = NULL,
-            released_at = NULL,
+            released_at = NULL, stalled_message = excluded.stalled_message,
             purged_at = NULL,
             failures = CASE WHEN c.spec = excluded.spec AND c.definition_uid IS NOT DISTINCT FROM excluded.definition_uid
                             THEN c.failures ELSE 0 END,
@@ -86,6 +88,7 @@ async def upsert_connection(connection: Connection, record: ConnectionRecord) ->
         ready=record.ready,
         suspended=record.suspended,
         namespace_uid=record.namespace_uid,
+        stalled_message=record.stalled_message,
     )
     assert row is not None  # noqa: S101 - INSERT … RETURNING always returns
     return row

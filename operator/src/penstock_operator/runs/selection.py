@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Any
 
 from penstock_sdk.protocol import DiscoveredStream, ErrorClass, Mode, ReadWindow, SelectedStream, StreamsRequest
 
+from penstock_operator.resources.spelling import nearest
 from penstock_operator.runs.drift import Policy
 from penstock_operator.runs.refusals import Invalid
 
@@ -84,10 +84,9 @@ def select(
 
 def _unfit(index: int, name: str, mode: Mode, by_name: dict[str, DiscoveredStream], chosen: set[str]) -> str:
     if name not in by_name:
-        folded = {offered.casefold(): offered for offered in sorted(by_name)}
-        near = [folded[each] for each in get_close_matches(name.casefold(), folded, 1)]
+        near = nearest(name, by_name)
         known = ", ".join(sorted(by_name)[:20]) or "none"
-        guess = f" (nearest: {near[0]!r})" if near else ""
+        guess = f" (nearest: {near!r})" if near else ""
         return f"spec.streams[{index}].name: the source offers no stream {name!r}; it offers: {known}{guess}"
     if mode not in by_name[name].modes:
         modes = " and ".join(by_name[name].modes)
