@@ -103,7 +103,7 @@ async def test_4_state_and_objects_commit_together_or_not_at_all(world: World) -
         await world.protocol.checkpoint(token, checkpoint(1, good, strange))
     async with world.pool.connection() as connection:
         assert await one(connection, "SELECT * FROM penstock.connector_run_state") is None
-        assert not await objects.has_committed(connection, run_id, attempt)
+        assert not await objects.has_progressed(connection, run_id, attempt)
 
 
 async def test_4_a_repeated_checkpoint_commits_once(world: World) -> None:

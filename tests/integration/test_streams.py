@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from penstock_operator.registry import run_streams
+from penstock_operator.registry import objects, run_streams
 from penstock_operator.registry.database import one
 from penstock_operator.registry.run_streams import RunStream
 from penstock_operator.runs.refusals import Invalid
@@ -38,6 +38,50 @@ async def streams(world: World) -> dict[str, RunStream]:
 def failing(*told: tuple[str, wire.StreamOutcome], message: str = "stream 'events': 503") -> wire.FinishRequest:
     error = wire.RunError(error_class="TransientError", message=message)
     return wire.FinishRequest(outcome="failed", error=error, streams=dict(told))
+
+
+@pytest.mark.parametrize(
+    ("cursors", "progressed"),
+    [((1, 1, 1), (True, False, False)), ((1, 2, 1), (True, True, False)), ((1, 2, 3), (True,) * 3)],
+)
+async def test_an_attempt_that_comes_no_further_than_one_before_it_has_not_progressed(
+    world: World, cursors: tuple[int, ...], progressed: tuple[bool, ...]
+) -> None:
+    """A connector that ignores its cursor commits the same records each time, and would be tried again without end."""
+    await begin_nothing(world)
+    for number, cursor in enumerate(cursors, 1):
+        run_id, attempt, token = await world.attempt(f"pod{number}")
+        said = checkpoint(number, await world.upload(token)).model_copy(update={"cursor": {"n": cursor}})
+        await world.protocol.checkpoint(token, said)
+        async with world.pool.connection() as connection:
+            assert await objects.has_progressed(connection, run_id, attempt) == progressed[number - 1]
+        await world.fail(run_id, attempt)
+
+
+async def begin_nothing(world: World) -> None:
+    world.spec["streams"] = [{"name": "people", "mode": "incremental"}]
+    await world.new_run()
+
+
+async def test_18_a_stream_that_is_gone_before_it_was_read_to_its_end_fails_the_run(world: World) -> None:
+    world.spec["streams"] = []
+    await world.new_run()
+    _, _, token = await world.attempt("pod1")
+    await world.protocol.checkpoint(token, checkpoint(1, await world.upload(token)))
+    await world.protocol.checkpoint(token, checkpoint(1, done=True, stream="events"))
+    error = wire.RunError(error_class="TransientError", message="503")
+    told = {"people": wire.StreamOutcome(outcome="failed", error=error), "events": SUCCEEDED}
+    ended = wire.FinishRequest(outcome="failed", error=error, streams=told)
+    assert (await world.protocol.finish(token, ended)).phase == "pending"
+    _, _, token = await world.attempt("pod2", discover=False)
+    await world.protocol.streams(token, wire.StreamsRequest(streams=[EVENTS]))
+    assert (await world.protocol.finish(token, wire.FinishRequest(outcome="succeeded"))).phase == "failed"
+    async with world.pool.connection() as connection:
+        run = await one(connection, "SELECT * FROM penstock.connector_runs")
+    assert run is not None
+    assert run["error_class"] == "SourceContractError"
+    assert run["message"].startswith("stream 'people' was not read to its end in attempt 1 (503); the source does not")
+    assert (await streams(world))["events"].attempt == 1, "the attempt that read it"
 
 
 async def test_18_a_retry_reads_only_the_streams_that_failed(world: World) -> None:

@@ -128,7 +128,7 @@ class Tenant:
     async def committed(self, run_id: str, attempt: int) -> bool:
         """Say whether an attempt committed something."""
         async with self.pool.connection() as connection:
-            return await objects.has_committed(connection, run_id, attempt)
+            return await objects.has_progressed(connection, run_id, attempt)
 
     async def sql(self, statement: str) -> None:
         """Run a statement."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,6 +109,32 @@ def test_an_attempt_that_gets_no_further_commits_nothing(attempt: Runner, platfo
     platform.selected = [stands_at(7, 3)]
     assert attempt(read) != 0
     assert platform.commits == []
+
+
+@pytest.mark.parametrize("raised", [GeneratorExit(), asyncio.CancelledError(), KeyboardInterrupt(), SystemExit(0)])
+def test_whatever_leaves_a_read_is_of_its_stream_alone(
+    attempt: Runner, platform: FakePlatform, raised: BaseException
+) -> None:
+    attempt.streams = ("a", "b")
+
+    def read(stream: Stream, _: Any) -> Iterator[Batch]:
+        yield Batch(rows(0, 5), cursor=4)
+        if stream.name == "a":
+            raise raised
+
+    assert attempt(read) == 1
+    (finish,) = platform.finished
+    assert finish.error is not None
+    assert f"stream 'a': the connector failed unexpectedly in read() ({type(raised).__name__})" in finish.error.message
+    assert finish.streams["b"].outcome == "succeeded"
+    assert by_stream(platform, "a") == by_stream(platform, "b") == list(range(5))
+
+
+def test_a_stream_that_is_unavailable_for_a_while_holds_up_no_other() -> None:
+    outcomes = StreamOutcomes()
+    for number in range(SAME_FAILURES + 1):
+        outcomes.refuse(f"s{number}", f"s{number}", TransientError("locked", retry_after=3))
+    assert not outcomes.source_fails
 
 
 def test_a_source_that_is_away_is_not_asked_for_every_stream(attempt: Runner, platform: FakePlatform) -> None:

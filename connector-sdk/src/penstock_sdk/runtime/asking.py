@@ -120,6 +120,9 @@ def estimated(
     except ConnectorError as error:
         log.warning("what %s will cost is not known: %s", stream.name, error.message)
         return None
+    except Exception:
+        log.exception("what %s will cost is not known: estimate() failed unexpectedly", stream.name)
+        return None
     known = [each for each in found if each is not None]
     if len(known) < len(found) or not known:
         return None

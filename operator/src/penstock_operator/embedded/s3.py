@@ -57,7 +57,7 @@ class EmbeddedS3(EmbeddedServer):
 
     def _launch(self, log: IO[bytes], lifeline: int) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "penstock_operator.embedded.s3_server"],
+            [sys.executable, "-P", "-m", "penstock_operator.embedded.s3_server"],
             env=self._environment(),
             stdout=log,
             stderr=log,

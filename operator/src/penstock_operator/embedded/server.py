@@ -115,7 +115,11 @@ class EmbeddedServer(ABC):
 
     def log_tail(self) -> str:
         """Return the last lines that the server wrote."""
-        lines = (self._directory / self.log_name).read_text(errors="replace").splitlines()
+        log = self._directory / self.log_name
+        try:
+            lines = log.read_text(errors="replace").splitlines()
+        except OSError as error:
+            return f"its log {log} cannot be read: {error.strerror}"
         return "\n".join(lines[-TAIL_LINES:])
 
 

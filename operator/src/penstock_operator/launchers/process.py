@@ -73,6 +73,7 @@ class ProcessLauncher:
         with self.logs.open_for_writing(launch.job_name) as log, Lifeline() as lifeline:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # a file of the working directory is no module of the platform, whatever its name
                 "-m",
                 "penstock_sdk.runtime",
                 env={**environment, **lifeline.environment},

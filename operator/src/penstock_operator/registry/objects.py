@@ -134,12 +134,29 @@ async def run_counts(connection: Connection, run_id: str) -> list[Row]:
     )
 
 
-async def has_committed(connection: Connection, run_id: str, attempt: int) -> bool:
-    """Say whether an attempt has committed anything: it made progress."""
+async def has_progressed(connection: Connection, run_id: str, attempt: int) -> bool:
+    """Return True if an attempt has committed records and left a stream where no earlier attempt of the run had left it.
+
+    A connector that ignores its cursor commits the same records in each attempt; without the second condition it would be
+    tried again without end. A run that reads a window again has no history of checkpoints: there the first one counts.
+    """
     row = await one(
         connection,
-        "SELECT 1 AS yes FROM penstock.bronze_objects WHERE run_id = %(run)s AND attempt = %(attempt)s"
-        " AND committed_at IS NOT NULL LIMIT 1",
+        """
+        WITH last AS (
+            SELECT DISTINCT ON (c.stream) c.connection_uid, c.stream, c.cursor, c.done
+            FROM penstock.connector_runs r JOIN penstock.stream_checkpoints c ON c.connection_uid = r.connection_uid
+                AND c.run_id = r.id
+            WHERE r.id = %(run)s AND c.attempt = %(attempt)s ORDER BY c.stream, c.checkpoint DESC)
+        SELECT 1 AS yes FROM (SELECT DISTINCT stream FROM penstock.bronze_objects
+            WHERE run_id = %(run)s AND attempt = %(attempt)s AND committed_at IS NOT NULL) o
+        LEFT JOIN last ON last.stream = o.stream
+        WHERE last.stream IS NULL OR last.done OR NOT EXISTS (
+            SELECT 1 FROM penstock.stream_checkpoints p
+            WHERE p.connection_uid = last.connection_uid AND p.run_id = %(run)s AND p.stream = last.stream
+              AND p.attempt < %(attempt)s AND p.cursor IS NOT DISTINCT FROM last.cursor)
+        LIMIT 1
+        """,
         run=run_id,
         attempt=attempt,
     )

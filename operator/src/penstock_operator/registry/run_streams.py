@@ -7,10 +7,9 @@ from dataclasses import astuple, dataclass, fields
 from typing import Literal
 
 from penstock_sdk.protocol import StreamOutcome
-from psycopg.rows import class_row
 
 from penstock_operator.registry import objects
-from penstock_operator.registry.database import Connection, Row, run
+from penstock_operator.registry.database import Connection, Row, many, one, run
 
 Outcome = Literal["succeeded", "failed", "not_read"]
 PARAMETERS = (
@@ -57,21 +56,25 @@ class _Selected:
 
 
 async def _selected(connection: Connection, run_id: str, attempt: int) -> list[_Selected]:
-    async with connection.cursor(row_factory=class_row(_Selected)) as cursor:
-        await cursor.execute(
-            b"""
-            SELECT each.stream, a.refused ->> each.stream AS refusal,
-                EXISTS (SELECT 1 FROM penstock.connector_run_state s WHERE s.connection_uid = r.connection_uid
-                            AND s.stream = each.stream AND s.run_id = r.id AND s.done)
-                OR EXISTS (SELECT 1 FROM penstock.window_states w WHERE w.run_id = r.id AND w.stream = each.stream
-                            AND w.done) AS done
-            FROM penstock.run_attempts a JOIN penstock.connector_runs r ON r.id = a.run_id
-            CROSS JOIN LATERAL jsonb_array_elements_text(a.streams) AS each (stream)
-            WHERE a.run_id = %(run)s AND a.attempt = %(attempt)s
-            """,
-            {"run": run_id, "attempt": attempt},
-        )
-        return await cursor.fetchall()
+    found = await one(
+        connection,
+        "SELECT a.streams, a.refused, r.connection_uid FROM penstock.run_attempts a"
+        " JOIN penstock.connector_runs r ON r.id = a.run_id WHERE a.run_id = %(run)s AND a.attempt = %(attempt)s",
+        run=run_id,
+        attempt=attempt,
+    )
+    if found is None:  # a run that has had no attempt yet
+        return []
+    rows = await many(
+        connection,
+        "SELECT stream FROM penstock.connector_run_state"
+        " WHERE connection_uid = %(connection)s AND run_id = %(run)s AND done"
+        " UNION ALL SELECT stream FROM penstock.window_states WHERE run_id = %(run)s AND done",
+        connection=found["connection_uid"],
+        run=run_id,
+    )
+    done = {row["stream"] for row in rows}
+    return [_Selected(stream, found["refused"].get(stream), stream in done) for stream in found["streams"]]
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,10 @@ class _Entry:
 
 
 async def _put(connection: Connection, run_id: str, attempt: int, entries: list[_Entry]) -> None:
-    """Write the rows; one that says only that a stream was not read replaces none that says more."""
+    """Write the rows; one that says only that a stream was not read replaces none that says more.
+
+    The attempt is the one that read the stream: later ones of the run pass over what is at its end.
+    """
     columns = list(zip(*map(astuple, entries), strict=True)) or [()] * len(fields(_Entry))
     await run(
         connection,
@@ -114,7 +120,9 @@ async def _put(connection: Connection, run_id: str, attempt: int, entries: list[
         SELECT %(run)s, %(attempt)s, * FROM unnest(%(streams)s::text[], %(outcomes)s::text[], %(classes)s::text[],
             %(messages)s::text[], %(operator_messages)s::text[], %(records)s::bigint[], %(deletes)s::bigint[],
             %(rejected)s::bigint[])
-        ON CONFLICT (run_id, stream) DO UPDATE SET attempt = excluded.attempt, outcome = excluded.outcome,
+        ON CONFLICT (run_id, stream) DO UPDATE SET outcome = excluded.outcome,
+            attempt = CASE WHEN s.outcome = 'succeeded' AND excluded.outcome = 'succeeded' THEN s.attempt
+                ELSE excluded.attempt END,
             error_class = excluded.error_class, message = excluded.message,
             operator_message = excluded.operator_message, records = excluded.records, deletes = excluded.deletes,
             rejected = excluded.rejected, updated_at = now()
@@ -126,12 +134,28 @@ async def _put(connection: Connection, run_id: str, attempt: int, entries: list[
     )
 
 
+COLUMNS = "stream, attempt, outcome, error_class, message, records, deletes, rejected"
+
+
+async def unfinished(connection: Connection, run_id: str, limit: int = 20) -> list[RunStream]:
+    """Return streams of a run that no attempt has read to their end."""
+    rows = await many(
+        connection,
+        f"SELECT {COLUMNS} FROM penstock.run_streams WHERE run_id = %(run)s AND outcome <> 'succeeded'"  # noqa: S608
+        " ORDER BY stream LIMIT %(limit)s",
+        run=run_id,
+        limit=limit,
+    )
+    return [RunStream(**row) for row in rows]
+
+
 async def of_run(connection: Connection, run_id: str, limit: int = 1000) -> list[RunStream]:
     """Return the streams of a run, those that failed first, then by name."""
-    async with connection.cursor(row_factory=class_row(RunStream)) as cursor:
-        await cursor.execute(
-            b"SELECT stream, attempt, outcome, error_class, message, records, deletes, rejected"
-            b" FROM penstock.run_streams WHERE run_id = %(run)s ORDER BY outcome = 'failed' DESC, stream LIMIT %(limit)s",
-            {"run": run_id, "limit": limit},
-        )
-        return await cursor.fetchall()
+    rows = await many(
+        connection,
+        f"SELECT {COLUMNS} FROM penstock.run_streams WHERE run_id = %(run)s"  # noqa: S608
+        " ORDER BY outcome = 'failed' DESC, stream LIMIT %(limit)s",
+        run=run_id,
+        limit=limit,
+    )
+    return [RunStream(**row) for row in rows]

@@ -112,7 +112,7 @@ async def fail_current(
         if run is None:
             return False
         await run_streams.record(connection, run_id, attempt, {})
-        progressed = await objects.has_committed(connection, run_id, attempt)
+        progressed = await objects.has_progressed(connection, run_id, attempt)
         failure = Failure(
             ending.error_class or "DefectError",
             progressed=progressed,

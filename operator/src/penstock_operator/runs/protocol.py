@@ -40,6 +40,7 @@ from penstock_operator.registry import attempts, objects, outbox, run_streams, r
 from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Connection, Pool, Row
 from penstock_operator.registry.objects import Grant
+from penstock_operator.registry.run_streams import RunStream
 from penstock_operator.runs import budget, catalog, commits, conservation, outcomes, positions, reads, selection
 from penstock_operator.runs.artifacts import check_artifact, check_state_versions
 from penstock_operator.runs.refusals import Fenced, Invalid, Mismatch, NotReady, Unauthenticated
@@ -229,7 +230,7 @@ class RunProtocol:
             return await self._succeed(connection, run, attempt, request)
         if request.outcome == "cancelled":
             return await outcomes.cancel(connection, run)
-        progressed = await objects.has_committed(connection, run["id"], attempt["attempt"])
+        progressed = await objects.has_progressed(connection, run["id"], attempt["attempt"])
         if request.outcome == "interrupted":
             message = "the pod was told to stop before the run had ended"
             ending = Ending("interrupted", "AttemptLost", "TransientError", message, metrics=request.metrics)
@@ -250,6 +251,9 @@ class RunProtocol:
         return await outcomes.fail(connection, run, ending, failure)
 
     async def _succeed(self, connection: Connection, run: Row, attempt: Row, request: FinishRequest) -> str:
+        gone = await run_streams.unfinished(connection, run["id"])
+        if gone:
+            return await outcomes.fail(connection, run, _broken(_gone(gone), request), Failure("SourceContractError"))
         counts = await reads.counts_of(connection, run["id"])
         too_many = reads.over_threshold(reads.reject_rules(attempt["spec"]), counts)
         if too_many:
@@ -281,6 +285,17 @@ def _refused(attempt: Row, request: FinishRequest) -> Ending:
     """A run is no success with a stream that it was not allowed to read, even where the pod's SDK knows nothing of it."""
     told = {stream: f"stream {stream!r} failed" for stream in _failed_streams(request)}
     return _broken("; ".join({**told, **attempt["refused"]}.values()), request)
+
+
+def _gone(streams: list[RunStream]) -> str:
+    """Say which streams an earlier attempt had not read to their end, and the source does not offer any more."""
+    told = "; ".join(
+        f"stream {each.stream!r} was not read to its end in attempt {each.attempt}{f' ({each.message})' * bool(each.message)}"
+        for each in streams
+    )
+    return (
+        f"{told}; the source does not offer it any more. What was read of it is kept; the next run reads what there is"
+    )
 
 
 def _failed_streams(request: FinishRequest) -> list[str]:
