@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import uuid
@@ -254,6 +255,62 @@ async def test_it_refuses_beside_a_controller_and_with_another_bucket(
         other = BronzeStore(store.settings.__class__(**{**vars(store.settings), "prefix": uuid.uuid4().hex}))
         with pytest.raises(ReconcileError, match="PENSTOCK_S3_BUCKET"):
             await reconcile_registry(life.pool, other)
+
+
+BROKEN: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "it is not JSON"),
+    "truncated": (b'{"version": 2, "run": "', "it is not JSON"),
+    "not UTF-8": (b"\xff\xfe", "it is not JSON"),
+    "another document": (b"[1]", "it is not a commit manifest"),
+    "without states": (b'{"version": 2, "run": "r", "objects": [], "rejected": []}', "phase is missing"),
+    "of the future": (b'{"version": 99}', "a newer version of Penstock wrote it"),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+async def test_a_manifest_that_cannot_be_read_leaves_its_connection_as_it_is(
+    database_url: str, store: BronzeStore, broken: str
+) -> None:
+    """Without it, its run's objects would count as never committed, and the collector would delete them."""
+    body, why = BROKEN[broken]
+    async with history(database_url, store, 3) as life:
+        await life.run()
+        name = await life.backup()
+        await life.run()
+        await life.run()
+        (page,) = [await store.list_page(f"{store.settings.prefix}/tenant=team/connection=orders/_commits/", None)]
+        key = max(key for key, _ in page.objects)
+        good = store.read(key)
+        await store.put(key, body, "application/json")
+        await life.restore(name)
+        as_it_was = await everything(life.pool)
+        (told,) = await reconcile_registry(life.pool, store)
+        assert await everything(life.pool) == as_it_was
+        assert told.left_alone
+        assert f"{key}: {why}" in told.notes[0]
+        await store.put(key, good, "application/json")
+        (told,) = await reconcile_registry(life.pool, store)
+        assert (told.runs, told.left_alone) == (2, False)
+        life.known = (life.generation, life.numbers)
+
+
+async def test_runs_of_another_installation_below_the_same_prefix_are_left_alone(
+    database_url: str, store: BronzeStore
+) -> None:
+    async with history(database_url, store, 4) as life:
+        await life.run()
+        name = await life.backup()
+        await life.run()
+        (page,) = [await store.list_page(f"{store.settings.prefix}/tenant=team/connection=orders/_commits/", None)]
+        for key in sorted(key for key, _ in page.objects)[1:]:
+            manifest = json.loads(store.read(key))
+            manifest["registry"]["installation"] = "another"
+            await store.put(key, json.dumps(manifest).encode(), "application/json")
+        await life.restore(name)
+        as_it_was = await everything(life.pool)
+        (told,) = await reconcile_registry(life.pool, store)
+        assert told.notes == ["1 runs are of another installation, which writes below the same prefix; left alone"]
+        assert await everything(life.pool) == as_it_was
 
 
 async def test_what_was_deleted_from_the_bucket_is_not_there_again(database_url: str, store: BronzeStore) -> None:

@@ -55,6 +55,12 @@ def reconcile(
         print_rows([asdict(each) for each in found], COLUMNS, chosen)
     else:
         typer.echo("the registry knows all that the bucket holds")
+    left = sum(each.left_alone for each in found)
+    if left:
+        message = (
+            f"{left} connections were left as they are; their notes say what to do. Do that before a controller starts"
+        )
+        raise CommandError(message)
 
 
 async def _reconciled(data_dir: Path, *, dry_run: bool) -> list[Reconciled]:

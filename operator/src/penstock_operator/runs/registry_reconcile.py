@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from penstock_operator.bronze.keys import Place, commit_key, commit_of, place_of
 from penstock_operator.bronze.owner import owner_of_prefix
 from penstock_operator.bronze.store import BronzeStore
@@ -29,6 +31,12 @@ RESTORED = Ending(
     "cancelled", "RegistryRestored", message="the registry was restored from a backup, and the run had gone on since"
 )
 Manifest = dict[str, Any]
+SHOWN = 5
+OF_THE_REGISTRY = (
+    *("installation", "connection_uid", "namespace_uid", "first_generation", "connector", "bronze"),
+    *("trigger", "token", "attempt", "reason", "error_class", "message", "scheduled_at", "created_at", "started_at"),
+)
+"""What `outcomes.commit_document` writes of the registry."""
 
 
 class ReconcileError(Exception):
@@ -47,6 +55,7 @@ class Reconciled:
     cancelled: int = 0
     leftovers: int = 0
     deleted: int = 0
+    left_alone: bool = False
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -74,10 +83,15 @@ async def reconcile_registry(pool: Pool, store: BronzeStore, *, dry_run: bool = 
                 "a controller works on this registry: stop it first (in a cluster, scale its Deployment to 0), then repeat"
             )
         known = await restoring.committed_keys(connection)
+        owner = await owner_of_prefix(store)
+        trusted = {await installation_id(connection), *filter(None, [owner])} if owner or known else set()
         found, seen = [], set[tuple[str, str]]()
         async for held in _held(store):
             seen.add((held.namespace, held.name))
-            manifests = await _manifests(connection, store, held)
+            manifests = await _manifests(connection, store, held, trusted)
+            if manifests.unreadable:
+                found.append(_left_alone(held, manifests.unreadable))
+                continue
             async with connection.transaction(force_rollback=dry_run):
                 keys = known.get((held.namespace, held.name), set())
                 found.append(await _Reconcile(connection, held, manifests, keys).reconcile())
@@ -90,7 +104,6 @@ async def reconcile_registry(pool: Pool, store: BronzeStore, *, dry_run: bool = 
             async with connection.transaction(force_rollback=dry_run):
                 deleted = await restoring.forget_objects(connection, list(keys))
             found.append(Reconciled(namespace, name, deleted=deleted))
-        owner = await owner_of_prefix(store)
         if owner and not known and not dry_run:  # a registry that was lost is whose the bucket is
             await set_installation_id(connection, owner)
     return [each for each in found if each.changed]
@@ -120,25 +133,86 @@ async def _held(store: BronzeStore) -> AsyncIterator[Held]:
         yield held
 
 
-async def _manifests(connection: Connection, store: BronzeStore, held: Held) -> list[Manifest]:
-    """Read the manifests of the runs that the registry does not know as ended, oldest first."""
+@dataclass(frozen=True)
+class Manifests:
+    """The manifests of the runs that the registry does not know as ended, oldest first.
+
+    `unreadable` says why by key; `foreign` are runs of another installation that writes below the same prefix.
+    """
+
+    own: list[Manifest]
+    foreign: list[str]
+    unreadable: dict[str, str]
+
+
+async def _manifests(connection: Connection, store: BronzeStore, held: Held, trusted: set[str]) -> Manifests:
     ended = await restoring.ended_runs(connection, held.runs)
-    return [
-        json.loads(
-            await asyncio.to_thread(store.read, commit_key(store.settings.prefix, held.namespace, held.name, run))
-        )
-        for run in sorted(set(held.runs) - ended)
+    found = Manifests([], [], {})
+    for run in sorted(set(held.runs) - ended):
+        key = commit_key(store.settings.prefix, held.namespace, held.name, run)
+        try:
+            manifest = parsed_manifest(await asyncio.to_thread(store.read, key), run)
+        except (ValueError, ClientError) as error:
+            found.unreadable[key] = str(error)
+            continue
+        installation = manifest["registry"]["installation"] if "registry" in manifest else None
+        if trusted and installation is not None and installation not in trusted:
+            found.foreign.append(run)
+        else:
+            found.own.append(manifest)
+    return found
+
+
+def parsed_manifest(body: bytes, run: str) -> Manifest:
+    """Return a commit manifest; raises ValueError that says why it is none."""
+    try:
+        manifest: Manifest = json.loads(body)
+    except ValueError:
+        message = "it is not JSON"
+        raise ValueError(message) from None
+    version = manifest.get("version", 1) if isinstance(manifest, dict) else None
+    if not isinstance(version, int):
+        message = "it is not a commit manifest"
+        raise ValueError(message)  # noqa: TRY004 - one error for all that it may be
+    if version > outcomes.MANIFEST_VERSION:
+        message = f"a newer version of Penstock wrote it (manifest version {version}): use that one"
+        raise ValueError(message)
+    parts = {"run": str, "objects": list, "rejected": list}
+    if version > 1:
+        parts |= {"phase": str, "finished_at": str, "states": list, "schemas": list, "registry": dict}
+    wrong = [name for name, kind in parts.items() if not isinstance(manifest.get(name), kind)]
+    wrong += [
+        f"registry.{name}" for name in OF_THE_REGISTRY if version > 1 and not wrong and name not in manifest["registry"]
     ]
+    if wrong:
+        message = f"{wrong[0]} is missing or of another type"
+        raise ValueError(message)
+    if manifest["run"] != run:
+        message = "it is of another run than its name says"
+        raise ValueError(message)
+    return manifest
+
+
+def _left_alone(held: Held, unreadable: dict[str, str]) -> Reconciled:
+    """Return what is said of a connection with a manifest that cannot be read: without it, its records would be lost."""
+    told = "; ".join(f"{key}: {why}" for key, why in list(unreadable.items())[:SHOWN])
+    more = f"; and {len(unreadable) - SHOWN} more" if len(unreadable) > SHOWN else ""
+    note = (
+        f"LEFT AS IT IS, as commit manifests cannot be read: {told}{more}. Put a good version of each back and repeat;"
+        f" or delete them, repeat, and read the connection anew with `penstock state reset {held.namespace}/{held.name}`"
+    )
+    return Reconciled(held.namespace, held.name, notes=[note], left_alone=True)
 
 
 class _Reconcile:
     """Brings one connection forward, in its caller's transaction."""
 
-    def __init__(self, connection: Connection, held: Held, manifests: list[Manifest], known: set[str]) -> None:
+    def __init__(self, connection: Connection, held: Held, manifests: Manifests, known: set[str]) -> None:
         self._connection = connection
         self._held = held
-        self._manifests = [each for each in manifests if each.get("version", 1) > 1]
-        self._old = [each for each in manifests if each.get("version", 1) == 1]
+        self._manifests = [each for each in manifests.own if each.get("version", 1) > 1]
+        self._old = [each for each in manifests.own if each.get("version", 1) == 1]
+        self._foreign = manifests.foreign
         self._known = known
         self._told = Reconciled(held.namespace, held.name)
 
@@ -153,6 +227,11 @@ class _Reconcile:
                 rows.append(row)
             await self._bring_forward(row, manifest)
         self._note_old()
+        if self._foreign:
+            self._told.notes.append(
+                f"{len(self._foreign)} runs are of another installation, which writes below the same prefix; left alone"
+            )
+            return self._told
         await self._end_runs(sorted({place.run for place in self._unknown().values()}))
         # A connection that the registry never knew may be another installation's: what is under way of it stays.
         ours = await installation_id(self._connection)

@@ -28,6 +28,8 @@ NICKNAMES = {
     "@hourly": "0 * * * *",
 }
 FIELDS = 5
+OF_THE_MACHINE = ("localtime", "posixrules")
+"""Files among the time zones that mean another one on each machine."""
 SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
 
 
@@ -37,7 +39,7 @@ class ScheduleError(Exception):
 
 def _zone(name: str) -> ZoneInfo:
     try:
-        return ZoneInfo(name)
+        return ZoneInfo("" if name in OF_THE_MACHINE else name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         message = f"spec.timeZone: {name!r} is not a time zone; use an IANA name such as 'Europe/Paris' or 'Etc/UTC'"
         raise ScheduleError(message) from None
