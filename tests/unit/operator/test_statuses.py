@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock_operator.controller.kubernetes import merge_patch
-from penstock_operator.controller.statuses import finding_for, pauses
+from penstock_operator.controller.statuses import finding_for, pauses, told_of
 from penstock_operator.resources.conditions import conditions_for
 from penstock_operator.resources.crds import crds
 
@@ -115,3 +115,26 @@ def test_no_column_shows_a_time_to_come_as_an_age() -> None:
     for crd in crds().values():
         for column in crd["spec"]["versions"][0]["additionalPrinterColumns"]:
             assert column["type"] != "date" or column["jsonPath"] in past, column
+
+
+ANSWERED = ("last_scheduled_at", "handled_request", "state_answer")
+TIMED = {"schedule": "0 * * * *", "time_zone": "Etc/UTC", "jitter_seconds": 0, "ready": True, **dict.fromkeys(ANSWERED)}
+
+
+@given(
+    st.integers(-100, 100),
+    st.none() | st.integers(-100, 100),
+    st.sampled_from(["0 * * * *", "30 2 * * *", "@hourly", "0 0 29 2 *", "0 0 31 2 *", None]),
+    st.integers(0, 3600),
+)
+def test_the_next_run_is_never_in_the_past(at: int, paused: int | None, schedule: str | None, jitter: int) -> None:
+    """A due time that waits for the run under way, or for the operator, stays due: told is the one after it."""
+    due = NOW + timedelta(minutes=at)
+    until = None if paused is None else NOW + timedelta(minutes=paused)
+    timed = {**TIMED, "schedule": schedule, "jitter_seconds": jitter}
+    told = told_of(row(next_run_at=due, **timed, **({"paused_until": until} if until else {})), NOW)["nextScheduleTime"]
+    if told is None:
+        assert max(due, until or due) <= NOW
+        assert schedule in (None, "0 0 31 2 *")
+    else:
+        assert datetime.fromisoformat(told) > NOW

@@ -47,7 +47,11 @@ def test_a_tick_after_its_deadline_is_missed() -> None:
 
 @pytest.mark.parametrize(
     ("schedule", "zone", "field"),
-    [("61 * * * *", "Etc/UTC", "spec.schedule"), ("@daily", "Mars/Base", "spec.timeZone")],
+    [
+        ("61 * * * *", "Etc/UTC", "spec.schedule"),
+        ("@daily", "Mars/Base", "spec.timeZone"),
+        ("@daily", "localtime", "spec.timeZone"),
+    ],
 )
 def test_what_cannot_be_used_names_its_field(schedule: str, zone: str, field: str) -> None:
     with pytest.raises(ScheduleError, match=field):

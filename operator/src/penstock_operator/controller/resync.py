@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from penstock_operator.controller.resources import Document, Page
 from penstock_operator.controller.statuses import told_of
@@ -74,7 +75,7 @@ def is_told(document: Document, row: Row, catalog: Catalog) -> bool:
         return False
     if "Ready" not in {each["type"] for each in status.get("conditions", [])}:
         return False
-    told = {**told_of(row), "definition": catalog.name_of(row["definition_uid"])}
+    told = {**told_of(row, datetime.now(UTC)), "definition": catalog.name_of(row["definition_uid"])}
     return all(status.get(field) == value for field, value in told.items())
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import contextlib
+from datetime import UTC, datetime
 from typing import Any
 
 from penstock_operator.controller.resources import Document
 from penstock_operator.registry.database import Row
 from penstock_operator.resources.conditions import AlertCondition, Finding, OpenAlert, moment
 from penstock_operator.runs.breaker import paused
+from penstock_operator.scheduling.due import next_time
+from penstock_operator.scheduling.ticks import ScheduleError
 
 SUSPENDED = "no run is started by the clock while spec.suspend is true"
 BEFORE_THE_START = ("SecretNotFound", "ImagePullFailed", "LaunchRefused")
@@ -73,7 +76,12 @@ def _idle(row: Row, newest: Row | None) -> Finding:
 
 
 def status_of(
-    generation: int, listed: list[Document], row: Row, newest: Row | None, definition: Row | None
+    generation: int,
+    listed: list[Document],
+    row: Row,
+    newest: Row | None,
+    definition: Row | None,
+    now: datetime | None = None,
 ) -> Document:
     """Return the status of a connection that was found as `listed` conditions tell."""
     status = {
@@ -81,29 +89,37 @@ def status_of(
         "conditions": listed,
         "definition": definition["name"] if definition else None,
         "lastRun": _last_run(newest) if newest else None,
-        **told_of(row),
+        **told_of(row, now or datetime.now(UTC)),
     }
     return {key: value for key, value in status.items() if value is not None}
 
 
-def told_of(row: Row) -> Document:
+def told_of(row: Row, now: datetime) -> Document:
     """Return the fields of a status that the connection's row alone decides; None is a field that is not there."""
     return {
         "lastScheduleTime": moment(row["last_scheduled_at"]),
         "lastSuccessfulTime": moment(row["last_success_at"]),
-        "nextScheduleTime": moment(_next_time(row)),
+        "nextScheduleTime": moment(_next_time(row, now)),
         "lastHandledRequest": row["handled_request"],
         "consecutiveFailures": row["failures"] or None,
         "lastStateChange": row["state_answer"],
     }
 
 
-def _next_time(row: Row) -> datetime | None:
-    """Return when the next run is made: not before the pause after failures ends."""
+def _next_time(row: Row, now: datetime) -> datetime | None:
+    """Return when the next run is made: not before the pause after failures ends, and never a moment that is past.
+
+    A due time that waits for the run under way stays due; what is told then is the one after it.
+    """
     at: datetime | None = row["next_run_at"]
     if at is None or not row["ready"] or row["suspended"]:
         return None
-    return max(at, row["paused_until"] or at)
+    at = max(at, row["paused_until"] or at)
+    if at > now:
+        return at
+    with contextlib.suppress(ScheduleError, ArithmeticError, ValueError):  # `schedule_due` puts such a row aside
+        return next_time(row["schedule"], row["time_zone"], row["jitter_seconds"], now)
+    return None
 
 
 def _last_run(run: Row) -> Document:
