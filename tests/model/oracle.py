@@ -75,6 +75,8 @@ class Run:
     attempts: list[Attempt] = field(default_factory=list)
     window: bool = False
     states: dict[str, State] = field(default_factory=dict)
+    outcomes: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """How each stream went, with the number of the attempt that says so."""
 
     @property
     def turn(self) -> tuple[bool, bool]:
@@ -203,13 +205,25 @@ class Oracle:
     def _current(self, run: str, attempt: int) -> bool:
         return self.runs[run].phase == "running" and len(self.runs[run].attempts) == attempt
 
-    @staticmethod
-    def _failed(run: Run, ended: str, *, disrupted: bool = False) -> None:
+    def _record(self, run: Run, failed: Iterable[str] = ()) -> None:
+        """Note how the streams of a run's newest attempt went; that one was not read takes back nothing."""
+        states = run.states if run.window else self.connections[run.uid].states
+        for stream in run.attempts[-1].streams if run.attempts else ():
+            state = states.get(stream)
+            done = state is not None and state.done and self.runs.get(state.run or "") is run
+            outcome = "succeeded" if done else "failed" if stream in failed else "not_read"
+            before = run.outcomes.get(stream, (0, "not_read"))[1]
+            if outcome == "succeeded" == before or (outcome == "not_read" != before):
+                continue
+            run.outcomes[stream] = (len(run.attempts), outcome)
+
+    def _failed(self, run: Run, ended: str, *, disrupted: bool = False) -> None:
+        self._record(run)
         run.attempts[-1].ended = ended
         run.phase = "cancelled" if run.cancel else "pending" if disrupted else AGAIN_OR_OVER
 
-    @staticmethod
-    def _cancelled(run: Run) -> None:
+    def _cancelled(self, run: Run) -> None:
+        self._record(run)
         run.phase = "cancelled"
         if run.attempts and run.attempts[-1].ended is None:
             run.attempts[-1].ended = "cancelled"
@@ -381,7 +395,7 @@ class Oracle:
     def heartbeat(self, caller: Caller) -> Answer:
         return self._refusal(caller) or self.runs[caller.run].cancel
 
-    def finish(self, caller: Caller, outcome: str, records: dict[str, int]) -> Answer:
+    def finish(self, caller: Caller, outcome: str, records: dict[str, int], failed: tuple[str, ...]) -> Answer:
         attempt, run = self._attempt(caller), self.runs[caller.run]
         if caller.token != attempt.tokens - 1:
             return "Unauthenticated"
@@ -390,15 +404,23 @@ class Oracle:
         if not self._current(caller.run, caller.attempt):
             return "Fenced"
         if outcome == "succeeded":
-            done = [name for name, each in self._states(caller).items() if each.done and each.run == caller.run]
-            if records != attempt.committed():
-                attempt.ended, run.phase = "failed", "cancelled" if run.cancel else "failed"
-                return run.phase
-            if set(attempt.streams) != set(MODES) or set(done) != set(MODES):
-                return "Mismatch"
-            attempt.ended = run.phase = "succeeded"
-        elif outcome == "cancelled":
+            return self._succeeds(caller, records, failed)
+        self._record(run, failed)
+        if outcome == "cancelled":
             self._cancelled(run)
         else:
             self._failed(run, outcome, disrupted=outcome == "interrupted")
+        return run.phase
+
+    def _succeeds(self, caller: Caller, records: dict[str, int], failed: tuple[str, ...]) -> Answer:
+        attempt, run = self._attempt(caller), self.runs[caller.run]
+        done = [name for name, each in self._states(caller).items() if each.done and each.run == caller.run]
+        if failed or records != attempt.committed():
+            self._record(run, failed)
+            attempt.ended, run.phase = "failed", "cancelled" if run.cancel else "failed"
+        elif set(attempt.streams) != set(MODES) or set(done) != set(MODES):
+            return "Mismatch"
+        else:
+            self._record(run)
+            attempt.ended = run.phase = "succeeded"
         return run.phase

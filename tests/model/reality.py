@@ -296,9 +296,11 @@ class Reality:
         call = self.protocol.heartbeat(self._token(caller), wire.HeartbeatRequest())
         return await _answer(call, lambda answer: answer.cancel)
 
-    async def finish(self, caller: Caller, outcome: str, records: dict[str, int]) -> Answer:
+    async def finish(self, caller: Caller, outcome: str, records: dict[str, int], failed: tuple[str, ...]) -> Answer:
         error = wire.RunError(error_class="TransientError", message="it failed") if outcome == "failed" else None
-        request = wire.FinishRequest(outcome=outcome, error=error, records=records)  # type: ignore[arg-type]
+        why = wire.RunError(error_class="SourceContractError", message="its view fails")
+        told = {stream: wire.StreamOutcome(outcome="failed", error=why) for stream in failed}
+        request = wire.FinishRequest(outcome=outcome, error=error, records=records, streams=told)  # type: ignore[arg-type]
         return await _answer(self.protocol.finish(self._token(caller), request), lambda answer: answer.phase)
 
 

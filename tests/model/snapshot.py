@@ -21,6 +21,7 @@ SQL = """
         'states', (SELECT json_agg(t) FROM penstock.connector_run_state t),
         'windows', (SELECT json_agg(t) FROM penstock.window_states t),
         'checkpoints', (SELECT json_agg(t) FROM penstock.stream_checkpoints t),
+        'streams', (SELECT json_agg(t) FROM penstock.run_streams t),
         'changes', (SELECT json_agg(t) FROM penstock.state_changes t),
         'objects', (SELECT json_agg(t ORDER BY run_id, attempt, stream, sequence) FROM penstock.bronze_objects t),
         'commits', (SELECT json_agg(payload ->> 'run') FROM penstock.outbox WHERE kind = 'commit')) AS found
@@ -86,6 +87,7 @@ def shape_of_registry(rows: Rows) -> dict[str, Any]:
         },
         "states": states,
         "windows": windows,
+        "streams": {(names[row["run_id"]], row["stream"]): (row["attempt"], row["outcome"]) for row in rows["streams"]},
     }
 
 
@@ -114,6 +116,7 @@ def shape_of_oracle(oracle: Oracle) -> dict[str, Any]:
             for name, run in oracle.runs.items()
             for stream, s in run.states.items()
         },
+        "streams": {(name, stream): each for name, run in oracle.runs.items() for stream, each in run.outcomes.items()},
     }
 
 

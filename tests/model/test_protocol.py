@@ -286,7 +286,8 @@ class Protocol(RuleBasedStateMachine):
             right = self.oracle._attempt(caller).committed()
             records = data.draw(st.sampled_from([right, {"people": 999}]))
             outcome = data.draw(st.sampled_from(["succeeded", "failed", "cancelled", "interrupted"]))
-            return name, {"caller": caller, "outcome": outcome, "records": records}
+            failed = data.draw(st.sampled_from([(), (), ("events",), STREAMS]))
+            return name, {"caller": caller, "outcome": outcome, "records": records, "failed": failed}
         return name, {"caller": caller}
 
     def _draw_checkpoint(self, data: st.DataObject, caller: Caller, stream: str) -> Wanted:
@@ -350,7 +351,7 @@ class Protocol(RuleBasedStateMachine):
         for stream in STREAMS:
             self._read_on(caller, stream, 1, 3, done=True)
         records = self.oracle._attempt(caller).committed()
-        self.do(("finish", {"caller": caller, "outcome": "succeeded", "records": records}))
+        self.do(("finish", {"caller": caller, "outcome": "succeeded", "records": records, "failed": ()}))
 
     # Two at once.
 

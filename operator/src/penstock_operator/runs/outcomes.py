@@ -66,6 +66,7 @@ async def _count_failure(connection: Connection, uid: str) -> None:
 
 async def cancel(connection: Connection, run: Row) -> str:
     """End the run as cancelled, with its attempt if it has one."""
+    await run_streams.record(connection, run["id"], run["attempt"], {})
     await attempts.end_attempt(connection, run["id"], run["attempt"], CANCELLED)
     return await _finish(connection, run, "cancelled", CANCELLED)
 
