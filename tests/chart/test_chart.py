@@ -36,20 +36,31 @@ def helm_binary() -> str:
     ).stdout.strip()
 
 
-def helm(*values: str) -> subprocess.CompletedProcess[str]:
+def helm(*values: str, kubernetes: str = "1.33.0") -> subprocess.CompletedProcess[str]:
     flags = [flag for value in values for flag in ("--set", value)]
     command = [helm_binary(), "template", "penstock", str(CHART), "-n", "penstock-system", *flags]
+    command += ["--kube-version", kubernetes]
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
 
 
-def rendered(*values: str) -> list[dict[str, Any]]:
-    done = helm(*values)
+def rendered(*values: str, kubernetes: str = "1.33.0") -> list[dict[str, Any]]:
+    done = helm(*values, kubernetes=kubernetes)
     assert done.returncode == 0, done.stderr
     return [document for document in yaml.safe_load_all(done.stdout) if document]
 
 
 def pods(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     yield from (each["spec"]["template"]["spec"] for each in documents if each["kind"] in {"Deployment", "StatefulSet"})
+
+
+def test_a_policy_refuses_a_null_config_where_kubernetes_has_policies() -> None:
+    def kinds(*values: str, kubernetes: str) -> set[str]:
+        found = rendered(*GIVEN, *values, kubernetes=kubernetes)
+        return {each["kind"] for each in found if "AdmissionPolicy" in each["kind"]}
+
+    assert kinds(kubernetes="1.30.1") == {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
+    assert not kinds(kubernetes="1.29.4")
+    assert not kinds("crds.enabled=false", kubernetes="1.33.0"), "who installs the kinds elsewhere has the policy there"
 
 
 def test_8_no_role_reads_a_secret_and_none_has_a_wildcard() -> None:

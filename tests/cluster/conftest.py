@@ -6,11 +6,9 @@ Postgres and S3 are servers of this machine, outside the cluster to a policy, an
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from penstock_operator.embedded.postgres import EmbeddedPostgres
@@ -79,7 +77,6 @@ def source_url(access: Access, tmp_path_factory: pytest.TempPathFactory) -> Iter
     directory = tmp_path_factory.mktemp("postgres") / "server"
     with EmbeddedPostgres(directory, host=access.host) as server:
         yield server.url
-    shutil.rmtree(Path((directory / "cluster").read_text()), ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -149,8 +149,11 @@ def test_10_deleting_never_hangs(cluster: Cluster, operator: Installation, names
     )
 
 
-def test_the_api_server_and_validate_use_the_same_words(cluster: Cluster, namespace: str) -> None:
+def test_the_api_server_and_validate_use_the_same_words(
+    cluster: Cluster, operator: Installation, namespace: str
+) -> None:
     for spec in (
+        {"connector": FAKER, "config": None},
         {"connector": {**FAKER, "version": "^^1"}},
         {"connector": FAKER, "streams": [{"name": "a"}, {"name": "a"}]},
         {"connector": FAKER, "shedule": "@daily"},
