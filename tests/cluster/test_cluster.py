@@ -149,11 +149,17 @@ def test_10_deleting_never_hangs(cluster: Cluster, operator: Installation, names
     )
 
 
-def test_the_api_server_and_validate_use_the_same_words(
-    cluster: Cluster, operator: Installation, namespace: str
-) -> None:
+def test_a_null_config_is_refused_when_it_is_created(cluster: Cluster, operator: Installation, namespace: str) -> None:
+    """A client-side `kubectl apply` leaves a null out before the API server sees it."""
+    document = connection("wrong", None, connector=FAKER, config=None)
+    done = cluster.kubectl("create", "-f", "-", stdin=json.dumps(document), check=False)
+    assert done.returncode != 0
+    for problem in resource_problems(document):
+        assert problem in done.stderr
+
+
+def test_the_api_server_and_validate_use_the_same_words(cluster: Cluster, namespace: str) -> None:
     for spec in (
-        {"connector": FAKER, "config": None},
         {"connector": {**FAKER, "version": "^^1"}},
         {"connector": FAKER, "streams": [{"name": "a"}, {"name": "a"}]},
         {"connector": FAKER, "shedule": "@daily"},
