@@ -7,17 +7,16 @@ import re
 import traceback
 import unicodedata
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any
 
 import typer
 
 from penstock_sdk.errors import named
+from penstock_sdk.spelling import nearest
 
 USAGE_ERRORS: tuple[type[Exception], ...] = typer.BadParameter.__mro__[1:3]
 """What typer raises for a wrong command line: its UsageError and ClickException, wherever it keeps them."""
 USAGE, DEFECT = 2, 1
-LIKENESS = 0.6
 LONGEST_LINE = 2000
 TRACEBACK_VARIABLE = "PENSTOCK_TRACEBACK"
 UNKNOWN = re.compile(r"no such (?P<what>option|command):? '?(?P<word>.*?)'?(?:[?.'(]|$)", re.IGNORECASE)
@@ -30,13 +29,6 @@ def printable(text: object) -> str:
     return "".join(
         each.encode("unicode_escape").decode() if unicodedata.category(each) in UNPRINTABLE else each for each in line
     )
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that a mistyped one most likely means."""
-    by_lower = {each.lower(): each for each in known}
-    near = get_close_matches(word.lower(), list(by_lower), 1, LIKENESS)
-    return by_lower[near[0]] if near else None
 
 
 def meant(word: str, known: Iterable[str]) -> str:

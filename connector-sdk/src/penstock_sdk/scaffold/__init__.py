@@ -6,12 +6,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import metadata, resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import yaml
+
+from penstock_sdk.spelling import nearest
 
 __all__ = ["TEMPLATES", "ScaffoldError", "Template", "create"]
 
@@ -97,8 +98,8 @@ def _chosen(template: str) -> Template:
     """Return a template. Raises ScaffoldError that suggests the nearest name where there is none of this name."""
     if template in TEMPLATES:
         return TEMPLATES[template]
-    near = get_close_matches(template.lower(), [*TEMPLATES, *OTHER_WORDS], 1)
-    suggested = f"; did you mean {OTHER_WORDS.get(near[0], near[0])!r}?" if near else ";"
+    near = nearest(template, [*TEMPLATES, *OTHER_WORDS])
+    suggested = f"; did you mean {OTHER_WORDS.get(near, near)!r}?" if near else ";"
     raise ScaffoldError(f"--template: there is no template {template!r}{suggested} There are: {', '.join(TEMPLATES)}")
 
 

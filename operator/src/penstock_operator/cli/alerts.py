@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from penstock_operator.cli.output import Column, Output, OutputOption, moment, print_rows, printable
-from penstock_operator.cli.session import DATA_DIR, DataDir, Session, session, with_fields
+from penstock_operator.cli.session import DATA_DIR, DataDir, Session, with_fields, with_session
 
 app = typer.Typer(no_args_is_help=True, help="Alerts: list, ack.")
 
@@ -39,14 +37,9 @@ def list_alerts(
 
     Example: penstock alerts list --namespace team-a -o json
     """
-    rows = asyncio.run(_listed(data_dir, namespace, resolved="true" if resolved else None))
+    which = "true" if resolved else None
+    rows = with_session(data_dir, lambda found: found.get("/alerts", namespace=namespace, resolved=which))
     print_rows(rows, (*COLUMNS, BY) if resolved else COLUMNS, Output.json if as_json else output)
-
-
-async def _listed(data_dir: Path, namespace: str | None, resolved: str | None) -> list[dict[str, Any]]:
-    async with session(data_dir) as found:
-        listed: list[dict[str, Any]] = await found.get("/alerts", namespace=namespace, resolved=resolved)
-        return listed
 
 
 @app.command()
@@ -66,8 +59,4 @@ def ack(
             row = with_fields(await found.post(path, {"note": note}), path, "stream", "kind", "acknowledged_by")
             typer.echo(printable(f"{alert}: {row['stream']}: {row['kind']}: accepted by {row['acknowledged_by']}"))
 
-    async def opened() -> None:
-        async with session(data_dir) as found:
-            await act(found)
-
-    asyncio.run(opened())
+    with_session(data_dir, act)

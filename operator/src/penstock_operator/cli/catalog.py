@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +11,7 @@ import typer
 from penstock_operator.cli.errors import CommandError, understood
 from penstock_operator.cli.names import connection_name, connection_path
 from penstock_operator.cli.output import Column, Output, OutputOption, moment, print_rows
-from penstock_operator.cli.session import DATA_DIR, DataDir, Session, session
+from penstock_operator.cli.session import DATA_DIR, DataDir, Session, with_session
 from penstock_operator.resources.spelling import nearest
 
 Row = dict[str, Any]
@@ -52,14 +49,6 @@ STREAMS = (
     Column("last read", lambda row: moment(row["updated_at"])),
     Column("records", lambda row: row["records"]),
 )
-
-
-def _with(data_dir: Path, act: Callable[[Session], Awaitable[Any]]) -> Any:
-    async def opened() -> Any:
-        async with session(data_dir) as found:
-            return await act(found)
-
-    return asyncio.run(opened())
 
 
 def standing(row: Row, run: Row | None, now: datetime) -> Row:
@@ -129,7 +118,7 @@ def list_connections(
 
     Example: penstock connections list --namespace team-a -o json
     """
-    print_rows(_with(data_dir, lambda found: _standings(found, namespace)), CONNECTIONS, output)
+    print_rows(with_session(data_dir, lambda found: _standings(found, namespace)), CONNECTIONS, output)
 
 
 @connections_app.command("show")
@@ -152,7 +141,7 @@ def show_connection(connection: Which, output: OutputOption = Output.table, data
         with understood():
             return standing(row, runs[0] if runs else None, datetime.now(UTC))
 
-    row = _with(data_dir, act)
+    row = with_session(data_dir, act)
     if output is not Output.table:
         print_rows([row], CONNECTIONS, output)
         return
@@ -170,7 +159,7 @@ def list_definitions(output: OutputOption = Output.table, data_dir: DataDir = DA
 
     Example: penstock definitions list -o csv
     """
-    print_rows(_with(data_dir, lambda found: found.get("/definitions")), DEFINITIONS, output)
+    print_rows(with_session(data_dir, lambda found: found.get("/definitions")), DEFINITIONS, output)
 
 
 @streams_app.command("list")
@@ -194,7 +183,7 @@ def list_streams(
             raise CommandError(f"there is no connection {'/'.join(only)}; `penstock connections list` lists all")
         return [stream for row in asked for stream in await _streams(found, row)]
 
-    print_rows(_with(data_dir, act), STREAMS, output)
+    print_rows(with_session(data_dir, act), STREAMS, output)
 
 
 async def _streams(found: Session, connection: Row) -> list[Row]:

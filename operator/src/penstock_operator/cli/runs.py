@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
@@ -16,20 +13,12 @@ from penstock_operator.cli.errors import CommandError
 from penstock_operator.cli.names import connection_name
 from penstock_operator.cli.output import Column, Output, OutputOption, moment, print_rows, written
 from penstock_operator.cli.run_page import print_run
-from penstock_operator.cli.session import DATA_DIR, DataDir, Session, session, with_fields
+from penstock_operator.cli.session import DATA_DIR, DataDir, Session, with_fields, with_session
 from penstock_operator.runs.ids import RUN_ID_LENGTH
 
 app = typer.Typer(no_args_is_help=True, help="Runs: list, show, logs, start, backfill, cancel.")
 RUN = re.compile("[0-9a-z]+")
 RunId = Annotated[str, typer.Argument(help="A run's id, or the beginning of one of the newest thousand.")]
-
-
-def _with(data_dir: Path, act: Callable[[Session], Awaitable[Any]]) -> Any:
-    async def opened() -> Any:
-        async with session(data_dir) as found:
-            return await act(found)
-
-    return asyncio.run(opened())
 
 
 async def _full_id(found: Session, run: str) -> str:
@@ -75,7 +64,7 @@ def list_runs(
 
     Example: penstock runs list --namespace team-a --limit 5 -o csv
     """
-    rows = _with(data_dir, lambda found: found.get("/runs", namespace=namespace, name=connection, limit=limit))
+    rows = with_session(data_dir, lambda found: found.get("/runs", namespace=namespace, name=connection, limit=limit))
     print_rows(rows, COLUMNS, output)
 
 
@@ -89,7 +78,7 @@ def show(run: RunId, output: OutputOption = Output.table, data_dir: DataDir = DA
     async def act(found: Session) -> Any:
         return await found.get(f"/runs/{await _full_id(found, run)}")
 
-    print_run(_with(data_dir, act), output)
+    print_run(with_session(data_dir, act), output)
 
 
 @app.command()
@@ -116,7 +105,7 @@ def logs(
             message = f"the server's answer broke off ({type(error).__name__}); give the command again to go on"
             raise CommandError(message) from None
 
-    _with(data_dir, act)
+    with_session(data_dir, act)
 
 
 @app.command()
@@ -127,7 +116,7 @@ def start(connection: Annotated[str, typer.Argument(help="NAMESPACE/NAME")], dat
     """
     namespace, name = connection_name(connection)
     body = {"namespace": namespace, "name": name}
-    typer.echo(_with(data_dir, lambda found: found.changed("/runs", body, "id")))
+    typer.echo(with_session(data_dir, lambda found: found.changed("/runs", body, "id")))
 
 
 @app.command()
@@ -150,9 +139,9 @@ def backfill(
     namespace, name = connection_name(connection)
     body = {"namespace": namespace, "name": name, "from": start, "to": end, "streams": stream or []}
     if again:
-        typer.echo(_with(data_dir, lambda found: found.changed("/runs/reread", body, "id")))
+        typer.echo(with_session(data_dir, lambda found: found.changed("/runs/reread", body, "id")))
         return
-    filled = _with(data_dir, lambda found: found.post("/runs/backfill", body))
+    filled = with_session(data_dir, lambda found: found.post("/runs/backfill", body))
     rows = filled if isinstance(filled, list) else [filled]
     for each in (with_fields(row, "/runs/backfill", "id", "scheduled_at") for row in rows):
         typer.echo(f"{each['id']}  {moment(each['scheduled_at'])}")
@@ -174,5 +163,5 @@ def cancel(
         ids = [await _full_id(found, each) for each in run]
         return [await found.changed(f"/runs/{each}/cancel", None, "phase") for each in ids]
 
-    for phase in _with(data_dir, act):
+    for phase in with_session(data_dir, act):
         typer.echo(phase)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,16 @@ def _words(response: httpx.Response) -> str:
         return str(answer.get("message") or "; ".join(found))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ""
+
+
+def with_session(data_dir: Path, act: Callable[[Session], Awaitable[Any]]) -> Any:
+    """Return what an act on the read API returns: the session of a command that is not asynchronous itself."""
+
+    async def opened() -> Any:
+        async with session(data_dir) as found:
+            return await act(found)
+
+    return asyncio.run(opened())
 
 
 @asynccontextmanager

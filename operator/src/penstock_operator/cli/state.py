@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from penstock_operator.cli.errors import CommandError, understood
 from penstock_operator.cli.names import connection_path
 from penstock_operator.cli.output import Column, Output, OutputOption, moment, print_rows, printable
-from penstock_operator.cli.session import DATA_DIR, DataDir, session
+from penstock_operator.cli.session import DATA_DIR, DataDir, with_session
 
 app = typer.Typer(no_args_is_help=True, help="State: show, history, changes, reset, rewind, export, import.")
 Which = Annotated[str, typer.Argument(metavar="NAMESPACE/CONNECTION", help="The connection.")]
@@ -26,19 +25,11 @@ def _path(which: str) -> str:
 
 
 def _get(data_dir: Path, path: str, **parameters: Any) -> Any:
-    async def act() -> Any:
-        async with session(data_dir) as found:
-            return await found.get(path, **parameters)
-
-    return asyncio.run(act())
+    return with_session(data_dir, lambda found: found.get(path, **parameters))
 
 
 def _change(data_dir: Path, path: str, body: dict[str, Any]) -> None:
-    async def act() -> Any:
-        async with session(data_dir) as found:
-            return await found.post(path, body)
-
-    rows = asyncio.run(act())
+    rows = with_session(data_dir, lambda found: found.post(path, body))
     with understood():
         _print_changed(rows)
 
