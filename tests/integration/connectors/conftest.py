@@ -6,6 +6,10 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
+from penstock_operator.settings import S3Settings
+
+from tests.integration.connectors.bucket import Bucket
+from tests.integration.connectors.files_server import FilesServer, serving
 
 
 @pytest.fixture
@@ -17,3 +21,14 @@ def execute(database_url: str) -> Iterator[Callable[[str], None]]:
             connection.execute(statement.encode())
 
         yield run
+
+
+@pytest.fixture
+def bucket(s3_server: S3Settings) -> Bucket:
+    return Bucket(s3_server)
+
+
+@pytest.fixture
+def server() -> Iterator[FilesServer]:
+    with serving() as running:
+        yield running

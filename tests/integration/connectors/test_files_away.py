@@ -12,12 +12,11 @@ import msgspec
 import pytest
 from penstock_files_object import FilesObject
 from penstock_files_object.config import Config, Credentials
-from penstock_operator.settings import S3Settings
 from penstock_sdk import ConnectorError, Stream, TransientError
 from penstock_sdk.contract import rows_of
 
-from tests.integration.connectors.files_server import FilesServer, serving
-from tests.integration.connectors.test_files_object import Bucket
+from tests.integration.connectors.bucket import Bucket
+from tests.integration.connectors.files_server import FilesServer
 
 SECONDS = 3.0
 """How long the connector waits for an answer: a server on loopback gives it at once."""
@@ -61,17 +60,6 @@ def silent(answered: dict[str, bytes] | None = None) -> Iterator[SilentServer]:
         yield server
     finally:
         server.close()
-
-
-@pytest.fixture
-def bucket(s3_server: S3Settings) -> Bucket:
-    return Bucket(s3_server)
-
-
-@pytest.fixture
-def server() -> Iterator[FilesServer]:
-    with serving() as running:
-        yield running
 
 
 def connector(bucket: Bucket | None, paths: dict[str, str], base_url: str, **options: Any) -> FilesObject:

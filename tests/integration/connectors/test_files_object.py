@@ -7,7 +7,6 @@ import io
 import os
 import random
 import re
-import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -19,43 +18,15 @@ import pytest
 import zstandard
 from penstock_files_object import FilesObject
 from penstock_files_object.config import Config, Credentials
-from penstock_operator.bronze.store import s3_client
 from penstock_operator.settings import S3Settings
 from penstock_sdk import AuthenticationError, ConfigError, SourceContractError, Stream, TransientError
 from penstock_sdk.contract import CollectingSink, rows_of
 
-from tests.integration.connectors.files_server import BEGINNING, FilesServer, serving
+from tests.integration.connectors.bucket import Bucket
+from tests.integration.connectors.files_server import BEGINNING, FilesServer
 
 Row = dict[str, Any]
 Open = Callable[..., FilesObject]
-
-
-class Bucket:
-    """A bucket of its own for each test."""
-
-    def __init__(self, settings: S3Settings) -> None:
-        self.settings = settings
-        self.client = s3_client(settings, settings.endpoint)
-        self.name = f"files-{uuid.uuid4().hex}"
-        self.client.create_bucket(Bucket=self.name)
-
-    def put(self, key: str, body: bytes) -> str:
-        self.client.put_object(Bucket=self.name, Key=key, Body=body)
-        return f"s3://{self.name}/{key}"
-
-    def path(self, pattern: str) -> str:
-        return f"s3://{self.name}/{pattern}"
-
-
-@pytest.fixture
-def bucket(s3_server: S3Settings) -> Bucket:
-    return Bucket(s3_server)
-
-
-@pytest.fixture
-def server() -> Iterator[FilesServer]:
-    with serving() as running:
-        yield running
 
 
 @pytest.fixture
