@@ -128,6 +128,8 @@ class BronzeView:
 
     def _judge(self, path: Path, options: str) -> _Judgement:
         """Find the lines of an object that DuckDB refuses."""
+        if self._refusal(path, options) is None:
+            return _Judgement({}, left=path.stat().st_size > 0)
         lines, bad = path.read_bytes().split(b"\n"), dict[int, str]()
         for index, reason in self._bad_lines(lines, 0, len(lines), options):
             bad[index] = reason
