@@ -7,7 +7,7 @@ SOURCES := operator/src connector-sdk/src $(wildcard connectors/*/src)
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: conformance-table reference reference-check
+.PHONY: conformance-table counts reference reference-check
 .PHONY: help demo test unit integration model fuzz chaos conformance chart cluster-test lint format crds crds-check lock images cluster cluster-demo cluster-down bench bench-control-plane
 
 help: ## List what there is
@@ -65,6 +65,9 @@ reference: $(READY) ## Write docs/reference from the code's docstrings, schemas 
 reference-check: $(READY)
 	$(BIN)/python docs/generate.py .state/reference
 	diff -r .state/reference docs/reference || { echo "docs/reference is not what the code says: make reference"; exit 1; }
+
+counts: $(READY) ## Lower the numbers of tests/unit/code/counts.toml to what the sources have
+	$(BIN)/python -m tests.unit.code.counts
 
 format: $(READY) ## Mend what can be mended by itself
 	$(BIN)/ruff check --fix .
