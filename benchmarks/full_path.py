@@ -93,7 +93,7 @@ def servers_cpu() -> float:
 
 async def measure(up: Platform) -> Round:
     """Run the connection once between two runs of the raw limit."""
-    startup = python("-c", "import penstock_sdk.runtime, penstock_faker_generate.connector")[1]
+    startup = python("-c", "import penstock_sdk._runtime.main, penstock_faker_generate.connector")[1]
     first, before = raw_limit(), servers_cpu()
     (result,) = await run_once(up, PlainLines(Console(stderr=True, quiet=True)))
     assert (result.phase, result.records) == ("succeeded", RECORDS), result

@@ -8,7 +8,7 @@ import time
 from statistics import median
 
 ROUNDS = 15
-MODULES = ("penstock_sdk", "penstock_sdk.runtime")
+MODULES = ("penstock_sdk", "penstock_sdk._runtime.main")
 
 
 def seconds(code: str) -> float:

@@ -8,8 +8,8 @@ from statistics import median
 from penstock_faker_generate.connector import SCHEMAS
 from penstock_sdk import Stream
 from penstock_sdk import protocol as wire
-from penstock_sdk.runtime.encode import Cutter, Envelope, LineEncoder, ObjectCompressor
-from penstock_sdk.runtime.rejects import Fitter
+from penstock_sdk._runtime.encode import Cutter, Envelope, LineEncoder, ObjectCompressor
+from penstock_sdk._runtime.rejects import Fitter
 from raw import BATCH, COUNT, raw_seconds, sample
 
 ROUNDS, OBJECT = 7, 50_000  # records of an object: a checkpoint's, as Limits has it

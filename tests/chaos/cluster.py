@@ -158,7 +158,7 @@ class Cluster:
             order = environment[VARIABLE] = self.failpoints.pop(0)
         with (self.directory / "logs" / f"{path.stem}.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "penstock_sdk.runtime"], env=environment, stdout=log, stderr=log, cwd="/"
+                [sys.executable, "-m", "penstock_sdk"], env=environment, stdout=log, stderr=log, cwd="/"
             )
         self.pods[path.stem] = Pod(path.stem, launch["run_id"], launch["attempt"], process, order)
 

@@ -105,7 +105,7 @@ def busy(user: User) -> Iterator[subprocess.Popen[bytes]]:
     command = [*PENSTOCK, "up", str(user.folder), "--data-dir", str(user.data), "--once"]
     up = subprocess.Popen(command, env=user.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until_running(user, {b"penstock_sdk.runtime": SLOW + 1, b"sleep\x001000": 1})
+        until_running(user, {b"-m\x00penstock_sdk": SLOW + 1, b"sleep\x001000": 1})
         yield up
     finally:
         up.kill()

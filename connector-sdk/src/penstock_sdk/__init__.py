@@ -1,7 +1,7 @@
 """The contract of a Penstock connector.
 
-Everything an author needs is here; the runtime that carries a connector inside a pod is
-`penstock_sdk.runtime`, the manifest's model `penstock_sdk.manifest`, the run API's `penstock_sdk.protocol`.
+Everything that a connector's author needs is here. `penstock_sdk.manifest` holds the model of a manifest,
+`penstock_sdk.protocol` the messages of the run API. `python -m penstock_sdk` runs a connector inside a pod.
 """
 
 from __future__ import annotations

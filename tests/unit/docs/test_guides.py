@@ -29,10 +29,10 @@ from penstock_sdk import (
     Stream,
     TransientError,
 )
+from penstock_sdk._runtime.assignment import build
 from penstock_sdk.author.commands import app as author_app
 from penstock_sdk.contract import rows_of
 from penstock_sdk.manifest import manifest_problems
-from penstock_sdk.runtime.assignment import build
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 

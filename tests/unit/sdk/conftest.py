@@ -16,10 +16,10 @@ import pytest
 import zstandard
 from penstock_sdk import Batch, Connector, Drift, Estimate, Partition, Stream
 from penstock_sdk import protocol as wire
+from penstock_sdk._runtime.assignment import Assignment
+from penstock_sdk._runtime.client import Patience, RunClient
+from penstock_sdk._runtime.run import run_connector
 from penstock_sdk.errors import ConnectorError
-from penstock_sdk.runtime.assignment import Assignment
-from penstock_sdk.runtime.client import Patience, RunClient
-from penstock_sdk.runtime.run import run_connector
 
 IDENTITY = wire.ConnectorIdentity(name="fake", method="list", version="1.0.0")
 Reply = tuple[int, dict[str, Any]]

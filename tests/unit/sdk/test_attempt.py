@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 from penstock_sdk import AuthenticationError, Batch, DefectError, SourceContractError, Stream, TransientError
 from penstock_sdk import protocol as wire
+from penstock_sdk._runtime.assignment import Assignment
+from penstock_sdk._runtime.commits import StreamCommits
+from penstock_sdk._runtime.encode import Envelope
+from penstock_sdk._runtime.loading import Installed
+from penstock_sdk._runtime.metrics import Metrics
+from penstock_sdk._runtime.pipeline import StreamPipeline
+from penstock_sdk._runtime.run import run_connector
 from penstock_sdk.contract import Records
-from penstock_sdk.runtime.assignment import Assignment
-from penstock_sdk.runtime.commits import StreamCommits
-from penstock_sdk.runtime.encode import Envelope
-from penstock_sdk.runtime.loading import Installed
-from penstock_sdk.runtime.metrics import Metrics
-from penstock_sdk.runtime.pipeline import StreamPipeline
-from penstock_sdk.runtime.run import run_connector
 
 IDENTITY = wire.ConnectorIdentity(name="fake", method="list", version="1.0.0")
 ENVELOPE = Envelope("team", "orders", "fake-list-1.0.0", "people", "run1", 2, 1)
@@ -510,8 +510,8 @@ def test_a_heartbeat_and_every_log_line_say_which_stream(attempt: Any, platform:
 
 
 def test_a_log_line_is_json_and_holds_no_secret_however_json_would_escape_it() -> None:
-    from penstock_sdk.runtime.logs import JsonLines
-    from penstock_sdk.runtime.masking import Mask
+    from penstock_sdk._runtime.logs import JsonLines
+    from penstock_sdk._runtime.masking import Mask
 
     secrets = ['pa"ss\\word', "pässwörd"]
     record = logging.LogRecord("x", logging.INFO, "f", 1, "login with %s", (" and ".join(secrets),), None)

@@ -22,11 +22,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock_sdk import DefectError, Op, Stream
 from penstock_sdk import protocol as wire
-from penstock_sdk.runtime.commits import StreamCommits
-from penstock_sdk.runtime.encode import Cutter, Envelope, LineEncoder
-from penstock_sdk.runtime.metrics import Metrics
-from penstock_sdk.runtime.pipeline import StreamPipeline
-from penstock_sdk.runtime.rejects import Fitter
+from penstock_sdk._runtime.commits import StreamCommits
+from penstock_sdk._runtime.encode import Cutter, Envelope, LineEncoder
+from penstock_sdk._runtime.metrics import Metrics
+from penstock_sdk._runtime.pipeline import StreamPipeline
+from penstock_sdk._runtime.rejects import Fitter
 
 ENVELOPE = Envelope("team", "people", "faker-generate-0.1.0", "people", "0193e0c7a5b87c1d9d3b", 1, 1)
 SCHEMA = {

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock_sdk import Batch, Connector, DefectError, SourceContractError, Stream
 from penstock_sdk import protocol as wire
+from penstock_sdk._runtime.asking import catalog_of
 from penstock_sdk.contract_checks import check_cursor, checked_batch, checked_batches, checked_streams, offered_streams
-from penstock_sdk.runtime.asking import catalog_of
 
 
 class Offering(Connector[dict, dict]):  # type: ignore[type-arg]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from penstock_sdk import Batch, Connector, Stream
 from penstock_sdk import protocol as wire
-from penstock_sdk.runtime.assignment import Assignment
-from penstock_sdk.runtime.client import RunClient
-from penstock_sdk.runtime.run import run_connector
+from penstock_sdk._runtime.assignment import Assignment
+from penstock_sdk._runtime.client import RunClient
+from penstock_sdk._runtime.run import run_connector
 
 from tests.unit.sdk.conftest import IDENTITY, FakePlatform, error
 

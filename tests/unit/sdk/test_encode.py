@@ -15,8 +15,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock_sdk import SourceContractError
+from penstock_sdk._runtime.encode import CHUNK_BYTES, CHUNK_LINES, Cutter, Envelope, LineEncoder, ObjectCompressor
 from penstock_sdk.contract import Records
-from penstock_sdk.runtime.encode import CHUNK_BYTES, CHUNK_LINES, Cutter, Envelope, LineEncoder, ObjectCompressor
 
 ENVELOPE = Envelope("team", "orders", "faker-generate-0.1.0", "people", "run1", 2, 3)
 JSON = st.recursive(

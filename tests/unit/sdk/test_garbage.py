@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Iterator
 
 import pytest
-from penstock_sdk.runtime.garbage import SECONDS, YoungGarbage
+from penstock_sdk._runtime.garbage import SECONDS, YoungGarbage
 
 
 class Page:

@@ -16,7 +16,7 @@ def imported_by(module: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["penstock_sdk", "penstock_sdk.runtime.main"])
+@pytest.mark.parametrize("module", ["penstock_sdk", "penstock_sdk._runtime.main"])
 def test_what_a_pod_imports_has_no_tool_in_it(module: str) -> None:
     assert not imported_by(module) & TOOLS
 

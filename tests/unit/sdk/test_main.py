@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from penstock_sdk.runtime.loading import Installed
+from penstock_sdk._runtime.loading import Installed
 
 from tests.patience import PATIENCE
 
 
 def last_line(environment: dict[str, str]) -> dict[str, str]:
-    command = [sys.executable, "-m", "penstock_sdk.runtime"]
+    command = [sys.executable, "-m", "penstock_sdk"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
@@ -47,7 +47,7 @@ def test_a_token_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_the_manifest_is_read_without_importing_the_connector() -> None:
     code = (
-        "import sys\nfrom penstock_sdk.runtime.loading import Installed, identity_of\n"
+        "import sys\nfrom penstock_sdk._runtime.loading import Installed, identity_of\n"
         "identity = identity_of(Installed.find('faker-generate').manifest())\n"
         "assert (identity.name, identity.method) == ('faker', 'generate'), identity\n"
         "sys.exit('penstock_faker_generate' in sys.modules)"

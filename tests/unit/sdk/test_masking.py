@@ -8,8 +8,8 @@ from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import pytest
-from penstock_sdk.runtime.loading import shown_credentials
-from penstock_sdk.runtime.masking import Mask, MaskedLines
+from penstock_sdk._runtime.loading import shown_credentials
+from penstock_sdk._runtime.masking import Mask, MaskedLines
 
 AWKWARD = "pa'ss \"wörd\\"
 

@@ -20,8 +20,8 @@ from typing import Any
 import msgspec
 import pytest
 from penstock_sdk import SourceContractError
-from penstock_sdk.runtime.encode import UNENCODABLE, Cutter, encoded_rows
-from penstock_sdk.runtime.strict_json import MOST_NESTED
+from penstock_sdk._runtime.encode import UNENCODABLE, Cutter, encoded_rows
+from penstock_sdk._runtime.strict_json import MOST_NESTED
 
 CHUNKS = 5 * int(os.environ.get("PENSTOCK_EXAMPLES", "60"))
 INTEGERS = frozenset({"id"})

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock_sdk import DefectError, Partition, SourceContractError
-from penstock_sdk.runtime.commits import SplitCursor
-from penstock_sdk.runtime.ranges import MARK, MOST_RANGES, Ranges, is_split, planned, ranges_of
+from penstock_sdk._runtime.commits import SplitCursor
+from penstock_sdk._runtime.ranges import MARK, MOST_RANGES, Ranges, is_split, planned, ranges_of
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=5),

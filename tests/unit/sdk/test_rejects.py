@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from penstock_sdk import Batch, SourceContractError, TransientError
 from penstock_sdk import protocol as wire
-from penstock_sdk.runtime.rejects import kept
-from penstock_sdk.runtime.strict import StrictSchema
+from penstock_sdk._runtime.rejects import kept
+from penstock_sdk._runtime.strict import StrictSchema
 
 SCHEMA = {
     "type": "object",

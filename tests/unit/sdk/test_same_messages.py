@@ -19,11 +19,11 @@ import pytest
 import zstandard
 from penstock_sdk import Batch, Connector, Stream
 from penstock_sdk import protocol as wire
+from penstock_sdk._runtime.assignment import Assignment
+from penstock_sdk._runtime.client import Patience, RunClient
+from penstock_sdk._runtime.run import run_connector
 from penstock_sdk.author.reading import Lines, read_stream
 from penstock_sdk.errors import ConnectorError
-from penstock_sdk.runtime.assignment import Assignment
-from penstock_sdk.runtime.client import Patience, RunClient
-from penstock_sdk.runtime.run import run_connector
 
 from tests.unit.sdk.conftest import IDENTITY, FakePlatform
 

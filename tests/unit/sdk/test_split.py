@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from penstock_sdk import Batch, Estimate, Partition, SourceContractError, Stream, TransientError
 from penstock_sdk import protocol as wire
-from penstock_sdk.runtime.commits import StreamCommits
-from penstock_sdk.runtime.metrics import Metrics
-from penstock_sdk.runtime.ranges import MARK, ranges_of
+from penstock_sdk._runtime.commits import StreamCommits
+from penstock_sdk._runtime.metrics import Metrics
+from penstock_sdk._runtime.ranges import MARK, ranges_of
 
 from tests.patience import PATIENCE
 

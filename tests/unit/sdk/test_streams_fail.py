@@ -19,8 +19,8 @@ from penstock_sdk import (
     TransientError,
 )
 from penstock_sdk import protocol as wire
+from penstock_sdk._runtime.outcomes import SAME_FAILURES, StreamOutcomes
 from penstock_sdk.errors import ConnectorError
-from penstock_sdk.runtime.outcomes import SAME_FAILURES, StreamOutcomes
 
 from tests.unit.sdk.conftest import FakePlatform, Runner, error
 

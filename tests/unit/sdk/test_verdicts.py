@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from penstock_sdk import Batch, SourceContractError, Stream
 from penstock_sdk import protocol as wire
-from penstock_sdk.runtime.dropping import Dropper
-from penstock_sdk.runtime.encode import Chunk
+from penstock_sdk._runtime.dropping import Dropper
+from penstock_sdk._runtime.encode import Chunk
 
 ROW = {"n": 1, "secret": 5, "lines": [{"a": 1, "b": 2}, {"a": 3}], "deep": {"x": {"y": 1}, "z": 2}}
 LEFT = {"n": 1, "lines": [{"a": 1}, {"a": 3}], "deep": {"x": {}, "z": 2}}

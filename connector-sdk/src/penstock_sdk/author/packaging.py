@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
+from penstock_sdk._runtime.loading import Installed
 from penstock_sdk.author import site
 from penstock_sdk.author.binding import LABEL, different, load_report, notes_on
 from penstock_sdk.author.project import ProjectError
 from penstock_sdk.manifest import manifest_problems
-from penstock_sdk.runtime.loading import Installed
 from penstock_sdk.testing.report import tree_digest
 
 DOCKERFILE = "Dockerfile"

@@ -14,15 +14,15 @@ from typing import IO, Any, Protocol
 import msgspec
 from msgspec.structs import replace
 
+from penstock_sdk._runtime.encode import Cutter, Envelope
+from penstock_sdk._runtime.pipeline import now
+from penstock_sdk._runtime.ranges import Range, is_split, planned, ranges_of
+from penstock_sdk._runtime.rejects import Fitter
 from penstock_sdk.author.project import ProjectError
 from penstock_sdk.author.usage import meant, printable
 from penstock_sdk.contract import Connector, Cursor, Op, Records, Stream
 from penstock_sdk.contract_checks import check_cursor, check_op, check_records, checked_batches, checked_streams
 from penstock_sdk.protocol import RejectRules
-from penstock_sdk.runtime.encode import Cutter, Envelope
-from penstock_sdk.runtime.pipeline import now
-from penstock_sdk.runtime.ranges import Range, is_split, planned, ranges_of
-from penstock_sdk.runtime.rejects import Fitter
 
 Row = Any
 """The JSON of one record, as bytes."""

@@ -9,13 +9,13 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from penstock_sdk._runtime.assignment import build
 from penstock_sdk.author.kept_credentials import KeptCredentials
 from penstock_sdk.author.project import ProjectError
 from penstock_sdk.author.usage import printable
 from penstock_sdk.contract import Connector
 from penstock_sdk.errors import named
 from penstock_sdk.manifest import config_problems
-from penstock_sdk.runtime.assignment import build
 from penstock_sdk.testing import Subject, SubjectError, installed, opened_subject, read_document
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from penstock_sdk.runtime.main import CREDENTIAL_PREFIX
+from penstock_sdk._runtime.main import CREDENTIAL_PREFIX
 from penstock_sdk.testing.run_api import RUN, RunApi
 from penstock_sdk.testing.spawner import Child, Spawner, base_environment
 from penstock_sdk.testing.subject import Subject

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from penstock_sdk import protocol as wire
+from penstock_sdk._runtime.assignment import AnyConnector
+from penstock_sdk._runtime.loading import identity_of, shown_credentials
+from penstock_sdk._runtime.ranges import is_split, ranges_of
 from penstock_sdk.contract import Op, Partition
 from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE, LocalPersistenceError
-from penstock_sdk.runtime.assignment import AnyConnector
-from penstock_sdk.runtime.loading import identity_of, shown_credentials
-from penstock_sdk.runtime.ranges import is_split, ranges_of
 from penstock_sdk.testing.attempts import MOST_PATIENCE, Ended, Running, attempt
 from penstock_sdk.testing.interposer import between
 from penstock_sdk.testing.run_api import BRISK, SIDE_BY_SIDE, Refused, RunApi

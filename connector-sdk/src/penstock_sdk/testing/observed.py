@@ -196,7 +196,7 @@ def _become(order: dict[str, Any], channel: socket.socket) -> None:
 if __name__ == "__main__":
     import httpx
 
-    from penstock_sdk.runtime.main import main
+    from penstock_sdk._runtime.main import main
 
     httpx.Client().close()  # imports what the first client would
     taken = _serve()

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
-from penstock_sdk.runtime.loading import GROUP, Installed
+from penstock_sdk._runtime.loading import GROUP, Installed
 
 FILE = "connector.test.yaml"
 PORTS_TRIED = 3

@@ -75,7 +75,7 @@ class ProcessLauncher:
                 sys.executable,
                 "-P",  # a file of the working directory is no module of the platform, whatever its name
                 "-m",
-                "penstock_sdk.runtime",
+                "penstock_sdk",
                 env={**environment, **lifeline.environment},
                 stdout=log,
                 stderr=log,

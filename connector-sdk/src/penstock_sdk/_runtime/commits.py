@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from penstock_sdk import protocol as wire
+from penstock_sdk._runtime.client import RunClient
+from penstock_sdk._runtime.metrics import Metrics
+from penstock_sdk._runtime.places import Places
+from penstock_sdk._runtime.ranges import Ranges
 from penstock_sdk.contract import Cursor, Op
 from penstock_sdk.errors import DefectError
-from penstock_sdk.runtime.client import RunClient
-from penstock_sdk.runtime.metrics import Metrics
-from penstock_sdk.runtime.places import Places
-from penstock_sdk.runtime.ranges import Ranges
 
 Cover = Callable[[Cursor, bool], tuple[Cursor, bool]]
 """Turns a reader's cursor, and whether its part is at its end, into the stream's. Called for one commit at a time."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 
 from penstock_sdk import protocol as wire
+from penstock_sdk._runtime.client import GrantExpired, RunClient, Upload
+from penstock_sdk._runtime.encode import FinishedObject
 from penstock_sdk.errors import TransientError
-from penstock_sdk.runtime.client import GrantExpired, RunClient, Upload
-from penstock_sdk.runtime.encode import FinishedObject
 
 GRANTS = 10
 GRANT_TRIES = 3

@@ -8,7 +8,7 @@ import logging
 import sys
 from typing import Any
 
-from penstock_sdk.runtime.masking import Mask, MaskedLines
+from penstock_sdk._runtime.masking import Mask, MaskedLines
 
 
 class JsonLines(logging.Formatter):

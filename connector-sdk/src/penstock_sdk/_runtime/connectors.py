@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from penstock_sdk.runtime.assignment import AnyConnector, build
-from penstock_sdk.runtime.client import RunClient
-from penstock_sdk.runtime.credentials import Credentials
+from penstock_sdk._runtime.assignment import AnyConnector, build
+from penstock_sdk._runtime.client import RunClient
+from penstock_sdk._runtime.credentials import Credentials
 
 log = logging.getLogger("penstock")
 

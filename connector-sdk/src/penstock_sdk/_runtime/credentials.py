@@ -12,8 +12,8 @@ import threading
 from collections.abc import Mapping
 
 from penstock_sdk import protocol as wire
-from penstock_sdk.runtime.client import RunClient
-from penstock_sdk.runtime.masking import Mask
+from penstock_sdk._runtime.client import RunClient
+from penstock_sdk._runtime.masking import Mask
 
 
 class Credentials:

@@ -7,19 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from penstock_sdk import protocol as wire
+from penstock_sdk._runtime.assignment import AnyConnector
+from penstock_sdk._runtime.client import RunClient
+from penstock_sdk._runtime.commits import Cover, StreamCommits, whole
+from penstock_sdk._runtime.dropping import Dropper
+from penstock_sdk._runtime.encode import Envelope
+from penstock_sdk._runtime.garbage import YoungGarbage
+from penstock_sdk._runtime.metrics import Metrics
+from penstock_sdk._runtime.pipeline import StreamPipeline, now
+from penstock_sdk._runtime.rejects import Fitter, Tally
 from penstock_sdk.contract import Cursor, Records, Stream, first_rows
 from penstock_sdk.contract_checks import checked_batches
 from penstock_sdk.errors import AttemptEnded, AttemptShutOut
 from penstock_sdk.pii import suggest_fields
-from penstock_sdk.runtime.assignment import AnyConnector
-from penstock_sdk.runtime.client import RunClient
-from penstock_sdk.runtime.commits import Cover, StreamCommits, whole
-from penstock_sdk.runtime.dropping import Dropper
-from penstock_sdk.runtime.encode import Envelope
-from penstock_sdk.runtime.garbage import YoungGarbage
-from penstock_sdk.runtime.metrics import Metrics
-from penstock_sdk.runtime.pipeline import StreamPipeline, now
-from penstock_sdk.runtime.rejects import Fitter, Tally
 
 log = logging.getLogger("penstock")
 SAMPLES = 30

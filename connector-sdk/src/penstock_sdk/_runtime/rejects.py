@@ -18,9 +18,7 @@ from typing import Any
 import msgspec
 
 from penstock_sdk import protocol as wire
-from penstock_sdk.contract import Op, Stream
-from penstock_sdk.errors import SourceContractError
-from penstock_sdk.runtime.encode import (
+from penstock_sdk._runtime.encode import (
     NOT_AN_OBJECT,
     UNENCODABLE,
     Chunk,
@@ -29,8 +27,10 @@ from penstock_sdk.runtime.encode import (
     encoded_rows,
     why_unencodable,
 )
-from penstock_sdk.runtime.strict import StrictSchema
-from penstock_sdk.runtime.strict_json import problem
+from penstock_sdk._runtime.strict import StrictSchema
+from penstock_sdk._runtime.strict_json import problem
+from penstock_sdk.contract import Op, Stream
+from penstock_sdk.errors import SourceContractError
 
 SHARE_FROM = 1000
 """Records of a stream that must have been read before a share of them says anything, unless the stream is at its end."""

@@ -15,14 +15,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from penstock_sdk import protocol as wire
+from penstock_sdk._runtime.commits import Cover, StreamCommits, whole
+from penstock_sdk._runtime.delivery import Delivery
+from penstock_sdk._runtime.dropping import Dropper
+from penstock_sdk._runtime.encode import Chunk, Cutter, Envelope, LineEncoder
+from penstock_sdk._runtime.rejects import Fitter
 from penstock_sdk.contract import Cursor, Op, Records
 from penstock_sdk.contract_checks import check_cursor, check_op, check_records
 from penstock_sdk.errors import DefectError, SourceContractError
-from penstock_sdk.runtime.commits import Cover, StreamCommits, whole
-from penstock_sdk.runtime.delivery import Delivery
-from penstock_sdk.runtime.dropping import Dropper
-from penstock_sdk.runtime.encode import Chunk, Cutter, Envelope, LineEncoder
-from penstock_sdk.runtime.rejects import Fitter
 
 LEAST_HELD_BYTES = 4 << 20
 

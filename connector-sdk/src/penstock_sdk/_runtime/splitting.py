@@ -15,14 +15,14 @@ from collections.abc import Sequence
 import msgspec
 
 from penstock_sdk import protocol as wire
+from penstock_sdk._runtime.assignment import AnyConnector
+from penstock_sdk._runtime.commits import SplitCursor
+from penstock_sdk._runtime.connectors import Connectors
+from penstock_sdk._runtime.ranges import Range, Ranges, is_split, planned, ranges_of
+from penstock_sdk._runtime.reading import Border, StreamReader, Task
+from penstock_sdk._runtime.rejects import Tally
 from penstock_sdk.contract import Partition
 from penstock_sdk.errors import AttemptEnded, AttemptShutOut, SourceContractError, TransientError
-from penstock_sdk.runtime.assignment import AnyConnector
-from penstock_sdk.runtime.commits import SplitCursor
-from penstock_sdk.runtime.connectors import Connectors
-from penstock_sdk.runtime.ranges import Range, Ranges, is_split, planned, ranges_of
-from penstock_sdk.runtime.reading import Border, StreamReader, Task
-from penstock_sdk.runtime.rejects import Tally
 
 log = logging.getLogger("penstock")
 SMALLEST_OBJECT = 4 << 20

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from penstock_sdk._runtime.assignment import Assignment
+from penstock_sdk._runtime.client import RunClient
+from penstock_sdk._runtime.lifeline import follow_starter
+from penstock_sdk._runtime.loading import Installed, identity_of, shown_credentials
+from penstock_sdk._runtime.logs import log_to_stderr, mask_what_is_printed
+from penstock_sdk._runtime.masking import Mask
+from penstock_sdk._runtime.run import run_connector
 from penstock_sdk.errors import DefectError
-from penstock_sdk.runtime.assignment import Assignment
-from penstock_sdk.runtime.client import RunClient
-from penstock_sdk.runtime.lifeline import follow_starter
-from penstock_sdk.runtime.loading import Installed, identity_of, shown_credentials
-from penstock_sdk.runtime.logs import log_to_stderr, mask_what_is_printed
-from penstock_sdk.runtime.masking import Mask
-from penstock_sdk.runtime.run import run_connector
 
 CREDENTIAL_PREFIX = "PENSTOCK_CREDENTIAL_"
 log = logging.getLogger("penstock")

@@ -14,10 +14,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from penstock_sdk import protocol as wire
+from penstock_sdk._runtime.commits import Cover, StreamCommits
+from penstock_sdk._runtime.encode import FinishedObject, ObjectCompressor
+from penstock_sdk._runtime.places import Places
 from penstock_sdk.contract import Cursor, Op
-from penstock_sdk.runtime.commits import Cover, StreamCommits
-from penstock_sdk.runtime.encode import FinishedObject, ObjectCompressor
-from penstock_sdk.runtime.places import Places
 
 T = TypeVar("T")
 SLICE_BYTES = 2 << 20

@@ -24,7 +24,7 @@ from uuid import UUID
 
 import msgspec
 
-from penstock_sdk.runtime.strict_json import (
+from penstock_sdk._runtime.strict_json import (
     LARGEST_INTEGER,
     MOST_NESTED,
     SMALLEST_INTEGER,

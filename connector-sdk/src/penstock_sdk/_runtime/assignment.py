@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from penstock_sdk import protocol as wire
+from penstock_sdk._runtime.masking import Mask
 from penstock_sdk.contract import Connector
 from penstock_sdk.errors import AuthenticationError, ConfigError
-from penstock_sdk.runtime.masking import Mask
 
 AnyConnector = Connector[Any, Any]
 

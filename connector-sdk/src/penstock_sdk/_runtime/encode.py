@@ -22,10 +22,8 @@ from typing import Any, ClassVar
 import msgspec
 import zstandard
 
-from penstock_sdk.contract import Op, Records, rows_of
-from penstock_sdk.errors import SourceContractError
-from penstock_sdk.runtime.plain_values import are_plain
-from penstock_sdk.runtime.strict_json import (
+from penstock_sdk._runtime.plain_values import are_plain
+from penstock_sdk._runtime.strict_json import (
     NotStrictJsonError,
     half_surrogates,
     large_numbers,
@@ -37,6 +35,8 @@ from penstock_sdk.runtime.strict_json import (
     problem,
     shown_key,
 )
+from penstock_sdk.contract import Op, Records, rows_of
+from penstock_sdk.errors import SourceContractError
 
 LEVEL = 1
 CHUNK_LINES = 500

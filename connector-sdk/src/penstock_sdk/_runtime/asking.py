@@ -10,13 +10,13 @@ from typing import Any
 from msgspec.structs import replace
 
 from penstock_sdk import protocol as wire
+from penstock_sdk._runtime.assignment import AnyConnector
+from penstock_sdk._runtime.masking import Mask
+from penstock_sdk._runtime.ranges import is_split, ranges_of
 from penstock_sdk.contract import Cursor, Stream, Window
 from penstock_sdk.errors import ConnectorError, DefectError
 from penstock_sdk.pii import suggest_fields
 from penstock_sdk.pii_paths import field_path, old_paths
-from penstock_sdk.runtime.assignment import AnyConnector
-from penstock_sdk.runtime.masking import Mask
-from penstock_sdk.runtime.ranges import is_split, ranges_of
 
 log = logging.getLogger("penstock")
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
+from penstock_sdk._runtime.encode import Chunk
 from penstock_sdk.errors import SourceContractError
-from penstock_sdk.runtime.encode import Chunk
 
 Tree = dict[str, Any]
 

@@ -10,6 +10,18 @@ from contextlib import contextmanager
 from importlib import metadata
 
 from penstock_sdk import protocol as wire
+from penstock_sdk._runtime.asking import asked_for, catalog_of, estimated, not_offered, span_of
+from penstock_sdk._runtime.assignment import AnyConnector, Assignment
+from penstock_sdk._runtime.client import PlatformUnavailableError, RunClient
+from penstock_sdk._runtime.connectors import Connectors, close
+from penstock_sdk._runtime.credentials import Credentials
+from penstock_sdk._runtime.encode import Envelope
+from penstock_sdk._runtime.guard import Guard, no_local_writes
+from penstock_sdk._runtime.heartbeat import Heartbeat
+from penstock_sdk._runtime.metrics import Metrics
+from penstock_sdk._runtime.outcomes import StreamOutcomes, error_of, told
+from penstock_sdk._runtime.reading import Border, StreamReader, Task
+from penstock_sdk._runtime.splitting import SplitRead, plan_of
 from penstock_sdk.contract import Stream
 from penstock_sdk.contract_checks import offered_streams
 from penstock_sdk.errors import (
@@ -22,18 +34,6 @@ from penstock_sdk.errors import (
     TransientError,
     named,
 )
-from penstock_sdk.runtime.asking import asked_for, catalog_of, estimated, not_offered, span_of
-from penstock_sdk.runtime.assignment import AnyConnector, Assignment
-from penstock_sdk.runtime.client import PlatformUnavailableError, RunClient
-from penstock_sdk.runtime.connectors import Connectors, close
-from penstock_sdk.runtime.credentials import Credentials
-from penstock_sdk.runtime.encode import Envelope
-from penstock_sdk.runtime.guard import Guard, no_local_writes
-from penstock_sdk.runtime.heartbeat import Heartbeat
-from penstock_sdk.runtime.metrics import Metrics
-from penstock_sdk.runtime.outcomes import StreamOutcomes, error_of, told
-from penstock_sdk.runtime.reading import Border, StreamReader, Task
-from penstock_sdk.runtime.splitting import SplitRead, plan_of
 
 log = logging.getLogger("penstock")
 ANEW = (TransientError, DefectError)

@@ -7,9 +7,9 @@ import threading
 import httpx
 
 from penstock_sdk import protocol as wire
+from penstock_sdk._runtime.client import RunClient
+from penstock_sdk._runtime.metrics import Metrics
 from penstock_sdk.errors import AttemptCancelled, AttemptEnded, AttemptInterrupted, AttemptShutOut, ConnectorError
-from penstock_sdk.runtime.client import RunClient
-from penstock_sdk.runtime.metrics import Metrics
 
 
 class Heartbeat:
