@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DISTRIBUTIONS := operator connector-sdk $(wildcard connectors/*)
 SOURCES := operator/src connector-sdk/src $(wildcard connectors/*/src)
+TYPED := $(SOURCES) docs benchmarks examples locks
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
@@ -56,7 +57,7 @@ cluster-test: $(READY) ## Tests with real pods on a real Kubernetes, and Penstoc
 lint: $(READY) reference-check ## Style, types, import contracts, and the reference against the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(SOURCES)
+	$(BIN)/mypy $(TYPED)
 	$(BIN)/lint-imports
 
 reference: $(READY) ## Write docs/reference from the code's docstrings, schemas and help

@@ -49,16 +49,17 @@ class Cluster:
         await self._call("read", READ)
         return self.documents.get((kind, namespace, name))
 
-    async def list(self, kind: Kind) -> list[Document]:
-        """Read all."""
-        return [each async for page in self.pages(kind) for each in page]
-
     async def pages(self, kind: Kind) -> AsyncIterator[Page]:
         """Read all, in pages."""
         found = [each for key, each in self.documents.items() if key[0] == kind]
         for start in range(0, len(found), 500):
             await self._call("list", LIST)
             yield found[start : start + 500]
+
+    async def namespace_uid(self, namespace: str) -> str | None:
+        """Read a namespace."""
+        await self._call("read", READ)
+        return f"uid-{namespace}"
 
     async def write_status(self, document: Document, status: Document) -> str | None:
         """Write a status."""
@@ -92,6 +93,10 @@ class Cluster:
     async def retire(self, launch: Carried) -> None:
         """Nothing ends here."""
         raise NotImplementedError
+
+    async def leftovers(self) -> AsyncIterator[list[Leftover]]:
+        """Nothing is left over here."""
+        yield []
 
     async def discard(self, leftover: Leftover) -> None:
         """Nothing is left over here."""

@@ -10,6 +10,7 @@ import os
 import tempfile
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
@@ -61,7 +62,7 @@ async def raw_jobs(server: Api, manifest: dict[str, Any]) -> float:
     began = time.monotonic()
     jobs = (job(number) for number in range(RAW))
     path = "/apis/batch/v1/namespaces/raw/jobs"
-    await side_by_side(8, ((lambda body=body: server.call("POST", path, body)) for body in jobs))
+    await side_by_side(8, (partial(server.call, "POST", path, body) for body in jobs))
     rate = RAW / (time.monotonic() - began)
     await server.call("DELETE", "/api/v1/namespaces/raw")
     return rate
@@ -76,7 +77,7 @@ async def create_connections(server: Api) -> None:
         path = f"{CUSTOM}/namespaces/team-{number % TENANTS}/tenantconnections"
         await server.call("POST", path, connection(number))
 
-    await side_by_side(16, ((lambda number=number: create(number)) for number in range(CONNECTIONS)))
+    await side_by_side(16, (partial(create, number) for number in range(CONNECTIONS)))
 
 
 async def first_start(bench: Platform, empty: Reading) -> None:

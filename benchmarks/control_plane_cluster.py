@@ -60,7 +60,7 @@ def machine(*command: str | Path) -> None:
 
 def kubectl(*arguments: str) -> str:
     """Run kubectl."""
-    command = [BINARIES / "kubectl", "--kubeconfig", STATE / "kc/admin.conf", *arguments]
+    command: list[str | Path] = [BINARIES / "kubectl", "--kubeconfig", STATE / "kc/admin.conf", *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
@@ -162,10 +162,10 @@ async def api() -> AsyncIterator[Api]:
     decoded = {key: base64.b64decode(text) for key, text in {**cluster, **user}.items() if key.endswith("-data")}
     context = ssl.create_default_context(cadata=decoded["certificate-authority-data"].decode())
     with tempfile.TemporaryDirectory() as directory:
-        names = {key: Path(directory) / key for key in ("client-certificate-data", "client-key-data")}
-        for key, path in names.items():
-            path.write_bytes(decoded[key])
-        context.load_cert_chain(*names.values())
+        certificate, private_key = Path(directory) / "certificate", Path(directory) / "key"
+        certificate.write_bytes(decoded["client-certificate-data"])
+        private_key.write_bytes(decoded["client-key-data"])
+        context.load_cert_chain(certificate, private_key)
     connector = aiohttp.TCPConnector(ssl=context, limit=64)
     async with aiohttp.ClientSession(connector=connector) as session:
         yield Api(session, cluster["server"])
