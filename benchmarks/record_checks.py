@@ -25,7 +25,7 @@ import msgspec
 from penstock_faker_generate.connector import SCHEMAS, records
 
 COUNT, BATCH, PASSES = 10_000, 500, 15
-MODULES = ("contract", "protocol", "runtime.encode", "runtime.rejects")
+MODULES = ("contract", "protocol", "_runtime.encode", "_runtime.rejects")
 Row = dict[str, Any]
 
 
@@ -89,14 +89,14 @@ def encoding(tree: Tree, made: list[Any]) -> Callable[[], None]:
     """Return what encodes all of the batches as a run does, with the default rules for records that do not fit."""
     envelope = tree.encode.Envelope("team", "people", "faker-generate-0.1.0", "people", "0193e0c7a5b87c1d9d3b", 1, 1)
     stream = tree.contract.Stream(name="people", schema=SCHEMAS["people"], primary_key=("n",))
-    fitter = tree.rejects.Fitter(envelope, stream, tree.protocol.RejectRules(), str)
+    validator = tree.rejects.RecordValidator(envelope, stream, tree.protocol.RejectRules(), str)
 
     def encode() -> None:
-        encoder, cutter = tree.encode.LineEncoder(envelope, 1, "now"), tree.encode.Cutter("people")
+        encoder, chunker = tree.encode.LineEncoder(envelope, 1, "now"), tree.encode.Chunker("people")
         for batch in made:
-            for chunk in cutter.cut(batch):
-                lines = encoder.lines(fitter.rows(chunk), "upsert")
-                cutter.learn(len(chunk.rows), len(lines))
+            for chunk in chunker.chunks(batch):
+                lines = encoder.lines(validator.rows(chunk), "upsert")
+                chunker.learn(len(chunk.rows), len(lines))
 
     return encode
 

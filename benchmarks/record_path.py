@@ -8,8 +8,8 @@ from statistics import median
 from penstock_faker_generate.connector import SCHEMAS
 from penstock_sdk import Stream
 from penstock_sdk import protocol as wire
-from penstock_sdk._runtime.encode import Cutter, Envelope, LineEncoder, ObjectCompressor
-from penstock_sdk._runtime.rejects import Fitter
+from penstock_sdk._runtime.encode import Chunker, Envelope, LineEncoder, ObjectCompressor
+from penstock_sdk._runtime.rejects import RecordValidator
 from raw import BATCH, COUNT, raw_seconds, sample
 
 ROUNDS, OBJECT = 7, 50_000  # records of an object: a checkpoint's, as Limits has it
@@ -22,21 +22,21 @@ RULES = {"not looked at": None, "fitting": wire.RejectRules(), "strict": wire.Re
 
 def encode_seconds(rows: list[dict[str, object]], rules: wire.RejectRules | None) -> tuple[float, float]:
     """Return how long the SDK's encoder takes for the rows, by the clock and in CPU seconds."""
-    fitter = Fitter(ENVELOPE, STREAM, rules, str) if rules else None
+    validator = RecordValidator(ENVELOPE, STREAM, rules, str) if rules else None
     began, cpu = time.perf_counter(), time.process_time()
     for sequence, first in enumerate(range(0, len(rows), OBJECT), 1):
-        encode_object(sequence, rows[first : first + OBJECT], fitter)
+        encode_object(sequence, rows[first : first + OBJECT], validator)
     return time.perf_counter() - began, time.process_time() - cpu
 
 
-def encode_object(sequence: int, rows: list[dict[str, object]], fitter: Fitter | None) -> None:
+def encode_object(sequence: int, rows: list[dict[str, object]], validator: RecordValidator | None) -> None:
     """Encode one object."""
     encoder, compressor = LineEncoder(ENVELOPE, sequence, "2026-01-01T00:00:00.000Z"), ObjectCompressor()
-    cutter = Cutter("people")
+    chunker = Chunker("people")
     for index in range(0, len(rows), BATCH):
-        for chunk in cutter.cut(rows[index : index + BATCH]):
-            lines = encoder.lines(fitter.rows(chunk), "upsert") if fitter else encoder.encode(chunk, "upsert")
-            cutter.learn(len(chunk.rows), len(lines))
+        for chunk in chunker.chunks(rows[index : index + BATCH]):
+            lines = encoder.lines(validator.rows(chunk), "upsert") if validator else encoder.encode(chunk, "upsert")
+            chunker.learn(len(chunk.rows), len(lines))
             compressor.write(lines)
     compressor.finish(sequence, {"upsert": encoder.records})
 

@@ -21,11 +21,11 @@ from penstock_operator.cli.main import app as operator_app
 from penstock_operator.resources.conditions import MEANINGS
 from penstock_operator.resources.crds import schema_of
 from penstock_operator.settings import VARIABLES
-from penstock_sdk import contract, errors, pii, protocol, pytest_plugin, reading
+from penstock_sdk import contract, errors, incremental, pii, protocol, pytest_plugin
 from penstock_sdk.author.commands import app as author_app
 from penstock_sdk.manifest import manifest_schema
 from penstock_sdk.manifest import model as manifest_model
-from penstock_sdk.testing import CHECKS, Subject
+from penstock_sdk.testing import CHECKS, Target
 from penstock_sdk.testing import report as report_module
 from typer.cli import get_docs_for_click
 
@@ -144,11 +144,11 @@ def contract_page() -> str:
     return "\n".join([f"# The contract\n\n{inspect.getdoc(contract)}\n", *pages, types, more])
 
 
-def reading_page() -> str:
+def incremental_page() -> str:
     """Return the helpers against the classic losses."""
-    parts = [f"# Reading without losses\n\n{inspect.getdoc(reading)}\n"]
-    for name in reading.__all__:
-        thing = getattr(reading, name)
+    parts = [f"# Incremental reads without losses\n\n{inspect.getdoc(incremental)}\n"]
+    for name in incremental.__all__:
+        thing = getattr(incremental, name)
         made = f"## {name}\n\n{signature(name, thing)}\n{inspect.getdoc(thing)}\n"
         parts.append(class_page(name, thing) if inspect.isclass(thing) else made)
     return "\n".join(parts)
@@ -171,12 +171,12 @@ def _first(cls: type[Any]) -> str:
 
 def testing_page() -> str:
     """Return the conformance suite: plugin, subject, checks, report."""
-    fields = [(code(each.name), code(str(each.type))) for each in dataclasses.fields(Subject)]
+    fields = [(code(each.name), code(str(each.type))) for each in dataclasses.fields(Target)]
     checks = [(code(each.name), each.proves, each.remedy) for each in CHECKS]
     return "\n".join(
         [
             f"# The conformance suite in Python\n\n{inspect.getdoc(pytest_plugin)}\n",
-            f"## Subject\n\n{inspect.getdoc(Subject)}\n",
+            f"## Target\n\n{inspect.getdoc(Target)}\n",
             table(("field", "type"), fields),
             f"## Checks\n\n{table(('check', 'proves', 'when it fails'), checks)}",
             f"## The digest of a package\n\n{inspect.getdoc(report_module.tree_digest)}\n",
@@ -298,7 +298,7 @@ def reasons_page() -> str:
 
 PAGES = {
     "contract": contract_page,
-    "reading": reading_page,
+    "incremental": incremental_page,
     "errors": errors_page,
     "manifest": manifest_page,
     "testing": testing_page,

@@ -20,7 +20,7 @@ LIMITS = {"limits": {"memory": "192Mi", "cpu": "1"}}
 
 
 @dataclass
-class Tally:
+class RejectCounts:
     """What one kind of fault did."""
 
     fault: str
@@ -41,7 +41,7 @@ class Faults:
     cluster: Cluster
     records: Records
     namespace: str
-    tallies: list[Tally] = field(default_factory=list)
+    tallies: list[RejectCounts] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def under_way(self, fault: str) -> dict[str, str]:
@@ -84,7 +84,7 @@ class Faults:
         numbers = [sorted(each["data"]["n"] for each in self.records.committed(name)) for name in names]
         lost = sum(count - len(set(each)) for each in numbers)
         doubled = sum(len(each) - len(set(each)) for each in numbers)
-        self.tallies.append(Tally(fault, len(names), lost, doubled, away))
+        self.tallies.append(RejectCounts(fault, len(names), lost, doubled, away))
         assert (lost, doubled) == (0, 0)
 
 

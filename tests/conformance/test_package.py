@@ -48,9 +48,7 @@ def test_the_image_holds_the_connector_and_is_the_same_when_built_again(faker: A
     assert definition["spec"]["image"] == first.stdout.splitlines()[0]
     assert definition["spec"]["image"].startswith("registry.test/penstock-faker@sha256:")
     root = unpacked(faker.folder / "one/faker-generate-0.1.0.oci.tar", tmp_path / "root")
-    loading = (
-        "from penstock_sdk._runtime.loading import Installed as I; print(I.find('faker-generate').load().__name__)"
-    )
+    loading = "from penstock_sdk._runtime.connector_loader import InstalledConnector as I; print(I.find('faker-generate').load().__name__)"
     done = subprocess.run(  # without the environment's own packages: what the image holds is enough
         [sys.executable, "-S", "-c", f"{loading}; import penstock_sdk._runtime.main; print(penstock_sdk.__file__)"],
         env={"PYTHONPATH": str(root / "opt/penstock")},

@@ -9,11 +9,11 @@ from pathlib import Path
 
 TEN_LINES = """
 import pytest
-from penstock_sdk.testing import Subject
+from penstock_sdk.testing import Target
 
 @pytest.fixture(scope="module")
-def conformance_subject():
-    return Subject(artifact="faker-generate", config={"records": 40, "batchSize": 20})
+def conformance_target():
+    return Target(artifact="faker-generate", config={"records": 40, "batchSize": 20})
 
 def test_conformance(conformance_check):
     conformance_check()

@@ -218,7 +218,7 @@ class Connector(ABC, Generic[ConfigT, CredentialsT]):
         self.config = config
         self.credentials = credentials
         self.sink: Sink = sink or CollectingSink()
-        self.keeper: Callable[[str, str], None] | None = None
+        self.keep_credential_hook: Callable[[str, str], None] | None = None
 
     @abstractmethod
     def authenticate(self) -> None:
@@ -296,8 +296,8 @@ class Connector(ABC, Generic[ConfigT, CredentialsT]):
         if not isinstance(name, str) or not isinstance(value, str):
             kind = type(value if isinstance(name, str) else name).__name__
             raise DefectError(f"keep_credential(name, value) was given a {kind}; both must be text")
-        if self.keeper:
-            self.keeper(name, value)
+        if self.keep_credential_hook:
+            self.keep_credential_hook(name, value)
 
     def health(self) -> None:
         """Check cheaply that the source can serve a run; called after `authenticate`. Raise as it does.

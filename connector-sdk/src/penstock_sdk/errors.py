@@ -11,7 +11,7 @@
     AttemptEnded                        not the connector's fault: the platform took the attempt away
     ├── AttemptCancelled            30  a person or a policy cancelled the run
     ├── AttemptInterrupted          31  the pod was told to stop (SIGTERM)
-    └── AttemptShutOut                  the run API takes nothing more from this attempt
+    └── AttemptRefused                  the run API takes nothing more from this attempt
         ├── AttemptFenced           32  another attempt took over
         └── AttemptUnauthenticated  33  the token is not one that the run API knows
 
@@ -150,17 +150,17 @@ class AttemptInterrupted(AttemptEnded):
     exit_code = 31
 
 
-class AttemptShutOut(AttemptEnded):
+class AttemptRefused(AttemptEnded):
     """The run API takes nothing more from this attempt, its end included."""
 
 
-class AttemptFenced(AttemptShutOut):
+class AttemptFenced(AttemptRefused):
     """Another attempt of this run has taken over; this one can commit nothing more."""
 
     exit_code = 32
 
 
-class AttemptUnauthenticated(AttemptShutOut):
+class AttemptUnauthenticated(AttemptRefused):
     """The run API does not know this attempt's token: it is forged, expired, or of another installation."""
 
     exit_code = 33
@@ -179,7 +179,7 @@ ERROR_CLASS_BY_EXIT_CODE: dict[int, ErrorClass] = {
 }
 
 
-def named(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return an error's class and words; the class alone where it cannot say its words."""
     try:
         return f"{type(error).__name__}: {error}"

@@ -30,7 +30,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any, Literal
 
-from penstock_sdk.pii_paths import show_path
+from penstock_sdk.field_paths import format_path
 
 PiiClass = Literal[
     "email",
@@ -136,7 +136,7 @@ def suggest_fields(schema: Schema, samples: Iterable[Mapping[str, Any]] = ()) ->
         named = None if _is_boolean(node) else suggest_by_name(path[-1], path[-2] if len(path) > 1 else "")
         seen = named or suggest_by_values(each for row in rows for each in _values(row, path))
         if seen:
-            found[show_path(path)] = seen
+            found[format_path(path)] = seen
     return found
 
 

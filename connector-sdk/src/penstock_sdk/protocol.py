@@ -116,7 +116,7 @@ class Limits(Message):
     parallelism: Annotated[int, Field(ge=1, le=MOST_PARALLEL)] = 1
 
 
-class KeptCredential(Message):
+class RotatedCredential(Message):
     """A credential that the source has replaced during an earlier attempt.
 
     `seed` is the SHA-256, in hex, of the Secret's value that it descends from: once the owner has put another value into
@@ -154,7 +154,7 @@ class StartResponse(Message):
     format: Literal["jsonl"] = "jsonl"
     limits: Limits = Limits()
     rejects: RejectRules | None = None
-    credentials: dict[str, KeptCredential] = {}
+    credentials: dict[str, RotatedCredential] = {}
 
 
 class UnavailableReason(Message):

@@ -1,10 +1,10 @@
 """The conformance suite in pytest: each check is a test.
 
 A `connector.test.yaml` is collected as it is. A subject that needs servers of the test's own is a fixture,
-`conformance_subject`; a test that takes `conformance_check` is then run once for each check:
+`conformance_target`; a test that takes `conformance_check` is then run once for each check:
 
     @pytest.fixture(scope="module")
-    def conformance_subject(database): return Subject(artifact="postgres-sql", config={...}, credentials={...})
+    def conformance_target(database): return Target(artifact="postgres-sql", config={...}, credentials={...})
 
     def test_conformance(conformance_check): conformance_check()
 
@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:  # pytest loads a plugin whether it is used or not, and the suite is not light
-    from penstock_sdk.testing import Check, Laboratory, Verdict
+    from penstock_sdk.testing import Check, CheckResult, Harness
 
 FILE = "connector.test.yaml"
 FIXTURE = "conformance_check"
-VERDICTS = pytest.StashKey[dict[int, tuple["Laboratory", list["Verdict"]]]]()
+RESULTS = pytest.StashKey[dict[int, tuple["Harness", list["CheckResult"]]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,10 +52,10 @@ class ConformanceFile(pytest.File):
 
     def setup(self) -> None:
         """Start the source."""
-        from penstock_sdk.testing import Laboratory, opened_subject
+        from penstock_sdk.testing import Harness, open_target
 
         self.stack = ExitStack()
-        self.laboratory = self.stack.enter_context(Laboratory(self.stack.enter_context(opened_subject(self.path))))
+        self.harness = self.stack.enter_context(Harness(self.stack.enter_context(open_target(self.path))))
 
     def teardown(self) -> None:
         """Stop it."""
@@ -73,7 +73,7 @@ class CheckItem(pytest.Item):
         """Run it."""
         parent = self.parent
         assert isinstance(parent, ConformanceFile)  # noqa: S101 - only that collects it
-        _run(self.check, parent.laboratory, self.config)
+        _run(self.check, parent.harness, self.config)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Show what the check says, and not where it says it."""
@@ -95,37 +95,37 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="module")
-def conformance_laboratory(conformance_subject: Any) -> Iterator[Any]:
+def conformance_harness(conformance_target: Any) -> Iterator[Any]:
     """Where the subject is tried: one for all of its checks."""
-    from penstock_sdk.testing import Laboratory
+    from penstock_sdk.testing import Harness
 
-    with Laboratory(conformance_subject) as laboratory:
-        yield laboratory
+    with Harness(conformance_target) as harness:
+        yield harness
 
 
 @pytest.fixture
-def conformance_check(request: pytest.FixtureRequest, conformance_laboratory: Any) -> Callable[[], None]:
+def conformance_check(request: pytest.FixtureRequest, conformance_harness: Any) -> Callable[[], None]:
     """Return what runs one check."""
-    return lambda: _run(request.param, conformance_laboratory, request.config)
+    return lambda: _run(request.param, conformance_harness, request.config)
 
 
-def _run(check: Check, laboratory: Laboratory, config: pytest.Config) -> None:
-    from penstock_sdk.testing import judge
+def _run(check: Check, harness: Harness, config: pytest.Config) -> None:
+    from penstock_sdk.testing import run_check
 
-    verdict = judge(check, laboratory)
-    kept = config.stash.setdefault(VERDICTS, {})
-    kept.setdefault(id(laboratory), (laboratory, []))[1].append(verdict)
-    if verdict.outcome == "failed":
-        pytest.fail(f"{verdict.detail}\nremedy: {check.remedy}", pytrace=False)
-    if verdict.outcome != "passed":
-        pytest.skip(f"{verdict.outcome}: {verdict.detail}")
+    result = run_check(check, harness)
+    kept = config.stash.setdefault(RESULTS, {})
+    kept.setdefault(id(harness), (harness, []))[1].append(result)
+    if result.outcome == "failed":
+        pytest.fail(f"{result.detail}\nremedy: {check.remedy}", pytrace=False)
+    if result.outcome != "passed":
+        pytest.skip(f"{result.outcome}: {result.detail}")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the report: of one subject, or a list of several."""
-    path, kept = session.config.getoption("conformance_report"), session.config.stash.get(VERDICTS, {})
+    path, kept = session.config.getoption("conformance_report"), session.config.stash.get(RESULTS, {})
     if path and kept:
-        from penstock_sdk.testing import CHECKS, report_of
+        from penstock_sdk.testing import CHECKS, build_report
 
-        reports = [report_of(laboratory, verdicts, len(CHECKS)) for laboratory, verdicts in kept.values()]
+        reports = [build_report(harness, results, len(CHECKS)) for harness, results in kept.values()]
         Path(path).write_text(json.dumps(reports[0] if len(reports) == 1 else reports, indent=2) + "\n")

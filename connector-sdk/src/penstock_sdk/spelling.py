@@ -8,7 +8,7 @@ from difflib import get_close_matches
 LIKENESS = 0.6
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
+def nearest_word(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that a mistyped one most likely means."""
     by_lower = {each.lower(): each for each in known}
     near = get_close_matches(word.lower(), list(by_lower), 1, LIKENESS)

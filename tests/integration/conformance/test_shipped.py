@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from penstock_operator.bronze.store import s3_client
 from penstock_operator.settings import S3Settings
-from penstock_sdk.testing import CHECKS, Laboratory, Subject, Variant, is_conformant, judge_all, report_of
+from penstock_sdk.testing import CHECKS, Harness, Target, Variant, build_report, is_conformant, run_checks
 from psycopg.conninfo import conninfo_to_dict
 
 from tests.integration.connectors.files_server import serving
@@ -45,25 +45,25 @@ GRANT SELECT ON ALL TABLES IN SCHEMA trial, nothing, much TO conformance_reader;
 GROW = "INSERT INTO trial.orders SELECT max(id) + 1, 0, 'late', max(updated_at) FROM trial.orders"
 
 
-def assert_conformant(subject: Subject, report_to: Path, without: frozenset[str] = frozenset()) -> dict[str, str]:
+def assert_conformant(target: Target, report_to: Path, without: frozenset[str] = frozenset()) -> dict[str, str]:
     """Run the suite, and return the outcomes by check."""
     checks = [check for check in CHECKS if check.name not in without]
-    with Laboratory(subject) as laboratory:
-        verdicts = judge_all(laboratory, checks)
-        report_to.write_text(json.dumps(report_of(laboratory, verdicts, len(checks)), indent=2))
+    with Harness(target) as laboratory:
+        verdicts = run_checks(laboratory, checks)
+        report_to.write_text(json.dumps(build_report(laboratory, verdicts, len(checks)), indent=2))
     said = "\n".join(f"{each.outcome:14} {each.check.name}: {each.detail}" for each in verdicts)
     assert is_conformant(verdicts, len(checks)), said
     return {each.check.name: each.outcome for each in verdicts}
 
 
 def test_faker_generate_is_conformant(tmp_path: Path) -> None:
-    subject = Subject(
+    target = Target(
         artifact="faker-generate",
         config={"records": 120, "batchSize": 20, "partitions": 3},
         empty=Variant(config={"records": 0}),
         large=Variant(config={"records": 60_000, "batchSize": 500}),
     )
-    outcomes = assert_conformant(subject, tmp_path / "report.json")
+    outcomes = assert_conformant(target, tmp_path / "report.json")
     left_out = {name for name, outcome in outcomes.items() if outcome == "not applicable"}
     of_a_source = {"wrong-credentials", "revoked-credentials", "throttling", "slow-source", "secrets"}
     assert left_out == {*of_a_source, "tie"}  # it has no source, no credentials, and its cursor is its key
@@ -89,7 +89,7 @@ def test_postgres_sql_is_conformant(source: psycopg.Connection[Any], database_ur
 
     parts = conninfo_to_dict(database_url)
     place = {"host": parts["host"], "port": int(str(parts["port"])), "database": parts["dbname"], "sslmode": "disable"}
-    subject = Subject(
+    target = Target(
         artifact="postgres-sql",
         config={**place, "schemas": ["trial"], "fetchSize": 20, "partitions": 3, "partitionRows": 20},
         credentials={"username": READER, "password": PASSWORD},
@@ -101,7 +101,7 @@ def test_postgres_sql_is_conformant(source: psycopg.Connection[Any], database_ur
         throttled=lambda: altered("CONNECTION LIMIT 0", "CONNECTION LIMIT -1"),
         grow=lambda: source.execute(GROW.encode()) and None,
     )
-    outcomes = assert_conformant(subject, tmp_path / "report.json")
+    outcomes = assert_conformant(target, tmp_path / "report.json")
     assert set(outcomes.values()) == {"passed"}
 
 
@@ -140,7 +140,7 @@ def test_files_object_is_conformant_over_http(tmp_path: Path) -> None:
             server.put(name, body)
         for name, body in {"no.csv": b"id,zip,note\n", "no.jsonl": b"", "no.parquet": parquet_of(0)}.items():
             server.put(name, body)
-        subject = Subject(
+        target = Target(
             artifact="files-object",
             config={
                 "baseUrl": server.url,
@@ -155,7 +155,7 @@ def test_files_object_is_conformant_over_http(tmp_path: Path) -> None:
             grow=lambda: server.put("orders.csv", FILES["orders.csv"] + b"60,00060,late\n") and None,
             max_kills=5,
         )
-        outcomes = assert_conformant(subject, tmp_path / "report.json")
+        outcomes = assert_conformant(target, tmp_path / "report.json")
     assert outcomes.pop("partitions") == "not applicable"  # a file is read from its start to its end
     assert set(outcomes.values()) == {"passed"}
 
@@ -184,7 +184,7 @@ def test_files_object_is_conformant_on_s3(s3_server: S3Settings, tmp_path: Path)
             )
         )
 
-    subject = Subject(
+    target = Target(
         artifact="files-object",
         config={"endpoint": s3_server.endpoint, "batchRows": 20, "timeoutSeconds": 5, **within("in")},
         credentials={"accessKeyId": s3_server.access_key or "", "secretAccessKey": s3_server.secret_key or ""},
@@ -195,6 +195,6 @@ def test_files_object_is_conformant_on_s3(s3_server: S3Settings, tmp_path: Path)
     )
     # A request is signed for the address that it is sent to, so nothing can stand between. It is HTTP's own client.
     in_between = frozenset({"revoked-credentials", "throttling", "slow-source"})
-    outcomes = assert_conformant(subject, tmp_path / "report.json", without=in_between)
+    outcomes = assert_conformant(target, tmp_path / "report.json", without=in_between)
     assert outcomes.pop("partitions") == "not applicable"  # a file is read from its start to its end
     assert set(outcomes.values()) == {"passed"}

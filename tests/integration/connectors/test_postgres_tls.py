@@ -24,7 +24,7 @@ from cryptography.x509.oid import NameOID
 from penstock_postgres_sql import PostgresSql
 from penstock_postgres_sql.config import Config, Credentials
 from penstock_sdk import AuthenticationError, ConfigError
-from penstock_sdk._runtime.guard import no_local_writes
+from penstock_sdk._runtime.write_guard import no_local_writes
 from psycopg.conninfo import conninfo_to_dict
 
 DAY = dt.timedelta(days=1)

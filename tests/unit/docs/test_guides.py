@@ -103,7 +103,7 @@ class Oauth:
 def tickets(server: HTTPServer, source: Oauth, token: str) -> Any:
     secret = {"client_id": "c", "client_secret": "s", "refresh_token": token}
     connector = build(without_its_own(guide("authentication").Tickets), {"baseUrl": server.url_for("")}, secret)
-    connector.keeper = lambda name, value: source.kept.append((name, value))
+    connector.keep_credential_hook = lambda name, value: source.kept.append((name, value))
     return connector
 
 

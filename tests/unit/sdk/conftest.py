@@ -17,7 +17,7 @@ import zstandard
 from penstock_sdk import Batch, Connector, Drift, Estimate, Partition, Stream
 from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.assignment import Assignment
-from penstock_sdk._runtime.client import Patience, RunClient
+from penstock_sdk._runtime.client import RetryPolicy, RunClient
 from penstock_sdk._runtime.run import run_connector
 from penstock_sdk.errors import ConnectorError
 
@@ -36,7 +36,7 @@ class FakePlatform:
     lose_reply: list[str] = field(default_factory=list)
     refuse: dict[str, list[Reply]] = field(default_factory=dict)
     cancel: bool = False
-    kept: dict[str, wire.KeptCredential] = field(default_factory=dict)
+    kept: dict[str, wire.RotatedCredential] = field(default_factory=dict)
     drop: list[list[str]] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     rejects: wire.RejectRules | None = None
@@ -126,7 +126,7 @@ class FakePlatform:
 
     def on_credentials(self, body: bytes) -> wire.CredentialResponse:
         asked = wire.CredentialRequest.model_validate_json(body)
-        self.kept[asked.name] = wire.KeptCredential(value=asked.value, seed=asked.seed)
+        self.kept[asked.name] = wire.RotatedCredential(value=asked.value, seed=asked.seed)
         return wire.CredentialResponse(version=1)
 
     def on_heartbeat(self, body: bytes) -> wire.HeartbeatResponse:
@@ -215,7 +215,7 @@ def platform() -> Iterator[FakePlatform]:
 
 @pytest.fixture
 def client(platform: FakePlatform) -> Iterator[RunClient]:
-    made = RunClient(platform.url, "pod-token", Patience(seconds=5, sleep=lambda _: None))
+    made = RunClient(platform.url, "pod-token", RetryPolicy(seconds=5, sleep=lambda _: None))
     yield made
     made.close()
 
@@ -290,7 +290,7 @@ class Runner:
                 methods.get("close", lambda: None)()
 
         assignment = Assignment("run1", 2, IDENTITY, lambda: Fake, self.credentials, frozenset(), self.log_context)
-        client = RunClient(self.platform.url, "pod-token", Patience(seconds=5, sleep=lambda _: None))
+        client = RunClient(self.platform.url, "pod-token", RetryPolicy(seconds=5, sleep=lambda _: None))
         return run_connector(assignment, client, self.interrupts.append)
 
 

@@ -19,8 +19,8 @@ from penstock_sdk import AuthenticationError, Batch, DefectError, SourceContract
 from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.assignment import Assignment
 from penstock_sdk._runtime.commits import StreamCommits
+from penstock_sdk._runtime.connector_loader import InstalledConnector
 from penstock_sdk._runtime.encode import Envelope
-from penstock_sdk._runtime.loading import Installed
 from penstock_sdk._runtime.metrics import Metrics
 from penstock_sdk._runtime.pipeline import StreamPipeline
 from penstock_sdk._runtime.run import run_connector
@@ -485,7 +485,7 @@ def test_a_connector_that_cannot_be_imported_is_reported_by_its_reason(
     attempt: Any, platform: Any, client: Any
 ) -> None:
     entry = metadata.EntryPoint("fake-list", "penstock_no_such_package.connector:Fake", "penstock.connectors")
-    assignment = Assignment("run1", 2, IDENTITY, Installed(entry).load, {})
+    assignment = Assignment("run1", 2, IDENTITY, InstalledConnector(entry).load, {})
     assert run_connector(assignment, client) == 1
     failure = platform.finished[0].error
     assert failure.error_class == "DefectError"
@@ -510,11 +510,11 @@ def test_a_heartbeat_and_every_log_line_say_which_stream(attempt: Any, platform:
 
 
 def test_a_log_line_is_json_and_holds_no_secret_however_json_would_escape_it() -> None:
-    from penstock_sdk._runtime.logs import JsonLines
+    from penstock_sdk._runtime.json_logs import JsonLogFormatter
     from penstock_sdk._runtime.masking import Mask
 
     secrets = ['pa"ss\\word', "pässwörd"]
     record = logging.LogRecord("x", logging.INFO, "f", 1, "login with %s", (" and ".join(secrets),), None)
-    line = json.loads(JsonLines({"run": "r", "attempt": 1}, Mask(secrets)).format(record))
+    line = json.loads(JsonLogFormatter({"run": "r", "attempt": 1}, Mask(secrets)).format(record))
     assert line["message"] == "login with *** and ***"
     assert line["run"] == "r"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import typer
 from penstock_sdk import Batch, Connector, Stream
-from penstock_sdk.author import commands, conformance, usage
-from penstock_sdk.author.reading import Lines, read_stream
+from penstock_sdk.author import command_errors, commands, conformance
+from penstock_sdk.author.local_read import JsonLinesOutput, read_stream
 
 COMMANDS: dict[str, Any] = dict(typer.main.get_command(commands.app).commands)  # type: ignore[attr-defined]
 WORDS = {
@@ -169,7 +169,7 @@ def test_an_error_that_nobody_foresaw_is_a_line_with_its_place(
     assert_one_line(called("checks", monkeypatch=monkeypatch), error := capsys.readouterr().err, 1)
     assert "ValueError: [red]two lines[/red] \\x1b[2J" in error
     assert "in broken" in error
-    monkeypatch.setenv(usage.TRACEBACK_VARIABLE, "1")
+    monkeypatch.setenv(command_errors.TRACEBACK_VARIABLE, "1")
     called("checks", monkeypatch=monkeypatch)
     assert "Traceback" in capsys.readouterr().err
 
@@ -189,11 +189,11 @@ class _Deleting(Connector[Any, Any]):
 
 
 def test_a_read_shows_deletes_which_need_no_more_than_their_key(capsys: pytest.CaptureFixture[str]) -> None:
-    done = read_stream(_Deleting(None, None), "items", Lines(sys.stdout))
+    done = read_stream(_Deleting(None, None), "items", JsonLinesOutput(sys.stdout))
     assert (done.count, done.deletes, done.cursor) == (2, 1, 5)
     assert capsys.readouterr().out == '{"id":1,"name":"a"}\n{"_op":"delete","id":1}\n'
     connector = _Deleting(None, None)
     connector.keys = ("name",)
-    done = read_stream(connector, "items", Lines(sys.stdout))
+    done = read_stream(connector, "items", JsonLinesOutput(sys.stdout))
     assert (done.count, done.deletes, done.rejected) == (1, 0, 1)
     assert capsys.readouterr().err == "rejected: MissingKey: field id of the primary key is missing\n"

@@ -17,7 +17,7 @@ from tests.patience import PATIENCE
 
 WATCHED = """
 import ctypes, json, os, socket, struct, subprocess, sys, threading
-from penstock_sdk.testing.connections import Watch, accept_watch
+from penstock_sdk.testing.connection_trace import ConnectionTrace, accept_trace
 
 port = int(sys.argv[1])
 if sys.argv[2:]:  # become another, as one who was started so: a process that has dropped its rights is not readable
@@ -28,11 +28,11 @@ ours, theirs = socket.socketpair()
 child = os.fork()
 if child == 0:
     ours.close()
-    accept_watch(theirs)
+    accept_trace(theirs)
     exec(sys.stdin.read())
     os._exit(0)
 theirs.close()
-watch = Watch(child, ours, lambda **what: print(json.dumps(what), flush=True))
+watch = ConnectionTrace(child, ours, lambda **what: print(json.dumps(what), flush=True))
 watch.run()
 _, status = os.waitpid(child, 0)
 print(json.dumps({"event": "end", "code": os.waitstatus_to_exitcode(status)}))

@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 from penstock_sdk import DefectError, Op, Stream
 from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.commits import StreamCommits
-from penstock_sdk._runtime.encode import Cutter, Envelope, LineEncoder
+from penstock_sdk._runtime.encode import Chunker, Envelope, LineEncoder
 from penstock_sdk._runtime.metrics import Metrics
 from penstock_sdk._runtime.pipeline import StreamPipeline
-from penstock_sdk._runtime.rejects import Fitter
+from penstock_sdk._runtime.rejects import RecordValidator
 
 ENVELOPE = Envelope("team", "people", "faker-generate-0.1.0", "people", "0193e0c7a5b87c1d9d3b", 1, 1)
 SCHEMA = {
@@ -42,15 +42,15 @@ OPS: tuple[Op, ...] = ("upsert", "delete")
 def run(records: Any, op: Op = "upsert", *, strict: bool = False) -> tuple[list[Any], list[Any]]:
     """Return the data of the lines that are committed and the documents of those put aside."""
     rejected: list[bytes] = []
-    fitter = Fitter(ENVELOPE, STREAM, wire.RejectRules(strict=strict), lambda: "now")
-    fitter.op = op
-    fitter.to(rejected.append)
-    encoder, cutter, text = LineEncoder(ENVELOPE, 1, "now"), Cutter("people", fitter.bad_line), b""
-    for chunk in cutter.cut(records):
-        rows = fitter.rows(chunk)
+    validator = RecordValidator(ENVELOPE, STREAM, wire.RejectRules(strict=strict), lambda: "now")
+    validator.op = op
+    validator.send_to(rejected.append)
+    encoder, chunker, text = LineEncoder(ENVELOPE, 1, "now"), Chunker("people", validator.reject_line), b""
+    for chunk in chunker.chunks(records):
+        rows = validator.rows(chunk)
         lines = encoder.lines(rows, op) if rows else b""
         text += lines
-        cutter.learn(len(chunk.rows), len(lines) or 1)
+        chunker.learn(len(chunk.rows), len(lines) or 1)
     documents = [strict_json(line) for line in text.split(b"\n")[:-1]]
     assert encoder.records == len(documents)
     assert all(document["op"] == op for document in documents)
@@ -217,7 +217,7 @@ def test_an_encoder_that_loses_or_makes_records_fails_the_read(fault: str, monke
     encode = LineEncoder.lines
     monkeypatch.setattr(LineEncoder, "lines", lambda self, rows, op: encode(self, LOSING[fault](rows), op))
     sink = StreamPipeline(StreamCommits(None, "people", 0, Metrics()), ENVELOPE, None, wire.Limits())  # type: ignore[arg-type]
-    sink._fitter = Fitter(ENVELOPE, STREAM, wire.RejectRules(), lambda: "now")
+    sink._validator = RecordValidator(ENVELOPE, STREAM, wire.RejectRules(), lambda: "now")
     try:
         with pytest.raises(DefectError, match=r"stream 'people': 3 records were read, [234] encoded and 0 rejected"):
             sink.emit(numbered([1, 2, 3]), "upsert")
@@ -265,11 +265,11 @@ def test_every_operation_is_counted_in_the_batch_the_object_and_the_commit(
 ) -> None:
     """Batches of both operations, with records that do not fit, with and without a cursor, that end well or not."""
     client, metrics = Objects(), Metrics()
-    fitter = Fitter(ENVELOPE, STREAM, wire.RejectRules(), lambda: "now")
+    validator = RecordValidator(ENVELOPE, STREAM, wire.RejectRules(), lambda: "now")
     shared = StreamCommits(client, "people", 0, metrics)  # type: ignore[arg-type]
     limits = wire.Limits(checkpoint_records=most, object_bytes=1024)
-    sink = StreamPipeline(shared, ENVELOPE, None, limits, fitter=fitter)
-    sink._held_most = 300 if small else sink._held_most
+    sink = StreamPipeline(shared, ENVELOPE, None, limits, validator=validator)
+    sink._most_uncovered_bytes = 300 if small else sink._most_uncovered_bytes
     covered, since = Counter[str](), Counter[str]()
     for number, (op, good, unfit, cursor, unreadable) in enumerate(batches):
         rows = [{"id": n, "pad": str(n) * 40} for n in range(good)] + [{"n": 1}] * unfit
@@ -296,20 +296,22 @@ def test_every_operation_is_counted_in_the_batch_the_object_and_the_commit(
 
 
 LOSERS: dict[str, Callable[[StreamPipeline], None]] = {
-    "held lines are forgotten": lambda sink: sink._held.lines.pop(0) and None,
-    "held lines are sent twice": lambda sink: sink._held.lines.append(sink._held.lines[0]),
-    "a rejected record is forgotten": lambda sink: sink._held.rejected.clear(),
-    "an upload is forgotten": lambda sink: sink._let_go() or sink._roll() or sink._delivery._uncommitted.clear(),
-    "an op is changed": lambda sink: sink._held.lines.__setitem__(0, (*sink._held.lines[0][:2], "upsert")),
+    "held lines are forgotten": lambda sink: sink._uncovered.lines.pop(0) and None,
+    "held lines are sent twice": lambda sink: sink._uncovered.lines.append(sink._uncovered.lines[0]),
+    "a rejected record is forgotten": lambda sink: sink._uncovered.rejected.clear(),
+    "an upload is forgotten": lambda sink: (
+        sink._flush_uncovered() or sink._close_object() or sink._delivery._uncommitted.clear()
+    ),
+    "an op is changed": lambda sink: sink._uncovered.lines.__setitem__(0, (*sink._uncovered.lines[0][:2], "upsert")),
 }
 
 
 @pytest.mark.parametrize("fault", LOSERS)
 def test_a_commit_that_lost_or_doubled_records_is_refused(fault: str) -> None:
     client = Objects()
-    fitter = Fitter(ENVELOPE, STREAM, wire.RejectRules(), lambda: "now")
+    validator = RecordValidator(ENVELOPE, STREAM, wire.RejectRules(), lambda: "now")
     shared = StreamCommits(client, "people", 0, Metrics())  # type: ignore[arg-type]
-    sink = StreamPipeline(shared, ENVELOPE, None, wire.Limits(), fitter=fitter)
+    sink = StreamPipeline(shared, ENVELOPE, None, wire.Limits(), validator=validator)
     try:
         sink.emit(numbered([1, 2, 3]), "delete")
         sink.emit([{"n": 1}, *numbered([4])], "upsert")

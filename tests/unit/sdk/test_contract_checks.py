@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock_sdk import Batch, Connector, DefectError, SourceContractError, Stream
 from penstock_sdk import protocol as wire
-from penstock_sdk._runtime.asking import catalog_of
-from penstock_sdk.contract_checks import check_cursor, checked_batch, checked_batches, checked_streams, offered_streams
+from penstock_sdk._contract_checks import check_cursor, checked_batch, checked_batches, checked_streams, offered_streams
+from penstock_sdk._runtime.discovery import streams_request
 
 
 class Offering(Connector[dict, dict]):  # type: ignore[type-arg]
@@ -144,7 +144,7 @@ FIELDS += ("partitioned", "windows", "only_full", "unavailable")
 @given(st.lists(st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=2), max_size=4))
 def test_no_return_value_of_discover_keeps_a_sound_stream_from_being_offered(changes: list[dict[str, Any]]) -> None:
     """Whatever the others are, they can be told to the platform, and the sound stream is one of them."""
-    told = catalog_of(
+    told = streams_request(
         Offering({}, {}), offered_streams([*(stream(**each) for each in changes), stream(name="sound")]), str
     )
     if all(each.get("name") != "sound" and each.get("id") != "sound" for each in changes):

@@ -15,7 +15,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock_sdk import SourceContractError
-from penstock_sdk._runtime.encode import CHUNK_BYTES, CHUNK_LINES, Cutter, Envelope, LineEncoder, ObjectCompressor
+from penstock_sdk._runtime.encode import CHUNK_BYTES, CHUNK_LINES, Chunker, Envelope, LineEncoder, ObjectCompressor
 from penstock_sdk.contract import Records
 
 ENVELOPE = Envelope("team", "orders", "faker-generate-0.1.0", "people", "run1", 2, 3)
@@ -28,11 +28,11 @@ JSON = st.recursive(
 
 def text_of(*batches: Records) -> str:
     encoder, compressor = LineEncoder(ENVELOPE, 7, "2026-01-01T00:00:00Z"), ObjectCompressor()
-    cutter = Cutter("people")
+    chunker = Chunker("people")
     for batch in batches:
-        for chunk in cutter.cut(batch):
+        for chunk in chunker.chunks(batch):
             lines = encoder.encode(chunk, "upsert")
-            cutter.learn(len(chunk.rows), len(lines))
+            chunker.learn(len(chunk.rows), len(lines))
             compressor.write(lines)
     finished = compressor.finish(7, {"upsert": encoder.records})
     assert finished.sha256 == hashlib.sha256(finished.body).hexdigest()
@@ -112,29 +112,31 @@ def test_numbers_go_on_over_chunks_and_batches() -> None:
 
 def test_the_op_is_the_batchs_own() -> None:
     encoder = LineEncoder(ENVELOPE, 1, "now")
-    lines = b"".join(encoder.encode(chunk, op) for op in ("upsert", "delete") for chunk in Cutter("p").cut([{"n": 1}]))  # type: ignore[arg-type]
+    lines = b"".join(
+        encoder.encode(chunk, op) for op in ("upsert", "delete") for chunk in Chunker("p").chunks([{"n": 1}])
+    )  # type: ignore[arg-type]
     assert [json.loads(line)["op"] for line in lines.splitlines()] == ["upsert", "delete"]
 
 
 @given(sizes=st.lists(st.integers(0, 1500), max_size=4))
 def test_whatever_the_batches_their_chunks_are_all_of_them_in_order(sizes: list[int]) -> None:
-    cutter = Cutter("people")
+    chunker = Chunker("people")
     for size in sizes:
         seen = []
-        for chunk in cutter.cut(range(size)):  # type: ignore[arg-type]
+        for chunk in chunker.chunks(range(size)):  # type: ignore[arg-type]
             assert chunk.start == len(seen)
             assert len(chunk.rows) <= CHUNK_LINES
             seen += chunk.rows
-            cutter.learn(len(chunk.rows), 300 * len(chunk.rows))
+            chunker.learn(len(chunk.rows), 300 * len(chunk.rows))
         assert seen == list(range(size))
 
 
 def test_large_records_are_encoded_few_at_a_time() -> None:
-    encoder, cutter = LineEncoder(ENVELOPE, 1, "now"), Cutter("people")
+    encoder, chunker = LineEncoder(ENVELOPE, 1, "now"), Chunker("people")
     sizes = []
-    for chunk in cutter.cut([{"text": "x" * 100_000}] * 200):
+    for chunk in chunker.chunks([{"text": "x" * 100_000}] * 200):
         sizes.append(len(encoder.encode(chunk, "upsert")))
-        cutter.learn(len(chunk.rows), sizes[-1])
+        chunker.learn(len(chunk.rows), sizes[-1])
     assert encoder.records == 200
     assert max(sizes[1:]) <= CHUNK_BYTES
 

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Iterator
 
 import pytest
-from penstock_sdk._runtime.garbage import SECONDS, YoungGarbage
+from penstock_sdk._runtime.gc_tuning import COLLECT_SECONDS, YoungGenerationCollector
 
 
 class Page:
@@ -28,11 +28,11 @@ def patient_collector() -> Iterator[None]:
 @pytest.mark.usefixtures("patient_collector")
 def test_a_page_is_freed_once_the_time_has_come_and_not_before() -> None:
     now = [0.0]
-    garbage = YoungGarbage(lambda: now[0])
+    garbage = YoungGenerationCollector(lambda: now[0])
     gone = weakref.ref(Page())
-    now[0] = SECONDS / 2
+    now[0] = COLLECT_SECONDS / 2
     garbage.batch_ended()
     assert gone() is not None
-    now[0] = SECONDS
+    now[0] = COLLECT_SECONDS
     garbage.batch_ended()
     assert gone() is None

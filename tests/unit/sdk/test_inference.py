@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock_sdk import Stream
-from penstock_sdk.author.inference import infer, records_of
+from penstock_sdk._contract_checks import checked_streams
 from penstock_sdk.author.project import ProjectError
-from penstock_sdk.contract_checks import checked_streams
+from penstock_sdk.author.schema_inference import infer, records_of
 
 NAMES = st.one_of(st.sampled_from(["id", "email", "at", "$ref", "type", "", "a.b", "é"]), st.text(max_size=4))
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from penstock_sdk._runtime.loading import Installed
+from penstock_sdk._runtime.connector_loader import InstalledConnector
 
 from tests.patience import PATIENCE
 
@@ -47,8 +47,8 @@ def test_a_token_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_the_manifest_is_read_without_importing_the_connector() -> None:
     code = (
-        "import sys\nfrom penstock_sdk._runtime.loading import Installed, identity_of\n"
-        "identity = identity_of(Installed.find('faker-generate').manifest())\n"
+        "import sys\nfrom penstock_sdk._runtime.connector_loader import InstalledConnector, identity_of\n"
+        "identity = identity_of(InstalledConnector.find('faker-generate').manifest())\n"
         "assert (identity.name, identity.method) == ('faker', 'generate'), identity\n"
         "sys.exit('penstock_faker_generate' in sys.modules)"
     )
@@ -56,7 +56,7 @@ def test_the_manifest_is_read_without_importing_the_connector() -> None:
 
 
 def test_the_class_is_the_entry_points() -> None:
-    assert Installed.find("faker-generate").load().__name__ == "FakerGenerate"
+    assert InstalledConnector.find("faker-generate").load().__name__ == "FakerGenerate"
 
 
 @pytest.mark.parametrize("attempt", ["two", ""])

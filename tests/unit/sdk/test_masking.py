@@ -8,8 +8,8 @@ from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import pytest
-from penstock_sdk._runtime.loading import shown_credentials
-from penstock_sdk._runtime.masking import Mask, MaskedLines
+from penstock_sdk._runtime.connector_loader import non_secret_credentials
+from penstock_sdk._runtime.masking import Mask, MaskedStream
 
 AWKWARD = "pa'ss \"wörd\\"
 
@@ -35,7 +35,7 @@ def test_each_line_of_a_key_is_masked() -> None:
 
 def test_what_is_printed_is_masked_by_whole_lines() -> None:
     real = io.StringIO()
-    printed = MaskedLines(real, Mask(["hunter2000"]))
+    printed = MaskedStream(real, Mask(["hunter2000"]))
     for piece in ("login with hun", "ter", "2000\nand then"):
         print(piece, end="", file=printed, flush=True)
     assert real.getvalue() == "login with ***\n"
@@ -46,4 +46,4 @@ def test_what_is_printed_is_masked_by_whole_lines() -> None:
 def test_only_what_the_manifest_calls_no_secret_is_shown() -> None:
     credentials = [{"name": "username", "secret": False}, {"name": "password"}, {"name": "token", "secret": True}]
     methods = [{"type": "none"}, {"type": "basic", "credentials": credentials}]
-    assert shown_credentials({"authentication": {"methods": methods}}) == {"username"}
+    assert non_secret_credentials({"authentication": {"methods": methods}}) == {"username"}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock_sdk.pii_paths import field_path, first_name, old_paths, show_path
+from penstock_sdk.field_paths import format_path, normal_path, rewrite_hints, top_level_field
 
 SCHEMA: dict[str, Any] = {
     "properties": {
@@ -47,9 +47,9 @@ NAMES = st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), 
     ],
 )
 def test_each_notation_is_read_as_the_field_of_the_schema(written: str, path: str) -> None:
-    assert field_path(written, SCHEMA) == path
-    assert field_path(path, SCHEMA) == path
-    assert bool(list(old_paths([written], SCHEMA))) == (written != path)
+    assert normal_path(written, SCHEMA) == path
+    assert normal_path(path, SCHEMA) == path
+    assert bool(list(rewrite_hints([written], SCHEMA))) == (written != path)
 
 
 @given(NAMES)
@@ -57,11 +57,11 @@ def test_a_path_names_the_field_that_it_was_made_of(names: list[str]) -> None:
     schema: dict[str, Any] = {}
     for name in reversed(names):
         schema = {"properties": {name: schema}}
-    path = show_path(names)
-    assert field_path(path, schema) == path
-    assert first_name(path) == names[0]
+    path = format_path(names)
+    assert normal_path(path, schema) == path
+    assert top_level_field(path) == names[0]
 
 
 @given(st.text())
 def test_whatever_is_written_gives_a_path(text: str) -> None:
-    first_name(field_path(text, SCHEMA))
+    top_level_field(normal_path(text, SCHEMA))

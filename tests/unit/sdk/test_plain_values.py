@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import pytest
 from penstock_sdk import SourceContractError
-from penstock_sdk._runtime.encode import UNENCODABLE, Cutter, encoded_rows
+from penstock_sdk._runtime.encode import UNENCODABLE, Chunker, encoded_rows
 from penstock_sdk._runtime.strict_json import MOST_NESTED
 
 CHUNKS = 5 * int(os.environ.get("PENSTOCK_EXAMPLES", "60"))
@@ -271,10 +271,10 @@ def page_item(draw: random.Random, number: int) -> str:
 
 
 def page_lines(page: bytes) -> list[bytes] | None:
-    cutter = Cutter("people")
-    cutter.learn(1000, 1)
+    chunker = Chunker("people")
+    chunker.learn(1000, 1)
     try:
-        (chunk,) = cutter.cut(page)
+        (chunk,) = chunker.chunks(page)
     except SourceContractError:
         return None
     return lines(chunk.rows, split=True)

@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock_sdk import DefectError, Partition, SourceContractError
-from penstock_sdk._runtime.commits import SplitCursor
-from penstock_sdk._runtime.ranges import MARK, MOST_RANGES, Ranges, is_split, planned, ranges_of
+from penstock_sdk._runtime.commits import PartitionedCursor
+from penstock_sdk._runtime.partition_plan import (
+    CURSOR_KEY,
+    MAX_PARTITIONS,
+    PartitionPlan,
+    is_partitioned,
+    new_plan,
+    plan_from_cursor,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=5),
@@ -21,83 +28,83 @@ IDS = st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=8, unique=T
 
 
 @st.composite
-def plans(draw: st.DrawFn) -> Ranges:
-    return planned("run1", [Partition(id=each, bounds=draw(JSON)) for each in draw(IDS)], None, "s")
+def plans(draw: st.DrawFn) -> PartitionPlan:
+    return new_plan("run1", [Partition(id=each, bounds=draw(JSON)) for each in draw(IDS)], None, "s")
 
 
-def stored(ranges: Ranges) -> Any:
+def stored(ranges: PartitionPlan) -> Any:
     """What Postgres gives back."""
     return json.loads(json.dumps(ranges.as_cursor()))
 
 
 @given(plan=plans(), data=st.data())
-def test_any_progress_comes_back_from_the_state_as_it_was(plan: Ranges, data: st.DataObject) -> None:
-    for part in data.draw(st.lists(st.sampled_from(plan.parts), max_size=12)):
+def test_any_progress_comes_back_from_the_state_as_it_was(plan: PartitionPlan, data: st.DataObject) -> None:
+    for part in data.draw(st.lists(st.sampled_from(plan.progress), max_size=12)):
         plan = plan.advanced(part.id, data.draw(JSON), done=data.draw(st.booleans()))
-    assert is_split(stored(plan))
-    assert ranges_of(stored(plan), "s") == plan
+    assert is_partitioned(stored(plan))
+    assert plan_from_cursor(stored(plan), "s") == plan
 
 
 @given(plan=plans(), data=st.data())
-def test_progress_moves_one_part_and_no_other(plan: Ranges, data: st.DataObject) -> None:
-    part, cursor = data.draw(st.sampled_from(plan.parts)), data.draw(JSON)
+def test_progress_moves_one_part_and_no_other(plan: PartitionPlan, data: st.DataObject) -> None:
+    part, cursor = data.draw(st.sampled_from(plan.progress)), data.draw(JSON)
     after = plan.advanced(part.id, cursor, done=True)
-    moved = [(old, new) for old, new in zip(plan.parts, after.parts, strict=True) if old != new]
+    moved = [(old, new) for old, new in zip(plan.progress, after.progress, strict=True) if old != new]
     assert [new.id for _, new in moved] == [part.id]
     assert all((new.cursor, new.done, new.bounds) == (cursor, True, old.bounds) for old, new in moved)
-    assert [each.id for each in after.open] == [each.id for each in plan.parts if each.id != part.id]
+    assert [each.id for each in after.unfinished] == [each.id for each in plan.progress if each.id != part.id]
 
 
 @given(plan=plans(), data=st.data())
 def test_within_a_run_what_is_done_is_left_out_and_in_the_next_run_nothing_is(
-    plan: Ranges, data: st.DataObject
+    plan: PartitionPlan, data: st.DataObject
 ) -> None:
-    done = data.draw(st.sets(st.sampled_from([each.id for each in plan.parts])))
+    done = data.draw(st.sets(st.sampled_from([each.id for each in plan.progress])))
     for part in done:
         plan = plan.advanced(part, 1, done=True)
-    assert {each.id for each in plan.left("run1")} == {each.id for each in plan.parts} - done
-    assert plan.left("run2") == plan.parts
+    assert {each.id for each in plan.remaining("run1")} == {each.id for each in plan.progress} - done
+    assert plan.remaining("run2") == plan.progress
 
 
 @given(plan=plans(), ids=IDS)
-def test_the_next_plan_keeps_the_cursors_of_parts_that_stayed(plan: Ranges, ids: list[str]) -> None:
-    for number, part in enumerate(plan.parts):
+def test_the_next_plan_keeps_the_cursors_of_parts_that_stayed(plan: PartitionPlan, ids: list[str]) -> None:
+    for number, part in enumerate(plan.progress):
         plan = plan.advanced(part.id, {"n": number}, done=True)
-    after = planned("run2", [Partition(id=each) for each in ids], plan, "s")
-    cursors = {each.id: each.cursor for each in plan.parts}
-    assert [(each.id, each.cursor, each.done) for each in after.parts] == [(i, cursors.get(i), False) for i in ids]
+    after = new_plan("run2", [Partition(id=each) for each in ids], plan, "s")
+    cursors = {each.id: each.cursor for each in plan.progress}
+    assert [(each.id, each.cursor, each.done) for each in after.progress] == [(i, cursors.get(i), False) for i in ids]
 
 
 @given(plan=plans(), data=st.data())
-def test_the_stream_is_done_with_its_last_part(plan: Ranges, data: st.DataObject) -> None:
-    cursor, order = SplitCursor(plan), data.draw(st.permutations(plan.parts))
-    said = [cursor.covering(part.id)(*(None, True))[1] for part in order]
+def test_the_stream_is_done_with_its_last_part(plan: PartitionPlan, data: st.DataObject) -> None:
+    cursor, order = PartitionedCursor(plan), data.draw(st.permutations(plan.progress))
+    said = [cursor.merging(part.id)(*(None, True))[1] for part in order]
     assert said == [*[False] * (len(order) - 1), True]
 
 
 @given(cursor=JSON)
 def test_a_cursor_of_a_connector_is_none_of_parts(cursor: Any) -> None:
-    assert not is_split(cursor)
+    assert not is_partitioned(cursor)
 
 
 def test_bounds_are_from_the_start_as_they_come_back() -> None:
-    ranges = planned("run1", [Partition(id="a", bounds=(1, {"to": (2, 3)}))], None, "s")
-    assert ranges.parts[0].bounds == [1, {"to": [2, 3]}]
+    ranges = new_plan("run1", [Partition(id="a", bounds=(1, {"to": (2, 3)}))], None, "s")
+    assert ranges.progress[0].bounds == [1, {"to": [2, 3]}]
 
 
 @pytest.mark.parametrize(
     ("document", "words"),
     [
-        ({MARK: 2, "run": "r", "ranges": [{"id": "a"}]}, "version 2"),
-        ({MARK: 1, "ranges": [{"id": "a"}]}, "run"),
-        ({MARK: 1, "run": "r", "ranges": [{"id": 7}]}, "id"),
-        ({MARK: 1, "run": "r", "ranges": []}, "told apart"),
-        ({MARK: 1, "run": "r", "ranges": [{"id": "a"}, {"id": "a"}]}, "told apart"),
+        ({CURSOR_KEY: 2, "run": "r", "ranges": [{"id": "a"}]}, "version 2"),
+        ({CURSOR_KEY: 1, "ranges": [{"id": "a"}]}, "run"),
+        ({CURSOR_KEY: 1, "run": "r", "ranges": [{"id": 7}]}, "id"),
+        ({CURSOR_KEY: 1, "run": "r", "ranges": []}, "told apart"),
+        ({CURSOR_KEY: 1, "run": "r", "ranges": [{"id": "a"}, {"id": "a"}]}, "told apart"),
     ],
 )
 def test_a_state_that_cannot_be_read_says_what_to_do(document: Any, words: str) -> None:
     with pytest.raises(SourceContractError, match=f"{words}.*reset the state"):
-        ranges_of(document, "s")
+        plan_from_cursor(document, "s")
 
 
 @pytest.mark.parametrize(
@@ -105,10 +112,10 @@ def test_a_state_that_cannot_be_read_says_what_to_do(document: Any, words: str) 
     [
         ([Partition(id="a"), Partition(id="a")], "'a' more than once"),
         ([Partition(id="")], "empty"),
-        ([Partition(id=str(n)) for n in range(MOST_RANGES + 1)], "at most 1000"),
+        ([Partition(id=str(n)) for n in range(MAX_PARTITIONS + 1)], "at most 1000"),
         ([Partition(id="a", bounds={1, 2j})], "no JSON"),
     ],
 )
 def test_parts_that_cannot_be_kept_are_the_authors_defect(made: list[Partition], words: str) -> None:
     with pytest.raises(DefectError, match=words):
-        planned("run1", made, None, "s")
+        new_plan("run1", made, None, "s")

@@ -14,7 +14,18 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 from penstock_sdk import Batch, Cursor, SourceContractError
-from penstock_sdk.reading import Trail, Window, follow, in_windows, keyset, moment, scan, settled, wall_clock, windows
+from penstock_sdk.incremental import (
+    CursorField,
+    Window,
+    follow,
+    in_windows,
+    keyset,
+    local_time,
+    scan,
+    settled,
+    to_utc,
+    windows,
+)
 
 from tests.unit.sdk.moving_source import BASE, LATE, SIZE, STORIES, Read, Row, Source, Story, Told
 
@@ -34,8 +45,8 @@ SEARCH = settings(
 LAG = timedelta(seconds=LATE)
 
 
-def trail(source: Source, **known: Any) -> Trail:
-    return Trail(field="at", key=("id",), clock=source.now, **known)
+def trail(source: Source, **known: Any) -> CursorField:
+    return CursorField(name="at", key=("id",), clock=source.now, **known)
 
 
 def caught(read: Read, wrong: Callable[[Told], list[Any]]) -> Story:
@@ -65,7 +76,7 @@ def without_either(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
 def after_the_last(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
     """Naive: what is greater than the last value."""
     last = cursor
-    while rows := [row for row in source.sorted_page(moment(last) if last else None) if not last or row["at"] > last]:
+    while rows := [row for row in source.sorted_page(to_utc(last) if last else None) if not last or row["at"] > last]:
         last = rows[-1]["at"]
         yield Batch(rows, cursor=last)
 
@@ -73,7 +84,7 @@ def after_the_last(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
 def from_the_last(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
     """Naive: what is at the last value or after it, again and again."""
     last = cursor
-    while rows := source.sorted_page(moment(last) if last else None):
+    while rows := source.sorted_page(to_utc(last) if last else None):
         if rows[-1]["at"] == last:
             return
         last = rows[-1]["at"]
@@ -82,16 +93,16 @@ def from_the_last(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
 
 def by_page_number(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
     """Naive: a page is a number of records to skip."""
-    border = trail(source, overlap=LAG).border(cursor)
-    start = border.start
+    watermark = trail(source, overlap=LAG).watermark(cursor)
+    start = watermark.start
     for number in count():
         source.tell()
         rows = source.found(start)[number * SIZE :][:SIZE]
         if not rows:
             return
-        fresh = border.fresh(rows)
-        border = border.after(fresh)
-        yield Batch(fresh, cursor=border.cursor)
+        fresh = watermark.unseen(rows)
+        watermark = watermark.advanced(fresh)
+        yield Batch(fresh, cursor=watermark.cursor)
 
 
 @PLENTY
@@ -117,7 +128,7 @@ def test_keys_that_a_cursor_forgets_come_again_and_nothing_is_lost(story: Story)
 
 
 def test_a_cursor_holds_no_more_keys_than_it_may() -> None:
-    track = Trail(field="at", key=("id",), remember=3)
+    track = CursorField(name="at", key=("id",), remember=3)
     rows = [{"id": number, "at": 7} for number in range(5)]
     (batch,) = follow(lambda _start: rows, track, None, size=9)
     assert [len(keys) for _, keys in batch.cursor["seen"]] == [3]
@@ -134,21 +145,21 @@ def test_the_naive_ways_of_following_are_caught() -> None:
 
 def capped_too_late(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
     """Naive: an overlap before the last record, though it was written during the read."""
-    border = trail(source, overlap=LAG).border(cursor)
-    start = border.start
+    watermark = trail(source, overlap=LAG).watermark(cursor)
+    start = watermark.start
     while rows := source.sorted_page(start):
-        fresh = border.fresh(rows)
-        border = dataclasses.replace(border, began=source.now()).after(fresh)
-        yield Batch(fresh, cursor=border.cursor)
-        if start and moment(rows[-1]["at"]) <= start:
+        fresh = watermark.unseen(rows)
+        watermark = dataclasses.replace(watermark, began=source.now()).advanced(fresh)
+        yield Batch(fresh, cursor=watermark.cursor)
+        if start and to_utc(rows[-1]["at"]) <= start:
             return
-        start = moment(rows[-1]["at"])
+        start = to_utc(rows[-1]["at"])
 
 
 def test_an_overlap_is_counted_from_when_the_read_began() -> None:
     caught(capped_too_late, Told.missing)
     with pytest.raises(ValueError, match="until: say the highest value there is now"):
-        list(follow(lambda _start: [{"id": 1, "at": 1}], Trail(field="at", key=("id",), overlap=5), None, size=5))
+        list(follow(lambda _start: [{"id": 1, "at": 1}], CursorField(name="at", key=("id",), overlap=5), None, size=5))
 
 
 # ---- any order
@@ -164,7 +175,7 @@ def scanning_overlap(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
 
 def test_a_scan_stands_at_the_highest_value_and_finds_what_comes_there_later() -> None:
     rows: list[Row] = [{"id": 2, "at": 7}, {"id": 1, "at": 5}]
-    track = Trail(field="at", key=("id",))
+    track = CursorField(name="at", key=("id",))
     assert list(scan(lambda _start: [[]], track, None, until=100)) == []
     *_, last = scan(lambda _start: [rows], track, None, until=100)
     assert last.cursor == {"at": 7, "seen": [[7, [[2]]]]}
@@ -175,22 +186,22 @@ def test_a_scan_stands_at_the_highest_value_and_finds_what_comes_there_later() -
 
 def promising_each_page(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
     """Naive: the highest value so far."""
-    border = trail(source, overlap=LAG).border(cursor)
-    for rows in source.unsorted_pages(border.start):
-        fresh = border.fresh(rows)
-        border = border.after(fresh)
-        yield Batch(fresh, cursor=border.cursor)
+    watermark = trail(source, overlap=LAG).watermark(cursor)
+    for rows in source.unsorted_pages(watermark.start):
+        fresh = watermark.unseen(rows)
+        watermark = watermark.advanced(fresh)
+        yield Batch(fresh, cursor=watermark.cursor)
 
 
 def promising_the_highest(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
     """Naive: promised at the end only, but up to what was written during the scan."""
-    border = trail(source, overlap=LAG).border(cursor)
-    for rows in source.unsorted_pages(border.start):
-        fresh = border.fresh(rows)
-        border = dataclasses.replace(border, began=source.now()).after(fresh)
+    watermark = trail(source, overlap=LAG).watermark(cursor)
+    for rows in source.unsorted_pages(watermark.start):
+        fresh = watermark.unseen(rows)
+        watermark = dataclasses.replace(watermark, began=source.now()).advanced(fresh)
         yield Batch(fresh)
-    if border.at:
-        yield Batch([], cursor=border.cursor)
+    if watermark.at:
+        yield Batch([], cursor=watermark.cursor)
 
 
 @PLENTY
@@ -225,7 +236,9 @@ def resumed(rows: list[Row], kills: list[int], disorder: int) -> list[int]:
     ids: list[int] = []
     cursor: Cursor | None = None
     for kill in [*kills, 99]:
-        reading = scan(partial(in_fours, rows), Trail(field="at", key=("id",)), cursor, until=1000, disorder=disorder)
+        reading = scan(
+            partial(in_fours, rows), CursorField(name="at", key=("id",)), cursor, until=1000, disorder=disorder
+        )
         for batch, _ in zip(reading, range(kill), strict=False):
             ids += ids_of(batch)
             cursor = batch.cursor
@@ -367,24 +380,24 @@ def ids_of(batch: Batch) -> list[int]:
 
 def test_a_record_that_is_dated_in_the_future_moves_nothing() -> None:
     rows: list[Row] = [{"id": 1, "at": "2026-03-01T00:00:01Z"}, {"id": 2, "at": "2099-01-01T00:00:00Z"}]
-    track = Trail(field="at", key=("id",), clock=lambda: datetime(2026, 3, 2, tzinfo=UTC))
-    (first,) = follow(by_time(rows, moment), track, None, size=5)
+    track = CursorField(name="at", key=("id",), clock=lambda: datetime(2026, 3, 2, tzinfo=UTC))
+    (first,) = follow(by_time(rows, to_utc), track, None, size=5)
     assert ids_of(first) == [1, 2]
     assert first.cursor["at"] == "2026-03-02T00:00:00+00:00"
     rows.append({"id": 3, "at": "2026-03-02T00:00:05Z"})
-    (second,) = follow(by_time(rows, moment), track, first.cursor, size=5)
+    (second,) = follow(by_time(rows, to_utc), track, first.cursor, size=5)
     assert ids_of(second) == [3]
 
 
 def test_a_local_clock_that_goes_back_is_read_twice_for_an_hour() -> None:
     with pytest.raises(ValueError, match="a local clock goes back an hour"):
-        Trail(field="at", key=("id",), order=wall_clock)
-    track = Trail(field="at", key=("id",), order=wall_clock, overlap=timedelta(hours=1))
+        CursorField(name="at", key=("id",), order=local_time)
+    track = CursorField(name="at", key=("id",), order=local_time, overlap=timedelta(hours=1))
     rows: list[Row] = [{"id": 1, "at": "2026-10-25T02:45:00"}]
-    end = wall_clock("2026-10-25T03:30:00")
-    (first,) = follow(by_time(rows, wall_clock), track, None, size=5, until=end)
+    end = local_time("2026-10-25T03:30:00")
+    (first,) = follow(by_time(rows, local_time), track, None, size=5, until=end)
     rows.append({"id": 2, "at": "2026-10-25T02:15:00"})  # half an hour later, by the sun
-    (second,) = follow(by_time(rows, wall_clock), track, first.cursor, size=5, until=end)
+    (second,) = follow(by_time(rows, local_time), track, first.cursor, size=5, until=end)
     assert ids_of(second) == [2]
 
 
@@ -401,26 +414,26 @@ def test_a_local_clock_that_goes_back_is_read_twice_for_an_hour() -> None:
 )
 def test_what_has_no_safe_order_is_refused(rows: list[Row], said: str) -> None:
     with pytest.raises(SourceContractError, match=said):
-        list(follow(lambda _start: rows, Trail(field="at", key=("id",)), None, size=5))
+        list(follow(lambda _start: rows, CursorField(name="at", key=("id",)), None, size=5))
 
 
 def test_a_page_that_is_full_of_one_value_is_refused_and_not_passed_over() -> None:
     rows = [{"id": number, "at": 1} for number in range(9)]
     with pytest.raises(SourceContractError, match="5 records or more share one value of 'at'"):
-        list(follow(lambda _start: rows[:5], Trail(field="at", key=("id",)), None, size=5))
+        list(follow(lambda _start: rows[:5], CursorField(name="at", key=("id",)), None, size=5))
 
 
 def test_a_trail_needs_a_key_and_a_state_of_its_own() -> None:
     with pytest.raises(ValueError, match="without them ties are lost or doubled"):
-        Trail(field="at", key=())
+        CursorField(name="at", key=())
     with pytest.raises(SourceContractError, match="reset the stream's state"):
-        list(follow(lambda _start: [], Trail(field="at", key=("id",)), {"page": 3}, size=5))
+        list(follow(lambda _start: [], CursorField(name="at", key=("id",)), {"page": 3}, size=5))
     with pytest.raises(SourceContractError, match="filter by >, not by >="):
         list(keyset(lambda _after: [{"id": 1}], ("id",), {"after": [1]}))
 
 
 def test_an_overlap_does_not_reach_behind_since() -> None:
-    track, asked = Trail(field="at", key=("id",), overlap=10), list[Any]()
+    track, asked = CursorField(name="at", key=("id",), overlap=10), list[Any]()
 
     def fetch(start: Any) -> list[Row]:
         asked.append(start)

@@ -8,21 +8,21 @@ from typing import Any
 
 import pytest
 from penstock_sdk import SourceContractError
-from penstock_sdk.reading import Trail, Window, in_windows, scan
-from penstock_sdk.reading.validation import MOST_EMPTY
+from penstock_sdk.incremental import CursorField, Window, in_windows, scan
+from penstock_sdk.incremental.record_checks import MOST_EMPTY
 
 BEGIN, UNTIL = datetime(2026, 3, 1, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC)
 SPAN = Window(BEGIN, BEGIN + timedelta(days=1))
-TRAIL = Trail(field="at", key=("id",))
+CURSOR_FIELD = CursorField(name="at", key=("id",))
 
 
 def test_empty_pages_are_passed_over_and_an_endless_row_of_them_is_refused() -> None:
     rows: list[list[dict[str, Any]]] = [[{"id": number, "at": BEGIN}] for number in range(2)]
     pages = [[], rows[0], *[[]] * 200, rows[1]]
-    batches = list(scan(lambda _start: pages, TRAIL, None, until=UNTIL))
+    batches = list(scan(lambda _start: pages, CURSOR_FIELD, None, until=UNTIL))
     assert [row["id"] for batch in batches for row in batch.records] == [0, 1]  # type: ignore[union-attr, index]
     with pytest.raises(SourceContractError, match=f"{MOST_EMPTY} answers in a row are empty"):
-        list(scan(lambda _start: repeat([]), TRAIL, None, until=UNTIL))
+        list(scan(lambda _start: repeat([]), CURSOR_FIELD, None, until=UNTIL))
     with pytest.raises(SourceContractError, match=f"{MOST_EMPTY} answers in a row are empty"):
         list(in_windows(lambda _window: repeat([]), lambda _start: [SPAN], None, since=BEGIN))
 

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock_sdk import SourceContractError
-from penstock_sdk.reading import Trail, Window, follow, in_windows, keyset, moment, scan, wall_clock
+from penstock_sdk.incremental import CursorField, Window, follow, in_windows, keyset, local_time, scan, to_utc
 
 MANY = settings(max_examples=int(os.environ.get("PENSTOCK_STORIES", "200")), deadline=None)
-TRAIL = Trail(field="at", key=("id",))
+CURSOR_FIELD = CursorField(name="at", key=("id",))
 END = datetime(2027, 1, 1, tzinfo=UTC)
 ZONES = st.builds(lambda hours: timezone(timedelta(hours=hours)), st.integers(-12, 14))
 MOMENTS = st.datetimes(datetime(2026, 1, 1), datetime(2026, 12, 1), timezones=ZONES).map(  # noqa: DTZ001 - hypothesis adds the zone
@@ -38,7 +38,7 @@ def sorted_by(rows: list[Any], start: datetime | None, size: int) -> list[Any]:
 
     def place(row: Any) -> datetime:
         try:
-            return moment(row["at"])
+            return to_utc(row["at"])
         except (SourceContractError, KeyError, TypeError):
             return END
 
@@ -66,17 +66,17 @@ def test_each_record_is_read_once_or_put_aside_once(good: list[Any], bad: list[A
     mixed = [*bad, *rows]
     ways = {
         "follow": lambda reject: follow(
-            lambda start: sorted_by(mixed, start, 40), TRAIL, None, size=40, until=END, reject=reject
+            lambda start: sorted_by(mixed, start, 40), CURSOR_FIELD, None, size=40, until=END, reject=reject
         ),
         "scan": lambda reject: scan(
-            lambda _start: iter([mixed[:2], [], mixed[2:]]), TRAIL, None, until=END, reject=reject
+            lambda _start: iter([mixed[:2], [], mixed[2:]]), CURSOR_FIELD, None, until=END, reject=reject
         ),
         "in_windows": lambda reject: in_windows(
             lambda _window: iter([mixed]),
             lambda start: [Window(start, END)],
             None,
             since=datetime(2020, 1, 1, tzinfo=UTC),
-            inclusive=TRAIL,
+            inclusive=CURSOR_FIELD,
             reject=reject,
         ),
     }
@@ -94,9 +94,9 @@ def test_each_record_is_read_once_or_put_aside_once(good: list[Any], bad: list[A
 @given(BAD.filter(bool))
 def test_without_a_place_for_it_such_a_record_ends_the_read_by_name(bad: list[Any]) -> None:
     with pytest.raises(SourceContractError, match=r"record|'at'"):
-        list(follow(lambda _start: bad, TRAIL, None, size=99, until=END))
+        list(follow(lambda _start: bad, CURSOR_FIELD, None, size=99, until=END))
     with pytest.raises(SourceContractError, match=r"record|'at'"):
-        list(scan(lambda _start: [bad], TRAIL, None, until=END))
+        list(scan(lambda _start: [bad], CURSOR_FIELD, None, until=END))
 
 
 KEYS = [uuid.UUID(int=7), Decimal("1.50"), datetime(2026, 1, 1, tzinfo=UTC), date(2026, 1, 1), b"\x00\xff", "1", 1, 1.5]
@@ -105,8 +105,8 @@ KEYS = [uuid.UUID(int=7), Decimal("1.50"), datetime(2026, 1, 1, tzinfo=UTC), dat
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: type(key).__name__)
 def test_a_key_of_any_type_is_known_again_after_a_resume(key: Any) -> None:
     rows = [{"id": key, "at": 7}]
-    (first,) = follow(lambda _start: rows, TRAIL, None, size=9)
-    assert list(follow(lambda _start: rows, TRAIL, json.loads(json.dumps(first.cursor)), size=9)) == []
+    (first,) = follow(lambda _start: rows, CURSOR_FIELD, None, size=9)
+    assert list(follow(lambda _start: rows, CURSOR_FIELD, json.loads(json.dumps(first.cursor)), size=9)) == []
     (page,) = keyset(lambda after: [] if after else rows, ("id",), None)
     asked: list[Any] = []
     list(keyset(lambda after: asked.append(after) or [], ("id",), json.loads(json.dumps(page.cursor))))  # type: ignore[func-returns-value]
@@ -116,15 +116,17 @@ def test_a_key_of_any_type_is_known_again_after_a_resume(key: Any) -> None:
 def test_a_record_of_another_kind_of_value_is_put_aside_and_a_whole_stream_of_it_refused() -> None:
     aside: list[str] = []
     rows = [{"id": 1, "at": 5}, {"id": 2, "at": "2026-01-01T00:00:00Z"}, {"id": 3, "at": 6}]
-    batches = list(follow(lambda _start: rows, TRAIL, None, size=9, reject=lambda _row, said: aside.append(said)))
+    batches = list(
+        follow(lambda _start: rows, CURSOR_FIELD, None, size=9, reject=lambda _row, said: aside.append(said))
+    )
     assert [row["id"] for batch in batches for row in batch.records] == [1, 3]
     assert aside == ["the values of 'at' are moments, where numbers are expected"]
     with pytest.raises(SourceContractError, match="reset the stream's state"):
-        list(follow(lambda _start: rows[1:2], TRAIL, batches[-1].cursor, size=9, reject=lambda *_: None))
+        list(follow(lambda _start: rows[1:2], CURSOR_FIELD, batches[-1].cursor, size=9, reject=lambda *_: None))
     with pytest.raises(SourceContractError, match="reset the stream's state"):
-        list(scan(lambda _start: [], TRAIL, batches[-1].cursor, until=END))
+        list(scan(lambda _start: [], CURSOR_FIELD, batches[-1].cursor, until=END))
     with pytest.raises(ValueError, match=r"since \(local times\) and until \(moments\) cannot be compared"):
-        list(follow(lambda _start: [], TRAIL, None, size=9, since=NAIVE, until=END))
+        list(follow(lambda _start: [], CURSOR_FIELD, None, size=9, since=NAIVE, until=END))
 
 
 def test_a_page_of_one_value_is_refused_also_where_the_source_gives_less_than_was_asked_for() -> None:
@@ -134,14 +136,14 @@ def test_a_page_of_one_value_is_refused_also_where_the_source_gives_less_than_wa
         return [row for row in rows if start is None or row["at"] >= start][:30]
 
     with pytest.raises(SourceContractError, match="30 records or more share one value"):
-        list(follow(capped, TRAIL, None, size=30))
+        list(follow(capped, CURSOR_FIELD, None, size=30))
     spread = [{"id": number, "at": number} for number in range(90)] + [{"id": 900 + n, "at": 500} for n in range(40)]
 
     def silently(start: Any) -> list[Row]:
         return [row for row in spread if start is None or row["at"] >= start][:30]
 
     with pytest.raises(SourceContractError, match="30 records or more share one value"):
-        list(follow(silently, TRAIL, None, size=1000))
+        list(follow(silently, CURSOR_FIELD, None, size=1000))
 
 
 PAGE = [{"id": number, "at": number} for number in range(10)]
@@ -149,10 +151,10 @@ PAGE = [{"id": number, "at": number} for number in range(10)]
 
 def test_a_source_that_gives_the_same_page_for_ever_is_refused() -> None:
     with pytest.raises(SourceContractError, match="coarser than the values, or ignored"):
-        list(follow(lambda _start: PAGE, TRAIL, None, size=10))
+        list(follow(lambda _start: PAGE, CURSOR_FIELD, None, size=10))
     for pages in (repeat(PAGE), cycled(PAGE[:5], PAGE[5:]), cycled(*([row] for row in PAGE))):
         with pytest.raises(SourceContractError, match="same page again and again"):
-            list(scan(lambda _start, pages=pages: pages, TRAIL, None, until=100))  # type: ignore[misc]
+            list(scan(lambda _start, pages=pages: pages, CURSOR_FIELD, None, until=100))  # type: ignore[misc]
     with pytest.raises(SourceContractError, match="same page again and again"):
         list(
             in_windows(
@@ -172,7 +174,9 @@ def cycled(*pages: list[Row]) -> Iterator[list[Row]]:
 def test_what_comes_from_before_the_start_is_dropped() -> None:
     days = [{"id": number, "at": number} for number in range(30)]
     (_, last) = (
-        follow(lambda start: [row for row in days if row["at"] >= (start or 0) // 10 * 10], TRAIL, None, size=99),
+        follow(
+            lambda start: [row for row in days if row["at"] >= (start or 0) // 10 * 10], CURSOR_FIELD, None, size=99
+        ),
         0,
     )
     ids = [row["id"] for batch in _ for row in batch.records]
@@ -181,7 +185,7 @@ def test_what_comes_from_before_the_start_is_dropped() -> None:
 
 
 def test_an_empty_page_in_the_middle_ends_no_scan() -> None:
-    batches = list(scan(lambda _start: [PAGE[:3], [], [], PAGE[3:]], TRAIL, None, until=100))
+    batches = list(scan(lambda _start: [PAGE[:3], [], [], PAGE[3:]], CURSOR_FIELD, None, until=100))
     assert [row["id"] for batch in batches for row in batch.records] == list(range(10))
 
 
@@ -198,14 +202,16 @@ def test_a_keyset_puts_aside_what_has_no_key() -> None:
 
 def test_an_order_of_the_authors_own_gives_what_can_be_compared() -> None:
     with pytest.raises(ValueError, match="must be a number or a datetime, not str"):
-        list(follow(lambda _start: [{"id": 1, "at": "a"}], Trail(field="at", key=("id",), order=str), None, size=9))
-    odd = Trail(field="at", key=("id",), order=lambda value: value["x"])
+        list(
+            follow(lambda _start: [{"id": 1, "at": "a"}], CursorField(name="at", key=("id",), order=str), None, size=9)
+        )
+    odd = CursorField(name="at", key=("id",), order=lambda value: value["x"])
     with pytest.raises(SourceContractError, match="has no place in the order: TypeError"):
         list(follow(lambda _start: [{"id": 1, "at": 3}], odd, None, size=9))
 
 
 def test_an_overlap_before_the_calendars_beginning_is_its_beginning() -> None:
     first = {"id": 1, "at": "0001-01-01T00:00:01"}
-    track = Trail(field="at", key=("id",), order=wall_clock, overlap=timedelta(days=1))
+    track = CursorField(name="at", key=("id",), order=local_time, overlap=timedelta(days=1))
     (batch,) = follow(lambda _start: [first], track, None, size=9, until=datetime(2, 1, 1))  # noqa: DTZ001 - local
-    assert track.border(batch.cursor).start == datetime.min  # noqa: DTZ901 - local
+    assert track.watermark(batch.cursor).start == datetime.min  # noqa: DTZ901 - local

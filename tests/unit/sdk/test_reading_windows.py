@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock_sdk import SourceContractError
-from penstock_sdk.reading import Window, in_windows, local_days, moment, windows
+from penstock_sdk.incremental import Window, in_windows, local_days, to_utc, windows
 
 PARIS = ZoneInfo("Europe/Paris")
 ZONES = st.sampled_from(["Europe/Paris", "America/Sao_Paulo", "Australia/Lord_Howe", "Asia/Kolkata", "UTC"]).map(
@@ -44,7 +44,7 @@ def test_each_local_day_is_one_window_whatever_the_clocks_do(start: datetime, da
 
 def test_a_day_has_23_or_25_hours_where_24_would_lose_one_or_double_one() -> None:
     def hours(year: int, month: int, day: int) -> float:
-        start = moment(datetime(year, month, day), PARIS)  # noqa: DTZ001 - in Paris
+        start = to_utc(datetime(year, month, day), PARIS)  # noqa: DTZ001 - in Paris
         (window,) = local_days(start, start + timedelta(hours=25), PARIS)
         return (window.end - window.start) / timedelta(hours=1)
 
@@ -78,7 +78,7 @@ def test_a_window_that_was_read_is_not_read_again() -> None:
 
 def test_what_is_no_span_is_refused() -> None:
     start = datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=2)))
-    assert moment(start) == datetime(2025, 12, 31, 22, tzinfo=UTC)
+    assert to_utc(start) == datetime(2025, 12, 31, 22, tzinfo=UTC)
     with pytest.raises(ValueError, match="longer than nothing"):
         list(windows(start, start, timedelta()))
     with pytest.raises(SourceContractError, match="no moment"):

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from penstock_sdk import Batch, SourceContractError, TransientError
 from penstock_sdk import protocol as wire
-from penstock_sdk._runtime.rejects import kept
-from penstock_sdk._runtime.strict import StrictSchema
+from penstock_sdk._runtime.rejects import encodable
+from penstock_sdk._runtime.strict_schema import StrictSchema
 
 SCHEMA = {
     "type": "object",
@@ -245,4 +245,4 @@ def test_what_is_kept_of_a_record_is_always_json() -> None:
     circle: dict[str, Any] = {}
     circle["self"] = circle
     awkward = {"big": 10**40, "surrogate": "\ud800", "circle": circle, (1, 2): 1, "set": {1}, "nan": float("nan")}
-    assert msgspec.json.decode(msgspec.json.encode(kept(awkward)))["big"] == 10**40
+    assert msgspec.json.decode(msgspec.json.encode(encodable(awkward)))["big"] == 10**40

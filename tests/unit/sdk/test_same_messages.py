@@ -20,9 +20,9 @@ import zstandard
 from penstock_sdk import Batch, Connector, Stream
 from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.assignment import Assignment
-from penstock_sdk._runtime.client import Patience, RunClient
+from penstock_sdk._runtime.client import RetryPolicy, RunClient
 from penstock_sdk._runtime.run import run_connector
-from penstock_sdk.author.reading import Lines, read_stream
+from penstock_sdk.author.local_read import JsonLinesOutput, read_stream
 from penstock_sdk.errors import ConnectorError
 
 from tests.unit.sdk.conftest import IDENTITY, FakePlatform
@@ -237,7 +237,7 @@ def by_command(connector: type[Made], capsys: pytest.CaptureFixture[str]) -> tup
     """Return what the author's command says: the error, the records, and why others were rejected."""
     written, error = io.StringIO(), ""
     try:
-        read_stream(connector({}, {}), "people", Lines(written))
+        read_stream(connector({}, {}), "people", JsonLinesOutput(written))
     except ConnectorError as raised:
         error = f"{type(raised).__name__}: {raised.message}"
     told = [line.removeprefix("rejected: ") for line in capsys.readouterr().err.splitlines()]
@@ -247,7 +247,7 @@ def by_command(connector: type[Made], capsys: pytest.CaptureFixture[str]) -> tup
 def by_pod(connector: type[Made], platform: FakePlatform) -> tuple[str, list[Any], list[str]]:
     """Return what a pod reports of the same."""
     platform.rejects = wire.RejectRules()
-    client = RunClient(platform.url, "pod-token", Patience(seconds=5, sleep=lambda _: None))
+    client = RunClient(platform.url, "pod-token", RetryPolicy(seconds=5, sleep=lambda _: None))
     run_connector(Assignment("run1", 1, IDENTITY, lambda: connector, {}), client)
     error = platform.finished[0].error
     lines = [json.loads(line) for body in platform.bucket.values() for line in decompressed(body)]

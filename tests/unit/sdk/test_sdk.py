@@ -11,7 +11,7 @@ from pathlib import Path
 import penstock_sdk
 import pytest
 from penstock_sdk import LocalPersistenceError
-from penstock_sdk._runtime.guard import no_local_writes
+from penstock_sdk._runtime.write_guard import no_local_writes
 from penstock_sdk.errors import AttemptFenced
 
 from tests.patience import PATIENCE
@@ -104,7 +104,7 @@ def run_python(
 
 def test_a_temporary_file_is_allowed_in_a_process_that_never_asked_where(tmp_path: Path) -> None:
     code = (
-        "import tempfile\nfrom penstock_sdk._runtime.guard import no_local_writes\n"
+        "import tempfile\nfrom penstock_sdk._runtime.write_guard import no_local_writes\n"
         "with no_local_writes():\n    tempfile.TemporaryFile().write(b'x'); tempfile.NamedTemporaryFile().write(b'x')"
     )
     done = run_python(code, tmp_path)
@@ -117,7 +117,7 @@ def test_a_lazy_import_that_would_cache_bytecode_is_not_a_violation(tmp_path: Pa
     (package / "lazy_module.py").write_text("x = 1")
     (tmp_path / "scratch").mkdir()
     code = (
-        "import sys; sys.path.insert(0, 'package')\nfrom penstock_sdk._runtime.guard import no_local_writes\n"
+        "import sys; sys.path.insert(0, 'package')\nfrom penstock_sdk._runtime.write_guard import no_local_writes\n"
         "with no_local_writes():\n    import lazy_module"
     )
     done = run_python(code, tmp_path, {"TMPDIR": str(tmp_path / "scratch")})

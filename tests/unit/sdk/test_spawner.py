@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from penstock_sdk.testing.spawner import Spawner, base_environment
+from penstock_sdk.testing.fork_server import ForkServer, base_environment
 
 from tests.patience import PATIENCE
 
 
 @pytest.fixture
-def spawner() -> Iterator[Spawner]:
-    made = Spawner()
+def spawner() -> Iterator[ForkServer]:
+    made = ForkServer()
     yield made
     made.close()
 
@@ -26,7 +26,7 @@ def room(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_an_end_that_comes_before_anybody_looks_is_seen(spawner: Spawner, room: Path) -> None:
+def test_an_end_that_comes_before_anybody_looks_is_seen(spawner: ForkServer, room: Path) -> None:
     for _ in range(3):
         child = spawner.spawn({**base_environment(), "PENSTOCK_RUN_ID": "r"}, room)  # no connector is named
         time.sleep(0.3)  # so that number and end are both there to be read
@@ -35,7 +35,7 @@ def test_an_end_that_comes_before_anybody_looks_is_seen(spawner: Spawner, room: 
     assert (room / "output").read_text()
 
 
-def test_a_process_that_does_not_end_can_be_killed(spawner: Spawner, room: Path) -> None:
+def test_a_process_that_does_not_end_can_be_killed(spawner: ForkServer, room: Path) -> None:
     environment = {
         **base_environment(),
         "PENSTOCK_RUN_ID": "r",

@@ -14,7 +14,7 @@ from penstock_sdk import Batch, Estimate, Partition, SourceContractError, Stream
 from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.commits import StreamCommits
 from penstock_sdk._runtime.metrics import Metrics
-from penstock_sdk._runtime.ranges import MARK, ranges_of
+from penstock_sdk._runtime.partition_plan import CURSOR_KEY, plan_from_cursor
 
 from tests.patience import PATIENCE
 
@@ -60,7 +60,7 @@ def numbers(platform: Any, commits: Any = None) -> list[int]:
 
 def covered(cursor: Any) -> list[int]:
     """The numbers that a stream's cursor says are committed."""
-    parts = ranges_of(cursor, "people").parts
+    parts = plan_from_cursor(cursor, "people").progress
     return sorted(n for part in parts if part.cursor is not None for n in range(part.bounds["from"], part.cursor + 1))
 
 
@@ -283,7 +283,7 @@ def state(*parts: tuple[str, Any]) -> dict[str, Any]:
         {"id": name, "bounds": {"from": int(name[1:]) * 50, "to": int(name[1:]) * 50 + 50}, "cursor": c, "done": True}
         for name, c in parts
     ]
-    return {MARK: 1, "run": "run0", "ranges": ranges}
+    return {CURSOR_KEY: 1, "run": "run0", "ranges": ranges}
 
 
 def test_the_next_run_asks_again_and_parts_that_stayed_go_on(split: Any, platform: Any) -> None:

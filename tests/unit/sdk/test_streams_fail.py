@@ -19,7 +19,7 @@ from penstock_sdk import (
     TransientError,
 )
 from penstock_sdk import protocol as wire
-from penstock_sdk._runtime.outcomes import SAME_FAILURES, StreamOutcomes
+from penstock_sdk._runtime.stream_outcomes import SAME_FAILURES, StreamOutcomes
 from penstock_sdk.errors import ConnectorError
 
 from tests.unit.sdk.conftest import FakePlatform, Runner, error
@@ -134,7 +134,7 @@ def test_a_stream_that_is_unavailable_for_a_while_holds_up_no_other() -> None:
     outcomes = StreamOutcomes()
     for number in range(SAME_FAILURES + 1):
         outcomes.refuse(f"s{number}", f"s{number}", TransientError("locked", retry_after=3))
-    assert not outcomes.source_fails
+    assert not outcomes.source_failed
 
 
 def test_a_source_that_is_away_is_not_asked_for_every_stream(attempt: Runner, platform: FakePlatform) -> None:

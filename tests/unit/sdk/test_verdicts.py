@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from penstock_sdk import Batch, SourceContractError, Stream
 from penstock_sdk import protocol as wire
-from penstock_sdk._runtime.dropping import Dropper
 from penstock_sdk._runtime.encode import Chunk
+from penstock_sdk._runtime.field_removal import FieldRemover
 
 ROW = {"n": 1, "secret": 5, "lines": [{"a": 1, "b": 2}, {"a": 3}], "deep": {"x": {"y": 1}, "z": 2}}
 LEFT = {"n": 1, "lines": [{"a": 1}, {"a": 3}], "deep": {"x": {}, "z": 2}}
@@ -20,14 +20,14 @@ PATHS = [["secret"], ["lines", "b"], ["deep", "x", "y"], ["absent"]]
 @pytest.mark.parametrize("raw", [False, True])
 def test_fields_are_left_out_wherever_they_are(*, raw: bool) -> None:
     row: Any = msgspec.Raw(msgspec.json.encode(ROW)) if raw else ROW
-    (left,) = Dropper(PATHS, "people")(Chunk([row], 0)).rows
+    (left,) = FieldRemover(PATHS, "people")(Chunk([row], 0)).rows
     assert (msgspec.json.decode(left) if raw else left) == LEFT
     assert ROW["secret"] == 5, "the author's own record stays as it is"
 
 
 def test_what_is_left_of_json_stays_as_it_was_written() -> None:
     long = b'{"n":123456789012345678901234567890,"price":1.10,"secret":1,"o":{"p":2.50}}'
-    (left,) = Dropper([["secret"], ["o", "q"]], "people")(Chunk([msgspec.Raw(long)], 0)).rows
+    (left,) = FieldRemover([["secret"], ["o", "q"]], "people")(Chunk([msgspec.Raw(long)], 0)).rows
     assert bytes(left) == b'{"n":123456789012345678901234567890,"price":1.10,"o":{"p":2.50}}'
 
 

@@ -30,13 +30,13 @@ class Assignment:
     identity: wire.ConnectorIdentity
     load: Callable[[], type[AnyConnector]]
     credentials: dict[str, str] = field(repr=False)
-    shown: frozenset[str] = frozenset()
+    non_secret: frozenset[str] = frozenset()
     log_context: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def mask(self) -> Mask:
         """What hides the credentials, but for those that the manifest declares to be no secret; it learns new ones."""
-        return Mask([value for name, value in self.credentials.items() if name not in self.shown])
+        return Mask([value for name, value in self.credentials.items() if name not in self.non_secret])
 
 
 def build(connector: type[AnyConnector], config: dict[str, Any], secret: dict[str, str]) -> AnyConnector:

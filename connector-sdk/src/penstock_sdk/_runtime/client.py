@@ -17,12 +17,12 @@ from penstock_sdk.failpoints import reach
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
-PATIENCE_SECONDS = 600.0
+RETRY_SECONDS = 600.0
 FIRST_WAIT, LONGEST_WAIT = 0.2, 15.0
 SERVER_ERROR, FORBIDDEN, NOT_FOUND, CONFLICT, PRECONDITION_FAILED = 500, 403, 404, 409, 412
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-AGAIN_CODES = ("not_ready", "unavailable")
-OWNERS_TO_MEND = ("start", "streams", "credentials")
+RETRYABLE_CODES = ("not_ready", "unavailable")
+CONFIG_ERROR_CALLS = ("start", "streams", "credentials")
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Upload:
     """An object on its way. `perhaps_there`: a try had no clear answer, so the object may have arrived all the same."""
 
     body: bytes
-    perhaps_there: bool = False
+    may_exist: bool = False
 
 
 class GrantExpired(Exception):  # noqa: N818 - a reason to ask for another grant
@@ -42,10 +42,10 @@ class PlatformUnavailableError(TransientError):
 
 
 @dataclass
-class Patience:
+class RetryPolicy:
     """How long to go on trying: a pod rides out minutes without the server or the bucket."""
 
-    seconds: float = PATIENCE_SECONDS
+    seconds: float = RETRY_SECONDS
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
@@ -54,9 +54,13 @@ class RunClient:
     """Seven calls and the upload. Thread-safe: the heartbeat calls from a thread of its own."""
 
     def __init__(
-        self, url: str, token: str, patience: Patience | None = None, transport: httpx.BaseTransport | None = None
+        self,
+        url: str,
+        token: str,
+        retry_policy: RetryPolicy | None = None,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._patience = patience or Patience()
+        self._retry_policy = retry_policy or RetryPolicy()
         trusted = httpx.create_ssl_context()  # once for both: reading the certificates takes 40 ms of every attempt
         base = f"{url.rstrip('/')}/v1/attempts/"
         self._http = httpx.Client(base_url=base, timeout=30.0, transport=transport, verify=trusted)
@@ -72,7 +76,7 @@ class RunClient:
         """Claim the attempt; later calls carry the run token that this one brings."""
         answer = self._call("start", request, wire.StartResponse)
         self._token = answer.run_token
-        self._patience.seconds = answer.limits.patience_seconds or self._patience.seconds
+        self._retry_policy.seconds = answer.limits.patience_seconds or self._retry_policy.seconds
         return answer
 
     def streams(self, request: wire.StreamsRequest) -> wire.StreamsResponse:
@@ -115,18 +119,18 @@ class RunClient:
         return self._http.post(path, content=request.model_dump_json(by_alias=True), headers=headers)
 
     def _answer(self, path: str, request: BaseModel) -> httpx.Response:
-        def once() -> httpx.Response | None:
+        def attempt() -> httpx.Response | None:
             response = self._post(path, request)
-            return None if _worth_repeating(response) else response
+            return None if _is_retryable(response) else response
 
         reach(f"{path}.asked")
-        response = self._insist(f"the run API ({path})", once)
+        response = self._retry(f"the run API ({path})", attempt)
         reach(f"{path}.answered")
         return response
 
     def _call(self, path: str, request: BaseModel, answer: type[Answer]) -> Answer:
         response = self._answer(path, request)
-        _raise_for(response, of_config=path in OWNERS_TO_MEND)
+        _raise_for(response, of_config=path in CONFIG_ERROR_CALLS)
         return answer.model_validate_json(response.content)
 
     def upload(self, grant: wire.UploadGrant, upload: Upload) -> None:
@@ -136,11 +140,11 @@ class RunClient:
         answer is ours, whichever of the key's grants the try was made with; before such a try it is not.
         """
         reach("object.asked")
-        response = self._insist("the bucket", lambda: self._put(grant, upload))
+        response = self._retry("the bucket", lambda: self._put(grant, upload))
         reach("object.sent")
         if response.status_code == FORBIDDEN:
             raise GrantExpired
-        arrived_before = response.status_code == PRECONDITION_FAILED and upload.perhaps_there
+        arrived_before = response.status_code == PRECONDITION_FAILED and upload.may_exist
         if not response.is_success and not arrived_before:
             message = f"the bucket refused an object: HTTP {response.status_code}"
             raise PlatformUnavailableError(message, operator_message=response.text[:500])
@@ -151,27 +155,27 @@ class RunClient:
         except NEVER_SENT:
             raise
         except httpx.TransportError:
-            upload.perhaps_there = True
+            upload.may_exist = True
             raise
         if response.status_code < SERVER_ERROR and response.status_code != CONFLICT:
             return response
-        upload.perhaps_there = True
+        upload.may_exist = True
         return None
 
-    def _insist(self, what: str, once: Callable[[], httpx.Response | None]) -> httpx.Response:
-        end, wait, last = self._patience.clock() + self._patience.seconds, FIRST_WAIT, "no answer"
+    def _retry(self, what: str, attempt: Callable[[], httpx.Response | None]) -> httpx.Response:
+        end, wait, last = self._retry_policy.clock() + self._retry_policy.seconds, FIRST_WAIT, "no answer"
         while True:
             try:
-                response = once()
+                response = attempt()
                 if response is not None:
                     return response
                 last = "it is not available"
             except httpx.TransportError as error:
                 last = type(error).__name__
-            if self._patience.clock() > end:
-                message = f"{what} did not answer for {self._patience.seconds:.0f} s"
+            if self._retry_policy.clock() > end:
+                message = f"{what} did not answer for {self._retry_policy.seconds:.0f} s"
                 raise PlatformUnavailableError(message, operator_message=last)
-            self._patience.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            self._retry_policy.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             wait = min(wait * 2, LONGEST_WAIT)
 
 
@@ -182,11 +186,11 @@ def _error_of(response: httpx.Response) -> wire.ApiError | None:
         return None
 
 
-def _worth_repeating(response: httpx.Response) -> bool:
+def _is_retryable(response: httpx.Response) -> bool:
     if response.is_success:
         return False
     error = _error_of(response)
-    return error.code in AGAIN_CODES if error else response.status_code >= SERVER_ERROR
+    return error.code in RETRYABLE_CODES if error else response.status_code >= SERVER_ERROR
 
 
 def _raise_for(response: httpx.Response, *, of_config: bool = False) -> None:

@@ -13,23 +13,23 @@ from collections.abc import Callable, Mapping, Sequence
 from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.client import RunClient
 from penstock_sdk._runtime.metrics import Metrics
-from penstock_sdk._runtime.places import Places
-from penstock_sdk._runtime.ranges import Ranges
+from penstock_sdk._runtime.partition_plan import PartitionPlan
+from penstock_sdk._runtime.upload_grants import UploadGrants
 from penstock_sdk.contract import Cursor, Op
 from penstock_sdk.errors import DefectError
 
-Cover = Callable[[Cursor, bool], tuple[Cursor, bool]]
+MergeCursor = Callable[[Cursor, bool], tuple[Cursor, bool]]
 """Turns a reader's cursor, and whether its part is at its end, into the stream's. Called for one commit at a time."""
 
 
-class Numbers:
+class SequenceNumbers:
     """The numbers of objects, from 1. Thread-safe."""
 
     def __init__(self) -> None:
         self._last = 0
         self._lock = threading.Lock()
 
-    def take(self) -> int:
+    def next(self) -> int:
         """Return the next number."""
         with self._lock:
             self._last += 1
@@ -41,9 +41,11 @@ class StreamCommits:
 
     def __init__(self, client: RunClient, stream: str, checkpoint: int, metrics: Metrics) -> None:
         self.metrics = metrics
-        self.numbers, self.rejected_numbers = Numbers(), Numbers()
-        self.series = Numbers()  # of the records' ids: a series is begun with an object, and may end in the next one
-        self.places, self.rejected_places = Places(client, stream), Places(client, stream, "rejected")
+        self.object_numbers, self.rejected_object_numbers = SequenceNumbers(), SequenceNumbers()
+        self.id_series = (
+            SequenceNumbers()
+        )  # of the records' ids: a series is begun with an object, and may end in the next one
+        self.grants, self.rejected_grants = UploadGrants(client, stream), UploadGrants(client, stream, "rejected")
         self._client = client
         self._stream = stream
         self._checkpoint = checkpoint
@@ -52,7 +54,7 @@ class StreamCommits:
 
     def commit(
         self,
-        cover: Cover,
+        merge_cursor: MergeCursor,
         cursor: Cursor,
         objects: Sequence[wire.UploadedObject],
         schema_version: int,
@@ -66,12 +68,12 @@ class StreamCommits:
                 raise self._failure
             try:
                 self._check(objects, read)
-                self._send(*cover(cursor, done), objects, schema_version, read)
+                self._send(*merge_cursor(cursor, done), objects, schema_version, read)
             except Exception as error:
                 self._failure = error
                 raise
         rejected = sum(each.records for each in objects if each.kind == "rejected")
-        self.metrics.commit(self._stream, sum(each.records for each in objects) - rejected, rejected)
+        self.metrics.add_checkpoint(self._stream, sum(each.records for each in objects) - rejected, rejected)
 
     def _check(self, objects: Sequence[wire.UploadedObject], read: Mapping[Op, int]) -> None:
         held = Counter[Op]()
@@ -107,36 +109,36 @@ def not_conserved(stream: str, read: Mapping[Op, int], objects: Sequence[wire.Up
     for each in objects:
         counts[each.kind].update(each.by_op or {})
     return DefectError(
-        f"stream {stream!r}: {_words(read)} were read, {_words(counts['data'])} are to be committed and"
-        f" {_words(counts['rejected'])} were rejected; nothing of them is committed."
+        f"stream {stream!r}: {_counts_text(read)} were read, {_counts_text(counts['data'])} are to be committed and"
+        f" {_counts_text(counts['rejected'])} were rejected; nothing of them is committed."
         " This is a defect of the SDK: please report it with the connector's version"
     )
 
 
-def _words(by_op: Mapping[Op, int]) -> str:
+def _counts_text(by_op: Mapping[Op, int]) -> str:
     return f"{by_op.get('upsert', 0)} upserts and {by_op.get('delete', 0)} deletes"
 
 
-def whole(cursor: Cursor, done: bool) -> tuple[Cursor, bool]:  # noqa: FBT001 - a Cover
+def unpartitioned(cursor: Cursor, done: bool) -> tuple[Cursor, bool]:  # noqa: FBT001 - a Cover
     """Cover a stream that is read in one: the reader's cursor is the stream's."""
     return cursor, done
 
 
-class SplitCursor:
+class PartitionedCursor:
     """The cursor of a stream that is read in parts, as far as it is committed."""
 
-    def __init__(self, ranges: Ranges) -> None:
-        self._ranges = ranges
+    def __init__(self, plan: PartitionPlan) -> None:
+        self._plan = plan
 
-    def covering(self, part: str) -> Cover:
+    def merging(self, partition: str) -> MergeCursor:
         """Return what puts one part's cursor into the stream's."""
 
-        def cover(cursor: Cursor, done: bool) -> tuple[Cursor, bool]:  # noqa: FBT001 - a Cover
-            self._ranges = self._ranges.advanced(part, cursor, done=done)
-            return self._ranges.as_cursor(), not self._ranges.open
+        def merge_cursor(cursor: Cursor, done: bool) -> tuple[Cursor, bool]:  # noqa: FBT001 - a Cover
+            self._plan = self._plan.advanced(partition, cursor, done=done)
+            return self._plan.as_cursor(), not self._plan.unfinished
 
-        return cover
+        return merge_cursor
 
     def unchanged(self, _cursor: Cursor, _done: bool) -> tuple[Cursor, bool]:  # noqa: FBT001 - a Cover
         """Cover nothing new."""
-        return self._ranges.as_cursor(), not self._ranges.open
+        return self._plan.as_cursor(), not self._plan.unfinished

@@ -42,7 +42,7 @@ LEVEL = 1
 CHUNK_LINES = 500
 CHUNK_BYTES = 1 << 18
 FIRST_CHUNK_LINES = 20
-NUMBERS_KEPT = 65_536
+NUMBERS_CACHED = 65_536
 UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
 NOT_AN_OBJECT = "it is JSON but not an object, and a record is an object"
 FIRST_BYTE = itemgetter(0)
@@ -84,21 +84,21 @@ class Chunk:
     """They were split from a page of JSON, so that each is known to be one value on one line."""
 
 
-class _Numbers:
+class _RecordNumbers:
     """What stands between a line's constants and its record, by the record's number; every object counts from 0."""
 
-    kept: ClassVar[list[bytes]] = []
+    cached: ClassVar[list[bytes]] = []
     growing: ClassVar[threading.Lock] = threading.Lock()
 
     @classmethod
     def range(cls, start: int, stop: int) -> list[bytes]:
         """Return those from start to stop; the first 65,536 are made once, which takes 6 MB when they are used."""
-        if stop > NUMBERS_KEPT:
+        if stop > NUMBERS_CACHED:
             return [cls.make(number) for number in range(start, stop)]
-        if len(cls.kept) < stop:
+        if len(cls.cached) < stop:
             with cls.growing:  # two workers that made the same numbers would give two records one id
-                cls.kept += [cls.make(number) for number in range(len(cls.kept), stop)]
-        return cls.kept[start:stop]
+                cls.cached += [cls.make(number) for number in range(len(cls.cached), stop)]
+        return cls.cached[start:stop]
 
     @staticmethod
     def make(number: int) -> bytes:
@@ -145,7 +145,7 @@ class LineEncoder:
         head = self._head(op)
         parts = [b"}\n" + head, b"", b""] * len(rows)  # filled by slices: a loop in Python would cost more than JSON
         parts[0] = head
-        parts[1::3] = _Numbers.range(self.records, self.records + len(rows))
+        parts[1::3] = _RecordNumbers.range(self.records, self.records + len(rows))
         parts[2::3] = rows
         parts.append(b"}\n")
         self.records += len(rows)
@@ -153,7 +153,7 @@ class LineEncoder:
 
     def size_of_envelopes(self, first: int, stop: int, op: Op) -> int:
         """Return how many bytes the lines of these records have beside their JSON."""
-        constant = len(self._head(op)) + len(_Numbers.make(0)) - 2 + len(b"}\n")
+        constant = len(self._head(op)) + len(_RecordNumbers.make(0)) - 2 + len(b"}\n")
         return (stop - first) * constant + 2 * (_digits_below(stop) - _digits_below(first))
 
     def _head(self, op: Op) -> bytes:
@@ -274,7 +274,7 @@ class ObjectCompressor:
         return FinishedObject(sequence, by_op, body, hashlib.sha256(body).hexdigest())
 
 
-class Cutter:
+class Chunker:
     """Cuts batches, however large, into what is encoded at a time; large records make smaller chunks."""
 
     def __init__(self, stream: str, bad_line: BadLine | None = None) -> None:
@@ -282,7 +282,7 @@ class Cutter:
         self._bad_line = bad_line
         self._lines = FIRST_CHUNK_LINES
 
-    def cut(self, records: Records) -> Iterator[Chunk]:
+    def chunks(self, records: Records) -> Iterator[Chunk]:
         """Yield the batch chunk by chunk; raises SourceContractError for a page that is not JSON."""
         rows, start = self._sliceable(records), 0
         split = isinstance(records, bytes) and not isinstance(rows, _Unchecked)

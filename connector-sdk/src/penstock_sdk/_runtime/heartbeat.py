@@ -9,7 +9,7 @@ import httpx
 from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.client import RunClient
 from penstock_sdk._runtime.metrics import Metrics
-from penstock_sdk.errors import AttemptCancelled, AttemptEnded, AttemptInterrupted, AttemptShutOut, ConnectorError
+from penstock_sdk.errors import AttemptCancelled, AttemptEnded, AttemptInterrupted, AttemptRefused, ConnectorError
 
 
 class Heartbeat:
@@ -45,11 +45,11 @@ class Heartbeat:
     def _beat(self) -> None:
         while not self._stopped.wait(self._seconds):
             try:
-                request = wire.HeartbeatRequest(metrics=self._metrics.numbers(), stream=self._metrics.stream)
+                request = wire.HeartbeatRequest(metrics=self._metrics.snapshot(), stream=self._metrics.stream)
                 answer = self._client.heartbeat(request)
                 if answer.cancel:
                     self._ended = self._ended or AttemptCancelled("the run was cancelled")
-            except AttemptShutOut as ended:
+            except AttemptRefused as ended:
                 self._ended = ended
             except (httpx.HTTPError, ConnectorError, ValueError):  # ValueError: a proxy's page instead of an answer
                 continue

@@ -14,10 +14,10 @@ from typing import Any
 
 from penstock_sdk._runtime.assignment import Assignment
 from penstock_sdk._runtime.client import RunClient
-from penstock_sdk._runtime.lifeline import follow_starter
-from penstock_sdk._runtime.loading import Installed, identity_of, shown_credentials
-from penstock_sdk._runtime.logs import log_to_stderr, mask_what_is_printed
+from penstock_sdk._runtime.connector_loader import InstalledConnector, identity_of, non_secret_credentials
+from penstock_sdk._runtime.json_logs import log_to_stderr, mask_printed_output
 from penstock_sdk._runtime.masking import Mask
+from penstock_sdk._runtime.parent_watch import exit_with_parent
 from penstock_sdk._runtime.run import run_connector
 from penstock_sdk.errors import DefectError
 
@@ -26,7 +26,7 @@ log = logging.getLogger("penstock")
 
 
 @dataclass(frozen=True)
-class Orders:
+class LaunchEnvironment:
     """What the launcher says in the environment."""
 
     run: str
@@ -36,7 +36,7 @@ class Orders:
     token_file: Path
 
     @classmethod
-    def read(cls, environment: Mapping[str, str]) -> Orders:
+    def read(cls, environment: Mapping[str, str]) -> LaunchEnvironment:
         """Return them, or say which one is missing."""
         names = ("RUN_ID", "ATTEMPT", "CONNECTOR", "API_URL", "TOKEN_FILE")
         missing = [f"PENSTOCK_{name}" for name in names if not environment.get(f"PENSTOCK_{name}")]
@@ -57,7 +57,7 @@ class Orders:
             raise DefectError(message) from None
 
 
-def take_credentials() -> dict[str, str]:
+def pop_credentials() -> dict[str, str]:
     """Return the credentials, and remove them from the environment that child processes and dumps would show."""
     names = [name for name in os.environ if name.startswith(CREDENTIAL_PREFIX)]
     return {name.removeprefix(CREDENTIAL_PREFIX): os.environ.pop(name) for name in names}
@@ -65,35 +65,35 @@ def take_credentials() -> dict[str, str]:
 
 def main() -> int:
     """Carry the attempt that the environment names."""
-    follow_starter(os.environ)
-    _share_the_interpreter()
-    credentials = take_credentials()
+    exit_with_parent(os.environ)
+    _tune_interpreter()
+    credentials = pop_credentials()
     context: dict[str, Any] = {}
     log_to_stderr(context, Mask(list(credentials.values())))  # until the manifest says which of them are no secret
     try:
-        orders = Orders.read(os.environ)
-        context.update(run=orders.run, attempt=orders.attempt)
-        installed = Installed.find(orders.connector)
+        launch = LaunchEnvironment.read(os.environ)
+        context.update(run=launch.run, attempt=launch.attempt)
+        installed = InstalledConnector.find(launch.connector)
         manifest = installed.manifest()
         assignment = Assignment(
-            orders.run,
-            orders.attempt,
+            launch.run,
+            launch.attempt,
             identity_of(manifest),
             installed.load,
             credentials,
-            shown_credentials(manifest),
+            non_secret_credentials(manifest),
             context,
         )
         log_to_stderr(context, assignment.mask)
-        mask_what_is_printed(assignment.mask)
-        client = RunClient(orders.api_url, orders.token())
+        mask_printed_output(assignment.mask)
+        client = RunClient(launch.api_url, launch.token())
     except DefectError as error:  # no attempt can be reached without an identity and a token: the log has to say it
         log.error("%s: %s", error.error_class, error.message)  # noqa: TRY400 - the message says it all
         return error.exit_code
     return run_connector(assignment, client, _on_sigterm)
 
 
-def _share_the_interpreter() -> None:
+def _tune_interpreter() -> None:
     # Batches are trees of short-lived dicts: the default thresholds spend more on looking for cycles than on reading.
     gc.set_threshold(100_000, 50, 100)
     # Uploads and commits are many short turns beside a busy reader: with the default each waits 5 ms for its own.

@@ -49,7 +49,7 @@ class Mask:
         return self._found.sub(MASKED, text) if self._found else text
 
 
-class MaskedLines(io.TextIOBase):
+class MaskedStream(io.TextIOBase):
     """A stream that passes whole lines on, masked: a secret may be written in pieces."""
 
     def __init__(self, stream: TextIO, mask: Mask) -> None:

@@ -18,42 +18,42 @@ class Metrics:
     bytes_uploaded: int = 0
     objects: int = 0
     checkpoints: int = 0
-    parts: int = 0
-    parts_done: int = 0
+    partitions: int = 0
+    partitions_done: int = 0
     committed: dict[str, int] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
     read_by_op: dict[str, dict[Op, int]] = field(default_factory=dict)
     suggested: dict[str, dict[str, str]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def took(self, records: int) -> None:
+    def add_records(self, records: int) -> None:
         """Count records that were read."""
         with self._lock:
             self.records += records
 
-    def read(self, stream: str, op: Op, records: int) -> None:
+    def add_read(self, stream: str, op: Op, records: int) -> None:
         """Count records that were read of a stream, by op."""
         with self._lock:
             counts = self.read_by_op.setdefault(stream, {})
             counts[op] = counts.get(op, 0) + records
 
-    def planned(self, parts: int) -> None:
+    def add_planned_partitions(self, partitions: int) -> None:
         """Count parts of a stream that are to be read."""
         with self._lock:
-            self.parts += parts
+            self.partitions += partitions
 
-    def part_done(self) -> None:
+    def add_finished_partition(self) -> None:
         """Count a part that is read to its end."""
         with self._lock:
-            self.parts_done += 1
+            self.partitions_done += 1
 
-    def uploaded(self, size: int) -> None:
+    def add_object(self, size: int) -> None:
         """Count an object of so many bytes."""
         with self._lock:
             self.bytes_uploaded += size
             self.objects += 1
 
-    def commit(self, stream: str, records: int, rejected: int = 0) -> None:
+    def add_checkpoint(self, stream: str, records: int, rejected: int = 0) -> None:
         """Count a checkpoint, what it committed, and what it put aside."""
         with self._lock:
             self.checkpoints += 1
@@ -61,13 +61,13 @@ class Metrics:
             if rejected:
                 self.rejected[stream] = self.rejected.get(stream, 0) + rejected
 
-    def numbers(self) -> dict[str, float]:
+    def snapshot(self) -> dict[str, float]:
         """Return the metrics that a heartbeat carries."""
         shown = {"records": self.records, "bytes_uploaded": self.bytes_uploaded, "objects": self.objects}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         with self._lock:
             committed, rejected = sum(self.committed.values()), sum(self.rejected.values())
         counts = {"checkpoints": self.checkpoints, "records_committed": committed, "records_rejected": rejected}
-        if self.parts:
-            counts |= {"partitions": self.parts, "partitions_done": self.parts_done}
+        if self.partitions:
+            counts |= {"partitions": self.partitions, "partitions_done": self.partitions_done}
         return {**shown, **counts, "rss_peak_bytes": peak}

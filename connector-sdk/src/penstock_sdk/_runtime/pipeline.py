@@ -15,19 +15,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from penstock_sdk import protocol as wire
-from penstock_sdk._runtime.commits import Cover, StreamCommits, whole
-from penstock_sdk._runtime.delivery import Delivery
-from penstock_sdk._runtime.dropping import Dropper
-from penstock_sdk._runtime.encode import Chunk, Cutter, Envelope, LineEncoder
-from penstock_sdk._runtime.rejects import Fitter
+from penstock_sdk._contract_checks import check_cursor, check_op, check_records
+from penstock_sdk._runtime.commits import MergeCursor, StreamCommits, unpartitioned
+from penstock_sdk._runtime.encode import Chunk, Chunker, Envelope, LineEncoder
+from penstock_sdk._runtime.field_removal import FieldRemover
+from penstock_sdk._runtime.object_writer import ObjectWriter
+from penstock_sdk._runtime.rejects import RecordValidator
 from penstock_sdk.contract import Cursor, Op, Records
-from penstock_sdk.contract_checks import check_cursor, check_op, check_records
 from penstock_sdk.errors import DefectError, SourceContractError
 
-LEAST_HELD_BYTES = 4 << 20
+LEAST_UNCOVERED_BYTES = 4 << 20
 
 
-class Held:
+class UncoveredLines:
     """Lines that no cursor covers yet, with their numbers of records and op, and those of rejected records, in order."""
 
     def __init__(self) -> None:
@@ -55,74 +55,76 @@ class StreamPipeline:
         envelope: Envelope,
         cursor: Cursor | None,
         limits: wire.Limits,
-        cover: Cover = whole,
+        merge_cursor: MergeCursor = unpartitioned,
         clock: Callable[[], float] = time.monotonic,
-        dropper: Dropper | None = None,
-        fitter: Fitter | None = None,
+        field_remover: FieldRemover | None = None,
+        validator: RecordValidator | None = None,
     ) -> None:
-        self._dropper = dropper
+        self._field_remover = field_remover
         self._envelope = envelope
         self._limits = limits
         self._shared = shared
         self._clock = clock
         self._cursor = self._committed_cursor = cursor
-        self._fitter = fitter
-        self._cutter = Cutter(envelope.stream, self._bad_line if fitter else None)
+        self._validator = validator
+        self._chunker = Chunker(envelope.stream, self._bad_line if validator else None)
         self._encoder: LineEncoder | None = None
-        self._delivery = Delivery(shared, cover, limits.object_bytes)
-        self._held = Held()
-        self._held_most = max(limits.object_bytes, LEAST_HELD_BYTES)
-        self._beyond = False  # lines that no cursor covers are on their way already
+        self._delivery = ObjectWriter(shared, merge_cursor, limits.object_bytes)
+        self._uncovered = UncoveredLines()
+        self._most_uncovered_bytes = max(limits.object_bytes, LEAST_UNCOVERED_BYTES)
+        self._flushed_early = False  # lines that no cursor covers are on their way already
         self._in_object = Counter[Op]()
         self._rejected = 0
         self._read = Counter[Op]()  # since the last commit
         self._covered = Counter[Op]()  # of these, those that a cursor covers
         self._since_time = clock()
-        if fitter:
-            fitter.to(self._take_rejected)
+        if validator:
+            validator.send_to(self._take_rejected)
 
     def emit(self, records: Records, op: Op) -> None:
         """Encode records; they go on their way once a cursor covers them, or when too many are held back."""
         check_op(op, self._envelope.stream)
         check_records(records, self._envelope.stream)
-        if self._fitter:
-            self._fitter.op = op
-        handed_over, taken = size_of(records), 0
-        for chunk in self._cutter.cut(records):
+        if self._validator:
+            self._validator.op = op
+        handed_over, taken = record_count(records), 0
+        for chunk in self._chunker.chunks(records):
             taken += len(chunk.rows)
-            self._add(self._dropper(chunk) if self._dropper else chunk, op)
-            if self._held.size > self._held_most:
-                self._go_beyond()
-        if self._fitter:
-            self._fitter.op = "upsert"  # of what the connector rejects between batches
+            self._add(self._field_remover(chunk) if self._field_remover else chunk, op)
+            if self._uncovered.size > self._most_uncovered_bytes:
+                self._flush_early()
+        if self._validator:
+            self._validator.op = "upsert"  # of what the connector rejects between batches
         if handed_over is not None and taken != handed_over:
             raise self._not_conserved(handed_over, taken, 0)
 
     def _add(self, chunk: Chunk, op: Op) -> None:
-        encoder = self._encoder = self._encoder or LineEncoder(self._envelope, self._shared.series.take(), now())
+        encoder = self._encoder = self._encoder or LineEncoder(
+            self._envelope, self._shared.id_series.next(), timestamp_now()
+        )
         before, rejected = encoder.records, self._rejected
-        rows = self._fitter.rows(chunk) if self._fitter else encoder.rows(chunk)
+        rows = self._validator.rows(chunk) if self._validator else encoder.rows(chunk)
         lines = encoder.lines(rows, op) if rows else b""
         added, put_aside = len(chunk.rows), self._rejected - rejected
         # No row has a line break in it, so that the lines are as many as the records if they have all bytes and no more.
         size = rows.size + encoder.size_of_envelopes(before, encoder.records, op)
         if encoder.records - before != added - put_aside or len(lines) != size:
             raise self._not_conserved(added, lines.count(b"\n"), put_aside)
-        self._shared.metrics.took(added)
+        self._shared.metrics.add_records(added)
         self._count(added, op)
         if lines:
-            self._cutter.learn(added, len(lines))
+            self._chunker.learn(added, len(lines))
             self._take(lines, encoder.records - before, op)
 
     def _count(self, read: int, op: Op) -> None:
         self._read[op] += read
-        self._shared.metrics.read(self._envelope.stream, op, read)
+        self._shared.metrics.add_read(self._envelope.stream, op, read)
 
     def _take(self, lines: bytes, records: int, op: Op) -> None:
-        if self._beyond:
+        if self._flushed_early:
             self._write(lines, records, op)
         else:
-            self._held.add(lines, records, op)
+            self._uncovered.add(lines, records, op)
 
     def _not_conserved(self, read: int, lines: int, rejected: int) -> DefectError:
         return DefectError(
@@ -132,44 +134,44 @@ class StreamPipeline:
 
     def _take_rejected(self, line: bytes) -> None:
         self._rejected += 1
-        op: Op = self._fitter.op if self._fitter else "upsert"
-        if self._beyond:
+        op: Op = self._validator.op if self._validator else "upsert"
+        if self._flushed_early:
             self._delivery.reject(line, op)
         else:
-            self._held.reject(line, op)
+            self._uncovered.reject(line, op)
 
     def _write(self, lines: bytes, records: int, op: Op) -> None:
         self._delivery.write(lines)
         self._in_object[op] += records
         if self._delivery.full():
-            self._roll()
+            self._close_object()
 
-    def _let_go(self) -> None:
+    def _flush_uncovered(self) -> None:
         """Send what is held back on its way."""
-        held, self._held = self._held, Held()
+        held, self._uncovered = self._uncovered, UncoveredLines()
         for line, op in held.rejected:
             self._delivery.reject(line, op)
         for lines, records, op in held.lines:
             self._write(lines, records, op)
 
-    def _go_beyond(self) -> None:
+    def _flush_early(self) -> None:
         """Commit what the last cursor covers, while it can be told from the rest, and hold nothing back until the next."""
         if self._is_ahead:
             self._commit(done=False)
-        self._let_go()
-        self._beyond = True
+        self._flush_uncovered()
+        self._flushed_early = True
 
     def reject(self, data: Any, message: str) -> None:
         """Put aside what the connector could not make a record of; a server that knows no rejects has it fail."""
-        if self._fitter is None:
+        if self._validator is None:
             raise SourceContractError(f"stream {self._envelope.stream!r}: {message}")
-        self._count(1, self._fitter.op)
-        self._fitter.unreadable(data, message)
+        self._count(1, self._validator.op)
+        self._validator.reject_data(data, message)
 
     def _bad_line(self, line: bytes, reason: str) -> None:
-        if self._fitter:
-            self._count(1, self._fitter.op)
-            self._fitter.bad_line(line, reason)
+        if self._validator:
+            self._count(1, self._validator.op)
+            self._validator.reject_line(line, reason)
 
     def checkpoint(self, state: Cursor) -> None:
         """Take the cursor that covers everything until now; have it committed when enough has come together."""
@@ -181,8 +183,8 @@ class StreamPipeline:
             self._commit(done=False)
 
     def _cover(self, state: Cursor) -> None:
-        self._let_go()
-        self._cursor, self._beyond, self._covered = state, False, self._read.copy()
+        self._flush_uncovered()
+        self._cursor, self._flushed_early, self._covered = state, False, self._read.copy()
 
     def finish(self) -> None:
         """Commit what is left, mark what was read as done for this run, and wait for it."""
@@ -192,8 +194,8 @@ class StreamPipeline:
 
     def interrupt(self) -> None:
         """Commit what a cursor covers, and wait; what none covers is dropped, or stays uncommitted and is collected."""
-        self._held = Held()
-        if self._is_ahead and not self._beyond:
+        self._uncovered = UncoveredLines()
+        if self._is_ahead and not self._flushed_early:
             self._commit(done=False)
         self.settle()
 
@@ -210,27 +212,27 @@ class StreamPipeline:
         """Let the commits under way end."""
         self._delivery.close()
 
-    def _roll(self) -> None:
+    def _close_object(self) -> None:
         if self._in_object:
-            self._delivery.upload(self._shared.numbers.take(), self._in_object)
+            self._delivery.upload(self._shared.object_numbers.next(), self._in_object)
             self._encoder, self._in_object = None, Counter()
 
     def _commit(self, *, done: bool) -> None:
-        self._roll()
-        if self._fitter:
-            self._fitter.check_share(done=done)
+        self._close_object()
+        if self._validator:
+            self._validator.check_share(done=done)
         self._delivery.commit(self._cursor, self._envelope.schema_version, self._covered, done=done)
         self._committed_cursor = self._cursor
         self._read -= self._covered
         self._covered, self._since_time = Counter(), self._clock()
 
 
-def now() -> str:
+def timestamp_now() -> str:
     """Return the moment as envelopes hold it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def size_of(records: Records) -> int | None:
+def record_count(records: Records) -> int | None:
     """Return how many records a batch holds, by its own count; None for a page, which has none."""
     if isinstance(records, bytes):
         return None

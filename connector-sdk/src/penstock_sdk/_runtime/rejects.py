@@ -27,8 +27,8 @@ from penstock_sdk._runtime.encode import (
     encoded_rows,
     why_unencodable,
 )
-from penstock_sdk._runtime.strict import StrictSchema
 from penstock_sdk._runtime.strict_json import problem
+from penstock_sdk._runtime.strict_schema import StrictSchema
 from penstock_sdk.contract import Op, Stream
 from penstock_sdk.errors import SourceContractError
 
@@ -41,14 +41,14 @@ REPRESENTED = (complex, set, frozenset, range)
 
 
 @dataclass(frozen=True)
-class Misfit:
+class Rejection:
     """Why a record does not fit; `message` never holds a value of it."""
 
     reason: str
     message: str
 
 
-class Tally:
+class RejectCounts:
     """What the readers of one stream have read and rejected; thresholds are of the stream. Thread-safe."""
 
     def __init__(self, readers: int = 1) -> None:
@@ -64,11 +64,11 @@ class Tally:
             self.read += records
             return self.read - records
 
-    def reject(self, misfit: Misfit) -> None:
+    def reject(self, rejection: Rejection) -> None:
         """Count one that was put aside; the first one's words are kept."""
         with self._lock:
             self.rejected += 1
-            self.first = self.first or f"{misfit.reason}: {misfit.message}"
+            self.first = self.first or f"{rejection.reason}: {rejection.message}"
 
     def ended(self) -> bool:
         """Take it that one reader is at its end, and say whether all are."""
@@ -77,7 +77,7 @@ class Tally:
             return self._readers <= 0
 
 
-class Fitter:
+class RecordValidator:
     """Tells the records of one read that fit from those that do not."""
 
     def __init__(
@@ -86,10 +86,10 @@ class Fitter:
         stream: Stream,
         rules: wire.RejectRules,
         now: Callable[[], str],
-        tally: Tally | None = None,
+        counts: RejectCounts | None = None,
     ) -> None:
         self.op: Op = "upsert"
-        self.tally = tally or Tally()
+        self.counts = counts or RejectCounts()
         self._envelope = envelope
         self._name = stream.name
         self._keys = [(name, itemgetter(name)) for name in stream.primary_key]
@@ -100,14 +100,14 @@ class Fitter:
         self._reject: Callable[[bytes], None] = lambda _: None
         self._encoder = msgspec.json.Encoder()
 
-    def to(self, reject: Callable[[bytes], None]) -> None:
+    def send_to(self, reject: Callable[[bytes], None]) -> None:
         """Say where the lines of rejected records go."""
         self._reject = reject
 
     def rows(self, chunk: Chunk) -> EncodedRows:
         """Return the JSON of the records that fit, and put the others aside."""
-        before = self.tally.take(len(chunk.rows))
-        if self._keys_are_there(chunk):
+        before = self.counts.take(len(chunk.rows))
+        if self._keys_present(chunk):
             try:
                 rows = encoded_rows(self._encoder, chunk.rows, self._integers, split=chunk.split)
             except UNENCODABLE:
@@ -118,7 +118,7 @@ class Fitter:
         fitting = [row for at, each in enumerate(chunk.rows) for row in self._one(each, before + at)]
         return EncodedRows(fitting, len(b"".join(fitting)))
 
-    def _keys_are_there(self, chunk: Chunk) -> bool:
+    def _keys_present(self, chunk: Chunk) -> bool:
         rows = chunk.rows
         if chunk.split or (isinstance(rows[0], msgspec.Raw) and set(map(type, rows)) == {msgspec.Raw}):
             # of JSON that says nothing of deletes, only strict validation looks for them
@@ -129,36 +129,36 @@ class Fitter:
             return False
 
     def _one(self, row: Any, position: int) -> Sequence[Any]:
-        misfit = self._misfit(row)
-        if misfit is None:
+        rejection = self._rejection_of(row)
+        if rejection is None:
             rows = encoded_rows(self._encoder, [row], self._integers)
             strict = self._strict_now()
-            misfit = Misfit("SchemaMismatch", strict.words(rows[0])) if strict and not strict.fit(rows) else None
-            if misfit is None:
+            rejection = Rejection("SchemaMismatch", strict.words(rows[0])) if strict and not strict.fit(rows) else None
+            if rejection is None:
                 return rows
-        self._put_aside(row, position, misfit)
+        self._reject_row(row, position, rejection)
         return ()
 
-    def _misfit(self, row: Any) -> Misfit | None:
+    def _rejection_of(self, row: Any) -> Rejection | None:
         if isinstance(row, msgspec.Raw):
-            return self._raw_misfit(row)
+            return self._raw_rejection(row)
         if not isinstance(row, Mapping):
-            return Misfit("NotARecord", f"it is of type {type(row).__name__}, and a record is an object")
+            return Rejection("NotARecord", f"it is of type {type(row).__name__}, and a record is an object")
         for name, _ in self._keys:
             if row.get(name) is None:
                 state = "null" if name in row else "missing"
-                return Misfit("MissingKey", f"field {name} of the primary key is {state}")
+                return Rejection("MissingKey", f"field {name} of the primary key is {state}")
         why = why_unencodable(row, self._integers)
-        return Misfit("Unencodable", why) if why else None
+        return Rejection("Unencodable", why) if why else None
 
-    def _raw_misfit(self, row: msgspec.Raw) -> Misfit | None:
+    def _raw_rejection(self, row: msgspec.Raw) -> Rejection | None:
         why = why_unencodable(row, self._integers)
         if why:
-            return Misfit("NotARecord" if why == NOT_AN_OBJECT else "NotJson", why)
-        key = self._key_misfit(row) if self.op == "delete" else ""
-        return Misfit("MissingKey", key) if key else None
+            return Rejection("NotARecord" if why == NOT_AN_OBJECT else "NotJson", why)
+        key = self._missing_key(row) if self.op == "delete" else ""
+        return Rejection("MissingKey", key) if key else None
 
-    def _key_misfit(self, row: msgspec.Raw) -> str:
+    def _missing_key(self, row: msgspec.Raw) -> str:
         """Say which field of the key a JSON record lacks."""
         fields = msgspec.json.decode(row, type=dict[str, msgspec.Raw]) if self._keys else {}
         for name, _ in self._keys:
@@ -169,16 +169,16 @@ class Fitter:
     def _strict_now(self) -> StrictSchema | None:
         return self._strict.get(self.op)
 
-    def bad_line(self, line: bytes, reason: str) -> None:
+    def reject_line(self, line: bytes, reason: str) -> None:
         """Put a line aside that is no JSON."""
         text = line.decode(errors="backslashreplace")
-        self._put_aside(text, self.tally.take(1), Misfit("NotJson", f"the line is not JSON: {reason}"))
+        self._reject_row(text, self.counts.take(1), Rejection("NotJson", f"the line is not JSON: {reason}"))
 
-    def unreadable(self, data: Any, message: str) -> None:
+    def reject_data(self, data: Any, message: str) -> None:
         """Put aside what the connector itself could not make a record of."""
-        self._put_aside(data, self.tally.take(1), Misfit("Unreadable", message))
+        self._reject_row(data, self.counts.take(1), Rejection("Unreadable", message))
 
-    def _put_aside(self, row: Any, position: int, misfit: Misfit) -> None:
+    def _reject_row(self, row: Any, position: int, rejection: Rejection) -> None:
         envelope = self._envelope
         document = {
             "tenant": envelope.tenant,
@@ -191,29 +191,29 @@ class Fitter:
             "op": self.op,
             "extracted_at": self._now(),
             "schema_version": envelope.schema_version,
-            "reason": misfit.reason,
-            "message": misfit.message,
-            "data": kept(row),
+            "reason": rejection.reason,
+            "message": rejection.message,
+            "data": encodable(row),
         }
-        self.tally.reject(misfit)
+        self.counts.reject(rejection)
         self._reject(self._encoder.encode(document) + b"\n")
         most = self._rules.max_records
-        if most is not None and self.tally.rejected > most:
+        if most is not None and self.counts.rejected > most:
             raise self._too_many(f"spec.rejects.maxRecords ({most})")
 
     def check_share(self, *, done: bool) -> None:
         """Raise once more of the records were rejected than the connection allows; `done` says that this read is at its end."""
-        whole, most, tally = done and self.tally.ended(), self._rules.max_share, self.tally
-        if most is None or not tally.rejected or (not whole and tally.read < SHARE_FROM):
+        whole, most, counts = done and self.counts.ended(), self._rules.max_share, self.counts
+        if most is None or not counts.rejected or (not whole and counts.read < SHARE_FROM):
             return
-        if tally.rejected > most * tally.read:
+        if counts.rejected > most * counts.read:
             raise self._too_many(f"spec.rejects.maxShare ({most:g})")
 
     def _too_many(self, threshold: str) -> SourceContractError:
-        tally = self.tally
+        counts = self.counts
         return SourceContractError(
-            f"stream {self._name!r}: {tally.rejected} of {tally.read} records were rejected, more than {threshold} allows;"
-            f" the first: {tally.first}. Correct the source or the connector, or raise the threshold"
+            f"stream {self._name!r}: {counts.rejected} of {counts.read} records were rejected, more than {threshold} allows;"
+            f" the first: {counts.first}. Correct the source or the connector, or raise the threshold"
         )
 
 
@@ -238,16 +238,16 @@ def strict_by_op(stream: Stream) -> dict[Op, StrictSchema]:
     }
 
 
-def kept(value: Any, depth: int = 0) -> Any:
+def encodable(value: Any, depth: int = 0) -> Any:
     """Return what JSON can hold of a record: its values as they are, and in place of one that JSON cannot hold its type."""
     if isinstance(value, msgspec.Raw):
-        return _kept_json(value)
+        return _encodable_json(value)
     if depth > DEEPEST:
         return {"unencodable": "nested too deeply"}
     if isinstance(value, Mapping):
-        return {_key(key): kept(each, depth + 1) for key, each in value.items()}
+        return {_key(key): encodable(each, depth + 1) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [kept(each, depth + 1) for each in value]
+        return [encodable(each, depth + 1) for each in value]
     lost = isinstance(value, float) and not math.isfinite(value)
     try:
         return str(value) if lost else msgspec.Raw(msgspec.json.encode(value))
@@ -255,7 +255,7 @@ def kept(value: Any, depth: int = 0) -> Any:
         return _unencodable(value)
 
 
-def _kept_json(value: msgspec.Raw) -> Any:
+def _encodable_json(value: msgspec.Raw) -> Any:
     """Return JSON of the connector's own making, as text where it is not strict JSON."""
     return bytes(value).decode(errors="backslashreplace") if _has_line_break(value) or _is_odd(value) else value
 
@@ -275,7 +275,7 @@ def _has_line_break(value: msgspec.Raw) -> bool:
 
 def _key(key: Any) -> str:
     return (
-        kept_text(key)
+        encodable_text(key)
         if isinstance(key, str)
         else _number(key)
         if isinstance(key, int | float)
@@ -291,14 +291,14 @@ def _number(value: float) -> str:
         return hex(value) if isinstance(value, int) else type(value).__name__
 
 
-def kept_text(text: str) -> str:
+def encodable_text(text: str) -> str:
     """Return text that UTF-8 can hold."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def _unencodable(value: Any) -> Any:
     if isinstance(value, str):
-        return kept_text(value)
+        return encodable_text(value)
     if isinstance(value, int):
         return _number(value)
     return {"unencodable": type(value).__name__, **_represented(value)}

@@ -10,33 +10,39 @@ from contextlib import contextmanager
 from importlib import metadata
 
 from penstock_sdk import protocol as wire
-from penstock_sdk._runtime.asking import asked_for, catalog_of, estimated, not_offered, span_of
+from penstock_sdk._contract_checks import offered_streams
 from penstock_sdk._runtime.assignment import AnyConnector, Assignment
 from penstock_sdk._runtime.client import PlatformUnavailableError, RunClient
-from penstock_sdk._runtime.connectors import Connectors, close
-from penstock_sdk._runtime.credentials import Credentials
+from penstock_sdk._runtime.connector_factory import ConnectorFactory, close
+from penstock_sdk._runtime.credential_store import CredentialStore
+from penstock_sdk._runtime.discovery import (
+    envelope_window,
+    estimate_stream,
+    missing_streams,
+    stream_to_read,
+    streams_request,
+)
 from penstock_sdk._runtime.encode import Envelope
-from penstock_sdk._runtime.guard import Guard, no_local_writes
 from penstock_sdk._runtime.heartbeat import Heartbeat
 from penstock_sdk._runtime.metrics import Metrics
-from penstock_sdk._runtime.outcomes import StreamOutcomes, error_of, told
-from penstock_sdk._runtime.reading import Border, StreamReader, Task
-from penstock_sdk._runtime.splitting import SplitRead, plan_of
+from penstock_sdk._runtime.partitioned_read import PartitionedRead, plan_read
+from penstock_sdk._runtime.stream_outcomes import StreamOutcomes, make_error, protocol_outcomes
+from penstock_sdk._runtime.stream_reader import BatchChecks, ReadTask, StreamReader
+from penstock_sdk._runtime.write_guard import WriteGuard, no_local_writes
 from penstock_sdk.contract import Stream
-from penstock_sdk.contract_checks import offered_streams
 from penstock_sdk.errors import (
     AttemptCancelled,
     AttemptEnded,
-    AttemptShutOut,
+    AttemptRefused,
     ConnectorError,
     DefectError,
     LocalPersistenceError,
     TransientError,
-    named,
+    describe_error,
 )
 
 log = logging.getLogger("penstock")
-ANEW = (TransientError, DefectError)
+NEW_SESSION_ERRORS = (TransientError, DefectError)
 """Errors after which the next stream is read with a new session."""
 
 
@@ -50,7 +56,7 @@ class Attempt:
         self._outcomes = StreamOutcomes()
         self._mask = assignment.mask
         self._heartbeat: Heartbeat | None = None
-        self._guard: Guard | None = None
+        self._write_guard: WriteGuard | None = None
         self._interrupted = False
         self._session_broken = False
         self._call = ""  # the connector's function that is being called: a defect's message names it
@@ -64,14 +70,14 @@ class Attempt:
     def run(self) -> int:
         """Carry the attempt to its end, report it, and return the exit code."""
         try:
-            self._carry()
-            self._finish(self._ending("succeeded"))
-        except AttemptShutOut as ended:
+            self._execute()
+            self._finish(self._finish_request("succeeded"))
+        except AttemptRefused as ended:
             log.warning("%s: %s", type(ended).__name__, ended)
             return ended.exit_code
         except AttemptEnded as ended:
             outcome: wire.Outcome = "cancelled" if isinstance(ended, AttemptCancelled) else "interrupted"
-            return self._report(self._ending(outcome), ended.exit_code)
+            return self._report(self._finish_request(outcome), ended.exit_code)
         except BaseException as error:  # noqa: BLE001 - whatever leaves a connector is reported, by its class
             return self._fail(error)
         finally:
@@ -81,7 +87,7 @@ class Attempt:
         log.info("succeeded: %d records committed, %d rejected", *counts)
         return 0
 
-    def _carry(self) -> None:
+    def _execute(self) -> None:
         wanted = wire.StartRequest(
             run=self._assignment.run,
             attempt=self._assignment.attempt,
@@ -95,9 +101,9 @@ class Attempt:
         if self._interrupted:
             self._heartbeat.interrupt()
         connector_class = self._assignment.load()  # before the guard: an import may cache its bytecode
-        with no_local_writes() as self._guard:
-            connectors = Connectors(connector_class, start.config, self._credentials(start), self._client)
-            connector = connectors.make()
+        with no_local_writes() as self._write_guard:
+            factory = ConnectorFactory(connector_class, start.config, self._credentials(start), self._client)
+            connector = factory.make()
             try:
                 self._call = "authenticate"
                 connector.authenticate()
@@ -111,7 +117,7 @@ class Attempt:
                 tasks = [self._task(offered[verdict.name], verdict, start) for verdict in verdicts if verdict.read]
                 self._refuse(verdicts, offered)
                 for task in tasks:
-                    connector = self._read_one(connectors, connector, task)
+                    connector = self._read_stream(factory, connector, task)
             finally:
                 close(connector)
         error = self._outcomes.error()
@@ -122,47 +128,47 @@ class Attempt:
         for verdict in verdicts:
             if verdict.refused:
                 stream = offered.get(verdict.name)
-                error = (stream and stream.unavailable) or error_of(verdict.error_class, verdict.reason)
+                error = (stream and stream.unavailable) or make_error(verdict.error_class, verdict.reason)
                 self._outcomes.refuse(verdict.name, verdict.name, error)
 
-    def _read_one(self, connectors: Connectors, connector: AnyConnector, task: Task) -> AnyConnector:
+    def _read_stream(self, factory: ConnectorFactory, connector: AnyConnector, task: ReadTask) -> AnyConnector:
         """Read a stream, keep why it failed if it does, and return the connector to read the next one with."""
         stream, outcomes = task.stream.identity, self._outcomes
-        if outcomes.source_fails:
-            outcomes.leave_out(stream)
+        if outcomes.source_failed:
+            outcomes.skip(stream)
             return connector
         before = self._metrics.committed.get(stream, 0)
         if self._session_broken:
-            connector = self._renewed(connectors, connector)
+            connector = self._renewed(factory, connector)
         try:
-            self._read(connectors, connector, task)
+            self._read(factory, connector, task)
         except AttemptEnded:
             raise
         except (LocalPersistenceError, PlatformUnavailableError) as error:  # of the whole attempt
             outcomes.fail(stream, task.stream.name, error)
             raise
         except BaseException as error:  # noqa: BLE001 - whatever leaves a connector is of its stream
-            known = self._said(error)
+            known = self._log_error(error)
             outcomes.fail(stream, task.stream.name, known, progressed=self._metrics.committed.get(stream, 0) > before)
-            self._session_broken = isinstance(known, ANEW) and known.scope == "source"
+            self._session_broken = isinstance(known, NEW_SESSION_ERRORS) and known.scope == "source"
             return connector
         outcomes.succeed(stream)
         return connector
 
-    def _renewed(self, connectors: Connectors, connector: AnyConnector) -> AnyConnector:
+    def _renewed(self, factory: ConnectorFactory, connector: AnyConnector) -> AnyConnector:
         """Return a connector with a session of its own: the failed one's may be broken."""
         self._session_broken = False
         close(connector)
-        renewed = connectors.make()
+        renewed = factory.make()
         try:
             renewed.authenticate()
         except ConnectorError as error:
             log.warning("a new session was refused: %s", self._mask(error.message))
         return renewed
 
-    def _credentials(self, start: wire.StartResponse) -> Credentials:
-        credentials = Credentials(self._assignment.credentials, self._assignment.shown, self._mask)
-        credentials.take(start.credentials)
+    def _credentials(self, start: wire.StartResponse) -> CredentialStore:
+        credentials = CredentialStore(self._assignment.credentials, self._assignment.non_secret, self._mask)
+        credentials.apply_rotated(start.credentials)
         return credentials
 
     def _discover(self, connector: AnyConnector, start: wire.StartResponse) -> list[Stream]:
@@ -171,11 +177,11 @@ class Attempt:
             if isinstance(stream.unavailable, DefectError):
                 log.warning("%s", self._mask(stream.unavailable.message))
         log.info("the source offers %d streams", len(offered))
-        return [*offered, *not_offered(connector, offered, [stream.name for stream in start.streams])]
+        return [*offered, *missing_streams(connector, offered, [stream.name for stream in start.streams])]
 
     def _verdicts(self, connector: AnyConnector, offered: dict[str, Stream]) -> list[wire.StreamVerdict]:
         self._check()
-        return self._client.streams(catalog_of(connector, list(offered.values()), self._mask)).verdicts
+        return self._client.streams(streams_request(connector, list(offered.values()), self._mask)).verdicts
 
     def _estimate(
         self,
@@ -187,15 +193,15 @@ class Attempt:
         """Ask what each stream will cost, and let the platform refuse a run over its budget before it reads anything."""
         known: dict[str, wire.StreamEstimate] = {}
         for verdict in (each for each in verdicts if each.read):
-            stream, since = asked_for(offered[verdict.name], verdict.selected, start.since)
-            found = estimated(connector, stream, since, verdict.selected.cursor, self._assignment.run)
+            stream, since = stream_to_read(offered[verdict.name], verdict.selected, start.since)
+            found = estimate_stream(connector, stream, since, verdict.selected.cursor, self._assignment.run)
             self._check()
             if found is not None:
                 known[verdict.name] = found
         if known:
             self._client.estimate(wire.EstimateRequest(streams=known))
 
-    def _task(self, stream: Stream, verdict: wire.StreamVerdict, start: wire.StartResponse) -> Task:
+    def _task(self, stream: Stream, verdict: wire.StreamVerdict, start: wire.StartResponse) -> ReadTask:
         identity = self._assignment.identity
         envelope = Envelope(
             tenant=start.tenant,
@@ -205,21 +211,21 @@ class Attempt:
             run=self._assignment.run,
             attempt=self._assignment.attempt,
             schema_version=verdict.schema_version,
-            window=span_of(verdict.selected),
+            window=envelope_window(verdict.selected),
         )
-        asked, since = asked_for(stream, verdict.selected, start.since)
-        return Task(asked, verdict, start.model_copy(update={"since": since}), envelope)
+        asked, since = stream_to_read(stream, verdict.selected, start.since)
+        return ReadTask(asked, verdict, start.model_copy(update={"since": since}), envelope)
 
-    def _read(self, connectors: Connectors, connector: AnyConnector, task: Task) -> None:
-        reader = StreamReader(self._client, self._metrics, task, Border(self._check, self._check_writes))
+    def _read(self, factory: ConnectorFactory, connector: AnyConnector, task: ReadTask) -> None:
+        reader = StreamReader(self._client, self._metrics, task, BatchChecks(self._check, self._check_writes))
         if task.stream.unavailable:  # an older platform does not refuse it
             raise task.stream.unavailable
         with self._named(task.stream.name):
-            ranges = plan_of(connector, task, self._assignment.run)
-            if ranges is None:
-                reader.read_whole(connector)
+            plan = plan_read(connector, task, self._assignment.run)
+            if plan is None:
+                reader.read_unpartitioned(connector)
             else:
-                SplitRead(reader, ranges, connectors).run(connector)
+                PartitionedRead(reader, plan, factory).run(connector)
 
     @contextmanager
     def _named(self, stream: str) -> Iterator[None]:
@@ -230,32 +236,32 @@ class Attempt:
         del self._assignment.log_context["stream"]
 
     def _check_writes(self) -> None:
-        if self._guard:
-            self._guard.check()
+        if self._write_guard:
+            self._write_guard.check()
 
     def _check(self) -> None:
         if self._heartbeat:
             self._heartbeat.check()
 
-    def _numbers(self) -> dict[str, float]:
+    def _metrics_snapshot(self) -> dict[str, float]:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         cost = {"rss_peak_bytes": usage.ru_maxrss * 1024, "cpu_seconds": usage.ru_utime + usage.ru_stime}
-        return {**self._metrics.numbers(), **cost}
+        return {**self._metrics.snapshot(), **cost}
 
     def _fail(self, error: BaseException) -> int:
-        known = self._said(error)
-        report = self._report_of(known)
-        return self._report(self._ending("failed", report), known.exit_code)
+        known = self._log_error(error)
+        report = self._run_error(known)
+        return self._report(self._finish_request("failed", report), known.exit_code)
 
-    def _said(self, error: BaseException) -> ConnectorError:
+    def _log_error(self, error: BaseException) -> ConnectorError:
         """Write to the log what went wrong, with a trace where only the connector's author can tell why."""
-        known = error if isinstance(error, ConnectorError) else _as_defect(error, self._call)
+        known = error if isinstance(error, ConnectorError) else _defect_from(error, self._call)
         log.error(
-            "%s: %s", known.error_class, self._report_of(known).message, exc_info=None if known is error else error
+            "%s: %s", known.error_class, self._run_error(known).message, exc_info=None if known is error else error
         )
         return known
 
-    def _report_of(self, error: ConnectorError) -> wire.RunError:
+    def _run_error(self, error: ConnectorError) -> wire.RunError:
         return wire.RunError(
             error_class=error.error_class,
             message=_printable(self._mask(error.message))[:2000],
@@ -263,7 +269,7 @@ class Attempt:
             retry_after=error.retry_after if isinstance(error, TransientError) else None,
         )
 
-    def _ending(self, outcome: wire.Outcome, error: wire.RunError | None = None) -> wire.FinishRequest:
+    def _finish_request(self, outcome: wire.Outcome, error: wire.RunError | None = None) -> wire.FinishRequest:
         counted = self._metrics
         return wire.FinishRequest(
             outcome=outcome,
@@ -271,13 +277,13 @@ class Attempt:
             records=counted.committed,
             rejected=counted.rejected,
             read={stream: dict(counts) for stream, counts in counted.read_by_op.items()},
-            streams=told(
+            streams=protocol_outcomes(
                 self._outcomes,
-                {name: self._report_of(each) for name, each in self._outcomes.failed.items()},
+                {name: self._run_error(each) for name, each in self._outcomes.failed.items()},
                 lambda text: _printable(self._mask(text)),
             ),
             pii_suggested={stream: found for stream, found in counted.suggested.items() if found},
-            metrics=self._numbers(),
+            metrics=self._metrics_snapshot(),
         )
 
     def _report(self, request: wire.FinishRequest, exit_code: int) -> int:
@@ -296,8 +302,8 @@ def _printable(text: str) -> str:
     return text.encode(errors="replace").decode().replace("\0", "\ufffd")
 
 
-def _as_defect(error: BaseException, call: str) -> DefectError:
-    detail = named(error)
+def _defect_from(error: BaseException, call: str) -> DefectError:
+    detail = describe_error(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return DefectError(
             "the connector filled its temporary directory; it may keep scratch there and no more than it holds",

@@ -14,15 +14,23 @@ from typing import Annotated
 import typer
 import yaml
 
-from penstock_sdk.author import conformance, inference, project, session
-from penstock_sdk.author.reading import DuckDbFile, Lines, parts_of, read_stream
-from penstock_sdk.author.usage import DEFECT, USAGE, USAGE_ERRORS, defect_line, printable, system_line, usage_line
+from penstock_sdk._contract_checks import checked_streams
+from penstock_sdk.author import conformance, project, schema_inference, session
+from penstock_sdk.author.command_errors import (
+    DEFECT,
+    USAGE,
+    USAGE_ERRORS,
+    defect_line,
+    printable,
+    system_line,
+    usage_line,
+)
+from penstock_sdk.author.local_read import DuckDbFile, JsonLinesOutput, parts_of, read_stream
 from penstock_sdk.contract import Record
-from penstock_sdk.contract_checks import checked_streams
 from penstock_sdk.errors import ConnectorError
 from penstock_sdk.manifest import manifest_problems
 from penstock_sdk.scaffold import ScaffoldError, create
-from penstock_sdk.testing import FILE, SubjectError, installed
+from penstock_sdk.testing import TARGET_FILE, TargetError, find_connector
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,7 +39,7 @@ app = typer.Typer(
     help="Write a connector: make a project, look at its source, read from it, test it, package it.",
 )
 File = Annotated[Path, typer.Option("--file", "-f", help="The connection that commands use.")]
-DEFAULT_FILE = Path(FILE)
+DEFAULT_FILE = Path(TARGET_FILE)
 NEW_HELP = """Make a project that passes its own tests at once.
 
 \b
@@ -83,7 +91,7 @@ def new(
 @app.command()
 def spec(file: File = DEFAULT_FILE) -> None:
     """Print the manifest, and say what is wrong with it."""
-    manifest = installed(session.declared_connector(file)).manifest()
+    manifest = find_connector(session.declared_connector(file)).manifest()
     typer.echo(yaml.safe_dump(manifest, sort_keys=False, width=120), nl=False)
     for problem in manifest_problems(manifest):
         typer.echo(printable(f"connector.yaml: {problem}"), err=True)
@@ -95,7 +103,7 @@ def spec(file: File = DEFAULT_FILE) -> None:
 def check(file: File = DEFAULT_FILE) -> None:
     """Authenticate with the source, ask for its health, and refuse streams whose cursor can lose records."""
     output = sys.stdout  # what the connector prints goes to standard error
-    with session.opened(file) as (connector, _subject):
+    with session.opened(file) as (connector, _target):
         connector.health()
         typer.echo("the source accepts the connection", file=output)
         streams = checked_streams(connector.discover())
@@ -116,7 +124,7 @@ def discover(
     file: File = DEFAULT_FILE, as_json: Annotated[bool, typer.Option("--json", help="Whole, with schemas.")] = False
 ) -> None:
     """List the streams that the source offers."""
-    with session.opened(file) as (connector, _subject):
+    with session.opened(file) as (connector, _target):
         streams = checked_streams(connector.discover())
     typer.echo(project.streams_as_json(streams) if as_json else project.streams_as_text(streams))
 
@@ -128,7 +136,7 @@ def partitions(
     since: Annotated[datetime | None, typer.Option(help="The oldest moment that is wanted (UTC).")] = None,
 ) -> None:
     """List the parts that a stream would be read in side by side, with their bounds."""
-    with session.opened(file) as (connector, _subject):
+    with session.opened(file) as (connector, _target):
         parts = parts_of(connector, stream, since=since)
     for part in parts:
         typer.echo(f"{printable(part.id)}\t{json.dumps(part.bounds)}")
@@ -150,8 +158,8 @@ def read(
 
     A record of a delete batch has the field _op, "delete", and needs no more than its key.
     """
-    target = DuckDbFile(duckdb, stream) if duckdb else Lines(sys.stdout)
-    with session.opened(file) as (connector, _subject):
+    target = DuckDbFile(duckdb, stream) if duckdb else JsonLinesOutput(sys.stdout)
+    with session.opened(file) as (connector, _target):
         done = read_stream(connector, stream, target, since=since, cursor=cursor, limit=limit, partition=partition)
     deletes = f", {done.deletes} of them deletes" if done.deletes else ""
     rejected = f"; {done.rejected} more were rejected" if done.rejected else ""
@@ -170,8 +178,8 @@ def infer_schema(
     """Print the JSON Schema of samples, to be pasted; standard error names fields that look like personal data."""
     if bool(samples) == bool(stream):
         raise project.ProjectError("name files with samples, or a stream with --stream")
-    found = read_samples(file, stream, limit) if stream else inference.records_of(samples or [])
-    schema, personal = inference.infer(found)
+    found = read_samples(file, stream, limit) if stream else schema_inference.records_of(samples or [])
+    schema, personal = schema_inference.infer(found)
     typer.echo(json.dumps(schema, indent=2, ensure_ascii=False))
     for path, kind in personal.items():
         typer.echo(printable(f"looks like personal data ({kind}): {path}"), err=True)
@@ -179,8 +187,8 @@ def infer_schema(
 
 def read_samples(file: Path, stream: str, limit: int) -> list[Record]:
     """Return the first records of a stream."""
-    target = inference.Samples()
-    with session.opened(file) as (connector, _subject):
+    target = schema_inference.Samples()
+    with session.opened(file) as (connector, _target):
         read_stream(connector, stream, target, limit=limit)
     return target.records
 
@@ -210,11 +218,11 @@ def package(
     out: Annotated[Path, typer.Option(help="Where the definition (and the archive) go.")] = Path("dist"),
 ) -> None:
     """Build the image, and the ConnectorDefinition that names it by digest; the same environment, the same digest."""
-    from penstock_sdk.author.packaging import Wanted
+    from penstock_sdk.author.packaging import PackageOptions
     from penstock_sdk.author.packaging import package as make
 
-    found = installed(session.declared_connector(file))
-    made = make(found, file.absolute().parent, Wanted(image, base, stage, report, push, out))
+    found = find_connector(session.declared_connector(file))
+    made = make(found, file.absolute().parent, PackageOptions(image, base, stage, report, push, out))
     typer.echo(f"{made.image}\n{made.definition}\n{made.archive or 'pushed'}\n{len(made.packages)} packages in it")
 
 
@@ -227,7 +235,7 @@ def verify(
     ] = None,
 ) -> None:
     """Say whether report, definition and image belong together, by their bytes: 0 they do, 1 they do not."""
-    from penstock_sdk.author.binding import verify as compare
+    from penstock_sdk.author.report_binding import verify as compare
 
     wrong = compare(report, definition, archive)
     for line in wrong:
@@ -269,7 +277,7 @@ def _ending(error: BaseException) -> tuple[str, int]:
     if isinstance(error, USAGE_ERRORS):
         line = usage_line(error)
         return (f"error: {line}" if line else "", USAGE)
-    if isinstance(error, SubjectError | ScaffoldError | project.ProjectError):
+    if isinstance(error, TargetError | ScaffoldError | project.ProjectError):
         return f"error: {printable(error)}", USAGE
     if isinstance(error, ConnectorError):
         return f"{type(error).__name__}: {printable(error.message)}", error.exit_code

@@ -7,11 +7,20 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from penstock_sdk.author.kept_credentials import KeptCredentials
+from penstock_sdk.author.command_errors import did_you_mean
+from penstock_sdk.author.credential_file import CredentialFile
 from penstock_sdk.author.project import ProjectError
 from penstock_sdk.author.session import fitting
-from penstock_sdk.author.usage import meant
-from penstock_sdk.testing import CHECKS, Check, Laboratory, Verdict, is_conformant, judge_all, opened_subject, report_of
+from penstock_sdk.testing import (
+    CHECKS,
+    Check,
+    CheckResult,
+    Harness,
+    build_report,
+    is_conformant,
+    open_target,
+    run_checks,
+)
 from penstock_sdk.testing.report import count
 
 FAILED, NOT_RUN = 1, 3
@@ -20,45 +29,45 @@ FAILED, NOT_RUN = 1, 3
 def run(file: Path, only: list[str], report: Path | None, say: Callable[[str], None]) -> int:
     """Run checks, say what became of each, and return the exit code."""
     chosen = _chosen(only)
-    kept = KeptCredentials(file)
-    with opened_subject(file) as subject, Laboratory(fitting(subject, file)) as laboratory:
-        laboratory.kept.update(kept.values)
-        logs = _FailedLogs(laboratory)
+    kept = CredentialFile(file)
+    with open_target(file) as target, Harness(fitting(target, file)) as harness:
+        harness.kept.update(kept.values)
+        logs = _FailedLogs(harness)
         try:
-            verdicts = judge_all(laboratory, chosen, lambda verdict: say(_line(verdict) + logs.told(verdict)))
+            results = run_checks(harness, chosen, lambda result: say(_line(result) + logs.told(result)))
         finally:
-            kept.values = laboratory.kept
+            kept.values = harness.kept
             kept.save()
-        document = report_of(laboratory, verdicts, len(CHECKS))
+        document = build_report(harness, results, len(CHECKS))
     if report:
         report.write_text(json.dumps(document, indent=2) + "\n")
-    counts = ", ".join(f"{number} {outcome}" for outcome, number in count(verdicts).items())
-    conformant = is_conformant(verdicts, len(chosen))
+    counts = ", ".join(f"{number} {outcome}" for outcome, number in count(results).items())
+    conformant = is_conformant(results, len(chosen))
     part = f" in {len(chosen)} of {len(CHECKS)} checks" if only else ""
     say(f"\n{counts}: {'conformant' if conformant else 'NOT conformant'}{part}, {document['artifact']['digest']}")
-    failed = any(verdict.outcome == "failed" for verdict in verdicts)
-    incomplete = any(verdict.outcome == "not run" for verdict in verdicts)
+    failed = any(result.outcome == "failed" for result in results)
+    incomplete = any(result.outcome == "not run" for result in results)
     return FAILED if failed else NOT_RUN if incomplete else 0
 
 
 class _FailedLogs:
     """Keeps the logs of the attempts of a check that failed, and says which attempt it was and what its trace is."""
 
-    def __init__(self, laboratory: Laboratory) -> None:
-        self._laboratory = laboratory
+    def __init__(self, harness: Harness) -> None:
+        self._harness = harness
         self._folder: Path | None = None
         self._seen = 0
 
-    def told(self, verdict: Verdict) -> str:
+    def told(self, result: CheckResult) -> str:
         """Return the lines to add to a verdict; none for one that did not fail."""
-        trials, self._seen = self._laboratory.trials[self._seen :], len(self._laboratory.trials)
-        if verdict.outcome != "failed" or not trials:
+        trials, self._seen = self._harness.trials[self._seen :], len(self._harness.trials)
+        if result.outcome != "failed" or not trials:
             return ""
         self._folder = self._folder or Path(tempfile.mkdtemp(prefix="penstock-conformance-"))
         attempts = [each for trial in trials for each in trial.attempts]
         for number, each in enumerate(attempts, 1):
-            (self._folder / f"{verdict.check.name}-attempt-{number:02d}.log").write_text(each.output)
-        where = f"attempt {len(attempts)} of {len(attempts)}; its log: {self._folder}/{verdict.check.name}-attempt-{len(attempts):02d}.log"
+            (self._folder / f"{result.check.name}-attempt-{number:02d}.log").write_text(each.output)
+        where = f"attempt {len(attempts)} of {len(attempts)}; its log: {self._folder}/{result.check.name}-attempt-{len(attempts):02d}.log"
         trace = traceback_in(attempts[-1].output) if attempts else ""
         return "".join(f"\n{'':16}{line}" for line in [where, *trace.splitlines()])
 
@@ -84,14 +93,14 @@ def _chosen(only: list[str]) -> list[Check]:
     unknown = sorted(set(only) - known.keys())
     if unknown:
         raise ProjectError(
-            f"--only: there is no check {unknown[0]!r}{meant(unknown[0], known)}; there are: {', '.join(known)}"
+            f"--only: there is no check {unknown[0]!r}{did_you_mean(unknown[0], known)}; there are: {', '.join(known)}"
         )
     return [check for check in CHECKS if not only or check.name in only]
 
 
-def _line(verdict: Verdict) -> str:
-    line = f"{verdict.outcome:14}  {verdict.check.name:20} {verdict.seconds:5.1f} s  {verdict.detail}"
-    return f"{line}\n{'':16}remedy: {verdict.check.remedy}" if verdict.outcome == "failed" else line
+def _line(result: CheckResult) -> str:
+    line = f"{result.outcome:14}  {result.check.name:20} {result.seconds:5.1f} s  {result.detail}"
+    return f"{line}\n{'':16}remedy: {result.check.remedy}" if result.outcome == "failed" else line
 
 
 def listing() -> str:

@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
-from penstock_sdk._runtime.loading import Installed
-from penstock_sdk.author import site
-from penstock_sdk.author.binding import LABEL, different, load_report, notes_on
+from penstock_sdk._runtime.connector_loader import InstalledConnector
+from penstock_sdk.author import site_packages
 from penstock_sdk.author.project import ProjectError
+from penstock_sdk.author.report_binding import LABEL, different, load_report, notes_on
 from penstock_sdk.manifest import manifest_problems
 from penstock_sdk.testing.report import tree_digest
 
@@ -22,7 +22,7 @@ DOCKERFILE = "Dockerfile"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PackageOptions:
     """What to make. `repository` is the image's name without tag; `base` replaces the Dockerfile's base image."""
 
     repository: str
@@ -34,7 +34,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Packaged:
+class PackageResult:
     """What was made."""
 
     image: str
@@ -43,7 +43,7 @@ class Packaged:
     packages: list[str]
 
 
-def package(found: Installed, project: Path, wanted: Wanted) -> Packaged:
+def package(found: InstalledConnector, project: Path, wanted: PackageOptions) -> PackageResult:
     """Build the image from the project's Dockerfile, and write the definition beside it.
 
     Raises ProjectError when there is nothing to build with, or the report is of other files.
@@ -57,7 +57,7 @@ def package(found: Installed, project: Path, wanted: Wanted) -> Packaged:
     wanted.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="penstock-") as directory:
         context = Path(directory)
-        packages = site.fill(context / "site", _distribution(found))
+        packages = site_packages.fill(context / "site", _distribution(found))
         tree = tree_digest(context / "site" / found.entry.module.split(".")[0])
         notes = _notes(wanted.report, tree, packages) if wanted.report else {}
         image = f"{wanted.repository}:{manifest['version']}"
@@ -68,7 +68,7 @@ def package(found: Installed, project: Path, wanted: Wanted) -> Packaged:
         shutil.copyfile(wanted.report, wanted.out / f"{name}.conformance.json")
     definition = wanted.out / f"{name}.yaml"
     definition.write_text(_definition(manifest, f"{wanted.repository}@{digest}", wanted.stage, notes))
-    return Packaged(f"{wanted.repository}@{digest}", definition, archive, packages)
+    return PackageResult(f"{wanted.repository}@{digest}", definition, archive, packages)
 
 
 def _admissible(manifest: dict[str, Any]) -> None:
@@ -77,7 +77,7 @@ def _admissible(manifest: dict[str, Any]) -> None:
         raise ProjectError(f"connector.yaml: {'; '.join(wrong)}")
 
 
-def _distribution(found: Installed) -> str:
+def _distribution(found: InstalledConnector) -> str:
     if found.entry.dist is None:
         raise ProjectError(f"{found.entry.name} belongs to no installed package: pip install -e . in its folder")
     return str(found.entry.dist.name)

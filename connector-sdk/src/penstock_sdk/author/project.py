@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from penstock_sdk.author.usage import printable
+from penstock_sdk.author.command_errors import printable
 from penstock_sdk.contract import Stream
 from penstock_sdk.errors import ConnectorError
+from penstock_sdk.field_paths import rewrite_hints
 from penstock_sdk.manifest import Followed, unsafe_cursor
-from penstock_sdk.pii_paths import old_paths
 
 
 class ProjectError(Exception):
@@ -57,7 +57,7 @@ def pii_notes(streams: Iterable[Stream]) -> list[str]:
     return [
         f"stream {stream.name!r}: {note} (docs/authors/discovery.md)"
         for stream in streams
-        for note in old_paths((*stream.pii, *stream.pii_suggested), stream.schema)
+        for note in rewrite_hints((*stream.pii, *stream.pii_suggested), stream.schema)
     ]
 
 

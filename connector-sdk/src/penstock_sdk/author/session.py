@@ -10,45 +10,47 @@ from pathlib import Path
 from typing import Any
 
 from penstock_sdk._runtime.assignment import build
-from penstock_sdk.author.kept_credentials import KeptCredentials
+from penstock_sdk.author.command_errors import printable
+from penstock_sdk.author.credential_file import CredentialFile
 from penstock_sdk.author.project import ProjectError
-from penstock_sdk.author.usage import printable
 from penstock_sdk.contract import Connector
-from penstock_sdk.errors import named
+from penstock_sdk.errors import describe_error
 from penstock_sdk.manifest import config_problems
-from penstock_sdk.testing import Subject, SubjectError, installed, opened_subject, read_document
+from penstock_sdk.testing import Target, TargetError, find_connector, open_target, read_document
 
 
 def declared_connector(file: Path) -> str:
     """Return the entry point that the test file names; nothing of it is started."""
     document = read_document(file)
     if not isinstance(document, dict) or "connector" not in document:
-        raise SubjectError(f"{file}: connector: Required value: the entry point's name, such as orders-rest")
+        raise TargetError(f"{file}: connector: Required value: the entry point's name, such as orders-rest")
     return str(document["connector"])
 
 
-def fitting(subject: Subject, file: Path) -> Subject:
+def fitting(target: Target, file: Path) -> Target:
     """Return the subject. Raises ProjectError where its config is not what its connector's manifest wants."""
-    wrong = config_problems(subject.config, installed(subject.artifact).manifest()["configSchema"], f"{file}: config")
+    wrong = config_problems(
+        target.config, find_connector(target.artifact).manifest()["configSchema"], f"{file}: config"
+    )
     if wrong:
         raise ProjectError("; ".join(wrong))
-    return subject
+    return target
 
 
 @contextmanager
-def opened(file: Path) -> Iterator[tuple[Connector[Any, Any], Subject]]:
+def opened(file: Path) -> Iterator[tuple[Connector[Any, Any], Target]]:
     """Give the connector, authenticated, and close it at the end.
 
     What it prints meanwhile goes to standard error: standard output is the command's own, such as records as JSON.
     """
-    with opened_subject(file) as subject, _printing_to_errors():
-        found = installed(fitting(subject, file).artifact)
-        kept = KeptCredentials(file)
-        connector = build(found.load(), subject.config, kept.applied_to(subject.credentials))
-        connector.keeper = kept.keeper(subject.credentials)
+    with open_target(file) as target, _printing_to_errors():
+        found = find_connector(fitting(target, file).artifact)
+        kept = CredentialFile(file)
+        connector = build(found.load(), target.config, kept.applied_to(target.credentials))
+        connector.keep_credential_hook = kept.hook_for(target.credentials)
         try:
             connector.authenticate()
-            yield connector, subject
+            yield connector, target
         finally:
             _close(connector)
 
@@ -82,4 +84,4 @@ def _close(connector: Connector[Any, Any]) -> None:
     try:
         connector.close()
     except Exception as error:  # noqa: BLE001 - whatever it is
-        print(printable(f"warning: the connector's close() failed: {named(error)}"), file=sys.stderr)  # noqa: T201
+        print(printable(f"warning: the connector's close() failed: {describe_error(error)}"), file=sys.stderr)  # noqa: T201

@@ -66,7 +66,7 @@ TEXT = Rule(
 DATE = Rule(
     "date",
     "the cursor field is a date: what comes, or is changed, later on the last day read has a value that is passed",
-    "follow a moment, or read only days that are over (penstock_sdk.reading.local_days) and declare `settled`",
+    "follow a moment, or read only days that are over (penstock_sdk.incremental.local_days) and declare `settled`",
     ("settled",),
 )
 NO_KEY = Rule(
@@ -78,13 +78,13 @@ NO_KEY = Rule(
 TIES = Rule(
     "ties",
     "records share values of the cursor field, and nothing says that those which come at the last value later are read",
-    "ask for values at or after the last and drop the keys seen there (penstock_sdk.reading.follow), and declare `ties`",
+    "ask for values at or after the last and drop the keys seen there (penstock_sdk.incremental.follow), and declare `ties`",
     ("ties", "settled"),
 )
 COARSE = Rule(
     "coarse",
     "the cursor field's moments are whole seconds, which records share, and nothing says that late ones are read",
-    "drop the keys seen at the last value (penstock_sdk.reading.follow) and declare `ties`, or read with a lag and declare"
+    "drop the keys seen at the last value (penstock_sdk.incremental.follow) and declare `ties`, or read with a lag and declare"
     " `settled`",
     ("ties", "settled"),
 )

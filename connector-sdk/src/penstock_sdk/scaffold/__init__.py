@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from penstock_sdk.spelling import nearest
+from penstock_sdk.spelling import nearest_word
 
 __all__ = ["TEMPLATES", "ScaffoldError", "Template", "create"]
 
@@ -98,7 +98,7 @@ def _chosen(template: str) -> Template:
     """Return a template. Raises ScaffoldError that suggests the nearest name where there is none of this name."""
     if template in TEMPLATES:
         return TEMPLATES[template]
-    near = nearest(template, [*TEMPLATES, *OTHER_WORDS])
+    near = nearest_word(template, [*TEMPLATES, *OTHER_WORDS])
     suggested = f"; did you mean {OTHER_WORDS.get(near, near)!r}?" if near else ";"
     raise ScaffoldError(f"--template: there is no template {template!r}{suggested} There are: {', '.join(TEMPLATES)}")
 

@@ -5,29 +5,37 @@
 
 from __future__ import annotations
 
-from penstock_sdk.testing.checks import CHECKS, Check, Outcome, Verdict, judge, judge_all
-from penstock_sdk.testing.laboratory import Laboratory
-from penstock_sdk.testing.report import is_conformant, report_of, tree_digest
+from penstock_sdk.testing.checks import CHECKS, Check, CheckResult, Outcome, run_check, run_checks
+from penstock_sdk.testing.harness import Harness
+from penstock_sdk.testing.report import build_report, is_conformant, tree_digest
 from penstock_sdk.testing.run_api import RunApi
-from penstock_sdk.testing.subject import FILE, Subject, SubjectError, Variant, installed, opened_subject, read_document
+from penstock_sdk.testing.target import (
+    TARGET_FILE,
+    Target,
+    TargetError,
+    Variant,
+    find_connector,
+    open_target,
+    read_document,
+)
 
 __all__ = [
     "CHECKS",
-    "FILE",
+    "TARGET_FILE",
     "Check",
-    "Laboratory",
+    "CheckResult",
+    "Harness",
     "Outcome",
     "RunApi",
-    "Subject",
-    "SubjectError",
+    "Target",
+    "TargetError",
     "Variant",
-    "Verdict",
-    "installed",
+    "build_report",
+    "find_connector",
     "is_conformant",
-    "judge",
-    "judge_all",
-    "opened_subject",
+    "open_target",
     "read_document",
-    "report_of",
+    "run_check",
+    "run_checks",
     "tree_digest",
 ]

@@ -11,9 +11,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, get_args
 
-from penstock_sdk.testing.checks import Outcome, Verdict
-from penstock_sdk.testing.closure import closure, pinned
-from penstock_sdk.testing.laboratory import Laboratory
+from penstock_sdk.testing.checks import CheckResult, Outcome
+from penstock_sdk.testing.dependencies import installed_dependencies, pinned
+from penstock_sdk.testing.harness import Harness
 
 REPORT_VERSION = 2
 
@@ -33,28 +33,28 @@ def digest_of(files: Mapping[str, bytes]) -> str:
     return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
 
 
-def count(verdicts: Sequence[Verdict]) -> dict[str, int]:
+def count(results: Sequence[CheckResult]) -> dict[str, int]:
     """Return how many checks came to each outcome."""
-    counted = Counter(each.outcome for each in verdicts)
+    counted = Counter(each.outcome for each in results)
     return {outcome: counted[outcome] for outcome in get_args(Outcome)}
 
 
-def is_conformant(verdicts: Sequence[Verdict], wanted: int) -> bool:
+def is_conformant(results: Sequence[CheckResult], wanted: int) -> bool:
     """Say whether every check there is passed, or does not apply; one that was not run proves nothing."""
-    return len(verdicts) == wanted and all(each.outcome in ("passed", "not applicable") for each in verdicts)
+    return len(results) == wanted and all(each.outcome in ("passed", "not applicable") for each in results)
 
 
-def report_of(laboratory: Laboratory, verdicts: Sequence[Verdict], wanted: int) -> dict[str, Any]:
+def build_report(harness: Harness, results: Sequence[CheckResult], wanted: int) -> dict[str, Any]:
     """Return the report as a document."""
-    identity = laboratory.identity
+    identity = harness.identity
     return {
         "reportVersion": REPORT_VERSION,
         "connector": {"name": identity.name, "method": identity.method, "version": identity.version},
-        "artifact": {"kind": "package-tree", "package": laboratory.package, "digest": tree_digest(laboratory.folder)},
-        "packages": _packages(laboratory.distribution),
-        "conformant": is_conformant(verdicts, wanted),
-        "counts": count(verdicts),
-        "checks": [_row(each) for each in verdicts],
+        "artifact": {"kind": "package-tree", "package": harness.package, "digest": tree_digest(harness.folder)},
+        "packages": _packages(harness.distribution),
+        "conformant": is_conformant(results, wanted),
+        "counts": count(results),
+        "checks": [_row(each) for each in results],
         "sdk": metadata.version("penstock-sdk"),
         "python": platform.python_version(),
         "finishedAt": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -65,19 +65,19 @@ def _packages(distribution: str | None) -> list[str]:
     """Return what was there when it was tested; a requirement that is not installed ends the list and is named."""
     found: list[str] = []
     try:
-        for each in closure(distribution) if distribution else ():
+        for each in installed_dependencies(distribution) if distribution else ():
             found.append(pinned(each.name, each.version))  # noqa: PERF401 - what came before a missing one is kept
     except metadata.PackageNotFoundError as error:
         found.append(f"{error.name} (not installed)")
     return sorted(found)
 
 
-def _row(verdict: Verdict) -> dict[str, Any]:
+def _row(result: CheckResult) -> dict[str, Any]:
     return {
-        "name": verdict.check.name,
-        "outcome": verdict.outcome,
-        "detail": verdict.detail,
-        "proves": verdict.check.proves,
-        **({"remedy": verdict.check.remedy} if verdict.outcome == "failed" else {}),
-        "seconds": round(verdict.seconds, 2),
+        "name": result.check.name,
+        "outcome": result.outcome,
+        "detail": result.detail,
+        "proves": result.check.proves,
+        **({"remedy": result.check.remedy} if result.outcome == "failed" else {}),
+        "seconds": round(result.seconds, 2),
     }

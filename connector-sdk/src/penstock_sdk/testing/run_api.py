@@ -43,7 +43,7 @@ class StreamState:
     cursors: list[Any] = field(default_factory=list)
 
 
-class Refused(Exception):  # noqa: N818 - an answer, not an error of ours
+class RequestRefused(Exception):  # noqa: N818 - an answer, not an error of ours
     """The request is refused with a status and a code."""
 
     def __init__(self, status: int, code: wire.ErrorCode, message: str) -> None:
@@ -65,7 +65,7 @@ class RunApi:
         since: datetime | None = None,
         window: wire.ReadWindow | None = None,
         limits: wire.Limits = BRISK,
-        kept: dict[str, wire.KeptCredential] | None = None,
+        kept: dict[str, wire.RotatedCredential] | None = None,
     ) -> None:
         self._window = window
         self.attempt = 0
@@ -79,7 +79,7 @@ class RunApi:
         self._identity, self._config, self._mode = identity, config, mode
         self._wanted, self._since, self._limits = streams, since, limits
         self._bucket: dict[str, bytes] = {}
-        self._kept: dict[str, wire.KeptCredential] = {} if kept is None else kept
+        self._kept: dict[str, wire.RotatedCredential] = {} if kept is None else kept
         self._lock, self._puts = threading.Lock(), threading.Lock()
         self._commits = 0
         self._server = LoopbackServer(_handler(self))
@@ -131,13 +131,13 @@ class RunApi:
                 answer = calls[path](body)
                 if path != "heartbeat":
                     self.progressed = time.monotonic()
-            except Refused as refused:
+            except RequestRefused as refused:
                 return refused.status, refused.error.model_dump_json()
         return 200, answer.model_dump_json(by_alias=True)
 
     def _fence(self, token: str) -> None:
         if token != self.token:
-            raise Refused(409, "fenced", "another attempt of this run has taken over")
+            raise RequestRefused(409, "fenced", "another attempt of this run has taken over")
 
     def _start(self, body: bytes) -> wire.StartResponse:
         wire.StartRequest.model_validate_json(body)
@@ -160,7 +160,9 @@ class RunApi:
         names = [each.name for each in self.offered]
         missing = [name for name in self._wanted if name not in names]
         if missing:
-            raise Refused(422, "invalid", f"streams: the source offers no stream {missing[0]!r}; it offers: {names}")
+            raise RequestRefused(
+                422, "invalid", f"streams: the source offers no stream {missing[0]!r}; it offers: {names}"
+            )
         verdicts = [self._verdict(each) for each in self.offered if each.name in (self._wanted or names)]
         self.moment("streams", len(verdicts))
         return wire.StreamsResponse(verdicts=verdicts)
@@ -203,7 +205,7 @@ class RunApi:
         if asked.checkpoint <= state.checkpoint:
             return wire.CheckpointResponse(checkpoint=state.checkpoint)
         if asked.checkpoint != state.checkpoint + 1:
-            raise Refused(409, "mismatch", f"the next checkpoint of {asked.stream!r} is {state.checkpoint + 1}")
+            raise RequestRefused(409, "mismatch", f"the next checkpoint of {asked.stream!r} is {state.checkpoint + 1}")
         self.moment("commit", self._commits + 1)
         lines = [line for each in asked.objects for line in self._lines(each)]
         state.records += lines
@@ -216,16 +218,16 @@ class RunApi:
     def _lines(self, each: wire.UploadedObject) -> list[dict[str, Any]]:
         body = self._bucket.get(each.key)
         if body is None or (len(body), hashlib.sha256(body).hexdigest()) != (each.bytes, each.sha256):
-            raise Refused(422, "mismatch", f"the bucket does not hold object {each.key} as it was described")
+            raise RequestRefused(422, "mismatch", f"the bucket does not hold object {each.key} as it was described")
         text = zstandard.ZstdDecompressor().decompressobj().decompress(body)
         lines = [json.loads(line) for line in text.split(b"\n")[:-1]]
         if each.by_op is not None and +Counter(each.by_op) != Counter(line["op"] for line in lines):
-            raise Refused(422, "mismatch", f"object {each.key} holds other numbers of operations than were told")
+            raise RequestRefused(422, "mismatch", f"object {each.key} holds other numbers of operations than were told")
         return lines
 
     def _credential(self, body: bytes) -> wire.CredentialResponse:
         asked = wire.CredentialRequest.model_validate_json(body)
-        self._kept[asked.name] = wire.KeptCredential(value=asked.value, seed=asked.seed)
+        self._kept[asked.name] = wire.RotatedCredential(value=asked.value, seed=asked.seed)
         return wire.CredentialResponse(version=1)
 
     def _heartbeat(self, body: bytes) -> wire.HeartbeatResponse:

@@ -20,7 +20,7 @@ from penstock_sdk import (
     Stream,
     TransientError,
 )
-from penstock_sdk.reading import Trail, moment
+from penstock_sdk.incremental import CursorField, to_utc
 
 ATOM = "{http://www.w3.org/2005/Atom}"
 TEXTS = ("id", "updated", "published", "title", "summary", "content")
@@ -91,15 +91,15 @@ class FeedRest(Connector[Config, Credentials]):
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Iterator[Batch]:
         """Yield the feed's pages; nothing is promised before the last, as the newest entry comes first.
 
-        The border stays at the newest entry that was read, less the overlap: one that shares its moment, or is put
+        The watermark stays at the newest entry that was read, less the overlap: one that shares its moment, or is put
         before it later, is found by the next read, and what was seen is dropped by its id.
         """
         overlap = timedelta(days=self.config.overlap_days)
-        before = Trail(field="updated", key=("id",), overlap=overlap).border(cursor)
+        before = CursorField(name="updated", key=("id",), overlap=overlap).watermark(cursor)
         after = before
         for page in self._pages(before.start_since(since)):
-            fresh = after.fresh(before.fresh(page))  # a page that moved meanwhile repeats some
-            after = after.after(fresh)
+            fresh = after.unseen(before.unseen(page))  # a page that moved meanwhile repeats some
+            after = after.advanced(fresh)
             yield Batch(fresh)
         yield Batch([], cursor=after.cursor)
 
@@ -108,7 +108,7 @@ class FeedRest(Connector[Config, Credentials]):
         while url:
             feed = self._get(url)
             rows = [_row(entry, url) for entry in feed.findall(f"{ATOM}entry")]
-            fresh = [row for row in rows if start is None or moment(row["updated"]) >= start]
+            fresh = [row for row in rows if start is None or to_utc(row["updated"]) >= start]
             yield fresh
             if self.config.newest_first and rows and not fresh:
                 return  # all that follows is older still

@@ -12,7 +12,7 @@ from penstock_operator.cli.errors import CommandError, understood
 from penstock_operator.cli.names import connection_name, connection_path
 from penstock_operator.cli.output import Column, Output, OutputOption, moment, print_rows
 from penstock_operator.cli.session import DATA_DIR, DataDir, Session, with_session
-from penstock_operator.resources.spelling import nearest
+from penstock_operator.resources.spelling import nearest_word
 
 Row = dict[str, Any]
 NEWEST_RUNS = 1000
@@ -134,7 +134,7 @@ def show_connection(connection: Which, output: OutputOption = Output.table, data
         with understood():
             row = next((row for row in rows if row["name"] == name), None)
         if row is None:
-            near = nearest(name, [str(each.get("name")) for each in rows])
+            near = nearest_word(name, [str(each.get("name")) for each in rows])
             hint = f"; did you mean {namespace}/{near}?" if near else ";"
             raise CommandError(f"there is no connection {namespace}/{name}{hint} `penstock connections list` lists all")
         runs = await found.get("/runs", namespace=namespace, name=name, limit=1)

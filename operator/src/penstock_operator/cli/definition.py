@@ -10,7 +10,7 @@ import yaml
 
 from penstock_operator.cli.errors import CommandError
 from penstock_operator.resources.models import API_VERSION, GROUP
-from penstock_operator.resources.spelling import nearest
+from penstock_operator.resources.spelling import nearest_word
 
 NO_IMAGE = "not-pulled.invalid/connector@sha256:" + "0" * 64
 
@@ -37,7 +37,7 @@ def installed_manifest(artifact: str) -> dict[str, Any]:
     found = next(iter(metadata.entry_points(group="penstock.connectors", name=artifact)), None)
     if found is None:
         known = installed_connectors()
-        near = nearest(artifact, known)
+        near = nearest_word(artifact, known)
         hint = f"; did you mean {near}?" if near else ""
         raise CommandError(f"no installed package offers {artifact}; there are: {', '.join(known) or 'none'}{hint}")
     manifest: dict[str, Any] = yaml.safe_load(

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from penstock_operator.cli.output import printable, say
-from penstock_operator.resources.spelling import nearest
+from penstock_operator.resources.spelling import nearest_word
 
 USAGE_ERRORS: tuple[type[Exception], ...] = typer.BadParameter.__mro__[1:3]
 """What typer raises for a wrong command line: its UsageError and ClickException, wherever it keeps them."""
@@ -34,11 +34,11 @@ def usage_line(error: Any) -> str:
     if found and context is not None:
         word = printable(getattr(error, "option_name", None) or found["word"].strip())
         message = f"no such {found['what']}: {word}"
-        near = nearest(word, _words(context, found["what"]))
+        near = nearest_word(word, _words(context, found["what"]))
         if near:
             return f"{message}; did you mean {near}? `{command} --help` lists all"
     if choices := CHOICES.search(message):
-        near = nearest(choices["word"], re.findall("'(.*?)'", choices["known"]))
+        near = nearest_word(choices["word"], re.findall("'(.*?)'", choices["known"]))
         message = f"{message.rstrip('.')}; did you mean {near}?" if near else message
     return f"{message.rstrip('.')}; see `{command} --help`"
 

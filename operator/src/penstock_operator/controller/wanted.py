@@ -16,7 +16,7 @@ from penstock_operator.registry.recording import ConnectionRecord, Timing
 from penstock_operator.resources.conditions import Finding, Note, Reason
 from penstock_operator.resources.crds import defaulted, resource_problems
 from penstock_operator.resources.models import ANNOTATIONS, GROUP, REQUESTED_AT, parse_duration, parse_instant
-from penstock_operator.resources.spelling import nearest
+from penstock_operator.resources.spelling import nearest_word
 from penstock_operator.resources.storable import shown_text, storage_problems
 from penstock_operator.resources.versions import is_pin, parse_version, selectable
 from penstock_operator.runs.state_annotations import requests
@@ -67,7 +67,7 @@ def unknown_annotations(document: Document) -> list[str]:
 
 
 def _meant(key: str) -> str:
-    near = nearest(key, ANNOTATIONS, ANNOTATION_LIKENESS)
+    near = nearest_word(key, ANNOTATIONS, ANNOTATION_LIKENESS)
     return f"did you mean {near}?" if near else f"remove it: Penstock reads {', '.join(ANNOTATIONS)}"
 
 

@@ -16,7 +16,7 @@ from penstock_operator.controller.identity import one_namespace
 from penstock_operator.controller.resources import Document, Page, key_of
 from penstock_operator.embedded.documents import FolderError, Located, documents_of, yaml_files
 from penstock_operator.resources.models import API_VERSION, GROUP, Kind
-from penstock_operator.resources.spelling import nearest
+from penstock_operator.resources.spelling import nearest_word
 
 OURS = ("ConnectorDefinition", "TenantConnection")
 KINDS = (*OURS, "Secret", "List")
@@ -68,7 +68,7 @@ def check_kind(located: Located) -> str:
             raise FolderError(f"{located.place}: {name}: must be a mapping")
     if kind in KINDS or kind in PASSED_OVER:
         return kind
-    near = nearest(kind, KINDS)
+    near = nearest_word(kind, KINDS)
     hint = f"did you mean {near}?" if near else "move it out of the folder;"
     raise FolderError(f"{located.place}: kind: {kind[:100]!r} is not known; {hint} the kinds are {', '.join(KINDS)}")
 

@@ -4,7 +4,7 @@ Starter and child share a pipe: the starter keeps the only end that can be writt
 closes that end when the starter dies, also by SIGKILL, and then sends the child the signal that was asked for with
 `F_SETSIG`. The child takes no part in it: it can be starting, blocked in C code, or ignoring signals. Where the kernel
 offers no such signal, and in the moment between the start and the request, a child can watch its end of the pipe, whose
-number is in its environment (`penstock_sdk._runtime.lifeline`).
+number is in its environment (`penstock_sdk._runtime.parent_watch`).
 
 `PR_SET_PDEATHSIG` is not used: it comes when the *thread* that started the child ends, reaches no grandchild, and needs
 code that runs between fork and exec.

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 LIKENESS = 0.6
 
 
-def nearest(word: str, known: Iterable[str], likeness: float = LIKENESS) -> str | None:
+def nearest_word(word: str, known: Iterable[str], likeness: float = LIKENESS) -> str | None:
     """Return the known word that is most like another, or the only one that it begins; None when there is none.
 
     Case does not count.

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from penstock_sdk.pii_paths import first_name, show_path
+from penstock_sdk.field_paths import format_path, top_level_field
 from penstock_sdk.protocol import DiscoveredStream
 
 from penstock_operator.runs.schema_diff import COMPATIBLE, KINDS, Change, Shape, diff_schema
@@ -95,7 +95,7 @@ def remembering(now: Seen, suggested: Mapping[str, str]) -> Seen:
     kept = {
         path: kind
         for path, kind in suggested.items()
-        if first_name(path) in fields and path not in now.shape.pii and path not in now.suggested
+        if top_level_field(path) in fields and path not in now.shape.pii and path not in now.suggested
     }
     return dataclasses.replace(now, suggested={**now.suggested, **kept}) if kept else now
 
@@ -186,7 +186,7 @@ def without(shape: Shape, paths: list[Path]) -> Shape:
     schema = json.loads(json.dumps(shape.schema))
     for path in paths:
         _remove(schema, path)
-    gone = {show_path(step for step in path if step is not None) for path in paths}
+    gone = {format_path(step for step in path if step is not None) for path in paths}
     return dataclasses.replace(shape, schema=schema, pii=tuple(each for each in shape.pii if each not in gone))
 
 

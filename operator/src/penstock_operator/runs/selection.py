@@ -7,7 +7,7 @@ from typing import Any
 
 from penstock_sdk.protocol import DiscoveredStream, ErrorClass, Mode, ReadWindow, SelectedStream, StreamsRequest
 
-from penstock_operator.resources.spelling import nearest
+from penstock_operator.resources.spelling import nearest_word
 from penstock_operator.runs.drift import Policy
 from penstock_operator.runs.refusals import Invalid
 
@@ -84,7 +84,7 @@ def select(
 
 def _unfit(index: int, name: str, mode: Mode, by_name: dict[str, DiscoveredStream], chosen: set[str]) -> str:
     if name not in by_name:
-        near = nearest(name, by_name)
+        near = nearest_word(name, by_name)
         known = ", ".join(sorted(by_name)[:20]) or "none"
         guess = f" (nearest: {near!r})" if near else ""
         return f"spec.streams[{index}].name: the source offers no stream {name!r}; it offers: {known}{guess}"

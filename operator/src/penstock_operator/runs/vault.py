@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import structlog
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from penstock_sdk.protocol import CredentialRequest, KeptCredential
+from penstock_sdk.protocol import CredentialRequest, RotatedCredential
 from pydantic import BaseModel, ConfigDict
 
 from penstock_operator.registry import credentials
@@ -30,7 +30,7 @@ class _Sealed(BaseModel):
 
     connection: str
     name: str
-    kept: KeptCredential
+    kept: RotatedCredential
 
 
 def _fernet(key: str) -> Fernet:
@@ -68,7 +68,7 @@ class Vault:
                 "credentials: the platform has no key to keep replaced credentials with; set PENSTOCK_CREDENTIALS_KEY"
                 " of the server (the chart's credentials.existingSecret)"
             )
-        kept = KeptCredential(value=request.value, seed=request.seed)
+        kept = RotatedCredential(value=request.value, seed=request.seed)
         known_row = await credentials.lock_credential(connection, holder.connection_uid, request.name)
         if known_row and self._open(holder.connection_uid, known_row) == kept:
             return int(known_row["version"])
@@ -76,13 +76,13 @@ class Vault:
         ciphertext = self._cipher.encrypt(sealed.model_dump_json().encode())
         return await credentials.put_credential(connection, holder.connection_uid, request.name, ciphertext)
 
-    async def kept(self, connection: Connection, connection_uid: str) -> dict[str, KeptCredential]:
+    async def kept(self, connection: Connection, connection_uid: str) -> dict[str, RotatedCredential]:
         """Return what is kept for a connection; what no key opens is left out, and the Secret's value counts again."""
         rows = await credentials.credentials_of(connection, connection_uid) if self._cipher else []
         opened = {row["name"]: self._open(connection_uid, row) for row in rows}
         return {name: each for name, each in opened.items() if each}
 
-    def _open(self, connection_uid: str, row: Row) -> KeptCredential | None:
+    def _open(self, connection_uid: str, row: Row) -> RotatedCredential | None:
         assert self._cipher  # noqa: S101 - the callers have looked
         try:
             sealed = _Sealed.model_validate_json(self._cipher.decrypt(row["ciphertext"]))

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from penstock_sdk.testing.checks import catalog, conduct, cursors, faults, parts, reading
-from penstock_sdk.testing.checks.model import Check, Outcome, Verdict, judge, judge_all
+from penstock_sdk.testing.checks import catalog, complete_reads, cursors, faults, partitions, sandbox
+from penstock_sdk.testing.checks.model import Check, CheckResult, Outcome, run_check, run_checks
 
-__all__ = ["CHECKS", "Check", "Outcome", "Verdict", "judge", "judge_all"]
+__all__ = ["CHECKS", "Check", "CheckResult", "Outcome", "run_check", "run_checks"]
 
 CHECKS: tuple[Check, ...] = (
-    reading.READS,
+    complete_reads.READS,
     *catalog.CHECKS,
     cursors.CURSOR_SAFETY,
-    *reading.CHECKS,
-    parts.PARTITIONS,
+    *complete_reads.CHECKS,
+    partitions.PARTITIONS,
     *faults.CHECKS,
-    *conduct.CHECKS,
-    reading.SIGTERM,
-    reading.TIE,  # the last: it changes the source
+    *sandbox.CHECKS,
+    complete_reads.SIGTERM,
+    complete_reads.TIE,  # the last: it changes the source
 )
 """All checks, in the order in which they are run."""

@@ -13,7 +13,7 @@ import msgspec
 from penstock_sdk import protocol as wire
 from penstock_sdk.manifest import config_problems, manifest_problems
 from penstock_sdk.testing.checks.model import Check
-from penstock_sdk.testing.laboratory import Data, Failed, Laboratory, NotApplicable, identity
+from penstock_sdk.testing.harness import Data, Failed, Harness, NotApplicable, identity
 
 SAMPLE = 2000
 FORMATS = jsonschema.FormatChecker(["date", "email", "ipv4", "ipv6", "uuid"])
@@ -27,34 +27,34 @@ def _is_moment(value: object) -> bool:
     return datetime.fromisoformat(value).tzinfo is not None and value[10:11] in "Tt"
 
 
-def manifest(laboratory: Laboratory) -> str:
+def manifest(harness: Harness) -> str:
     """Compare the manifest with the artifact, the class and the catalog."""
-    document = laboratory.manifest
+    document = harness.manifest
     wrong = manifest_problems(document)
-    wrong = wrong or [*_of_artifact(laboratory), *_of_class(laboratory)] or list(_of_catalog(laboratory))
+    wrong = wrong or [*_of_artifact(harness), *_of_class(harness)] or list(_of_catalog(harness))
     if wrong:
         raise Failed("; ".join(wrong))
-    return f"{laboratory.identity.name}-{laboratory.identity.method} {document['version']}: {len(laboratory.catalog)} streams"
+    return f"{harness.identity.name}-{harness.identity.method} {document['version']}: {len(harness.catalog)} streams"
 
 
-def _of_artifact(laboratory: Laboratory) -> Iterator[str]:
-    document, subject = laboratory.manifest, laboratory.subject
+def _of_artifact(harness: Harness) -> Iterator[str]:
+    document, target = harness.manifest, harness.target
     artifact = f"{document['name']}-{document['method']}"
-    if artifact != subject.artifact:
-        yield f"the manifest is of {artifact}, the entry point is called {subject.artifact}"
-    if laboratory.version not in (None, document["version"]):
-        yield f"version: the manifest says {document['version']}, the package is {laboratory.version}"
-    yield from config_problems(subject.config, document["configSchema"], "config")
+    if artifact != target.artifact:
+        yield f"the manifest is of {artifact}, the entry point is called {target.artifact}"
+    if harness.version not in (None, document["version"]):
+        yield f"version: the manifest says {document['version']}, the package is {harness.version}"
+    yield from config_problems(target.config, document["configSchema"], "config")
 
 
-def _of_class(laboratory: Laboratory) -> Iterator[str]:
+def _of_class(harness: Harness) -> Iterator[str]:
     """A config or credential that only one of both knows is refused, or ignored, where its owner cannot see why."""
-    config_type, credentials_type = laboratory.connector.argument_types()
-    schema = laboratory.manifest["configSchema"]
+    config_type, credentials_type = harness.connector.argument_types()
+    schema = harness.manifest["configSchema"]
     declared = set(schema.get("properties", {}))
     credentials = {
         each["name"]: each.get("required", True)
-        for method in laboratory.manifest["authentication"]["methods"]
+        for method in harness.manifest["authentication"]["methods"]
         for each in method.get("credentials", [])
     }
     yield from _keys("configSchema", declared, config_type, set(schema.get("required", [])))
@@ -75,10 +75,10 @@ def _keys(where: str, declared: set[str], type_: type[Any], required: set[str]) 
         yield f"{where}: {type_.__name__} requires {name!r}, which the manifest calls optional"
 
 
-def _of_catalog(laboratory: Laboratory) -> Iterator[str]:
-    document = laboratory.manifest
+def _of_catalog(harness: Harness) -> Iterator[str]:
+    document = harness.manifest
     allowed = set(document["capabilities"]["modes"])
-    for stream in laboratory.catalog:
+    for stream in harness.catalog:
         for mode in sorted(set(stream.modes) - allowed):
             yield f"capabilities.modes: stream {stream.name!r} offers {mode}, which the manifest does not declare"
         if stream.partitioned and not document["capabilities"].get("partitions"):
@@ -88,14 +88,14 @@ def _of_catalog(laboratory: Laboratory) -> Iterator[str]:
         if stream.pii and document["compliance"]["pii"] == "none":
             yield f"compliance.pii: none, but stream {stream.name!r} tags {', '.join(stream.pii)}"
     if document["capabilities"].get("discovery") == "static":
-        yield from _of_static(laboratory)
+        yield from _of_static(harness)
 
 
-def _of_static(laboratory: Laboratory) -> Iterator[str]:
-    declared = {each["name"]: _listed(each) for each in laboratory.manifest.get("streams", {}).get("list", [])}
+def _of_static(harness: Harness) -> Iterator[str]:
+    declared = {each["name"]: _listed(each) for each in harness.manifest.get("streams", {}).get("list", [])}
     offered = {
         each.name: (sorted(each.modes), list(each.primary_key), each.cursor_field)
-        for each in laboratory.first().api.offered
+        for each in harness.first_run().api.offered
     }
     for name in sorted(declared.keys() ^ offered.keys()):
         yield f"streams.list: {name!r} is in {'the manifest' if name in declared else 'discover()'} only"
@@ -108,10 +108,10 @@ def _listed(each: dict[str, Any]) -> tuple[list[str], list[str], str | None]:
     return sorted(each.get("modes", ["full"])), list(each.get("primaryKey", [])), each.get("cursorField")
 
 
-def catalog(laboratory: Laboratory) -> str:
+def catalog(harness: Harness) -> str:
     """Discover in two processes."""
-    mode = laboratory.modes[0]
-    first, second = laboratory.plain(mode).api.offered, laboratory.again(mode).api.offered
+    mode = harness.modes[0]
+    first, second = harness.baseline(mode).api.offered, harness.second_baseline(mode).api.offered
     doubles = [name for name, count in Counter(each.name for each in first).items() if count > 1]
     if doubles:
         raise Failed(f"discover() returns the stream {doubles[0]!r} more than once")
@@ -130,17 +130,17 @@ def _names(streams: list[wire.DiscoveredStream]) -> str:
     return f"[{', '.join(each.name for each in streams)}]"
 
 
-def schema(laboratory: Laboratory) -> str:
+def schema(harness: Harness) -> str:
     """Hold records against the schema that their stream declares."""
     checked = 0
-    for stream in laboratory.catalog:
+    for stream in harness.catalog:
         known = stream.schema_.get("properties", {})
         for name in stream.primary_key:
             if name not in known:
                 raise Failed(f"stream {stream.name!r}: {name!r} is of its key, and not in its schema")
         for mode in stream.modes:
             checked += _hold(
-                stream, _sample(laboratory.plain(mode).records(stream.name, "upsert"))
+                stream, _sample(harness.baseline(mode).records(stream.name, "upsert"))
             )  # a delete needs only its key
     return f"{checked} records hold"
 
@@ -170,18 +170,18 @@ def _hold(stream: wire.DiscoveredStream, records: list[Data]) -> int:
     return len(records)
 
 
-def keys(laboratory: Laboratory) -> str:
+def keys(harness: Harness) -> str:
     """Count records by key."""
-    with_keys = [stream for stream in laboratory.catalog if stream.primary_key]
+    with_keys = [stream for stream in harness.catalog if stream.primary_key]
     if not with_keys:
         raise NotApplicable("no stream declares a primary key")
     for stream in with_keys:
         for mode in stream.modes:
-            records = laboratory.plain(mode).records(stream.name)
+            records = harness.baseline(mode).records(stream.name)
             absent = [row for row in records if any(row.get(name) is None for name in stream.primary_key)]
             if absent:
                 raise Failed(f"stream {stream.name!r}, {mode}: {len(absent)} records have no value of their key")
-            upserts = laboratory.plain(mode).records(stream.name, "upsert")
+            upserts = harness.baseline(mode).records(stream.name, "upsert")
             counted = Counter(identity(row, stream.primary_key) for row in upserts)
             doubles = [(key, count) for key, count in counted.items() if count > 1]
             if doubles:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from penstock_sdk import protocol as wire
 from penstock_sdk.manifest import Followed, unsafe_cursor, unsafe_values
 from penstock_sdk.testing.checks.model import Check
-from penstock_sdk.testing.laboratory import Failed, Laboratory, NotApplicable
+from penstock_sdk.testing.harness import Failed, Harness, NotApplicable
 
 
-def cursor_safety(laboratory: Laboratory) -> str:
+def cursor_safety(harness: Harness) -> str:
     """Judge each stream that is read on by a field."""
-    followed = [stream for stream in laboratory.catalog if "incremental" in stream.modes]
+    followed = [stream for stream in harness.catalog if "incremental" in stream.modes]
     if not followed:
         raise NotApplicable("no stream is read incrementally")
     wrong = [(each, rule) for each in followed for rule in unsafe_cursor(_followed(each))]
     wrong = wrong or [
-        (each, rule) for each in followed for rule in unsafe_values(_followed(each), _values(laboratory, each))
+        (each, rule) for each in followed for rule in unsafe_values(_followed(each), _values(harness, each))
     ]
     if wrong:
         raise Failed("; ".join(f"stream {each.name!r}, cursor {each.cursor_field!r}: {rule}" for each, rule in wrong))
@@ -30,8 +30,8 @@ def _followed(stream: wire.DiscoveredStream) -> Followed:
     return Followed(stream.schema_, keys, stream.cursor_field, tuple(stream.modes), care)
 
 
-def _values(laboratory: Laboratory, stream: wire.DiscoveredStream) -> list[object]:
-    rows = laboratory.plain("incremental").records(stream.name)
+def _values(harness: Harness, stream: wire.DiscoveredStream) -> list[object]:
+    rows = harness.baseline("incremental").records(stream.name)
     return [row.get(stream.cursor_field or "") for row in rows]
 
 

@@ -8,10 +8,18 @@ import time
 from penstock_sdk import protocol as wire
 from penstock_sdk.errors import AuthenticationError, TransientError
 from penstock_sdk.testing.checks.model import Check
-from penstock_sdk.testing.interposer import Delay, Fault, Interposer, Plan, Refusal, Silence, between
-from penstock_sdk.testing.laboratory import Failed, Laboratory, NotApplicable, NotRun, Trial
+from penstock_sdk.testing.fault_proxy import (
+    DelayedResponse,
+    ErrorResponse,
+    Fault,
+    FaultPlan,
+    FaultProxy,
+    NoResponse,
+    through_proxy,
+)
+from penstock_sdk.testing.harness import Failed, Harness, NotApplicable, NotRun, Trial
 from penstock_sdk.testing.run_api import PRODUCTION
-from penstock_sdk.testing.subject import Subject, Variant
+from penstock_sdk.testing.target import Target, Variant
 
 WAIT = 1
 ATTEMPTS = 8
@@ -20,31 +28,31 @@ UNAUTHORIZED, TOO_MANY, UNAVAILABLE = 401, 429, 503
 JITTER = 0.1
 
 
-def wrong_credentials(laboratory: Laboratory) -> str:
+def wrong_credentials(harness: Harness) -> str:
     """Run with credentials that nobody gave out."""
-    with laboratory.trial(refused_subject(laboratory)) as trial:
-        trial.go()
+    with harness.trial(refused_target(harness)) as trial:
+        trial.run_attempt()
         _expect_refusal(trial, "wrong credentials")
         if trial.total:
             raise Failed(f"{trial.total} records were committed with credentials that are wrong")
     return f"refused: {trial.report.error.message if trial.report and trial.report.error else ''}"
 
 
-def refused_subject(laboratory: Laboratory) -> Subject:
+def refused_target(harness: Harness) -> Target:
     """Return the subject with wrong credentials: those declared, or made up."""
-    subject = laboratory.subject
-    if subject.wrong is not None:
-        return subject.varied(subject.wrong)
-    if not _takes_credentials(laboratory):
+    target = harness.target
+    if target.wrong is not None:
+        return target.with_variant(target.wrong)
+    if not _takes_credentials(harness):
         raise NotApplicable("the manifest declares no credentials")
-    secret = laboratory.secrets(subject)
+    secret = harness.secrets(target)
     if not secret:
         raise NotRun("needs `credentials` that work, or `wrong`: credentials that the source refuses")
-    return subject.varied(Variant(credentials={name: f"wrong-{secrets.token_hex(12)}" for name in secret}))
+    return target.with_variant(Variant(credentials={name: f"wrong-{secrets.token_hex(12)}" for name in secret}))
 
 
-def _takes_credentials(laboratory: Laboratory) -> bool:
-    return any(method.get("credentials") for method in laboratory.manifest["authentication"]["methods"])
+def _takes_credentials(harness: Harness) -> bool:
+    return any(method.get("credentials") for method in harness.manifest["authentication"]["methods"])
 
 
 def _expect_refusal(trial: Trial, what: str) -> None:
@@ -54,64 +62,64 @@ def _expect_refusal(trial: Trial, what: str) -> None:
         raise Failed(f"{what}: the message does not say what to fix: {error.message if error else 'there is none'}")
 
 
-def revoked_credentials(laboratory: Laboratory) -> str:
+def revoked_credentials(harness: Harness) -> str:
     """Take the credentials away in the middle, and give them back."""
-    if not _takes_credentials(laboratory):
+    if not _takes_credentials(harness):
         raise NotApplicable("the manifest declares no credentials")
-    mode, hook = laboratory.modes[0], laboratory.subject.revoked
-    if hook is None and laboratory.subject.url_field is None:
+    mode, hook = harness.modes[0], harness.target.revoked
+    if hook is None and harness.target.url_field is None:
         raise NotRun(
             "needs source.url (an HTTP source), or `revoked`: what takes the credentials away and gives them back"
         )
     if hook is None:
-        return _revoked_by_relay(laboratory, mode)
-    with laboratory.trial(mode=mode) as trial:
-        trial.cut("committed", 1)
+        return _revoked_by_proxy(harness, mode)
+    with harness.trial(mode=mode) as trial:
+        trial.run_until_killed("committed", 1)
         with hook():
-            trial.go()
+            trial.run_attempt()
             _expect_refusal(trial, "revoked credentials")
-        return _goes_on(laboratory, trial, mode, "after the credentials were given back")
+        return _goes_on(harness, trial, mode, "after the credentials were given back")
 
 
-def _revoked_by_relay(laboratory: Laboratory, mode: wire.Mode) -> str:
-    middle_request = max(2, (laboratory.requests + 1) // 2)
-    plan: Plan = lambda number: Refusal(UNAUTHORIZED) if number >= middle_request else None  # noqa: E731 - three words
+def _revoked_by_proxy(harness: Harness, mode: wire.Mode) -> str:
+    middle_request = max(2, (harness.requests + 1) // 2)
+    plan: FaultPlan = lambda number: ErrorResponse(UNAUTHORIZED) if number >= middle_request else None  # noqa: E731 - three words
     with (
-        between(laboratory.subject, plan) as (moved, relay),
-        laboratory.trial(moved, mode=mode, limits=PRODUCTION) as trial,
+        through_proxy(harness.target, plan) as (moved, proxy),
+        harness.trial(moved, mode=mode, limits=PRODUCTION) as trial,
     ):
-        trial.go()
+        trial.run_attempt()
         _expect_refusal(trial, f"credentials that are revoked at request {middle_request}")
-        relay.plan = lambda _number: None
-        return _goes_on(laboratory, trial, mode, "after the credentials were given back")
+        proxy.plan = lambda _number: None
+        return _goes_on(harness, trial, mode, "after the credentials were given back")
 
 
-def _goes_on(laboratory: Laboratory, trial: Trial, mode: wire.Mode, when: str) -> str:
-    trial.go()
+def _goes_on(harness: Harness, trial: Trial, mode: wire.Mode, when: str) -> str:
+    trial.run_attempt()
     trial.expect(0, f"{when} the next attempt should read to the end")
-    laboratory.compare(trial, mode, when)
+    harness.compare(trial, mode, when)
     return f"refused, and {when} nothing was lost or doubled"
 
 
-def throttling(laboratory: Laboratory) -> str:
+def throttling(harness: Harness) -> str:
     """Have the source ask for patience."""
-    _has_source(laboratory)
-    mode, hook = laboratory.modes[0], laboratory.subject.throttled
-    if hook is None and laboratory.subject.url_field is None:
+    _has_source(harness)
+    mode, hook = harness.modes[0], harness.target.throttled
+    if hook is None and harness.target.url_field is None:
         raise NotRun(
             "needs source.url (an HTTP source), or `throttled`: what makes the source refuse for load, for a while"
         )
     if hook is None:
-        return _throttled_by_relay(laboratory, mode)
-    with laboratory.trial(mode=mode, limits=PRODUCTION) as trial:
+        return _throttled_by_proxy(harness, mode)
+    with harness.trial(mode=mode, limits=PRODUCTION) as trial:
         with hook():
-            trial.go()
+            trial.run_attempt()
             trial.expect(TransientError.exit_code, "a source that refuses for load should end in TransientError")
-        return _goes_on(laboratory, trial, mode, "after the source had time again")
+        return _goes_on(harness, trial, mode, "after the source had time again")
 
 
-def _has_source(laboratory: Laboratory) -> None:
-    if not laboratory.manifest.get("network", {}).get("egress"):
+def _has_source(harness: Harness) -> None:
+    if not harness.manifest.get("network", {}).get("egress"):
         raise NotApplicable("the manifest declares no network: there is no source to wait for")
 
 
@@ -128,23 +136,23 @@ class _Busy:
         if status is None:
             return None
         self.refused += 1
-        return Refusal(status, WAIT)
+        return ErrorResponse(status, WAIT)
 
 
-def _throttled_by_relay(laboratory: Laboratory, mode: wire.Mode) -> str:
-    busy = _Busy(laboratory.requests)
+def _throttled_by_proxy(harness: Harness, mode: wire.Mode) -> str:
+    busy = _Busy(harness.requests)
     with (
-        between(laboratory.subject, busy) as (moved, relay),
-        laboratory.trial(moved, mode=mode, limits=PRODUCTION) as trial,
+        through_proxy(harness.target, busy) as (moved, proxy),
+        harness.trial(moved, mode=mode, limits=PRODUCTION) as trial,
     ):
         for _ in range(ATTEMPTS):
-            trial.go()
+            trial.run_attempt()
             if trial.last.exit_code == 0:
                 break
             _await_wish(trial)
         trial.expect(0, f"after {busy.refused} refusals with Retry-After the read should come to its end")
-        _was_patient(relay)
-        laboratory.compare(trial, mode, "after answers of 429 and 503")
+        _was_patient(proxy)
+        harness.compare(trial, mode, "after answers of 429 and 503")
     return (
         f"{busy.refused} refusals (429, 503 with Retry-After: {WAIT}) in {len(trial.attempts)} attempts, nothing lost"
     )
@@ -159,44 +167,47 @@ def _await_wish(trial: Trial) -> None:
     time.sleep(WAIT)
 
 
-def _was_patient(relay: Interposer) -> None:
-    for (moment, refused), (following, _) in zip(relay.asked, relay.asked[1:], strict=False):
+def _was_patient(proxy: FaultProxy) -> None:
+    for (moment, refused), (following, _) in zip(proxy.requests, proxy.requests[1:], strict=False):
         if refused and following - moment < WAIT - JITTER:
             raise Failed(f"asked again {following - moment:.2f} s after a refusal with Retry-After: {WAIT}")
 
 
-def slow_source(laboratory: Laboratory) -> str:
+def slow_source(harness: Harness) -> str:
     """Have the source take its time, and then say nothing at all."""
-    _has_source(laboratory)
-    requests, mode = laboratory.requests, laboratory.modes[0]
+    _has_source(harness)
+    requests, mode = harness.requests, harness.modes[0]
     late = {1, (requests + 1) // 2, requests}
     with (
-        between(laboratory.subject, lambda number: Delay(SLOW_SECONDS) if number in late else None) as (moved, _),
-        laboratory.trial(moved, mode=mode, limits=PRODUCTION) as trial,
+        through_proxy(harness.target, lambda number: DelayedResponse(SLOW_SECONDS) if number in late else None) as (
+            moved,
+            _,
+        ),
+        harness.trial(moved, mode=mode, limits=PRODUCTION) as trial,
     ):
-        trial.go()
+        trial.run_attempt()
         trial.expect(0, f"a source that answers after {SLOW_SECONDS} s should be read to the end")
-        laboratory.compare(trial, mode, "from a slow source")
+        harness.compare(trial, mode, "from a slow source")
         if not trial.api.heartbeats:
             raise Failed(
                 "no heartbeat left the process while it waited for the source: it holds the interpreter's lock"
             )
-    return f"{len(late)} answers of {SLOW_SECONDS} s; {_silence(laboratory, mode, requests)}"
+    return f"{len(late)} answers of {SLOW_SECONDS} s; {_silence(harness, mode, requests)}"
 
 
-def _silence(laboratory: Laboratory, mode: wire.Mode, requests: int) -> str:
-    silent_from = max(1, (requests + 1) // 2) if laboratory.subject.url_field else 1
-    plan: Plan = lambda number: Silence() if number >= silent_from else None  # noqa: E731 - three words
+def _silence(harness: Harness, mode: wire.Mode, requests: int) -> str:
+    silent_from = max(1, (requests + 1) // 2) if harness.target.url_field else 1
+    plan: FaultPlan = lambda number: NoResponse() if number >= silent_from else None  # noqa: E731 - three words
     with (
-        between(laboratory.subject, plan) as (moved, relay),
-        laboratory.trial(moved, mode=mode, limits=PRODUCTION) as trial,
+        through_proxy(harness.target, plan) as (moved, proxy),
+        harness.trial(moved, mode=mode, limits=PRODUCTION) as trial,
     ):
-        trial.go()
+        trial.run_attempt()
         trial.expect(TransientError.exit_code, "a source that does not answer at all should end in TransientError")
         waited = trial.last.seconds
-        relay.plan = lambda _number: None
-        relay.released.set()
-        _goes_on(laboratory, trial, mode, "after the source answered again")
+        proxy.plan = lambda _number: None
+        proxy.released.set()
+        _goes_on(harness, trial, mode, "after the source answered again")
     return f"a silent one was given up after {waited:.0f} s"
 
 

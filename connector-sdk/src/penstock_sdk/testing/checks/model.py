@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from penstock_sdk.errors import ConnectorError
-from penstock_sdk.testing.laboratory import Failed, Laboratory, NotApplicable, NotRun
+from penstock_sdk.testing.harness import Failed, Harness, NotApplicable, NotRun
 
 Outcome = Literal["passed", "failed", "not run", "not applicable"]
 
@@ -20,11 +20,11 @@ class Check:
     name: str
     proves: str
     remedy: str
-    run: Callable[[Laboratory], str]
+    run: Callable[[Harness], str]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """What became of a check."""
 
     check: Check
@@ -33,16 +33,16 @@ class Verdict:
     seconds: float
 
 
-def judge(check: Check, laboratory: Laboratory) -> Verdict:
+def run_check(check: Check, harness: Harness) -> CheckResult:
     """Run a check."""
     began = time.monotonic()
-    outcome, detail = _outcome(check, laboratory)
-    return Verdict(check, outcome, detail, time.monotonic() - began)
+    outcome, detail = _outcome(check, harness)
+    return CheckResult(check, outcome, detail, time.monotonic() - began)
 
 
-def _outcome(check: Check, laboratory: Laboratory) -> tuple[Outcome, str]:
+def _outcome(check: Check, harness: Harness) -> tuple[Outcome, str]:
     try:
-        return "passed", check.run(laboratory)
+        return "passed", check.run(harness)
     except Failed as failed:
         return "failed", str(failed)
     except ConnectorError as error:
@@ -53,12 +53,12 @@ def _outcome(check: Check, laboratory: Laboratory) -> tuple[Outcome, str]:
         return "not applicable", str(why)
 
 
-def judge_all(
-    laboratory: Laboratory, checks: Sequence[Check], heard: Callable[[Verdict], None] = lambda _verdict: None
-) -> list[Verdict]:
+def run_checks(
+    harness: Harness, checks: Sequence[Check], heard: Callable[[CheckResult], None] = lambda _verdict: None
+) -> list[CheckResult]:
     """Run checks in their order; `heard` is told each verdict as it falls."""
-    verdicts = []
+    results = []
     for check in checks:
-        verdicts.append(judge(check, laboratory))
-        heard(verdicts[-1])
-    return verdicts
+        results.append(run_check(check, harness))
+        heard(results[-1])
+    return results

@@ -1,0 +1,138 @@
+"""What a connector is asked before it reads: its catalog with what it announces of it, and what reading will cost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from msgspec.structs import replace
+
+from penstock_sdk import protocol as wire
+from penstock_sdk._runtime.assignment import AnyConnector
+from penstock_sdk._runtime.masking import Mask
+from penstock_sdk._runtime.partition_plan import is_partitioned, plan_from_cursor
+from penstock_sdk.contract import Cursor, Stream, Window
+from penstock_sdk.errors import ConnectorError, DefectError
+from penstock_sdk.field_paths import normal_path, rewrite_hints
+from penstock_sdk.pii import suggest_fields
+
+log = logging.getLogger("penstock")
+
+
+def streams_request(connector: AnyConnector, streams: list[Stream], mask: Mask) -> wire.StreamsRequest:
+    """Return the streams as the platform takes them, with the drift that the connector announces."""
+    drift = list[wire.AnnouncedDrift]()
+    try:
+        for each in connector.drift(streams):
+            drift.append(wire.AnnouncedDrift(stream=each.stream, field=each.field, message=mask(each.message)[:1000]))
+    except ConnectorError as error:  # reading says why, of the streams that it is about
+        log.warning("what the source announces is not known: %s", mask(error.message))
+    return wire.StreamsRequest(
+        streams=[_discovered(each, mask) for each in streams], abilities=["drop", "care", "window"], drift=drift
+    )
+
+
+def missing_streams(connector: AnyConnector, offered: list[Stream], selected: Sequence[str]) -> Iterator[Stream]:
+    """Yield selected streams that the source does not offer and that the connector knows the reason of, as unavailable."""
+    known = {name for stream in offered for name in (stream.name, stream.identity)}
+    for name in selected:
+        if name in known:
+            continue
+        reason = _reason_of(connector, name)
+        if reason is not None:
+            yield Stream(name=name, schema={"type": "object"}, modes=("full", "incremental"), unavailable=reason)
+
+
+def _reason_of(connector: AnyConnector, name: str) -> ConnectorError | None:
+    """Return what `not_offered` says; whatever else it does is a defect that this stream fails with, and no other."""
+    try:
+        reason: Any = connector.not_offered(name)
+    except ConnectorError as error:
+        return error
+    except Exception as error:
+        log.exception("not_offered(%r) failed", name)
+        return DefectError(f"stream {name!r}: it is not offered, and not_offered() failed ({type(error).__name__})")
+    if reason is None or isinstance(reason, ConnectorError):
+        return reason
+    return DefectError(
+        f"stream {name!r}: not_offered() returned a {type(reason).__name__}; return a ConnectorError, or None"
+    )
+
+
+def _discovered(stream: Stream, mask: Mask) -> wire.DiscoveredStream:
+    for message in rewrite_hints((*stream.pii, *stream.pii_suggested), stream.schema):
+        log.warning("stream %r: %s", stream.name, message)
+    return wire.DiscoveredStream(
+        name=stream.name,
+        id=stream.id,
+        schema_=stream.schema,
+        primary_key=list(stream.primary_key),
+        cursor_field=stream.cursor_field,
+        modes=list(stream.modes),
+        pii=list(dict.fromkeys(normal_path(path, stream.schema) for path in stream.pii)),
+        cursor_care=list(stream.cursor_care),
+        windows=stream.windows,
+        only_full=stream.only_full[:1000],
+        unavailable=_reason(stream.unavailable, mask) if stream.unavailable else None,
+        pii_suggested=suggest_fields(stream.schema)
+        | {normal_path(path, stream.schema): kind for path, kind in stream.pii_suggested.items()},
+        partitioned=stream.partitioned,
+    )
+
+
+def _reason(error: ConnectorError, mask: Mask) -> wire.UnavailableReason:
+    message = mask(error.message).encode(errors="replace").decode().replace("\0", "\ufffd")
+    return wire.UnavailableReason(error_class=error.error_class, message=message[:2000])
+
+
+def stream_to_read(
+    stream: Stream, selected: wire.SelectedStream, since: datetime | None
+) -> tuple[Stream, datetime | None]:
+    """Return what `read` gets of a stream and its `since`: one that is read again by a window carries it.
+
+    It is read in one then: the parts of an ordinary read have cursors of their own.
+    """
+    window = selected.window
+    if window is None:
+        return stream, since
+    return replace(stream, window=Window(window.start, window.end), partitioned=False), window.start
+
+
+def envelope_window(selected: wire.SelectedStream) -> dict[str, str] | None:
+    """Return the window as envelopes hold it; None where there is none."""
+    return selected.window.model_dump(mode="json") if selected.window else None
+
+
+def estimate_stream(
+    connector: AnyConnector, stream: Stream, since: datetime | None, cursor: Cursor | None, run: str
+) -> wire.StreamEstimate | None:
+    """Return what a stream will cost. Where that cannot be told, reading says why: the streams before it are kept then.
+
+    One whose state is of parts costs what is left of them; parts that are new to this run are not known yet.
+    """
+    try:
+        if is_partitioned(cursor):
+            partitions = plan_from_cursor(cursor, stream.name).remaining(run)
+            asked = [(replace(stream, partition=each.partition), each.cursor) for each in partitions]
+        else:
+            asked = [(stream, cursor)]
+        found = [connector.estimate(partition, since, stands) for partition, stands in asked]
+    except ConnectorError as error:
+        log.warning("what %s will cost is not known: %s", stream.name, error.message)
+        return None
+    except Exception:
+        log.exception("what %s will cost is not known: estimate() failed unexpectedly", stream.name)
+        return None
+    known = [each for each in found if each is not None]
+    if len(known) < len(found) or not known:
+        return None
+    records, size, calls = ([getattr(each, name) for each in known] for name in ("records", "bytes", "api_calls"))
+    return wire.StreamEstimate(records=_sum(records), bytes=_sum(size), api_calls=_sum(calls))
+
+
+def _sum(counts: Sequence[int | None]) -> int | None:
+    """Return the sum, and None where a part of it is not known."""
+    known = [each for each in counts if each is not None]
+    return sum(known) if len(known) == len(counts) else None

@@ -1,0 +1,161 @@
+"""A stream that is read in parts, several at a time.
+
+The attempt's own thread is one worker, with the connector that there is already; each further one has a thread and a
+connector of its own. Workers share a queue of parts and the stream's commits, and nothing else. Whatever ends one has the
+others stop at their batch border; what they have promised is committed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+
+from penstock_sdk import protocol as wire
+from penstock_sdk._runtime.assignment import AnyConnector
+from penstock_sdk._runtime.commits import PartitionedCursor
+from penstock_sdk._runtime.connector_factory import ConnectorFactory
+from penstock_sdk._runtime.partition_plan import (
+    PartitionPlan,
+    PartitionProgress,
+    is_partitioned,
+    new_plan,
+    plan_from_cursor,
+)
+from penstock_sdk._runtime.rejects import RejectCounts
+from penstock_sdk._runtime.stream_reader import BatchChecks, ReadTask, StreamReader
+from penstock_sdk.contract import Partition
+from penstock_sdk.errors import AttemptEnded, AttemptRefused, SourceContractError, TransientError
+
+log = logging.getLogger("penstock")
+SMALLEST_OBJECT = 4 << 20
+
+
+class _Halted(AttemptEnded):
+    """Another worker has ended the read; this one stops at its batch border."""
+
+
+def plan_read(connector: AnyConnector, task: ReadTask, run: str) -> PartitionPlan | None:
+    """Return the parts to read, or None for a read in one.
+
+    Within a run the plan stays as it was first committed; between runs the connector is asked again.
+    """
+    stream, cursor, since = task.stream, task.cursor, task.start.since
+    if not is_partitioned(cursor):
+        if not stream.partitioned or task.start.limits.parallelism == 1:
+            return None
+        found = connector.partitions(stream, since, cursor, ())
+        return new_plan(run, found, None, stream.name) if found else None
+    known = plan_from_cursor(cursor, stream.name)
+    if not stream.partitioned:
+        raise _unreadable_state(task, known, "the connector does not split it any more")
+    if known.run == run:
+        return known
+    found = connector.partitions(stream, since, None, known.partitions)
+    if not found:
+        raise _unreadable_state(task, known, "the connector returns no parts any more")
+    _log_plan_change(task, known, found)
+    return new_plan(run, found, known, stream.name)
+
+
+def _unreadable_state(task: ReadTask, known: PartitionPlan, why: str) -> SourceContractError:
+    return SourceContractError(
+        f"stream {task.stream.name!r}: its state is of {len(known.progress)} parts, and {why};"
+        " reset the state, or use the connector version that wrote it"
+    )
+
+
+def _log_plan_change(task: ReadTask, known: PartitionPlan, found: Sequence[Partition]) -> None:
+    before, now = {each.id for each in known.progress}, {each.id for each in found}
+    if before != now:
+        log.info("%s: %d parts are new, %d are gone", task.stream.name, len(now - before), len(before - now))
+
+
+class PartitionedRead:
+    """The read of one stream's parts."""
+
+    def __init__(self, reader: StreamReader, plan: PartitionPlan, factory: ConnectorFactory) -> None:
+        self._reader = reader
+        self._factory = factory
+        self._cursor = PartitionedCursor(plan)
+        self._remaining = deque(plan.unfinished)
+        self._workers = max(1, min(reader.task.start.limits.parallelism, len(self._remaining)))
+        self._limits = _worker_limits(reader.task.start.limits, self._workers)
+        self._reject_counts = RejectCounts(len(self._remaining))
+        self._batch_checks = BatchChecks(self._check, reader.batch_checks.check_writes)
+        self._failures = list[BaseException]()
+        self._planned_count = len(plan.progress)
+
+    def run(self, connector: AnyConnector) -> None:
+        """Read what is left; raises what ended it before its end."""
+        task = self._reader.task
+        shown = (task.stream.name, task.verdict.selected.mode, len(self._remaining), self._planned_count, self._workers)
+        log.info("reading %s (%s): %d of %d parts, %d at a time", *shown)
+        self._reader.metrics.add_planned_partitions(len(self._remaining))
+        if not self._remaining:
+            self._mark_done()
+            return
+        workers = [
+            threading.Thread(target=self._run_worker, name=f"worker-{n}", daemon=True)
+            for n in range(2, self._workers + 1)
+        ]
+        for worker in workers:
+            worker.start()
+        self._work(connector)
+        for worker in workers:
+            worker.join()
+        if self._failures:
+            raise next((each for each in self._failures if isinstance(each, AttemptRefused)), self._failures[0])
+
+    def _mark_done(self) -> None:
+        """Commit the end of a stream whose parts were all read before its state was put back to that point."""
+        task = self._reader.task
+        self._reader.shared.commit(self._cursor.unchanged, None, (), task.envelope.schema_version, {}, done=True)
+
+    def _run_worker(self) -> None:
+        """Work with a connector of one's own. A source that lets no further session in is read by those that are in."""
+        try:
+            with self._factory.authenticated() as connector:
+                self._work(connector)
+        except TransientError as error:
+            log.warning("a further worker is done without: %s", error.message)
+        except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+            self._failures.append(error)
+
+    def _work(self, connector: AnyConnector) -> None:
+        try:
+            while not self._failures and (partition := self._next()):
+                self._read(connector, partition)
+        except _Halted:
+            return
+        except BaseException as error:  # noqa: BLE001 - raised again when all have stopped
+            self._failures.append(error)
+
+    def _next(self) -> PartitionProgress | None:
+        try:
+            return self._remaining.popleft()
+        except IndexError:
+            return None
+
+    def _read(self, connector: AnyConnector, partition: PartitionProgress) -> None:
+        reader = self._reader
+        stream = msgspec.structs.replace(reader.task.stream, partition=partition.partition)
+        pipeline = reader.pipeline(
+            partition.cursor, self._cursor.merging(partition.id), self._limits, self._reject_counts
+        )
+        reader.read_batches(connector, stream, partition.cursor, pipeline, self._batch_checks)
+        reader.metrics.add_finished_partition()
+
+    def _check(self) -> None:
+        self._reader.batch_checks.check()
+        if self._failures:
+            raise _Halted
+
+
+def _worker_limits(limits: wire.Limits, workers: int) -> wire.Limits:
+    """Let the workers' objects together take the memory that one reader's would."""
+    size = max(limits.object_bytes // workers, min(limits.object_bytes, SMALLEST_OBJECT))
+    return limits.model_copy(update={"object_bytes": size})

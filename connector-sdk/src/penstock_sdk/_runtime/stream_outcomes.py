@@ -1,0 +1,128 @@
+"""How each stream of an attempt went, and what that makes of the attempt.
+
+One failing stream stops no other. But where three streams in a row fail in the same way, the source refuses the
+credentials or is away, and none of them brought anything, it is the source that fails: the streams after them are not
+asked for in this attempt. Nor are they after a source has said how long it wants to be left alone. An error whose scope
+is its stream counts for neither. Once all others are read, the attempt fails with the errors of those that failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from penstock_sdk import protocol as wire
+from penstock_sdk.errors import (
+    AuthenticationError,
+    ConfigError,
+    ConnectorError,
+    DefectError,
+    ErrorClass,
+    LocalPersistenceError,
+    SourceContractError,
+    TransientError,
+)
+
+SAME_FAILURES = 3
+SOURCE_ERRORS = (AuthenticationError, TransientError)
+MOST_SHOWN = 10
+ERRORS_BY_PRIORITY: dict[ErrorClass, type[ConnectorError]] = {
+    error.error_class: error
+    for error in (
+        LocalPersistenceError,
+        TransientError,
+        DefectError,
+        AuthenticationError,
+        ConfigError,
+        SourceContractError,
+    )
+}
+"""By weight: where streams failed differently, the attempt gets the first of these classes. One that may be tried again
+goes before one that may not, so that what can succeed does."""
+
+
+def make_error(error_class: ErrorClass, message: str) -> ConnectorError:
+    """Return an error of a class that the platform names."""
+    return ERRORS_BY_PRIORITY[error_class](message)
+
+
+class StreamOutcomes:
+    """What became of the streams, in the order in which they were to be read."""
+
+    def __init__(self) -> None:
+        self.succeeded = list[str]()
+        self.failed = dict[str, ConnectorError]()
+        self.not_read = dict[str, str]()
+        self._names = dict[str, str]()
+        self._in_a_row = list[ErrorClass]()
+        self._retry_later = False
+
+    def succeed(self, stream: str) -> None:
+        """Remember that a stream was read to its end."""
+        self.succeeded.append(stream)
+        self._in_a_row.clear()
+
+    def fail(self, stream: str, name: str, error: ConnectorError, *, progressed: bool = False) -> None:
+        """Remember why a stream failed; `name` is what its owner calls it, `progressed` that it committed something."""
+        self.failed[stream], self._names[stream] = error, name
+        if error.scope == "stream":
+            return
+        self._retry_later |= isinstance(error, TransientError) and error.retry_after is not None
+        if progressed or (self._in_a_row and self._in_a_row[-1] != error.error_class):
+            self._in_a_row.clear()
+        if not progressed and isinstance(error, SOURCE_ERRORS):
+            self._in_a_row.append(error.error_class)
+
+    def refuse(self, stream: str, name: str, error: ConnectorError) -> None:
+        """Remember why a stream cannot be read at all; that says nothing of the others."""
+        self.failed[stream], self._names[stream] = error, name
+
+    def skip(self, stream: str) -> None:
+        """Remember that a stream was not read, as the source failed for those before it."""
+        last = list(self.failed.values())[-1:]
+        because = f": {last[0].message}" if last else ""
+        self.not_read[stream] = f"not read in this attempt, as the source failed for the streams before it{because}"
+
+    @property
+    def source_failed(self) -> bool:
+        """Whether the source asks for patience, or so many streams in a row failed that it must be the reason."""
+        return self._retry_later or len(self._in_a_row) >= SAME_FAILURES
+
+    def error(self) -> ConnectorError | None:
+        """Return what the attempt fails with, which names the streams that failed; None where none has."""
+        if not self.failed:
+            return None
+        errors = list(self.failed.values())
+        kind = next(
+            kind for name, kind in ERRORS_BY_PRIORITY.items() if any(each.error_class == name for each in errors)
+        )
+        message = "; ".join(self._named(stream) for stream in list(self.failed)[:MOST_SHOWN])
+        left = [f"and {len(self.failed) - MOST_SHOWN} more streams failed"] if len(self.failed) > MOST_SHOWN else []
+        left += [f"{len(self.not_read)} streams were not read"] if self.not_read else []
+        message = "; ".join([message, *left])
+        operator_message = "; ".join(filter(None, (each.operator_message for each in errors[:MOST_SHOWN])))
+        if kind is TransientError:
+            return TransientError(message, operator_message=operator_message, retry_after=_longest_retry_after(errors))
+        return kind(message, operator_message=operator_message)
+
+    def _named(self, stream: str) -> str:
+        message, name = self.failed[stream].message, self._names[stream]
+        return message if repr(name) in message or repr(stream) in message else f"stream {name!r}: {message}"
+
+
+def _longest_retry_after(errors: list[ConnectorError]) -> float | None:
+    wishes = [each.retry_after for each in errors if isinstance(each, TransientError) and each.retry_after is not None]
+    return max(wishes) if wishes else None
+
+
+def protocol_outcomes(
+    outcomes: StreamOutcomes, report: dict[str, wire.RunError], mask: Callable[[str], str]
+) -> dict[str, wire.StreamOutcome]:
+    """Return the outcomes as the run API takes them; `report` holds the errors, masked."""
+    return {
+        **{stream: wire.StreamOutcome(outcome="succeeded") for stream in outcomes.succeeded},
+        **{stream: wire.StreamOutcome(outcome="failed", error=error) for stream, error in report.items()},
+        **{
+            stream: wire.StreamOutcome(outcome="not_read", reason=mask(reason)[:2000])
+            for stream, reason in outcomes.not_read.items()
+        },
+    }

@@ -1,0 +1,183 @@
+"""Whether a report, a definition and an image belong together: by the bytes of each, and nobody's word.
+
+report      ->  the digest of the connector's package, and the packages that it was tested with
+definition  ->  the digest of the report, and the digest of the image
+image       ->  the package and the packages themselves, in its layers
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from penstock_sdk.author.project import ProjectError
+from penstock_sdk.author.site_packages import PLACE
+from penstock_sdk.testing.dependencies import pinned
+from penstock_sdk.testing.report import REPORT_VERSION, digest_of
+
+TREE, REPORT = "penstock.io/conformance-tree", "penstock.io/conformance-report"
+LABEL = "io.penstock.package-tree"
+WHITEOUT = ".wh."
+Json = Mapping[str, Any]
+
+
+def verify(report: Path, definition: Path, archive: Path | None) -> list[str]:
+    """Return what does not belong together, empty when all does; without an archive the image is not looked into."""
+    tested, defined = load_report(report), load_definition(definition)
+    held = contents(archive, tested["artifact"]["package"]) if archive else None
+    return list(mismatches(tested, notes_on(report, tested), defined, held))
+
+
+@dataclass(frozen=True)
+class ImageContents:
+    """What an image holds at the place where Penstock's packages are."""
+
+    digest: str
+    label: str
+    tree: str
+    packages: frozenset[str]
+
+
+def load_report(path: Path) -> dict[str, Any]:
+    """Return a report. Raises ProjectError when it cannot be read, or is of another version of the suite."""
+    try:
+        report: dict[str, Any] = json.loads(path.read_bytes())
+        version = report["reportVersion"]
+        artifact, tested = report["artifact"], report["connector"]
+        told = artifact["digest"], artifact["package"], *(tested[key] for key in ("name", "method", "version"))
+        whole = "conformant" in report and "counts" in report and all(isinstance(each, str) for each in told)
+        if version == REPORT_VERSION and not (whole and isinstance(report["packages"], list)):
+            raise ValueError("a field is missing or of another type")  # noqa: TRY301 - one message for all
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ProjectError(
+            f"{path} is no report ({error}); write one: penstock-connector test --report {path}"
+        ) from None
+    if version != REPORT_VERSION:
+        raise ProjectError(
+            f"{path} is a report of version {version}, and this SDK's is {REPORT_VERSION}: run penstock-connector test again"
+        )
+    return report
+
+
+def notes_on(path: Path, report: Json) -> dict[str, str]:
+    """Return what a definition says of its report."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {TREE: report["artifact"]["digest"], REPORT: f"sha256:{digest}"}
+
+
+def mismatches(report: Json, noted: Json, definition: Json, contents: ImageContents | None) -> Iterator[str]:
+    """Say what does not belong together; nothing when all does. `noted` is what `notes_on` makes of the report."""
+    if not report["conformant"]:
+        yield f"the report says that the connector is not conformant: {report['counts']}"
+    manifest, tested = definition["spec"]["manifest"], report["connector"]
+    for key in ("name", "method", "version"):
+        if manifest.get(key) != tested[key]:
+            yield f"the definition's manifest has {key} {manifest.get(key)!r}, the report is of {tested[key]!r}"
+    said = definition["metadata"].get("annotations") or {}
+    for key, value in noted.items():
+        if said.get(key) != value:
+            yield f"the definition's annotation {key} is {said.get(key)!r}, the report's is {value!r}"
+    if contents is not None:
+        yield from _of_image(report, definition, contents)
+
+
+def _of_image(report: Json, definition: Json, contents: ImageContents) -> Iterator[str]:
+    image, tree = definition["spec"]["image"], report["artifact"]["digest"]
+    if image.rpartition("@")[2] != contents.digest:
+        yield f"the definition names the image {image}, the archive is {contents.digest}"
+    if contents.tree != tree:
+        yield f"the image holds a package of {contents.tree}, the report is of {tree}"
+    if contents.label != tree:
+        yield f"the image's label {LABEL} is {contents.label!r}, the report is of {tree}"
+    tested = frozenset(report["packages"])
+    if tested != contents.packages:
+        yield f"the image's packages are not those of the report: {different(tested, contents.packages)}"
+
+
+def different(tested: frozenset[str], there: frozenset[str]) -> str:
+    """Say how what is there differs from what was tested."""
+    gone, new = ", ".join(sorted(tested - there)), ", ".join(sorted(there - tested))
+    return "; ".join(part for part in (gone and f"tested with {gone}", new and f"there is {new}") if part)
+
+
+def load_definition(path: Path) -> dict[str, Any]:
+    """Return a ConnectorDefinition. Raises ProjectError when the file holds none."""
+    try:
+        document: dict[str, Any] = yaml.safe_load(path.read_bytes().decode())
+        said = document["metadata"]["name"], document["spec"]["image"], document["spec"]["manifest"]["version"]
+        dict(document["metadata"].get("annotations") or {})
+    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ProjectError(
+            f"{path} is no ConnectorDefinition ({error}); penstock-connector package writes one"
+        ) from None
+    if not all(isinstance(each, str) for each in said):
+        raise ProjectError(f"{path}: name, image and the manifest's version must be text")
+    return document
+
+
+def contents(archive: Path, package: str) -> ImageContents:
+    """Return what an OCI archive holds; each blob is checked against the digest that names it."""
+    try:
+        with tarfile.open(archive) as opened:
+            index = json.loads(_member(opened, "index.json").read())
+            (entry,) = index["manifests"]
+            manifest = json.loads(_blob(opened, entry["digest"]))
+            config = json.loads(_blob(opened, manifest["config"]["digest"]))
+            files, installed = _files(opened, [layer["digest"] for layer in manifest["layers"]], package)
+    except (OSError, EOFError, tarfile.TarError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ProjectError(f"{archive} is not an OCI archive of one image ({error})") from None
+    labels = config.get("config", {}).get("Labels") or {}
+    return ImageContents(entry["digest"], labels.get(LABEL, ""), digest_of(files), frozenset(map(_pinned, installed)))
+
+
+def _pinned(path: str) -> str:
+    name, _, version = path.split("/", maxsplit=1)[0].removesuffix(".dist-info").rpartition("-")
+    return pinned(name, version)
+
+
+def _member(archive: tarfile.TarFile, name: str) -> BufferedReader:
+    return cast("BufferedReader", archive.extractfile(name))
+
+
+def _blob(archive: tarfile.TarFile, digest: str) -> bytes:
+    with _member(archive, _checked(archive, digest)) as file:
+        return file.read()
+
+
+def _checked(archive: tarfile.TarFile, digest: str) -> str:
+    """Return a blob's name in the archive once its bytes are known to be those that the digest names."""
+    name = f"blobs/{digest.replace(':', '/')}"
+    with _member(archive, name) as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != f"sha256:{found}":
+        raise ProjectError(f"the archive's blob {digest} has the bytes of sha256:{found}: it was changed")
+    return name
+
+
+def _files(archive: tarfile.TarFile, layers: list[str], package: str) -> tuple[dict[str, bytes], set[str]]:
+    """Return the package's files by path, and the names of all that is installed beside it; later layers win."""
+    found: dict[str, bytes] = {}
+    installed: set[str] = set()
+    root = f"{PLACE.strip('/')}/"
+    for digest in layers:
+        with _member(archive, _checked(archive, digest)) as blob, tarfile.open(fileobj=blob) as layer:
+            for member in layer:
+                place = member.name.removeprefix("./")
+                if not place.startswith(root) or "__pycache__" in place:
+                    continue
+                path = place.removeprefix(root)
+                if path.rpartition("/")[2].startswith(WHITEOUT):
+                    raise ProjectError(f"a layer of the image removes from {PLACE}: {path}; build it in one COPY")
+                if path.endswith(".dist-info/METADATA"):
+                    installed.add(path)
+                elif member.isfile() and path.startswith(f"{package}/"):
+                    found[path.removeprefix(f"{package}/")] = cast("BufferedReader", layer.extractfile(member)).read()
+    return found, installed

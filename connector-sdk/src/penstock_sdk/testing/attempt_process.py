@@ -1,0 +1,115 @@
+"""Attempts in processes of their own: the real runtime, fresh directories each, and what it left behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from penstock_sdk._runtime.main import CREDENTIAL_PREFIX
+from penstock_sdk.testing.fork_server import AttemptProcess, ForkServer, base_environment
+from penstock_sdk.testing.run_api import RUN, RunApi
+from penstock_sdk.testing.target import Target
+
+MOST_PATIENCE = 20
+
+
+@dataclass(frozen=True)
+class AttemptResult:
+    """How an attempt's process ended, and what was seen of it. `exit_code` is None when it had to be killed."""
+
+    exit_code: int | None
+    output: str = field(repr=False)
+    seconds: float
+    observations: tuple[dict[str, Any], ...] = ()
+    written: tuple[str, ...] = ()
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """The most memory that the process held, where it lived to say so."""
+        return next((each["bytes"] for each in self.observations if each["event"] == "peak"), None)
+
+
+class RunningAttempt:
+    """An attempt under way."""
+
+    def __init__(self, child: AttemptProcess, room: Path) -> None:
+        self.child = child
+        self._room = room
+        self._before = _tree(room)
+        self._began = time.monotonic()
+
+    def kill(self) -> None:
+        """End it at this very instruction."""
+        self.child.send(signal.SIGKILL)
+
+    def wait(self, patience: float, progressed: Callable[[], float]) -> AttemptResult:
+        """Wait for its end, and kill it when nothing has come of it for so many seconds, or no end after twenty times as many.
+
+        `progressed` gives the moment of the last progress: a slow machine makes a run longer, and not a step of it.
+        """
+        code = None
+        while code is None:
+            now = time.monotonic()
+            left = min(max(self._began, progressed()) + patience, self._began + MOST_PATIENCE * patience) - now
+            if left <= 0:
+                break
+            code = self.child.wait(left)
+        if code is None:
+            self.kill()
+            self.child.wait(None)
+        output = (self._room / "output").read_text(errors="replace")
+        notes = (self._room / "observations").read_text().splitlines()
+        written = sorted(_tree(self._room) - self._before)
+        return AttemptResult(
+            code, output, time.monotonic() - self._began, tuple(json.loads(note) for note in notes), tuple(written)
+        )
+
+
+@contextmanager
+def start_attempt(target: Target, api: RunApi, fork_server: ForkServer) -> Iterator[RunningAttempt]:
+    """Start the next attempt of the run; it is over when the block is left."""
+    with tempfile.TemporaryDirectory(prefix="penstock-", ignore_cleanup_errors=True) as directory:
+        room = Path(directory)
+        running = RunningAttempt(fork_server.spawn(_environment(target, api, room), room), room)
+        try:
+            yield running
+        finally:
+            if not running.child.ended:
+                running.kill()
+                running.child.wait(None)
+
+
+def _environment(target: Target, api: RunApi, room: Path) -> dict[str, str]:
+    for name in ("work", "home", "tmp"):
+        (room / name).mkdir()
+    for name in ("output", "observations"):
+        (room / name).touch()
+    number = api.next_attempt()
+    (room / "token").write_text(api.token)
+    return {
+        **base_environment(),
+        **{f"{CREDENTIAL_PREFIX}{name}": value for name, value in target.credentials.items()},
+        "HOME": str(room / "home"),
+        "TMPDIR": str(room / "tmp"),
+        "PENSTOCK_API_URL": api.url,
+        "PENSTOCK_RUN_ID": RUN,
+        "PENSTOCK_ATTEMPT": str(number),
+        "PENSTOCK_CONNECTOR": target.artifact,
+        "PENSTOCK_TOKEN_FILE": str(room / "token"),
+    }
+
+
+def _tree(room: Path) -> set[str]:
+    """Return what is in the process's working directory and home; the temporary directory is its own."""
+    return {
+        f"~/{path.relative_to(room / 'home')}" if part == "home" else str(path.relative_to(room / "work"))
+        for part in ("work", "home")
+        for path in (room / part).rglob("*")
+    }

@@ -1,0 +1,308 @@
+"""Nothing lost, nothing doubled: whole reads, reads that are killed, and what lies at a cursor's border."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from penstock_sdk import protocol as wire
+from penstock_sdk.errors import LocalPersistenceError
+from penstock_sdk.testing.checks.model import Check
+from penstock_sdk.testing.harness import (
+    MODES,
+    Data,
+    Failed,
+    Harness,
+    NotApplicable,
+    NotRun,
+    Trial,
+    difference,
+    identity,
+)
+from penstock_sdk.testing.run_api import BRISK, PRODUCTION, SIDE_BY_SIDE
+
+INTERRUPTED, KILLED = 31, -9
+
+
+def reads(harness: Harness) -> str:
+    """Read every stream in every mode that it offers."""
+    said = []
+    modes = harness.modes if harness.first_run().api.offered else MODES[:1]
+    for mode in modes:
+        trial = harness.first_run(mode)
+        if trial.last.exit_code != LocalPersistenceError.exit_code:  # which is the business of local-writes
+            trial.expect(0, f"a connection that works should be read to its end ({mode})")
+        harness.baseline(mode)
+        report = trial.report
+        counted = {name: len(state.records) for name, state in trial.api.states.items() if state.records}
+        if report is None or {name: count for name, count in report.records.items() if count} != counted:
+            raise Failed(f"{mode}: the attempt reported {report.records if report else None}, committed are {counted}")
+        said.append(f"{mode}: {trial.total} records, {trial.commits} commits")
+    return "; ".join(said)
+
+
+def resume(harness: Harness) -> str:
+    """Kill an attempt at each commit, and let the next go on; where streams are read in parts, of such a read too."""
+    said = [_resume(harness, mode, harness.baseline(mode), BRISK) for mode in harness.modes]
+    for mode in harness.modes:
+        _crash(harness, mode)
+    split = [
+        _resume(harness, mode, harness.partitioned_baseline(mode), SIDE_BY_SIDE) for mode in harness.partitioned_modes
+    ]
+    return "; ".join([*said, *(f"in parts, {each}" for each in split)])
+
+
+def _resume(harness: Harness, mode: wire.Mode, undisturbed: Trial, limits: wire.Limits) -> str:
+    commits = undisturbed.commits
+    points = _spread(commits, harness.target.max_kills)
+    with harness.trial(mode=mode, limits=limits) as trial:
+        trial.run_until_killed("commit", 1)
+        _killed(trial, "before its first commit")
+        for point in points:
+            if trial.commits < point:
+                trial.run_until_killed("committed", point)
+                if trial.last.exit_code == 0:
+                    break
+                _killed(trial, f"at commit {point}")
+        trial.run_attempt()
+        trial.expect(0, f"after {len(points) + 1} kills the last attempt should read to the end")
+        harness.compare(trial, mode, f"after a kill at each of {len(points)} commits", undisturbed)
+    return f"{mode}: killed before the first commit and at {len(points)} of {commits}, and nothing lost or doubled"
+
+
+def _crash(harness: Harness, mode: wire.Mode) -> None:
+    """Kill an attempt at its first commit under the limits of a cluster, where a commit covers many cursors."""
+    with harness.trial(mode=mode, limits=PRODUCTION) as trial:
+        trial.run_until_killed("committed", 1)
+        _killed(trial, "at its first commit")
+        trial.run_attempt()
+        trial.expect(0, "after a kill at its first commit the next attempt should read to the end")
+        harness.compare(trial, mode, "after a kill at the first commit, with the limits of a cluster")
+
+
+def _killed(trial: Trial, when: str) -> None:
+    if trial.last.exit_code not in (KILLED, 0):
+        raise Failed(f"an attempt that was to be killed {when} ended by itself: {trial.ending()}")
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """Return the commits to kill at: all, or so many evenly spread."""
+    if count <= most:
+        return list(range(1, count + 1))
+    return sorted({round(1 + index * (count - 1) / (most - 1)) for index in range(most)})
+
+
+def reread(harness: Harness) -> str:
+    """Read twice from the start."""
+    for mode in harness.modes:
+        first, second = harness.baseline(mode), harness.second_baseline(mode)
+        second.expect(0, f"a second {mode} read should end as the first")
+        for stream in harness.catalog:
+            wrong = difference(_lines(first, stream.name), _lines(second, stream.name))
+            if wrong:
+                raise Failed(f"stream {stream.name!r}, {mode}: two reads of a source that stood still differ: {wrong}")
+    return "two reads gave the same records, value by value"
+
+
+def _lines(trial: Trial, stream: str) -> list[Data]:
+    return [{"op": line["op"], "data": line["data"]} for line in trial.api.state(stream).records]
+
+
+def empty(harness: Harness) -> str:
+    """Read a source with nothing in it."""
+    if harness.target.empty is None:
+        raise NotRun("needs `empty`: what config (or credentials) lead to a source without records")
+    for mode in harness.modes:
+        with harness.trial(harness.target.with_variant(harness.target.empty), mode=mode) as trial:
+            trial.run_attempt()
+            trial.expect(0, f"a {mode} read of an empty source should succeed with 0 records")
+            if trial.total:
+                raise NotRun(f"needs `empty` to lead to a source without records: {trial.total} were read")
+    return "an empty source is a success with 0 records"
+
+
+def boundary(harness: Harness) -> str:
+    """Look at both ends of an incremental window: the cursor of a finished run, and `since`."""
+    followed = [stream for stream in harness.catalog if "incremental" in stream.modes]
+    if not followed:
+        raise NotApplicable("no stream is read incrementally")
+    plain = harness.baseline("incremental")
+    if "incremental" in harness.partitioned_modes:
+        _reads_nothing_again(harness, harness.partitioned_baseline("incremental"), followed, SIDE_BY_SIDE)
+    for stream in followed:
+        field = stream.cursor_field or ""  # one that is not in the schema at all is the business of cursor-safety
+        if field in stream.schema_.get("properties", {}) and any(
+            row.get(field) is None for row in plain.records(stream.name)
+        ):
+            raise Failed(f"stream {stream.name!r}: records without a value of {field!r} are never found by a cursor")
+    _reads_nothing_again(harness, plain, followed, BRISK)
+    windows = sum(_window(harness, stream) for stream in followed)
+    return f"the next run of a source that stood still read nothing again; since held for {windows} of {len(followed)} streams"
+
+
+def _reads_nothing_again(
+    harness: Harness, finished: Trial, followed: list[wire.DiscoveredStream], limits: wire.Limits
+) -> None:
+    with harness.trial(mode="incremental", cursors=finished.api.final_cursors(), limits=limits) as trial:
+        trial.run_attempt()
+        trial.expect(0, "a run from the cursors of a finished run should succeed")
+        for stream in followed:
+            if trial.records(stream.name):
+                again = identity(trial.records(stream.name)[0], stream.primary_key)
+                raise Failed(
+                    f"stream {stream.name!r}: the next run reads {len(trial.records(stream.name))} records again, such as {again}"
+                )
+
+
+def _window(harness: Harness, stream: wire.DiscoveredStream) -> int:
+    """Read with `since` at a value of the middle: that record and all later ones are in, no earlier one is."""
+    rows = harness.baseline("incremental").records(stream.name)
+    moments = [(moment, row) for row in rows if (moment := _moment(row.get(stream.cursor_field or ""))) is not None]
+    if not moments or len(moments) < len(rows):
+        return 0  # a cursor that is no moment has nothing to do with since
+    since = sorted(moment for moment, _ in moments)[len(moments) // 2]
+    with harness.trial(mode="incremental", since=since) as trial:
+        trial.run_attempt()
+        trial.expect(0, f"a read since {since.isoformat()} should succeed")
+        wanted = [row for moment, row in moments if moment >= since]
+        wrong = difference(wanted, trial.records(stream.name), stream.primary_key)
+    if wrong:
+        raise Failed(
+            f"stream {stream.name!r}, since {since.isoformat()} (that moment is in, all before it out): {wrong}"
+        )
+    if stream.windows:
+        _again(harness, stream, moments)
+    return 1
+
+
+def _again(harness: Harness, stream: wire.DiscoveredStream, moments: list[tuple[datetime, Data]]) -> None:
+    """Read the middle half again, killed at its first commit: its start is in, its end and all after it are out."""
+    ordered = sorted(moment for moment, _ in moments)
+    window = wire.ReadWindow(start=ordered[len(ordered) // 4], end=ordered[len(ordered) * 3 // 4])
+    span = f"stream {stream.name!r}, again from {window.start.isoformat()} (in) to {window.end.isoformat()} (out)"
+    with harness.trial(mode="incremental", window=window) as trial:
+        trial.run_until_killed("committed", 1)
+        trial.run_attempt()
+        trial.expect(0, f"{span}: a window should be read to its end")
+        wanted = [row for moment, row in moments if window.start <= moment < window.end]
+        wrong = difference(wanted, trial.records(stream.name), stream.primary_key)
+    if wrong:
+        raise Failed(f"{span}: {wrong}")
+
+
+def _moment(value: object) -> datetime | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def tie(harness: Harness) -> str:
+    """Add a record that shares the cursor's last value, and see it arrive."""
+    if "incremental" not in harness.modes:
+        raise NotApplicable("no stream is read incrementally")
+    followed = [stream for stream in harness.catalog if "incremental" in stream.modes]
+    if all(stream.primary_key == [stream.cursor_field] for stream in followed):
+        raise NotApplicable("the cursor field is the whole key: no two records share a value of it")
+    grow = harness.target.grow
+    if grow is None:
+        raise NotRun("needs `grow`: what adds a record whose cursor field has the value that is the highest now")
+    cursors = harness.baseline("incremental").api.final_cursors()
+    before = {stream.name: harness.baseline("incremental").records(stream.name) for stream in harness.catalog}
+    grow()
+    harness.forget_runs()
+    with harness.trial(mode="incremental", cursors=cursors) as trial:
+        trial.run_attempt()
+        trial.expect(0, "a run after the source has grown should succeed")
+        whole = harness.baseline("incremental")
+        new = list(_added(harness, trial, whole, before))
+    if not sum(new):
+        raise NotRun("needs `grow` to add a record: a read from the start found none")
+    return f"{sum(new)} late records with the cursor's own value arrived"
+
+
+def _added(harness: Harness, trial: Trial, whole: Trial, before: dict[str, list[Data]]) -> Iterator[int]:
+    """Count the late records of each stream; that others do not come again is the boundary's business."""
+    for stream in harness.catalog:
+        known = {identity(row, stream.primary_key) for row in before[stream.name]}
+        arrived = {identity(row, stream.primary_key) for row in trial.records(stream.name)}
+        late = {identity(row, stream.primary_key) for row in whole.records(stream.name)} - known
+        if "incremental" in stream.modes and late - arrived:
+            raise Failed(
+                f"stream {stream.name!r}: added at the cursor's own value, and not read: {next(iter(late - arrived))}"
+            )
+        yield len(late)
+
+
+def sigterm(harness: Harness) -> str:
+    """Tell an attempt to stop, and let the next go on; where streams are read in parts, of such a read too."""
+    mode = harness.modes[0]
+    seconds = _told_to_stop(harness, mode, harness.baseline(mode), BRISK)
+    for each in harness.partitioned_modes[:1]:
+        _told_to_stop(harness, each, harness.partitioned_baseline(each), SIDE_BY_SIDE)
+    return f"it ended {seconds:.1f} s after the signal as interrupted, and nothing was lost or doubled"
+
+
+def _told_to_stop(harness: Harness, mode: wire.Mode, undisturbed: Trial, limits: wire.Limits) -> float:
+    with harness.trial(mode=mode, limits=limits) as trial:
+        trial.run_until_sigterm("streams", 1)  # the first batch is read after it, and is the border at which it ends
+        if trial.last.exit_code is None or trial.seconds_after_signal > harness.target.grace_seconds:
+            raise Failed(f"it did not end within {harness.target.grace_seconds:.0f} s of a SIGTERM, as a pod is given")
+        seconds = trial.seconds_after_signal
+        trial.expect(INTERRUPTED, "an attempt that is told to stop should end at the next batch as interrupted")
+        trial.run_attempt()
+        trial.expect(0, "the attempt after a SIGTERM should read to the end")
+        harness.compare(trial, mode, "after a SIGTERM", undisturbed)
+    return seconds
+
+
+READS = Check(
+    "reads",
+    "A connection that works is read to its end in every mode, and the counts agree.",
+    "Run `penstock-connector read STREAM` and mend what it says.",
+    reads,
+)
+CHECKS = (
+    Check(
+        "resume",
+        "An attempt that is killed at any commit is followed by one that goes on there: no gap, no double.",
+        "A yielded cursor must give, when read() gets it, everything after that batch and nothing of it. Keep no state"
+        " anywhere else.",
+        resume,
+    ),
+    Check(
+        "boundary",
+        "A run from a finished run's cursor reads nothing again; `since` takes its own moment in, and nothing earlier;"
+        " a window that is read again is its start and all before its end.",
+        "Keep the keys seen at the cursor's value in the cursor and drop them; filter `since` with >=; refuse cursor"
+        " fields that may be null.",
+        boundary,
+    ),
+    Check(
+        "reread",
+        "Reading a source that stands still twice gives the same records.",
+        "Leave times, random values and run numbers out of records: the platform adds its own envelope.",
+        reread,
+    ),
+    Check(
+        "empty",
+        "A source without records is a success with 0 records.",
+        "Do not index into a first page or a last record before looking whether there is one.",
+        empty,
+    ),
+)
+SIGTERM = Check(
+    "sigterm",
+    "A pod that is told to stop ends within its grace, keeps what is committed, and the next goes on there.",
+    "Leave signals to the runtime, and yield batches that take seconds, not minutes.",
+    sigterm,
+)
+TIE = Check(
+    "tie",
+    "A record that arrives later with the cursor's own value is read by the next run.",
+    "Ask the source for values >= the cursor's, and drop the keys that the cursor says were seen.",
+    tie,
+)

@@ -1,0 +1,241 @@
+"""What a connector must not do beside reading: write, call home, talk, hoard."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import re
+import socket
+from collections.abc import Iterator
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from penstock_sdk.errors import LocalPersistenceError
+from penstock_sdk.testing.checks.faults import refused_target
+from penstock_sdk.testing.checks.model import Check
+from penstock_sdk.testing.harness import Failed, Harness, NotApplicable, NotRun, Trial
+from penstock_sdk.testing.run_api import COARSE
+
+SHORTEST_SECRET = 6
+MEGABYTE = 1024 * 1024
+DNS_PORT = 53
+Destination = tuple[str, int | None]
+
+
+def local_writes(harness: Harness) -> str:
+    """Look for files that a run left behind."""
+    first = harness.first_run()
+    if first.last.exit_code == LocalPersistenceError.exit_code:
+        raise Failed(first.ending())
+    for mode in harness.modes:
+        written = harness.baseline(mode).last.written
+        if written:
+            raise Failed(f"{mode}: the run left {', '.join(written[:5])} behind")
+    return "nothing outside the temporary directory"
+
+
+def egress(harness: Harness) -> str:
+    """Compare whom the process talked to with what the manifest declares."""
+    declared = list(_declared(harness))
+    trials = [harness.baseline(mode) for mode in harness.modes]
+    seen = {place for trial in trials for place in _reached(trial, declared)}
+    if seen or not declared:
+        return f"connected to {', '.join(sorted(seen)) or 'nobody'}"
+    blind = next(
+        (str(each["reason"]) for trial in trials for each in _events(trial, "watch") if not each["complete"]), ""
+    )
+    if not blind:
+        raise NotRun("needs a connection whose read connects to a declared host: this one connected to none")
+    if not harness.has_proxy:
+        raise NotRun(f"needs source.url, or source.host and source.port, as {blind}")
+    return f"nobody else was seen, and the source was reached {harness.requests} times through a relay ({blind})"
+
+
+def _events(trial: Trial, name: str) -> list[dict[str, Any]]:
+    return [each for each in trial.last.observations if each["event"] == name]
+
+
+def _reached(trial: Trial, declared: list[Destination]) -> set[str]:
+    """Return whom an attempt connected to. Raises Failed at one that is not declared."""
+    allowed = [*declared, ("127.0.0.1", trial.api.port)]
+    for each in _events(trial, "lookup"):
+        if not _looks_up(str(each["host"]), allowed):
+            raise Failed(f"it looked up {each['host']}, which network.egress does not declare")
+    answers = [(str(each["host"]), set(each["addresses"])) for each in _events(trial, "resolved")]
+    addresses = [
+        (address, port)
+        for host, port in allowed
+        for address in _resolved(host).union(*(found for name, found in answers if _matches(name, host)))
+    ]
+    places = [(str(each["host"]), int(each["port"]), each) for each in _events(trial, "connect")]
+    asked = [place for place in places if not (place[2]["kind"] == "udp" and _is_name_server(place[0], place[1]))]
+    for host, port, each in asked:
+        if not _permitted((host, None if each["kind"] == "udp" else port), addresses):
+            by = f" ({each['program']})" if each["program"] else ""
+            raise Failed(f"it connected to {host}:{port}{by}, which network.egress does not declare")
+    return {f"{host}:{port}" for host, port, each in asked if port != trial.api.port and each["kind"] == "tcp"}
+
+
+def _is_name_server(host: str, port: int) -> bool:
+    """Say whether a datagram goes to one of the machine's name servers: the C library asks them for names."""
+    if port != DNS_PORT:
+        return False
+    try:
+        lines = Path("/etc/resolv.conf").read_text().splitlines()
+    except OSError:
+        return False
+    return host in {
+        line.split()[1].split("%")[0] for line in lines if line.startswith("nameserver") and line.split()[1:]
+    }
+
+
+def _declared(harness: Harness) -> Iterator[Destination]:
+    """Return the declared places, with the config's values in them; a URL stands for its host and port."""
+    config = {
+        **{
+            name: schema["default"]
+            for name, schema in harness.manifest["configSchema"].get("properties", {}).items()
+            if "default" in schema
+        },
+        **harness.target.config,
+    }
+
+    def filled(text: str) -> str:
+        return re.sub(r"\{\{config\.(\w+)\}\}", lambda match: str(config.get(match[1], "")), text)
+
+    for each in harness.manifest.get("network", {}).get("egress", []):
+        host, port = filled(each["host"]), filled(str(each.get("port") or ""))
+        if "://" in host:
+            parts = urlsplit(host)
+            host, port = parts.hostname or "", port or str(parts.port or {"https": 443}.get(parts.scheme, 80))
+        yield host, int(port) if port else None
+
+
+def _looks_up(host: str, allowed: list[Destination]) -> bool:
+    return _is_address(host) or any(_matches(host, name) for name, _ in allowed)
+
+
+def _matches(host: str, pattern: str) -> bool:
+    return host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:]))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.split("%", maxsplit=1)[0])
+    except ValueError:
+        return host in ("", "None")
+    return True
+
+
+def _resolved(host: str) -> set[str]:
+    if _is_address(host):
+        return {host}
+    try:
+        return {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
+    except OSError:
+        return set()
+
+
+def _permitted(place: Destination, addresses: list[Destination]) -> bool:
+    """Say whether an address is declared; a datagram has no port here, as the C library tries routes with any."""
+    return any(place[0] == address and (place[1] is None or port in (None, place[1])) for address, port in addresses)
+
+
+def secrets_in_output(harness: Harness) -> str:
+    """Look for the credentials' values in all that left the process, in the runs that went well and in those refused."""
+    if not harness.target.credentials:
+        raise NotApplicable("the connection has no credentials")
+    for mode in harness.modes:
+        harness.baseline(mode)
+    with harness.trial(refused_target(harness)) as trial:
+        trial.run_attempt()
+    found = harness.secrets(harness.target)
+    short = [name for name, value in found.items() if len(value) < SHORTEST_SECRET]
+    if short:
+        raise NotRun(
+            f"needs a value of {short[0]!r} of {SHORTEST_SECRET} characters or more: a shorter one is anywhere"
+        )
+    for each in harness.trials:
+        _search(each, harness.secrets(each.target))
+    return f"not in the output, messages, cursors and records of {len(harness.trials)} runs"
+
+
+def _search(trial: Trial, secrets: dict[str, str]) -> None:
+    places = {
+        "its output": "\n".join(ended.output for ended in trial.attempts),
+        "what it told the run API": "\n".join(trial.api.heard),
+        "its records": json.dumps([state.records for state in trial.api.states.values()], ensure_ascii=False),
+    }
+    for name, value in secrets.items():
+        for form, text in _forms(value, list(trial.target.credentials.values())).items():
+            for place, content in places.items():
+                if text in content:
+                    raise Failed(f"the value of {name!r} is in {place}, {form}")
+
+
+def _forms(value: str, values: list[str]) -> dict[str, str]:
+    """Return the ways in which a secret is usually written."""
+    basic = {
+        f"as a Basic header ({index})": base64.b64encode(":".join(pair).encode()).decode()
+        for index, pair in enumerate(permutations(values, 2))
+        if value in pair
+    }
+    return {
+        "as it is": value,
+        "in base64": base64.b64encode(value.encode()).decode(),
+        "as a part of a URL": quote(value, safe=""),
+        "as JSON": json.dumps(value)[1:-1],
+        **basic,
+    }
+
+
+def memory(harness: Harness) -> str:
+    """Read much, and compare the peak with that of a small read."""
+    target, allowed = harness.target, harness.target.memory_growth_mb * MEGABYTE
+    if target.large is None:
+        raise NotRun(f"needs `large`: what config leads to a source of {target.memory_growth_mb} MB or more")
+    mode = harness.modes[0]
+    small = harness.baseline(mode).last.peak_bytes
+    with harness.trial(target.with_variant(target.large), mode=mode, limits=COARSE) as trial:
+        trial.run_attempt()
+        trial.expect(0, "a large source should be read to its end")
+        size = sum(len(json.dumps(row)) for state in trial.api.states.values() for row in state.records)
+    if size < allowed:
+        raise NotRun(f"needs `large` to lead to {target.memory_growth_mb} MB or more: {size // MEGABYTE} MB were read")
+    large = trial.last.peak_bytes
+    if small is None or large is None:
+        raise Failed("the process did not live to say how much memory it held")
+    if large - small > allowed:
+        raise Failed(f"reading {size // MEGABYTE} MB took {(large - small) // MEGABYTE} MB more than reading a little")
+    return f"{size // MEGABYTE} MB were read in {large // MEGABYTE} MB, {max(0, large - small) // MEGABYTE} MB more than a little"
+
+
+CHECKS = (
+    Check(
+        "local-writes",
+        "A run leaves nothing on the local file system.",
+        "Keep state in cursors and scratch in the temporary directory; a pod's root file system is read-only.",
+        local_writes,
+    ),
+    Check(
+        "egress",
+        "The connector talks to the places that its manifest declares, and to nobody else.",
+        "Declare the host under network.egress, or turn off what calls home.",
+        egress,
+    ),
+    Check(
+        "secrets",
+        "No credential's value is in logs, messages, cursors or records.",
+        "Log no request or header as a whole; take credentials out of URLs before they become records or cursors.",
+        secrets_in_output,
+    ),
+    Check(
+        "memory",
+        "Memory does not grow with the source.",
+        "Yield a page as it comes; do not collect pages in a list, and use a server-side cursor.",
+        memory,
+    ),
+)

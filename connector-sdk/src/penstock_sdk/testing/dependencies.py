@@ -1,0 +1,45 @@
+"""What a connector is made of: its distribution, and all that it requires here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import metadata
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+
+def installed_dependencies(name: str) -> Iterator[metadata.Distribution]:
+    """Return a distribution and all that it requires here: markers are those of this interpreter.
+
+    Raises importlib.metadata.PackageNotFoundError, whose `name` is the requirement that is not installed.
+    """
+    seen: set[str] = set()
+    waiting = [name]
+    while waiting:
+        current = canonicalize_name(waiting.pop())
+        if current in seen:
+            continue
+        seen.add(current)
+        found = metadata.distribution(current)
+        yield found
+        for line in found.requires or []:
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                waiting += [requirement.name, *_of_extras(requirement)]
+
+
+def pinned(name: str, version: str) -> str:
+    """Return a distribution as `name==version`."""
+    return f"{canonicalize_name(name)}=={version}"
+
+
+def _of_extras(requirement: Requirement) -> list[str]:
+    """Return what the extras that a requirement names ask for, such as psycopg[binary]."""
+    lines = metadata.distribution(requirement.name).requires or [] if requirement.extras else []
+    parsed = [Requirement(line) for line in lines]
+    return [
+        each.name
+        for each in parsed
+        if each.marker and any(each.marker.evaluate({"extra": extra}) for extra in requirement.extras)
+    ]
