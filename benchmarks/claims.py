@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from penstock_operator.embedded.postgres import EmbeddedPostgres
-from penstock_operator.registry import runs
-from penstock_operator.registry.database import Connection, create_pool
+from penstock_operator.registry.database import DatabaseConnection, create_pool
 from penstock_operator.registry.migrate import migrate
+from penstock_operator.scheduling import fairness
 from penstock_operator.settings import NO_QUOTAS, Quotas
 
 ROUNDS, BATCH = 25, 20
@@ -47,24 +47,24 @@ LINE = """
 """
 
 
-async def fill(connection: Connection, pending: int, tenants: int) -> None:
+async def fill(db: DatabaseConnection, pending: int, tenants: int) -> None:
     """Put that many runs in line."""
-    await connection.execute(
+    await db.execute(
         b"TRUNCATE penstock.connector_runs, penstock.tenant_connections, penstock.connector_definitions,"
         b" penstock.tenant_turns CASCADE"
     )
-    await connection.execute(LINE.format(pending=pending, tenants=tenants).encode())
+    await db.execute(LINE.format(pending=pending, tenants=tenants).encode())
 
 
-async def rate(connection: Connection, quotas: Quotas | None) -> float:
+async def rate(db: DatabaseConnection, quotas: Quotas | None) -> float:
     """Return claims a second; None: by due time alone."""
     taken, began = 0, time.perf_counter()
     for _ in range(ROUNDS):
         if quotas is None:
-            cursor = await connection.execute(FIFO.encode(), {"now": NOW, "limit": BATCH})
+            cursor = await db.execute(FIFO.encode(), {"now": NOW, "limit": BATCH})
             taken += len(await cursor.fetchall())
         else:
-            taken += len(await runs.claim_pending(connection, NOW, BATCH, quotas))
+            taken += len(await fairness.claim_runs(db, NOW, BATCH, quotas))
     assert taken == ROUNDS * BATCH, taken
     return taken / (time.perf_counter() - began)
 
@@ -79,9 +79,9 @@ async def measure(url: str, pending: int) -> None:
     for tenants in (1, 50, 1000):
         figures = []
         for quotas in (None, NO_QUOTAS, limits):
-            async with pool.connection() as connection:
-                await fill(connection, pending, tenants)
-                figures.append(await rate(connection, quotas))
+            async with pool.connection() as db:
+                await fill(db, pending, tenants)
+                figures.append(await rate(db, quotas))
         fifo, fair, within = figures
         print(
             f"{tenants:5} tenants: by due time {fifo:7,.0f}; fair {fair:6,.0f} ({fair / fifo:.2f});"

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from penstock_operator import outbox
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.controller.orchestrator import Orchestrator, Parts
-from penstock_operator.controller.resources import Document, Page, key_of
+from penstock_operator.controller.orchestrator import Components, Orchestrator
+from penstock_operator.controller.resource_client import Document, Page, key_of
 from penstock_operator.embedded.postgres import EmbeddedPostgres
-from penstock_operator.launchers import Carried, Launch, Leftover, Observation
+from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt, LeftoverJob
 from penstock_operator.launchers.logs import FileLogs
-from penstock_operator.registry import outbox
 from penstock_operator.registry.database import Pool, create_pool
 from penstock_operator.registry.migrate import migrate
 from penstock_operator.resources.models import Kind
@@ -69,36 +69,36 @@ class Cluster:
         self.documents[key_of(document)] = {**document, "metadata": meta, "status": status}
         return version
 
-    async def launch(self, launch: Launch) -> str:
+    async def launch(self, launch: AttemptLaunch) -> str:
         """Make a Job."""
         await self._call("write", WRITE)
         return f"uid-{launch.job_name}"
 
-    async def observe(self, launch: Carried) -> Observation:
+    async def observe(self, launch: LaunchedAttempt) -> AttemptObservation:
         """Read a Job."""
         del launch
         await self._call("read", READ)
-        return Observation("active")
+        return AttemptObservation("active")
 
-    async def observe_many(self, attempts: list[Carried]) -> dict[str, Observation]:
+    async def observe_many(self, attempts: list[LaunchedAttempt]) -> dict[str, AttemptObservation]:
         """Read the lists."""
         for _ in range(0, len(attempts), 500):
             await self._call("list", LIST)
-        return {each.job_name: Observation("active") for each in attempts}
+        return {each.job_name: AttemptObservation("active") for each in attempts}
 
-    async def stop(self, launch: Carried) -> None:
+    async def stop(self, launch: LaunchedAttempt) -> None:
         """Nothing is stopped here."""
         raise NotImplementedError
 
-    async def retire(self, launch: Carried) -> None:
+    async def retire(self, launch: LaunchedAttempt) -> None:
         """Nothing ends here."""
         raise NotImplementedError
 
-    async def leftovers(self) -> AsyncIterator[list[Leftover]]:
+    async def leftovers(self) -> AsyncIterator[list[LeftoverJob]]:
         """Nothing is left over here."""
         yield []
 
-    async def discard(self, leftover: Leftover) -> None:
+    async def discard(self, leftover: LeftoverJob) -> None:
         """Nothing is left over here."""
         raise NotImplementedError
 
@@ -146,7 +146,7 @@ async def measure(pool: Pool, directory: Path) -> None:
     cluster = Cluster()
     fill(cluster)
     store = BronzeStore(S3Settings("http://127.0.0.1:9", "none", access_key="none", secret_key="none"))  # noqa: S106
-    parts = Parts(pool, cluster, cluster, store, Timings(), FileLogs(directory), installation="bench")
+    parts = Components(pool, cluster, cluster, store, Timings(), FileLogs(directory), installation="bench")
     for what in ("first sweep", "sweep of a new process"):
         orchestrator = Orchestrator(parts)
         working = asyncio.create_task(orchestrator.queue.work())
@@ -173,8 +173,8 @@ async def _registered(orchestrator: Orchestrator, lap: Lap) -> None:
 
 
 async def _runs(pool: Pool, cluster: Cluster, orchestrator: Orchestrator) -> None:
-    async with pool.connection() as connection:
-        await connection.execute(
+    async with pool.connection() as db:
+        await db.execute(
             b"UPDATE penstock.tenant_connections SET next_run_at = now() - interval '1 s'"
             b" WHERE uid IN (SELECT uid FROM penstock.tenant_connections LIMIT %s)",
             [RUNS],
@@ -189,7 +189,7 @@ async def _runs(pool: Pool, cluster: Cluster, orchestrator: Orchestrator) -> Non
     await orchestrator.supervisor.settled()
     lap.end("runs to Jobs", RUNS)
     working = asyncio.create_task(orchestrator.queue.work())
-    await asyncio.sleep(outbox.SOON_SECONDS)
+    await asyncio.sleep(outbox.COALESCE_SECONDS)
     lap = Lap(cluster)
     await orchestrator.deliveries.drain()
     await orchestrator.queue.room(1)

@@ -18,7 +18,7 @@ from typing import Any
 from control_plane_cluster import Api, api, bring_up, machine, side_by_side, take_down
 from control_plane_platform import Platform, Reading, platform
 from control_plane_player import Player
-from penstock_operator.launchers import Launch
+from penstock_operator.launchers import AttemptLaunch
 from penstock_operator.launchers.jobs import JobSettings, desired_job
 from penstock_operator.scheduling.due import schedule_due
 
@@ -53,7 +53,9 @@ async def raw_jobs(server: Api, manifest: dict[str, Any]) -> float:
     await server.call("POST", "/api/v1/namespaces", {"metadata": {"name": "raw"}})
 
     def job(number: int) -> dict[str, Any]:
-        launch = Launch(f"raw{number}", 1, f"raw-{number}", None, "raw", "raw", "uid", "d", "image", {}, manifest)
+        launch = AttemptLaunch(
+            f"raw{number}", 1, f"raw-{number}", None, "raw", "raw", "uid", "d", "image", {}, manifest
+        )
         made = desired_job(launch, JobSettings("http://api"))
         made["metadata"].pop("ownerReferences")
         made["spec"]["suspend"] = True

@@ -19,8 +19,8 @@ import aiohttp
 import yaml
 from control_plane_cluster import STATE, Api, pids
 from control_plane_player import Player
-from penstock_operator.embedded.files import free_port
 from penstock_operator.embedded.postgres import EmbeddedPostgres
+from penstock_operator.embedded.private_files import free_port
 from penstock_operator.embedded.s3 import EmbeddedS3
 from penstock_operator.registry.database import Pool, create_pool, many, run
 from penstock_operator.registry.migrate import migrate

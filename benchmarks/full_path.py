@@ -18,8 +18,8 @@ from statistics import median
 
 import yaml
 from penstock_operator.cli.progress import PlainLines
-from penstock_operator.embedded.once import run_once
 from penstock_operator.embedded.platform import DataDirectory, Platform, platform
+from penstock_operator.embedded.runner import run_once
 from penstock_operator.registry.database import one
 from penstock_sdk.protocol import Limits
 from raw import COUNT
@@ -98,9 +98,9 @@ async def measure(up: Platform) -> Round:
     (result,) = await run_once(up, PlainLines(Console(stderr=True, quiet=True)))
     assert (result.phase, result.records) == ("succeeded", RECORDS), result
     used, second = max(servers_cpu(), servers_cpu()) - before, raw_limit()  # a child may end during one scan
-    async with up.pool.connection() as connection:
+    async with up.pool.connection() as db:
         row = await one(
-            connection,
+            db,
             "SELECT extract(epoch FROM finished_at - started_at)::float AS seconds, metrics FROM penstock.run_attempts"
             " WHERE run_id = %(run)s",
             run=result.run_id,

@@ -11,7 +11,7 @@ from pathlib import Path
 from penstock_operator.embedded.postgres import EmbeddedPostgres
 from penstock_operator.registry.database import Pool, create_pool
 from penstock_operator.registry.migrate import migrate
-from penstock_operator.runs import catalog
+from penstock_operator.runs import stream_verdicts
 from penstock_sdk.pii import suggest_fields
 from penstock_sdk.protocol import DiscoveredStream, StreamsRequest
 
@@ -38,9 +38,9 @@ async def judged(pool: Pool, body: bytes) -> float:
     """Return how long the server takes from the body to the answer's bytes."""
     attempt = {"connection_uid": "c", "run_id": "r", "attempt": 1, "spec": {}}
     began = time.perf_counter()
-    offer = await catalog.read_offer(StreamsRequest.model_validate_json(body))
-    async with pool.connection() as connection, connection.transaction():
-        verdicts = await catalog.judge_streams(connection, attempt, offer)
+    offer = await stream_verdicts.read_offer(StreamsRequest.model_validate_json(body))
+    async with pool.connection() as db, db.transaction():
+        verdicts = await stream_verdicts.judge_streams(db, attempt, offer)
     json.dumps([each.model_dump() for each in verdicts])
     return time.perf_counter() - began
 
@@ -50,8 +50,8 @@ async def measure(url: str) -> None:
     await migrate(url)
     pool = create_pool(url, size=4)
     await pool.open(wait=True)
-    async with pool.connection() as connection:
-        await connection.execute(
+    async with pool.connection() as db:
+        await db.execute(
             b"INSERT INTO penstock.tenant_connections (uid, namespace, name, generation, spec, ready, suspended, time_zone)"
             b" VALUES ('c', 'team', 'many', 1, '{}', true, false, 'Etc/UTC')"
         )

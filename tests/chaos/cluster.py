@@ -22,8 +22,8 @@ from typing import Any
 import psycopg
 import yaml
 from penstock_operator.api.authentication import EmbeddedAuthenticator
-from penstock_operator.embedded.files import free_port
 from penstock_operator.embedded.postgres import EmbeddedPostgres
+from penstock_operator.embedded.private_files import free_port
 from penstock_operator.embedded.s3 import EmbeddedS3
 from penstock_sdk.failpoints import VARIABLE
 from psycopg.rows import dict_row

@@ -18,13 +18,13 @@ from pathlib import Path
 import uvicorn
 from penstock_operator.api.app import create_app
 from penstock_operator.api.authentication import EmbeddedAuthenticator
-from penstock_operator.api.logs import RunLogs
 from penstock_operator.api.services import Services
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.controller.orchestrator import Orchestrator, Parts
+from penstock_operator.controller.orchestrator import Components, Orchestrator
 from penstock_operator.embedded.folder import FolderResources
-from penstock_operator.launchers import Carried, Launch, Observation
+from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt
 from penstock_operator.launchers.logs import FileLogs
+from penstock_operator.logs.reader import RunLogs
 from penstock_operator.registry.database import create_pool
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.settings import Quotas, Timings, database_url, s3_settings
@@ -47,7 +47,7 @@ class FolderJobs:
     def _file(self, job_name: str, kind: str) -> Path:
         return self._directory / f"{job_name}.{kind}"
 
-    async def launch(self, launch: Launch) -> str:
+    async def launch(self, launch: AttemptLaunch) -> str:
         """Make the Job, or adopt the one that is there: a name is used once, as in an API server."""
         uid = uuid.uuid4().hex
         scratch = self._file(launch.job_name, uid)
@@ -59,29 +59,29 @@ class FolderJobs:
         scratch.unlink()
         return uid
 
-    async def observe(self, launch: Carried) -> Observation:
+    async def observe(self, launch: LaunchedAttempt) -> AttemptObservation:
         """Say whether the Job is there, and how it ended."""
         if not self._file(launch.job_name, "job").exists():
-            return Observation("gone", "AttemptLost", "the Job is gone", disrupted=True)
+            return AttemptObservation("gone", "AttemptLost", "the Job is gone", disrupted=True)
         ended = self._file(launch.job_name, "ended")
         code = int(ended.read_text()) if ended.exists() else None
         if code is None:
-            return Observation("active")
+            return AttemptObservation("active")
         if code == 0:
-            return Observation("succeeded")
+            return AttemptObservation("succeeded")
         if code < 0 or code == 31:
-            return Observation("failed", "AttemptLost", "the pod was killed", exit_code=code, disrupted=True)
-        return Observation("failed", "DefectError", f"exit code {code}", "DefectError", code)
+            return AttemptObservation("failed", "AttemptLost", "the pod was killed", exit_code=code, disrupted=True)
+        return AttemptObservation("failed", "DefectError", f"exit code {code}", "DefectError", code)
 
-    async def observe_many(self, attempts: list[Carried]) -> dict[str, Observation]:
+    async def observe_many(self, attempts: list[LaunchedAttempt]) -> dict[str, AttemptObservation]:
         """Say the same of many."""
         return {each.job_name: await self.observe(each) for each in attempts}
 
-    async def stop(self, launch: Carried) -> None:
+    async def stop(self, launch: LaunchedAttempt) -> None:
         """Ask for the Job's end."""
         self._file(launch.job_name, "stop").touch()
 
-    async def retire(self, launch: Carried) -> None:
+    async def retire(self, launch: LaunchedAttempt) -> None:
         """Let the Job go; its name stays taken, as the run's attempt is never carried again."""
         self._file(launch.job_name, "stop").touch()
 
@@ -97,7 +97,7 @@ async def operate(directory: Path) -> None:
     resources = FolderResources(directory / "resources")
     resources.refresh()
     logs = FileLogs(directory / "logs")
-    parts = Parts(
+    parts = Components(
         pool,
         resources,
         FolderJobs(directory / "jobs"),  # type: ignore[arg-type]

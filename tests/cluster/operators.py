@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 import yaml
-from penstock_operator.embedded.files import free_port
+from penstock_operator.embedded.private_files import free_port
 
 from tests.cluster.installation import NAMESPACE, Installation
 from tests.cluster.kubernetes import Cluster

@@ -10,7 +10,7 @@ from typing import IO
 
 from botocore.exceptions import BotoCoreError, ClientError
 from penstock_operator.bronze.store import s3_client
-from penstock_operator.embedded.files import kept_secret
+from penstock_operator.embedded.private_files import kept_secret
 from penstock_operator.embedded.server import EmbeddedServer
 from penstock_operator.settings import S3Settings
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from penstock_operator.embedded.files import free_port
+from penstock_operator.embedded.private_files import free_port
 from penstock_operator.launchers.jobs import LABEL_CONNECTION
 
 from tests.cluster.installation import NAMESPACE, Installation, document

@@ -17,10 +17,10 @@ import uvicorn
 from hypothesis import HealthCheck, Phase, given, settings
 from penstock_operator.api.app import create_app
 from penstock_operator.api.authentication import EmbeddedAuthenticator
-from penstock_operator.api.logs import RunLogs
 from penstock_operator.api.services import Services
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.embedded.files import free_port
+from penstock_operator.embedded.private_files import free_port
+from penstock_operator.logs.reader import RunLogs
 from penstock_operator.registry.database import create_pool
 from penstock_operator.registry.migrate import migrate
 from penstock_operator.runs.protocol import RunProtocol

@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from penstock_operator.controller.wanted import Stalled, check_document
-from penstock_operator.launchers import Launch
+from penstock_operator.controller.desired import Stalled, check_document
+from penstock_operator.launchers import AttemptLaunch
 from penstock_operator.launchers.jobs import JobSettings, desired_job
 from penstock_operator.resources.crds import defaulted
 from penstock_operator.resources.models import parse_duration
 from penstock_operator.resources.quantities import memory_bytes
 from penstock_operator.resources.versions import matches
-from penstock_operator.runs.retry import Failure, Standing, decide_retry
+from penstock_operator.runs.retry import AttemptFailure, RetryHistory, decide_retry
 from penstock_operator.scheduling.due import next_time
 from penstock_sdk.manifest import Manifest
 
@@ -41,13 +41,15 @@ def _runs(spec: dict[str, Any]) -> None:
     if spec.get("schedule"):
         assert next_time(spec["schedule"], spec["timeZone"], int(parse_duration(spec["jitter"])), now)
     matches("1.2.3", spec["connector"]["version"])
-    launch = Launch("r", 1, "penstock-r-1", None, "fuzz", "people", "u", "d", "i@sha256:0", spec, MANIFEST)
+    launch = AttemptLaunch("r", 1, "penstock-r-1", None, "fuzz", "people", "u", "d", "i@sha256:0", spec, MANIFEST)
     job = desired_job(launch, JobSettings("http://api"))
     container = job["spec"]["template"]["spec"]["containers"][0]
     assert memory_bytes(container["resources"]["limits"]["memory"]) >= LEAST
     assert container["resources"]["requests"]["cpu"] not in ("0m", "-0m")
     assert job["spec"]["activeDeadlineSeconds"] <= parse_duration(spec["timeout"])
-    again = decide_retry(spec, Standing(0, 0, spec["resources"]["limits"]["memory"]), Failure("TransientError"))
+    again = decide_retry(
+        spec, RetryHistory(0, 0, spec["resources"]["limits"]["memory"]), AttemptFailure("TransientError")
+    )
     assert again is None or again.delay > 0
 
 

@@ -75,9 +75,7 @@ def test_no_document_crashes_a_reconcile_or_holds_up_a_good_one(registry: tuple[
 
 
 async def _runs_of(pool: Pool, uid: str) -> int:
-    async with pool.connection() as connection:
-        row = await one(
-            connection, "SELECT count(*) AS n FROM penstock.connector_runs WHERE connection_uid = %(uid)s", uid=uid
-        )
+    async with pool.connection() as db:
+        row = await one(db, "SELECT count(*) AS n FROM penstock.connector_runs WHERE connection_uid = %(uid)s", uid=uid)
     assert row is not None
     return int(row["n"])

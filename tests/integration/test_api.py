@@ -10,18 +10,20 @@ from typing import Any
 import httpx
 import pytest
 from kubernetes.aio.client import ApiClient, Configuration
+from penstock_operator import alerts, definitions
 from penstock_operator.api.app import create_app
 from penstock_operator.api.authentication import Authenticator, EmbeddedAuthenticator, Verb
-from penstock_operator.api.kubernetes import KubernetesAuthenticator
 from penstock_operator.api.services import Services
+from penstock_operator.api.token_review import KubernetesAuthenticator
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.embedded.files import free_port
-from penstock_operator.registry import alerts, definitions, recording, runs
+from penstock_operator.connections import connection_records
+from penstock_operator.connections.connection_records import ConnectionRecord, Timing
+from penstock_operator.embedded.private_files import free_port
+from penstock_operator.errors import Forbidden
 from penstock_operator.registry.database import Pool
-from penstock_operator.registry.recording import ConnectionRecord, Timing
 from penstock_operator.resources.models import Kind
 from penstock_operator.runs.protocol import RunProtocol
-from penstock_operator.runs.refusals import Forbidden
+from penstock_operator.scheduling import fairness
 from pytest_httpserver import HTTPServer
 
 SPEC = {"connector": {"name": "faker", "method": "generate"}, "streams": []}
@@ -59,12 +61,12 @@ def client(pool: Pool, store: BronzeStore, authority: Authenticator, token: str 
 
 @pytest.fixture
 async def api(pool: Pool, store: BronzeStore) -> AsyncIterator[Api]:
-    async with pool.connection() as connection:
+    async with pool.connection() as db:
         spec = {"image": "i@sha256:0", "stage": "certified", "manifest": MANIFEST}
-        await definitions.upsert_definition(connection, "d1", "faker-generate-0.1.0", 1, spec)
+        await definitions.upsert_definition(db, "d1", "faker-generate-0.1.0", 1, spec)
         for uid, namespace, ready in (("c1", "team", True), ("c2", "other", True), ("c3", "team-broken", False)):
             record = ConnectionRecord(uid, namespace, "orders", 1, SPEC, "d1", ready=ready)
-            await recording.upsert_connection(connection, record)
+            await connection_records.upsert_connection(db, record)
     authority, tenants = EmbeddedAuthenticator(b"secret"), OneNamespace(b"secret")
     async with (
         client(pool, store, authority, authority.mint_person()) as owner,
@@ -165,15 +167,15 @@ async def test_a_refusal_names_what_is_wrong(api: Api) -> None:
 
 async def test_no_answer_shows_a_run_token(api: Api, pool: Pool) -> None:
     started = (await api.owner.post("/v1/runs", json={"namespace": "team", "name": "orders"})).json()
-    async with pool.connection() as connection:
-        await runs.claim_pending(connection, datetime.now(UTC) + timedelta(hours=1), 1)
+    async with pool.connection() as db:
+        await fairness.claim_runs(db, datetime.now(UTC) + timedelta(hours=1), 1)
     shown = await get(api.owner, f"/v1/runs/{started['id']}")
     assert "token_sha256" not in shown["attempts"][0]
 
 
 async def test_a_window_is_filled_by_whoever_may_change_the_connection(api: Api, pool: Pool) -> None:
-    async with pool.connection() as connection:
-        await recording.set_timing(connection, "c1", Timing("@daily", "Etc/UTC"))
+    async with pool.connection() as db:
+        await connection_records.set_timing(db, "c1", Timing("@daily", "Etc/UTC"))
     body = {"namespace": "team", "name": "orders", "from": "2026-01-01T00:00:00Z", "to": "2026-01-03T00:00:00Z"}
     assert (await api.tenant.post("/v1/runs/backfill", json=body)).status_code == 403
     filled = (await api.owner.post("/v1/runs/backfill", json=body)).json()
@@ -197,10 +199,10 @@ async def test_a_window_is_read_again_by_whoever_may_change_the_connection(api: 
 
 
 async def test_an_alert_is_acknowledged_by_who_may_change_the_connection_once(api: Api, pool: Pool) -> None:
-    async with pool.connection() as connection:
+    async with pool.connection() as db:
         told = [alerts.NewAlert("people", "FieldRemoved", "city", "field 'city' is gone", 1)]
-        await alerts.open_alerts(connection, "c1", "r1", told)
-        await alerts.open_alerts(connection, "c2", "r2", told)
+        await alerts.open_alerts(db, "c1", "r1", told)
+        await alerts.open_alerts(db, "c2", "r2", told)
     (mine,) = await get(api.tenant, "/v1/alerts?namespace=team")
     path = f"/v1/alerts/{mine['id']}/acknowledge"
     assert (await api.anybody.post(path, json={})).status_code == 401

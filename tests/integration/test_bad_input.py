@@ -20,9 +20,9 @@ from typing import Any
 import psycopg
 import pytest
 import yaml
-from penstock_operator.embedded.once import Report, Result, Seen, run_once
 from penstock_operator.embedded.platform import DataDirectory, platform
 from penstock_operator.embedded.postgres import EmbeddedPostgres
+from penstock_operator.embedded.runner import ProgressReporter, RunProgress, RunResult, run_once
 from penstock_operator.embedded.s3 import EmbeddedS3
 from penstock_operator.settings import S3Settings
 from penstock_sdk.protocol import Limits
@@ -61,16 +61,16 @@ def going(user: User) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-class Quiet(Report):
+class Quiet(ProgressReporter):
     """Keeps what was said."""
 
     def __init__(self) -> None:
-        self.seen: list[Seen] = []
+        self.seen: list[RunProgress] = []
 
     def line(self, text: str) -> None:
         """Nobody listens."""
 
-    def run(self, seen: Seen) -> None:
+    def run(self, seen: RunProgress) -> None:
         self.seen.append(seen)
 
 
@@ -199,7 +199,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, user: User) -> Iterator[None]:
         yield
 
 
-async def up_with(user: User, limits: Limits, report: Report) -> Result:
+async def up_with(user: User, limits: Limits, report: ProgressReporter) -> RunResult:
     async with platform(user.folder, DataDirectory(user.data), limits) as running:
         (result,) = await run_once(running, report)
         return result

@@ -13,15 +13,16 @@ import pytest
 from botocore.exceptions import ClientError
 from penstock_operator.bronze.keys import commit_key, log_key, object_key, place_of
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.controller.collector import CollectionError, Collector
-from penstock_operator.launchers import Leftover
-from penstock_operator.registry import attempts, connections, recording, runs
+from penstock_operator.connections import connection_records, connection_store
+from penstock_operator.connections.connection_records import ConnectionRecord
+from penstock_operator.ids import new_run_id
+from penstock_operator.launchers import LeftoverJob
 from penstock_operator.registry.database import many, one
-from penstock_operator.registry.recording import ConnectionRecord
-from penstock_operator.runs.collection import Grounds
-from penstock_operator.runs.ids import new_run_id
-from penstock_operator.runs.state_changes import Author, Reset, change_state
+from penstock_operator.retention.batches import CollectionContext
+from penstock_operator.retention.collector import CollectionError, Collector
+from penstock_operator.runs import attempt_store, run_store
 from penstock_operator.settings import Retention
+from penstock_operator.state.admin import Author, Reset, change_state
 from penstock_sdk import protocol as wire
 
 from tests.integration.world import EVENTS, STREAM, World, checkpoint
@@ -33,12 +34,12 @@ LATER = timedelta(hours=3)
 class Jobs:
     """The Jobs of a cluster, as a launcher sees them."""
 
-    there: list[Leftover] = field(default_factory=list)
+    there: list[LeftoverJob] = field(default_factory=list)
 
-    async def leftovers(self) -> AsyncIterator[list[Leftover]]:
+    async def leftovers(self) -> AsyncIterator[list[LeftoverJob]]:
         yield list(self.there)
 
-    async def discard(self, leftover: Leftover) -> None:
+    async def discard(self, leftover: LeftoverJob) -> None:
         self.there.remove(leftover)
 
 
@@ -46,7 +47,7 @@ def collector(
     world: World, after: timedelta = LATER, *, store: BronzeStore | None = None, jobs: Jobs | None = None, **policy: int
 ) -> Collector:
     """A collector whose clock is ahead by that much."""
-    grounds = Grounds(world.pool, store or world.store, Retention(**policy), datetime.now(UTC) + after)
+    grounds = CollectionContext(world.pool, store or world.store, Retention(**policy), datetime.now(UTC) + after)
     return Collector(lambda: grounds, jobs or Jobs(), lambda _: None)  # type: ignore[arg-type]
 
 
@@ -61,8 +62,8 @@ def exists(store: BronzeStore, key: str) -> bool:
 
 
 async def rows(world: World, sql: str, **values: Any) -> list[dict[str, Any]]:
-    async with world.pool.connection() as connection:
-        return await many(connection, sql, **values)
+    async with world.pool.connection() as db:
+        return await many(db, sql, **values)
 
 
 async def run_to(
@@ -86,8 +87,8 @@ async def run_to(
 
 
 async def forget_outbox(world: World) -> None:
-    async with world.pool.connection() as connection:
-        await connection.execute(b"DELETE FROM penstock.outbox")
+    async with world.pool.connection() as db:
+        await db.execute(b"DELETE FROM penstock.outbox")
 
 
 async def test_an_uncommitted_object_goes_once_nobody_can_commit_or_upload_it(world: World) -> None:
@@ -151,25 +152,25 @@ async def test_another_registrys_sweep_empties_no_bucket(world: World) -> None:
     run_id, key, _ = await run_to(world, run_id=new_run_id())
     manifest = commit_key(world.store.settings.prefix, "team", "orders", run_id)
     await world.store.put_once(manifest, {"objects": [{"key": key}]})
-    async with world.pool.connection() as connection:  # restored from a backup of before the run
-        await connection.execute(b"TRUNCATE penstock.bronze_objects, penstock.connector_runs CASCADE")
+    async with world.pool.connection() as db:  # restored from a backup of before the run
+        await db.execute(b"TRUNCATE penstock.bronze_objects, penstock.connector_runs CASCADE")
     await sweep(world, timedelta(days=30))
     assert exists(world.store, key), "a commit manifest names it"
     await asyncio.to_thread(world.store._client.delete_object, Bucket=world.store.settings.bucket, Key=manifest)
-    async with world.pool.connection() as connection:  # a fresh registry
-        await connection.execute(b"UPDATE penstock.tenant_connections SET created_at = now()")
+    async with world.pool.connection() as db:  # a fresh registry
+        await db.execute(b"UPDATE penstock.tenant_connections SET created_at = now()")
     await sweep(world, timedelta(days=30))
     assert exists(world.store, key), "the run is older than what the registry knows of the connection"
-    async with world.pool.connection() as connection:
-        await connection.execute(b"UPDATE penstock.tenant_connections SET created_at = now() - interval '1 year'")
+    async with world.pool.connection() as db:
+        await db.execute(b"UPDATE penstock.tenant_connections SET created_at = now() - interval '1 year'")
     await sweep(world, timedelta(days=30))
     assert not exists(world.store, key), "this is what the sweep is for"
 
 
 async def test_an_older_generation_goes_after_its_time_and_the_live_one_never(world: World) -> None:
     _, first, _ = await run_to(world)
-    async with world.pool.connection() as connection:
-        await change_state(connection, "c1", Reset(("people",)), Author("somebody", ""))
+    async with world.pool.connection() as db:
+        await change_state(db, "c1", Reset(("people",)), Author("somebody", ""))
     _, second, _ = await run_to(world)
     await collector(world, timedelta(days=400)).collect()
     assert exists(world.store, first), "without a policy, everything stays"
@@ -181,9 +182,9 @@ async def test_an_older_generation_goes_after_its_time_and_the_live_one_never(wo
 
 
 async def history_limit(world: World, limit: int) -> None:
-    async with world.pool.connection() as connection:
+    async with world.pool.connection() as db:
         record = ConnectionRecord("c1", "team", "orders", 1, {**world.spec, "historyLimit": limit}, "d1", ready=True)
-        await recording.upsert_connection(connection, record)
+        await connection_records.upsert_connection(db, record)
 
 
 async def test_runs_beyond_the_history_limit_go_with_their_attempts_and_logs(world: World) -> None:
@@ -230,8 +231,8 @@ async def test_a_run_that_something_needs_is_not_pruned(world: World) -> None:
 
 async def test_checkpoints_and_schemas_beyond_the_newest_go_in_batches(world: World) -> None:
     _, committed, _ = await run_to(world)
-    async with world.pool.connection() as connection:
-        await connection.execute(
+    async with world.pool.connection() as db:
+        await db.execute(
             b"""
             INSERT INTO penstock.stream_checkpoints
                 (connection_uid, stream, checkpoint, generation, state_version, run_id, attempt, done)
@@ -260,19 +261,19 @@ async def test_a_job_that_its_ttl_missed_goes_when_its_log_is_kept(world: World)
     await world.fail(run_id, attempt)
     now = datetime.now(UTC)
     ours, strange, young = (
-        Leftover("team", "penstock-run1-1", now),
-        Leftover("team", "penstock-forgotten-1", now),
-        Leftover("team", "penstock-forgotten-2", now + timedelta(hours=2, minutes=50)),
+        LeftoverJob("team", "penstock-run1-1", now),
+        LeftoverJob("team", "penstock-forgotten-1", now),
+        LeftoverJob("team", "penstock-forgotten-2", now + timedelta(hours=2, minutes=50)),
     )
-    running = Leftover("team", "penstock-forgotten-3", None)
+    running = LeftoverJob("team", "penstock-forgotten-3", None)
     jobs = Jobs([ours, strange, young, running])
     await forget_outbox(world)
     await collector(world, jobs=jobs).collect()
     assert jobs.there == [ours, young, running]
     (posted,) = await rows(world, "SELECT kind FROM penstock.outbox")
     assert posted == {"kind": "retire"}, "what nobody kept the log of is retired once more"
-    async with world.pool.connection() as connection:
-        await attempts.record_no_log(connection, run_id, attempt, "its pod was gone")
+    async with world.pool.connection() as db:
+        await attempt_store.record_no_log(db, run_id, attempt, "its pod was gone")
     await collector(world, jobs=jobs).collect()
     assert jobs.there == [young, running]
 
@@ -300,8 +301,8 @@ async def test_9_a_collector_killed_at_any_step_is_followed_by_one_that_ends_the
 ) -> None:
     await history_limit(world, 1)
     _, old, _ = await run_to(world)
-    async with world.pool.connection() as connection:
-        await change_state(connection, "c1", Reset(("people",)), Author("somebody", ""))
+    async with world.pool.connection() as db:
+        await change_state(db, "c1", Reset(("people",)), Author("somebody", ""))
     _, live, orphan = await run_to(world)
     await forget_outbox(world)
     await other_connection(world, "c2", "gone")
@@ -330,8 +331,8 @@ async def test_two_collectors_at_once_delete_the_same_and_no_more(world: World) 
 
 async def test_a_bucket_that_refuses_keeps_one_step_from_its_end_and_the_others_not(world: World) -> None:
     await run_to(world)
-    async with world.pool.connection() as connection:
-        await connection.execute(b"UPDATE penstock.outbox SET tries = 100 WHERE kind = 'status'")
+    async with world.pool.connection() as db:
+        await db.execute(b"UPDATE penstock.outbox SET tries = 100 WHERE kind = 'status'")
     away = BronzeStore(world.store.settings.__class__(**{**vars(world.store.settings), "bucket": "nowhere-at-all"}))
     with pytest.raises(CollectionError, match="orphans"):
         await collector(world, store=away).collect()
@@ -346,16 +347,16 @@ async def test_a_bucket_that_refuses_keeps_one_step_from_its_end_and_the_others_
 
 async def other_connection(world: World, uid: str, name: str, policy: str = "Delete") -> None:
     spec = {**world.spec, "bronze": {"format": "jsonl", "deletionPolicy": policy}}
-    async with world.pool.connection() as connection:
-        await recording.upsert_connection(connection, ConnectionRecord(uid, "team", name, 1, spec, "d1", ready=True))
+    async with world.pool.connection() as db:
+        await connection_records.upsert_connection(db, ConnectionRecord(uid, "team", name, 1, spec, "d1", ready=True))
 
 
 async def run_of(world: World, uid: str) -> tuple[str, list[str]]:
     """Run a connection once; return the run, and the keys of its object, manifest and log."""
     run_id = new_run_id()
-    async with world.pool.connection() as connection:
-        await runs.insert_run(connection, runs.NewRun(run_id, uid, "d1", world.spec))
-        name = (await connections.connection_by_uid(connection, uid) or {})["name"]
+    async with world.pool.connection() as db:
+        await run_store.insert_run(db, run_store.NewRun(run_id, uid, "d1", world.spec))
+        name = (await connection_store.connection_by_uid(db, uid) or {})["name"]
     _, _, token = await world.attempt(f"pod-{run_id}")
     answer = await world.protocol.streams(token, wire.StreamsRequest(streams=[STREAM, EVENTS]))
     uploaded = await world.upload(token)
@@ -372,8 +373,8 @@ async def run_of(world: World, uid: str) -> tuple[str, list[str]]:
 
 async def doomed_connection(world: World, uid: str, name: str) -> list[str]:
     _, keys = await run_of(world, uid)
-    async with world.pool.connection() as connection:
-        await recording.retire_connection(connection, "team", name)
+    async with world.pool.connection() as db:
+        await connection_records.retire_connection(db, "team", name)
     return keys
 
 
@@ -408,15 +409,13 @@ async def test_a_connection_that_is_applied_again_during_its_purge_begins_from_t
     with pytest.raises(asyncio.CancelledError):
         await dying.collect()
     await other_connection(world, "c2", "same")  # a folder gives the same uid again
-    async with world.pool.connection() as connection:
-        assert (
-            await one(connection, "SELECT 1 AS x FROM penstock.connector_run_state WHERE connection_uid = 'c2'") is None
-        )
+    async with world.pool.connection() as db:
+        assert await one(db, "SELECT 1 AS x FROM penstock.connector_run_state WHERE connection_uid = 'c2'") is None
     _, new = await run_of(world, "c2")
     await collector(world).collect()
     assert [exists(world.store, key) for key in (*old, *new)] == [False] * 3 + [True] * 3
-    async with world.pool.connection() as connection:
-        await recording.retire_connection(connection, "team", "same")
+    async with world.pool.connection() as db:
+        await connection_records.retire_connection(db, "team", "same")
     await collector(world).collect()
     await collector(world).collect()
     assert [exists(world.store, key) for key in new] == [False] * 3, "and goes when it is deleted once more"

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from penstock_operator.controller.orchestrator import Orchestrator, Parts
+from penstock_operator.connections import connection_records, connection_store
+from penstock_operator.controller.orchestrator import Components, Orchestrator
 from penstock_operator.controller.reconcile import reconcile_connection
-from penstock_operator.controller.registration import register
+from penstock_operator.controller.resync.registration import register
 from penstock_operator.launchers.process import ProcessLauncher
-from penstock_operator.registry import connections, recording, runs
+from penstock_operator.runs import run_store
 from penstock_operator.settings import Timings
 
 from tests.integration.world import World
@@ -40,9 +41,11 @@ def listing() -> Listing:
 
 @pytest.fixture
 def orchestrator(world: World, listing: Listing, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Orchestrator:
-    monkeypatch.setattr("penstock_operator.controller.sweeping.DEFINITIONS_SECONDS", 0.01)  # no worker handles them
+    monkeypatch.setattr(
+        "penstock_operator.controller.resync.comparison.sweeper.DEFINITIONS_SECONDS", 0.01
+    )  # no worker handles them
     launcher = ProcessLauncher(lambda: "", tmp_path, lambda _namespace, _name: None, lambda job: job)
-    return Orchestrator(Parts(world.pool, listing, launcher, world.store, Timings(), launcher.logs))  # type: ignore[arg-type]
+    return Orchestrator(Components(world.pool, listing, launcher, world.store, Timings(), launcher.logs))  # type: ignore[arg-type]
 
 
 def document(world: World) -> dict[str, Any]:
@@ -55,11 +58,11 @@ async def test_10_runs_of_a_connection_end_though_the_operator_was_killed_while_
     world: World, orchestrator: Orchestrator
 ) -> None:
     await world.new_run()
-    async with world.pool.connection() as connection:
-        assert await recording.retire_connection(connection, "team", "orders")
+    async with world.pool.connection() as db:
+        assert await connection_records.retire_connection(db, "team", "orders")
     await orchestrator.sweeper.sweep()
-    async with world.pool.connection() as connection:
-        assert await runs.active_runs(connection, "c1") == []
+    async with world.pool.connection() as db:
+        assert await run_store.active_runs(db, "c1") == []
 
 
 async def test_9_a_connection_that_came_during_the_listing_is_not_retired(
@@ -73,11 +76,11 @@ async def test_9_a_connection_that_came_during_the_listing_is_not_retired(
     listing.meanwhile = reconciled
     orchestrator.sweeper.registered.set()
     await orchestrator.sweeper.sweep()
-    async with world.pool.connection() as connection:
-        row = await connections.connection_by_uid(connection, "c1")
+    async with world.pool.connection() as db:
+        row = await connection_store.connection_by_uid(db, "c1")
         assert row is not None
         assert row["deleted_at"] is None
-        assert len(await runs.active_runs(connection, "c1")) == 1
+        assert len(await run_store.active_runs(db, "c1")) == 1
 
 
 async def test_10_a_connection_that_goes_while_all_are_put_on_schedule_is_retired_at_once(
@@ -91,8 +94,8 @@ async def test_10_a_connection_that_goes_while_all_are_put_on_schedule_is_retire
 
     listing.meanwhile = recorded
     await orchestrator.sweeper.sweep()
-    async with world.pool.connection() as connection:
-        row = await connections.connection_by_uid(connection, NEW["uid"])
+    async with world.pool.connection() as db:
+        row = await connection_store.connection_by_uid(db, NEW["uid"])
     assert row is not None
     assert row["deleted_at"] is not None
 
@@ -101,8 +104,8 @@ async def test_9_a_connection_that_was_missed_once_is_due_again(world: World, or
     await reconcile_connection(world.pool, document(world))
     await orchestrator.sweeper.sweep()
     await reconcile_connection(world.pool, document(world))
-    async with world.pool.connection() as connection:
-        row = await connections.connection_by_uid(connection, "c1")
+    async with world.pool.connection() as db:
+        row = await connection_store.connection_by_uid(db, "c1")
     assert row is not None
     assert row["deleted_at"] is None
     assert row["next_run_at"] > datetime.now(UTC)

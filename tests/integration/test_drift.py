@@ -6,10 +6,10 @@ import time
 from typing import Any
 
 import pytest
+from penstock_operator import alerts
 from penstock_operator.controller.reconcile import reconcile
-from penstock_operator.registry import alerts
+from penstock_operator.errors import Fenced, Invalid
 from penstock_operator.registry.database import Row, many, one
-from penstock_operator.runs.refusals import Fenced, Invalid
 from penstock_sdk import protocol as wire
 
 from tests.integration.world import EVENTS, STREAM, World, checkpoint
@@ -46,19 +46,19 @@ async def finish(world: World, token: str, *done: str) -> Row:
 
 
 async def rows(world: World, table: str, more: str = "") -> list[Row]:
-    async with world.pool.connection() as connection:
-        return await many(connection, f"SELECT * FROM penstock.{table} {more}")
+    async with world.pool.connection() as db:
+        return await many(db, f"SELECT * FROM penstock.{table} {more}")
 
 
 async def open_kinds(world: World) -> list[tuple[str, str]]:
-    async with world.pool.connection() as connection:
-        return [(row["kind"], row["path"]) for row in await alerts.open_alerts_of(connection, "c1")]
+    async with world.pool.connection() as db:
+        return [(row["kind"], row["path"]) for row in await alerts.open_alerts_of(db, "c1")]
 
 
 async def acknowledge_all(world: World) -> None:
-    async with world.pool.connection() as connection:
-        for row in await alerts.open_alerts_of(connection, "c1"):
-            assert await alerts.acknowledge_alert(connection, row["id"], "ada", "seen")
+    async with world.pool.connection() as db:
+        for row in await alerts.open_alerts_of(db, "c1"):
+            assert await alerts.acknowledge_alert(db, row["id"], "ada", "seen")
 
 
 def select(world: World, **spec: Any) -> None:
@@ -188,8 +188,8 @@ async def test_a_stream_keeps_its_identity_when_its_name_changes(world: World) -
 
 
 async def put_cursor(world: World) -> None:
-    async with world.pool.connection() as connection:
-        await connection.execute(b"UPDATE penstock.connector_run_state SET cursor = '{\"n\": 1}'")
+    async with world.pool.connection() as db:
+        await db.execute(b"UPDATE penstock.connector_run_state SET cursor = '{\"n\": 1}'")
 
 
 async def test_what_the_connector_announces_is_an_alert_for_as_long_as_it_says_so(world: World) -> None:
@@ -265,8 +265,8 @@ async def test_five_thousand_streams_are_posted_at_once(world: World) -> None:
     ]
     _, verdicts = await post(world, *wide)
     assert len(verdicts) == 5000
-    async with world.pool.connection() as connection:
-        row = await one(connection, "SELECT count(*) AS n FROM penstock.stream_registry")
+    async with world.pool.connection() as db:
+        row = await one(db, "SELECT count(*) AS n FROM penstock.stream_registry")
     assert row == {"n": 5000}
 
 

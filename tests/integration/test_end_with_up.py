@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from penstock_operator.embedded.files import start_time
+from penstock_operator.embedded.private_files import start_time
 
 from tests.installed import install
 from tests.integration.test_up import FAKER, PENSTOCK, User

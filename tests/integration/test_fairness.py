@@ -8,13 +8,15 @@ from collections import Counter, defaultdict, deque
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from penstock_operator.attempts.supervisor import Supervisor
 from penstock_operator.cli.runs import _said
-from penstock_operator.controller.statuses import finding_for
-from penstock_operator.controller.supervisor import Supervisor
-from penstock_operator.launchers import Launch, LaunchRefused
-from penstock_operator.registry import fairness, recording, runs
+from penstock_operator.connections import connection_records
+from penstock_operator.connections.connection_records import ConnectionRecord
+from penstock_operator.controller.status import finding_for
+from penstock_operator.launchers import AttemptLaunch, LaunchRefused
 from penstock_operator.registry.database import Pool, many
-from penstock_operator.registry.recording import ConnectionRecord
+from penstock_operator.runs import run_store
+from penstock_operator.scheduling import fairness
 from penstock_operator.settings import NO_QUOTAS, Quotas, Timings
 
 from tests.integration.world import World
@@ -25,15 +27,15 @@ START = datetime(2026, 6, 1, tzinfo=UTC)
 
 async def tenant(pool: Pool, name: str, count: int = 1) -> None:
     """Record connections of a tenant: NAME-0, NAME-1 and so on."""
-    async with pool.connection() as connection:
+    async with pool.connection() as db:
         for number in range(count):
             record = ConnectionRecord(f"{name}-{number}", name, f"c{number}", 1, {}, "d1", ready=True)
-            await recording.upsert_connection(connection, record)
+            await connection_records.upsert_connection(db, record)
 
 
 async def wait_in_line(pool: Pool, rows: list[tuple[str, str, str | None, datetime]]) -> None:
     """Put runs (id, connection, source, due) in line, as they are when their connections were due."""
-    async with pool.connection() as connection, connection.cursor() as cursor:
+    async with pool.connection() as db, db.cursor() as cursor:
         await cursor.executemany(
             """
             INSERT INTO penstock.connector_runs
@@ -46,13 +48,13 @@ async def wait_in_line(pool: Pool, rows: list[tuple[str, str, str | None, dateti
 
 
 async def claim(pool: Pool, now: datetime, limit: int, quotas: Quotas = NO_QUOTAS) -> list[str]:
-    async with pool.connection() as connection:
-        return [row["run_id"] for row in await runs.claim_pending(connection, now, limit, quotas)]
+    async with pool.connection() as db:
+        return [row["run_id"] for row in await fairness.claim_runs(db, now, limit, quotas)]
 
 
 async def end(pool: Pool, ids: list[str]) -> None:
-    async with pool.connection() as connection:
-        await connection.execute(
+    async with pool.connection() as db:
+        await db.execute(
             b"UPDATE penstock.connector_runs SET phase = 'succeeded', finished_at = now() WHERE id = ANY(%s)", [ids]
         )
 
@@ -133,20 +135,20 @@ async def test_2_two_claimants_at_once_exceed_no_limit_and_take_nothing_twice(wo
 async def test_a_run_that_a_replica_of_the_version_before_made_counts_too(world: World) -> None:
     await tenant(world.pool, "a", 4)
     await wait_in_line(world.pool, [(f"a/{n}", f"a-{n}", None, START) for n in range(4)])
-    async with world.pool.connection() as connection:
-        await connection.execute(b"UPDATE penstock.connector_runs SET tenant = NULL")
+    async with world.pool.connection() as db:
+        await db.execute(b"UPDATE penstock.connector_runs SET tenant = NULL")
     assert len(await claim(world.pool, START, 10, Quotas(runs_per_tenant=3))) == 3
 
 
 async def test_a_run_is_inserted_with_what_it_counts_against(world: World) -> None:
-    async with world.pool.connection() as connection:
-        await connection.execute(
+    async with world.pool.connection() as db:
+        await db.execute(
             b"""UPDATE penstock.connector_definitions
                 SET manifest = jsonb_set(manifest, '{network}', '{"egress": [{"host": "{{config.host}}"}]}')"""
         )
-        new = runs.NewRun("r1", "c1", "d1", {"config": {"host": "db.sales"}}, token="t")
-        assert await runs.insert_run(connection, new)
-        (row,) = await many(connection, "SELECT tenant, source_host FROM penstock.connector_runs")
+        new = run_store.NewRun("r1", "c1", "d1", {"config": {"host": "db.sales"}}, token="t")
+        assert await run_store.insert_run(db, new)
+        (row,) = await many(db, "SELECT tenant, source_host FROM penstock.connector_runs")
     assert row == {"tenant": "team", "source_host": "db.sales"}
 
 
@@ -160,9 +162,9 @@ async def test_a_waiting_run_says_why_it_waits_and_stops_saying_so(world: World)
     assert len(taken) == 4
 
     async def told(now: datetime, allowed: Quotas) -> tuple[list[str], dict[str, str]]:
-        async with world.pool.connection() as connection:
-            changed = await fairness.tell_waiting(connection, now, 100, allowed)
-            rows = await many(connection, "SELECT id, waits FROM penstock.connector_runs WHERE waits <> ''")
+        async with world.pool.connection() as db:
+            changed = await fairness.tell_waiting(db, now, 100, allowed)
+            rows = await many(db, "SELECT id, waits FROM penstock.connector_runs WHERE waits <> ''")
         return changed, {row["id"]: row["waits"] for row in rows}
 
     assert await told(START + timedelta(seconds=4), quotas) == ([], {}), "a few seconds are nothing to speak of"
@@ -181,7 +183,7 @@ async def test_12_one_run_that_cannot_be_claimed_keeps_a_thousand_from_nothing(w
     await tenant(world.pool, "a", 1001)
     await wait_in_line(world.pool, [(f"a/{n:04d}", f"a-{n}", None, START) for n in range(1001)])
     async with world.pool.connection() as holder, holder.transaction():
-        await runs.lock_run(holder, "a/0000")  # somebody changes its state, and takes long
+        await run_store.lock_run(holder, "a/0000")  # somebody changes its state, and takes long
         taken = [run for _ in range(50) for run in await asyncio.wait_for(claim(world.pool, START, 21), PATIENCE)]
     assert len(set(taken)) == 1000
     assert await claim(world.pool, START, 10) == ["a/0000"]
@@ -232,8 +234,8 @@ async def test_12_a_tenant_at_ten_times_its_share_moves_the_others_p99_by_less_t
         await tenant(world.pool, name, 400 if name == "t0" else 40)
     calm, loud = Day(world.pool, 10, lasting), Day(world.pool, 10, lasting)
     await calm.go(2, dict.fromkeys(names, 20))
-    async with world.pool.connection() as connection:
-        await connection.execute(b"TRUNCATE penstock.connector_runs CASCADE; TRUNCATE penstock.tenant_turns")
+    async with world.pool.connection() as db:
+        await db.execute(b"TRUNCATE penstock.connector_runs CASCADE; TRUNCATE penstock.tenant_turns")
     await loud.go(2, {**dict.fromkeys(names, 20), "t0": 200})
     before, after = calm.p99_of_others("t0"), loud.p99_of_others("t0")
     print(f"others' p99 start: {before:.1f} s, and {after:.1f} s with t0 at ten times its share")
@@ -253,7 +255,7 @@ class Cluster:
         self._poisoned, self._how = poisoned, how
         self.made: list[str] = []
 
-    async def launch(self, launch: Launch) -> str:
+    async def launch(self, launch: AttemptLaunch) -> str:
         if launch.connection_uid != self._poisoned:
             self.made.append(launch.run_id)
             return f"job-{launch.run_id}"
@@ -264,7 +266,7 @@ class Cluster:
         await asyncio.Event().wait()
         return ""
 
-    async def stop(self, launch: Launch) -> None:
+    async def stop(self, launch: AttemptLaunch) -> None:
         """Nothing is there to stop."""
 
 

@@ -10,13 +10,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from penstock_operator import definitions
+from penstock_operator.connections import connection_records, connection_store
 from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.controller.retirement import retire_connection
-from penstock_operator.registry import attempts, connections, definitions, objects, purging, recording, runs
+from penstock_operator.errors import Fenced
+from penstock_operator.ids import new_run_id
 from penstock_operator.registry.database import many
-from penstock_operator.runs.ids import new_run_id
+from penstock_operator.retention import purge_statements
+from penstock_operator.runs import attempt_store, bronze_objects, run_store
 from penstock_operator.runs.protocol import PodIdentity
-from penstock_operator.runs.refusals import Fenced
+from penstock_operator.scheduling import fairness
 from penstock_sdk import protocol as wire
 
 from tests.integration.world import MANIFEST, STREAM, World
@@ -101,21 +105,21 @@ class Apart:
 
     async def purge(self) -> None:
         if self.uid is None:
-            async with self.world.pool.connection() as connection:
-                await purging.begin_purges(connection, datetime.now(UTC) + timedelta(hours=1), 1000)
+            async with self.world.pool.connection() as db:
+                await purge_statements.begin_purges(db, datetime.now(UTC) + timedelta(hours=1), 1000)
             self.retired.clear()
 
     async def started(self) -> tuple[str, str, wire.StreamVerdict]:
         await self.apply()
         run_id = new_run_id()
-        async with self.world.pool.connection() as connection:
-            row = await connections.connection_by_name(connection, "team", self.name)
+        async with self.world.pool.connection() as db:
+            row = await connection_store.connection_by_name(db, "team", self.name)
             assert row is not None
-            new = runs.NewRun(run_id, row["uid"], row["definition_uid"], row["spec"], token=run_id)
-            assert await runs.insert_run(connection, new)
-            taken = await runs.claim_pending(connection, datetime.now(UTC) + timedelta(hours=1), 1)
+            new = run_store.NewRun(run_id, row["uid"], row["definition_uid"], row["spec"], token=run_id)
+            assert await run_store.insert_run(db, new)
+            taken = await fairness.claim_runs(db, datetime.now(UTC) + timedelta(hours=1), 1)
             assert [each["run_id"] for each in taken] == [run_id]
-            await attempts.record_job(connection, run_id, 1, f"job-{run_id}")
+            await attempt_store.record_job(db, run_id, 1, f"job-{run_id}")
         identity = wire.ConnectorIdentity(name=self.connector, method="generate", version="0.1.0")
         request = wire.StartRequest(run=run_id, attempt=1, connector=identity, sdk_version="0")
         start = await self.world.protocol.start(PodIdentity(f"pod-{run_id}", f"job-{run_id}"), request)
@@ -159,15 +163,15 @@ class Apart:
 
     async def check(self) -> None:
         prefixes: dict[str, list[int]] = defaultdict(list)
-        async with self.world.pool.connection() as connection:
+        async with self.world.pool.connection() as db:
             rows = await many(
-                connection,
+                db,
                 "SELECT key FROM penstock.bronze_objects WHERE committed_at IS NOT NULL AND key = ANY(%(keys)s)",
                 keys=list(self.read),
             )
             for row in rows:
                 prefixes[row["key"].split("/run=")[0]] += self.read[row["key"]]
-            shown = await objects.committed_objects(connection, "team", self.name, None, None)
+            shown = await bronze_objects.committed_objects(db, "team", self.name, None, None)
         for prefix, numbers in prefixes.items():
             assert len(numbers) == len(set(numbers)), f"twice in {prefix}: {sorted(numbers)}"
         if self.uid:
@@ -177,19 +181,19 @@ class Apart:
 
 @pytest.mark.parametrize("seed", range(SEQUENCES))
 async def test_no_record_is_twice_in_a_generation_and_none_is_lost(world: World, seed: int) -> None:
-    async with world.pool.connection() as connection:
+    async with world.pool.connection() as db:
         for uid, manifest in (("d1", MANIFEST), ("d2", OTHER)):
             spec = {"image": IMAGE, "stage": "certified", "manifest": manifest}
-            await definitions.upsert_definition(connection, uid, f"{manifest['name']}-generate-0.1.0", 1, spec)
+            await definitions.upsert_definition(db, uid, f"{manifest['name']}-generate-0.1.0", 1, spec)
     life = Apart(world, random.Random(seed), f"people-{seed}")
     for _ in range(STEPS):
         await life.step()
 
 
 async def test_the_tables_that_refer_to_a_connection_follow_its_uid(world: World) -> None:
-    async with world.pool.connection() as connection:
+    async with world.pool.connection() as db:
         rows = await many(
-            connection,
+            db,
             "SELECT conrelid::regclass::text AS owner FROM pg_constraint WHERE contype = 'f' AND confupdtype <> 'c'"
             " AND confrelid = 'penstock.tenant_connections'::regclass",
         )
@@ -200,11 +204,11 @@ async def test_a_namespace_that_nobody_may_read_is_nobodys(world: World) -> None
     async def unreadable(_: str) -> str | None:
         return None
 
-    async with world.pool.connection() as connection:
-        await recording.retire_connection(connection, "team", "orders")
+    async with world.pool.connection() as db:
+        await connection_records.retire_connection(db, "team", "orders")
     life = Apart(world, random.Random(0), "orders", uid="c2", numbers=1)
     await reconcile(world.pool, life.document(), unreadable)
-    async with world.pool.connection() as connection:
-        row = await connections.connection_by_uid(connection, "c2")
+    async with world.pool.connection() as db:
+        row = await connection_store.connection_by_uid(db, "c2")
     assert row is not None
     assert row["first_generation"] == 2, "another one's objects are in the first"

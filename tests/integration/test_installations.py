@@ -14,18 +14,19 @@ from typing import Any
 import psycopg
 import pytest
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.controller.bucket import ForeignBucketError, claim_bucket
-from penstock_operator.controller.orchestrator import Orchestrator, Parts
-from penstock_operator.controller.resources import Document, Page, version_of
+from penstock_operator.connections.connection_store import connection_by_uid
+from penstock_operator.controller.bucket_claim import ForeignBucketError, claim_bucket
+from penstock_operator.controller.orchestrator import Components, Orchestrator
+from penstock_operator.controller.resource_client import Document, Page, version_of
 from penstock_operator.launchers.logs import FileLogs
-from penstock_operator.registry import installation, runs
-from penstock_operator.registry.connections import connection_by_uid
+from penstock_operator.registry import installation
 from penstock_operator.registry.database import Pool, Row, create_pool, many
 from penstock_operator.registry.migrate import migrate
-from penstock_operator.registry.runs import NewRun
 from penstock_operator.resources.models import REQUESTED_AT, Kind
 from penstock_operator.resources.scope import EVERYTHING, Scope
-from penstock_operator.runs.registry_reconcile import reconcile_registry
+from penstock_operator.restore.reconcile import reconcile_registry
+from penstock_operator.runs import run_store
+from penstock_operator.runs.run_store import NewRun
 from penstock_operator.settings import S3Settings, Timings
 
 from tests.integration.test_sweep import COUNT, DEFINITION, ApiServer, connection, definition, key
@@ -61,7 +62,7 @@ class Installed:
     """One installation, whose queue is worked by hand."""
 
     pool: Pool
-    parts: Parts
+    parts: Components
     id: str
     orchestrator: Orchestrator = field(init=False)
 
@@ -141,7 +142,7 @@ class Two:
         async with self.pools[number].connection() as opened:
             id_ = await installation.installation_id(opened)
         logs, seen = FileLogs(self.directory), Seen(self.server, scope)
-        parts = Parts(
+        parts = Components(
             self.pools[number],
             seen,
             None,
@@ -163,7 +164,7 @@ async def begin_run(one: Installed, uid: str) -> None:
     row = await one.row(uid)
     assert row
     async with one.pool.connection() as opened:
-        await runs.insert_run(opened, NewRun(f"run-{uid}", uid, row["definition_uid"], row["spec"], token="t"))
+        await run_store.insert_run(opened, NewRun(f"run-{uid}", uid, row["definition_uid"], row["spec"], token="t"))
 
 
 async def test_20_installations_whose_scopes_overlap_share_no_connection(two: Two, server: ApiServer) -> None:

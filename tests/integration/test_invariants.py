@@ -8,11 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
-from penstock_operator.registry import attempts, connections, objects, recording, runs
+from penstock_operator.connections import connection_records, connection_store
+from penstock_operator.connections.connection_records import Timing
+from penstock_operator.errors import Fenced, Mismatch, NotReady, Unauthenticated
 from penstock_operator.registry.database import many, one
-from penstock_operator.registry.recording import Timing
+from penstock_operator.runs import attempt_store, bronze_objects, run_store
 from penstock_operator.runs.protocol import PodIdentity
-from penstock_operator.runs.refusals import Fenced, Mismatch, NotReady, Unauthenticated
+from penstock_operator.scheduling import fairness
 from penstock_operator.scheduling.due import request_run, schedule_due
 from penstock_sdk import protocol as wire
 
@@ -29,14 +31,14 @@ async def test_1_a_due_time_and_a_token_make_one_run_each(world: World) -> None:
 
 
 async def test_1_two_schedulers_make_one_run_of_one_tick(world: World) -> None:
-    async with world.pool.connection() as connection:
+    async with world.pool.connection() as db:
         past = datetime.now(UTC) - timedelta(minutes=90)
-        await recording.set_timing(connection, "c1", Timing("*/15 * * * *", "Etc/UTC", 0, past))
+        await connection_records.set_timing(db, "c1", Timing("*/15 * * * *", "Etc/UTC", 0, past))
     now = datetime.now(UTC)
     await asyncio.gather(*(schedule_due(world.pool, now) for _ in range(6)))
-    async with world.pool.connection() as connection:
-        rows = await many(connection, "SELECT * FROM penstock.connector_runs")
-        row = await connections.connection_by_uid(connection, "c1")
+    async with world.pool.connection() as db:
+        rows = await many(db, "SELECT * FROM penstock.connector_runs")
+        row = await connection_store.connection_by_uid(db, "c1")
     assert len(rows) == 1, "missed ticks collapse to one"
     assert row is not None
     assert row["next_run_at"] > now
@@ -44,10 +46,10 @@ async def test_1_two_schedulers_make_one_run_of_one_tick(world: World) -> None:
 
 async def test_1_a_request_waits_for_the_run_under_way(world: World) -> None:
     await world.new_run("a", token="first")
-    async with world.pool.connection() as connection:
-        row = await connections.connection_by_uid(connection, "c1")
+    async with world.pool.connection() as db:
+        row = await connection_store.connection_by_uid(db, "c1")
         assert row is not None
-        assert await request_run(connection, row, "second") is None
+        assert await request_run(db, row, "second") is None
         assert row["handled_request"] is None
 
 
@@ -55,8 +57,8 @@ async def test_2_two_launchers_take_a_run_once(world: World) -> None:
     await world.new_run()
 
     async def claim() -> int:
-        async with world.pool.connection() as connection:
-            return len(await runs.claim_pending(connection, datetime.now(UTC) + timedelta(hours=1), 10))
+        async with world.pool.connection() as db:
+            return len(await fairness.claim_runs(db, datetime.now(UTC) + timedelta(hours=1), 10))
 
     assert sum(await asyncio.gather(*(claim() for _ in range(6)))) == 1
 
@@ -87,7 +89,7 @@ async def test_3_a_takeover_waits_for_the_checkpoint_that_holds_the_run(world: W
     await world.new_run()
     run_id, attempt, _ = await world.attempt()
     async with world.pool.connection() as holder, holder.transaction():
-        assert await runs.hold_run(holder, run_id, attempt)
+        assert await run_store.hold_run(holder, run_id, attempt)
         takeover = asyncio.create_task(world.fail(run_id, attempt))
         await world.waiting()
         assert not takeover.done()
@@ -101,9 +103,9 @@ async def test_4_state_and_objects_commit_together_or_not_at_all(world: World) -
     strange = good.model_copy(update={"key": "elsewhere", "sequence": 2})
     with pytest.raises(Mismatch):
         await world.protocol.checkpoint(token, checkpoint(1, good, strange))
-    async with world.pool.connection() as connection:
-        assert await one(connection, "SELECT * FROM penstock.connector_run_state") is None
-        assert not await objects.has_progressed(connection, run_id, attempt)
+    async with world.pool.connection() as db:
+        assert await one(db, "SELECT * FROM penstock.connector_run_state") is None
+        assert not await bronze_objects.has_progressed(db, run_id, attempt)
 
 
 async def test_4_a_repeated_checkpoint_commits_once(world: World) -> None:
@@ -115,8 +117,8 @@ async def test_4_a_repeated_checkpoint_commits_once(world: World) -> None:
     for refused in (checkpoint(3), checkpoint(2, uploaded), checkpoint(1), checkpoint(1, uploaded, done=True)):
         with pytest.raises(Mismatch):
             await world.protocol.checkpoint(token, refused)
-    async with world.pool.connection() as connection:
-        assert await objects.committed_counts(connection, run_id, attempt) == {"people": 3}
+    async with world.pool.connection() as db:
+        assert await bronze_objects.committed_counts(db, run_id, attempt) == {"people": 3}
 
 
 async def test_5_a_committed_object_is_never_overwritten(world: World) -> None:
@@ -147,8 +149,8 @@ async def test_6_a_run_whose_counts_differ_fails_and_is_not_tried_again(world: W
     await world.protocol.checkpoint(token, checkpoint(1, await world.upload(token), done=True))
     told = wire.FinishRequest(outcome="succeeded", records={"people": 4})
     assert (await world.protocol.finish(token, told)).phase == "failed"
-    async with world.pool.connection() as connection:
-        run = await one(connection, "SELECT * FROM penstock.connector_runs")
+    async with world.pool.connection() as db:
+        run = await one(db, "SELECT * FROM penstock.connector_runs")
     assert run is not None
     assert run["message"].startswith(
         "stream 'people': the pod counted 4 records that it committed, the registry 3; report"
@@ -165,8 +167,8 @@ async def test_9_a_finish_that_is_repeated_while_the_first_is_carried_out_gets_i
     run_id, _, token = await world.attempt()
     await world.protocol.checkpoint(token, checkpoint(1, await world.upload(token), done=True))
     finish = wire.FinishRequest(outcome=outcome, records={"people": 3})
-    async with world.pool.connection() as connection, connection.transaction():
-        await runs.lock_run(connection, run_id)
+    async with world.pool.connection() as db, db.transaction():
+        await run_store.lock_run(db, run_id)
         both = [asyncio.create_task(world.protocol.finish(token, finish)) for _ in range(2)]
         async with asyncio.timeout(PATIENCE):
             while await _waiting_locks(world) < len(both):
@@ -175,8 +177,8 @@ async def test_9_a_finish_that_is_repeated_while_the_first_is_carried_out_gets_i
 
 
 async def _waiting_locks(world: World) -> int:
-    async with world.pool.connection() as connection:
-        return len(await many(connection, "SELECT 1 FROM pg_locks WHERE NOT granted"))
+    async with world.pool.connection() as db:
+        return len(await many(db, "SELECT 1 FROM pg_locks WHERE NOT granted"))
 
 
 async def test_6_success_needs_every_stream_to_be_done(world: World) -> None:
@@ -192,12 +194,12 @@ async def test_7_only_the_pod_of_the_attempts_job_can_start_it(world: World) -> 
     request = wire.StartRequest(run="run1", attempt=1, connector=IDENTITY, sdk_version="0")
     with pytest.raises(Fenced):
         await world.protocol.start(PodIdentity("pod", "job"), request)
-    async with world.pool.connection() as connection:
-        await runs.claim_pending(connection, datetime.now(UTC) + timedelta(hours=1), 1)
+    async with world.pool.connection() as db:
+        await fairness.claim_runs(db, datetime.now(UTC) + timedelta(hours=1), 1)
     with pytest.raises(NotReady):
         await world.protocol.start(PodIdentity("pod", "job"), request)
-    async with world.pool.connection() as connection:
-        await attempts.record_job(connection, "run1", 1, "job")
+    async with world.pool.connection() as db:
+        await attempt_store.record_job(db, "run1", 1, "job")
     with pytest.raises(Unauthenticated):
         await world.protocol.start(PodIdentity("pod", "other"), request)
     first = await world.protocol.start(PodIdentity("pod", "job"), request)
@@ -212,9 +214,9 @@ async def test_7_only_the_pod_of_the_attempts_job_can_start_it(world: World) -> 
 async def test_11_the_registry_keeps_no_token(world: World) -> None:
     await world.new_run()
     _, _, token = await world.attempt()
-    async with world.pool.connection() as connection:
+    async with world.pool.connection() as db:
         for table in ("run_attempts", "connector_runs", "outbox"):
-            assert token not in str(await many(connection, f"SELECT * FROM penstock.{table}"))
+            assert token not in str(await many(db, f"SELECT * FROM penstock.{table}"))
 
 
 async def test_a_resumed_attempt_goes_on_from_the_committed_cursor(world: World) -> None:
@@ -230,9 +232,9 @@ async def test_a_resumed_attempt_goes_on_from_the_committed_cursor(world: World)
 
 async def test_6_success_is_not_believed_before_the_streams_were_looked_at(world: World) -> None:
     await world.new_run()
-    async with world.pool.connection() as connection:
-        await runs.claim_pending(connection, datetime.now(UTC) + timedelta(hours=1), 1)
-        await attempts.record_job(connection, "run1", 1, "job")
+    async with world.pool.connection() as db:
+        await fairness.claim_runs(db, datetime.now(UTC) + timedelta(hours=1), 1)
+        await attempt_store.record_job(db, "run1", 1, "job")
     request = wire.StartRequest(run="run1", attempt=1, connector=IDENTITY, sdk_version="0")
     token = (await world.protocol.start(PodIdentity("pod", "job"), request)).run_token
     with pytest.raises(Mismatch, match="streams without a final checkpoint: people"):
@@ -249,21 +251,21 @@ async def test_3_an_end_that_somebody_else_gave_is_not_the_zombies_to_confirm(wo
 
 
 async def test_1_a_deleted_connection_gets_no_run(world: World) -> None:
-    async with world.pool.connection() as connection:
-        row = await connections.connection_by_uid(connection, "c1")
+    async with world.pool.connection() as db:
+        row = await connection_store.connection_by_uid(db, "c1")
         assert row is not None
-        assert await recording.retire_connection(connection, "team", "orders")
-        assert await request_run(connection, row, "late") is None
+        assert await connection_records.retire_connection(db, "team", "orders")
+        assert await request_run(db, row, "late") is None
 
 
 async def test_two_requests_at_once_make_one_run_where_only_one_may_be_under_way(world: World) -> None:
-    async with world.pool.connection() as connection:
-        row = await connections.connection_by_uid(connection, "c1")
+    async with world.pool.connection() as db:
+        row = await connection_store.connection_by_uid(db, "c1")
     assert row is not None
 
     async def ask(token: str) -> None:
-        async with world.pool.connection() as connection:
-            await request_run(connection, row, token)
+        async with world.pool.connection() as db:
+            await request_run(db, row, token)
 
     async with world.pool.connection() as holder:
         async with holder.transaction():
@@ -272,4 +274,4 @@ async def test_two_requests_at_once_make_one_run_where_only_one_may_be_under_way
             await world.waiting(len(asking))
             assert not any(each.done() for each in asking), "all wait for the connection"
         await asyncio.gather(*asking)
-        assert len(await runs.active_runs(holder, "c1")) == 1
+        assert len(await run_store.active_runs(holder, "c1")) == 1

@@ -17,18 +17,19 @@ from typing import Any
 import httpx
 import pytest
 import zstandard
+from penstock_operator import outbox
 from penstock_operator.api.authentication import EmbeddedAuthenticator
-from penstock_operator.api.logs import RunLogs
 from penstock_operator.api.services import Services
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.controller.deliveries import Deliveries
-from penstock_operator.controller.logs import KeepingLauncher, LogKeeper
-from penstock_operator.embedded.files import free_port
+from penstock_operator.controller.outbox_dispatcher import OutboxDispatcher
 from penstock_operator.embedded.platform import serving
-from penstock_operator.launchers import Launch, Observation
+from penstock_operator.embedded.private_files import free_port
+from penstock_operator.launchers import AttemptLaunch, AttemptObservation
 from penstock_operator.launchers.logs import FileLogs
-from penstock_operator.registry import attempts, outbox
+from penstock_operator.logs.keeper import KeepingLauncher, LogKeeper
+from penstock_operator.logs.reader import RunLogs
 from penstock_operator.registry.database import one
+from penstock_operator.runs import attempt_store
 from penstock_sdk import protocol as wire
 
 from tests.installed import install
@@ -183,16 +184,16 @@ class Carrier:
         finally:
             self.closed.set()
 
-    async def launch(self, launch: Launch) -> str:
+    async def launch(self, launch: AttemptLaunch) -> str:
         return f"job-{launch.attempt}"
 
-    async def observe(self, launch: Launch) -> Observation:
-        return Observation("active", message=launch.job_name)
+    async def observe(self, launch: AttemptLaunch) -> AttemptObservation:
+        return AttemptObservation("active", message=launch.job_name)
 
-    async def stop(self, launch: Launch) -> None:
+    async def stop(self, launch: AttemptLaunch) -> None:
         self.files.path(launch.job_name).unlink()
 
-    async def retire(self, launch: Launch) -> None:
+    async def retire(self, launch: AttemptLaunch) -> None:
         self.retired.append(launch.job_name)
 
 
@@ -281,16 +282,16 @@ def kept_text(store: BronzeStore, key: str) -> str:
     return zstandard.decompress(store.read(key)).decode()
 
 
-async def launch_of(world: World) -> Launch:
-    async with world.pool.connection() as connection:
-        row = await attempts.carried_attempt(connection, "run1", 1)
+async def launch_of(world: World) -> AttemptLaunch:
+    async with world.pool.connection() as db:
+        row = await attempt_store.carried_attempt(db, "run1", 1)
     assert row is not None
-    return Launch.from_row(row)
+    return AttemptLaunch.from_row(row)
 
 
 async def log_row(world: World) -> dict[str, Any]:
-    async with world.pool.connection() as connection:
-        row = await attempts.log_of_attempt(connection, "run1", 1)
+    async with world.pool.connection() as db:
+        row = await attempt_store.log_of_attempt(db, "run1", 1)
     assert row is not None
     return row
 
@@ -355,12 +356,12 @@ async def test_a_job_is_not_let_go_before_its_log_is_kept(world: World, tmp_path
     for store, kept in ((away, False), (world.store, True)):
         keeper = LogKeeper(world.pool, carrier, store, 100_000)
         launcher = KeepingLauncher(carrier, keeper)
-        await Deliveries(world.pool, world.store, launcher, keeper, lambda _: None).drain()
+        await OutboxDispatcher(world.pool, world.store, launcher, keeper, lambda _: None).drain()
         assert bool(carrier.retired) is kept
-        async with world.pool.connection() as connection:
-            left = await one(connection, "SELECT count(*) AS n FROM penstock.outbox WHERE kind = 'retire'")
+        async with world.pool.connection() as db:
+            left = await one(db, "SELECT count(*) AS n FROM penstock.outbox WHERE kind = 'retire'")
             assert left == {"n": 0 if kept else 1}, "it stays until it is done"
-            await outbox.give_back(connection, [n + 1 for n in range(10)])
+            await outbox.release(db, [n + 1 for n in range(10)])
     assert kept_text(world.store, (await log_row(world))["log_key"]) == "one\n"
 
 

@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from penstock_operator import outbox
 from penstock_operator.bronze.keys import commit_key
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.controller.deliveries import Deliveries
-from penstock_operator.controller.logs import KeepingLauncher, LogKeeper
-from penstock_operator.registry import outbox
+from penstock_operator.controller.outbox_dispatcher import OutboxDispatcher
+from penstock_operator.logs.keeper import KeepingLauncher, LogKeeper
 from penstock_operator.registry.database import many
 from penstock_sdk import protocol as wire
 
@@ -20,10 +20,10 @@ from tests.integration.world import EVENTS, STREAM, World, checkpoint
 from tests.patience import PATIENCE
 
 
-def deliveries(world: World, carrier: Carrier, store: BronzeStore | None = None) -> Deliveries:
+def deliveries(world: World, carrier: Carrier, store: BronzeStore | None = None) -> OutboxDispatcher:
     keeper = LogKeeper(world.pool, carrier, world.store, 100_000)
     launcher = KeepingLauncher(carrier, keeper)
-    return Deliveries(world.pool, store or world.store, launcher, keeper, lambda _: None)
+    return OutboxDispatcher(world.pool, store or world.store, launcher, keeper, lambda _: None)
 
 
 async def finished_run(world: World, run_id: str = "run1") -> str:
@@ -38,14 +38,14 @@ async def finished_run(world: World, run_id: str = "run1") -> str:
 
 
 async def left(world: World) -> list[dict[str, Any]]:
-    async with world.pool.connection() as connection:
-        return await many(connection, "SELECT * FROM penstock.outbox ORDER BY id")
+    async with world.pool.connection() as db:
+        return await many(db, "SELECT * FROM penstock.outbox ORDER BY id")
 
 
 async def everything_is_due(world: World) -> None:
     ids = [each["id"] for each in await left(world)]
-    async with world.pool.connection() as connection:
-        await outbox.give_back(connection, ids)
+    async with world.pool.connection() as db:
+        await outbox.release(db, ids)
 
 
 class Killed(BronzeStore):
@@ -71,8 +71,8 @@ async def test_9_a_kill_between_the_effect_and_its_record_is_harmless(world: Wor
 
 async def test_manifests_are_whole_in_whatever_order_they_are_written(world: World, tmp_path: Path) -> None:
     keys = [await finished_run(world, f"run{number}") for number in (1, 2, 3)]
-    async with world.pool.connection() as connection:
-        await connection.execute(
+    async with world.pool.connection() as db:
+        await db.execute(
             b"UPDATE penstock.outbox SET available_at = now() + interval '1 h' WHERE payload ->> 'run' <> 'run3'"
         )
     await deliveries(world, Carrier(tmp_path / "logs")).drain()

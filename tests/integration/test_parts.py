@@ -18,15 +18,16 @@ from typing import Any
 import pytest
 import yaml
 import zstandard
+from penstock_operator.attempts.supervisor import Supervisor
+from penstock_operator.connections import connection_store
 from penstock_operator.controller.reconcile import reconcile
-from penstock_operator.controller.supervisor import Supervisor
 from penstock_operator.embedded.platform import DataDirectory, Platform, platform
 from penstock_operator.launchers import process
-from penstock_operator.registry import connections, objects, runs
 from penstock_operator.registry.database import Row, many
-from penstock_operator.runs.state_changes import Author, RewindToCheckpoint, change_state
+from penstock_operator.runs import bronze_objects, run_store
 from penstock_operator.scheduling.due import request_run
 from penstock_operator.settings import Timings
+from penstock_operator.state.admin import Author, RewindToCheckpoint, change_state
 from penstock_sdk.failpoints import VARIABLE
 from penstock_sdk.protocol import Limits
 
@@ -74,25 +75,23 @@ class Operator:
 
     async def request(self, token: str) -> str:
         """Ask for a run."""
-        async with self.running.pool.connection() as connection:
-            row = await connections.connection_by_name(connection, "team", "fake")
+        async with self.running.pool.connection() as db:
+            row = await connection_store.connection_by_name(db, "team", "fake")
             assert row is not None
-            run_id = await request_run(connection, row, token)
+            run_id = await request_run(db, row, token)
         assert run_id is not None
         return run_id
 
     async def run(self, run_id: str) -> Row:
-        async with self.running.pool.connection() as connection:
-            found = await runs.run_by_id(connection, run_id)
+        async with self.running.pool.connection() as db:
+            found = await run_store.run_by_id(db, run_id)
         assert found is not None
         return found
 
     async def step(self) -> None:
         """Launch what waits, at once, and look at what runs."""
-        async with self.running.pool.connection() as connection:
-            await connection.execute(
-                b"UPDATE penstock.connector_runs SET next_attempt_at = now() WHERE phase = 'pending'"
-            )
+        async with self.running.pool.connection() as db:
+            await db.execute(b"UPDATE penstock.connector_runs SET next_attempt_at = now() WHERE phase = 'pending'")
         await self.supervisor.launch_pending()
         await self.supervisor.observe_all()
 
@@ -107,13 +106,13 @@ class Operator:
         return await self.run(run_id)
 
     async def rows(self, sql: str) -> list[Row]:
-        async with self.running.pool.connection() as connection:
-            return await many(connection, sql)
+        async with self.running.pool.connection() as db:
+            return await many(db, sql)
 
     async def numbers(self, run_id: str, stream: str) -> list[int]:
         """Read Bronze back."""
-        async with self.running.pool.connection() as connection:
-            found = await objects.objects_of_run(connection, run_id)
+        async with self.running.pool.connection() as db:
+            found = await bronze_objects.objects_of_run(db, run_id)
         lines = []
         for key in (each["key"] for each in found if each["stream"] == stream):
             text = zstandard.ZstdDecompressor().stream_reader(self.running.store.read(key))
@@ -217,10 +216,10 @@ async def test_a_rewind_puts_every_part_back(operator: Operator) -> None:
         "SELECT * FROM penstock.stream_checkpoints WHERE stream = 'people' ORDER BY checkpoint LIMIT 1 OFFSET 4"
     )
     left = [n for each in row["cursor"]["ranges"] for n in _left(each)]
-    async with operator.running.pool.connection() as connection:
-        found = await connections.connection_by_name(connection, "team", "fake")
+    async with operator.running.pool.connection() as db:
+        found = await connection_store.connection_by_name(db, "team", "fake")
         assert found is not None
-        await change_state(connection, found["uid"], RewindToCheckpoint("people", row["checkpoint"]), Author("a test"))
+        await change_state(db, found["uid"], RewindToCheckpoint("people", row["checkpoint"]), Author("a test"))
     second = await operator.request("two")
     assert (await operator.to_the_end(second))["phase"] == "succeeded"
     assert await operator.numbers(second, "people") == sorted(left)
@@ -242,8 +241,8 @@ async def test_a_cancelled_run_keeps_what_its_parts_have_committed(operator: Ope
         return bool((await operator.run(run_id))["committed_records"])
 
     await until(committed_something)
-    async with operator.running.pool.connection() as connection:
-        await runs.request_cancel(connection, run_id)
+    async with operator.running.pool.connection() as db:
+        await run_store.request_cancel(db, run_id)
     assert (await operator.to_the_end(run_id))["phase"] == "cancelled"
     parts = (await operator.cursor("people"))["ranges"]
     covered = [n for each in parts if each["cursor"] for n in range(each["bounds"][0], each["cursor"]["next"])]

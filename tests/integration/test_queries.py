@@ -8,23 +8,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from penstock_operator.registry import (
-    alerts,
-    attempts,
-    collection,
-    connections,
-    fairness,
-    objects,
-    outbox,
-    purging,
-    reads,
-    run_streams,
-    runs,
-    streams,
-    upstreams,
-    windows,
+from penstock_operator import alerts, outbox
+from penstock_operator.connections import connection_store
+from penstock_operator.registry.database import DatabaseConnection, Pool
+from penstock_operator.retention import purge_statements, statements
+from penstock_operator.runs import (
+    attempt_store,
+    bronze_objects,
+    run_store,
+    state_store,
+    stream_outcomes,
+    stream_reads,
+    window_states,
 )
-from penstock_operator.registry.database import Connection, Pool
+from penstock_operator.scheduling import fairness, upstream_store
 from penstock_operator.settings import Quotas
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -78,8 +75,8 @@ SMALL = {"connector_definitions", "due", "taken", "tenant_turns"}
 class Explaining:
     """A connection that runs each statement and keeps its plan."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, db: DatabaseConnection) -> None:
+        self._connection = db
         self.scanned: set[str] = set()
 
     def transaction(self) -> Any:
@@ -95,70 +92,70 @@ class Explaining:
 
 
 HOT: dict[str, Callable[[Any], Awaitable[object]]] = {
-    "claim_due": lambda c: connections.claim_due(c, NOW, 50),
-    "claim_for_request": lambda c: connections.claim_for_request(c, "c8"),
-    "wake_followers": lambda c: upstreams.wake_followers(c, "team-0", NOW),
-    "followers": lambda c: upstreams.followers(c, "team-0"),
-    "missing_upstreams": lambda c: upstreams.missing_upstreams(c, "team-0", ["connection-50", "x"]),
-    "successes_to_follow": lambda c: upstreams.successes_to_follow(c, "c100"),
-    "connection_by_name": lambda c: connections.connection_by_name(c, "team-7", "connection-7"),
-    "connections_by_uid": lambda c: connections.connections_by_uid(c, ["c8", "c9"]),
-    "claim_pending": lambda c: runs.claim_pending(c, NOW, 20),
-    "claim_pending within quotas": lambda c: runs.claim_pending(c, NOW, 20, QUOTAS),
+    "claim_due": lambda c: connection_store.claim_due(c, NOW, 50),
+    "claim_for_request": lambda c: connection_store.claim_for_request(c, "c8"),
+    "wake_followers": lambda c: upstream_store.wake_followers(c, "team-0", NOW),
+    "followers": lambda c: upstream_store.followers(c, "team-0"),
+    "missing_upstreams": lambda c: upstream_store.missing_upstreams(c, "team-0", ["connection-50", "x"]),
+    "successes_to_follow": lambda c: upstream_store.successes_to_follow(c, "c100"),
+    "connection_by_name": lambda c: connection_store.connection_by_name(c, "team-7", "connection-7"),
+    "connections_by_uid": lambda c: connection_store.connections_by_uid(c, ["c8", "c9"]),
+    "claim_runs": lambda c: fairness.claim_runs(c, NOW, 20),
+    "claim_runs within quotas": lambda c: fairness.claim_runs(c, NOW, 20, QUOTAS),
     "tell_waiting": lambda c: fairness.tell_waiting(c, NOW, 200, QUOTAS),
-    "page_end": lambda c: collection.page_end(c, "c100", 50),
-    "orphan_keys": lambda c: collection.orphan_keys(c, NOW, 500),
-    "superseded_keys": lambda c: collection.superseded_keys(c, NOW, 500),
-    "old_runs": lambda c: collection.old_runs(c, "c100", 50, NOW, 500),
-    "forget_checkpoints": lambda c: collection.forget_checkpoints(c, "c100", 50, 200, 500),
-    "forget_schemas": lambda c: collection.forget_schemas(c, "c100", 50, 50, 500),
-    "attempts_of_jobs": lambda c: collection.attempts_of_jobs(c, ["penstock-000000000007-1"]),
-    "known_keys": lambda c: collection.known_keys(c, ["k000000000007"]),
-    "purges_under_way": purging.purges_under_way,
-    "doomed_objects": lambda c: purging.doomed_objects(c, "c8", 500),
-    "doomed_runs": lambda c: purging.doomed_runs(c, "c8", NOW, 500),
-    "log_of_attempt": lambda c: attempts.log_of_attempt(c, "000000000007", 1),
-    "active_runs": lambda c: runs.active_runs(c, "c8"),
-    "runs_of_deleted_connections": runs.runs_of_deleted_connections,
-    "newest_run": lambda c: runs.newest_run(c, "c8"),
-    "waiting_count": lambda c: runs.waiting_count(c, "c8"),
-    "lock_replaceable": lambda c: runs.lock_replaceable(c, "c8"),
-    "ticks_made": lambda c: runs.ticks_made(c, "c8", NOW - timedelta(days=3), NOW),
-    "run_by_id": lambda c: runs.run_by_id(c, "000000000008"),
-    "list_runs": lambda c: runs.list_runs(c, None, None, 20),
-    "hold_run": lambda c: runs.hold_run(c, "000000000007", 1),
-    "attempt_to_launch": lambda c: attempts.attempt_to_launch(c, "000000000007", 1),
-    "attempts_to_launch": lambda c: attempts.attempts_to_launch(c, [{"run_id": "000000000007", "attempt": 1}]),
-    "attempt_by_job": lambda c: attempts.attempt_by_job(c, "penstock-000000000007-1"),
-    "attempt_by_token": lambda c: attempts.attempt_by_token(c, b"0" * 32),
-    "live_attempts": attempts.live_attempts,
-    "heartbeat": lambda c: attempts.heartbeat(c, "000000000007", 1, {}),
-    "states_of": lambda c: streams.states_of(c, "c8"),
-    "states_of_run": lambda c: windows.states_of_run(c, "000000000008"),
-    "lock_window": lambda c: windows.lock_state(c, "000000000008", "people"),
-    "stream_heads": lambda c: streams.stream_heads(c, "c8"),
-    "stream_versions": lambda c: streams.stream_versions(c, "c8", {("stream-1", 1)}),
+    "page_end": lambda c: statements.page_end(c, "c100", 50),
+    "orphan_keys": lambda c: statements.orphan_keys(c, NOW, 500),
+    "superseded_keys": lambda c: statements.superseded_keys(c, NOW, 500),
+    "old_runs": lambda c: statements.old_runs(c, "c100", 50, NOW, 500),
+    "forget_checkpoints": lambda c: statements.forget_checkpoints(c, "c100", 50, 200, 500),
+    "forget_schemas": lambda c: statements.forget_schemas(c, "c100", 50, 50, 500),
+    "attempts_of_jobs": lambda c: statements.attempts_of_jobs(c, ["penstock-000000000007-1"]),
+    "known_keys": lambda c: statements.known_keys(c, ["k000000000007"]),
+    "purges_under_way": purge_statements.purges_under_way,
+    "doomed_objects": lambda c: purge_statements.doomed_objects(c, "c8", 500),
+    "doomed_runs": lambda c: purge_statements.doomed_runs(c, "c8", NOW, 500),
+    "log_of_attempt": lambda c: attempt_store.log_of_attempt(c, "000000000007", 1),
+    "active_runs": lambda c: run_store.active_runs(c, "c8"),
+    "runs_of_deleted_connections": run_store.runs_of_deleted_connections,
+    "newest_run": lambda c: run_store.newest_run(c, "c8"),
+    "waiting_count": lambda c: run_store.waiting_count(c, "c8"),
+    "lock_replaceable": lambda c: run_store.lock_replaceable(c, "c8"),
+    "ticks_made": lambda c: run_store.ticks_made(c, "c8", NOW - timedelta(days=3), NOW),
+    "run_by_id": lambda c: run_store.run_by_id(c, "000000000008"),
+    "list_runs": lambda c: run_store.list_runs(c, None, None, 20),
+    "hold_run": lambda c: run_store.hold_run(c, "000000000007", 1),
+    "attempt_to_launch": lambda c: attempt_store.attempt_to_launch(c, "000000000007", 1),
+    "attempts_to_launch": lambda c: attempt_store.attempts_to_launch(c, [{"run_id": "000000000007", "attempt": 1}]),
+    "attempt_by_job": lambda c: attempt_store.attempt_by_job(c, "penstock-000000000007-1"),
+    "attempt_by_token": lambda c: attempt_store.attempt_by_token(c, b"0" * 32),
+    "live_attempts": attempt_store.live_attempts,
+    "heartbeat": lambda c: attempt_store.heartbeat(c, "000000000007", 1, {}),
+    "states_of": lambda c: state_store.states_of(c, "c8"),
+    "states_of_run": lambda c: window_states.states_of_run(c, "000000000008"),
+    "lock_window": lambda c: window_states.lock_state(c, "000000000008", "people"),
+    "stream_heads": lambda c: state_store.stream_heads(c, "c8"),
+    "stream_versions": lambda c: state_store.stream_versions(c, "c8", {("stream-1", 1)}),
     "open_alerts_of": lambda c: alerts.open_alerts_of(c, "c8"),
     "acknowledged_alerts_of": lambda c: alerts.acknowledged_alerts_of(c, "c8"),
-    "run_counts": lambda c: objects.run_counts(c, "000000000008"),
-    "reads_of": lambda c: reads.reads_of(c, "c8"),
-    "counts_by_op": lambda c: objects.counts_by_op(c, "000000000008", 1),
-    "has_progressed": lambda c: objects.has_progressed(c, "000000000008", 1),
-    "run_streams": lambda c: run_streams.record(c, "000000000008", 1, {}),
-    "committed_counts": lambda c: objects.committed_counts(c, "000000000008", 1),
-    "committed_objects": lambda c: objects.committed_objects(c, None, None, None, "000000000008"),
+    "run_counts": lambda c: bronze_objects.run_counts(c, "000000000008"),
+    "reads_of": lambda c: stream_reads.reads_of(c, "c8"),
+    "counts_by_op": lambda c: bronze_objects.counts_by_op(c, "000000000008", 1),
+    "has_progressed": lambda c: bronze_objects.has_progressed(c, "000000000008", 1),
+    "run_streams": lambda c: stream_outcomes.record(c, "000000000008", 1, {}),
+    "committed_counts": lambda c: bronze_objects.committed_counts(c, "000000000008", 1),
+    "committed_objects": lambda c: bronze_objects.committed_objects(c, None, None, None, "000000000008"),
     "take": lambda c: outbox.take(c, 100),
 }
 
 
 @pytest.fixture
-async def history(pool: Pool) -> AsyncIterator[Connection]:
-    async with pool.connection() as connection:
-        await connection.execute(HISTORY.encode())
-        yield connection
+async def history(pool: Pool) -> AsyncIterator[DatabaseConnection]:
+    async with pool.connection() as db:
+        await db.execute(HISTORY.encode())
+        yield db
 
 
-async def test_no_hot_statement_reads_a_whole_table(history: Connection) -> None:
+async def test_no_hot_statement_reads_a_whole_table(history: DatabaseConnection) -> None:
     scanned = {}
     for name, call in HOT.items():
         explaining = Explaining(history)
@@ -168,7 +165,7 @@ async def test_no_hot_statement_reads_a_whole_table(history: Connection) -> None
     assert not scanned
 
 
-async def test_the_explanation_sees_a_whole_table_read(history: Connection) -> None:
+async def test_the_explanation_sees_a_whole_table_read(history: DatabaseConnection) -> None:
     explaining = Explaining(history)
     await explaining.execute(b"SELECT * FROM penstock.connector_runs WHERE message = 'x'")
     assert explaining.scanned == {"connector_runs"}

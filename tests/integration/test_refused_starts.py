@@ -5,25 +5,26 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from penstock_operator.registry import attempts, runs
+from penstock_operator.errors import Fenced, Invalid, Unauthenticated
 from penstock_operator.registry.database import Row, one, run
+from penstock_operator.runs import attempt_store
 from penstock_operator.runs.protocol import PodIdentity
-from penstock_operator.runs.refusals import Fenced, Invalid, Unauthenticated
+from penstock_operator.scheduling import fairness
 from penstock_sdk import protocol as wire
 
 from tests.integration.world import IDENTITY, World
 
 
 async def _launched(world: World) -> tuple[str, int]:
-    async with world.pool.connection() as connection:
-        (taken,) = await runs.claim_pending(connection, datetime.now(UTC) + timedelta(hours=1), 1)
-        await attempts.record_job(connection, taken["run_id"], taken["attempt"], "job")
+    async with world.pool.connection() as db:
+        (taken,) = await fairness.claim_runs(db, datetime.now(UTC) + timedelta(hours=1), 1)
+        await attempt_store.record_job(db, taken["run_id"], taken["attempt"], "job")
     return taken["run_id"], taken["attempt"]
 
 
 async def _row(world: World, run_id: str) -> Row:
-    async with world.pool.connection() as connection:
-        row = await one(connection, "SELECT * FROM penstock.connector_runs WHERE id = %(id)s", id=run_id)
+    async with world.pool.connection() as db:
+        row = await one(db, "SELECT * FROM penstock.connector_runs WHERE id = %(id)s", id=run_id)
     assert row is not None
     return row
 
@@ -53,8 +54,8 @@ async def test_state_of_another_version_fails_the_run_with_the_remedy(world: Wor
     done = wire.CheckpointRequest(stream="people", checkpoint=1, cursor={"n": 3}, objects=[uploaded], done=True)
     await world.protocol.checkpoint(token, done)
     await world.protocol.finish(token, wire.FinishRequest(outcome="succeeded", records={"people": 3}))
-    async with world.pool.connection() as connection:
-        await run(connection, "UPDATE penstock.connector_run_state SET state_version = 7")
+    async with world.pool.connection() as db:
+        await run(db, "UPDATE penstock.connector_run_state SET state_version = 7")
     await world.new_run("run2")
     run_id, attempt = await _launched(world)
     request = wire.StartRequest(run=run_id, attempt=attempt, connector=IDENTITY, sdk_version="0")

@@ -15,17 +15,21 @@ from typing import Any
 
 import psycopg
 import pytest
+from penstock_operator import definitions, outbox
 from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.connections import connection_store
 from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.controller.retirement import retire_connection
-from penstock_operator.registry import attempts, connections, definitions, objects, outbox, restoring, runs
+from penstock_operator.ids import new_run_id
 from penstock_operator.registry.database import Pool, create_pool, many, one
+from penstock_operator.registry.installation import CONTROLLER
 from penstock_operator.registry.migrate import migrate
-from penstock_operator.runs import outcomes
-from penstock_operator.runs.ids import new_run_id
+from penstock_operator.restore.reconcile import ReconcileError, reconcile_registry
+from penstock_operator.runs import attempt_store, bronze_objects, run_store, transitions
+from penstock_operator.runs.commit_manifest import commit_document
 from penstock_operator.runs.protocol import PodIdentity, RunProtocol
-from penstock_operator.runs.registry_reconcile import ReconcileError, reconcile_registry
-from penstock_operator.runs.state_changes import Author, Reset, change_state
+from penstock_operator.scheduling import fairness
+from penstock_operator.state.admin import Author, Reset, change_state
 from penstock_sdk import protocol as wire
 
 from tests.integration.world import IDENTITY, MANIFEST, STREAM, World
@@ -68,14 +72,14 @@ class History:
 
     async def start(self) -> tuple[str, wire.StreamVerdict, str]:
         run_id, world = new_run_id(), self.world
-        async with self.pool.connection() as connection:
-            row = await connections.connection_by_name(connection, "team", "orders")
+        async with self.pool.connection() as db:
+            row = await connection_store.connection_by_name(db, "team", "orders")
             assert row is not None
-            new = runs.NewRun(run_id, row["uid"], row["definition_uid"], row["spec"], token=run_id)
-            assert await runs.insert_run(connection, new)
-            (taken,) = await runs.claim_pending(connection, datetime.now(UTC) + timedelta(hours=1), 1)
+            new = run_store.NewRun(run_id, row["uid"], row["definition_uid"], row["spec"], token=run_id)
+            assert await run_store.insert_run(db, new)
+            (taken,) = await fairness.claim_runs(db, datetime.now(UTC) + timedelta(hours=1), 1)
             assert taken["run_id"] == run_id
-            await attempts.record_job(connection, run_id, 1, f"job-{run_id}")
+            await attempt_store.record_job(db, run_id, 1, f"job-{run_id}")
         request = wire.StartRequest(run=run_id, attempt=1, connector=IDENTITY, sdk_version="0")
         started = await world.protocol.start(PodIdentity(f"pod-{run_id}", f"job-{run_id}"), request)
         answer = await world.protocol.streams(started.run_token, wire.StreamsRequest(streams=[STREAM]))
@@ -113,20 +117,19 @@ class History:
 
     async def deliver(self) -> None:
         """Write the commit manifests that are due."""
-        async with self.pool.connection() as connection:
-            for message in await outbox.take(connection, 1000):
-                if message["kind"] == "commit":
-                    run_id = message["payload"]["run"]
-                    found = await outcomes.commit_document(connection, run_id, self.store.settings.prefix)
+        async with self.pool.connection() as db:
+            for message in await outbox.take(db, 1000):
+                if isinstance(message.task, outbox.WriteCommit):
+                    found = await commit_document(db, message.task.run, self.store.settings.prefix)
                     if found:
                         await self.store.put_once(*found)
-                await outbox.done(connection, [message["id"]])
+                await outbox.delete(db, [message.id])
 
     async def reset(self) -> None:
-        async with self.pool.connection() as connection:
-            row = await connections.connection_by_name(connection, "team", "orders")
+        async with self.pool.connection() as db:
+            row = await connection_store.connection_by_name(db, "team", "orders")
             if row and self.numbers:
-                await change_state(connection, row["uid"], Reset(), Author("test"))
+                await change_state(db, row["uid"], Reset(), Author("test"))
                 self.generation, self.numbers = self.generation + 1, []
 
     async def again(self) -> None:
@@ -166,9 +169,9 @@ class History:
 
     async def check(self) -> None:
         """Each record is once among what is committed, and in each prefix but for what the collector was left."""
-        async with self.pool.connection() as connection:
-            shown = await objects.committed_objects(connection, "team", "orders", None, None)
-            left = await many(connection, "SELECT key FROM penstock.bronze_objects WHERE committed_at IS NULL")
+        async with self.pool.connection() as db:
+            shown = await bronze_objects.committed_objects(db, "team", "orders", None, None)
+            left = await many(db, "SELECT key FROM penstock.bronze_objects WHERE committed_at IS NULL")
         assert sorted(number for row in shown for number in self.read[row["key"]]) == self.numbers
         prefixes: dict[str, list[int]] = defaultdict(list)
         for key in self.read.keys() - {row["key"] for row in left}:
@@ -182,9 +185,9 @@ async def history(url: str, store: BronzeStore, seed: int) -> AsyncIterator[Hist
     await migrate(url)
     pool = create_pool(url, size=4)
     await pool.open(wait=True)
-    async with pool.connection() as connection:
+    async with pool.connection() as db:
         spec = {"image": f"i@sha256:{'0' * 64}", "stage": "certified", "manifest": MANIFEST}
-        await definitions.upsert_definition(connection, "d1", "faker-generate-0.1.0", 1, spec)
+        await definitions.upsert_definition(db, "d1", "faker-generate-0.1.0", 1, spec)
     made = History(url, store, random.Random(seed), pool)
     try:
         yield made
@@ -196,9 +199,9 @@ async def history(url: str, store: BronzeStore, seed: int) -> AsyncIterator[Hist
 
 
 async def everything(pool: Pool) -> Any:
-    async with pool.connection() as connection:
+    async with pool.connection() as db:
         return [
-            await many(connection, f"SELECT * FROM penstock.{table} ORDER BY 1, 2, 3")
+            await many(db, f"SELECT * FROM penstock.{table} ORDER BY 1, 2, 3")
             for table in (
                 "connector_run_state",
                 "bronze_objects",
@@ -232,11 +235,11 @@ async def test_after_a_restore_and_a_reconcile_nothing_is_read_twice(
         assert await reconcile_registry(life.pool, store) == [], "once more, and there is nothing to do"
         await life.check()
         await life.apply()
-        async with life.pool.connection() as connection:
-            for active in await runs.active_runs(connection, life.uid):
-                held = await runs.lock_run(connection, active["id"])
+        async with life.pool.connection() as db:
+            for active in await run_store.active_runs(db, life.uid):
+                held = await run_store.lock_run(db, active["id"])
                 assert held is not None
-                await outcomes.stop(connection, held)
+                await transitions.stop(db, held)
         for _ in range(2):
             await life.run()
             await life.check()
@@ -247,7 +250,7 @@ async def test_it_refuses_beside_a_controller_and_with_another_bucket(
 ) -> None:
     async with history(database_url, store, 0) as life:
         await life.run()
-        controller = create_pool(database_url, size=1, name=restoring.CONTROLLER)
+        controller = create_pool(database_url, size=1, name=CONTROLLER)
         await controller.open(wait=True)
         with pytest.raises(ReconcileError, match="stop it first"):
             await reconcile_registry(life.pool, store)
@@ -323,8 +326,8 @@ async def test_what_was_deleted_from_the_bucket_is_not_there_again(database_url:
         await life.restore(name)
         (told,) = await reconcile_registry(life.pool, store)
         assert told.deleted == 1
-        async with life.pool.connection() as connection:
-            gone = await one(connection, "SELECT 1 FROM penstock.bronze_objects WHERE key = %(key)s", key=doomed)
+        async with life.pool.connection() as db:
+            gone = await one(db, "SELECT 1 FROM penstock.bronze_objects WHERE key = %(key)s", key=doomed)
         assert gone is None
 
 

@@ -7,10 +7,11 @@ import hashlib
 import httpx
 import pytest
 from penstock_operator.controller.reconcile import reconcile
-from penstock_operator.registry import objects
+from penstock_operator.errors import Fenced
 from penstock_operator.registry.database import Row, many
-from penstock_operator.runs import outcomes
-from penstock_operator.runs.refusals import Fenced
+from penstock_operator.runs import bronze_objects
+from penstock_operator.runs.commit_manifest import commit_document
+from penstock_operator.scheduling import fairness
 from penstock_sdk import protocol as wire
 
 from tests.integration.world import World, checkpoint
@@ -35,8 +36,8 @@ async def put_aside(world: World, token: str, records: int, after: int = 0) -> w
 
 
 async def rows(world: World, table: str, more: str = "") -> list[Row]:
-    async with world.pool.connection() as connection:
-        return await many(connection, f"SELECT * FROM penstock.{table} {more}")
+    async with world.pool.connection() as db:
+        return await many(db, f"SELECT * FROM penstock.{table} {more}")
 
 
 async def read(world: World, run: str, records: int, rejected: int = 0) -> Row:
@@ -67,9 +68,9 @@ async def test_rejected_records_have_places_and_numbers_of_their_own(world: Worl
     assert (data.sequence, rejected.sequence) == (1, 1)
     assert "/connection=orders/_rejected/stream=people/" in rejected.key
     await world.protocol.checkpoint(token, checkpoint(1, data, rejected))
-    async with world.pool.connection() as connection:
-        found = await objects.committed_objects(connection, "team", None, None, None)
-        aside = await objects.committed_objects(connection, "team", None, None, None, "rejected")
+    async with world.pool.connection() as db:
+        found = await bronze_objects.committed_objects(db, "team", None, None, None)
+        aside = await bronze_objects.committed_objects(db, "team", None, None, None, "rejected")
     assert ([row["key"] for row in found], [row["key"] for row in aside]) == ([data.key], [rejected.key])
 
 
@@ -109,8 +110,8 @@ async def test_a_run_with_rejected_records_is_green_and_says_so_everywhere(world
     assert (run["phase"], run["records"], run["rejected"], run["objects"]) == ("succeeded", 8, 2, 1)
     assert run["message"] == "people: 2 of 10 records were rejected"
     assert await open_alerts(world) == [("RecordsRejected", "2 of 10 records were rejected")]
-    async with world.pool.connection() as connection:
-        made = await outcomes.commit_document(connection, "run1", "")
+    async with world.pool.connection() as db:
+        made = await commit_document(db, "run1", "")
     assert made is not None
     assert (len(made[1]["objects"]), [each["records"] for each in made[1]["rejected"]]) == (1, [2])
     status = await reconcile(world.pool, DOCUMENT)
@@ -142,14 +143,14 @@ async def test_a_pod_is_told_the_rules(world: World) -> None:
     await world.new_run()
     from datetime import UTC, datetime, timedelta
 
-    from penstock_operator.registry import attempts, runs
+    from penstock_operator.runs import attempt_store
     from penstock_operator.runs.protocol import PodIdentity
 
     from tests.integration.world import IDENTITY
 
-    async with world.pool.connection() as connection:
-        (taken,) = await runs.claim_pending(connection, datetime.now(UTC) + timedelta(hours=1), 1)
-        await attempts.record_job(connection, taken["run_id"], taken["attempt"], "job")
+    async with world.pool.connection() as db:
+        (taken,) = await fairness.claim_runs(db, datetime.now(UTC) + timedelta(hours=1), 1)
+        await attempt_store.record_job(db, taken["run_id"], taken["attempt"], "job")
     request = wire.StartRequest(run="run1", attempt=1, connector=IDENTITY, sdk_version="0")
     start = await world.protocol.start(PodIdentity("pod", "job"), request)
     assert start.rejects == wire.RejectRules(max_share=0.5, strict=True)
@@ -179,10 +180,10 @@ async def test_an_incremental_read_may_be_empty_unless_none_of_many_was(world: W
 
 
 async def test_only_the_last_reads_are_kept(world: World) -> None:
-    from penstock_operator.registry.reads import StreamRead, add_reads
+    from penstock_operator.runs.stream_reads import StreamRead, add_reads
 
-    async with world.pool.connection() as connection:
+    async with world.pool.connection() as db:
         for number in range(105):
-            await add_reads(connection, "c1", "r", [StreamRead("people", "full", number)])
+            await add_reads(db, "c1", "r", [StreamRead("people", "full", number)])
     (kept,) = await rows(world, "stream_reads")
     assert kept["recent"] == list(range(5, 105))

@@ -6,13 +6,14 @@ import asyncio
 from typing import Any
 
 import pytest
+from penstock_operator.connections import connection_records
+from penstock_operator.connections.connection_records import ConnectionRecord
 from penstock_operator.controller.reconcile import reconcile_connection
-from penstock_operator.registry import recording, runs, states, streams
+from penstock_operator.errors import Fenced, Invalid
 from penstock_operator.registry.database import Row, many, one
-from penstock_operator.registry.recording import ConnectionRecord
-from penstock_operator.runs.refusals import Fenced, Invalid
-from penstock_operator.runs.state_annotations import RESET_STATE, REWIND_STATE
-from penstock_operator.runs.state_changes import (
+from penstock_operator.runs import run_store, state_store
+from penstock_operator.state import history
+from penstock_operator.state.admin import (
     Author,
     Import,
     Order,
@@ -23,7 +24,8 @@ from penstock_operator.runs.state_changes import (
     change_state,
     document_of,
 )
-from penstock_operator.runs.state_document import StateDocument, StreamState
+from penstock_operator.state.annotations import RESET_STATE, REWIND_STATE
+from penstock_operator.state.document import StateDocument, StreamState
 from penstock_sdk import protocol as wire
 
 from tests.integration.world import EVENTS, STREAM, World, checkpoint
@@ -36,19 +38,19 @@ async def both(world: World) -> World:
     """The connection reads two streams by cursor."""
     world.spec["streams"].append({"name": "events", "mode": "incremental"})
     record = ConnectionRecord("c1", "team", "orders", 2, world.spec, "d1", ready=True)
-    async with world.pool.connection() as connection:
-        await recording.upsert_connection(connection, record)
+    async with world.pool.connection() as db:
+        await connection_records.upsert_connection(db, record)
     return world
 
 
 async def change(world: World, order: Order, author: Author = ANNA) -> list[Row]:
-    async with world.pool.connection() as connection:
-        return await change_state(connection, "c1", order, author)
+    async with world.pool.connection() as db:
+        return await change_state(db, "c1", order, author)
 
 
 async def state(world: World) -> dict[str, Row]:
-    async with world.pool.connection() as connection:
-        return await streams.states_of(connection, "c1")
+    async with world.pool.connection() as db:
+        return await state_store.states_of(db, "c1")
 
 
 async def finished_run(world: World, run_id: str, *names: str) -> None:
@@ -115,7 +117,7 @@ async def test_a_reset_waits_for_the_checkpoint_that_holds_the_run(world: World)
     await world.new_run()
     run_id, attempt, _ = await world.attempt()
     async with world.pool.connection() as holder, holder.transaction():
-        assert await runs.hold_run(holder, run_id, attempt)
+        assert await run_store.hold_run(holder, run_id, attempt)
         resetting = asyncio.create_task(change(world, Reset(("people",))))
         await world.waiting()
         assert not resetting.done()
@@ -125,7 +127,7 @@ async def test_a_reset_waits_for_the_checkpoint_that_holds_the_run(world: World)
 async def test_a_run_that_begins_meanwhile_waits_and_reads_the_changed_state(world: World) -> None:
     await finished_run(world, "run1", "people")
     async with world.pool.connection() as holder, holder.transaction():
-        assert await states.lock_connection(holder, "c1")
+        assert await history.lock_connection(holder, "c1")
         inserting = asyncio.create_task(world.new_run("run2", token="t2"))
         await world.waiting()
         assert not inserting.done(), "no run begins between the look at the runs and the change"
@@ -150,11 +152,9 @@ async def test_resets_checkpoints_and_ends_at_the_same_time_neither_hang_nor_mix
         assert results[0] == "succeeded" or isinstance(results[0], Fenced), results[0]
         found = (await state(world))["people"]
         assert found["cursor"] is None, "the reset came after the checkpoint, or instead of it"
-        async with world.pool.connection() as connection:
-            for run in await runs.active_runs(connection, "c1"):
-                await connection.execute(
-                    b"UPDATE penstock.connector_runs SET phase = 'cancelled' WHERE id = %s", [run["id"]]
-                )
+        async with world.pool.connection() as db:
+            for run in await run_store.active_runs(db, "c1"):
+                await db.execute(b"UPDATE penstock.connector_runs SET phase = 'cancelled' WHERE id = %s", [run["id"]])
 
 
 async def test_a_stream_goes_back_to_a_run_a_checkpoint_or_a_cursor(both: World) -> None:
@@ -178,8 +178,8 @@ async def test_every_change_is_audited_with_who_when_before_and_after(world: Wor
     await world.new_run("run2", token="t2")
     await world.attempt("pod2")
     await change(world, Reset(("people",)))
-    async with world.pool.connection() as connection:
-        (entry,) = await states.changes_of(connection, "c1", 10)
+    async with world.pool.connection() as db:
+        (entry,) = await history.changes_of(db, "c1", 10)
     assert (entry["action"], entry["stream"], entry["changed_by"]) == ("reset", "people", "anna")
     assert entry["reason"] == "the source was corrected"
     assert entry["before"] == {
@@ -209,14 +209,14 @@ async def test_what_cannot_be_carried_out_changes_nothing_and_says_why(both: Wor
         with pytest.raises(Invalid) as refused:
             await change(both, order)
         assert words in refused.value.message
-    async with both.pool.connection() as connection:
+    async with both.pool.connection() as db:
         record = ConnectionRecord("c1", "team", "orders", 3, full, "d1", ready=True)
-        await recording.upsert_connection(connection, record)
+        await connection_records.upsert_connection(db, record)
     with pytest.raises(Invalid, match="people is read in full"):
         await change(both, RewindToCursor("people", {"n": 1}))
     assert await state(both) == before
-    async with both.pool.connection() as connection:
-        assert await states.changes_of(connection, "c1", 10) == []
+    async with both.pool.connection() as db:
+        assert await history.changes_of(db, "c1", 10) == []
 
 
 def _document(connector: str = "faker-generate", **cursors: tuple[Any, int]) -> StateDocument:
@@ -228,10 +228,10 @@ def _document(connector: str = "faker-generate", **cursors: tuple[Any, int]) -> 
 
 async def test_an_export_can_be_imported_again(both: World) -> None:
     await finished_run(both, "run1", "people", "events")
-    async with both.pool.connection() as connection:
-        row = await one(connection, "SELECT * FROM penstock.tenant_connections")
+    async with both.pool.connection() as db:
+        row = await one(db, "SELECT * FROM penstock.tenant_connections")
         assert row is not None
-        exported = await document_of(connection, {**row, "manifest": {"name": "faker", "method": "generate"}})
+        exported = await document_of(db, {**row, "manifest": {"name": "faker", "method": "generate"}})
     text = exported.model_dump_json(by_alias=True)
     await change(both, Reset())
     await change(both, Import(StateDocument.model_validate_json(text)))
@@ -271,8 +271,8 @@ async def test_an_annotation_is_carried_out_once_and_answered_in_the_status(both
     assert "no stream nothing-like-it" in answer["message"]
     answer = await reconciled(**{REWIND_STATE: "t4"})
     assert "write 'TOKEN RUN'" in answer["message"]
-    async with both.pool.connection() as connection:
-        audited = await many(connection, "SELECT changed_by, reason FROM penstock.state_changes ORDER BY id")
+    async with both.pool.connection() as db:
+        audited = await many(db, "SELECT changed_by, reason FROM penstock.state_changes ORDER BY id")
     assert [tuple(each.values()) for each in audited] == [
         ("annotation (by kubectl-annotate)", "token 2026-11-24T10:00:00Z"),
         ("annotation", "token t2"),

@@ -8,17 +8,18 @@ import random
 from typing import Any
 
 import pytest
-from penstock_operator.controller.kubernetes import merge_patch
-from penstock_operator.controller.progress import MOST, Progress
-from penstock_operator.controller.queue import Key
+from penstock_operator import outbox
+from penstock_operator.attempts.supervisor import Supervisor
+from penstock_operator.connections import connection_store
+from penstock_operator.controller.kubernetes_resources import merge_patch
+from penstock_operator.controller.progress_updates import MOST, ProgressUpdates
 from penstock_operator.controller.reconcile import facts_of
-from penstock_operator.controller.statuses import status_of
-from penstock_operator.controller.supervisor import Supervisor
-from penstock_operator.launchers import Carried, Launch, Observation
-from penstock_operator.registry import connections, outbox, runs
-from penstock_operator.registry.attempts import Ending
+from penstock_operator.controller.status import status_of
+from penstock_operator.controller.workqueue import Key
+from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt
 from penstock_operator.registry.database import Row, many, one, run
-from penstock_operator.runs import outcomes
+from penstock_operator.runs import run_store, transitions
+from penstock_operator.runs.attempt_store import AttemptOutcome
 from penstock_operator.runs.protocol import PodIdentity
 from penstock_operator.settings import Timings
 from penstock_sdk import protocol as wire
@@ -41,8 +42,8 @@ class Tenant:
 
     async def step(self) -> None:
         """Take one of the steps that can be taken now."""
-        async with self.world.pool.connection() as connection:
-            active = await runs.active_runs(connection, "c1")
+        async with self.world.pool.connection() as db:
+            active = await run_store.active_runs(db, "c1")
         if not active:
             self._made += 1
             await self.world.new_run(f"run{self._made:03d}", token=str(self._made))
@@ -62,14 +63,14 @@ class Tenant:
         await self.world.protocol.checkpoint(self._token, checkpoint(self._checkpoint, uploaded))
 
     async def _next_checkpoint(self) -> int:
-        async with self.world.pool.connection() as connection:
-            found = await one(connection, "SELECT max(checkpoint) AS n FROM penstock.connector_run_state")
+        async with self.world.pool.connection() as db:
+            found = await one(db, "SELECT max(checkpoint) AS n FROM penstock.connector_run_state")
         return int((found or {})["n"] or 0) + 1
 
     async def _sequence(self, row: Row) -> int:
-        async with self.world.pool.connection() as connection:
+        async with self.world.pool.connection() as db:
             found = await one(
-                connection,
+                db,
                 "SELECT max(sequence) AS n FROM penstock.bronze_objects WHERE run_id = %(run)s AND attempt = %(attempt)s",
                 run=row["id"],
                 attempt=row["attempt"],
@@ -77,12 +78,12 @@ class Tenant:
         return int((found or {})["n"] or 0)
 
     async def _succeed(self, row: Row) -> None:
-        await self._end(row, "succeed", Ending("succeeded", "RunSucceeded", message=f"of {row['id']}"))
+        await self._end(row, "succeed", AttemptOutcome("succeeded", "RunSucceeded", message=f"of {row['id']}"))
 
     async def _fail(self, row: Row) -> None:
-        ending = Ending("failed", "ConfigError", "ConfigError", f"of {row['id']}")
-        async with self.world.pool.connection() as connection:
-            await outcomes.fail_current(connection, row["id"], row["attempt"], ending)
+        ending = AttemptOutcome("failed", "ConfigError", "ConfigError", f"of {row['id']}")
+        async with self.world.pool.connection() as db:
+            await transitions.fail_current(db, row["id"], row["attempt"], ending)
 
     async def _lose(self, row: Row) -> None:
         await self.world.fail(row["id"], row["attempt"])
@@ -90,18 +91,18 @@ class Tenant:
     async def _cancel(self, row: Row) -> None:
         await self._end(row, "cancel")
 
-    async def _end(self, row: Row, how: str, *ending: Ending) -> None:
-        async with self.world.pool.connection() as connection, connection.transaction():
-            held = await outcomes.current(connection, row["id"], row["attempt"])
+    async def _end(self, row: Row, how: str, *ending: AttemptOutcome) -> None:
+        async with self.world.pool.connection() as db, db.transaction():
+            held = await transitions.current(db, row["id"], row["attempt"])
             if held:
-                await getattr(outcomes, how)(connection, held, *ending)
+                await getattr(transitions, how)(db, held, *ending)
 
 
 async def told(world: World) -> dict[str, Any]:
-    async with world.pool.connection() as connection:
-        row = await connections.connection_by_uid(connection, "c1")
+    async with world.pool.connection() as db:
+        row = await connection_store.connection_by_uid(db, "c1")
         assert row
-        facts = await facts_of(connection, row)
+        facts = await facts_of(db, row)
     return status_of(1, [], facts.row, facts.newest, None)
 
 
@@ -134,9 +135,9 @@ async def test_a_status_is_one_snapshot_of_one_run(world: World, seed: int) -> N
         assert kept == status
         consistent(kept)
     settled = await told(world)
-    async with world.pool.connection() as connection:
+    async with world.pool.connection() as db:
         (known,) = await many(
-            connection,
+            db,
             "SELECT r.id, (SELECT coalesce(sum(o.records), 0)::int FROM penstock.bronze_objects o WHERE o.run_id = r.id"
             " AND o.committed_at IS NOT NULL) AS records FROM penstock.connector_runs r ORDER BY id DESC LIMIT 1",
         )
@@ -146,16 +147,16 @@ async def test_a_status_is_one_snapshot_of_one_run(world: World, seed: int) -> N
 class Jobs:
     """Makes every Job."""
 
-    async def launch(self, launch: Launch) -> str:
+    async def launch(self, launch: AttemptLaunch) -> str:
         return f"uid-{launch.job_name}"
 
-    async def observe_many(self, attempts: list[Carried]) -> dict[str, Observation]:
-        return {each.job_name: Observation("active") for each in attempts}
+    async def observe_many(self, attempts: list[LaunchedAttempt]) -> dict[str, AttemptObservation]:
+        return {each.job_name: AttemptObservation("active") for each in attempts}
 
 
 async def asked(world: World) -> int:
-    async with world.pool.connection() as connection:
-        row = await one(connection, "SELECT count(*) AS n FROM penstock.outbox WHERE kind = 'status'")
+    async with world.pool.connection() as db:
+        row = await one(db, "SELECT count(*) AS n FROM penstock.outbox WHERE kind = 'status'")
     assert row
     return int(row["n"])
 
@@ -172,23 +173,23 @@ async def test_a_launch_and_a_start_have_the_status_written_soon(world: World) -
     request = wire.StartRequest(run="run1", attempt=1, connector=identity, sdk_version="0")
     await world.protocol.start(PodIdentity("pod1", "uid-penstock-run1-1"), request)
     assert await asked(world) == 2
-    async with world.pool.connection() as connection:
-        assert len(await outbox.status_messages(connection, ["c1"])) == 2, "one write tells both"
+    async with world.pool.connection() as db:
+        assert len(await outbox.status_messages(db, ["c1"])) == 2, "one write tells both"
     await supervisor.close()
 
 
 async def test_progress_is_told_of_a_bounded_number_of_runs_and_each_has_its_turn(world: World) -> None:
     queued, count = list[Key](), MOST + 10
-    progress = Progress(world.pool, queued.append)
+    progress = ProgressUpdates(world.pool, queued.append)
     for number in range(count):
         await world.new_connection(f"of{number}")
         await world.new_run(f"run{number}", connection=f"of{number}", token=str(number))
-    async with world.pool.connection() as connection:
-        await run(connection, "UPDATE penstock.connector_runs SET phase = 'running', attempt = 1")
+    async with world.pool.connection() as db:
+        await run(db, "UPDATE penstock.connector_runs SET phase = 'running', attempt = 1")
         await progress.tell()
         assert queued == [], "nothing is committed"
         await run(
-            connection,
+            db,
             "INSERT INTO penstock.bronze_objects (key, connection_uid, stream, generation, run_id, attempt, sequence, records,"
             " committed_at) SELECT id, connection_uid, 's', 1, id, 1, 1, 5, now() FROM penstock.connector_runs",
         )

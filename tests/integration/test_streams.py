@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from penstock_operator.registry import objects, run_streams
+from penstock_operator.errors import Invalid
 from penstock_operator.registry.database import one
-from penstock_operator.registry.run_streams import RunStream
-from penstock_operator.runs.refusals import Invalid
+from penstock_operator.runs import bronze_objects, stream_outcomes
+from penstock_operator.runs.stream_outcomes import RunStream
 from penstock_sdk import protocol as wire
 
 from tests.installed import install
@@ -31,8 +31,8 @@ async def begin(world: World, *selected: dict[str, Any]) -> tuple[str, int, str]
 
 
 async def streams(world: World) -> dict[str, RunStream]:
-    async with world.pool.connection() as connection:
-        return {each.stream: each for each in await run_streams.of_run(connection, "run1")}
+    async with world.pool.connection() as db:
+        return {each.stream: each for each in await stream_outcomes.of_run(db, "run1")}
 
 
 def failing(*told: tuple[str, wire.StreamOutcome], message: str = "stream 'events': 503") -> wire.FinishRequest:
@@ -53,8 +53,8 @@ async def test_an_attempt_that_comes_no_further_than_one_before_it_has_not_progr
         run_id, attempt, token = await world.attempt(f"pod{number}")
         said = checkpoint(number, await world.upload(token)).model_copy(update={"cursor": {"n": cursor}})
         await world.protocol.checkpoint(token, said)
-        async with world.pool.connection() as connection:
-            assert await objects.has_progressed(connection, run_id, attempt) == progressed[number - 1]
+        async with world.pool.connection() as db:
+            assert await bronze_objects.has_progressed(db, run_id, attempt) == progressed[number - 1]
         await world.fail(run_id, attempt)
 
 
@@ -76,8 +76,8 @@ async def test_18_a_stream_that_is_gone_before_it_was_read_to_its_end_fails_the_
     _, _, token = await world.attempt("pod2", discover=False)
     await world.protocol.streams(token, wire.StreamsRequest(streams=[EVENTS]))
     assert (await world.protocol.finish(token, wire.FinishRequest(outcome="succeeded"))).phase == "failed"
-    async with world.pool.connection() as connection:
-        run = await one(connection, "SELECT * FROM penstock.connector_runs")
+    async with world.pool.connection() as db:
+        run = await one(db, "SELECT * FROM penstock.connector_runs")
     assert run is not None
     assert run["error_class"] == "SourceContractError"
     assert run["message"].startswith("stream 'people' was not read to its end in attempt 1 (503); the source does not")
@@ -156,8 +156,8 @@ async def test_18_a_stream_that_the_source_does_not_offer_stops_no_other(world: 
         "poeple": "failed",
         "people": "failed",
     }
-    async with world.pool.connection() as connection:
-        run = await one(connection, "SELECT message FROM penstock.connector_runs")
+    async with world.pool.connection() as db:
+        run = await one(db, "SELECT message FROM penstock.connector_runs")
     assert run is not None
     assert "'poeple'" in run["message"]
 
@@ -176,9 +176,9 @@ async def test_18_a_stream_that_is_unavailable_stops_no_other_and_changes_nothin
     assert verdicts.keys() == {"people", "events"}
     assert (verdicts["people"].read, verdicts["events"].refused) == (True, True)
     assert (verdicts["events"].error_class, verdicts["events"].reason) == (reason.error_class, reason.message)
-    async with world.pool.connection() as connection:
-        versions = await one(connection, "SELECT count(*) AS n FROM penstock.stream_registry WHERE stream = 'events'")
-        alerts = await one(connection, "SELECT count(*) AS n FROM penstock.compat_alerts")
+    async with world.pool.connection() as db:
+        versions = await one(db, "SELECT count(*) AS n FROM penstock.stream_registry WHERE stream = 'events'")
+        alerts = await one(db, "SELECT count(*) AS n FROM penstock.compat_alerts")
     assert (versions, alerts) == ({"n": 1}, {"n": 0})
 
 

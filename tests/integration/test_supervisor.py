@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from penstock_operator.controller import supervisor as supervising
-from penstock_operator.controller.orchestrator import Orchestrator, Parts
-from penstock_operator.controller.statuses import finding_for
-from penstock_operator.controller.supervisor import Supervisor
-from penstock_operator.launchers import Carried, Launch, LaunchRefused, Observation
+from penstock_operator.attempts import supervisor as supervising
+from penstock_operator.attempts.supervisor import Supervisor
+from penstock_operator.connections import connection_records, connection_store
+from penstock_operator.connections.connection_records import Timing
+from penstock_operator.controller.orchestrator import Components, Orchestrator
+from penstock_operator.controller.status import finding_for
+from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt, LaunchRefused
 from penstock_operator.launchers.logs import FileLogs
-from penstock_operator.registry import connections, recording, runs
-from penstock_operator.registry.attempts import attempt_by_job
 from penstock_operator.registry.database import Pool, Row, create_pool, many, one, run
-from penstock_operator.registry.recording import Timing
+from penstock_operator.runs import run_store
+from penstock_operator.runs.attempt_store import attempt_by_job
 from penstock_operator.settings import Timings
 
 from tests.integration.world import World
@@ -35,9 +36,9 @@ class Cluster:
         self.looked: list[str] = []
         self.blocked, self.healed = asyncio.Event(), asyncio.Event()
         self.refusal: LaunchRefused | None = None
-        self.seen: Callable[[Carried], Observation | None] = lambda _: Observation("active")
+        self.seen: Callable[[LaunchedAttempt], AttemptObservation | None] = lambda _: AttemptObservation("active")
 
-    async def launch(self, launch: Launch) -> str:
+    async def launch(self, launch: AttemptLaunch) -> str:
         if self.refusal:
             raise self.refusal
         if launch.run_id == POISONED and not self.healed.is_set():
@@ -46,20 +47,20 @@ class Cluster:
         self.jobs.add(launch.job_name)
         return f"uid-{launch.job_name}"
 
-    async def observe(self, launch: Carried) -> Observation:
+    async def observe(self, launch: LaunchedAttempt) -> AttemptObservation:
         self.looked.append(launch.run_id)
         if launch.job_name not in self.jobs:
-            return Observation("gone", "AttemptLost", "the attempt's Job was deleted", disrupted=True)
-        return self.seen(launch) or Observation("active")
+            return AttemptObservation("gone", "AttemptLost", "the attempt's Job was deleted", disrupted=True)
+        return self.seen(launch) or AttemptObservation("active")
 
-    async def observe_many(self, attempts: list[Carried]) -> dict[str, Observation]:
+    async def observe_many(self, attempts: list[LaunchedAttempt]) -> dict[str, AttemptObservation]:
         found = {each.job_name: self.seen(each) for each in attempts if each.job_name in self.jobs}
         return {name: seen for name, seen in found.items() if seen}
 
-    async def stop(self, launch: Carried) -> None:
+    async def stop(self, launch: LaunchedAttempt) -> None:
         self.jobs.discard(launch.job_name)
 
-    async def retire(self, launch: Carried) -> None:
+    async def retire(self, launch: LaunchedAttempt) -> None:
         raise NotImplementedError
 
 
@@ -97,15 +98,15 @@ async def _runs(world: World, count: int) -> None:
 
 
 async def _bound(pool: Pool) -> set[str]:
-    async with pool.connection() as connection:
-        rows = await many(connection, "SELECT run_id FROM penstock.run_attempts WHERE job_uid IS NOT NULL")
+    async with pool.connection() as db:
+        rows = await many(db, "SELECT run_id FROM penstock.run_attempts WHERE job_uid IS NOT NULL")
     return {row["run_id"] for row in rows}
 
 
 async def _attempt(pool: Pool, run_id: str) -> Row:
-    async with pool.connection() as connection:
+    async with pool.connection() as db:
         row = await one(
-            connection, "SELECT * FROM penstock.run_attempts WHERE run_id = %(id)s ORDER BY attempt DESC", id=run_id
+            db, "SELECT * FROM penstock.run_attempts WHERE run_id = %(id)s ORDER BY attempt DESC", id=run_id
         )
     assert row is not None
     return row
@@ -187,9 +188,9 @@ async def test_a_full_quota_is_waited_for_and_the_status_says_so(
     await _runs(world, 1)
     await supervisor.launch_pending()
     await supervisor.settled()
-    async with world.pool.connection() as connection:
-        row = await connections.connection_by_uid(connection, f"of-{POISONED}")
-        newest = await runs.newest_run(connection, row["uid"]) if row else None
+    async with world.pool.connection() as db:
+        row = await connection_store.connection_by_uid(db, f"of-{POISONED}")
+        newest = await run_store.newest_run(db, row["uid"]) if row else None
     assert row
     assert newest
     assert (newest["phase"], newest["streak"], newest["disruptions"]) == ("pending", 0, 1)
@@ -225,10 +226,8 @@ async def _started(world: World, supervisor: Supervisor, jobs: Cluster, clock: C
 
 
 async def _note(pool: Pool) -> tuple[str, str | None]:
-    async with pool.connection() as connection:
-        row = await one(
-            connection, "SELECT waits, waits_reason FROM penstock.connector_runs WHERE id = %(id)s", id=POISONED
-        )
+    async with pool.connection() as db:
+        row = await one(db, "SELECT waits, waits_reason FROM penstock.connector_runs WHERE id = %(id)s", id=POISONED)
     assert row
     return row["waits"], row["waits_reason"]
 
@@ -237,15 +236,15 @@ async def test_why_a_pod_waits_is_noted_and_told_once(
     world: World, supervisor: Supervisor, jobs: Cluster, clock: Clock
 ) -> None:
     words = "0/1 nodes are available"
-    jobs.seen = lambda _: Observation("waiting", "Unschedulable", words)
+    jobs.seen = lambda _: AttemptObservation("waiting", "Unschedulable", words)
     await _started(world, supervisor, jobs, clock)
     for _ in range(3):
         await supervisor.observe_all()
         await supervisor.settled()
     assert await _note(world.pool) == (words, "Unschedulable")
-    async with world.pool.connection() as connection:
-        listed = await runs.list_runs(connection, None, None, 1)
-        asked = await many(connection, "SELECT 1 FROM penstock.outbox WHERE kind = 'status'")
+    async with world.pool.connection() as db:
+        listed = await run_store.list_runs(db, None, None, 1)
+        asked = await many(db, "SELECT 1 FROM penstock.outbox WHERE kind = 'status'")
     assert listed[0]["waits"] == words
     assert len(asked) == 2, "one for the launch, one for the note"
     assert jobs.looked == [], "the list had the words"
@@ -254,7 +253,7 @@ async def test_why_a_pod_waits_is_noted_and_told_once(
 async def test_a_pod_that_says_nothing_gets_a_look_of_its_own_for_its_warnings(
     world: World, supervisor: Supervisor, jobs: Cluster, clock: Clock
 ) -> None:
-    jobs.seen = lambda _: Observation("waiting")
+    jobs.seen = lambda _: AttemptObservation("waiting")
     await _started(world, supervisor, jobs, clock)
     for _ in range(3):
         await supervisor.observe_all()
@@ -265,12 +264,17 @@ async def test_a_pod_that_says_nothing_gets_a_look_of_its_own_for_its_warnings(
 @pytest.mark.parametrize(
     ("seen", "phase", "reason", "state"),
     [
-        (Observation("waiting", "QuotaExceeded", "exceeded quota"), "pending", "QuotaExceeded", "reconciling"),
-        (Observation("waiting", "Unschedulable", "no node"), "pending", "Unschedulable", "failing"),
-        (Observation("waiting", "ImagePullFailed", "503", "TransientError"), "pending", "ImagePullFailed", "failing"),
-        (Observation("waiting", "ImagePullFailed", "no", "ConfigError"), "failed", "ImagePullFailed", "stalled"),
-        (Observation("waiting", "SecretNotFound", "no", "ConfigError"), "failed", "SecretNotFound", "stalled"),
-        (Observation("waiting", "PodPending", ""), "pending", "LaunchRefused", "failing"),
+        (AttemptObservation("waiting", "QuotaExceeded", "exceeded quota"), "pending", "QuotaExceeded", "reconciling"),
+        (AttemptObservation("waiting", "Unschedulable", "no node"), "pending", "Unschedulable", "failing"),
+        (
+            AttemptObservation("waiting", "ImagePullFailed", "503", "TransientError"),
+            "pending",
+            "ImagePullFailed",
+            "failing",
+        ),
+        (AttemptObservation("waiting", "ImagePullFailed", "no", "ConfigError"), "failed", "ImagePullFailed", "stalled"),
+        (AttemptObservation("waiting", "SecretNotFound", "no", "ConfigError"), "failed", "SecretNotFound", "stalled"),
+        (AttemptObservation("waiting", "PodPending", ""), "pending", "LaunchRefused", "failing"),
     ],
 )
 async def test_what_a_pod_waited_for_decides_what_becomes_of_its_run(
@@ -278,7 +282,7 @@ async def test_what_a_pod_waited_for_decides_what_becomes_of_its_run(
     supervisor: Supervisor,
     jobs: Cluster,
     clock: Clock,
-    seen: Observation,
+    seen: AttemptObservation,
     phase: str,
     reason: str,
     state: str,
@@ -288,9 +292,9 @@ async def test_what_a_pod_waited_for_decides_what_becomes_of_its_run(
     clock.ahead += timedelta(seconds=Timings().start_deadline + 1)
     await supervisor.observe_all()
     await supervisor.settled()
-    async with world.pool.connection() as connection:
-        row = await connections.connection_by_uid(connection, f"of-{POISONED}")
-        newest = await runs.newest_run(connection, f"of-{POISONED}")
+    async with world.pool.connection() as db:
+        row = await connection_store.connection_by_uid(db, f"of-{POISONED}")
+        newest = await run_store.newest_run(db, f"of-{POISONED}")
     assert row
     assert newest
     assert (newest["phase"], newest["reason"], finding_for(row, newest).state) == (phase, reason, state)
@@ -310,8 +314,8 @@ async def test_a_launch_under_way_is_not_begun_again(
 
 
 async def _live(pool: Pool) -> Row:
-    async with pool.connection() as connection:
-        row = await attempt_by_job(connection, f"penstock-{POISONED}-1")
+    async with pool.connection() as db:
+        row = await attempt_by_job(db, f"penstock-{POISONED}-1")
     assert row is not None
     return row
 
@@ -324,8 +328,8 @@ async def test_a_launch_holds_no_connection_to_postgres(world: World, database_u
     try:
         await supervisor.launch_pending()
         await jobs.blocked.wait()
-        async with narrow.connection(timeout=PATIENCE) as connection:
-            await connection.execute(b"SELECT 1")
+        async with narrow.connection(timeout=PATIENCE) as db:
+            await db.execute(b"SELECT 1")
     finally:
         await supervisor.close()
         await narrow.close()
@@ -338,8 +342,8 @@ async def test_runs_beyond_the_places_wait_in_the_registry(
     supervisor = Supervisor(world.pool, jobs, Timings(), clock)
     await _runs(world, 5)
     assert await supervisor.launch_pending() == 1
-    async with world.pool.connection() as connection:
-        pending = await many(connection, "SELECT id FROM penstock.connector_runs WHERE phase = 'pending'")
+    async with world.pool.connection() as db:
+        pending = await many(db, "SELECT id FROM penstock.connector_runs WHERE phase = 'pending'")
     assert len(pending) == 4
     await supervisor.close()
 
@@ -375,8 +379,8 @@ async def test_an_attempt_that_goes_on_as_it_should_gets_no_look_of_its_own(
 
 async def test_a_pod_that_cannot_start_ends_its_attempt(world: World, supervisor: Supervisor, jobs: Cluster) -> None:
     jobs.healed.set()
-    refused = Observation("waiting", "SecretNotFound", "spec.secretRef: no", "ConfigError", final=True)
-    jobs.seen = lambda each: refused if each.run_id == "run1" else Observation("active")
+    refused = AttemptObservation("waiting", "SecretNotFound", "spec.secretRef: no", "ConfigError", final=True)
+    jobs.seen = lambda each: refused if each.run_id == "run1" else AttemptObservation("active")
     await _runs(world, 3)
     await supervisor.launch_pending()
     await supervisor.settled()
@@ -393,10 +397,8 @@ async def test_a_silent_attempt_is_ended_whatever_its_job_says(
     await _runs(world, 1)
     await supervisor.launch_pending()
     await supervisor.settled()
-    async with world.pool.connection() as connection:
-        await run(
-            connection, "UPDATE penstock.run_attempts SET phase = 'running', started_at = now(), heartbeat_at = now()"
-        )
+    async with world.pool.connection() as db:
+        await run(db, "UPDATE penstock.run_attempts SET phase = 'running', started_at = now(), heartbeat_at = now()")
     await supervisor.observe_all()
     clock.ahead += timedelta(seconds=Timings().heartbeat_deadline + 1)
     await supervisor.observe_all()
@@ -415,13 +417,13 @@ class NoResources:
 async def test_a_run_is_launched_as_soon_as_it_is_made(world: World, jobs: Cluster, tmp_path: Path) -> None:
     """The loop that launches has looked by then, and would look again a minute later."""
     jobs.healed.set()
-    parts = Parts(world.pool, NoResources(), jobs, world.store, Timings(poll=60), FileLogs(tmp_path))  # type: ignore[arg-type]
+    parts = Components(world.pool, NoResources(), jobs, world.store, Timings(poll=60), FileLogs(tmp_path))  # type: ignore[arg-type]
     orchestrator, past = Orchestrator(parts), datetime.now(UTC) - timedelta(minutes=1)
     running = asyncio.create_task(orchestrator.run())
     try:
         await asyncio.sleep(1)
-        async with world.pool.connection() as connection:
-            await recording.set_timing(connection, "c1", Timing("@hourly", "Etc/UTC", 0, past))
+        async with world.pool.connection() as db:
+            await connection_records.set_timing(db, "c1", Timing("@hourly", "Etc/UTC", 0, past))
         assert await orchestrator.schedule() == 1
         await _until(lambda: jobs.jobs)
     finally:

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.controller.orchestrator import Orchestrator, Parts
-from penstock_operator.controller.queue import Key
-from penstock_operator.controller.registration import register
-from penstock_operator.controller.resources import Document, Page, StaleDocumentError, key_of, version_of
+from penstock_operator.connections.connection_store import connection_by_name
+from penstock_operator.controller.orchestrator import Components, Orchestrator
+from penstock_operator.controller.resource_client import Document, Page, StaleDocumentError, key_of, version_of
+from penstock_operator.controller.resync.registration import register
+from penstock_operator.controller.workqueue import Key
 from penstock_operator.launchers.logs import FileLogs
-from penstock_operator.registry.connections import connection_by_name
 from penstock_operator.registry.database import Pool, Row, many, run
 from penstock_operator.resources.models import REQUESTED_AT, Kind
 from penstock_operator.settings import Timings
@@ -108,12 +108,12 @@ def server() -> ApiServer:
 
 
 @pytest.fixture
-def parts(pool: Pool, server: ApiServer, store: BronzeStore, tmp_path: Path) -> Parts:
-    return Parts(pool, server, None, store, Timings(), FileLogs(tmp_path))  # type: ignore[arg-type] - nothing is launched
+def parts(pool: Pool, server: ApiServer, store: BronzeStore, tmp_path: Path) -> Components:
+    return Components(pool, server, None, store, Timings(), FileLogs(tmp_path))  # type: ignore[arg-type] - nothing is launched
 
 
 @pytest.fixture
-async def orchestrator(parts: Parts) -> AsyncIterator[Orchestrator]:
+async def orchestrator(parts: Components) -> AsyncIterator[Orchestrator]:
     async with _another(parts) as made:
         yield made
 
@@ -252,7 +252,7 @@ async def test_9_a_sweep_that_failed_is_tried_again_long_before_its_period_is_ov
 
 
 @asynccontextmanager
-async def _another(parts: Parts) -> AsyncIterator[Orchestrator]:
+async def _another(parts: Components) -> AsyncIterator[Orchestrator]:
     """A process that has seen nothing yet."""
     made = Orchestrator(parts)
     working = asyncio.create_task(made.queue.work())
@@ -261,7 +261,7 @@ async def _another(parts: Parts) -> AsyncIterator[Orchestrator]:
 
 
 async def test_9_a_new_process_has_no_work_where_statuses_tell_what_the_registry_holds(
-    orchestrator: Orchestrator, server: ApiServer, parts: Parts
+    orchestrator: Orchestrator, server: ApiServer, parts: Components
 ) -> None:
     await _settle(orchestrator, server)
     async with _another(parts) as second:
@@ -274,7 +274,7 @@ async def test_9_a_new_process_has_no_work_where_statuses_tell_what_the_registry
 
 
 async def test_9_a_new_process_writes_the_statuses_that_are_behind(
-    orchestrator: Orchestrator, server: ApiServer, pool: Pool, parts: Parts
+    orchestrator: Orchestrator, server: ApiServer, pool: Pool, parts: Components
 ) -> None:
     await _settle(orchestrator, server)
     async with pool.connection() as held:
@@ -289,7 +289,7 @@ async def test_9_a_new_process_writes_the_statuses_that_are_behind(
 
 
 async def test_10_what_changes_between_the_first_list_and_the_watchs_is_seen(
-    orchestrator: Orchestrator, server: ApiServer, pool: Pool, parts: Parts
+    orchestrator: Orchestrator, server: ApiServer, pool: Pool, parts: Components
 ) -> None:
     await _settle(orchestrator, server)
     async with _another(parts) as second:
@@ -303,7 +303,7 @@ async def test_10_what_changes_between_the_first_list_and_the_watchs_is_seen(
 
 
 async def test_what_a_new_process_left_alone_is_looked_at_by_and_by(
-    orchestrator: Orchestrator, server: ApiServer, parts: Parts
+    orchestrator: Orchestrator, server: ApiServer, parts: Components
 ) -> None:
     await _settle(orchestrator, server)
     server.documents[key(8)]["status"]["alerts"] = "what an older release said"

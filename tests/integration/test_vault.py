@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from penstock_operator.credentials.vault import CredentialOwner, Vault
+from penstock_operator.errors import Fenced, Invalid
 from penstock_operator.registry.database import many
 from penstock_operator.runs.protocol import RunProtocol
-from penstock_operator.runs.refusals import Fenced, Invalid
-from penstock_operator.runs.vault import Holder, Vault
 from penstock_operator.settings import SettingsError, credentials_keys
 from penstock_sdk.protocol import CredentialRequest
 
@@ -16,7 +16,7 @@ from tests.integration.world import World
 
 KEY, OLD_KEY = "k" * 32, "o" * 32
 SEED = hashlib.sha256(b"first").hexdigest()
-HOLDER = Holder("c1", frozenset({"refresh_token"}))
+HOLDER = CredentialOwner("c1", frozenset({"refresh_token"}))
 
 
 def request(value: str, name: str = "refresh_token") -> CredentialRequest:
@@ -25,44 +25,44 @@ def request(value: str, name: str = "refresh_token") -> CredentialRequest:
 
 async def test_what_is_kept_opens_again_and_the_same_value_is_no_new_version(world: World) -> None:
     vault = Vault((KEY,))
-    async with world.pool.connection() as connection:
-        assert await vault.keep(connection, HOLDER, request("second")) == 1
-        assert await vault.keep(connection, HOLDER, request("second")) == 1
-        assert await vault.keep(connection, HOLDER, request("third")) == 2
-        kept = await vault.kept(connection, "c1")
+    async with world.pool.connection() as db:
+        assert await vault.keep(db, HOLDER, request("second")) == 1
+        assert await vault.keep(db, HOLDER, request("second")) == 1
+        assert await vault.keep(db, HOLDER, request("third")) == 2
+        kept = await vault.kept(db, "c1")
     assert (kept["refresh_token"].value, kept["refresh_token"].seed) == ("third", SEED)
 
 
 async def test_11_the_registry_never_holds_a_value(world: World) -> None:
-    async with world.pool.connection() as connection:
-        await Vault((KEY,)).keep(connection, HOLDER, request("second"))
-        rows = await many(connection, "SELECT * FROM penstock.credentials")
+    async with world.pool.connection() as db:
+        await Vault((KEY,)).keep(db, HOLDER, request("second"))
+        rows = await many(db, "SELECT * FROM penstock.credentials")
     assert "second" not in str(rows)
     assert b"second" not in rows[0]["ciphertext"]
 
 
 async def test_a_new_key_opens_what_the_old_one_closed_and_a_foreign_one_does_not(world: World) -> None:
-    async with world.pool.connection() as connection:
-        await Vault((OLD_KEY,)).keep(connection, HOLDER, request("second"))
-        assert (await Vault((KEY, OLD_KEY)).kept(connection, "c1"))["refresh_token"].value == "second"
-        assert await Vault((KEY,)).kept(connection, "c1") == {}
-        assert await Vault((KEY,)).keep(connection, HOLDER, request("third")) == 2
+    async with world.pool.connection() as db:
+        await Vault((OLD_KEY,)).keep(db, HOLDER, request("second"))
+        assert (await Vault((KEY, OLD_KEY)).kept(db, "c1"))["refresh_token"].value == "second"
+        assert await Vault((KEY,)).kept(db, "c1") == {}
+        assert await Vault((KEY,)).keep(db, HOLDER, request("third")) == 2
 
 
 async def test_a_row_copied_to_another_name_opens_nowhere(world: World) -> None:
     vault = Vault((KEY,))
-    async with world.pool.connection() as connection:
-        await vault.keep(connection, HOLDER, request("second"))
-        await connection.execute(b"UPDATE penstock.credentials SET name = 'password'")
-        assert await vault.kept(connection, "c1") == {}
+    async with world.pool.connection() as db:
+        await vault.keep(db, HOLDER, request("second"))
+        await db.execute(b"UPDATE penstock.credentials SET name = 'password'")
+        assert await vault.kept(db, "c1") == {}
 
 
 async def test_what_cannot_be_kept_is_refused_with_the_remedy(world: World) -> None:
-    async with world.pool.connection() as connection:
+    async with world.pool.connection() as db:
         with pytest.raises(Invalid, match="declares no credential 'other'; it declares: refresh_token"):
-            await Vault((KEY,)).keep(connection, HOLDER, request("second", "other"))
+            await Vault((KEY,)).keep(db, HOLDER, request("second", "other"))
         with pytest.raises(Invalid, match="PENSTOCK_CREDENTIALS_KEY"):
-            await Vault(()).keep(connection, HOLDER, request("second"))
+            await Vault(()).keep(db, HOLDER, request("second"))
     with pytest.raises(SettingsError, match=r"PENSTOCK_CREDENTIALS_KEY.*openssl rand"):
         credentials_keys({"PENSTOCK_CREDENTIALS_KEY": f"{KEY},short"})
 

@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from penstock_operator.registry import runs
+from penstock_operator.errors import Fenced, Invalid, Mismatch
 from penstock_operator.registry.database import Row, many
-from penstock_operator.runs import outcomes
-from penstock_operator.runs.positions import window_of
-from penstock_operator.runs.refusals import Fenced, Invalid, Mismatch
+from penstock_operator.runs import run_store, transitions
+from penstock_operator.runs.attempt_states import window_of
+from penstock_operator.runs.commit_manifest import commit_document
 from penstock_operator.runs.selection import BEFORE_THE_FIRST
-from penstock_operator.scheduling.backfill import Window
+from penstock_operator.scheduling.backfill import BackfillWindow
 from penstock_operator.scheduling.reread import reread
 from penstock_sdk import protocol as wire
 
@@ -25,8 +25,8 @@ SUCCEEDED = wire.FinishRequest(outcome="succeeded")
 
 
 async def ask(world: World, start: datetime = START, end: datetime = END, *names: str) -> str:
-    async with world.pool.connection() as connection:
-        return await reread(connection, "c1", Window(start, end, names), datetime.now(UTC))
+    async with world.pool.connection() as db:
+        return await reread(db, "c1", BackfillWindow(start, end, names), datetime.now(UTC))
 
 
 async def begin(
@@ -39,8 +39,8 @@ async def begin(
 
 
 async def rows(world: World, table: str) -> list[Row]:
-    async with world.pool.connection() as connection:
-        return await many(connection, f"SELECT * FROM penstock.{table}")
+    async with world.pool.connection() as db:
+        return await many(db, f"SELECT * FROM penstock.{table}")
 
 
 async def an_incremental_run(world: World) -> Row:
@@ -67,8 +67,8 @@ async def test_4_a_window_commits_beside_and_leaves_the_incremental_read_where_i
     assert len(await rows(world, "stream_checkpoints")) == 1, "nothing to rewind to"
     finished = await world.protocol.finish(token, SUCCEEDED.model_copy(update={"records": {"people": 3}}))
     assert finished.phase == "succeeded"
-    async with world.pool.connection() as connection:
-        found = await outcomes.commit_document(connection, run_id, "p")
+    async with world.pool.connection() as db:
+        found = await commit_document(db, run_id, "p")
     assert found is not None
     _, document = found
     assert document["window"] == {"start": START.isoformat(), "end": END.isoformat()}
@@ -115,8 +115,8 @@ async def test_a_replica_that_knows_no_windows_commits_nothing_of_one(world: Wor
     await ask(world)
     (run_id, attempt, token), verdict = await begin(world, "again")
     assert verdict.selected.checkpoint == BEFORE_THE_FIRST
-    async with world.pool.connection() as connection:
-        await connection.execute(b"UPDATE penstock.connector_runs SET spec = spec - 'window'")  # as that one sees it
+    async with world.pool.connection() as db:
+        await db.execute(b"UPDATE penstock.connector_runs SET spec = spec - 'window'")  # as that one sees it
     with pytest.raises(Mismatch, match="does not follow 0"):
         await world.protocol.checkpoint(token, checkpoint(BEFORE_THE_FIRST + 1))
     assert await rows(world, "connector_run_state") == []
@@ -140,8 +140,8 @@ async def test_its_states_go_with_the_run(world: World) -> None:
     await world.protocol.checkpoint(token, checkpoint(verdict.selected.checkpoint + 1, done=True))
     await world.protocol.finish(token, SUCCEEDED)
     assert len(await rows(world, "window_states")) == 1
-    async with world.pool.connection() as connection:
-        await connection.execute(b"DELETE FROM penstock.connector_runs")
+    async with world.pool.connection() as db:
+        await db.execute(b"DELETE FROM penstock.connector_runs")
     assert await rows(world, "window_states") == []
 
 
@@ -152,12 +152,12 @@ async def test_a_window_is_asked_for_once_at_a_time_and_again_when_it_has_ended(
         with pytest.raises(Invalid, match=f"run {first} reads this window again already"):
             await ask(world, start, end)
     second = await ask(world, START, END - timedelta(days=1))
-    async with world.pool.connection() as connection, connection.transaction():
+    async with world.pool.connection() as db, db.transaction():
         for run_id in (first, second):
-            row = await runs.lock_run(connection, run_id)
+            row = await run_store.lock_run(db, run_id)
             assert row is not None
             assert (row["trigger"], row["scheduled_at"]) == ("backfill", None)
-            await outcomes.cancel(connection, row)
+            await transitions.cancel(db, row)
     assert await ask(world) not in (first, second)
 
 
@@ -178,10 +178,8 @@ async def test_what_cannot_be_read_again_is_refused(
 
 
 async def test_a_connector_that_declares_no_windows_is_refused_before_anything_runs(world: World) -> None:
-    async with world.pool.connection() as connection:
-        await connection.execute(
-            b"UPDATE penstock.connector_definitions SET manifest = manifest #- '{capabilities,windows}'"
-        )
+    async with world.pool.connection() as db:
+        await db.execute(b"UPDATE penstock.connector_definitions SET manifest = manifest #- '{capabilities,windows}'")
     with pytest.raises(Invalid, match=r"faker-generate 0\.1\.0 cannot read a span of time again"):
         await ask(world)
     assert await rows(world, "connector_runs") == []

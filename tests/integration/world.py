@@ -11,14 +11,16 @@ from typing import Any
 
 import httpx
 import yaml
+from penstock_operator import definitions
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.registry import attempts, definitions, recording, runs
-from penstock_operator.registry.attempts import Ending
+from penstock_operator.connections import connection_records
+from penstock_operator.connections.connection_records import ConnectionRecord
 from penstock_operator.registry.database import Pool, one
-from penstock_operator.registry.recording import ConnectionRecord
-from penstock_operator.registry.runs import NewRun
-from penstock_operator.runs import outcomes
+from penstock_operator.runs import attempt_store, run_store, transitions
+from penstock_operator.runs.attempt_store import AttemptOutcome
 from penstock_operator.runs.protocol import PodIdentity, RunProtocol
+from penstock_operator.runs.run_store import NewRun
+from penstock_operator.scheduling import fairness
 from penstock_sdk import protocol as wire
 
 from tests.patience import PATIENCE
@@ -45,28 +47,28 @@ class World:
     async def new_connection(self, uid: str) -> None:
         """Record another connection, named as its uid: the runs of one take turns, those of several do not."""
         record = ConnectionRecord(uid, "team", uid, 1, self.spec, "d1", ready=True)
-        async with self.pool.connection() as connection:
-            await recording.upsert_connection(connection, record)
+        async with self.pool.connection() as db:
+            await connection_records.upsert_connection(db, record)
 
     async def waiting(self, statements: int = 1) -> None:
         """Return once so many statements on this database wait for a lock that another transaction holds."""
         query = (
             "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         )
-        async with asyncio.timeout(PATIENCE), self.pool.connection() as connection:
-            while (await one(connection, query) or {"n": 0})["n"] < statements:
+        async with asyncio.timeout(PATIENCE), self.pool.connection() as db:
+            while (await one(db, query) or {"n": 0})["n"] < statements:
                 await asyncio.sleep(0.01)
 
     async def new_run(self, run_id: str = "run1", connection: str = "c1", **due: Any) -> bool:
         """Insert a run."""
         async with self.pool.connection() as opened:
-            return await runs.insert_run(opened, NewRun(run_id, connection, "d1", self.spec, **due))
+            return await run_store.insert_run(opened, NewRun(run_id, connection, "d1", self.spec, **due))
 
     async def attempt(self, pod: str = "pod1", *, discover: bool = True) -> tuple[str, int, str]:
         """Claim the next attempt, bind it to a Job, start it as a pod, and return run, attempt and token."""
-        async with self.pool.connection() as connection:
-            (taken,) = await runs.claim_pending(connection, datetime.now(UTC) + timedelta(hours=1), 1)
-            await attempts.record_job(connection, taken["run_id"], taken["attempt"], f"job-{pod}")
+        async with self.pool.connection() as db:
+            (taken,) = await fairness.claim_runs(db, datetime.now(UTC) + timedelta(hours=1), 1)
+            await attempt_store.record_job(db, taken["run_id"], taken["attempt"], f"job-{pod}")
         request = wire.StartRequest(run=taken["run_id"], attempt=taken["attempt"], connector=IDENTITY, sdk_version="0")
         start = await self.protocol.start(PodIdentity(pod, f"job-{pod}"), request)
         if discover:
@@ -83,9 +85,9 @@ class World:
 
     async def fail(self, run_id: str, attempt: int) -> None:
         """Have the platform give the attempt up, so that another can take over."""
-        async with self.pool.connection() as connection:
-            assert await outcomes.fail_current(
-                connection, run_id, attempt, Ending("lost", "AttemptLost"), disrupted=True
+        async with self.pool.connection() as db:
+            assert await transitions.fail_current(
+                db, run_id, attempt, AttemptOutcome("lost", "AttemptLost"), disrupted=True
             )
 
 
@@ -95,16 +97,16 @@ async def new_world(pool: Pool, store: BronzeStore) -> World:
         "connector": {"name": "faker", "method": "generate"},
         "streams": [{"name": "people", "mode": "incremental"}],
     }
-    async with pool.connection() as connection:
+    async with pool.connection() as db:
         await definitions.upsert_definition(
-            connection,
+            db,
             "d1",
             "faker-generate-0.1.0",
             1,
             {"image": "i@sha256:0", "stage": "certified", "manifest": MANIFEST},
         )
-        await recording.upsert_connection(
-            connection, ConnectionRecord("c1", "team", "orders", 1, spec, "d1", ready=True)
+        await connection_records.upsert_connection(
+            db, ConnectionRecord("c1", "team", "orders", 1, spec, "d1", ready=True)
         )
     return World(pool, RunProtocol(pool, store), store, spec)
 

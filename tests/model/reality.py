@@ -14,27 +14,28 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from penstock_operator import definitions
 from penstock_operator.api.app import create_app
 from penstock_operator.api.authentication import EmbeddedAuthenticator
 from penstock_operator.api.services import Services
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.controller.orchestrator import Orchestrator, Parts
+from penstock_operator.connections import connection_records, connection_store
+from penstock_operator.connections.connection_records import ConnectionRecord, Timing
+from penstock_operator.controller.orchestrator import Components, Orchestrator
 from penstock_operator.controller.retirement import retire_all_but
-from penstock_operator.launchers import Carried, Launch, Observation
+from penstock_operator.errors import Refused
+from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt
 from penstock_operator.launchers.logs import FileLogs
-from penstock_operator.registry import attempts, connections, definitions, recording
-from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Pool, many
-from penstock_operator.registry.recording import ConnectionRecord, Timing
 from penstock_operator.resources.models import Kind
-from penstock_operator.runs import outcomes
+from penstock_operator.runs import attempt_store, transitions
+from penstock_operator.runs.attempt_store import AttemptOutcome
 from penstock_operator.runs.protocol import PodIdentity, RunProtocol
-from penstock_operator.runs.refusals import Refused
-from penstock_operator.runs.state_changes import Author, Reset, RewindToCheckpoint, change_state
-from penstock_operator.scheduling.backfill import Window
+from penstock_operator.scheduling.backfill import BackfillWindow
 from penstock_operator.scheduling.due import handle_request, schedule_due
 from penstock_operator.scheduling.reread import reread
 from penstock_operator.settings import S3Settings, Timings
+from penstock_operator.state.admin import Author, Reset, RewindToCheckpoint, change_state
 from penstock_sdk import protocol as wire
 
 from tests.integration.world import EVENTS, IDENTITY, MANIFEST, STREAM
@@ -47,12 +48,12 @@ SPEC = {
 NOWHERE = S3Settings("http://127.0.0.1:9", "bronze", "", access_key="key", secret_key="secret")
 NO_LOGS = FileLogs(Path("/nonexistent"))
 FAR = timedelta(days=10)
-WINDOW = Window(datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 2, 1, tzinfo=UTC))
+WINDOW = BackfillWindow(datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 2, 1, tzinfo=UTC))
 OFFERED = [each.model_copy(update={"windows": True}) for each in (STREAM, EVENTS)]
 ENDED = {
-    "failed": Observation("failed", "TransientError", "it failed", "TransientError", 20),
-    "disrupted": Observation("gone", "AttemptLost", "its node is gone", disrupted=True),
-    "succeeded": Observation("succeeded"),
+    "failed": AttemptObservation("failed", "TransientError", "it failed", "TransientError", 20),
+    "disrupted": AttemptObservation("gone", "AttemptLost", "its node is gone", disrupted=True),
+    "succeeded": AttemptObservation("succeeded"),
 }
 
 
@@ -67,7 +68,7 @@ class Jobs:
     made: dict[str, str] = field(default_factory=dict)
     crash: str = ""
 
-    async def launch(self, launch: Launch) -> str:
+    async def launch(self, launch: AttemptLaunch) -> str:
         if self.crash == "before":
             raise Crash
         self.made.setdefault(launch.job_name, "active")
@@ -75,16 +76,16 @@ class Jobs:
             raise Crash
         return launch.job_name
 
-    async def observe(self, launch: Carried) -> Observation:
-        return ENDED.get(self.made.get(launch.job_name, "disrupted"), Observation("active"))
+    async def observe(self, launch: LaunchedAttempt) -> AttemptObservation:
+        return ENDED.get(self.made.get(launch.job_name, "disrupted"), AttemptObservation("active"))
 
-    async def observe_many(self, attempts: list[Carried]) -> dict[str, Observation]:
+    async def observe_many(self, attempts: list[LaunchedAttempt]) -> dict[str, AttemptObservation]:
         return {each.job_name: await self.observe(each) for each in attempts}
 
-    async def stop(self, launch: Carried) -> None:
+    async def stop(self, launch: LaunchedAttempt) -> None:
         """A pod that does not hear it is what the model plays."""
 
-    async def retire(self, launch: Carried) -> None:
+    async def retire(self, launch: LaunchedAttempt) -> None:
         """As above."""
 
 
@@ -105,7 +106,7 @@ class Reality:
         self.tokens: dict[tuple[str, int], list[str]] = {}
         self._late = timedelta(0)
         store = BronzeStore(NOWHERE)
-        parts = Parts(pool, self.resources, self.jobs, store, Timings(), NO_LOGS, clock=self._clock)  # type: ignore[arg-type]
+        parts = Components(pool, self.resources, self.jobs, store, Timings(), NO_LOGS, clock=self._clock)  # type: ignore[arg-type]
         self.orchestrator = Orchestrator(parts)
         self.protocol = RunProtocol(pool, store)
         authority = EmbeddedAuthenticator(b"secret")
@@ -122,21 +123,21 @@ class Reality:
         self.resources.uids.clear()
         self.ids.clear()
         self.tokens.clear()
-        async with self.pool.connection() as connection:
-            await connection.execute(
+        async with self.pool.connection() as db:
+            await db.execute(
                 "DELETE FROM penstock.outbox; DELETE FROM penstock.bronze_objects; DELETE FROM penstock.compat_alerts;"
                 "DELETE FROM penstock.connector_run_state; DELETE FROM penstock.stream_checkpoints;"
                 "DELETE FROM penstock.state_changes; DELETE FROM penstock.stream_registry; DELETE FROM penstock.stream_reads;"
                 "DELETE FROM penstock.connector_runs; DELETE FROM penstock.tenant_connections"  # window_states go with runs
             )
             spec = {"image": "i@sha256:0", "stage": "certified", "manifest": MANIFEST}
-            await definitions.upsert_definition(connection, "d1", "faker-generate-0.1.0", 1, spec)
+            await definitions.upsert_definition(db, "d1", "faker-generate-0.1.0", 1, spec)
 
     async def name_runs(self) -> None:
         """Learn the ids of runs, which the model calls by what made them."""
-        async with self.pool.connection() as connection:
+        async with self.pool.connection() as db:
             sql = "SELECT id, connection_uid, token, spec, to_json(scheduled_at) AS scheduled_at FROM penstock.connector_runs"
-            self.ids |= {name: run for run, name in names_of(await many(connection, sql)).items()}
+            self.ids |= {name: run for run, name in names_of(await many(db, sql)).items()}
 
     # What the operator does.
 
@@ -145,10 +146,10 @@ class Reality:
         await self.name_runs()
 
     async def request(self, uid: str, token: str) -> Answer:
-        async with self.pool.connection() as connection:
-            row = await connections.connection_by_uid(connection, uid)
+        async with self.pool.connection() as db:
+            row = await connection_store.connection_by_uid(db, uid)
             assert row is not None
-            await handle_request(connection, row, token)
+            await handle_request(db, row, token)
         await self.name_runs()
 
     async def launch(self, crash: str) -> Answer:
@@ -167,8 +168,8 @@ class Reality:
     async def _witness(self) -> None:
         """Have the controller see each attempt's newest heartbeat, as its rounds do: what it has not seen, it does not judge."""
         self._late = timedelta(0)
-        async with self.pool.connection() as connection:
-            for row in await attempts.live_attempts(connection):
+        async with self.pool.connection() as db:
+            for row in await attempt_store.live_attempts(db):
                 self.orchestrator.supervisor._silent(row)
 
     async def observe(self, late: int) -> Answer:
@@ -178,29 +179,29 @@ class Reality:
         await self.orchestrator.supervisor.settled()
 
     async def give_up(self, run: str, attempt: int) -> Answer:
-        ending = Ending("lost", "AttemptLost")
-        async with self.pool.connection() as connection:
-            return await outcomes.fail_current(connection, self.ids[run], attempt, ending, disrupted=True)
+        ending = AttemptOutcome("lost", "AttemptLost")
+        async with self.pool.connection() as db:
+            return await transitions.fail_current(db, self.ids[run], attempt, ending, disrupted=True)
 
     async def delete(self, name: str, crash: str) -> Answer:
         self.resources.uids.pop(name, None)
         if not crash:
             await self.orchestrator.forget("TenantConnection", "team", name)
             return
-        async with self.pool.connection() as connection:
-            await recording.retire_connection(connection, "team", name)
+        async with self.pool.connection() as db:
+            await connection_records.retire_connection(db, "team", name)
 
     async def create(self, name: str, uid: str, next_run_at: datetime) -> Answer:
         if self.resources.uids.setdefault(name, uid) != uid:
             return
         record = ConnectionRecord(uid, "team", name, 1, SPEC, "d1", ready=True)
-        async with self.pool.connection() as connection, connection.transaction():
-            await recording.upsert_connection(connection, record)
-            await recording.set_timing(connection, uid, Timing("0 * * * *", "Etc/UTC", 0, next_run_at))
+        async with self.pool.connection() as db, db.transaction():
+            await connection_records.upsert_connection(db, record)
+            await connection_records.set_timing(db, uid, Timing("0 * * * *", "Etc/UTC", 0, next_run_at))
 
     async def sweep(self) -> Answer:
-        async with self.pool.connection() as connection:
-            moment = await recording.moment_of(connection)
+        async with self.pool.connection() as db:
+            moment = await connection_records.moment_of(db)
         live: dict[Kind, list[str]] = {
             "ConnectorDefinition": ["d1"],
             "TenantConnection": list(self.resources.uids.values()),
@@ -215,8 +216,8 @@ class Reality:
         return answer.json()["phase"]
 
     async def reread(self, uid: str) -> Answer:
-        async with self.pool.connection() as connection:
-            answer = await _answer(reread(connection, uid, WINDOW, datetime.now(UTC)), lambda _: "ok")
+        async with self.pool.connection() as db:
+            answer = await _answer(reread(db, uid, WINDOW, datetime.now(UTC)), lambda _: "ok")
         await self.name_runs()
         return answer
 
@@ -227,8 +228,8 @@ class Reality:
         return await self._change(uid, RewindToCheckpoint(stream, number))
 
     async def _change(self, uid: str, order: Reset | RewindToCheckpoint) -> Answer:
-        async with self.pool.connection() as connection:
-            return await _answer(change_state(connection, uid, order, Author("anna")), lambda _: "ok")
+        async with self.pool.connection() as db:
+            return await _answer(change_state(db, uid, order, Author("anna")), lambda _: "ok")
 
     # What a pod does.
 
@@ -278,9 +279,9 @@ class Reality:
     async def _object(
         self, caller: Caller, stream: str, attempt: int, sequence: int, start: int, stop: int
     ) -> wire.UploadedObject:
-        async with self.pool.connection() as connection:
+        async with self.pool.connection() as db:
             found = await many(
-                connection,
+                db,
                 "SELECT key FROM penstock.bronze_objects WHERE run_id = %(run)s AND attempt = %(attempt)s"
                 " AND stream = %(stream)s AND sequence = %(sequence)s",
                 run=self.ids[caller.run],

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from penstock_operator.registry.database import Pool, one
-from penstock_operator.runs import outcomes
+from penstock_operator.runs.commit_manifest import commit_document
 
 from tests.model.oracle import ACTIVE, MODES, Oracle
 from tests.model.reality import names_of
@@ -30,8 +30,8 @@ SQL = """
 
 async def read(pool: Pool) -> Rows:
     """Return the tables, in one round trip."""
-    async with pool.connection() as connection:
-        row = await one(connection, SQL)
+    async with pool.connection() as db:
+        row = await one(db, SQL)
     assert row is not None
     return {name: found or [] for name, found in row["found"].items()}
 
@@ -212,8 +212,8 @@ async def check_6(pool: Pool, rows: Rows, succeeded: set[str]) -> None:
     for row in rows["runs"]:
         if row["phase"] == "succeeded" and row["id"] not in succeeded:
             committed = [each for each in rows["objects"] if each["run_id"] == row["id"] and each["committed_at"]]
-            async with pool.connection() as connection:
-                commit = await outcomes.commit_document(connection, row["id"], "")
+            async with pool.connection() as db:
+                commit = await commit_document(db, row["id"], "")
             assert commit is not None
             listed = sum(each["records"] for each in commit[1]["objects"])
             assert row["records"] == sum(each["records"] for each in committed) == commit[1]["records"] == listed

@@ -18,14 +18,14 @@ PAGE_SECONDS = 60.0
 PATIENCE = Backoff(steps=6, duration=0.2, factor=2.0, jitter=0.5)  # six to nine seconds in all, or what is asked for
 
 
-class Read(Protocol):
+class PageReader(Protocol):
     """Asks for one page of a list."""
 
     async def __call__(self, **where: Any) -> dict[str, Any]:
         """Return the page that `limit` and `_continue` name, or the whole list. Raises ApiException when refused."""
 
 
-async def pages(read: Read) -> AsyncIterator[list[dict[str, Any]]]:
+async def pages(read: PageReader) -> AsyncIterator[list[dict[str, Any]]]:
     """Yield the items of a list, page by page.
 
     All pages are of one moment, unless the API server forgets it before the list is at its end. Then the rest is of a later

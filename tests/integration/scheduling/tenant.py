@@ -6,17 +6,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from penstock_operator.controller.following import affected
+from penstock_operator import outbox
+from penstock_operator.connections import connection_store
+from penstock_operator.controller.dependencies import affected
 from penstock_operator.controller.reconcile import reconcile
-from penstock_operator.registry import attempts, connections, objects, outbox, runs, upstreams
-from penstock_operator.registry.attempts import Ending
 from penstock_operator.registry.database import Pool, Row, many, run
-from penstock_operator.runs import outcomes
-from penstock_operator.runs.retry import Failure
+from penstock_operator.runs import attempt_store, bronze_objects, run_store, transitions
+from penstock_operator.runs.attempt_store import AttemptOutcome
+from penstock_operator.runs.retry import AttemptFailure
+from penstock_operator.scheduling import fairness, upstream_store
 from penstock_operator.scheduling.due import schedule_due
 
 FAKER = {"name": "faker", "method": "generate"}
-FINAL = Failure("ConfigError")
+FINAL = AttemptFailure("ConfigError")
 
 
 @dataclass
@@ -46,8 +48,8 @@ class Tenant:
         """Reconcile a connection and whoever that affects, as the controller's queue does."""
         document = self.documents[name]
         document["status"] = await reconcile(self.pool, document)
-        async with self.pool.connection() as connection:
-            others = await affected(connection, {**document, "status": {}})
+        async with self.pool.connection() as db:
+            others = await affected(db, {**document, "status": {}})
         for each in others:
             self.documents[each]["status"] = await reconcile(self.pool, self.documents[each])
         return dict(document["status"])
@@ -59,8 +61,8 @@ class Tenant:
 
     async def row(self, name: str) -> Row:
         """Return a connection's row."""
-        async with self.pool.connection() as connection:
-            found = await connections.connection_by_name(connection, "team", name)
+        async with self.pool.connection() as db:
+            found = await connection_store.connection_by_name(db, "team", name)
         assert found is not None
         return found
 
@@ -76,9 +78,9 @@ class Tenant:
 
     async def runs(self, name: str) -> list[Row]:
         """Return a connection's runs, in the order in which they were made."""
-        async with self.pool.connection() as connection:
+        async with self.pool.connection() as db:
             return await many(
-                connection,
+                db,
                 "SELECT * FROM penstock.connector_runs WHERE connection_uid = %(uid)s ORDER BY created_at, scheduled_at",
                 uid=f"uid-{name}",
             )
@@ -89,34 +91,34 @@ class Tenant:
 
     async def begin(self) -> list[Row]:
         """Give every run whose turn it is its next attempt, in this tenant's far future so that no backoff holds it."""
-        async with self.pool.connection() as connection:
-            taken = await runs.claim_pending(connection, datetime.now(UTC) + timedelta(days=2), 100)
+        async with self.pool.connection() as db:
+            taken = await fairness.claim_runs(db, datetime.now(UTC) + timedelta(days=2), 100)
             for each in taken:
-                await attempts.record_job(connection, each["run_id"], each["attempt"], f"job-{each['run_id']}")
+                await attempt_store.record_job(db, each["run_id"], each["attempt"], f"job-{each['run_id']}")
         return taken
 
     async def succeed(self, run_id: str) -> None:
         """End a run well, and let the outbox's news reach whoever follows."""
-        async with self.pool.connection() as connection, connection.transaction():
-            locked = await runs.lock_run(connection, run_id)
+        async with self.pool.connection() as db, db.transaction():
+            locked = await run_store.lock_run(db, run_id)
             assert locked is not None
-            await outcomes.succeed(connection, locked, Ending("succeeded", "RunSucceeded"))
+            await transitions.succeed(db, locked, AttemptOutcome("succeeded", "RunSucceeded"))
         await self.deliver()
 
-    async def fail(self, run_id: str, failure: Failure = FINAL) -> str:
+    async def fail(self, run_id: str, failure: AttemptFailure = FINAL) -> str:
         """End an attempt as failed, and return what becomes of its run."""
-        async with self.pool.connection() as connection, connection.transaction():
-            locked = await runs.lock_run(connection, run_id)
+        async with self.pool.connection() as db, db.transaction():
+            locked = await run_store.lock_run(db, run_id)
             assert locked is not None
-            ending = Ending("failed", failure.error_class, failure.error_class, "the source said no")
-            return await outcomes.fail(connection, locked, ending, failure)
+            ending = AttemptOutcome("failed", failure.error_class, failure.error_class, "the source said no")
+            return await transitions.fail(db, locked, ending, failure)
 
     async def deliver(self) -> None:
         """Act on the outbox's status messages as the orchestrator does."""
-        async with self.pool.connection() as connection:
-            for message in await outbox.take(connection, 1000):
-                if message["kind"] == "status":
-                    await upstreams.wake_followers(connection, "team", datetime.now(UTC))
+        async with self.pool.connection() as db:
+            for message in await outbox.take(db, 1000):
+                if isinstance(message.task, outbox.WriteStatus):
+                    await upstream_store.wake_followers(db, "team", datetime.now(UTC))
 
     async def run_one(self, name: str) -> str:
         """Begin what waits, and end this connection's run well."""
@@ -127,10 +129,10 @@ class Tenant:
 
     async def committed(self, run_id: str, attempt: int) -> bool:
         """Say whether an attempt committed something."""
-        async with self.pool.connection() as connection:
-            return await objects.has_progressed(connection, run_id, attempt)
+        async with self.pool.connection() as db:
+            return await bronze_objects.has_progressed(db, run_id, attempt)
 
     async def sql(self, statement: str) -> None:
         """Run a statement."""
-        async with self.pool.connection() as connection:
-            await run(connection, statement)
+        async with self.pool.connection() as db:
+            await run(db, statement)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from penstock_operator.runs.refusals import Invalid
-from penstock_operator.scheduling.backfill import Filled, Window, backfill
+from penstock_operator.errors import Invalid
+from penstock_operator.scheduling.backfill import BackfillWindow, FilledTick, backfill
 
 from tests.integration.scheduling.tenant import Tenant
 
@@ -18,9 +18,9 @@ def midnight() -> datetime:
     return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-async def fill(tenant: Tenant, start: datetime, end: datetime, *streams: str) -> list[Filled]:
-    async with tenant.pool.connection() as connection:
-        return await backfill(connection, "uid-orders", Window(start, end, streams), datetime.now(UTC))
+async def fill(tenant: Tenant, start: datetime, end: datetime, *streams: str) -> list[FilledTick]:
+    async with tenant.pool.connection() as db:
+        return await backfill(db, "uid-orders", BackfillWindow(start, end, streams), datetime.now(UTC))
 
 
 async def test_1_only_the_ticks_without_a_run_make_one_and_only_once(tenant: Tenant) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from penstock_operator.runs.retry import Failure
+from penstock_operator.runs.retry import AttemptFailure
 
 from tests.integration.scheduling.tenant import Tenant
 
@@ -89,7 +89,7 @@ async def test_an_attempt_that_is_tried_again_is_no_failed_run(tenant: Tenant) -
     await tenant.turn(await tenant.due("orders"))
     for _ in range(3):
         (begun,) = await tenant.begin()
-        assert await tenant.fail(begun["run_id"], Failure("TransientError")) == "pending"
+        assert await tenant.fail(begun["run_id"], AttemptFailure("TransientError")) == "pending"
     assert (await tenant.row("orders"))["failures"] == 0
 
 
@@ -98,7 +98,7 @@ async def test_memory_and_disruptions_are_carried_from_attempt_to_attempt(tenant
     await tenant.apply("orders", schedule=EVERY_MINUTE, resources=resources)
     await tenant.turn(await tenant.due("orders"))
     expected = [(None, 1), (None, 2), ("128Mi", 0), ("128Mi", 1)]
-    lost, oom = Failure("TransientError", disrupted=True), Failure("DefectError", out_of_memory=True)
+    lost, oom = AttemptFailure("TransientError", disrupted=True), AttemptFailure("DefectError", out_of_memory=True)
     for failure, (memory, disruptions) in zip((lost, lost, oom, lost), expected, strict=True):
         (begun,) = await tenant.begin()
         assert await tenant.fail(begun["run_id"], failure) == "pending"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from penstock_operator.registry import upstreams
+from penstock_operator.scheduling import upstream_store
 
 from tests.integration.scheduling.tenant import Tenant
 
@@ -143,8 +143,8 @@ async def test_a_connection_of_the_same_name_in_another_namespace_is_not_followe
     await three.sql("UPDATE penstock.tenant_connections SET namespace = 'other' WHERE name = 'customers'")
     await succeed(three, "orders", "1")
     await three.sql("UPDATE penstock.tenant_connections SET last_success_run = 'r' WHERE name = 'customers'")
-    async with three.pool.connection() as connection:
-        await upstreams.wake_followers(connection, "team", datetime.now(UTC))
+    async with three.pool.connection() as db:
+        await upstream_store.wake_followers(db, "team", datetime.now(UTC))
     await look(three)
     assert await three.runs("report") == []
 

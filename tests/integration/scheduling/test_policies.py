@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from penstock_operator.runs.refusals import Fenced
+from penstock_operator.errors import Fenced
 
 from tests.integration.scheduling.tenant import Tenant
 from tests.integration.world import World, checkpoint

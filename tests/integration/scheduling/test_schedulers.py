@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from penstock_operator.registry import recording, runs
+from penstock_operator.connections import connection_records
+from penstock_operator.connections.connection_records import Timing
 from penstock_operator.registry.database import Pool, create_pool, many, one, run
 from penstock_operator.registry.migrate import migrate
-from penstock_operator.registry.recording import Timing
+from penstock_operator.scheduling import fairness
 from penstock_operator.scheduling.due import next_time, schedule_due
 from penstock_operator.scheduling.ticks import latest_tick, ticks_between
 
@@ -50,11 +51,11 @@ CONNECTIONS = st.lists(
 
 
 async def prepare(pool: Pool, wanted: list[tuple[str, str, int]]) -> None:
-    async with pool.connection() as connection:
-        await run(connection, "TRUNCATE penstock.tenant_connections, penstock.connector_runs CASCADE")
+    async with pool.connection() as db:
+        await run(db, "TRUNCATE penstock.tenant_connections, penstock.connector_runs CASCADE")
         for number, (schedule, policy, jitter) in enumerate(wanted):
             await run(
-                connection,
+                db,
                 "INSERT INTO penstock.tenant_connections (uid, namespace, name, generation, spec, definition_uid, ready,"
                 " suspended, time_zone) VALUES (%(uid)s, 'team', %(uid)s, 1, jsonb_build_object('concurrencyPolicy',"
                 " %(policy)s::text), 'd1', true, false, '')",
@@ -62,17 +63,17 @@ async def prepare(pool: Pool, wanted: list[tuple[str, str, int]]) -> None:
                 policy=policy,
             )
             at = next_time(schedule, "Europe/Paris", jitter, START)
-            await recording.set_timing(connection, f"c{number}", Timing(schedule, "Europe/Paris", jitter, at))
+            await connection_records.set_timing(db, f"c{number}", Timing(schedule, "Europe/Paris", jitter, at))
 
 
 async def launch(pool: Pool, now: datetime) -> list[tuple[str, int]]:
-    async with pool.connection() as connection:
-        return [(each["run_id"], each["attempt"]) for each in await runs.claim_pending(connection, now, 50)]
+    async with pool.connection() as db:
+        return [(each["run_id"], each["attempt"]) for each in await fairness.claim_runs(db, now, 50)]
 
 
 async def end_all(pool: Pool) -> None:
-    async with pool.connection() as connection:
-        await run(connection, "UPDATE penstock.connector_runs SET phase = 'succeeded' WHERE phase = 'running'")
+    async with pool.connection() as db:
+        await run(db, "UPDATE penstock.connector_runs SET phase = 'succeeded' WHERE phase = 'running'")
 
 
 async def scenario(pool: Pool, wanted: list[tuple[str, str, int]], steps: list[Step]) -> None:
@@ -86,9 +87,9 @@ async def scenario(pool: Pool, wanted: list[tuple[str, str, int]], steps: list[S
             each for part in await asyncio.gather(*(launch(pool, now) for _ in range(step.launchers))) for each in part
         ]
         assert max(Counter(taken).values(), default=1) == 1, "test_2: an attempt is claimed once"
-        async with pool.connection() as connection:
+        async with pool.connection() as db:
             begun = await many(
-                connection,
+                db,
                 "SELECT connection_uid, count(*) AS n FROM penstock.connector_runs WHERE phase IN ('pending', 'running')"
                 " AND attempt > 0 GROUP BY 1",
             )
@@ -100,15 +101,13 @@ async def scenario(pool: Pool, wanted: list[tuple[str, str, int]], steps: list[S
 
 async def check(pool: Pool, wanted: list[tuple[str, str, int]], now: datetime, latest: datetime) -> None:
     for number, (schedule, _, jitter) in enumerate(wanted):
-        async with pool.connection() as connection:
+        async with pool.connection() as db:
             rows = await many(
-                connection,
+                db,
                 "SELECT scheduled_at FROM penstock.connector_runs WHERE connection_uid = %(uid)s",
                 uid=f"c{number}",
             )
-            row = await one(
-                connection, "SELECT * FROM penstock.tenant_connections WHERE uid = %(uid)s", uid=f"c{number}"
-            )
+            row = await one(db, "SELECT * FROM penstock.tenant_connections WHERE uid = %(uid)s", uid=f"c{number}")
         made: list[datetime] = [each["scheduled_at"] for each in rows]
         off = timedelta(seconds=jitter)
         real = set(ticks_between(schedule, "Europe/Paris", START - off, latest - off + timedelta(seconds=1)))
@@ -132,8 +131,8 @@ def test_1_and_2_hold_with_several_schedulers_and_a_clock_that_jumps(
         pool = create_pool(database_url, size=8)
         await pool.open(wait=True)
         async with pool:
-            async with pool.connection() as connection:
-                known = await one(connection, "SELECT 1 AS n FROM penstock.connector_definitions")
+            async with pool.connection() as db:
+                known = await one(db, "SELECT 1 AS n FROM penstock.connector_definitions")
             if known is None:
                 await new_world(pool, None)  # type: ignore[arg-type]
             await scenario(pool, wanted, steps)

@@ -7,16 +7,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from penstock_operator.controller.orchestrator import Orchestrator, Parts
-from penstock_operator.controller.silence import Silence
-from penstock_operator.controller.supervisor import Supervisor
+from penstock_operator.attempts.heartbeat_monitor import HeartbeatMonitor
+from penstock_operator.attempts.supervisor import Supervisor
+from penstock_operator.controller.orchestrator import Components, Orchestrator
 from penstock_operator.embedded.folder import FolderResources
-from penstock_operator.launchers import Carried, Launch, Observation
+from penstock_operator.errors import Fenced
+from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt
 from penstock_operator.launchers.logs import FileLogs
-from penstock_operator.registry import attempts, runs
 from penstock_operator.registry.database import Row, many, one, run
-from penstock_operator.runs import outcomes
-from penstock_operator.runs.refusals import Fenced
+from penstock_operator.runs import attempt_store, run_store, transitions
+from penstock_operator.scheduling import fairness
 from penstock_operator.settings import Timings
 
 from tests.integration.world import World, checkpoint
@@ -28,26 +28,26 @@ TIMINGS = Timings()
 class Jobs:
     """A launcher whose Jobs do what the test says, at the border that the platform has for launchers."""
 
-    seen: Observation = field(default_factory=lambda: Observation("active"))
-    launched: list[Launch] = field(default_factory=list)
+    seen: AttemptObservation = field(default_factory=lambda: AttemptObservation("active"))
+    launched: list[AttemptLaunch] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     retired: list[str] = field(default_factory=list)
 
-    async def launch(self, launch: Launch) -> str:
+    async def launch(self, launch: AttemptLaunch) -> str:
         self.launched.append(launch)
         return f"job-{launch.attempt}"
 
-    async def observe(self, launch: Launch) -> Observation:
+    async def observe(self, launch: AttemptLaunch) -> AttemptObservation:
         del launch
         return self.seen
 
-    async def observe_many(self, attempts: list[Carried]) -> dict[str, Observation]:
+    async def observe_many(self, attempts: list[LaunchedAttempt]) -> dict[str, AttemptObservation]:
         return {each.job_name: self.seen for each in attempts}
 
-    async def stop(self, launch: Launch) -> None:
+    async def stop(self, launch: AttemptLaunch) -> None:
         self.stopped.append(launch.job_name)
 
-    async def retire(self, launch: Launch) -> None:
+    async def retire(self, launch: AttemptLaunch) -> None:
         self.retired.append(launch.job_name)
 
 
@@ -62,8 +62,8 @@ async def supervisor(world: World, jobs: Jobs) -> Supervisor:
 
 
 async def the_run(world: World) -> Row:
-    async with world.pool.connection() as connection:
-        found = await runs.run_by_id(connection, "run1")
+    async with world.pool.connection() as db:
+        found = await run_store.run_by_id(db, "run1")
     assert found is not None
     return found
 
@@ -74,13 +74,13 @@ async def look(supervisor: Supervisor) -> None:
 
 
 async def sql(world: World, statement: str) -> None:
-    async with world.pool.connection() as connection:
-        await run(connection, statement)
+    async with world.pool.connection() as db:
+        await run(db, statement)
 
 
 async def cancel(world: World) -> None:
-    async with world.pool.connection() as connection:
-        await runs.request_cancel(connection, "run1")
+    async with world.pool.connection() as db:
+        await run_store.request_cancel(db, "run1")
 
 
 async def test_a_cancelled_attempt_that_has_not_started_ends_at_once(
@@ -98,8 +98,8 @@ async def test_a_cancelled_attempt_whose_launch_never_came_through_ends_at_once(
     world: World, supervisor: Supervisor
 ) -> None:
     await world.new_run()
-    async with world.pool.connection() as connection:
-        await runs.claim_pending(connection, datetime.now(UTC), 1)
+    async with world.pool.connection() as db:
+        await fairness.claim_runs(db, datetime.now(UTC), 1)
     await cancel(world)
     await look(supervisor)
     assert (await the_run(world))["phase"] == "cancelled"
@@ -135,11 +135,11 @@ async def test_a_cancellation_of_a_server_without_times_is_bounded_too(world: Wo
 async def test_a_replaced_attempts_job_is_stopped_through_the_outbox(world: World, jobs: Jobs, folder: Path) -> None:
     await world.new_run()
     await world.attempt()
-    async with world.pool.connection() as connection, connection.transaction():
-        locked = await runs.lock_run(connection, "run1")
+    async with world.pool.connection() as db, db.transaction():
+        locked = await run_store.lock_run(db, "run1")
         assert locked is not None
-        await outcomes.replace(connection, locked)
-    parts = Parts(world.pool, FolderResources(folder), jobs, world.store, TIMINGS, FileLogs(folder))  # type: ignore[arg-type]
+        await transitions.replace(db, locked)
+    parts = Components(world.pool, FolderResources(folder), jobs, world.store, TIMINGS, FileLogs(folder))  # type: ignore[arg-type]
     await Orchestrator(parts).deliveries.drain()
     assert jobs.stopped == jobs.retired == ["penstock-run1-1"]
 
@@ -160,7 +160,7 @@ async def test_silence_is_fenced_its_job_removed_and_the_run_tried_again(world: 
 
 
 async def test_a_silent_attempt_on_a_node_that_does_not_answer_is_disrupted(world: World, jobs: Jobs) -> None:
-    jobs.seen = Observation("active", "AttemptLost", "its node does not answer", disrupted=True)
+    jobs.seen = AttemptObservation("active", "AttemptLost", "its node does not answer", disrupted=True)
     supervisor = Supervisor(world.pool, jobs, replace(TIMINGS, heartbeat_deadline=0.0))
     await world.new_run()
     await world.attempt()
@@ -183,7 +183,7 @@ async def test_heartbeats_that_were_late_because_the_registry_was_away_condemn_n
 
 def test_silence_needs_the_registrys_clock_and_a_witness() -> None:
     now, beat = [1000.0], datetime(2026, 1, 1, tzinfo=UTC)
-    silence = Silence(90, clock=lambda: now[0])
+    silence = HeartbeatMonitor(90, clock=lambda: now[0])
 
     def lasts(seconds: float, at: datetime = beat) -> bool:
         return silence.lasts({"run_id": "r", "attempt": 1, "heartbeat_at": at}, seconds)
@@ -206,9 +206,9 @@ async def test_running_out_of_memory_is_told_with_its_peak_and_the_next_attempt_
     world.spec["resources"] = {"limits": {"memory": "64Mi", "cpu": "1"}, "onOutOfMemory": {"factor": 2, "max": "96Mi"}}
     await world.new_run()
     _, _, token = await world.attempt()
-    async with world.pool.connection() as connection:
-        await attempts.heartbeat(connection, "run1", 1, {"rss_peak_bytes": 61.0 * 2**20})
-    jobs.seen = Observation("failed", "OutOfMemory", "", "DefectError", 137)
+    async with world.pool.connection() as db:
+        await attempt_store.heartbeat(db, "run1", 1, {"rss_peak_bytes": 61.0 * 2**20})
+    jobs.seen = AttemptObservation("failed", "OutOfMemory", "", "DefectError", 137)
     await look(supervisor)
     waiting = await the_run(world)
     assert waiting["message"] == (
@@ -231,9 +231,9 @@ async def test_a_kill_without_a_word_is_for_memory_only_when_memory_was_used_up(
 ) -> None:
     await world.new_run()
     await world.attempt()
-    async with world.pool.connection() as connection:
-        await attempts.heartbeat(connection, "run1", 1, {"rss_peak_bytes": peak * 2**20})
-    jobs.seen = Observation("failed", "AttemptLost", "killed", exit_code=137, disrupted=True)
+    async with world.pool.connection() as db:
+        await attempt_store.heartbeat(db, "run1", 1, {"rss_peak_bytes": peak * 2**20})
+    jobs.seen = AttemptObservation("failed", "AttemptLost", "killed", exit_code=137, disrupted=True)
     await look(supervisor)
     waiting = await the_run(world)
     assert (waiting["reason"], waiting["phase"]) == (reason, phase)
@@ -247,7 +247,7 @@ async def test_an_image_that_cannot_be_pulled_fails_the_run_in_minutes_and_is_no
     await supervisor.launch_pending()
     await supervisor.settled()
     for words in ("ErrImagePull: not found", "back-off pulling image"):
-        jobs.seen = Observation("waiting", "ImagePullFailed", f"the definition's image: {words}", "ConfigError")
+        jobs.seen = AttemptObservation("waiting", "ImagePullFailed", f"the definition's image: {words}", "ConfigError")
         await look(supervisor)
         assert (await the_run(world))["phase"] == "running"
     await sql(world, "UPDATE penstock.run_attempts SET launched_at = now() - interval '121 s'")
@@ -255,7 +255,7 @@ async def test_an_image_that_cannot_be_pulled_fails_the_run_in_minutes_and_is_no
     failed = await the_run(world)
     assert (failed["phase"], failed["reason"], failed["attempt"]) == ("failed", "ImagePullFailed", 1)
     assert jobs.stopped == ["penstock-run1-1"]
-    async with world.pool.connection() as connection:
-        assert await many(connection, "SELECT 1 AS n FROM penstock.connector_runs WHERE phase = 'pending'") == []
-        row = await one(connection, "SELECT failures FROM penstock.tenant_connections WHERE uid = 'c1'")
+    async with world.pool.connection() as db:
+        assert await many(db, "SELECT 1 AS n FROM penstock.connector_runs WHERE phase = 'pending'") == []
+        row = await one(db, "SELECT failures FROM penstock.tenant_connections WHERE uid = 'c1'")
     assert row == {"failures": 1}

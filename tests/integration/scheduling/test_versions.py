@@ -6,9 +6,10 @@ import copy
 from typing import Any
 
 import pytest
+from penstock_operator import definitions
+from penstock_operator.connections import connection_records
 from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.controller.retirement import retire_all_but
-from penstock_operator.registry import definitions, recording
 from penstock_operator.registry.database import Pool
 
 from tests.integration.scheduling.tenant import Tenant
@@ -110,9 +111,9 @@ async def test_the_registry_says_why_a_connection_is_stalled_until_it_is_not(ten
 async def test_a_definition_that_is_deleted_while_it_is_used_stalls_nobody(tenant: Tenant) -> None:
     await publish(tenant, version("1.0.0"), version("1.1.0"))
     await tenant.apply("orders", schedule="@hourly")
-    async with tenant.pool.connection() as connection:
-        await definitions.retire_definition(connection, "faker-generate-1.1.0")
-        await definitions.retire_definition(connection, "faker-generate-1.0.0")
+    async with tenant.pool.connection() as db:
+        await definitions.retire_definition(db, "faker-generate-1.1.0")
+        await definitions.retire_definition(db, "faker-generate-1.0.0")
     status = await tenant.status("orders")
     assert status["definition"] == "faker-generate-1.1.0"
     assert "was deleted, and runs go on with it" in told(status, "DefinitionDeleted")
@@ -130,8 +131,8 @@ async def test_a_definition_that_is_deleted_while_it_is_used_stalls_nobody(tenan
 async def test_a_sweep_that_misses_every_definition_stalls_nobody(tenant: Tenant) -> None:
     await publish(tenant, version("1.0.0"))
     await tenant.apply("orders")
-    async with tenant.pool.connection() as connection:
-        now = await recording.moment_of(connection)
+    async with tenant.pool.connection() as db:
+        now = await connection_records.moment_of(db)
     live = {"ConnectorDefinition": [], "TenantConnection": ["uid-orders"]}
     await retire_all_but(tenant.pool, live, {"ConnectorDefinition": now, "TenantConnection": now})  # type: ignore[arg-type]
     status = await tenant.status("orders")

@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 import yaml
 import zstandard
+from penstock_operator.attempts.supervisor import Supervisor
+from penstock_operator.connections import connection_store
 from penstock_operator.controller.reconcile import reconcile
-from penstock_operator.controller.supervisor import Supervisor
 from penstock_operator.embedded.platform import DataDirectory, Platform, platform
-from penstock_operator.launchers import Carried, Launch, Observation
+from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt
 from penstock_operator.launchers.process import ProcessLauncher
-from penstock_operator.registry import attempts, connections, objects, runs
 from penstock_operator.registry.database import Row, one
+from penstock_operator.runs import attempt_store, bronze_objects, run_store
 from penstock_operator.scheduling.due import request_run
 from penstock_operator.settings import Timings
 from penstock_sdk.errors import AttemptFenced
@@ -44,19 +45,19 @@ class OutOfReach:
 
     processes: ProcessLauncher
 
-    async def launch(self, launch: Launch) -> str:
+    async def launch(self, launch: AttemptLaunch) -> str:
         return await self.processes.launch(launch)
 
-    async def observe(self, launch: Carried) -> Observation:
+    async def observe(self, launch: LaunchedAttempt) -> AttemptObservation:
         return await self.processes.observe(launch)
 
-    async def observe_many(self, attempts: list[Carried]) -> dict[str, Observation]:
+    async def observe_many(self, attempts: list[LaunchedAttempt]) -> dict[str, AttemptObservation]:
         return await self.processes.observe_many(attempts)
 
-    async def stop(self, launch: Carried) -> None:
+    async def stop(self, launch: LaunchedAttempt) -> None:
         """Nothing gets through."""
 
-    async def retire(self, launch: Carried) -> None:
+    async def retire(self, launch: LaunchedAttempt) -> None:
         """Nothing gets through."""
 
 
@@ -90,15 +91,15 @@ async def test_3_a_paused_process_is_fenced_succeeded_and_refused_when_it_wakes_
     for kind in ("ConnectorDefinition", "TenantConnection"):
         for document in await running.resources.list(kind):
             await reconcile(running.pool, document)
-    async with running.pool.connection() as connection:
-        row = await connections.connection_by_name(connection, "team", "fake")
+    async with running.pool.connection() as db:
+        row = await connection_store.connection_by_name(db, "team", "fake")
         assert row is not None
-        run_id = await request_run(connection, row, "one")
+        run_id = await request_run(db, row, "one")
     assert run_id is not None
 
     async def the_run() -> Row:
-        async with running.pool.connection() as connection:
-            found = await runs.run_by_id(connection, str(run_id))
+        async with running.pool.connection() as db:
+            found = await run_store.run_by_id(db, str(run_id))
         assert found is not None
         return found
 
@@ -118,10 +119,8 @@ async def test_3_a_paused_process_is_fenced_succeeded_and_refused_when_it_wakes_
     assert (await the_run())["reason"] == "AttemptLost"
 
     async def succeeded() -> bool:
-        async with running.pool.connection() as connection:
-            await connection.execute(
-                b"UPDATE penstock.connector_runs SET next_attempt_at = now() WHERE phase = 'pending'"
-            )
+        async with running.pool.connection() as db:
+            await db.execute(b"UPDATE penstock.connector_runs SET next_attempt_at = now() WHERE phase = 'pending'")
         await supervisor.launch_pending()
         await supervisor.observe_all()
         return (await the_run())["phase"] == "succeeded"
@@ -133,16 +132,16 @@ async def test_3_a_paused_process_is_fenced_succeeded_and_refused_when_it_wakes_
     assert await committed(running, run_id) == before, "it could change nothing"
     assert (await the_run())["attempt"] == 2
     assert numbers(running, before) == list(range(RECORDS)), "nothing is lost and nothing doubled"
-    async with running.pool.connection() as connection:
-        first = (await attempts.attempts_of(connection, run_id))[0]
-        state = await one(connection, "SELECT run_id, attempt, done FROM penstock.connector_run_state")
+    async with running.pool.connection() as db:
+        first = (await attempt_store.attempts_of(db, run_id))[0]
+        state = await one(db, "SELECT run_id, attempt, done FROM penstock.connector_run_state")
     assert first["phase"] == "lost"
     assert state == {"run_id": run_id, "attempt": 2, "done": True}
 
 
 async def committed(running: Platform, run_id: str) -> list[str]:
-    async with running.pool.connection() as connection:
-        return [each["key"] for each in await objects.objects_of_run(connection, run_id)]
+    async with running.pool.connection() as db:
+        return [each["key"] for each in await bronze_objects.objects_of_run(db, run_id)]
 
 
 def numbers(running: Platform, keys: list[str]) -> list[int]:

@@ -18,7 +18,7 @@ import typer
 import yaml
 from msgspec.structs import replace
 from penstock_operator.cli.main import app as operator_app
-from penstock_operator.runs.state_document import StateDocument
+from penstock_operator.state.document import StateDocument
 from penstock_sdk import (
     AuthenticationError,
     Batch,

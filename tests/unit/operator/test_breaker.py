@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from penstock_operator.runs.breaker import pause_after, paused
+from penstock_operator.runs.circuit_breaker import pause_after, paused
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

@@ -14,8 +14,8 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from penstock_operator.cli.bronze_sql import BronzeView, Loaded, unpack
-from penstock_operator.cli.errors import CommandError
+from penstock_operator.cli.bronze_sql import BronzeView, FetchedObjects, unpack
+from penstock_operator.cli.exit_codes import CommandError
 from penstock_operator.cli.output import Output
 from penstock_operator.cli.query_output import print_relation
 
@@ -36,7 +36,7 @@ class Bronze:
     """Objects, loaded as the command loads them."""
 
     def __init__(self, scratch: Path, objects: dict[str, bytes]) -> None:
-        self.loaded = Loaded()
+        self.loaded = FetchedObjects()
         for index, (key, body) in enumerate(objects.items()):
             path = scratch / f"{index:06d}.jsonl"
             if problem := unpack(body, path):

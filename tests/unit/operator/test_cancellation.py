@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from penstock_operator.controller.health import Health
 from penstock_operator.controller.orchestrator import Orchestrator
-from penstock_operator.controller.queue import Key, WorkQueue
+from penstock_operator.controller.workqueue import Key, WorkQueue
 
 from tests.patience import PATIENCE
 

@@ -5,8 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from penstock_operator.runs.drift import Accepted, Alert, Known, Policy, Seen, Verdict, is_resolved, judge, seen
-from penstock_operator.runs.schema_diff import Shape
+from penstock_operator.schemas.diff import StreamShape
+from penstock_operator.schemas.drift_policy import (
+    AcknowledgedDrift,
+    DiscoveredVersion,
+    DriftAlert,
+    DriftVerdict,
+    Policy,
+    RegisteredVersion,
+    is_resolved,
+    judge,
+    seen,
+)
 from penstock_sdk.protocol import DiscoveredStream
 
 TEXT, WHOLE = {"type": "string"}, {"type": "integer"}
@@ -17,11 +27,11 @@ def record(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": sorted(properties)}
 
 
-def discovered(schema: dict[str, Any], **more: Any) -> Seen:
+def discovered(schema: dict[str, Any], **more: Any) -> DiscoveredVersion:
     return seen(DiscoveredStream(name="people", schema_=schema, **more))
 
 
-BASE = Known(3, Shape(record(n=WHOLE, name=TEXT), ("n",)))
+BASE = RegisteredVersion(3, StreamShape(record(n=WHOLE, name=TEXT), ("n",)))
 SAME = discovered(record(n=WHOLE, name=TEXT), primary_key=["n"])
 ADDED = discovered(record(n=WHOLE, name=TEXT, extra={"type": "object", "properties": {"a": TEXT}}), primary_key=["n"])
 REMOVED = discovered(record(n=WHOLE), primary_key=["n"])
@@ -29,12 +39,17 @@ RETYPED = discovered(record(n=WHOLE, name=WHOLE), primary_key=["n"])
 
 
 def verdict(
-    policy: Policy, now: Seen, known: Known | None = BASE, accepted: Accepted | None = None, *, can_drop: bool = True
-) -> Verdict:
-    return judge(policy, known, now, accepted or Accepted(), can_drop=can_drop)
+    policy: Policy,
+    now: DiscoveredVersion,
+    known: RegisteredVersion | None = BASE,
+    accepted: AcknowledgedDrift | None = None,
+    *,
+    can_drop: bool = True,
+) -> DriftVerdict:
+    return judge(policy, known, now, accepted or AcknowledgedDrift(), can_drop=can_drop)
 
 
-def told(found: Verdict) -> list[tuple[str, str]]:
+def told(found: DriftVerdict) -> list[tuple[str, str]]:
     return [(alert.kind, alert.path) for alert in found.alerts]
 
 
@@ -62,7 +77,7 @@ def test_evolve_takes_an_incompatible_change_and_tells() -> None:
 
 
 @pytest.mark.parametrize("now", [ADDED, REMOVED, RETYPED])
-def test_freeze_refuses_any_change_and_says_what_to_do(now: Seen) -> None:
+def test_freeze_refuses_any_change_and_says_what_to_do(now: DiscoveredVersion) -> None:
     found = verdict("freeze", now)
     assert (found.version, found.changed, found.recorded) == (3, False, BASE.shape)
     assert "'people' is frozen" in found.refusal
@@ -74,26 +89,26 @@ def test_a_frozen_stream_goes_on_once_every_change_is_accepted() -> None:
     both = discovered(record(n=WHOLE, name=WHOLE, extra=TEXT), primary_key=["n"])
     pending = verdict("freeze", both).alerts
     assert len(pending) == 2
-    assert verdict("freeze", both, accepted=Accepted(frozenset(pending[:1]))).refusal
-    found = verdict("freeze", both, accepted=Accepted(frozenset(pending)))
+    assert verdict("freeze", both, accepted=AcknowledgedDrift(frozenset(pending[:1]))).refusal
+    found = verdict("freeze", both, accepted=AcknowledgedDrift(frozenset(pending)))
     assert (found.version, found.changed, found.refusal, found.alerts) == (4, True, "", ())
 
 
 def test_what_was_accepted_against_an_older_version_is_not_accepted_again() -> None:
     (old,) = verdict("freeze", REMOVED).alerts
-    later = Known(5, BASE.shape)
-    assert verdict("freeze", REMOVED, known=later, accepted=Accepted(frozenset({old}))).refusal
+    later = RegisteredVersion(5, BASE.shape)
+    assert verdict("freeze", REMOVED, known=later, accepted=AcknowledgedDrift(frozenset({old}))).refusal
 
 
 def test_discard_new_leaves_new_fields_out_and_keeps_the_version() -> None:
     found = verdict("discard-new", ADDED)
     assert (found.version, found.changed, found.drop, found.refusal) == (3, False, (("extra",),), "")
     assert told(found) == [("FieldDiscarded", "extra")]
-    assert verdict("discard-new", ADDED, accepted=Accepted(frozenset(found.alerts))).alerts == ()
+    assert verdict("discard-new", ADDED, accepted=AcknowledgedDrift(frozenset(found.alerts))).alerts == ()
 
 
 def test_discard_new_finds_fields_in_lists_and_objects() -> None:
-    old = Known(1, Shape(record(n=WHOLE, lines={"type": "array", "items": record(a=TEXT)})))
+    old = RegisteredVersion(1, StreamShape(record(n=WHOLE, lines={"type": "array", "items": record(a=TEXT)})))
     now = discovered(record(n=WHOLE, lines={"type": "array", "items": record(a=TEXT, b=TEXT)}))
     found = verdict("discard-new", now, known=old)
     assert (found.drop, found.changed, told(found)) == ((("lines", "b"),), False, [("FieldDiscarded", "lines[].b")])
@@ -117,7 +132,7 @@ def test_a_new_field_behind_a_reference_is_left_out_again_and_again() -> None:
     def shape(inner: dict[str, Any]) -> dict[str, Any]:
         return {**record(n=WHOLE, inner={"$ref": "#/$defs/I"}), "$defs": {"I": inner}}
 
-    old = Known(2, Shape(shape(record(a=TEXT))))
+    old = RegisteredVersion(2, StreamShape(shape(record(a=TEXT))))
     found = verdict("discard-new", discovered(shape(record(a=TEXT, b=TEXT))), known=old)
     assert (found.version, found.changed, found.drop, found.recorded) == (2, False, (("inner", "b"),), old.shape)
 
@@ -131,30 +146,34 @@ def test_an_sdk_that_cannot_leave_fields_out_may_not_read_them() -> None:
 PERSONAL = discovered(record(n=WHOLE, email=TEXT, phone=TEXT), pii=["email"], pii_suggested={"phone": "phone"})
 
 
-@pytest.mark.parametrize("known", [None, Known(1, PERSONAL.shape), BASE])
-def test_block_pii_refuses_what_is_declared_or_suggested_until_all_is_accepted(known: Known | None) -> None:
+@pytest.mark.parametrize("known", [None, RegisteredVersion(1, PERSONAL.shape), BASE])
+def test_block_pii_refuses_what_is_declared_or_suggested_until_all_is_accepted(known: RegisteredVersion | None) -> None:
     found = verdict("block-pii", PERSONAL, known=known)
     personal = [alert.path for alert in found.alerts if alert.kind == "PiiAdded"]
     assert sorted(personal) == ["email", "phone"]
     assert "'email' is declared" in found.refusal
     assert "'phone' looks like personal data (phone)" in found.refusal
-    assert verdict("block-pii", PERSONAL, known=known, accepted=Accepted(personal=frozenset({"email"}))).refusal
-    assert not verdict("block-pii", PERSONAL, known=known, accepted=Accepted(personal=frozenset(personal))).refusal
+    assert verdict(
+        "block-pii", PERSONAL, known=known, accepted=AcknowledgedDrift(personal=frozenset({"email"}))
+    ).refusal
+    assert not verdict(
+        "block-pii", PERSONAL, known=known, accepted=AcknowledgedDrift(personal=frozenset(personal))
+    ).refusal
 
 
 def test_evolve_tells_of_personal_data_that_is_declared_later_and_reads_on() -> None:
-    known = Known(1, Shape(PERSONAL.shape.schema))
+    known = RegisteredVersion(1, StreamShape(PERSONAL.shape.schema))
     found = verdict("evolve", PERSONAL, known=known)
     assert (told(found), found.refusal) == ([("PiiAdded", "email")], "")
 
 
-def resolved(alert: Alert, policy: Policy, now: Seen, known: Known = BASE) -> bool:
+def resolved(alert: DriftAlert, policy: Policy, now: DiscoveredVersion, known: RegisteredVersion = BASE) -> bool:
     return is_resolved(alert, policy, BASE.shape, now, verdict(policy, now, known=known))
 
 
 def test_an_alert_is_resolved_when_the_schema_goes_back_and_not_before() -> None:
     (alert,) = verdict("evolve", REMOVED).alerts
-    evolved = Known(4, REMOVED.shape)
+    evolved = RegisteredVersion(4, REMOVED.shape)
     assert not resolved(alert, "evolve", REMOVED, known=evolved)
     assert resolved(alert, "evolve", SAME, known=evolved)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock_operator.controller.rate import TokenBucket
+from penstock_operator.attempts.launch_rate import TokenBucket
 from penstock_operator.resources.hosts import source_host
 from penstock_operator.settings import NO_QUOTAS, Quotas, SettingsError, quotas
 

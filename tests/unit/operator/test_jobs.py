@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from penstock_operator.launchers import Launch
+from penstock_operator.launchers import AttemptLaunch
 from penstock_operator.launchers.jobs import (
     JobSettings,
     as_noted,
@@ -24,7 +24,7 @@ MANIFEST = {
     },
 }
 SPEC = {"timeout": "90s", "secretRef": {"name": "db"}, "resources": {"limits": {"memory": "64Mi", "cpu": "1"}}}
-LAUNCH = Launch("r1", 2, "penstock-r1-2", None, "team", "orders", "uid", "d", "image@sha256:0", SPEC, MANIFEST)
+LAUNCH = AttemptLaunch("r1", 2, "penstock-r1-2", None, "team", "orders", "uid", "d", "image@sha256:0", SPEC, MANIFEST)
 JOB = desired_job(LAUNCH, JobSettings("http://api"))
 
 

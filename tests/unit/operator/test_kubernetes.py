@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
-from penstock_operator.controller.kubernetes import KubernetesResources
+from penstock_operator.controller.kubernetes_resources import KubernetesResources
 from penstock_operator.controller.lease import Lease
-from penstock_operator.controller.watching import watch
-from penstock_operator.launchers import Launch, LaunchPostponed, LaunchRefused
+from penstock_operator.controller.watch import watch
+from penstock_operator.launchers import AttemptLaunch, LaunchPostponed, LaunchRefused
 from penstock_operator.launchers.jobs import JobSettings
 from penstock_operator.launchers.kubernetes import KubernetesLauncher
 from pytest_httpserver import HTTPServer
@@ -28,7 +28,9 @@ JOBS = "/apis/batch/v1/namespaces/team/jobs"
 CONNECTION = "/apis/penstock.io/v1alpha1/namespaces/team/tenantconnections/orders"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/penstock/leases/penstock-operate"
 MANIFEST = {"name": "faker", "method": "generate"}
-LAUNCH = Launch("r1", 1, "orders-r1-1", None, "team", "orders", "u1", "d1", "registry.example/x@sha256:0", {}, MANIFEST)
+LAUNCH = AttemptLaunch(
+    "r1", 1, "orders-r1-1", None, "team", "orders", "u1", "d1", "registry.example/x@sha256:0", {}, MANIFEST
+)
 
 
 def refusal(code: int, reason: str, **details: str) -> dict[str, Any]:

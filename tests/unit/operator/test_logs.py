@@ -11,9 +11,9 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes.aio import client
-from penstock_operator.controller.logs import HeadAndTail
-from penstock_operator.launchers.logs import LogGone, LogUnreadable
+from penstock_operator.launchers.logs import LogNotFound, LogUnreadable
 from penstock_operator.launchers.pod_logs import PodLogs
+from penstock_operator.logs.keeper import HeadAndTail
 
 
 @given(st.lists(st.binary(max_size=300), max_size=200), st.integers(40, 4000))
@@ -94,10 +94,10 @@ async def test_a_stream_that_breaks_off_goes_on_after_the_last_line_seen(cluster
 async def test_a_pod_that_is_gone_or_has_not_begun_has_no_log(cluster: SimpleNamespace) -> None:
     cluster.served.waiting = True
     for read in (cluster.logs.read, cluster.logs.follow):
-        with pytest.raises(LogGone, match="has not started"):
+        with pytest.raises(LogNotFound, match="has not started"):
             await text_of(read("team", "job"))
     cluster.served.exists = False
-    with pytest.raises(LogGone, match="gone"):
+    with pytest.raises(LogNotFound, match="gone"):
         await text_of(cluster.logs.follow("team", "job"))
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 
 from penstock_operator.cli.progress import report_to
-from penstock_operator.embedded.once import Seen
+from penstock_operator.embedded.runner import RunProgress
 from rich.console import Console
 
-RUNNING = Seen("team/orders", "running", 1, 1000)
-FAILED = Seen("team/orders", "failed", 3, 1000, "the source [red] is away")
+RUNNING = RunProgress("team/orders", "running", 1, 1000)
+FAILED = RunProgress("team/orders", "failed", 3, 1000, "the source [red] is away")
 
 
-def told(*seen: Seen, terminal: bool) -> str:
+def told(*seen: RunProgress, terminal: bool) -> str:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=120, color_system=None)
     with report_to(console) as report:
         for each in seen:
@@ -35,6 +35,6 @@ def test_on_a_terminal_a_run_is_one_line_that_ends_with_a_mark_and_its_message_s
 
 
 def test_what_cannot_run_is_told_too() -> None:
-    invalid = Seen("team/orders", "invalid", 0, 0, "spec.schedule: no")
+    invalid = RunProgress("team/orders", "invalid", 0, 0, "spec.schedule: no")
     assert told(invalid, terminal=False) == "team/orders: invalid: spec.schedule: no\n"
     assert "spec.schedule: no" in told(invalid, terminal=True)

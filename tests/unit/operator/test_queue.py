@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from penstock_operator.controller.crew import Crew
-from penstock_operator.controller.queue import Key, WorkQueue
+from penstock_operator.attempts.task_pool import TaskPool
+from penstock_operator.controller.workqueue import Key, WorkQueue
 
 from tests.patience import PATIENCE
 
@@ -53,7 +53,7 @@ async def test_a_key_added_while_it_is_handled_is_handled_once_more() -> None:
 
 
 async def test_a_crew_has_so_many_places_and_outlives_what_its_tasks_raise() -> None:
-    crew, go = Crew("test", 2, 10), asyncio.Event()
+    crew, go = TaskPool("test", 2, 10), asyncio.Event()
 
     async def fails() -> None:
         await go.wait()
@@ -74,7 +74,7 @@ async def test_a_crew_has_so_many_places_and_outlives_what_its_tasks_raise() -> 
 
 
 async def test_a_closed_crew_leaves_nothing_running() -> None:
-    crew, ended = Crew("test", 2, 10), asyncio.Event()
+    crew, ended = TaskPool("test", 2, 10), asyncio.Event()
 
     async def waits() -> None:
         try:
@@ -89,7 +89,7 @@ async def test_a_closed_crew_leaves_nothing_running() -> None:
 
 
 async def test_a_task_that_takes_too_long_gives_its_place_back(capsys: pytest.CaptureFixture[str]) -> None:
-    crew = Crew("test", 1, 0.05)
+    crew = TaskPool("test", 1, 0.05)
     crew.start("a", asyncio.Event().wait())  # type: ignore[arg-type]
     async with asyncio.timeout(PATIENCE):
         await crew.place()

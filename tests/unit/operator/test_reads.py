@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from penstock_operator.runs.reads import Counts, empty_read, over_threshold, reject_rules
+from penstock_operator.runs.read_anomalies import CommittedCounts, empty_read, over_threshold, reject_rules
 
 
 @pytest.mark.parametrize(
@@ -28,22 +28,22 @@ def test_an_empty_read_is_judged_by_the_ones_before(mode: str, recent: list[int]
 @pytest.mark.parametrize(
     ("spec", "counts", "words"),
     [
-        ({}, Counts(0, 1000), ""),
+        ({}, CommittedCounts(0, 1000), ""),
         (
             {"rejects": {"maxRecords": 0}},
-            Counts(9, 1),
+            CommittedCounts(9, 1),
             "1 of 10 records were rejected, more than spec.rejects.maxRecords (0)",
         ),
-        ({"rejects": {"maxRecords": 1}}, Counts(9, 1), ""),
-        ({"rejects": {"maxShare": 0.1}}, Counts(9, 1), ""),
+        ({"rejects": {"maxRecords": 1}}, CommittedCounts(9, 1), ""),
+        ({"rejects": {"maxShare": 0.1}}, CommittedCounts(9, 1), ""),
         (
             {"rejects": {"maxShare": 0.1}},
-            Counts(8, 2),
+            CommittedCounts(8, 2),
             "2 of 10 records were rejected, more than spec.rejects.maxShare (0.1)",
         ),
-        ({"rejects": {"maxShare": 0}}, Counts(0, 0), ""),
+        ({"rejects": {"maxShare": 0}}, CommittedCounts(0, 0), ""),
     ],
 )
-def test_a_threshold_is_of_one_stream(spec: dict[str, Any], counts: Counts, words: str) -> None:
-    found = over_threshold(reject_rules(spec), {"people": counts, "events": Counts(5)})
+def test_a_threshold_is_of_one_stream(spec: dict[str, Any], counts: CommittedCounts, words: str) -> None:
+    found = over_threshold(reject_rules(spec), {"people": counts, "events": CommittedCounts(5)})
     assert (words in found) if words else not found

@@ -8,29 +8,29 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock_operator.runs.memory import out_of_memory_message, raised_memory, ran_out
-from penstock_operator.runs.retry import Again, Failure, Standing, decide_retry
+from penstock_operator.runs.oom_policy import out_of_memory_message, raised_memory, ran_out
+from penstock_operator.runs.retry import AttemptFailure, RetryHistory, RetryPlan, decide_retry
 
 SPEC: dict[str, Any] = {"retry": {"limit": 3, "backoff": {"initial": "10s", "factor": 3, "max": "60s"}}}
 ROOMY = {**SPEC, "resources": {"limits": {"memory": "512Mi"}, "onOutOfMemory": {"factor": 2, "max": "1536Mi"}}}
-OOM = Failure("DefectError", out_of_memory=True)
-LOST = Failure("TransientError", disrupted=True)
+OOM = AttemptFailure("DefectError", out_of_memory=True)
+LOST = AttemptFailure("TransientError", disrupted=True)
 DAY = 24 * 3600
 
 
-def again(spec: dict[str, Any], standing: Standing, failure: Failure) -> Again:
+def again(spec: dict[str, Any], standing: RetryHistory, failure: AttemptFailure) -> RetryPlan:
     found = decide_retry(spec, standing, failure)
     assert found is not None
     return found
 
 
 def test_the_delay_grows_to_its_bound() -> None:
-    delays = [decide_retry(SPEC, Standing(streak), Failure("TransientError")) for streak in range(4)]
+    delays = [decide_retry(SPEC, RetryHistory(streak), AttemptFailure("TransientError")) for streak in range(4)]
     assert [each.delay if each else None for each in delays] == [10, 30, 60, None]
 
 
 def test_progress_resets_the_streak() -> None:
-    assert again(SPEC, Standing(3), Failure("TransientError", progressed=True)).streak == 1
+    assert again(SPEC, RetryHistory(3), AttemptFailure("TransientError", progressed=True)).streak == 1
 
 
 @pytest.mark.parametrize(
@@ -38,52 +38,54 @@ def test_progress_resets_the_streak() -> None:
     [(7, 7), (90.5, 90.5), (0, 1), (-5, 1), (10 * 365 * DAY, DAY), (math.inf, DAY), (-math.inf, 1), (math.nan, 1)],
 )
 def test_the_sources_own_wish_goes_first_within_a_day(wish: float, delay: float) -> None:
-    assert again(SPEC, Standing(), Failure("TransientError", retry_after=wish)).delay == delay
+    assert again(SPEC, RetryHistory(), AttemptFailure("TransientError", retry_after=wish)).delay == delay
 
 
 def test_no_backoff_is_longer_than_a_day() -> None:
     endless = {"retry": {"limit": 100, "backoff": {"initial": "9" * 28 + "h", "factor": 10, "max": "9" * 28 + "h"}}}
-    assert again(endless, Standing(99), Failure("TransientError")).delay == DAY
+    assert again(endless, RetryHistory(99), AttemptFailure("TransientError")).delay == DAY
 
 
 @pytest.mark.parametrize(
     "error", ["ConfigError", "AuthenticationError", "SourceContractError", "LocalPersistenceError"]
 )
 def test_what_only_an_owner_can_mend_is_not_tried_again(error: str) -> None:
-    assert decide_retry(SPEC, Standing(), Failure(error)) is None
+    assert decide_retry(SPEC, RetryHistory(), AttemptFailure(error)) is None
 
 
 def test_a_defect_is_tried_once_more() -> None:
-    assert decide_retry(SPEC, Standing(0), Failure("DefectError")) is not None
-    assert decide_retry(SPEC, Standing(1), Failure("DefectError")) is None
+    assert decide_retry(SPEC, RetryHistory(0), AttemptFailure("DefectError")) is not None
+    assert decide_retry(SPEC, RetryHistory(1), AttemptFailure("DefectError")) is None
 
 
 @given(streak=st.integers(0, 1000), disruptions=st.integers(0, 9))
 def test_a_disruption_does_not_count_and_comes_back_later_and_later(streak: int, disruptions: int) -> None:
-    found = again(SPEC, Standing(streak, disruptions), LOST)
+    found = again(SPEC, RetryHistory(streak, disruptions), LOST)
     assert (found.streak, found.disruptions) == (streak, disruptions + 1)
     assert found.delay == min(2**disruptions, 300)
 
 
 def test_disruptions_without_end_are_failures_in_the_end() -> None:
-    standing, tries, waited = Standing(), 0, 0.0
+    standing, tries, waited = RetryHistory(), 0, 0.0
     while (found := decide_retry(SPEC, standing, LOST)) is not None:
-        standing, tries, waited = Standing(found.streak, found.disruptions), tries + 1, waited + found.delay
+        standing, tries, waited = RetryHistory(found.streak, found.disruptions), tries + 1, waited + found.delay
     assert tries == 10 + 3, "ten are free, and then the limit of the policy holds"
     assert 15 * 60 < waited < 45 * 60
 
 
 def test_a_disruption_after_progress_begins_anew() -> None:
-    found = again(SPEC, Standing(0, 10), Failure("TransientError", progressed=True, disrupted=True))
+    found = again(SPEC, RetryHistory(0, 10), AttemptFailure("TransientError", progressed=True, disrupted=True))
     assert (found.delay, found.disruptions) == (1, 1)
 
 
 def test_memory_grows_to_its_ceiling_and_does_not_count_as_a_failure() -> None:
-    first = again(ROOMY, Standing(1, memory="512Mi"), OOM)
+    first = again(ROOMY, RetryHistory(1, memory="512Mi"), OOM)
     assert (first.memory, first.streak) == ("1024Mi", 1)
-    assert again(ROOMY, Standing(1, memory="1024Mi"), OOM).memory == "1536Mi"
-    assert decide_retry(ROOMY, Standing(1, memory="1536Mi"), OOM) is None
-    assert again(SPEC, Standing(0, memory="512Mi"), OOM).memory is None, "without a policy it is a defect like another"
+    assert again(ROOMY, RetryHistory(1, memory="1024Mi"), OOM).memory == "1536Mi"
+    assert decide_retry(ROOMY, RetryHistory(1, memory="1536Mi"), OOM) is None
+    assert again(SPEC, RetryHistory(0, memory="512Mi"), OOM).memory is None, (
+        "without a policy it is a defect like another"
+    )
 
 
 @given(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from penstock_operator.runs.schema_diff import COMPATIBLE, KINDS, OPPOSITE, Shape, diff_schema
+from penstock_operator.schemas.diff import COMPATIBLE, KINDS, OPPOSITE, StreamShape, diff_schema
 
 Schema = dict[str, Any]
 TEXT, WHOLE, ANY_NUMBER = {"type": "string"}, {"type": "integer"}, {"type": "number"}
@@ -18,7 +18,7 @@ def record(**properties: Schema) -> Schema:
 
 
 def kinds(old: Schema, new: Schema) -> list[tuple[str, str]]:
-    return [(each.kind, each.path) for each in diff_schema(Shape(old), Shape(new))]
+    return [(each.kind, each.path) for each in diff_schema(StreamShape(old), StreamShape(new))]
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_each_change_has_its_class(old: Schema, new: Schema, expected: list[tupl
 
 
 def test_keys_cursor_fields_and_pii_have_classes_of_their_own() -> None:
-    old = Shape(record(a=TEXT), ("a",), "a", ("x",))
-    new = Shape(record(a=TEXT), ("b",), None, ("y",))
+    old = StreamShape(record(a=TEXT), ("a",), "a", ("x",))
+    new = StreamShape(record(a=TEXT), ("b",), None, ("y",))
     assert [(each.kind, each.path) for each in diff_schema(old, new)] == [
         ("PrimaryKeyChanged", ""),
         ("CursorFieldChanged", ""),
@@ -93,7 +93,7 @@ def test_a_schema_that_refers_to_itself_has_an_end() -> None:
 
 
 def test_a_message_names_the_field_and_both_types_and_no_value() -> None:
-    (change,) = diff_schema(Shape(record(a={"enum": ["s3cret"]})), Shape(record(a=ANY_NUMBER)))
+    (change,) = diff_schema(StreamShape(record(a={"enum": ["s3cret"]})), StreamShape(record(a=ANY_NUMBER)))
     assert change.message == "field 'a' was string (1 values), is number"
 
 
@@ -123,7 +123,7 @@ def nested(inner: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
 
 
 shapes = st.builds(
-    Shape,
+    StreamShape,
     schema=st.builds(
         lambda found: record(**found), st.dictionaries(names, st.recursive(plain, nested, max_leaves=6), max_size=5)
     ),
@@ -135,13 +135,13 @@ shapes = st.builds(
 
 @settings(max_examples=300, deadline=None)
 @given(shapes)
-def test_nothing_differs_from_itself(shape: Shape) -> None:
+def test_nothing_differs_from_itself(shape: StreamShape) -> None:
     assert diff_schema(shape, shape) == []
 
 
 @settings(max_examples=300, deadline=None)
 @given(shapes, shapes)
-def test_seen_the_other_way_round_each_change_is_its_opposite(old: Shape, new: Shape) -> None:
+def test_seen_the_other_way_round_each_change_is_its_opposite(old: StreamShape, new: StreamShape) -> None:
     there = {(OPPOSITE[each.kind], frozenset({each.path, each.renamed_to})) for each in diff_schema(old, new)}
     back = {(each.kind, frozenset({each.path, each.renamed_to})) for each in diff_schema(new, old)}
     assert there == back

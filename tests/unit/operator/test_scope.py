@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes.aio import client
-from penstock_operator.controller.kubernetes import KubernetesResources
-from penstock_operator.launchers import Carried
+from penstock_operator.controller.kubernetes_resources import KubernetesResources
+from penstock_operator.launchers import LaunchedAttempt
 from penstock_operator.launchers.jobs import LABEL_INSTALLATION, JobSettings, desired_job
 from penstock_operator.launchers.kubernetes import KubernetesLauncher
 from penstock_operator.resources.scope import Scope, SelectorError
@@ -108,7 +108,7 @@ async def test_only_what_is_in_the_scope_is_listed(api: client.ApiClient, httpse
     assert [page async for page in resources.pages("ConnectorDefinition")] == [[]]
     launcher = KubernetesLauncher(api, JobSettings("http://api", "i1"), scope)
     assert [page async for page in launcher.leftovers()] == [[], []]
-    assert await launcher.observe_many([Carried("r1", 1, "j", "u", "a", "orders")]) == {}
+    assert await launcher.observe_many([LaunchedAttempt("r1", 1, "j", "u", "a", "orders")]) == {}
     httpserver.check_assertions()
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock_operator.controller.kubernetes import merge_patch
-from penstock_operator.controller.statuses import finding_for, pauses, told_of
+from penstock_operator.controller.kubernetes_resources import merge_patch
+from penstock_operator.controller.status import finding_for, pauses, told_of
 from penstock_operator.resources.conditions import conditions_for
 from penstock_operator.resources.crds import crds
 

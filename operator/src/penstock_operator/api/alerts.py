@@ -7,10 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from penstock_operator import alerts, outbox
 from penstock_operator.api.bearer import Token
 from penstock_operator.api.services import Services
-from penstock_operator.registry import alerts, outbox
-from penstock_operator.runs.refusals import Invalid, NotFound
+from penstock_operator.errors import Invalid, NotFound
+from penstock_operator.ids import ConnectionUid
 
 Namespace = Annotated[str | None, Query(max_length=63, description="one namespace; without it, all")]
 
@@ -35,23 +36,23 @@ def alert_routes(services: Services) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
     ) -> list[dict[str, Any]]:
         await may(token, "list", namespace)
-        async with pool.connection() as connection:
-            return await alerts.list_alerts(connection, namespace, resolved=resolved, limit=limit)
+        async with pool.connection() as db:
+            return await alerts.list_alerts(db, namespace, resolved=resolved, limit=limit)
 
     @router.post("/{alert}/acknowledge")
     async def acknowledge(alert: int, request: Acknowledgement, token: Token) -> dict[str, Any]:
-        async with pool.connection() as connection:
-            found = await alerts.alert_by_id(connection, alert)
+        async with pool.connection() as db:
+            found = await alerts.alert_by_id(db, alert)
             if found is None:
                 message = f"there is no alert {alert}"
                 raise NotFound(message)
             by = await may(token, "patch", found["namespace"])
-            async with connection.transaction():
-                row = await alerts.acknowledge_alert(connection, alert, by, request.note)
+            async with db.transaction():
+                row = await alerts.acknowledge_alert(db, alert, by, request.note)
                 if row is None:
                     message = f"alert {alert} is resolved already"
                     raise Invalid(message)
-                await outbox.post(connection, "status", {"connection": row["connection_uid"]})
+                await outbox.post_status(db, ConnectionUid(row["connection_uid"]))
         return row
 
     return router

@@ -16,15 +16,15 @@ from penstock_sdk import protocol as wire
 from penstock_sdk.failpoints import reach
 from psycopg_pool import PoolTimeout
 
-from penstock_operator.api.acting import action_routes
+from penstock_operator.api.actions import action_routes
 from penstock_operator.api.alerts import alert_routes
 from penstock_operator.api.bearer import Token
-from penstock_operator.api.reading import catalog_routes, run_routes
+from penstock_operator.api.read_routes import catalog_routes, run_routes
 from penstock_operator.api.services import Services
 from penstock_operator.api.state import state_routes
+from penstock_operator.errors import Refused
 from penstock_operator.registry.database import Pool
 from penstock_operator.resources.storable import shown_text
-from penstock_operator.runs.refusals import Refused
 
 log = structlog.get_logger()
 Answer = TypeVar("Answer", bound=wire.Message)
@@ -93,8 +93,8 @@ def _health_routes(pool: Pool) -> APIRouter:
 
     @router.get("/readyz")
     async def readyz() -> dict[str, str]:
-        async with pool.connection(timeout=2) as connection:
-            await connection.execute(b"SELECT 1")
+        async with pool.connection(timeout=2) as db:
+            await db.execute(b"SELECT 1")
         return {"status": "ok"}
 
     return router

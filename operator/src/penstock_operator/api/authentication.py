@@ -8,9 +8,9 @@ import hmac
 import os
 from typing import Literal, Protocol
 
+from penstock_operator.errors import Unauthenticated
 from penstock_operator.resources.models import Kind
 from penstock_operator.runs.protocol import PodIdentity
-from penstock_operator.runs.refusals import Unauthenticated
 
 Verb = Literal["get", "list", "patch"]
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from penstock_operator.runs.refusals import Unauthenticated
+from penstock_operator.errors import Unauthenticated
 
 bearer = HTTPBearer(auto_error=False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock_operator.api.authentication import Authenticator
-from penstock_operator.api.logs import RunLogs
+from penstock_operator.logs.reader import RunLogs
 from penstock_operator.registry.database import Pool
 from penstock_operator.runs.protocol import RunProtocol
 

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, model_validator
 
+from penstock_operator import definitions
 from penstock_operator.api.bearer import Token
-from penstock_operator.api.finding import find_connection
+from penstock_operator.api.lookups import find_connection
 from penstock_operator.api.services import Services
-from penstock_operator.registry import definitions, states
-from penstock_operator.runs.state_changes import (
+from penstock_operator.state import history
+from penstock_operator.state.admin import (
     Author,
     Import,
     Order,
@@ -22,7 +23,7 @@ from penstock_operator.runs.state_changes import (
     change_state,
     document_of,
 )
-from penstock_operator.runs.state_document import StateDocument
+from penstock_operator.state.document import StateDocument
 
 StreamNames = Annotated[list[Annotated[str, Field(min_length=1, max_length=253)]], Field(max_length=10_000)]
 Reason = Annotated[str, Field(max_length=1000)]
@@ -86,33 +87,33 @@ def state_routes(services: Services) -> APIRouter:
 
     async def changed(namespace: str, name: str, token: str, order: Order, reason: str) -> list[dict[str, Any]]:
         author = Author(await may(token, "patch", namespace), reason)
-        async with pool.connection() as connection:
-            row = await find_connection(connection, namespace, name)
-            return await change_state(connection, row["uid"], order, author)
+        async with pool.connection() as db:
+            row = await find_connection(db, namespace, name)
+            return await change_state(db, row["uid"], order, author)
 
     @router.get("")
     async def export_state(namespace: str, name: str, token: Token) -> StateDocument:
         await may(token, "get", namespace)
-        async with pool.connection() as connection:
-            row = await find_connection(connection, namespace, name)
-            manifest = await definitions.manifest_of(connection, row["definition_uid"])
-            return await document_of(connection, {**row, "manifest": manifest})
+        async with pool.connection() as db:
+            row = await find_connection(db, namespace, name)
+            manifest = await definitions.manifest_of(db, row["definition_uid"])
+            return await document_of(db, {**row, "manifest": manifest})
 
     @router.get("/history")
     async def state_history(
         namespace: str, name: str, token: Token, stream: str | None = None, limit: Limit = 20
     ) -> list[dict[str, Any]]:
         await may(token, "get", namespace)
-        async with pool.connection() as connection:
-            row = await find_connection(connection, namespace, name)
-            return await states.history_of(connection, row["uid"], stream, limit)
+        async with pool.connection() as db:
+            row = await find_connection(db, namespace, name)
+            return await history.history_of(db, row["uid"], stream, limit)
 
     @router.get("/changes")
     async def state_changes(namespace: str, name: str, token: Token, limit: Limit = 20) -> list[dict[str, Any]]:
         await may(token, "get", namespace)
-        async with pool.connection() as connection:
-            row = await find_connection(connection, namespace, name)
-            return await states.changes_of(connection, row["uid"], limit)
+        async with pool.connection() as db:
+            row = await find_connection(db, namespace, name)
+            return await history.changes_of(db, row["uid"], limit)
 
     @router.post("/reset")
     async def reset_state(namespace: str, name: str, request: ResetRequest, token: Token) -> list[dict[str, Any]]:

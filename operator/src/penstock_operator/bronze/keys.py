@@ -18,7 +18,7 @@ PLACE = re.compile(
 
 
 @dataclass(frozen=True)
-class ObjectPlace:
+class ObjectLocation:
     """What the key of an object says beside its run."""
 
     kind: ObjectKind
@@ -29,14 +29,14 @@ class ObjectPlace:
 
 
 @dataclass(frozen=True)
-class Place:
+class ParsedKey:
     """What a key says of itself; `object` is of an object alone."""
 
     kind: str
     tenant: str
     connection: str
     run: str
-    object: ObjectPlace | None = None
+    object: ObjectLocation | None = None
 
     @property
     def begun_at(self) -> datetime:
@@ -47,26 +47,26 @@ class Place:
             return datetime.min.replace(tzinfo=UTC)
 
 
-def place_of(prefix: str, key: str) -> Place | None:
+def place_of(prefix: str, key: str) -> ParsedKey | None:
     """Return what a key says when it has the form of an object or a log; None for a manifest or anything else."""
     found = PLACE.fullmatch(key.removeprefix(f"{prefix}/") if prefix else key)
     if not found:
         return None
     owner = (unquote(found["tenant"]), unquote(found["connection"]))
     if not found["run"]:
-        return Place("log", *owner, found["log"])
+        return ParsedKey("log", *owner, found["log"])
     kind: ObjectKind = "rejected" if found["rejected"] else "data"
     numbers = (int(found[part]) for part in ("generation", "attempt", "sequence"))
-    return Place("object", *owner, found["run"], ObjectPlace(kind, unquote(found["stream"]), *numbers))
+    return ParsedKey("object", *owner, found["run"], ObjectLocation(kind, unquote(found["stream"]), *numbers))
 
 
 COMMIT = re.compile(r"tenant=(?P<tenant>[^/]+)/connection=(?P<connection>[^/]+)/_commits/(?P<run>[0-9a-z]+)\.json")
 
 
-def commit_of(prefix: str, key: str) -> Place | None:
+def commit_of(prefix: str, key: str) -> ParsedKey | None:
     """Return what a key says when it has the form of a commit manifest's."""
     found = COMMIT.fullmatch(key.removeprefix(f"{prefix}/") if prefix else key)
-    return Place("commit", unquote(found["tenant"]), unquote(found["connection"]), found["run"]) if found else None
+    return ParsedKey("commit", unquote(found["tenant"]), unquote(found["connection"]), found["run"]) if found else None
 
 
 def object_key(

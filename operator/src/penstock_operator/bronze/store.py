@@ -27,7 +27,7 @@ class DeletionError(Exception):
 
 
 @dataclass(frozen=True)
-class Page:
+class ListingPage:
     """A page of a listing; `token` leads to the next one, None behind the last."""
 
     objects: list[tuple[str, datetime]]
@@ -107,12 +107,12 @@ class BronzeStore:
         for refused in answer.get("Errors", []):
             raise DeletionError(f"{refused.get('Key')}: {refused.get('Code')}: {refused.get('Message')}")
 
-    async def list_page(self, prefix: str, token: str | None) -> Page:
+    async def list_page(self, prefix: str, token: str | None) -> ListingPage:
         """Return a page of the objects below a prefix, with when each was written."""
         return await asyncio.to_thread(self._list_page, prefix, token)
 
-    def _list_page(self, prefix: str, token: str | None) -> Page:
+    def _list_page(self, prefix: str, token: str | None) -> ListingPage:
         more = {"ContinuationToken": token} if token else {}
         answer = self._client.list_objects_v2(Bucket=self.settings.bucket, Prefix=prefix, **more)  # type: ignore[arg-type]
         found = [(each["Key"], each["LastModified"]) for each in answer.get("Contents", [])]
-        return Page(found, answer.get("NextContinuationToken"))
+        return ListingPage(found, answer.get("NextContinuationToken"))

@@ -6,21 +6,21 @@ from typing import Annotated
 
 import typer
 
-from penstock_operator.cli.output import Column, Output, OutputOption, moment, print_rows, printable
-from penstock_operator.cli.session import DATA_DIR, DataDir, Session, with_fields, with_session
+from penstock_operator.cli.api_session import DATA_DIR, ApiSession, DataDir, with_fields, with_session
+from penstock_operator.cli.output import ListingColumn, Output, OutputOption, moment, print_rows, printable
 
 app = typer.Typer(no_args_is_help=True, help="Alerts: list, ack.")
 
 
 COLUMNS = (
-    Column("alert", lambda row: str(row["id"])),
-    Column("connection", lambda row: f"{row['namespace']}/{row['name']}"),
-    Column("stream", lambda row: row["stream"]),
-    Column("class", lambda row: row["kind"]),
-    Column("since", lambda row: moment(row["opened_at"])),
-    Column("message", lambda row: row["message"]),
+    ListingColumn("alert", lambda row: str(row["id"])),
+    ListingColumn("connection", lambda row: f"{row['namespace']}/{row['name']}"),
+    ListingColumn("stream", lambda row: row["stream"]),
+    ListingColumn("class", lambda row: row["kind"]),
+    ListingColumn("since", lambda row: moment(row["opened_at"])),
+    ListingColumn("message", lambda row: row["message"]),
 )
-BY = Column("by", lambda row: row["acknowledged_by"] or "went back")
+BY = ListingColumn("by", lambda row: row["acknowledged_by"] or "went back")
 
 
 @app.command("list")
@@ -53,7 +53,7 @@ def ack(
     Example: penstock alerts ack 12 --note "the column was renamed"
     """
 
-    async def act(found: Session) -> None:
+    async def act(found: ApiSession) -> None:
         for alert in alerts:
             path = f"/alerts/{alert}/acknowledge"
             row = with_fields(await found.post(path, {"note": note}), path, "stream", "kind", "acknowledged_by")

@@ -15,20 +15,20 @@ import zstandard
 from botocore.exceptions import BotoCoreError, ClientError
 
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.cli.bronze_sql import BronzeView, Loaded, unpack
-from penstock_operator.cli.errors import CommandError, ExitCode, understood
-from penstock_operator.cli.output import Column, Output, OutputOption, moment, print_rows, say, written
+from penstock_operator.cli.api_session import DATA_DIR, DataDir, session
+from penstock_operator.cli.bronze_sql import BronzeView, FetchedObjects, unpack
+from penstock_operator.cli.exit_codes import CommandError, ExitCode, understood
+from penstock_operator.cli.output import ListingColumn, Output, OutputOption, moment, print_rows, say, written
 from penstock_operator.cli.query_output import print_relation
-from penstock_operator.cli.session import DATA_DIR, DataDir, session
 
 app = typer.Typer(no_args_is_help=True, help="Bronze: ls, head, sql over committed objects.")
 Where = Annotated[str | None, typer.Argument(help="[NAMESPACE/]CONNECTION[/STREAM] or nothing for all")]
 Rejected = Annotated[bool, typer.Option("--rejected", help="Records that did not fit, each with the reason.")]
 COLUMNS = (
-    Column("object", lambda row: row["key"]),
-    Column("records", lambda row: row["records"]),
-    Column("bytes", lambda row: row["bytes"]),
-    Column("committed", lambda row: moment(row["committed_at"])),
+    ListingColumn("object", lambda row: row["key"]),
+    ListingColumn("records", lambda row: row["records"]),
+    ListingColumn("bytes", lambda row: row["bytes"]),
+    ListingColumn("committed", lambda row: moment(row["committed_at"])),
 )
 
 
@@ -162,8 +162,8 @@ def sql(
     raise typer.Exit(ExitCode.problem if loaded.reports else ExitCode.ok)
 
 
-async def _load(data_dir: Path, where: str | None, scratch: Path) -> Loaded:
-    loaded, seen = Loaded(), False
+async def _load(data_dir: Path, where: str | None, scratch: Path) -> FetchedObjects:
+    loaded, seen = FetchedObjects(), False
     async with aclosing(_objects(data_dir, where)) as objects:
         async for key, body in objects:
             seen = True

@@ -32,7 +32,7 @@ REASON = re.compile(r"Malformed JSON in file .*, at byte \d+ in line \d+: (?P<re
 
 
 @dataclass
-class Loaded:
+class FetchedObjects:
     """Objects on disk, and the reports of what of them cannot be read."""
 
     files: dict[Path, str] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class BronzeView:
         self._database = database
         self._scratch = scratch
 
-    def make(self, loaded: Loaded) -> None:
+    def make(self, loaded: FetchedObjects) -> None:
         """Make the view; lines that DuckDB cannot read are reported and left out."""
         import duckdb
 
@@ -107,7 +107,7 @@ class BronzeView:
         listed = json.dumps([str(each) for each in files]).replace('"', "'")  # the names are our own
         self._database.execute(f"CREATE OR REPLACE VIEW bronze AS SELECT * FROM read_json({listed}, {options})")  # noqa: S608
 
-    def _create_checked(self, loaded: Loaded) -> None:
+    def _create_checked(self, loaded: FetchedObjects) -> None:
         """Objects that can be read each may have types that cannot be one: then the records stay JSON."""
         import duckdb
 
@@ -137,7 +137,7 @@ class BronzeView:
                 return _Judgement(bad, left=False)
         return _Judgement(bad, left=any(line for index, line in enumerate(lines) if index not in bad))
 
-    def _leave_out(self, loaded: Loaded, judged: dict[Path, _Judgement]) -> None:
+    def _leave_out(self, loaded: FetchedObjects, judged: dict[Path, _Judgement]) -> None:
         for path, found in judged.items():
             key, bad = loaded.files[path], found.bad
             if len(bad) > MOST_BAD_LINES:

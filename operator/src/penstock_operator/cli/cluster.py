@@ -17,25 +17,25 @@ from kubernetes.aio import client, config
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from penstock_operator.api.app import create_app
-from penstock_operator.api.kubernetes import KubernetesAuthenticator
-from penstock_operator.api.logs import RunLogs
 from penstock_operator.api.services import Services
+from penstock_operator.api.token_review import KubernetesAuthenticator
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.controller.bucket import hold_bucket
+from penstock_operator.controller.bucket_claim import hold_bucket
 from penstock_operator.controller.health import Health
-from penstock_operator.controller.kubernetes import KubernetesResources
+from penstock_operator.controller.kubernetes_resources import KubernetesResources
 from penstock_operator.controller.lease import Lease
-from penstock_operator.controller.orchestrator import Orchestrator, Parts
-from penstock_operator.controller.watching import watch
+from penstock_operator.controller.orchestrator import Components, Orchestrator
+from penstock_operator.controller.watch import watch
+from penstock_operator.credentials.vault import Vault
 from penstock_operator.launchers.jobs import JobSettings
 from penstock_operator.launchers.kubernetes import KubernetesLauncher
 from penstock_operator.launchers.pod_logs import PodLogs
+from penstock_operator.logs.reader import RunLogs
 from penstock_operator.registry import installation
 from penstock_operator.registry.database import Pool, create_pool
-from penstock_operator.registry.restoring import CONTROLLER
+from penstock_operator.registry.installation import CONTROLLER
 from penstock_operator.resources.scope import Scope
 from penstock_operator.runs.protocol import RunProtocol
-from penstock_operator.runs.vault import Vault
 from penstock_operator.settings import (
     credentials_keys,
     database_url,
@@ -148,7 +148,7 @@ async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Heal
     waits, (lease, health) = timings(), leadership
     ours, scope, store = await _installation(pool), watch_scope(), BronzeStore(s3_settings())
     launcher = KubernetesLauncher(api, JobSettings(required(os.environ, "PENSTOCK_API_URL"), ours), scope)
-    parts = Parts(
+    parts = Components(
         pool,
         KubernetesResources(api, scope),
         launcher,
@@ -188,10 +188,10 @@ async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Heal
 async def _installation(pool: Pool) -> str:
     """Return who this installation is, as the platform or else the registry has it."""
     given = given_installation()
-    async with pool.connection() as connection:
-        if given and await installation.set_installation_id(connection, given):
+    async with pool.connection() as db:
+        if given and await installation.set_installation_id(db, given):
             log.warning("this registry is another installation's from now on, as is set", installation=given)
-        return await installation.installation_id(connection)
+        return await installation.installation_id(db)
 
 
 async def _watch(orchestrator: Orchestrator, stop: asyncio.Event, scope: Scope) -> None:

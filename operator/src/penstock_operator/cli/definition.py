@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from penstock_operator.cli.errors import CommandError
+from penstock_operator.cli.exit_codes import CommandError
 from penstock_operator.resources.models import API_VERSION, GROUP
 from penstock_operator.resources.spelling import nearest_word
 

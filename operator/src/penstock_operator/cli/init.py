@@ -11,7 +11,7 @@ import yaml
 from penstock_sdk.manifest import Manifest
 
 from penstock_operator.cli.definition import definition_yaml, installed_connectors, installed_manifest
-from penstock_operator.cli.errors import CommandError
+from penstock_operator.cli.exit_codes import CommandError
 from penstock_operator.cli.paths import path_word
 from penstock_operator.resources.models import API_VERSION, GROUP
 

@@ -19,11 +19,11 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from psycopg_pool import PoolTimeout
 
-from penstock_operator.cli import alerts, bronze, catalog, definition, init, registry, runs, state, up
-from penstock_operator.cli.errors import CommandError, ExitCode
+from penstock_operator.cli import alerts, bronze, definition, init, listings, registry, runs, state, up
+from penstock_operator.cli.exit_codes import CommandError, ExitCode
 from penstock_operator.cli.output import printable_block, say
 from penstock_operator.cli.paths import existing_path
-from penstock_operator.cli.signals import Told
+from penstock_operator.cli.signals import StopRequested
 from penstock_operator.cli.usage import USAGE_ERRORS, say_usage
 from penstock_operator.cli.validation import examined
 from penstock_operator.embedded import EmbeddedError
@@ -90,9 +90,9 @@ def validate(
 
 app.command()(definition.definition)
 for _group, _name in (
-    (catalog.connections_app, "connections"),
-    (catalog.definitions_app, "definitions"),
-    (catalog.streams_app, "streams"),
+    (listings.connections_app, "connections"),
+    (listings.definitions_app, "definitions"),
+    (listings.streams_app, "streams"),
     (runs.app, "runs"),
     (bronze.app, "bronze"),
     (state.app, "state"),
@@ -200,7 +200,7 @@ def run(arguments: list[str]) -> int:
         return ExitCode.usage
     except (typer.Abort, KeyboardInterrupt):
         return 130
-    except Told as told:
+    except StopRequested as told:
         return told.exit_code
     except BrokenPipeError:
         return ExitCode.problem

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from penstock_operator.cli.errors import CommandError
+from penstock_operator.cli.exit_codes import CommandError
 
 NOT_UTF8 = "an argument holds bytes that are not UTF-8"
 

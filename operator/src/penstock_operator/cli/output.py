@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from penstock_operator.cli.errors import understood
+from penstock_operator.cli.exit_codes import understood
 
 Row = dict[str, Any]
 Cell = str | int | None
@@ -45,7 +45,7 @@ OutputOption = Annotated[Output, typer.Option("--output", "-o", help="A table fo
 
 
 @dataclass(frozen=True)
-class Column:
+class ListingColumn:
     """One column of a listing: its title, and the cell that it takes from a row."""
 
     title: str
@@ -83,7 +83,7 @@ def moment(value: str | None) -> str | None:
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def print_rows(rows: list[Row], columns: Sequence[Column], output: Output) -> None:
+def print_rows(rows: list[Row], columns: Sequence[ListingColumn], output: Output) -> None:
     """Print a listing; as JSON it is the rows as the API gave them."""
     with understood():
         cells = [[column.cell(row) for column in columns] for row in rows]

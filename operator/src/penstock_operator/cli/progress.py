@@ -10,7 +10,7 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 from rich.text import Text
 
 from penstock_operator.cli.output import printable_block
-from penstock_operator.embedded.once import ENDED, Report, Seen
+from penstock_operator.embedded.runner import ENDED, ProgressReporter, RunProgress
 
 MARKS = {"succeeded": "[green]✔[/]", "failed": "[red]✘[/]", "cancelled": "[yellow]■[/]", "invalid": "[red]✘[/]"}
 
@@ -25,7 +25,7 @@ class PlainLines:
         """Print it."""
         self._console.print(Text(printable_block(text)), soft_wrap=True)
 
-    def run(self, seen: Seen) -> None:
+    def run(self, seen: RunProgress) -> None:
         """Print where the run stands."""
         why = f": {seen.message}" if seen.message else ""
         if seen.phase == "invalid":
@@ -42,7 +42,7 @@ class LiveLines(PlainLines):
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
 
-    def run(self, seen: Seen) -> None:
+    def run(self, seen: RunProgress) -> None:
         """Change the run's line."""
         if seen.connection not in self._tasks:
             self._tasks[seen.connection] = self._progress.add_task(seen.connection, total=None, mark=" ", state="")
@@ -57,7 +57,7 @@ class LiveLines(PlainLines):
 
 
 @contextmanager
-def report_to(console: Console) -> Iterator[Report]:
+def report_to(console: Console) -> Iterator[ProgressReporter]:
     """Report to a console in the way that suits it."""
     if not console.is_terminal:
         yield PlainLines(console)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from penstock_operator.cli.errors import CommandError
+from penstock_operator.cli.exit_codes import CommandError
 from penstock_operator.cli.output import NOTHING, Output, print_csv, print_table, storable
 
 if TYPE_CHECKING:

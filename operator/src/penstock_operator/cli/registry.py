@@ -13,25 +13,25 @@ from typing import Annotated
 import typer
 
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.cli.errors import CommandError
-from penstock_operator.cli.output import Column, Output, OutputOption, print_rows
-from penstock_operator.cli.session import DATA_DIR, DataDir
+from penstock_operator.cli.api_session import DATA_DIR, DataDir
+from penstock_operator.cli.exit_codes import CommandError
+from penstock_operator.cli.output import ListingColumn, Output, OutputOption, print_rows
 from penstock_operator.embedded.platform import DataDirectory, backends
 from penstock_operator.registry.database import Pool, create_pool
-from penstock_operator.runs.registry_reconcile import Reconciled, ReconcileError, reconcile_registry
+from penstock_operator.restore.reconcile import ReconcileError, ReconcileResult, reconcile_registry
 from penstock_operator.settings import database_url, s3_settings
 
 app = typer.Typer(no_args_is_help=True, help="The registry: reconcile it with the bucket after a restore.")
 
 COLUMNS = (
-    Column("connection", lambda row: f"{row['namespace']}/{row['name']}"),
-    Column("runs", lambda row: row["runs"]),
-    Column("objects", lambda row: row["objects"]),
-    Column("streams", lambda row: row["streams"]),
-    Column("cancelled", lambda row: row["cancelled"]),
-    Column("left to the collector", lambda row: row["leftovers"]),
-    Column("deleted", lambda row: row["deleted"]),
-    Column("note", lambda row: "; ".join(row["notes"])),
+    ListingColumn("connection", lambda row: f"{row['namespace']}/{row['name']}"),
+    ListingColumn("runs", lambda row: row["runs"]),
+    ListingColumn("objects", lambda row: row["objects"]),
+    ListingColumn("streams", lambda row: row["streams"]),
+    ListingColumn("cancelled", lambda row: row["cancelled"]),
+    ListingColumn("left to the collector", lambda row: row["leftovers"]),
+    ListingColumn("deleted", lambda row: row["deleted"]),
+    ListingColumn("note", lambda row: "; ".join(row["notes"])),
 )
 
 
@@ -63,7 +63,7 @@ def reconcile(
         raise CommandError(message)
 
 
-async def _reconciled(data_dir: Path, *, dry_run: bool) -> list[Reconciled]:
+async def _reconciled(data_dir: Path, *, dry_run: bool) -> list[ReconcileResult]:
     async with _opened(data_dir) as (pool, store):
         try:
             return await reconcile_registry(pool, store, dry_run=dry_run)

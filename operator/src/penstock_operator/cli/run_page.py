@@ -7,17 +7,17 @@ from typing import Any
 
 import typer
 
-from penstock_operator.cli.errors import understood
-from penstock_operator.cli.output import Column, Output, Row, moment, print_json, print_rows, printable
+from penstock_operator.cli.exit_codes import understood
+from penstock_operator.cli.output import ListingColumn, Output, Row, moment, print_json, print_rows, printable
 
 ATTEMPTS = (
-    Column("attempt", lambda row: row["attempt"]),
-    Column("phase", lambda row: row["phase"]),
-    Column("started", lambda row: moment(row["started_at"])),
-    Column("finished", lambda row: moment(row["finished_at"])),
-    Column("exit code", lambda row: row["exit_code"]),
-    Column("class", lambda row: row["error_class"] or row["reason"]),
-    Column("message", lambda row: row["message"]),
+    ListingColumn("attempt", lambda row: row["attempt"]),
+    ListingColumn("phase", lambda row: row["phase"]),
+    ListingColumn("started", lambda row: moment(row["started_at"])),
+    ListingColumn("finished", lambda row: moment(row["finished_at"])),
+    ListingColumn("exit code", lambda row: row["exit_code"]),
+    ListingColumn("class", lambda row: row["error_class"] or row["reason"]),
+    ListingColumn("message", lambda row: row["message"]),
 )
 
 
@@ -66,7 +66,7 @@ def _print_streams(streams: Any) -> None:
     if not rows:
         return
     titles = list(dict.fromkeys(key for row in rows for key in row))
-    columns = [Column(title, lambda row, title=title: _cell(row.get(title))) for title in titles]  # type: ignore[misc]
+    columns = [ListingColumn(title, lambda row, title=title: _cell(row.get(title))) for title in titles]  # type: ignore[misc]
     print_rows(rows, columns, Output.table)
 
 

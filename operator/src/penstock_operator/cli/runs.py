@@ -9,19 +9,19 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from penstock_operator.cli.errors import CommandError
+from penstock_operator.cli.api_session import DATA_DIR, ApiSession, DataDir, with_fields, with_session
+from penstock_operator.cli.exit_codes import CommandError
 from penstock_operator.cli.names import connection_name
-from penstock_operator.cli.output import Column, Output, OutputOption, moment, print_rows, written
+from penstock_operator.cli.output import ListingColumn, Output, OutputOption, moment, print_rows, written
 from penstock_operator.cli.run_page import print_run
-from penstock_operator.cli.session import DATA_DIR, DataDir, Session, with_fields, with_session
-from penstock_operator.runs.ids import RUN_ID_LENGTH
+from penstock_operator.ids import RUN_ID_LENGTH
 
 app = typer.Typer(no_args_is_help=True, help="Runs: list, show, logs, start, backfill, cancel.")
 RUN = re.compile("[0-9a-z]+")
 RunId = Annotated[str, typer.Argument(help="A run's id, or the beginning of one of the newest thousand.")]
 
 
-async def _full_id(found: Session, run: str) -> str:
+async def _full_id(found: ApiSession, run: str) -> str:
     """Return the run that is named, or begun: to look for one takes the right to list those of all namespaces."""
     if not RUN.fullmatch(run):
         raise CommandError(f"{run!r} is not the id of a run; `penstock runs list` shows ids")
@@ -40,15 +40,15 @@ def _said(row: dict[str, Any]) -> str:
 
 
 COLUMNS = (
-    Column("run", lambda row: row["id"]),
-    Column("connection", lambda row: f"{row['namespace']}/{row['name']}"),
-    Column("definition", lambda row: row["definition"]),
-    Column("phase", lambda row: row["phase"]),
-    Column("attempt", lambda row: row["attempt"]),
-    Column("records", lambda row: row["committed_records"]),
-    Column("rejected", lambda row: row["rejected"]),
-    Column("started", lambda row: moment(row["started_at"])),
-    Column("message", _said),
+    ListingColumn("run", lambda row: row["id"]),
+    ListingColumn("connection", lambda row: f"{row['namespace']}/{row['name']}"),
+    ListingColumn("definition", lambda row: row["definition"]),
+    ListingColumn("phase", lambda row: row["phase"]),
+    ListingColumn("attempt", lambda row: row["attempt"]),
+    ListingColumn("records", lambda row: row["committed_records"]),
+    ListingColumn("rejected", lambda row: row["rejected"]),
+    ListingColumn("started", lambda row: moment(row["started_at"])),
+    ListingColumn("message", _said),
 )
 
 
@@ -75,7 +75,7 @@ def show(run: RunId, output: OutputOption = Output.table, data_dir: DataDir = DA
     Example: penstock runs show 01jd -o json
     """
 
-    async def act(found: Session) -> Any:
+    async def act(found: ApiSession) -> Any:
         return await found.get(f"/runs/{await _full_id(found, run)}")
 
     print_run(with_session(data_dir, act), output)
@@ -95,7 +95,7 @@ def logs(
     Example: penstock runs logs 01jd --follow
     """
 
-    async def act(found: Session) -> None:
+    async def act(found: ApiSession) -> None:
         path = f"/runs/{await _full_id(found, run)}/logs"
         try:
             async with aclosing(found.text(path, attempt=attempt, follow=follow or None)) as texts:
@@ -159,7 +159,7 @@ def cancel(
     Example: penstock runs cancel 01jd
     """
 
-    async def act(found: Session) -> list[str]:
+    async def act(found: ApiSession) -> list[str]:
         ids = [await _full_id(found, each) for each in run]
         return [await found.changed(f"/runs/{each}/cancel", None, "phase") for each in ids]
 

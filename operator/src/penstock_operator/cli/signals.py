@@ -15,7 +15,7 @@ T = TypeVar("T")
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Told(Exception):  # noqa: N818 - an order, not an error
+class StopRequested(Exception):  # noqa: N818 - an order, not an error
     """The command was told to stop, and has."""
 
     def __init__(self, number: int) -> None:
@@ -23,7 +23,7 @@ class Told(Exception):  # noqa: N818 - an order, not an error
         self.exit_code = 128 + number
 
 
-async def until_told(work: Coroutine[Any, Any, T]) -> T:
+async def run_until_stopped(work: Coroutine[Any, Any, T]) -> T:
     """Carry the work to its end, or cancel it when told to stop; raises Told once it has cleaned up."""
     loop, told = asyncio.get_running_loop(), list[int]()
     task = asyncio.ensure_future(work)
@@ -38,7 +38,7 @@ async def until_told(work: Coroutine[Any, Any, T]) -> T:
         return await task
     except asyncio.CancelledError:
         if told:
-            raise Told(told[0]) from None
+            raise StopRequested(told[0]) from None
         raise
     finally:
         for number in STOPS:

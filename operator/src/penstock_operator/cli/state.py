@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock_operator.cli.errors import CommandError, understood
+from penstock_operator.cli.api_session import DATA_DIR, DataDir, with_session
+from penstock_operator.cli.exit_codes import CommandError, understood
 from penstock_operator.cli.names import connection_path
-from penstock_operator.cli.output import Column, Output, OutputOption, moment, print_rows, printable
-from penstock_operator.cli.session import DATA_DIR, DataDir, with_session
+from penstock_operator.cli.output import ListingColumn, Output, OutputOption, moment, print_rows, printable
 
 app = typer.Typer(no_args_is_help=True, help="State: show, history, changes, reset, rewind, export, import.")
 Which = Annotated[str, typer.Argument(metavar="NAMESPACE/CONNECTION", help="The connection.")]
@@ -43,30 +43,30 @@ def _print_changed(rows: list[dict[str, Any]]) -> None:
 
 
 STANDS = (
-    Column("stream", lambda row: row["name"]),
-    Column("generation", lambda row: row["generation"]),
-    Column("checkpoint", lambda row: row["checkpoint"]),
-    Column("run", lambda row: row["run"]),
-    Column("updated", lambda row: moment(row["updatedAt"])),
-    Column("cursor", lambda row: json.dumps(row["cursor"])),
+    ListingColumn("stream", lambda row: row["name"]),
+    ListingColumn("generation", lambda row: row["generation"]),
+    ListingColumn("checkpoint", lambda row: row["checkpoint"]),
+    ListingColumn("run", lambda row: row["run"]),
+    ListingColumn("updated", lambda row: moment(row["updatedAt"])),
+    ListingColumn("cursor", lambda row: json.dumps(row["cursor"])),
 )
 CHECKPOINTS = (
-    Column("stream", lambda row: row["stream"]),
-    Column("checkpoint", lambda row: row["checkpoint"]),
-    Column("generation", lambda row: row["generation"]),
-    Column("run", lambda row: row["run_id"]),
-    Column("attempt", lambda row: row["attempt"]),
-    Column("committed", lambda row: moment(row["committed_at"])),
-    Column("cursor", lambda row: json.dumps(row["cursor"])),
+    ListingColumn("stream", lambda row: row["stream"]),
+    ListingColumn("checkpoint", lambda row: row["checkpoint"]),
+    ListingColumn("generation", lambda row: row["generation"]),
+    ListingColumn("run", lambda row: row["run_id"]),
+    ListingColumn("attempt", lambda row: row["attempt"]),
+    ListingColumn("committed", lambda row: moment(row["committed_at"])),
+    ListingColumn("cursor", lambda row: json.dumps(row["cursor"])),
 )
 CHANGES = (
-    Column("stream", lambda row: row["stream"]),
-    Column("action", lambda row: row["action"]),
-    Column("by", lambda row: row["changed_by"]),
-    Column("at", lambda row: moment(row["changed_at"])),
-    Column("before", lambda row: json.dumps(row["before"].get("cursor"))),
-    Column("after", lambda row: json.dumps(row["after"].get("cursor"))),
-    Column("reason", lambda row: row["reason"]),
+    ListingColumn("stream", lambda row: row["stream"]),
+    ListingColumn("action", lambda row: row["action"]),
+    ListingColumn("by", lambda row: row["changed_by"]),
+    ListingColumn("at", lambda row: moment(row["changed_at"])),
+    ListingColumn("before", lambda row: json.dumps(row["before"].get("cursor"))),
+    ListingColumn("after", lambda row: json.dumps(row["after"].get("cursor"))),
+    ListingColumn("reason", lambda row: row["reason"]),
 )
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many to show, the newest first.")]
 

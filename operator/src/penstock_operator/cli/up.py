@@ -9,24 +9,24 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from penstock_operator.cli.errors import ExitCode
-from penstock_operator.cli.output import Column, Output, OutputOption, print_json, print_rows, say
+from penstock_operator.cli.api_session import DATA_DIR, DataDir
+from penstock_operator.cli.exit_codes import ExitCode
+from penstock_operator.cli.output import ListingColumn, Output, OutputOption, print_json, print_rows, say
 from penstock_operator.cli.paths import existing_folder
 from penstock_operator.cli.progress import PlainLines, report_to
-from penstock_operator.cli.session import DATA_DIR, DataDir
-from penstock_operator.cli.signals import until_told
-from penstock_operator.embedded.once import Result, as_document, run_on, run_once
+from penstock_operator.cli.signals import run_until_stopped
 from penstock_operator.embedded.platform import DataDirectory, platform
+from penstock_operator.embedded.runner import RunResult, as_document, run_on, run_once
 
 COLUMNS = (
-    Column("connection", lambda row: f"{row['namespace']}/{row['name']}"),
-    Column("definition", lambda row: row["definition"]),
-    Column("phase", lambda row: row["phase"]),
-    Column("attempt", lambda row: row["attempt"]),
-    Column("records", lambda row: row["records"]),
-    Column("bytes", lambda row: row["bytes"]),
-    Column("objects", lambda row: len(row["objects"])),
-    Column("message", lambda row: row["error"]["message"] if row["error"] else row["note"]),
+    ListingColumn("connection", lambda row: f"{row['namespace']}/{row['name']}"),
+    ListingColumn("definition", lambda row: row["definition"]),
+    ListingColumn("phase", lambda row: row["phase"]),
+    ListingColumn("attempt", lambda row: row["attempt"]),
+    ListingColumn("records", lambda row: row["records"]),
+    ListingColumn("bytes", lambda row: row["bytes"]),
+    ListingColumn("objects", lambda row: len(row["objects"])),
+    ListingColumn("message", lambda row: row["error"]["message"] if row["error"] else row["note"]),
 )
 
 
@@ -47,7 +47,7 @@ def up(
 
     Example: penstock up folder --once -o json
     """
-    results = asyncio.run(until_told(_up(directory, DataDirectory(data_dir), once=once)))
+    results = asyncio.run(run_until_stopped(_up(directory, DataDirectory(data_dir), once=once)))
     if results is None:
         return
     document = as_document(results)
@@ -59,7 +59,7 @@ def up(
     raise typer.Exit(ExitCode.ok if succeeded else ExitCode.problem)
 
 
-async def _up(directory: Path, data: DataDirectory, *, once: bool) -> list[Result] | None:
+async def _up(directory: Path, data: DataDirectory, *, once: bool) -> list[RunResult] | None:
     async with platform(directory, data) as running:
         say(f"penstock is up: {running.api_url} (data in {data.path})")
         console = Console(stderr=True)

@@ -9,27 +9,27 @@ from typing import Any
 
 from penstock_sdk.manifest import Manifest, manifest_problems
 
-from penstock_operator.controller.wanted import (
+from penstock_operator.controller.desired import (
     Stalled,
     check_against,
     check_document,
     none_in_range,
     unknown_annotations,
 )
-from penstock_operator.embedded.documents import FolderError, Located, documents_of, yaml_files
+from penstock_operator.embedded.documents import FolderError, LocatedDocument, documents_of, yaml_files
 from penstock_operator.embedded.folder import OURS, check_kind, key_at, read_folder, secret_values
 from penstock_operator.resources.crds import defaulted
 from penstock_operator.resources.versions import selectable
 
 
 @dataclass
-class Beside:
+class ValidationContext:
     """What stands beside a connection: the valid definitions by connector and method, and the keys of Secrets."""
 
     definitions: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
     secret_keys: dict[tuple[str, str], set[str]] = field(default_factory=dict)
 
-    def add(self, located: Located) -> None:
+    def add(self, located: LocatedDocument) -> None:
         """Take up a definition or a Secret, unless something is wrong with it, which is found elsewhere."""
         try:
             kind, namespace, name = key_at(located)
@@ -62,9 +62,9 @@ def examined(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
     return files, list(dict.fromkeys(found))
 
 
-def _beside(files: list[Path]) -> Beside:
+def _beside(files: list[Path]) -> ValidationContext:
     """Return what is in the files, and in those of their folders."""
-    beside = Beside()
+    beside = ValidationContext()
     siblings = {each for file in files for pattern in ("*.yaml", "*.yml") for each in file.parent.glob(pattern)}
     for path in sorted({*files, *siblings}):
         try:
@@ -75,7 +75,7 @@ def _beside(files: list[Path]) -> Beside:
     return beside
 
 
-def _file_problems(path: Path, beside: Beside) -> Iterator[str]:
+def _file_problems(path: Path, beside: ValidationContext) -> Iterator[str]:
     try:
         for located in documents_of(path):
             yield from (f"{located.place}: {problem}" for problem in _document_problems(located, beside))
@@ -83,7 +83,7 @@ def _file_problems(path: Path, beside: Beside) -> Iterator[str]:
         yield str(error)
 
 
-def _document_problems(located: Located, beside: Beside) -> Iterator[str]:
+def _document_problems(located: LocatedDocument, beside: ValidationContext) -> Iterator[str]:
     document = located.document
     if not isinstance(document, dict) or "kind" not in document:
         yield from manifest_problems(document)
@@ -111,7 +111,7 @@ def _document_problems(located: Located, beside: Beside) -> Iterator[str]:
         yield stalled.finding.message
 
 
-def _check_beside(document: dict[str, Any], beside: Beside) -> None:
+def _check_beside(document: dict[str, Any], beside: ValidationContext) -> None:
     """Check a connection against the definition that it selects and its Secret, where these are there. Raises Stalled."""
     spec, meta = document["spec"], document["metadata"]
     connector = spec["connector"]

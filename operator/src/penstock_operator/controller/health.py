@@ -17,7 +17,7 @@ Role = Literal["standby", "leader"]
 
 
 @dataclass
-class Loop:
+class LoopHealth:
     """What is known of one loop. Moments are the monotonic clock's, in seconds."""
 
     period: float
@@ -37,7 +37,7 @@ class Health:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._hang, self._patience, self._clock = hang_seconds, patience_seconds, clock
-        self._loops: dict[str, Loop] = {}
+        self._loops: dict[str, LoopHealth] = {}
         self.role: Role = "standby"
 
     def lead(self) -> None:
@@ -47,7 +47,7 @@ class Health:
 
     def expect(self, loop: str, period: float) -> None:
         """A loop begins: its first round ends soon."""
-        self._loops[loop] = Loop(period, self._clock())
+        self._loops[loop] = LoopHealth(period, self._clock())
 
     def succeeded(self, loop: str, took: float = 0.0) -> None:
         """A round has ended well, after so many seconds."""

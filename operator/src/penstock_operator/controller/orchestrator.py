@@ -10,31 +10,33 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from penstock_operator import definitions, outbox
+from penstock_operator.attempts.supervisor import Clock, Supervisor, utc_now
 from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.connections import connection_store
 from penstock_operator.controller.cancellation import heed_cancellation
-from penstock_operator.controller.collector import Collector
-from penstock_operator.controller.deliveries import Deliveries
-from penstock_operator.controller.following import affected
+from penstock_operator.controller.dependencies import affected
 from penstock_operator.controller.health import Health
-from penstock_operator.controller.logs import KeepingLauncher, LogKeeper
+from penstock_operator.controller.observed_versions import ObservedVersions
+from penstock_operator.controller.outbox_dispatcher import OutboxDispatcher
 from penstock_operator.controller.ownership import Ownership
-from penstock_operator.controller.progress import PERIOD_SECONDS, Progress
-from penstock_operator.controller.queue import Key, WorkQueue
+from penstock_operator.controller.progress_updates import PERIOD_SECONDS, ProgressUpdates
 from penstock_operator.controller.reconcile import reconcile
-from penstock_operator.controller.resources import Document, ResourceClient, StaleDocumentError, version_of
+from penstock_operator.controller.resource_client import Document, ResourceClient, StaleDocumentError, version_of
+from penstock_operator.controller.resync.sweeper import Sweeper
 from penstock_operator.controller.retirement import retire_connection
-from penstock_operator.controller.sightings import Sightings
-from penstock_operator.controller.supervisor import Clock, Supervisor, utc_now
-from penstock_operator.controller.sweeping import Sweeper
+from penstock_operator.controller.workqueue import Key, WorkQueue
+from penstock_operator.ids import ConnectionUid
 from penstock_operator.launchers import Launcher
 from penstock_operator.launchers.logs import LogSource
-from penstock_operator.registry import connections, definitions, fairness, outbox
+from penstock_operator.logs.keeper import KeepingLauncher, LogKeeper
 from penstock_operator.registry.database import Pool
-from penstock_operator.registry.fairness import PATIENCE_SECONDS
 from penstock_operator.resources.scope import EVERYTHING, Scope
-from penstock_operator.runs.collection import Grounds
-from penstock_operator.scheduling import recheck
+from penstock_operator.retention.batches import CollectionContext
+from penstock_operator.retention.collector import Collector
+from penstock_operator.scheduling import fairness, recheck
 from penstock_operator.scheduling.due import schedule_due
+from penstock_operator.scheduling.fairness import PATIENCE_SECONDS
 from penstock_operator.settings import LOG_BYTES, NO_QUOTAS, Quotas, Retention, Timings
 
 log = structlog.get_logger()
@@ -45,7 +47,7 @@ RECOUNT_SECONDS = 1.0  # thousands of connections that come at once are counted 
 
 
 @dataclass(frozen=True)
-class Parts:
+class Components:
     """What an orchestrator is made of."""
 
     pool: Pool
@@ -65,13 +67,13 @@ class Parts:
 class Orchestrator:
     """All loops of the controller."""
 
-    def __init__(self, parts: Parts, health: Health | None = None) -> None:
+    def __init__(self, parts: Components, health: Health | None = None) -> None:
         self._parts = parts
         self._health = health or Health()
         keeper = LogKeeper(parts.pool, parts.logs, parts.store, parts.log_bytes)
         launcher = KeepingLauncher(parts.launcher, keeper)
         self.supervisor = Supervisor(parts.pool, launcher, parts.timings, parts.clock, parts.quotas)
-        self._sightings = Sightings()
+        self._sightings = ObservedVersions()
         self._to_count: set[str] = set()
         self._generations: dict[Key, int] = {}
         self._made = asyncio.Event()
@@ -79,10 +81,12 @@ class Orchestrator:
         self._ownership = Ownership(parts.pool, parts.resources, parts.installation, parts.scope)
         self.sweeper = Sweeper(parts.pool, parts.resources, self.queue, self._sightings, self._ownership)
         self.collector = Collector(
-            lambda: Grounds(parts.pool, parts.store, parts.retention, parts.clock()), launcher, parts.logs.forget
+            lambda: CollectionContext(parts.pool, parts.store, parts.retention, parts.clock()),
+            launcher,
+            parts.logs.forget,
         )
-        self.progress = Progress(parts.pool, self.sweeper.requeue)
-        self.deliveries = Deliveries(parts.pool, parts.store, launcher, keeper, self.sweeper.requeue, parts.clock)
+        self.progress = ProgressUpdates(parts.pool, self.sweeper.requeue)
+        self.deliveries = OutboxDispatcher(parts.pool, parts.store, launcher, keeper, self.sweeper.requeue, parts.clock)
 
     async def run(self) -> None:
         """Run every loop until cancelled."""
@@ -145,10 +149,10 @@ class Orchestrator:
 
     async def tell_waiting(self) -> int:
         """Note why runs wait that are due, where the quotas are why; return how many notes changed."""
-        async with self._parts.pool.connection() as connection, connection.transaction():
-            uids = await fairness.tell_waiting(connection, self._parts.clock(), WAITING_BATCH, self._parts.quotas)
+        async with self._parts.pool.connection() as db, db.transaction():
+            uids = await fairness.tell_waiting(db, self._parts.clock(), WAITING_BATCH, self._parts.quotas)
             for uid in uids:
-                await outbox.post(connection, "status", {"connection": uid})
+                await outbox.post_status(db, ConnectionUid(uid))
         return len(uids)
 
     async def deliver(self) -> int:
@@ -215,8 +219,8 @@ class Orchestrator:
 
     async def _requeue_followers(self, document: Document) -> None:
         namespace = document["metadata"]["namespace"]
-        async with self._parts.pool.connection() as connection:
-            for name in await affected(connection, document):
+        async with self._parts.pool.connection() as db:
+            for name in await affected(db, document):
                 self.sweeper.requeue(("TenantConnection", namespace, name))
 
     def _recount(self, before: str | None, after: str | None) -> None:
@@ -234,8 +238,8 @@ class Orchestrator:
     async def forget(self, kind: str, namespace: str, name: str) -> None:
         """Retire a resource that is gone, and tell those whom it concerns."""
         if kind == "ConnectorDefinition":
-            async with self._parts.pool.connection() as connection:
-                await definitions.retire_definition(connection, name)
+            async with self._parts.pool.connection() as db:
+                await definitions.retire_definition(db, name)
             await self._requeue_connections(name)
         elif gone := await retire_connection(self._parts.pool, namespace, name):
             await self._requeue_followers({"metadata": {"namespace": namespace, "name": name}})
@@ -243,8 +247,8 @@ class Orchestrator:
 
     async def _requeue_connections(self, definition: str) -> None:
         """A version that came, changed or went may be the one that connections of its connector wait for, or use."""
-        async with self._parts.pool.connection() as connection:
-            for row in await connections.connections_of_definition(connection, definition):
+        async with self._parts.pool.connection() as db:
+            for row in await connection_store.connections_of_definition(db, definition):
                 self.sweeper.requeue(("TenantConnection", row["namespace"], row["name"]))
 
 

@@ -12,12 +12,12 @@ from collections.abc import Iterable
 import structlog
 from prometheus_client import Gauge
 
-from penstock_operator.controller.queue import Key
-from penstock_operator.controller.resources import Document, Page, ResourceClient, StaleDocumentError, key_of
-from penstock_operator.registry import installation, runs
+from penstock_operator.controller.resource_client import Document, Page, ResourceClient, StaleDocumentError, key_of
+from penstock_operator.controller.workqueue import Key
+from penstock_operator.registry import installation
 from penstock_operator.registry.database import Pool
 from penstock_operator.resources.scope import EVERYTHING, Scope
-from penstock_operator.runs import outcomes
+from penstock_operator.runs import run_store, transitions
 
 log = structlog.get_logger()
 AT_ONCE = 32
@@ -97,14 +97,14 @@ class Ownership:
 
     async def release(self, uid: str) -> None:
         """End the runs of a connection that is not ours any more: they are fenced at once, and their Jobs deleted."""
-        async with self._pool.connection() as connection:
-            if not await installation.release_connection(connection, uid):
+        async with self._pool.connection() as db:
+            if not await installation.release_connection(db, uid):
                 return
-            for row in await runs.active_runs(connection, uid):
-                async with connection.transaction():
-                    locked = await runs.lock_run(connection, row["id"])
+            for row in await run_store.active_runs(db, uid):
+                async with db.transaction():
+                    locked = await run_store.lock_run(db, row["id"])
                     if locked and locked["phase"] in ("pending", "running"):
-                        await outcomes.stop(connection, locked)
+                        await transitions.stop(db, locked)
 
 
 def _owner_of(document: Document) -> str | None:

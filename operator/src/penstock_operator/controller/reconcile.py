@@ -5,31 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from penstock_operator.controller.following import record_upstreams, upstream_finding
-from penstock_operator.controller.identity import NamespaceUid, one_namespace, settle
-from penstock_operator.controller.resources import Document, key_of
-from penstock_operator.controller.state_requests import handle_state_requests
-from penstock_operator.controller.statuses import finding_for, open_alert, pauses, status_of
-from penstock_operator.controller.wanted import (
-    Definitions,
+from penstock_operator import alerts, definitions
+from penstock_operator.connections import connection_records, connection_store
+from penstock_operator.connections.connection_records import ConnectionRecord
+from penstock_operator.connections.predecessors import retire_namesakes
+from penstock_operator.controller.dependencies import record_upstreams, upstream_finding
+from penstock_operator.controller.desired import (
+    DefinitionCache,
+    DesiredConnection,
     Stalled,
-    Wanted,
     annotation_problems,
     check_document,
+    desired_connection,
     record_of,
     spec_problems,
     stands_alone,
     unknown_annotations,
-    wanted_of,
 )
-from penstock_operator.registry import alerts, connections, definitions, recording, runs
-from penstock_operator.registry.database import Connection, Pool, Row, snapshot
-from penstock_operator.registry.identity import retire_namesakes
-from penstock_operator.registry.recording import ConnectionRecord
+from penstock_operator.controller.identity import NamespaceUid, one_namespace, settle
+from penstock_operator.controller.resource_client import Document, key_of
+from penstock_operator.controller.state_requests import handle_state_requests
+from penstock_operator.controller.status import finding_for, open_alert, pauses, status_of
+from penstock_operator.registry.database import DatabaseConnection, Pool, Row, snapshot
 from penstock_operator.resources.conditions import SHOWN_ALERTS, Finding, Note, alert_conditions, conditions_for
 from penstock_operator.resources.crds import defaulted
 from penstock_operator.resources.models import REQUESTED_AT
 from penstock_operator.resources.storable import shown_text
+from penstock_operator.runs import run_store
 from penstock_operator.scheduling.due import handle_request
 
 
@@ -40,11 +42,9 @@ async def reconcile_definition(pool: Pool, document: Document) -> Document:
     count = 0
     try:
         check_document(document)
-        async with pool.connection() as connection:
-            await definitions.upsert_definition(
-                connection, meta["uid"], meta["name"], generation, defaulted(document)["spec"]
-            )
-            count = await definitions.connection_count(connection, meta["name"])
+        async with pool.connection() as db:
+            await definitions.upsert_definition(db, meta["uid"], meta["name"], generation, defaulted(document)["spec"])
+            count = await definitions.connection_count(db, meta["name"])
         finding = _definition_finding(document["spec"].get("stage", "preview"))
     except Stalled as stalled:
         finding = stalled.finding
@@ -70,23 +70,23 @@ def _definition_finding(stage: str) -> Finding:
 async def reconcile_connection(pool: Pool, document: Document, namespace_uid: NamespaceUid = one_namespace) -> Document:
     """Record the connection, make a requested run, and return its status."""
     generation, now = document["metadata"].get("generation", 1), datetime.now(UTC)
-    async with pool.connection() as connection:
+    async with pool.connection() as db:
         try:
-            before = await connections.connection_by_uid(connection, document["metadata"]["uid"])
+            before = await connection_store.connection_by_uid(db, document["metadata"]["uid"])
             current = before["definition_uid"] if before else None
-            wanted = await wanted_of(document, Definitions(connection), current)
-            row, known = await _record(connection, wanted, now, namespace_uid)
-            await handle_state_requests(connection, document, row)
-            await record_upstreams(connection, row, wanted.record.spec, now)
-            await _handle_request(connection, document, row)
+            wanted = await desired_connection(document, DefinitionCache(db), current)
+            row, known = await _record(db, wanted, now, namespace_uid)
+            await handle_state_requests(db, document, row)
+            await record_upstreams(db, row, wanted.record.spec, now)
+            await _handle_request(db, document, row)
             problem, definition, about = None, wanted.definition, wanted.notes
             untouched = not known and stands_alone(document)
         except Stalled as stalled:
             problem, definition, about, untouched = stalled.finding, None, (), False
-            row = await _record_stalled(connection, document, problem, namespace_uid)
+            row = await _record_stalled(db, document, problem, namespace_uid)
             if not annotation_problems(document):
-                await handle_state_requests(connection, document, row)
-        facts = Facts(row) if untouched else await facts_of(connection, row)
+                await handle_state_requests(db, document, row)
+        facts = RecordedConnection(row) if untouched else await facts_of(db, row)
     finding = problem or upstream_finding(facts.row) or finding_for(facts.row, facts.newest, facts.failure)
     previous = document.get("status", {}).get("conditions", [])
     extra = [
@@ -110,7 +110,7 @@ def notes(document: Document) -> list[dict[str, str]]:
 
 
 @dataclass(frozen=True)
-class Facts:
+class RecordedConnection:
     """What the registry says of a connection once its document is applied; of one that is new, that is its row."""
 
     row: Row
@@ -120,39 +120,39 @@ class Facts:
     failure: Row | None = None
 
 
-async def facts_of(connection: Connection, row: Row) -> Facts:
+async def facts_of(db: DatabaseConnection, row: Row) -> RecordedConnection:
     """Read what a status tells in one snapshot: no run of it begins or ends between two of its fields."""
-    async with snapshot(connection):
-        row = await connections.connection_by_uid(connection, row["uid"]) or row
-        newest = await runs.newest_run(connection, row["uid"])
+    async with snapshot(db):
+        row = await connection_store.connection_by_uid(db, row["uid"]) or row
+        newest = await run_store.newest_run(db, row["uid"])
         failing = row["failures"] and newest and newest["phase"] in ("pending", "running")
-        return Facts(
+        return RecordedConnection(
             row,
             newest,
-            await alerts.open_alerts_of(connection, row["uid"]),
-            await runs.waiting_count(connection, row["uid"]),
-            await runs.newest_failure(connection, row["uid"]) if failing else None,
+            await alerts.open_alerts_of(db, row["uid"]),
+            await run_store.waiting_count(db, row["uid"]),
+            await run_store.newest_failure(db, row["uid"]) if failing else None,
         )
 
 
 async def _record(
-    connection: Connection, wanted: Wanted, now: datetime, namespace_uid: NamespaceUid
+    db: DatabaseConnection, wanted: DesiredConnection, now: datetime, namespace_uid: NamespaceUid
 ) -> tuple[Row, bool]:
     """Return the connection's row as it is wanted, and whether there was one before."""
-    known = await connections.connection_by_uid(connection, wanted.record.uid)
+    known = await connection_store.connection_by_uid(db, wanted.record.uid)
     if known and wanted.is_held_by(known) and known["namespace_uid"]:
         return known, True
     wanted = replace(wanted, record=await _placed(wanted.record, known, namespace_uid))
     timed = wanted.timed(now)
     if known is None:
-        for new in await recording.insert_connections(connection, [(wanted.record, timed)]):
+        for new in await connection_records.insert_connections(db, [(wanted.record, timed)]):
             return new, False
-        await retire_namesakes(connection, wanted.record.uid, wanted.record.namespace, wanted.record.name)
-    async with connection.transaction():
-        await settle(connection, wanted.record, known, valid=True)
-        row = await recording.upsert_connection(connection, wanted.record)
+        await retire_namesakes(db, wanted.record.uid, wanted.record.namespace, wanted.record.name)
+    async with db.transaction():
+        await settle(db, wanted.record, known, valid=True)
+        row = await connection_records.upsert_connection(db, wanted.record)
         if not timed.is_held_by(row):
-            row = await recording.set_timing(connection, row["uid"], timed) or row
+            row = await connection_records.set_timing(db, row["uid"], timed) or row
     return row, known is not None
 
 
@@ -163,29 +163,29 @@ async def _placed(record: ConnectionRecord, known: Row | None, namespace_uid: Na
 
 
 async def _record_stalled(
-    connection: Connection, document: Document, problem: Finding, namespace_uid: NamespaceUid
+    db: DatabaseConnection, document: Document, problem: Finding, namespace_uid: NamespaceUid
 ) -> Row:
     """Record a connection that cannot be used; a spec that the API server would refuse does not replace the last good one."""
-    known = await connections.connection_by_uid(connection, document["metadata"]["uid"])
+    known = await connection_store.connection_by_uid(db, document["metadata"]["uid"])
     valid = not spec_problems(document)
     spec = defaulted(document)["spec"] if valid else known["spec"] if known else {}
     record = await _placed(
         record_of(document, spec, None, shown_text(f"{problem.reason}: {problem.message}")), known, namespace_uid
     )
     if known is None:
-        await retire_namesakes(connection, record.uid, record.namespace, record.name)
-    async with connection.transaction():
-        await settle(connection, record, known, valid=valid)
+        await retire_namesakes(db, record.uid, record.namespace, record.name)
+    async with db.transaction():
+        await settle(db, record, known, valid=valid)
         if not valid and not known:
-            taken = await connections.connection_by_uid(connection, record.uid)
+            taken = await connection_store.connection_by_uid(db, record.uid)
             record = replace(record, spec=taken["spec"] if taken else {})
-        return await recording.upsert_connection(connection, record)
+        return await connection_records.upsert_connection(db, record)
 
 
-async def _handle_request(connection: Connection, document: Document, row: Row) -> None:
+async def _handle_request(db: DatabaseConnection, document: Document, row: Row) -> None:
     token = document["metadata"].get("annotations", {}).get(REQUESTED_AT)
     if token:
-        await handle_request(connection, row, token)
+        await handle_request(db, row, token)
 
 
 async def reconcile(pool: Pool, document: Document, namespace_uid: NamespaceUid = one_namespace) -> Document:

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from penstock_operator.embedded import EmbeddedError
-from penstock_operator.embedded.files import lock
+from penstock_operator.embedded.private_files import lock
 
 PREFIX = "penstock-postgres-"
 READABLE, RUNNABLE = 0o444, 0o111

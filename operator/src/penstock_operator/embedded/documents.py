@@ -27,7 +27,7 @@ class FolderError(Exception):
 
 
 @dataclass(frozen=True)
-class Located:
+class LocatedDocument:
     """One document, and its place for messages: the file, and which document of it where there are several."""
 
     place: str
@@ -67,7 +67,7 @@ def yaml_files(directory: Path) -> list[Path]:
     return files
 
 
-def documents_of(path: Path) -> Iterator[Located]:
+def documents_of(path: Path) -> Iterator[LocatedDocument]:
     """Yield a file's documents, those of a List one by one. Raises FolderError."""
     loaded = list(_loaded(path))
     for number, document in enumerate(loaded, 1):
@@ -79,15 +79,15 @@ def documents_of(path: Path) -> Iterator[Located]:
         if isinstance(document, dict) and document.get("kind") == "List":
             yield from _items(document, place)
         else:
-            yield Located(place, document)
+            yield LocatedDocument(place, document)
 
 
-def _items(document: dict[str, Any], place: str) -> Iterator[Located]:
+def _items(document: dict[str, Any], place: str) -> Iterator[LocatedDocument]:
     items = document.get("items")
     if not isinstance(items, list):
         raise FolderError(f"{place}: items: a List needs a list of documents, [] for none")
     for index, item in enumerate(items):
-        yield Located(f"{place}: items[{index}]", item)
+        yield LocatedDocument(f"{place}: items[{index}]", item)
 
 
 def _loaded(path: Path) -> Iterator[Any]:

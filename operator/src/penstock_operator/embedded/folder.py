@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from penstock_operator.controller.identity import one_namespace
-from penstock_operator.controller.resources import Document, Page, key_of
-from penstock_operator.embedded.documents import FolderError, Located, documents_of, yaml_files
+from penstock_operator.controller.resource_client import Document, Page, key_of
+from penstock_operator.embedded.documents import FolderError, LocatedDocument, documents_of, yaml_files
 from penstock_operator.resources.models import API_VERSION, GROUP, Kind
 from penstock_operator.resources.spelling import nearest_word
 
@@ -27,16 +27,16 @@ NAMESPACE = uuid.UUID("6b1e7f0e-8a5d-4b7c-9d59-8f0a4d7d6c11")
 
 
 @dataclass
-class Content:
+class FolderContent:
     """What the folder holds."""
 
     resources: dict[tuple[str, str, str], Document] = field(default_factory=dict)
     secrets: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict, repr=False)
 
 
-def read_folder(directory: Path) -> Content:
+def read_folder(directory: Path) -> FolderContent:
     """Read every YAML file below the directory. Raises FolderError for what is no document, or is there twice."""
-    content, seen = Content(), dict[tuple[str, str, str], str]()
+    content, seen = FolderContent(), dict[tuple[str, str, str], str]()
     for located in (located for path in yaml_files(directory) for located in documents_of(path)):
         key = key_at(located)
         if key in seen:
@@ -50,7 +50,7 @@ def read_folder(directory: Path) -> Content:
     return content
 
 
-def check_kind(located: Located) -> str:
+def check_kind(located: LocatedDocument) -> str:
     """Return the kind of a document. Raises FolderError for one that nothing here reads, with the nearest that is."""
     document = located.document
     if not isinstance(document, dict):
@@ -73,7 +73,7 @@ def check_kind(located: Located) -> str:
     raise FolderError(f"{located.place}: kind: {kind[:100]!r} is not known; {hint} the kinds are {', '.join(KINDS)}")
 
 
-def key_at(located: Located) -> tuple[str, str, str]:
+def key_at(located: LocatedDocument) -> tuple[str, str, str]:
     """Return kind, namespace and name of a document. Raises FolderError."""
     kind, document, place = check_kind(located), located.document, located.place
     meta = document.get("metadata")
@@ -98,7 +98,7 @@ def key_at(located: Located) -> tuple[str, str, str]:
     return kind, str(namespace), str(meta["name"])
 
 
-def secret_values(located: Located) -> dict[str, str]:
+def secret_values(located: LocatedDocument) -> dict[str, str]:
     """Return what a Secret holds. Raises FolderError; no message holds a value."""
     document, place = located.document, located.place
     for part in ("stringData", "data"):
@@ -128,7 +128,7 @@ class FolderResources:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.statuses: dict[tuple[str, str, str], Document] = {}
-        self._content = Content()
+        self._content = FolderContent()
         self._generations: dict[tuple[str, str, str], tuple[str, int]] = {}
 
     def refresh(self) -> bool:

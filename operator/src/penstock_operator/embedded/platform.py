@@ -15,21 +15,21 @@ from penstock_sdk.protocol import Limits
 
 from penstock_operator.api.app import create_app
 from penstock_operator.api.authentication import EmbeddedAuthenticator
-from penstock_operator.api.logs import RunLogs
 from penstock_operator.api.services import Services
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.controller.orchestrator import Orchestrator, Parts
+from penstock_operator.controller.orchestrator import Components, Orchestrator
+from penstock_operator.credentials.vault import Vault
 from penstock_operator.embedded import EmbeddedError
-from penstock_operator.embedded.files import free_port, kept_secret, recorded_process, start_time, write_private
 from penstock_operator.embedded.folder import FolderResources
 from penstock_operator.embedded.postgres import EmbeddedPostgres
+from penstock_operator.embedded.private_files import free_port, kept_secret, recorded_process, start_time, write_private
 from penstock_operator.embedded.s3 import EmbeddedS3
 from penstock_operator.launchers.process import ProcessLauncher
+from penstock_operator.logs.reader import RunLogs
 from penstock_operator.registry.database import Pool, create_pool
+from penstock_operator.registry.installation import CONTROLLER
 from penstock_operator.registry.migrate import migrate
-from penstock_operator.registry.restoring import CONTROLLER
 from penstock_operator.runs.protocol import RunProtocol
-from penstock_operator.runs.vault import Vault
 from penstock_operator.settings import S3Settings, Timings, log_bytes, quotas, retention, s3_settings
 
 LOOPBACK = "127.0.0.1"
@@ -186,7 +186,7 @@ async def platform(directory: Path, data: DataDirectory, limits: Limits | None =
         services = Services(RunProtocol(pool, store, limits, data.vault()), pool, authenticator, logs)
         await stack.enter_async_context(serving(services, port))
         stack.push_async_callback(launcher.close)
-        parts = Parts(
+        parts = Components(
             pool,
             resources,
             launcher,

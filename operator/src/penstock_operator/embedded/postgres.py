@@ -22,7 +22,7 @@ import psycopg
 
 from penstock_operator.embedded import EmbeddedError
 from penstock_operator.embedded.binaries import Binaries
-from penstock_operator.embedded.files import kept_secret, start_time
+from penstock_operator.embedded.private_files import kept_secret, start_time
 from penstock_operator.embedded.server import EmbeddedServer, end_orphan
 
 UNPRIVILEGED = 65534

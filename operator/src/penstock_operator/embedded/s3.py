@@ -13,7 +13,7 @@ from typing import IO
 
 from penstock_operator.bronze.store import s3_client
 from penstock_operator.embedded import EmbeddedError
-from penstock_operator.embedded.files import kept_secret, recorded_process, start_time, write_private
+from penstock_operator.embedded.private_files import kept_secret, recorded_process, start_time, write_private
 from penstock_operator.embedded.server import EmbeddedServer, end_orphan
 from penstock_operator.settings import S3Settings
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, ClassVar, Self
 
 from penstock_operator.embedded import EmbeddedError
-from penstock_operator.embedded.files import free_port, lock, start_time
+from penstock_operator.embedded.private_files import free_port, lock, start_time
 from penstock_operator.launchers.lifeline import Lifeline
 
 START_SECONDS, INSIST_SECONDS, END_SECONDS = 30.0, 20.0, 20.0

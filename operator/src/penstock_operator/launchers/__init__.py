@@ -11,7 +11,7 @@ from penstock_operator.resources.conditions import Reason
 
 
 @dataclass(frozen=True)
-class Carried:
+class LaunchedAttempt:
     """An attempt that a Job carries."""
 
     run_id: str
@@ -22,13 +22,13 @@ class Carried:
     connection: str
 
     @classmethod
-    def of(cls, row: dict[str, Any]) -> Carried:
+    def of(cls, row: dict[str, Any]) -> LaunchedAttempt:
         """Return the attempt that the registry's row describes."""
         return cls(row["run_id"], row["attempt"], row["job_name"], row["job_uid"], row["namespace"], row["name"])
 
 
 @dataclass(frozen=True)
-class Launch(Carried):
+class AttemptLaunch(LaunchedAttempt):
     """An attempt to carry, with all that its Job is made from."""
 
     connection_uid: str
@@ -38,7 +38,7 @@ class Launch(Carried):
     manifest: dict[str, Any]
 
     @classmethod
-    def from_row(cls, row: dict[str, Any]) -> Launch:
+    def from_row(cls, row: dict[str, Any]) -> AttemptLaunch:
         """Return the launch that the registry's row describes."""
         same = (
             "run_id",
@@ -64,7 +64,7 @@ def _spec(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Observation:
+class AttemptObservation:
     """What became of an attempt's Job, in plain words.
 
     `waiting` carries a reason when the pod cannot start as things stand, and the words of Kubernetes; `final`: it never
@@ -81,7 +81,7 @@ class Observation:
 
 
 @dataclass(frozen=True)
-class Leftover:
+class LeftoverJob:
     """A Job that is there; `finished_at` is None while it runs."""
 
     namespace: str
@@ -119,23 +119,23 @@ class LaunchPostponed(Exception):  # noqa: N818 - nobody refused
 class Launcher(Protocol):
     """Carries attempts. Every call can be repeated."""
 
-    async def launch(self, launch: Launch) -> str:
+    async def launch(self, launch: AttemptLaunch) -> str:
         """Make the attempt's Job, or adopt the one that an earlier call made, and return its uid."""
 
-    async def observe(self, launch: Carried) -> Observation:
+    async def observe(self, launch: LaunchedAttempt) -> AttemptObservation:
         """Say what became of the attempt's Job."""
 
-    async def observe_many(self, attempts: list[Carried]) -> dict[str, Observation]:
+    async def observe_many(self, attempts: list[LaunchedAttempt]) -> dict[str, AttemptObservation]:
         """Say by Job name what became of many attempts, cheaply; one that is left out needs a closer look."""
 
-    async def stop(self, launch: Carried) -> None:
+    async def stop(self, launch: LaunchedAttempt) -> None:
         """End the attempt's Job; a pod gets its grace period."""
 
-    async def retire(self, launch: Carried) -> None:
+    async def retire(self, launch: LaunchedAttempt) -> None:
         """Let the Job go: its outcome is in the registry."""
 
-    def leftovers(self) -> AsyncIterator[list[Leftover]]:
+    def leftovers(self) -> AsyncIterator[list[LeftoverJob]]:
         """Yield the Jobs that there are, page by page."""
 
-    async def discard(self, leftover: Leftover) -> None:
+    async def discard(self, leftover: LeftoverJob) -> None:
         """Delete a Job that was left over."""

@@ -9,7 +9,7 @@ from typing import Any
 from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE, AttemptFenced, AttemptUnauthenticated
 from penstock_sdk.protocol import TOKEN_AUDIENCE
 
-from penstock_operator.launchers import Launch, Observation
+from penstock_operator.launchers import AttemptLaunch, AttemptObservation
 from penstock_operator.resources.models import API_VERSION, GROUP, parse_duration
 
 LABEL_RUN, LABEL_ATTEMPT, LABEL_CONNECTION = f"{GROUP}/run", f"{GROUP}/attempt", f"{GROUP}/connection"
@@ -64,7 +64,7 @@ class JobSettings:
     scratch: str = "64Mi"
 
 
-def desired_job(launch: Launch, settings: JobSettings) -> dict[str, Any]:
+def desired_job(launch: AttemptLaunch, settings: JobSettings) -> dict[str, Any]:
     """Return the attempt's Job: one pod, once; who retries is the registry."""
     labels = {
         "app.kubernetes.io/managed-by": "penstock",
@@ -102,7 +102,7 @@ def desired_job(launch: Launch, settings: JobSettings) -> dict[str, Any]:
     }
 
 
-def _pod(launch: Launch, settings: JobSettings) -> dict[str, Any]:
+def _pod(launch: AttemptLaunch, settings: JobSettings) -> dict[str, Any]:
     token = {"path": "token", "audience": TOKEN_AUDIENCE, "expirationSeconds": 3600}
     return {
         "restartPolicy": "Never",
@@ -124,7 +124,7 @@ def _pod(launch: Launch, settings: JobSettings) -> dict[str, Any]:
     }
 
 
-def _container(launch: Launch, settings: JobSettings) -> dict[str, Any]:
+def _container(launch: AttemptLaunch, settings: JobSettings) -> dict[str, Any]:
     limits = launch.spec.get("resources", {}).get("limits", {"memory": "512Mi", "cpu": "1"})
     return {
         "name": "connector",
@@ -152,7 +152,7 @@ def _requests(limits: dict[str, str]) -> dict[str, str]:
     return {"memory": limits.get("memory", "512Mi"), "cpu": f"{min(50, int(millis))}m"}
 
 
-def _environment(launch: Launch, settings: JobSettings) -> list[dict[str, Any]]:
+def _environment(launch: AttemptLaunch, settings: JobSettings) -> list[dict[str, Any]]:
     values = {
         "PENSTOCK_API_URL": settings.api_url,
         "PENSTOCK_RUN_ID": launch.run_id,
@@ -163,7 +163,7 @@ def _environment(launch: Launch, settings: JobSettings) -> list[dict[str, Any]]:
     return [{"name": name, "value": value} for name, value in values.items()]
 
 
-def _credentials(launch: Launch) -> list[dict[str, Any]]:
+def _credentials(launch: AttemptLaunch) -> list[dict[str, Any]]:
     """Name each declared credential by its key, so that Kubernetes itself reports the one that is missing."""
     secret = (launch.spec.get("secretRef") or {}).get("name")
     if secret is None:
@@ -191,28 +191,28 @@ def is_over(job: dict[str, Any]) -> bool:
     return any(each["status"] == "True" and each["type"] in ENDED for each in conditions)
 
 
-def observe_job(job: dict[str, Any] | None, pod: dict[str, Any] | None) -> Observation:
+def observe_job(job: dict[str, Any] | None, pod: dict[str, Any] | None) -> AttemptObservation:
     """Say what a Job and its pod mean; the pod is needed only when the Job failed or has not started."""
     if job is None:
-        return Observation("gone", "AttemptLost", "the attempt's Job was deleted", disrupted=True)
+        return AttemptObservation("gone", "AttemptLost", "the attempt's Job was deleted", disrupted=True)
     conditions = {
         each["type"]: each for each in job.get("status", {}).get("conditions", []) if each["status"] == "True"
     }
     if "Complete" in conditions:
-        return Observation("succeeded")
+        return AttemptObservation("succeeded")
     failed = conditions.get("Failed") or conditions.get("FailureTarget")
     if failed:
         return _failure(failed, pod, job)
     if "Suspended" in conditions:
-        return Observation(
+        return AttemptObservation(
             "waiting", "PodPending", f"the Job is suspended: {conditions['Suspended'].get('message', '')}"
         )
     if pod is None:
-        return Observation("active" if job.get("status", {}).get("active") else "waiting")
+        return AttemptObservation("active" if job.get("status", {}).get("active") else "waiting")
     return _waiting(pod)
 
 
-def told_by(seen: Observation, warning: str, *, has_pod: bool) -> Observation:
+def told_by(seen: AttemptObservation, warning: str, *, has_pod: bool) -> AttemptObservation:
     """Return what was seen, in the words of the newest warning about the pod, or about the Job that has none."""
     if not warning:
         return seen
@@ -220,15 +220,15 @@ def told_by(seen: Observation, warning: str, *, has_pod: bool) -> Observation:
         return refused_pod(warning)
     if seen.reason == "ImagePullFailed":
         return _image_fault(warning)
-    return Observation("waiting", seen.reason or "PodPending", warning)
+    return AttemptObservation("waiting", seen.reason or "PodPending", warning)
 
 
-def wants_words(seen: Observation) -> bool:
+def wants_words(seen: AttemptObservation) -> bool:
     """Say whether a warning may tell why a pod waits that does not say so itself, or does not say why."""
     return seen.state == "waiting" and not seen.final and (not seen.message or _lacks_cause(seen))
 
 
-def _lacks_cause(seen: Observation) -> bool:
+def _lacks_cause(seen: AttemptObservation) -> bool:
     return (
         seen.reason == "ImagePullFailed"
         and "back-off pulling" in seen.message.lower()
@@ -236,15 +236,15 @@ def _lacks_cause(seen: Observation) -> bool:
     )
 
 
-def refused_pod(words: str) -> Observation:
+def refused_pod(words: str) -> AttemptObservation:
     """Return what it means that the Job's pod could not be created: a quota is waited for, a rule stays as it is."""
     if any(each in words for each in QUOTA_WORDS):
-        return Observation("waiting", "QuotaExceeded", words)
+        return AttemptObservation("waiting", "QuotaExceeded", words)
     if any(each in words for each in REFUSING_WORDS) and not any(each in words for each in PASSING_WORDS):
-        return Observation(
+        return AttemptObservation(
             "waiting", "LaunchRefused", f"Kubernetes refuses the run's pod: {words}", "ConfigError", final=True
         )
-    return Observation("waiting", "PodPending", words)
+    return AttemptObservation("waiting", "PodPending", words)
 
 
 def as_noted(words: str, job_name: str) -> str:
@@ -257,42 +257,42 @@ def _terminated(pod: dict[str, Any] | None) -> dict[str, Any]:
     return (statuses[0].get("state") or {}).get("terminated") or {}
 
 
-def _failure(condition: dict[str, Any], pod: dict[str, Any] | None, job: dict[str, Any]) -> Observation:
+def _failure(condition: dict[str, Any], pod: dict[str, Any] | None, job: dict[str, Any]) -> AttemptObservation:
     if condition.get("reason") == "DeadlineExceeded":
         limit = job["spec"].get("activeDeadlineSeconds")
         message = f"the attempt ran longer than spec.timeout ({limit} s); raise it, or select fewer streams"
-        return Observation("failed", "DeadlineExceeded", message, "TransientError")
+        return AttemptObservation("failed", "DeadlineExceeded", message, "TransientError")
     ended = _terminated(pod)
     code = ended.get("exitCode")
     if ended.get("reason") == "OOMKilled":
         limits = job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
         message = f"the connector used more memory than spec.resources.limits.memory ({limits.get('memory')}); raise it"
-        return Observation("failed", "OutOfMemory", message, "DefectError", code)
+        return AttemptObservation("failed", "OutOfMemory", message, "DefectError", code)
     why = (pod or {}).get("status", {}).get("message") or ""
     if any(words in why for words in OWN_FAULTS):
         message = f"the attempt's pod was evicted for what it used itself: {why}"
-        return Observation("failed", "LocalPersistenceError", message, "LocalPersistenceError", code)
+        return AttemptObservation("failed", "LocalPersistenceError", message, "LocalPersistenceError", code)
     if pod is None or _disrupted(pod) or code in TAKEN_AWAY:
         two = "Kubernetes made two for the attempt, and ended both when one was refused"
         why = why or (two if code == FENCED_EXIT else "its node went away, or it was evicted or killed")
-        return Observation(
+        return AttemptObservation(
             "failed", "AttemptLost", f"the attempt's pod was taken away: {why}", exit_code=code, disrupted=True
         )
     if code == AttemptUnauthenticated.exit_code:
         return token_refused()
     error_class = ERROR_CLASS_BY_EXIT_CODE.get(code or 1, "DefectError")
     message = f"the connector ended with exit code {code} and did not say why; its log's end may: {_tail(ended)}"
-    return Observation("failed", error_class, message, error_class, code)
+    return AttemptObservation("failed", error_class, message, error_class, code)
 
 
-def token_refused() -> Observation:
+def token_refused() -> AttemptObservation:
     """Say that the run API did not know the attempt's token: nobody took over, and the connector did nothing wrong."""
     message = (
         "the run API refused the attempt's token: check that PENSTOCK_API_URL leads to the server of this registry,"
         " that the server may create TokenReviews, and the clocks; the attempt's log has the server's words"
     )
     code = AttemptUnauthenticated.exit_code
-    return Observation("failed", "TokenRefused", message, "TransientError", code)
+    return AttemptObservation("failed", "TokenRefused", message, "TransientError", code)
 
 
 def _tail(ended: dict[str, Any]) -> str:
@@ -306,15 +306,15 @@ def _disrupted(pod: dict[str, Any] | None) -> bool:
     return "DisruptionTarget" in conditions or status.get("reason") in DISRUPTIONS
 
 
-def _running(pod: dict[str, Any]) -> Observation:
+def _running(pod: dict[str, Any]) -> AttemptObservation:
     """Say whether the node still answers for a pod: without probes, only its node's silence makes it not ready."""
     ready = next((each for each in pod["status"].get("conditions", []) if each["type"] == "Ready"), {"status": "True"})
     if ready["status"] == "True" and not _disrupted(pod):
-        return Observation("active")
-    return Observation("active", "AttemptLost", "its node does not answer", disrupted=True)
+        return AttemptObservation("active")
+    return AttemptObservation("active", "AttemptLost", "its node does not answer", disrupted=True)
 
 
-def _waiting(pod: dict[str, Any]) -> Observation:
+def _waiting(pod: dict[str, Any]) -> AttemptObservation:
     statuses = pod.get("status", {}).get("containerStatuses") or [{}]
     state = statuses[0].get("state") or {}
     if "running" in state:
@@ -326,29 +326,29 @@ def _waiting(pod: dict[str, Any]) -> Observation:
         (each for each in pod.get("status", {}).get("conditions", []) if each["type"] == "PodScheduled"), {}
     )
     if scheduled.get("status") == "False":
-        return Observation("waiting", "Unschedulable", scheduled.get("message") or scheduled.get("reason", ""))
-    return Observation("waiting", "PodPending")
+        return AttemptObservation("waiting", "Unschedulable", scheduled.get("message") or scheduled.get("reason", ""))
+    return AttemptObservation("waiting", "PodPending")
 
 
-def _waiting_container(reason: str, message: str) -> Observation:
+def _waiting_container(reason: str, message: str) -> AttemptObservation:
     """Return what it means that a kubelet has not started the container."""
     if reason == "CreateContainerConfigError" and "secret" in message.lower():
         words = f"spec.secretRef: {message}; create it in the connection's namespace"
-        return Observation("waiting", "SecretNotFound", words, "ConfigError")
+        return AttemptObservation("waiting", "SecretNotFound", words, "ConfigError")
     if reason == "CreateContainerConfigError":
         words = f"Kubernetes refuses the run's container: {message}"
-        return Observation("waiting", "LaunchRefused", words, "ConfigError", final=True)
+        return AttemptObservation("waiting", "LaunchRefused", words, "ConfigError", final=True)
     if reason in ("InvalidImageName", "ErrImageNeverPull"):
         words = f"the definition's image: {message}"
-        return Observation("waiting", "ImagePullFailed", words, "ConfigError", final=True)
+        return AttemptObservation("waiting", "ImagePullFailed", words, "ConfigError", final=True)
     if reason in IMAGE_FAULTS:
         return _image_fault(message or BACK_OFF)
-    return Observation("waiting", "PodPending", message or ("" if reason in STARTING else reason))
+    return AttemptObservation("waiting", "PodPending", message or ("" if reason in STARTING else reason))
 
 
-def _image_fault(words: str) -> Observation:
+def _image_fault(words: str) -> AttemptObservation:
     """Return what it means that an image is not pulled: a registry that refuses goes on doing so, one that is away comes back."""
     lowered = words.lower()
     refused = any(each in lowered for each in REGISTRY_REFUSALS)
     message = f"the definition's image: {words}"
-    return Observation("waiting", "ImagePullFailed", message, "ConfigError" if refused else "TransientError")
+    return AttemptObservation("waiting", "ImagePullFailed", message, "ConfigError" if refused else "TransientError")

@@ -13,8 +13,15 @@ import structlog
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
-from penstock_operator.apiserver import Read, pages
-from penstock_operator.launchers import Carried, Launch, LaunchPostponed, LaunchRefused, Leftover, Observation
+from penstock_operator.apiserver import PageReader, pages
+from penstock_operator.launchers import (
+    AttemptLaunch,
+    AttemptObservation,
+    LaunchedAttempt,
+    LaunchPostponed,
+    LaunchRefused,
+    LeftoverJob,
+)
 from penstock_operator.launchers.jobs import (
     LABEL_ATTEMPT,
     LABEL_INSTALLATION,
@@ -52,7 +59,7 @@ class KubernetesLauncher:
         self._selector = f"{LABEL_RUN},{LABEL_INSTALLATION}={ours}" if ours else LABEL_RUN
         self._may_read_events = True
 
-    async def launch(self, launch: Launch) -> str:
+    async def launch(self, launch: AttemptLaunch) -> str:
         """Create the Job, or adopt the one that an earlier call created before it could be recorded."""
         desired = desired_job(launch, self._settings)
         try:
@@ -65,7 +72,7 @@ class KubernetesLauncher:
             raise LaunchPostponed(f"the API server did not make the run's Job: {_words(error)}") from error
         return str(job["metadata"]["uid"])
 
-    async def _adopt(self, launch: Launch, conflict: ApiException) -> str:
+    async def _adopt(self, launch: AttemptLaunch, conflict: ApiException) -> str:
         """Return the uid of the Job that is there. Without one the conflict was another, such as a quota's, and passes."""
         job = await self._job(launch)
         if job is None:
@@ -78,7 +85,7 @@ class KubernetesLauncher:
             raise LaunchRefused(reason, message)
         return str(job["metadata"]["uid"])
 
-    async def observe(self, launch: Carried) -> Observation:
+    async def observe(self, launch: LaunchedAttempt) -> AttemptObservation:
         """Read the Job, and its pod when the Job failed or has not started."""
         job = await self._job(launch)
         if job is not None and launch.job_uid and job["metadata"]["uid"] != launch.job_uid:
@@ -108,7 +115,7 @@ class KubernetesLauncher:
         newest = max(events, key=_moment_of, default=None)
         return str(newest.get("message", "")) if newest else ""
 
-    async def observe_many(self, attempts: list[Carried]) -> dict[str, Observation]:
+    async def observe_many(self, attempts: list[LaunchedAttempt]) -> dict[str, AttemptObservation]:
         """Read all Jobs and all pods that wait, page by page; no call for each attempt.
 
         A Job that has ended or is not in the list is left out: it deserves a look of its own.
@@ -124,20 +131,20 @@ class KubernetesLauncher:
             if job["metadata"]["uid"] in wanted and not is_over(job)
         }
 
-    async def stop(self, launch: Carried) -> None:
+    async def stop(self, launch: LaunchedAttempt) -> None:
         """Delete the Job and its pod."""
         await self._delete(launch.namespace, launch.job_name)
 
-    async def retire(self, launch: Carried) -> None:
+    async def retire(self, launch: LaunchedAttempt) -> None:
         """Delete the Job and its pod, now that the outcome is in the registry and the log is kept."""
         await self._delete(launch.namespace, launch.job_name)
 
-    async def leftovers(self) -> AsyncIterator[list[Leftover]]:
+    async def leftovers(self) -> AsyncIterator[list[LeftoverJob]]:
         """Yield the Jobs of this installation's runs, page by page."""
         async for page in self._pages_of_jobs():
             yield [_leftover(job) for job in page]
 
-    async def discard(self, leftover: Leftover) -> None:
+    async def discard(self, leftover: LeftoverJob) -> None:
         """Delete a Job and its pod."""
         await self._delete(leftover.namespace, leftover.job_name)
 
@@ -150,7 +157,7 @@ class KubernetesLauncher:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
 
-    async def _job(self, launch: Carried) -> dict[str, Any] | None:
+    async def _job(self, launch: LaunchedAttempt) -> dict[str, Any] | None:
         try:
             job = await self._jobs.get_namespaced_custom_object(*JOBS, launch.namespace, "jobs", launch.job_name)
         except ApiException as error:
@@ -159,7 +166,7 @@ class KubernetesLauncher:
             raise
         return dict(job)
 
-    async def _pod(self, launch: Carried) -> dict[str, Any] | None:
+    async def _pod(self, launch: LaunchedAttempt) -> dict[str, Any] | None:
         """Return the attempt's pod; of two, which a Job has when an answer was lost to Kubernetes, the one that failed."""
         selector = f"{LABEL_RUN}={launch.run_id},{LABEL_ATTEMPT}={launch.attempt}"
         response = await self._core.list_namespaced_pod_without_preload_content(
@@ -191,7 +198,7 @@ class KubernetesLauncher:
                 yield page
 
 
-def _parsed(read: Callable[..., Awaitable[Any]]) -> Read:
+def _parsed(read: Callable[..., Awaitable[Any]]) -> PageReader:
     async def page(**where: Any) -> dict[str, Any]:
         return await _document(await read(**where))
 
@@ -217,13 +224,13 @@ async def _document(response: Any) -> dict[str, Any]:
     return document
 
 
-def _leftover(job: dict[str, Any]) -> Leftover:
+def _leftover(job: dict[str, Any]) -> LeftoverJob:
     ended = [
         datetime.fromisoformat(each["lastTransitionTime"])
         for each in job.get("status", {}).get("conditions", [])
         if each["type"] in ("Complete", "Failed") and each["status"] == "True"
     ]
-    return Leftover(job["metadata"]["namespace"], job["metadata"]["name"], ended[0] if ended else None)
+    return LeftoverJob(job["metadata"]["namespace"], job["metadata"]["name"], ended[0] if ended else None)
 
 
 def _refused(error: ApiException) -> LaunchRefused:

@@ -12,11 +12,11 @@ POLL_SECONDS = 0.2
 CHUNK = 64 * 1024
 
 
-class LogGone(Exception):  # noqa: N818 - it is not an error until somebody needs the log
+class LogNotFound(Exception):  # noqa: N818 - it is not an error until somebody needs the log
     """There is nothing to read, not yet or not any more; the message says which."""
 
 
-class LogUnreadable(LogGone):
+class LogUnreadable(LogNotFound):
     """There is a log, and it cannot be read now: the node does not answer, say."""
 
 
@@ -77,7 +77,7 @@ class FileLogs:
         try:
             return self.path(job_name).open("rb")
         except FileNotFoundError:
-            raise LogGone("the attempt has printed nothing") from None
+            raise LogNotFound("the attempt has printed nothing") from None
 
 
 def _has_writer(file: IO[bytes]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import ClientError, ClientResponse
 from kubernetes.aio import client
 
-from penstock_operator.launchers.logs import LogGone, LogUnreadable
+from penstock_operator.launchers.logs import LogNotFound, LogUnreadable
 
 STREAM_SECONDS = 600.0
 AGAIN_SECONDS = 1.0
@@ -46,7 +46,7 @@ class PodLogs:
                 if ended or not newest:
                     raise
                 await asyncio.sleep(AGAIN_SECONDS)
-            except LogGone:
+            except LogNotFound:
                 if not newest:
                     raise
                 return
@@ -63,7 +63,7 @@ class PodLogs:
             return _has_ended(await self._pod(namespace, job_name))
         except LogUnreadable:
             return False
-        except LogGone:
+        except LogNotFound:
             return True
 
     async def _pod(self, namespace: str, job_name: str) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class PodLogs:
         except (ClientError, TimeoutError) as error:
             raise LogUnreadable(f"the API server did not answer: {type(error).__name__}") from error
         if not found:
-            raise LogGone("the attempt's pod is gone, or was never made")
+            raise LogNotFound("the attempt's pod is gone, or was never made")
         return found[0]
 
     async def _pods(self, namespace: str, job_name: str, **version: str) -> list[dict[str, Any]]:
@@ -100,7 +100,7 @@ class PodLogs:
             )
             async with response:
                 if response.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND):
-                    raise LogGone("the attempt's container has not started, or its pod is gone")
+                    raise LogNotFound("the attempt's container has not started, or its pod is gone")
                 if response.status != HTTPStatus.OK:
                     raise LogUnreadable(f"the API server answered HTTP {response.status} when asked for the pod's log")
                 async for line in response.content:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE, AttemptUnauthenticated
 
-from penstock_operator.launchers import Carried, Launch, LaunchRefused, Leftover, Observation
+from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt, LaunchRefused, LeftoverJob
 from penstock_operator.launchers.jobs import CREDENTIAL_PREFIX, INTERRUPTED_EXIT, token_refused
 from penstock_operator.launchers.lifeline import Lifeline, kill_group
 from penstock_operator.launchers.logs import FileLogs
@@ -39,7 +39,7 @@ STOP_SECONDS, CLOSE_SECONDS = 10.0, 2.0
 
 
 @dataclass(frozen=True)
-class Child:
+class AttemptProcess:
     """The process of an attempt, the leader of its group."""
 
     job_uid: str
@@ -57,10 +57,10 @@ class ProcessLauncher:
         self.logs = FileLogs(directory / "logs")
         self._secrets = secrets
         self._mint = mint
-        self._children: dict[str, Child] = {}
-        self.on_exit: Callable[[Launch], Awaitable[None]] | None = None
+        self._children: dict[str, AttemptProcess] = {}
+        self.on_exit: Callable[[AttemptLaunch], Awaitable[None]] | None = None
 
-    async def launch(self, launch: Launch) -> str:
+    async def launch(self, launch: AttemptLaunch) -> str:
         """Start the attempt's process; one that is running already is adopted."""
         if launch.job_name in self._children:
             return self._children[launch.job_name].job_uid
@@ -84,10 +84,10 @@ class ProcessLauncher:
             )
             lifeline.tie_group(process.pid)
         cleared = asyncio.create_task(_clear_group(process, lifeline), name=f"end of {launch.job_name}")
-        self._children[launch.job_name] = Child(job_uid, process, cleared)
+        self._children[launch.job_name] = AttemptProcess(job_uid, process, cleared)
         return job_uid
 
-    def _environment(self, launch: Launch, artifact: str) -> dict[str, str]:
+    def _environment(self, launch: AttemptLaunch, artifact: str) -> dict[str, str]:
         inherited = {key: os.environ[key] for key in INHERITED if key in os.environ}
         return {
             **inherited,
@@ -98,7 +98,7 @@ class ProcessLauncher:
             "PENSTOCK_CONNECTOR": artifact,
         }
 
-    def _credentials(self, launch: Launch) -> dict[str, str]:
+    def _credentials(self, launch: AttemptLaunch) -> dict[str, str]:
         name = (launch.spec.get("secretRef") or {}).get("name")
         if name is None:
             return {}
@@ -114,31 +114,33 @@ class ProcessLauncher:
             raise LaunchRefused("SecretNotFound", message)
         return {f"{CREDENTIAL_PREFIX}{each['name']}": found[each["name"]] for each in declared if each["name"] in found}
 
-    async def observe(self, launch: Carried) -> Observation:
+    async def observe(self, launch: LaunchedAttempt) -> AttemptObservation:
         """Say whether the process runs, or how it ended. One that an earlier platform started is gone with it."""
         child = self._children.get(launch.job_name)
         if child is None:
-            return Observation("gone", "AttemptLost", "the attempt ended with the platform that ran it", disrupted=True)
+            return AttemptObservation(
+                "gone", "AttemptLost", "the attempt ended with the platform that ran it", disrupted=True
+            )
         code = child.process.returncode
         if code is None:
-            return Observation("active")
+            return AttemptObservation("active")
         if code == 0:
-            return Observation("succeeded")
+            return AttemptObservation("succeeded")
         if code in (-signal.SIGTERM, -signal.SIGKILL, INTERRUPTED_EXIT):
-            return Observation(
+            return AttemptObservation(
                 "failed", "AttemptLost", "the attempt's process was killed", exit_code=code, disrupted=True
             )
         if code == AttemptUnauthenticated.exit_code:
             return token_refused()
         error_class = ERROR_CLASS_BY_EXIT_CODE.get(code, "DefectError")
         message = f"the connector ended with exit code {code} and did not say why; see its log"
-        return Observation("failed", error_class, message, error_class, code)
+        return AttemptObservation("failed", error_class, message, error_class, code)
 
-    async def observe_many(self, attempts: list[Carried]) -> dict[str, Observation]:
+    async def observe_many(self, attempts: list[LaunchedAttempt]) -> dict[str, AttemptObservation]:
         """Say it of each: nothing is asked of anybody else."""
         return {each.job_name: await self.observe(each) for each in attempts}
 
-    async def stop(self, launch: Carried) -> None:
+    async def stop(self, launch: LaunchedAttempt) -> None:
         """Ask the process to end, and kill it and whatever it started after the grace."""
         await self._end(launch.job_name, STOP_SECONDS)
 
@@ -153,19 +155,19 @@ class ProcessLauncher:
             kill_group(child.process.pid)
             await asyncio.wait({child.cleared})
 
-    async def retire(self, launch: Carried) -> None:
+    async def retire(self, launch: LaunchedAttempt) -> None:
         """Forget the process and its token; an attempt whose end is recorded has no business to go on."""
         await self._end(launch.job_name, CLOSE_SECONDS)
         self._children.pop(launch.job_name, None)
         (self._directory / "tokens" / launch.job_name).unlink(missing_ok=True)
 
-    async def leftovers(self) -> AsyncIterator[list[Leftover]]:
+    async def leftovers(self) -> AsyncIterator[list[LeftoverJob]]:
         """Yield nothing: a process that has ended leaves no Job."""
-        nothing: list[list[Leftover]] = []
+        nothing: list[list[LeftoverJob]] = []
         for page in nothing:
             yield page
 
-    async def discard(self, leftover: Leftover) -> None:
+    async def discard(self, leftover: LeftoverJob) -> None:
         """Do nothing, as there is none."""
 
     async def close(self) -> None:
@@ -186,7 +188,7 @@ def _write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _installed(launch: Launch) -> str:
+def _installed(launch: AttemptLaunch) -> str:
     """Return the entry point's name of the installed artifact; it must have the manifest's version."""
     artifact = f"{launch.manifest['name']}-{launch.manifest['method']}"
     found = next(iter(metadata.entry_points(group="penstock.connectors", name=artifact)), None)

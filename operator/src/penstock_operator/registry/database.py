@@ -1,19 +1,24 @@
-"""Connections to Postgres: one pool a process, UTC, dictionaries as rows."""
+"""Sessions with Postgres: one pool for each process, UTC, and rows as objects of the class that the caller names.
+
+A statement is written beside the function that runs it. `fetch_one` and `fetch_all` take the class of the rows, whose
+fields are the statement's columns, and so no caller sees a row without a type.
+"""
 
 from __future__ import annotations
 
 import select
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from psycopg import AsyncConnection
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import DictRow, class_row, dict_row, scalar_row
 from psycopg_pool import AsyncConnectionPool
 
-Connection = AsyncConnection[DictRow]
-Pool = AsyncConnectionPool[Connection]
+DatabaseConnection = AsyncConnection[DictRow]
+Pool = AsyncConnectionPool[DatabaseConnection]
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 def create_pool(url: str, *, size: int = 10, name: str = "penstock") -> Pool:
@@ -30,38 +35,73 @@ def create_pool(url: str, *, size: int = 10, name: str = "penstock") -> Pool:
     return AsyncConnectionPool(url, min_size=1, max_size=size, kwargs=arguments, open=False, check=_check)
 
 
-async def _check(connection: Connection) -> None:
+async def _check(db: DatabaseConnection) -> None:
     """Ask Postgres whether a connection is good, where it has sent something unasked: its goodbye, most likely.
 
     Where it has not, a question to Postgres before every use would make a fifth of all that it is asked.
     """
     waiting = select.poll()
-    waiting.register(connection.fileno(), select.POLLIN)
+    waiting.register(db.fileno(), select.POLLIN)
     if waiting.poll(0):
-        await AsyncConnectionPool.check_connection(connection)
+        await AsyncConnectionPool.check_connection(db)
 
 
 @asynccontextmanager
-async def snapshot(connection: Connection) -> AsyncIterator[None]:
+async def snapshot(db: DatabaseConnection) -> AsyncIterator[None]:
     """Open a transaction whose statements all see the registry as it is at the first of them; they may only read."""
-    async with connection.transaction():
-        await connection.execute(b"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    async with db.transaction():
+        await db.execute(b"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         yield
 
 
-async def one(connection: Connection, sql: str, /, **values: Any) -> Row | None:
+async def fetch_one(db: DatabaseConnection, row: type[T], sql: str, /, **values: Any) -> T | None:
+    """Run one statement and return its first row, None without one. `row` is a class with a field for each column."""
+    async with db.cursor(row_factory=class_row(row)) as cursor:
+        await cursor.execute(sql.encode(), values)
+        return await cursor.fetchone()
+
+
+async def fetch_all(db: DatabaseConnection, row: type[T], sql: str, /, **values: Any) -> list[T]:
+    """Run one statement and return all rows. `row` is a class with a field for each column."""
+    async with db.cursor(row_factory=class_row(row)) as cursor:
+        await cursor.execute(sql.encode(), values)
+        return await cursor.fetchall()
+
+
+async def fetch_value(db: DatabaseConnection, kind: Callable[[Any], T], sql: str, /, **values: Any) -> T | None:
+    """Run one statement of one column and return its first value as `kind` makes it; None without a row, and for NULL."""
+    async with db.cursor(row_factory=scalar_row) as cursor:
+        await cursor.execute(sql.encode(), values)
+        value = await cursor.fetchone()
+    return None if value is None else kind(value)
+
+
+async def fetch_values(db: DatabaseConnection, kind: Callable[[Any], T], sql: str, /, **values: Any) -> list[T]:
+    """Run one statement of one column and return all values, none of which may be NULL, as `kind` makes them."""
+    async with db.cursor(row_factory=scalar_row) as cursor:
+        await cursor.execute(sql.encode(), values)
+        return [kind(value) for value in await cursor.fetchall()]
+
+
+async def execute(db: DatabaseConnection, sql: str, /, **values: Any) -> int:
+    """Run one statement and return how many rows it touched."""
+    cursor = await db.execute(sql.encode(), values)
+    return cursor.rowcount
+
+
+async def one(connection: DatabaseConnection, sql: str, /, **values: Any) -> Row | None:
     """Run one statement and return its first row."""
     cursor = await connection.execute(sql.encode(), values)
     return await cursor.fetchone()
 
 
-async def many(connection: Connection, sql: str, /, **values: Any) -> list[Row]:
+async def many(connection: DatabaseConnection, sql: str, /, **values: Any) -> list[Row]:
     """Run one statement and return all rows."""
     cursor = await connection.execute(sql.encode(), values)
     return await cursor.fetchall()
 
 
-async def run(connection: Connection, sql: str, /, **values: Any) -> int:
+async def run(connection: DatabaseConnection, sql: str, /, **values: Any) -> int:
     """Run one statement and return how many rows it touched."""
     cursor = await connection.execute(sql.encode(), values)
     return cursor.rowcount

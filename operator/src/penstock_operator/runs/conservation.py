@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from penstock_sdk.protocol import FinishRequest, ObjectKind
 
-from penstock_operator.registry import objects
-from penstock_operator.registry.database import Connection, Row
+from penstock_operator.registry.database import DatabaseConnection, Row
+from penstock_operator.runs import bronze_objects
 
 REMEDY = (
     "report it with the connector's version; then read the run's records again: put the streams back with"
@@ -20,7 +20,7 @@ REMEDY = (
 )
 
 
-async def lost(connection: Connection, attempt: Row, request: FinishRequest) -> str:
+async def lost(db: DatabaseConnection, attempt: Row, request: FinishRequest) -> str:
     """Say which counts differ, and what to do; nothing when all agree.
 
     Of an attempt that has not succeeded, only the streams count that it has read to their end: of the others, records
@@ -29,10 +29,10 @@ async def lost(connection: Connection, attempt: Row, request: FinishRequest) -> 
     run = (attempt["run_id"], attempt["attempt"])
     told: tuple[tuple[ObjectKind, Mapping[str, int]], ...] = (("data", request.records), ("rejected", request.rejected))
     for kind, numbers in told:
-        found = difference(request, numbers, await objects.committed_counts(connection, *run, kind), kind)
+        found = difference(request, numbers, await bronze_objects.committed_counts(db, *run, kind), kind)
         if found:
             return f"{found}; {REMEDY}"
-    found = not_conserved(request) or not_conserved_by_op(request, await objects.counts_by_op(connection, *run))
+    found = not_conserved(request) or not_conserved_by_op(request, await bronze_objects.counts_by_op(db, *run))
     return f"{found}; {REMEDY}" if found else ""
 
 

@@ -34,18 +34,32 @@ from penstock_sdk.protocol import (
     UploadsResponse,
 )
 
+from penstock_operator import outbox
 from penstock_operator.bronze.keys import object_key
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.registry import attempts, objects, outbox, run_streams, runs, streams
-from penstock_operator.registry.attempts import Ending
-from penstock_operator.registry.database import Connection, Pool, Row
-from penstock_operator.registry.objects import Grant
-from penstock_operator.registry.run_streams import RunStream
-from penstock_operator.runs import budget, catalog, commits, conservation, outcomes, positions, reads, selection
-from penstock_operator.runs.artifacts import check_artifact, check_state_versions
-from penstock_operator.runs.refusals import Fenced, Invalid, Mismatch, NotReady, Unauthenticated
-from penstock_operator.runs.retry import Failure
-from penstock_operator.runs.vault import Holder, Vault
+from penstock_operator.credentials.vault import CredentialOwner, Vault
+from penstock_operator.errors import Fenced, Invalid, Mismatch, NotReady, Unauthenticated
+from penstock_operator.registry.database import DatabaseConnection, Pool, Row
+from penstock_operator.runs import (
+    attempt_states,
+    attempt_store,
+    bronze_objects,
+    budget,
+    checkpoint,
+    conservation,
+    read_anomalies,
+    run_store,
+    selection,
+    state_store,
+    stream_outcomes,
+    stream_verdicts,
+    transitions,
+)
+from penstock_operator.runs.attempt_store import AttemptOutcome
+from penstock_operator.runs.bronze_objects import Grant
+from penstock_operator.runs.compatibility import check_artifact, check_state_versions
+from penstock_operator.runs.retry import AttemptFailure
+from penstock_operator.runs.stream_outcomes import RunStream
 
 UPLOAD_EXPIRY_SECONDS = 3600
 
@@ -84,31 +98,31 @@ class RunProtocol:
 
     async def _start(self, pod: PodIdentity, request: StartRequest) -> StartResponse:
         token = secrets.token_urlsafe(32)
-        async with self._pool.connection() as connection, connection.transaction():
-            if not await runs.hold_run(connection, request.run, request.attempt):
+        async with self._pool.connection() as db, db.transaction():
+            if not await run_store.hold_run(db, request.run, request.attempt):
                 raise Fenced
-            launch = await attempts.attempt_to_launch(connection, request.run, request.attempt)
+            launch = await attempt_store.attempt_to_launch(db, request.run, request.attempt)
             if launch is None or launch["job_uid"] is None:
                 raise NotReady
             if launch["job_uid"] != pod.job_uid:
                 message = "the token belongs to a pod of another Job"
                 raise Unauthenticated(message)
             check_artifact(request, launch)
-            if not await attempts.claim_attempt(connection, request.run, request.attempt, pod.pod_uid, digest(token)):
+            if not await attempt_store.claim_attempt(db, request.run, request.attempt, pod.pod_uid, digest(token)):
                 raise Fenced
-            states = await positions.of_attempt(connection, launch)
-            kept = await self._vault.kept(connection, launch["connection_uid"])
-            await outbox.post_statuses(connection, [launch["connection_uid"]])
+            states = await attempt_states.of_attempt(db, launch)
+            kept = await self._vault.kept(db, launch["connection_uid"])
+            await outbox.post_statuses(db, [launch["connection_uid"]])
         check_state_versions(launch, states)
         return self._answer(request, launch, token).model_copy(update={"credentials": kept})
 
     async def _fail_start(self, request: StartRequest, refused: Invalid) -> None:
         """End the attempt with the reason, which the pod's exit code alone would not tell the connection's owner."""
-        ending = Ending("failed", "ConfigError", "ConfigError", refused.message)
-        async with self._pool.connection() as connection, connection.transaction():
-            run = await outcomes.current(connection, request.run, request.attempt)
+        ending = AttemptOutcome("failed", "ConfigError", "ConfigError", refused.message)
+        async with self._pool.connection() as db, db.transaction():
+            run = await transitions.current(db, request.run, request.attempt)
             if run:
-                await outcomes.fail(connection, run, ending, Failure("ConfigError"))
+                await transitions.fail(db, run, ending, AttemptFailure("ConfigError"))
 
     def _answer(self, request: StartRequest, launch: Row, token: str) -> StartResponse:
         spec, manifest = launch["spec"], launch["manifest"]
@@ -125,30 +139,30 @@ class RunProtocol:
             since=spec.get("since"),
             state_version=manifest.get("stateVersion", 1),
             limits=self._limits.model_copy(update={"parallelism": spec.get("parallelism", 1)}),
-            rejects=reads.reject_rules(spec),
+            rejects=read_anomalies.reject_rules(spec),
         )
 
     @asynccontextmanager
-    async def _held(self, token: str) -> AsyncIterator[tuple[Connection, Row]]:
+    async def _held(self, token: str) -> AsyncIterator[tuple[DatabaseConnection, Row]]:
         """Open a transaction that holds the run of the token's attempt; Fenced when it is not the current one."""
-        async with self._pool.connection() as connection, connection.transaction():
-            attempt = await attempts.attempt_by_token(connection, digest(token))
+        async with self._pool.connection() as db, db.transaction():
+            attempt = await attempt_store.attempt_by_token(db, digest(token))
             if attempt is None:
                 raise Unauthenticated
-            if attempt["finished_at"] or not await runs.hold_run(connection, attempt["run_id"], attempt["attempt"]):
+            if attempt["finished_at"] or not await run_store.hold_run(db, attempt["run_id"], attempt["attempt"]):
                 raise Fenced
-            yield connection, attempt
+            yield db, attempt
 
     async def streams(self, token: str, request: StreamsRequest) -> StreamsResponse:
         """Compare what the source offers with the registry, and say which streams to read from where."""
-        offer = await catalog.read_offer(request)
+        offer = await stream_verdicts.read_offer(request)
         async with self._held(token) as (connection, attempt):
-            return StreamsResponse(verdicts=await catalog.judge_streams(connection, attempt, offer))
+            return StreamsResponse(verdicts=await stream_verdicts.judge_streams(connection, attempt, offer))
 
     async def estimate(self, token: str, request: EstimateRequest) -> EstimateResponse:
         """Keep what the run is expected to cost, and refuse it when that is over its budget."""
         async with self._held(token) as (connection, attempt):
-            await runs.set_estimate(connection, attempt["run_id"], budget.as_document(request.streams))
+            await run_store.set_estimate(connection, attempt["run_id"], budget.as_document(request.streams))
         refused = budget.over_budget(attempt["spec"].get("budget") or {}, request.streams)
         if refused:
             raise Invalid(refused)
@@ -157,10 +171,10 @@ class RunProtocol:
     async def uploads(self, token: str, request: UploadsRequest) -> UploadsResponse:
         """Grant places for objects. The same request again gives the same places."""
         async with self._held(token) as (connection, attempt):
-            generation = await streams.generation_of(connection, attempt["connection_uid"], request.stream)
+            generation = await state_store.generation_of(connection, attempt["connection_uid"], request.stream)
             numbers = range(request.after + 1, request.after + request.count + 1)
             grants = [self._grant(attempt, request, generation, number) for number in numbers]
-            await objects.insert_grants(connection, grants)
+            await bronze_objects.insert_grants(connection, grants)
         expiry = datetime.now(UTC) + timedelta(seconds=UPLOAD_EXPIRY_SECONDS)
         return UploadsResponse(grants=[self._signed(grant) for grant in grants], expires_at=expiry)
 
@@ -186,60 +200,60 @@ class RunProtocol:
     async def checkpoint(self, token: str, request: CheckpointRequest) -> CheckpointResponse:
         """Commit objects and the state that covers them. The same request again changes nothing."""
         async with self._held(token) as (connection, attempt):
-            await commits.commit(connection, attempt, request)
+            await checkpoint.commit(connection, attempt, request)
         return CheckpointResponse(checkpoint=request.checkpoint)
 
     async def keep_credential(self, token: str, request: CredentialRequest) -> CredentialResponse:
         """Keep a credential that the source has replaced. The same request again changes nothing."""
         async with self._held(token) as (connection, attempt):
-            version = await self._vault.keep(connection, Holder.of(attempt), request)
+            version = await self._vault.keep(connection, CredentialOwner.of(attempt), request)
         return CredentialResponse(version=version)
 
     async def heartbeat(self, token: str, request: HeartbeatRequest) -> HeartbeatResponse:
         """Take a sign of life and the attempt's metrics, and say whether to stop."""
-        async with self._pool.connection() as connection:
-            attempt = await attempts.attempt_by_token(connection, digest(token))
+        async with self._pool.connection() as db:
+            attempt = await attempt_store.attempt_by_token(db, digest(token))
             if attempt is None:
                 raise Unauthenticated
-            row = await attempts.heartbeat(connection, attempt["run_id"], attempt["attempt"], request.metrics)
+            row = await attempt_store.heartbeat(db, attempt["run_id"], attempt["attempt"], request.metrics)
         if row is None:
             raise Fenced
         return HeartbeatResponse(cancel=row["cancel_requested"])
 
     async def finish(self, token: str, request: FinishRequest) -> FinishResponse:
         """Record the attempt's end. Success is believed only when all counts agree and every stream is done."""
-        async with self._pool.connection() as connection, connection.transaction():
-            attempt = await attempts.attempt_by_token(connection, digest(token))
+        async with self._pool.connection() as db, db.transaction():
+            attempt = await attempt_store.attempt_by_token(db, digest(token))
             if attempt is None:
                 raise Unauthenticated
-            run = await outcomes.current(connection, attempt["run_id"], attempt["attempt"])
+            run = await transitions.current(db, attempt["run_id"], attempt["attempt"])
             if run is None:
                 # The same call may have ended it while this one waited: a pod repeats one whose answer does not come.
-                return _ended_already(await attempts.attempt_by_token(connection, digest(token)), request)
-            return FinishResponse(phase=await self._end(connection, run, attempt, request))
+                return _ended_already(await attempt_store.attempt_by_token(db, digest(token)), request)
+            return FinishResponse(phase=await self._end(db, run, attempt, request))
 
-    async def _end(self, connection: Connection, run: Row, attempt: Row, request: FinishRequest) -> str:
-        await run_streams.record(connection, run["id"], attempt["attempt"], request.streams)
+    async def _end(self, db: DatabaseConnection, run: Row, attempt: Row, request: FinishRequest) -> str:
+        await stream_outcomes.record(db, run["id"], attempt["attempt"], request.streams)
         if request.outcome == "succeeded" and (attempt["refused"] or _failed_streams(request)):
-            return await outcomes.fail(connection, run, _refused(attempt, request), Failure("SourceContractError"))
-        lost = await conservation.lost(connection, attempt, request)
+            return await transitions.fail(db, run, _refused(attempt, request), AttemptFailure("SourceContractError"))
+        lost = await conservation.lost(db, attempt, request)
         if lost:
-            return await outcomes.fail(connection, run, _lost(lost, request), Failure("DefectError", final=True))
+            return await transitions.fail(db, run, _lost(lost, request), AttemptFailure("DefectError", final=True))
         if request.outcome == "succeeded":
-            await self._check_done(connection, attempt)
-            return await self._succeed(connection, run, attempt, request)
+            await self._check_done(db, attempt)
+            return await self._succeed(db, run, attempt, request)
         if request.outcome == "cancelled":
-            return await outcomes.cancel(connection, run)
-        progressed = await objects.has_progressed(connection, run["id"], attempt["attempt"])
+            return await transitions.cancel(db, run)
+        progressed = await bronze_objects.has_progressed(db, run["id"], attempt["attempt"])
         if request.outcome == "interrupted":
             message = "the pod was told to stop before the run had ended"
-            ending = Ending("interrupted", "AttemptLost", "TransientError", message, metrics=request.metrics)
-            return await outcomes.fail(connection, run, ending, Failure("TransientError", progressed, disrupted=True))
+            ending = AttemptOutcome("interrupted", "AttemptLost", "TransientError", message, metrics=request.metrics)
+            return await transitions.fail(db, run, ending, AttemptFailure("TransientError", progressed, disrupted=True))
         if request.error is None:
             message = "a failed attempt must say its error"
             raise Invalid(message)
         error = request.error
-        ending = Ending(
+        ending = AttemptOutcome(
             "failed",
             error.error_class,
             error.error_class,
@@ -247,28 +261,30 @@ class RunProtocol:
             error.operator_message,
             metrics=request.metrics,
         )
-        failure = Failure(error.error_class, progressed, retry_after=error.retry_after)
-        return await outcomes.fail(connection, run, ending, failure)
+        failure = AttemptFailure(error.error_class, progressed, retry_after=error.retry_after)
+        return await transitions.fail(db, run, ending, failure)
 
-    async def _succeed(self, connection: Connection, run: Row, attempt: Row, request: FinishRequest) -> str:
-        gone = await run_streams.unfinished(connection, run["id"])
+    async def _succeed(self, db: DatabaseConnection, run: Row, attempt: Row, request: FinishRequest) -> str:
+        gone = await stream_outcomes.unfinished(db, run["id"])
         if gone:
-            return await outcomes.fail(connection, run, _broken(_gone(gone), request), Failure("SourceContractError"))
-        counts = await reads.counts_of(connection, run["id"])
-        too_many = reads.over_threshold(reads.reject_rules(attempt["spec"]), counts)
+            return await transitions.fail(db, run, _broken(_gone(gone), request), AttemptFailure("SourceContractError"))
+        counts = await read_anomalies.counts_of(db, run["id"])
+        too_many = read_anomalies.over_threshold(read_anomalies.reject_rules(attempt["spec"]), counts)
         if too_many:
-            return await outcomes.fail(connection, run, _broken(too_many, request), Failure("SourceContractError"))
+            return await transitions.fail(db, run, _broken(too_many, request), AttemptFailure("SourceContractError"))
         if request.pii_suggested:
-            await streams.add_suggestions(connection, attempt["connection_uid"], request.pii_suggested)
-        again = positions.window_of(attempt["spec"])  # what a window holds says nothing of what an ordinary read brings
-        message = "" if again else await reads.record_reads(connection, attempt, counts)
-        ending = Ending("succeeded", "RunSucceeded", message=message, exit_code=0, metrics=request.metrics)
-        return await outcomes.succeed(connection, run, ending)
+            await state_store.add_suggestions(db, attempt["connection_uid"], request.pii_suggested)
+        again = attempt_states.window_of(
+            attempt["spec"]
+        )  # what a window holds says nothing of what an ordinary read brings
+        message = "" if again else await read_anomalies.record_reads(db, attempt, counts)
+        ending = AttemptOutcome("succeeded", "RunSucceeded", message=message, exit_code=0, metrics=request.metrics)
+        return await transitions.succeed(db, run, ending)
 
-    async def _check_done(self, connection: Connection, attempt: Row) -> None:
-        states = await positions.of_attempt(connection, attempt)
+    async def _check_done(self, db: DatabaseConnection, attempt: Row) -> None:
+        states = await attempt_states.of_attempt(db, attempt)
         wanted = attempt["streams"] or [each["name"] for each in attempt["spec"].get("streams", [])]
-        open_ = [name for name in wanted if not positions.is_done(states.get(name), attempt["run_id"])]
+        open_ = [name for name in wanted if not attempt_states.is_done(states.get(name), attempt["run_id"])]
         if open_:
             message = f"streams without a final checkpoint: {', '.join(open_)}"
             raise Mismatch(message)
@@ -281,7 +297,7 @@ def _ended_already(attempt: Row | None, request: FinishRequest) -> FinishRespons
     return FinishResponse(phase=attempt["run_phase"])
 
 
-def _refused(attempt: Row, request: FinishRequest) -> Ending:
+def _refused(attempt: Row, request: FinishRequest) -> AttemptOutcome:
     """A run is no success with a stream that it was not allowed to read, even where the pod's SDK knows nothing of it."""
     told = {stream: f"stream {stream!r} failed" for stream in _failed_streams(request)}
     return _broken("; ".join({**told, **attempt["refused"]}.values()), request)
@@ -302,9 +318,11 @@ def _failed_streams(request: FinishRequest) -> list[str]:
     return [stream for stream, each in request.streams.items() if each.outcome != "succeeded"]
 
 
-def _broken(message: str, request: FinishRequest) -> Ending:
-    return Ending("failed", "SourceContractError", "SourceContractError", message, exit_code=0, metrics=request.metrics)
+def _broken(message: str, request: FinishRequest) -> AttemptOutcome:
+    return AttemptOutcome(
+        "failed", "SourceContractError", "SourceContractError", message, exit_code=0, metrics=request.metrics
+    )
 
 
-def _lost(message: str, request: FinishRequest) -> Ending:
-    return Ending("failed", "DefectError", "DefectError", message, metrics=request.metrics)
+def _lost(message: str, request: FinishRequest) -> AttemptOutcome:
+    return AttemptOutcome("failed", "DefectError", "DefectError", message, metrics=request.metrics)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock_operator.resources.models import Retry, parse_duration
-from penstock_operator.runs.memory import raised_memory
+from penstock_operator.runs.oom_policy import raised_memory
 
 CAUTIOUS_LIMIT = 1
 FINAL = ("ConfigError", "AuthenticationError", "SourceContractError", "LocalPersistenceError")
@@ -17,7 +17,7 @@ LONGEST_QUOTA_DELAY = 60.0
 
 
 @dataclass(frozen=True)
-class Failure:
+class AttemptFailure:
     """What is known of a failed attempt.
 
     `progressed`: it committed something. `disrupted`: the platform took it away, so that it does not count.
@@ -35,7 +35,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Standing:
+class RetryHistory:
     """What lies behind a run: failures in a row, disruptions in a row, and the memory of its attempts."""
 
     streak: int = 0
@@ -44,7 +44,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Again:
+class RetryPlan:
     """Try again: after `delay` seconds, with `streak` failures and `disruptions` in a row behind it.
 
     `memory` is what the next attempt gets, where it gets more than the one before.
@@ -56,7 +56,7 @@ class Again:
     memory: str | None = None
 
 
-def decide_retry(spec: dict[str, Any], standing: Standing, failure: Failure) -> Again | None:
+def decide_retry(spec: dict[str, Any], standing: RetryHistory, failure: AttemptFailure) -> RetryPlan | None:
     """Return when to try again, None to give up.
 
     Progress resets the streak; the source's Retry-After goes before the backoff. A disruption does not add to the
@@ -65,30 +65,30 @@ def decide_retry(spec: dict[str, Any], standing: Standing, failure: Failure) -> 
     """
     if failure.no_room:
         asked = min(standing.disruptions + 1, FREE_DISRUPTIONS)
-        return Again(min(SHORTEST_DELAY * 2 ** (asked - 1), LONGEST_QUOTA_DELAY), standing.streak, asked)
+        return RetryPlan(min(SHORTEST_DELAY * 2 ** (asked - 1), LONGEST_QUOTA_DELAY), standing.streak, asked)
     if failure.disrupted:
         return _after_disruption(spec, standing, failure)
     if failure.final or failure.error_class in FINAL:
         return None
     memory = raised_memory(spec, standing.memory) if failure.out_of_memory else None
     if memory:
-        return Again(SHORTEST_DELAY, standing.streak, memory=memory)
+        return RetryPlan(SHORTEST_DELAY, standing.streak, memory=memory)
     retry = Retry.model_validate(spec.get("retry", {}))
     behind = 1 if failure.progressed else standing.streak + 1
     limit = retry.limit if failure.error_class == "TransientError" else min(retry.limit, CAUTIOUS_LIMIT)
     if behind > limit:
         return None
     delay = _backoff(retry, behind) if failure.retry_after is None else _wished(failure.retry_after)
-    return Again(delay, behind)
+    return RetryPlan(delay, behind)
 
 
-def _after_disruption(spec: dict[str, Any], standing: Standing, failure: Failure) -> Again | None:
+def _after_disruption(spec: dict[str, Any], standing: RetryHistory, failure: AttemptFailure) -> RetryPlan | None:
     disruptions = 1 if failure.progressed else standing.disruptions + 1
     if disruptions <= FREE_DISRUPTIONS:
         delay = min(SHORTEST_DELAY * 2 ** (disruptions - 1), LONGEST_DISRUPTION_DELAY)
-        return Again(delay, standing.streak, disruptions)
-    counted = decide_retry(spec, standing, Failure("TransientError", failure.progressed))
-    return Again(max(counted.delay, LONGEST_DISRUPTION_DELAY), counted.streak, disruptions) if counted else None
+        return RetryPlan(delay, standing.streak, disruptions)
+    counted = decide_retry(spec, standing, AttemptFailure("TransientError", failure.progressed))
+    return RetryPlan(max(counted.delay, LONGEST_DISRUPTION_DELAY), counted.streak, disruptions) if counted else None
 
 
 def _backoff(retry: Retry, behind: int) -> float:

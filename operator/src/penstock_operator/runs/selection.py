@@ -7,9 +7,9 @@ from typing import Any
 
 from penstock_sdk.protocol import DiscoveredStream, ErrorClass, Mode, ReadWindow, SelectedStream, StreamsRequest
 
+from penstock_operator.errors import Invalid
 from penstock_operator.resources.spelling import nearest_word
-from penstock_operator.runs.drift import Policy
-from penstock_operator.runs.refusals import Invalid
+from penstock_operator.schemas.drift_policy import Policy
 
 State = dict[str, Any]
 NOTHING_OFFERED = (
@@ -21,7 +21,7 @@ BEFORE_THE_FIRST = 1_000_000_000_000
 
 
 @dataclass(frozen=True)
-class Choice:
+class StreamChoice:
     """One stream to read, and what to do when it drifts."""
 
     stream: str
@@ -30,7 +30,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Refusal:
+class StreamRefusal:
     """A selected stream that cannot be read as it is selected, and why; the others are read."""
 
     stream: str
@@ -43,8 +43,8 @@ class Refusal:
 class Selection:
     """The streams to read, in order, and those that cannot be."""
 
-    choices: list[Choice]
-    refusals: list[Refusal]
+    choices: list[StreamChoice]
+    refusals: list[StreamRefusal]
 
 
 def select(
@@ -65,19 +65,19 @@ def select(
     if not spec.get("streams") and not offered:
         raise Invalid(NOTHING_OFFERED)
     wanted: list[dict[str, Any]] = spec.get("streams") or [{"name": stream.identity} for stream in offered]
-    chosen, refused = list[Choice](), list[Refusal]()
+    chosen, refused = list[StreamChoice](), list[StreamRefusal]()
     for index, each in enumerate(wanted):
         name, mode = (names or {}).get(each["name"], each["name"]), each.get("mode", "full")
         why = _unfit(index, name, mode, by_name, {choice.stream for choice in chosen})
         if why:
-            refused.append(Refusal(name, mode, why))
+            refused.append(StreamRefusal(name, mode, why))
             continue
         unavailable = by_name[name].unavailable
         if unavailable:
-            refused.append(Refusal(name, mode, unavailable.message, unavailable.error_class))
+            refused.append(StreamRefusal(name, mode, unavailable.message, unavailable.error_class))
             continue
         policy: Policy = each.get("schemaPolicy") or spec.get("schemaPolicy") or "evolve"
-        chosen.append(Choice(name, policy, selected(name, mode, states.get(name), run_id, first_generation)))
+        chosen.append(StreamChoice(name, policy, selected(name, mode, states.get(name), run_id, first_generation)))
     read = {choice.stream for choice in chosen}
     return Selection(chosen, [each if each.stream not in read else _named_again(each) for each in refused])
 
@@ -98,12 +98,12 @@ def _unfit(index: int, name: str, mode: Mode, by_name: dict[str, DiscoveredStrea
     return ""
 
 
-def _named_again(refusal: Refusal) -> Refusal:
+def _named_again(refusal: StreamRefusal) -> StreamRefusal:
     """Return the refusal under a name of its own: the stream itself is read."""
     return replace(refusal, stream=f"{refusal.stream} (named again)")
 
 
-def windowed(choices: list[Choice], window: ReadWindow, request: StreamsRequest) -> list[Choice]:
+def windowed(choices: list[StreamChoice], window: ReadWindow, request: StreamsRequest) -> list[StreamChoice]:
     """Return the choices with the window to read again. Raises Invalid for a stream, or an SDK, that cannot."""
     if "window" not in request.abilities:
         raise Invalid(

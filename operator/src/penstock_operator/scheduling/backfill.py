@@ -10,18 +10,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from penstock_operator.registry import connections, outbox, runs
-from penstock_operator.registry.database import Connection, Row
-from penstock_operator.registry.runs import NewRun
-from penstock_operator.runs.ids import new_run_id
-from penstock_operator.runs.refusals import Invalid, NotFound
+from penstock_operator import outbox
+from penstock_operator.connections import connection_store
+from penstock_operator.errors import Invalid, NotFound
+from penstock_operator.ids import ConnectionUid, new_run_id
+from penstock_operator.registry.database import DatabaseConnection, Row
+from penstock_operator.runs import run_store
+from penstock_operator.runs.run_store import NewRun
 from penstock_operator.scheduling.ticks import first_ticks
 
 MOST_RUNS, MOST_TICKS = 100, 2000
 
 
 @dataclass(frozen=True)
-class Window:
+class BackfillWindow:
     """Which ticks, from `start` on and before `end`, and which streams: none named means all that the spec selects."""
 
     start: datetime
@@ -30,31 +32,31 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Filled:
+class FilledTick:
     """A run that was made for a tick."""
 
     id: str
     scheduled_at: datetime
 
 
-async def backfill(connection: Connection, uid: str, window: Window, now: datetime) -> list[Filled]:
+async def backfill(db: DatabaseConnection, uid: str, window: BackfillWindow, now: datetime) -> list[FilledTick]:
     """Make the runs, and return them in order; the same call again makes none. Raises Invalid where it cannot be done."""
-    async with connection.transaction():
-        row = await connections.claim_for_request(connection, uid)
+    async with db.transaction():
+        row = await connection_store.claim_for_request(db, uid)
         if row is None:
             raise NotFound("there is no such connection")
         spec = selected_spec(row["spec"], window.streams)
-        made = await runs.ticks_made(connection, uid, window.start, window.end)
-        filled = [Filled(new_run_id(), tick) for tick in ticks_to_fill(row, window, made, now)]
+        made = await run_store.ticks_made(db, uid, window.start, window.end)
+        filled = [FilledTick(new_run_id(), tick) for tick in ticks_to_fill(row, window, made, now)]
         for each in filled:
             new = NewRun(each.id, uid, row["definition_uid"], spec, scheduled_at=each.scheduled_at, trigger="backfill")
-            await runs.insert_run(connection, new)
+            await run_store.insert_run(db, new)
         if filled:
-            await outbox.post(connection, "status", {"connection": uid})
+            await outbox.post_status(db, ConnectionUid(uid))
         return filled
 
 
-def ticks_to_fill(row: Row, window: Window, made: set[datetime], now: datetime) -> list[datetime]:
+def ticks_to_fill(row: Row, window: BackfillWindow, made: set[datetime], now: datetime) -> list[datetime]:
     """Return the window's ticks without a run. Raises Invalid for a window that cannot be filled. Pure."""
     where = f"connection {row['namespace']}/{row['name']}"
     if not row["ready"]:

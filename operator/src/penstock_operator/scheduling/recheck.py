@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from penstock_operator.registry import connections, outbox, runs
+from penstock_operator import outbox
+from penstock_operator.connections import connection_store
+from penstock_operator.ids import new_run_id
 from penstock_operator.registry.database import Pool
-from penstock_operator.registry.runs import NewRun
 from penstock_operator.resources.conditions import Reason
-from penstock_operator.runs.ids import new_run_id
+from penstock_operator.runs import run_store
+from penstock_operator.runs.run_store import NewRun
 
 MENDED_ELSEWHERE: tuple[Reason, ...] = ("SecretNotFound", "AuthenticationError", "ImagePullFailed", "LaunchRefused")
 PERIOD_SECONDS = 10.0
@@ -22,11 +24,11 @@ async def recheck_failed(pool: Pool, now: datetime, first_seconds: float) -> int
     """Make a run for each connection whose newest one failed so and long enough ago; one for each failure."""
     if not first_seconds:
         return 0
-    async with pool.connection() as connection, connection.transaction():
-        rows = await connections.claim_for_recheck(connection, now, MENDED_ELSEWHERE, first_seconds, BATCH)
+    async with pool.connection() as db, db.transaction():
+        rows = await connection_store.claim_for_recheck(db, now, MENDED_ELSEWHERE, first_seconds, BATCH)
         for row in rows:
             token = f"recheck:{row['failed_run']}"
             new = NewRun(new_run_id(), row["uid"], row["definition_uid"], row["spec"], token=token, trigger="recheck")
-            await runs.insert_run(connection, new)
-        await outbox.post_statuses(connection, [row["uid"] for row in rows])
+            await run_store.insert_run(db, new)
+        await outbox.post_statuses(db, [row["uid"] for row in rows])
     return len(rows)

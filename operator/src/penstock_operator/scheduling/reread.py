@@ -10,33 +10,37 @@ import secrets
 from datetime import UTC, datetime
 from typing import Any
 
-from penstock_operator.registry import connections, outbox, runs
-from penstock_operator.registry.database import Connection, Row
-from penstock_operator.registry.definitions import manifest_of
-from penstock_operator.registry.runs import NewRun
-from penstock_operator.runs.ids import new_run_id
-from penstock_operator.runs.refusals import Invalid, NotFound
-from penstock_operator.scheduling.backfill import Window, selected_spec
+from penstock_operator import outbox
+from penstock_operator.connections import connection_store
+from penstock_operator.definitions import manifest_of
+from penstock_operator.errors import Invalid, NotFound
+from penstock_operator.ids import ConnectionUid, new_run_id
+from penstock_operator.registry.database import DatabaseConnection, Row
+from penstock_operator.runs import run_store
+from penstock_operator.runs.run_store import NewRun
+from penstock_operator.scheduling.backfill import BackfillWindow, selected_spec
 
 MOST_WAITING = 100
 
 
-async def reread(connection: Connection, uid: str, window: Window, now: datetime) -> str:
+async def reread(db: DatabaseConnection, uid: str, window: BackfillWindow, now: datetime) -> str:
     """Make the run, and return its id; it waits behind what is due. Raises Invalid where it cannot be done."""
-    async with connection.transaction():
-        row = await connections.claim_for_request(connection, uid)
+    async with db.transaction():
+        row = await connection_store.claim_for_request(db, uid)
         if row is None:
             raise NotFound("there is no such connection")
-        active = await runs.active_runs(connection, uid)
-        spec = window_spec(row, await manifest_of(connection, row["definition_uid"]) or {}, window, now, active)
+        active = await run_store.active_runs(db, uid)
+        spec = window_spec(row, await manifest_of(db, row["definition_uid"]) or {}, window, now, active)
         run_id, token = new_run_id(), f"window-{secrets.token_hex(8)}"
         new = NewRun(run_id, uid, row["definition_uid"], spec, token=token, trigger="backfill")
-        await runs.insert_run(connection, new)
-        await outbox.post(connection, "status", {"connection": uid})
+        await run_store.insert_run(db, new)
+        await outbox.post_status(db, ConnectionUid(uid))
         return run_id
 
 
-def window_spec(row: Row, manifest: dict[str, Any], window: Window, now: datetime, active: list[Row]) -> dict[str, Any]:
+def window_spec(
+    row: Row, manifest: dict[str, Any], window: BackfillWindow, now: datetime, active: list[Row]
+) -> dict[str, Any]:
     """Return the spec of the run. Raises Invalid for a window that cannot be read again, or is being. Pure."""
     where = f"connection {row['namespace']}/{row['name']}"
     if not row["ready"]:

@@ -1,0 +1,102 @@
+"""compat_alerts: what people should know of a connection's streams, until it is resolved or somebody acknowledges it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from penstock_operator.registry.database import DatabaseConnection, Row, many, one, run
+
+
+@dataclass(frozen=True)
+class NewAlert:
+    """An alert to be. `baseline` is the stream version that it is a change against, None where it is not one."""
+
+    stream: str
+    kind: str
+    path: str
+    message: str
+    baseline: int | None = None
+
+
+async def open_alerts(db: DatabaseConnection, uid: str, run_id: str, alerts: list[NewAlert]) -> None:
+    """Open alerts, all in one statement; one that is open already stays as it is."""
+    columns = {name: [getattr(each, name) for each in alerts] for name in NewAlert.__dataclass_fields__}
+    await run(
+        db,
+        """
+        INSERT INTO penstock.compat_alerts (connection_uid, run_id, stream, kind, path, message, baseline)
+        SELECT %(uid)s, %(run)s, * FROM unnest(%(stream)s::text[], %(kind)s::text[], %(path)s::text[],
+            %(message)s::text[], %(baseline)s::int[])
+        ON CONFLICT DO NOTHING
+        """,
+        uid=uid,
+        run=run_id,
+        **columns,
+    )
+
+
+async def resolve_alerts(db: DatabaseConnection, ids: list[int]) -> None:
+    """Resolve alerts: what they tell is not so any more."""
+    await run(
+        db,
+        "UPDATE penstock.compat_alerts SET resolved_at = now() WHERE id = ANY(%(ids)s) AND resolved_at IS NULL",
+        ids=ids,
+    )
+
+
+async def acknowledge_alert(db: DatabaseConnection, alert: int, by: str, note: str) -> Row | None:
+    """Resolve an open alert because somebody has seen it and accepts it; None when it is not open."""
+    return await one(
+        db,
+        "UPDATE penstock.compat_alerts SET resolved_at = now(), acknowledged_at = now(), acknowledged_by = %(by)s,"
+        " note = %(note)s WHERE id = %(id)s AND resolved_at IS NULL RETURNING *",
+        id=alert,
+        by=by,
+        note=note,
+    )
+
+
+async def open_alerts_of(db: DatabaseConnection, uid: str) -> list[Row]:
+    """Return a connection's open alerts, oldest first."""
+    return await many(
+        db,
+        "SELECT * FROM penstock.compat_alerts WHERE connection_uid = %(uid)s AND resolved_at IS NULL ORDER BY id",
+        uid=uid,
+    )
+
+
+async def acknowledged_alerts_of(db: DatabaseConnection, uid: str) -> list[Row]:
+    """Return what was acknowledged of a connection."""
+    return await many(
+        db,
+        "SELECT * FROM penstock.compat_alerts WHERE connection_uid = %(uid)s AND acknowledged_at IS NOT NULL",
+        uid=uid,
+    )
+
+
+ALERT = """
+    SELECT a.*, c.namespace, c.name FROM penstock.compat_alerts a
+    JOIN penstock.tenant_connections c ON c.uid = a.connection_uid
+"""
+
+
+async def alert_by_id(db: DatabaseConnection, alert: int) -> Row | None:
+    """Return one alert with its connection's name."""
+    return await one(db, ALERT + " WHERE a.id = %(id)s", id=alert)
+
+
+async def list_alerts(
+    db: DatabaseConnection, namespace: str | None, *, resolved: bool = False, limit: int = 1000
+) -> list[Row]:
+    """Return the open alerts, or those that are resolved, newest first, of one namespace or of all."""
+    return await many(
+        db,
+        ALERT
+        + """
+        WHERE (a.resolved_at IS NOT NULL) = %(resolved)s AND (%(namespace)s::text IS NULL OR c.namespace = %(namespace)s)
+        ORDER BY a.id DESC LIMIT %(limit)s
+        """,
+        namespace=namespace,
+        resolved=resolved,
+        limit=limit,
+    )

@@ -1,0 +1,26 @@
+"""What a path names, or NotFound."""
+
+from __future__ import annotations
+
+from penstock_operator.connections import connection_store
+from penstock_operator.errors import NotFound
+from penstock_operator.registry.database import DatabaseConnection, Row
+from penstock_operator.runs import run_store
+
+
+async def find_connection(db: DatabaseConnection, namespace: str, name: str) -> Row:
+    """Return the live connection of that name."""
+    row = await connection_store.connection_by_name(db, namespace, name)
+    if row is None:
+        message = f"there is no connection {namespace}/{name}"
+        raise NotFound(message)
+    return row
+
+
+async def find_run(db: DatabaseConnection, run_id: str) -> Row:
+    """Return the run."""
+    row = await run_store.run_by_id(db, run_id)
+    if row is None:
+        message = f"there is no run {run_id}"
+        raise NotFound(message)
+    return row

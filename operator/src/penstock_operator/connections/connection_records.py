@@ -1,0 +1,183 @@
+"""tenant_connections as their documents want them: recorded, timed, and marked as deleted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from penstock_operator.connections.predecessors import names_taken, retire_namesakes
+from penstock_operator.registry.database import DatabaseConnection, Row, many, one, run
+
+
+@dataclass(frozen=True)
+class ConnectionRecord:
+    """A connection as a reconcile found it."""
+
+    uid: str
+    namespace: str
+    name: str
+    generation: int
+    spec: dict[str, Any]
+    definition_uid: str | None
+    ready: bool
+    namespace_uid: str | None = None
+    stalled_message: str | None = None
+    """Why it is not ready."""
+
+    @property
+    def suspended(self) -> bool:
+        """Whether no tick makes a run."""
+        return bool(self.spec.get("suspend", False))
+
+    def is_held_by(self, row: Row) -> bool:
+        """Say whether the row says this already."""
+        same = ("namespace", "name", "generation", "definition_uid", "ready", "spec")
+        return row["deleted_at"] is None and all(row[key] == getattr(self, key) for key in same)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When a connection runs. `next_run_at` is when its next run is made, which is `jitter_seconds` after its tick."""
+
+    schedule: str | None = None
+    time_zone: str = ""
+    jitter_seconds: int = 0
+    next_run_at: datetime | None = None
+
+    def is_held_by(self, row: Row) -> bool:
+        """Say whether the row has this schedule already, whenever it is due."""
+        held = row["schedule"], row["time_zone"], row["jitter_seconds"]
+        return held == (self.schedule, self.time_zone, self.jitter_seconds)
+
+
+async def upsert_connection(db: DatabaseConnection, record: ConnectionRecord) -> Row:
+    """Record a connection and return the row as it was before a changed schedule is applied to it.
+
+    A connection of the same namespace and name with another uid was deleted and made anew. A changed spec or definition
+    ends the pause after failures. One that cannot be used keeps the definition that it used last.
+    """
+    await retire_namesakes(db, record.uid, record.namespace, record.name)
+    row = await one(
+        db,
+        """
+        INSERT INTO penstock.tenant_connections AS c
+            (uid, namespace, name, generation, spec, definition_uid, ready, suspended, schedule, time_zone,
+             namespace_uid, stalled_message, first_generation)
+        VALUES (%(uid)s, %(namespace)s, %(name)s, %(generation)s, %(spec)s, %(definition)s, %(ready)s, %(suspended)s,
+                NULL, '', %(namespace_uid)s, %(stalled_message)s, penstock.next_generation(%(namespace)s, %(name)s))
+        ON CONFLICT (uid) DO UPDATE SET generation = excluded.generation, spec = excluded.spec, ready = excluded.ready,
+            definition_uid = coalesce(excluded.definition_uid, c.definition_uid),
+            namespace_uid = coalesce(excluded.namespace_uid, c.namespace_uid), suspended = excluded.suspended, updated_at = now(), deleted_at = NULL,
+            released_at = NULL, stalled_message = excluded.stalled_message,
+            purged_at = NULL,
+            failures = CASE WHEN c.spec = excluded.spec AND c.definition_uid IS NOT DISTINCT FROM excluded.definition_uid
+                            THEN c.failures ELSE 0 END,
+            paused_until = CASE WHEN c.spec = excluded.spec AND c.definition_uid IS NOT DISTINCT FROM excluded.definition_uid
+                                THEN c.paused_until END
+        RETURNING *
+        """,
+        uid=record.uid,
+        namespace=record.namespace,
+        name=record.name,
+        generation=record.generation,
+        spec=Jsonb(record.spec),
+        definition=record.definition_uid,
+        ready=record.ready,
+        suspended=record.suspended,
+        namespace_uid=record.namespace_uid,
+        stalled_message=record.stalled_message,
+    )
+    assert row is not None  # noqa: S101 - INSERT … RETURNING always returns
+    return row
+
+
+async def insert_connections(db: DatabaseConnection, new: list[tuple[ConnectionRecord, Timing]]) -> list[Row]:
+    """Record connections that are new, in one statement, and return their rows.
+
+    Where it, or another of its name, is there already or was once, a connection is left out: that takes
+    `upsert_connection`.
+    """
+    taken = await names_taken(db, [(record.namespace, record.name) for record, _ in new])
+    new = [each for each in new if (each[0].namespace, each[0].name) not in taken]
+    records, timings = [record for record, _ in new], [timing for _, timing in new]
+    return await many(
+        db,
+        """
+        INSERT INTO penstock.tenant_connections
+            (uid, namespace, name, generation, spec, definition_uid, ready, suspended, schedule, time_zone,
+             jitter_seconds, next_run_at, namespace_uid)
+        SELECT * FROM unnest(
+            %(uids)s::text[], %(namespaces)s::text[], %(names)s::text[], %(generations)s::bigint[], %(specs)s::jsonb[],
+            %(definitions)s::text[], %(ready)s::boolean[], %(suspended)s::boolean[], %(schedules)s::text[],
+            %(zones)s::text[], %(jitters)s::integer[], %(moments)s::timestamptz[],
+            %(namespace_uids)s::text[])
+        ON CONFLICT DO NOTHING
+        RETURNING *
+        """,
+        uids=[each.uid for each in records],
+        namespaces=[each.namespace for each in records],
+        names=[each.name for each in records],
+        generations=[each.generation for each in records],
+        specs=[Jsonb(each.spec) for each in records],
+        definitions=[each.definition_uid for each in records],
+        ready=[each.ready for each in records],
+        suspended=[each.suspended for each in records],
+        schedules=[each.schedule for each in timings],
+        zones=[each.time_zone for each in timings],
+        jitters=[each.jitter_seconds for each in timings],
+        moments=[each.next_run_at for each in timings],
+        namespace_uids=[each.namespace_uid for each in records],
+    )
+
+
+async def set_timing(db: DatabaseConnection, uid: str, timing: Timing) -> Row | None:
+    """Apply a changed schedule and return the row: the next tick is counted from now, so that a change never fires for the past."""
+    return await one(
+        db,
+        "UPDATE penstock.tenant_connections SET schedule = %(schedule)s, time_zone = %(zone)s, jitter_seconds = %(jitter)s,"
+        " next_run_at = %(at)s WHERE uid = %(uid)s RETURNING *",
+        uid=uid,
+        schedule=timing.schedule,
+        zone=timing.time_zone,
+        jitter=timing.jitter_seconds,
+        at=timing.next_run_at,
+    )
+
+
+async def moment_of(db: DatabaseConnection) -> datetime:
+    """Return the registry's own time, which its rows' moments are of."""
+    row = await one(db, "SELECT clock_timestamp() AS at")
+    assert row is not None  # noqa: S101 - it always returns
+    moment: datetime = row["at"]
+    return moment
+
+
+async def retire_connections(db: DatabaseConnection, live: list[str], before: datetime) -> int:
+    """Mark every connection deleted whose uid is not in the list, and return how many.
+
+    `before` is when the listing began: a connection that was recorded since then may be one that it missed.
+    """
+    return await run(
+        db,
+        "UPDATE penstock.tenant_connections SET deleted_at = now(), schedule = NULL, next_run_at = NULL"
+        " WHERE deleted_at IS NULL AND uid <> ALL(%(live)s) AND updated_at < %(before)s",
+        live=live,
+        before=before,
+    )
+
+
+async def retire_connection(db: DatabaseConnection, namespace: str, name: str) -> Row | None:
+    """Mark one connection deleted, and return its uid and its definition's name; None when there is none."""
+    return await one(
+        db,
+        """
+        UPDATE penstock.tenant_connections c SET deleted_at = now(), schedule = NULL, next_run_at = NULL
+        WHERE deleted_at IS NULL AND namespace = %(namespace)s AND name = %(name)s
+        RETURNING uid, (SELECT d.name FROM penstock.connector_definitions d WHERE d.uid = c.definition_uid) AS definition
+        """,
+        namespace=namespace,
+        name=name,
+    )

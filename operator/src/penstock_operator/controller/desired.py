@@ -1,0 +1,241 @@
+"""What a document wants, checked: the row of a connection, its definition, and when it runs. Nothing is written here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import NoReturn
+
+from penstock_sdk.manifest import Manifest, config_problems, manifest_problems
+
+from penstock_operator import definitions
+from penstock_operator.connections.connection_records import ConnectionRecord, Timing
+from penstock_operator.controller.manifests import manifest_for
+from penstock_operator.controller.resource_client import Document
+from penstock_operator.registry.database import DatabaseConnection, Row
+from penstock_operator.resources.conditions import Finding, Note, Reason
+from penstock_operator.resources.crds import defaulted, resource_problems
+from penstock_operator.resources.models import ANNOTATIONS, GROUP, REQUESTED_AT, parse_duration, parse_instant
+from penstock_operator.resources.spelling import nearest_word
+from penstock_operator.resources.storable import shown_text, storage_problems
+from penstock_operator.resources.versions import is_pin, parse_version, selectable
+from penstock_operator.scheduling.due import next_time
+from penstock_operator.scheduling.ticks import ScheduleError, check_schedule, jitter_of
+from penstock_operator.state.annotations import requests
+
+CLOCKS_DIFFER = timedelta(minutes=5)
+ANNOTATION_LIKENESS = 0.75  # their common prefix alone makes any two of them alike
+
+
+class Stalled(Exception):  # noqa: N818 - named by the reaction it wants
+    """The resource cannot be used until its owner changes it."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.finding = Finding("stalled", reason, message)
+
+
+def check_document(document: Document) -> None:
+    """Raise Stalled for what the API server would refuse; a folder has no API server before it."""
+    found = annotation_problems(document) + spec_problems(document)
+    if not found and document["kind"] == "ConnectorDefinition":
+        found = manifest_problems(document["spec"]["manifest"], "spec.manifest")
+    if found:
+        reason: Reason = "InvalidSpec"
+        raise Stalled(reason, "; ".join(found))
+    if document["kind"] == "TenantConnection":
+        _check_times(defaulted(document)["spec"], datetime.now(UTC))
+
+
+def spec_problems(document: Document) -> list[str]:
+    """Return what the API server would refuse of a document; one that it took under an older schema may be wrong now."""
+    return storage_problems(document.get("spec"), "spec") or resource_problems(document)
+
+
+def annotation_problems(document: Document) -> list[str]:
+    """Return which of the annotations that ask for something cannot be stored."""
+    annotations = document["metadata"].get("annotations") or {}
+    ours = {key: value for key, value in annotations.items() if str(key).startswith(f"{GROUP}/")}
+    return storage_problems(ours, "metadata.annotations")
+
+
+def unknown_annotations(document: Document) -> list[str]:
+    """Return what is wrong with the names of our group's annotations. A CRD's rules see no annotations."""
+    annotations = document["metadata"].get("annotations") or {}
+    ours = [key for key in map(str, annotations) if key.startswith(f"{GROUP}/") and key not in ANNOTATIONS]
+    return [f"metadata.annotations.{shown_text(key[:100])}: is not known; {_meant(key)}" for key in sorted(ours)]
+
+
+def _meant(key: str) -> str:
+    near = nearest_word(key, ANNOTATIONS, ANNOTATION_LIKENESS)
+    return f"did you mean {near}?" if near else f"remove it: Penstock reads {', '.join(ANNOTATIONS)}"
+
+
+def stands_alone(document: Document) -> bool:
+    """Say whether its row is all that a new connection needs: it follows nobody, and no annotation asks for something."""
+    annotations = document["metadata"].get("annotations") or {}
+    return not (document["spec"].get("after") or REQUESTED_AT in annotations or any(requests(annotations)))
+
+
+@dataclass(frozen=True)
+class DesiredConnection:
+    """What the registry is to hold of a connection. `notes` are conditions about the version that it uses."""
+
+    record: ConnectionRecord
+    definition: Row
+    timing: Timing
+    notes: tuple[Note, ...] = ()
+
+    def timed(self, now: datetime) -> Timing:
+        """Return when the connection runs, with its next run counted from now."""
+        at = next_time(self.timing.schedule, self.timing.time_zone, self.timing.jitter_seconds, now)
+        return replace(self.timing, next_run_at=at)
+
+    def is_held_by(self, row: Row) -> bool:
+        """Say whether the row says all this already, whenever it is due."""
+        return self.record.is_held_by(row) and self.timing.is_held_by(row)
+
+
+class DefinitionCache:
+    """What connections resolve to, looked up once each; for as long as definitions may be taken as unchanged."""
+
+    def __init__(self, db: DatabaseConnection) -> None:
+        self._connection = db
+        self._offers: dict[tuple[str, str], list[Row]] = {}
+
+    async def resolve(self, spec: Document, current: str | None) -> tuple[Row, tuple[Note, ...]]:
+        """Return the definition that a connection's next run uses, with what is to be said of the choice. Raises Stalled.
+
+        It is the newest that `spec.connector` selects and the connection has everything for. `current` is the one in use: it
+        is not left for an older one that would do, nor because its resource was deleted.
+        """
+        wanted = spec["connector"]
+        name, method, reach = wanted["name"], wanted["method"], wanted.get("version", "*")
+        if (name, method) not in self._offers:
+            self._offers[name, method] = await definitions.versions_of(self._connection, name, method)
+        used = await definitions.version_by_uid(self._connection, current) if current else None
+        offers = _with_deleted(self._offers[name, method], used, (name, method))
+        if not offers:
+            await self._stall(name, method)
+        by_version = {row["version"]: row for row in offers}
+        chosen = selectable({version: row["stage"] for version, row in by_version.items()}, reach)
+        if not chosen:
+            raise Stalled("NoVersionInRange", none_in_range(offers, reach))
+        kept = next((index for index, version in enumerate(chosen) if by_version[version]["uid"] == current), None)
+        candidates = chosen if kept is None else chosen[: kept + 1]
+        return await self._first_fitting(spec, [by_version[each] for each in candidates], in_use=kept is not None)
+
+    async def _first_fitting(
+        self, spec: Document, candidates: list[Row], *, in_use: bool
+    ) -> tuple[Row, tuple[Note, ...]]:
+        """Return the newest that the connection fits. Where none does, what is said is of the one in use, else the newest."""
+        unfit = list[tuple[Row, Stalled]]()
+        for row in candidates:
+            try:
+                check_against(spec, row["name"], await manifest_for(self._connection, row))
+            except Stalled as stalled:
+                unfit.append((row, stalled))
+            else:
+                return row, _notes_on(row, unfit)
+        raise unfit[-1 if in_use else 0][1]
+
+    async def _stall(self, name: str, method: str) -> NoReturn:
+        everything = await definitions.list_definitions(self._connection)
+        known = ", ".join(sorted({f"{row['connector']}/{row['method']}" for row in everything})) or "none"
+        message = f"spec.connector: there is no connector {name}/{method}; there are: {known}"
+        raise Stalled("DefinitionNotFound", message)
+
+
+def _with_deleted(offers: list[Row], used: Row | None, connector: tuple[str, str]) -> list[Row]:
+    """Return the versions on offer, with the one in use where it was deleted and none has taken its place."""
+    if used is None or (used["connector"], used["method"]) != connector or used["deleted_at"] is None:
+        return offers
+    return offers if used["version"] in {row["version"] for row in offers} else [*offers, used]
+
+
+def none_in_range(offers: list[Row], reach: str) -> str:
+    """Return what to say where a range selects none of the versions on offer."""
+    there = ", ".join(
+        row["version"] if row["stage"] == "certified" else f"{row['version']} ({row['stage']})"
+        for row in sorted(offers, key=lambda row: parse_version(row["version"]))
+    )
+    pin = "" if is_pin(reach) else "; a range selects certified versions only, a preview is used by its exact version"
+    return f"spec.connector.version: no version matches {reach!r}; there are: {there}{pin}"
+
+
+def _notes_on(row: Row, unfit: list[tuple[Row, Stalled]]) -> tuple[Note, ...]:
+    notes = list[Note]()
+    if unfit:
+        newer, stalled = unfit[0]
+        words = f"{newer['name']} is newer than {row['name']} and is not used: {stalled.finding.message}"
+        notes.append(Note("VersionNotSelected", words))
+    if row["deleted_at"]:
+        words = (
+            f"{row['name']} was deleted, and runs go on with it: apply it again, or another version that is in range"
+        )
+        notes.append(Note("DefinitionDeleted", words))
+    return tuple(notes)
+
+
+async def desired_connection(
+    document: Document, known: DefinitionCache, current: str | None = None
+) -> DesiredConnection:
+    """Return what a connection's document wants, which uses the definition `current` now. Raises Stalled."""
+    check_document(document)
+    spec = defaulted(document)["spec"]
+    definition, notes = await known.resolve(spec, current)
+    record = record_of(document, spec, definition["uid"])
+    jitter = jitter_of(record.namespace, record.name, parse_duration(spec["jitter"]))
+    return DesiredConnection(record, definition, Timing(spec.get("schedule"), spec["timeZone"], jitter), notes)
+
+
+def record_of(
+    document: Document, spec: Document, definition_uid: str | None, stalled: str | None = None
+) -> ConnectionRecord:
+    """Return the row's part that a document decides; it is ready when there is a definition, else `stalled` says why."""
+    meta = document["metadata"]
+    return ConnectionRecord(
+        uid=meta["uid"],
+        namespace=meta["namespace"],
+        name=meta["name"],
+        generation=meta.get("generation", 1),
+        spec=spec,
+        definition_uid=definition_uid,
+        ready=definition_uid is not None,
+        stalled_message=stalled,
+    )
+
+
+def _check_times(spec: Document, now: datetime) -> None:
+    """Check what no rule of a CRD can: that schedule and time zone mean something, and that `since` is in the past."""
+    try:
+        check_schedule(spec.get("schedule"), spec["timeZone"])
+    except ScheduleError as error:
+        reason: Reason = "InvalidSchedule"
+        raise Stalled(reason, str(error)) from None
+    try:
+        since = parse_instant(spec.get("since"))
+    except ValueError as error:
+        raise Stalled("InvalidSpec", f"spec.since: {spec['since']!r} is not a moment: {error}") from None
+    if since and since > now + CLOCKS_DIFFER:
+        raise Stalled("InvalidSpec", f"spec.since: {spec['since']} is in the future, so that nothing would be read")
+
+
+def check_against(spec: Document, name: str, manifest: Manifest) -> None:
+    """Check what only the definition can tell: config, credentials, modes."""
+    found = config_problems(spec.get("config", {}), manifest.config_schema)
+    if found:
+        reason: Reason = "InvalidConfig"
+        raise Stalled(reason, "; ".join(found))
+    needed = [name for name, required in manifest.credentials().items() if required]
+    if needed and not spec.get("secretRef"):
+        reason = "SecretRequired"
+        message = (
+            f"spec.secretRef: name a Secret with the keys {', '.join(needed)}; the connector authenticates with them"
+        )
+        raise Stalled(reason, message)
+    for index, stream in enumerate(spec.get("streams", [])):
+        if stream["mode"] not in manifest.capabilities.modes:
+            reason = "InvalidSpec"
+            message = f"spec.streams[{index}].mode: {name} can only read {', '.join(manifest.capabilities.modes)}"
+            raise Stalled(reason, message)

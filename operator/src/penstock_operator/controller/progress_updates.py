@@ -1,0 +1,35 @@
+"""What runs under way have committed, told in the statuses of their connections: a bounded number at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from penstock_operator.controller.workqueue import Key
+from penstock_operator.registry.database import Pool
+from penstock_operator.runs import run_store
+
+PERIOD_SECONDS = 5.0
+MOST = 40
+"""Statuses a round: eight writes a second, however many runs commit. With forty runs or fewer, each is told each round."""
+
+
+class ProgressUpdates:
+    """Remembers how much of each run was told. A cache: losing it costs one write for each run."""
+
+    def __init__(self, pool: Pool, requeue: Callable[[Key], None]) -> None:
+        self._pool = pool
+        self._requeue = requeue
+        self._told: dict[str, tuple[int, int]] = {}
+        self._round = 0
+
+    async def tell(self) -> int:
+        """Have the statuses written of those that have committed something since, the ones told longest ago first."""
+        self._round += 1
+        async with self._pool.connection() as db:
+            rows = await run_store.progress_of_running(db)
+        self._told = {row["id"]: self._told.get(row["id"], (0, 0)) for row in rows}
+        moved = [row for row in rows if row["records"] != self._told[row["id"]][0]]
+        for row in sorted(moved, key=lambda row: self._told[row["id"]][1])[:MOST]:
+            self._told[row["id"]] = row["records"], self._round
+            self._requeue(("TenantConnection", row["namespace"], row["name"]))
+        return 0

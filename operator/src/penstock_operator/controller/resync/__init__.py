@@ -1,0 +1,1 @@
+"""Resync: compares listed resources with the registry and queues those that differ."""

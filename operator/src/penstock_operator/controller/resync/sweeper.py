@@ -1,0 +1,157 @@
+"""What lists and the watch make the controller do: all that differs from what a reconcile left, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator
+from datetime import datetime
+
+from penstock_operator.connections import connection_records
+from penstock_operator.controller.observed_versions import ObservedVersions
+from penstock_operator.controller.ownership import Ownership
+from penstock_operator.controller.resource_client import Document, Page, ResourceClient, key_of, version_of
+from penstock_operator.controller.resync.comparison import UsableDefinitions, is_settled, is_told, rows_of
+from penstock_operator.controller.resync.registration import register
+from penstock_operator.controller.retirement import retire_all_but
+from penstock_operator.controller.workqueue import Key, WorkQueue
+from penstock_operator.definitions import retire_definitions
+from penstock_operator.registry import installation
+from penstock_operator.registry.database import Pool, Row
+from penstock_operator.resources.models import Kind
+
+KINDS: tuple[Kind, Kind] = ("ConnectorDefinition", "TenantConnection")
+BACKLOG = 1000  # keys; a sweep goes on listing when fewer wait
+DEFINITIONS_SECONDS = 10.0
+LOOKS = 5
+
+
+class Sweeper:
+    """Queues what is to be reconciled. `registered` is set once all that the registry had never seen is on schedule."""
+
+    def __init__(
+        self, pool: Pool, resources: ResourceClient, queue: WorkQueue, sightings: ObservedVersions, ownership: Ownership
+    ) -> None:
+        self._pool = pool
+        self._resources = resources
+        self._queue = queue
+        self._sightings = sightings
+        self._ownership = ownership
+        self._early: dict[Key, str] | None = {}
+        self._first_listed: dict[Key, str | None] = {}
+        self._to_look_at: deque[Key] = deque()
+        self.registered = asyncio.Event()
+
+    def changed(self, key: Key, version: str | None, *, listed: bool = False) -> None:
+        """A watch saw something change; the echo of our own status is no news. Versions are None where nobody reads them.
+
+        What the watch lists as it begins is the first sweep's business, which has the registry beside it.
+        """
+        if version is None:
+            self._queue.add(key)
+        elif listed and self._early is not None:
+            self._early[key] = version
+        elif self._sightings.is_news(key, version):
+            self._sightings.event(key, version, waiting=key in self._queue)
+            self._queue.add(key)
+
+    def requeue(self, key: Key) -> None:
+        """Ask for a key to be handled, whatever was seen of it."""
+        self._sightings.wanted(key)
+        self._queue.add(key)
+
+    async def sweep(self) -> int:
+        """Reconcile what differs from what a reconcile left, definitions first, and retire what the watch missed."""
+        before: dict[Kind, datetime] = {"ConnectorDefinition": await self._moment()}
+        live: dict[Kind, list[str]] = {kind: [] for kind in KINDS}
+        async for page in self._pages("ConnectorDefinition"):
+            live["ConnectorDefinition"] += [each["metadata"]["uid"] for each in page]
+            self._queue_listed(page)
+            # Connections of a definition that hangs are queued again once it is handled.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._queue.handled(key_of(each) for each in page), DEFINITIONS_SECONDS)
+        if not self.registered.is_set():
+            await self._register()
+        before["TenantConnection"] = await self._moment()
+        async with self._pool.connection() as db:
+            catalog = await UsableDefinitions.read(db)
+        async for page in self._pages("TenantConnection"):
+            live["TenantConnection"] += [each["metadata"]["uid"] for each in page]
+            self._queue_listed(await self._differing(page, catalog))
+            await self._queue.room(BACKLOG)
+        if self._ownership.scope.is_everything:
+            await retire_all_but(self._pool, live, before)
+        else:
+            await self._retire_in_scope(live, before)
+        self._swept()
+        return 0
+
+    async def _retire_in_scope(self, live: dict[Kind, list[str]], before: dict[Kind, datetime]) -> None:
+        """Look at each connection that the list does not have: it is deleted, or it has left the scope."""
+        async with self._pool.connection() as db:
+            await retire_definitions(db, live["ConnectorDefinition"], before["ConnectorDefinition"])
+            rows = await installation.unlisted_connections(db, live["TenantConnection"], before["TenantConnection"])
+        for row in rows:
+            if self._ownership.scope.has_namespace(row["namespace"]):
+                self.requeue(("TenantConnection", row["namespace"], row["name"]))
+            else:
+                await self._ownership.release(row["uid"])
+
+    async def _moment(self) -> datetime:
+        async with self._pool.connection() as db:
+            return await connection_records.moment_of(db)
+
+    async def _register(self) -> None:
+        """Put all that the registry has never seen on schedule, before the first status is written, or the watch lists all."""
+        async for page in self._resources.pages("TenantConnection"):
+            await register(self._pool, await self._ownership.claim_page(page), self._resources.namespace_uid)
+        self.registered.set()
+
+    async def _pages(self, kind: Kind) -> AsyncIterator[Page]:
+        """Read all resources of a kind; of the first sweep's, note the versions."""
+        async for page in self._resources.pages(kind):
+            if self._early is not None:
+                self._first_listed |= {key_of(each): version_of(each) for each in page}
+            yield page
+
+    def _swept(self) -> None:
+        """See to what the watch has listed meanwhile in another version than the sweep."""
+        early, self._early = self._early or {}, None
+        for key, version in early.items():
+            if self._first_listed.get(key) != version:
+                self.changed(key, version)
+        self._first_listed.clear()
+
+    async def look_again(self) -> int:
+        """Reconcile a few of those that the first sweep left alone: another release may say more of them than the last."""
+        if not self._queue.is_idle:
+            return 0
+        for _ in range(min(LOOKS, len(self._to_look_at))):
+            self.requeue(self._to_look_at.popleft())
+        return 0
+
+    def _queue_listed(self, documents: Page) -> None:
+        for document in documents:
+            self._sightings.listed(key_of(document), document)
+            self._queue.add(key_of(document))
+
+    async def _differing(self, page: Page, catalog: UsableDefinitions) -> Page:
+        """Return what is not as the registry has it, and what this process has not seen and whose status is behind."""
+        async with self._pool.connection() as db:
+            rows = await rows_of(db, page)
+        return [each for each in page if not self._in_order(each, rows.get(each["metadata"]["uid"]), catalog)]
+
+    def _in_order(self, document: Document, row: Row | None, catalog: UsableDefinitions) -> bool:
+        if self._ownership.is_foreign(document):
+            return not self._sightings.is_news(key_of(document), version_of(document) or "")
+        if row is None or not self._ownership.is_ours(document) or not is_settled(document, row, catalog):
+            return False
+        key, version = key_of(document), version_of(document)
+        if not self._sightings.is_news(key, version or ""):
+            return True
+        if not version or not is_told(document, row, catalog):
+            return False
+        self._sightings.left(key, version)
+        self._to_look_at.append(key)
+        return True

@@ -1,0 +1,152 @@
+"""What a connection's status says: its newest run, its clock, its alerts. Pure."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC, datetime
+from typing import Any
+
+from penstock_operator.controller.resource_client import Document
+from penstock_operator.registry.database import Row
+from penstock_operator.resources.conditions import AlertCondition, Finding, OpenAlert, moment
+from penstock_operator.runs.circuit_breaker import paused
+from penstock_operator.scheduling.due import next_time
+from penstock_operator.scheduling.ticks import ScheduleError
+
+SUSPENDED = "no run is started by the clock while spec.suspend is true"
+BEFORE_THE_START = ("SecretNotFound", "ImagePullFailed", "LaunchRefused")
+"""Failures that a later attempt has behind it once its pod has started."""
+WAITS_FOR_ITS_OWNER = ("SecretNotFound", "ImagePullFailed")
+
+
+def finding_for(row: Row, newest: Row | None, failure: Row | None = None) -> Finding:
+    """Return what a valid connection's newest run says of it. Pure.
+
+    `failure` is the newest run that failed, of a connection that fails. It stands until a run succeeds, the spec or the
+    definition changes, or somebody requests a run; one that could not start stands until another has started.
+    """
+    if newest is None or newest["phase"] == "succeeded":
+        return _idle(row, newest)
+    if newest["phase"] in ("pending", "running"):
+        found = _under_way(row, newest)
+        stands = failure if failure and row["failures"] and not _is_past(failure, newest) else None
+        return _still_failing(stands, found) if stands and found.state != "stalled" else found
+    reason: Any = newest["reason"] or "DefectError"
+    if newest["phase"] == "failed" and not row["failures"]:
+        message = (
+            f"the spec or the definition changed after run {newest['id']} had failed ({reason}: {newest['message']})"
+        )
+        return Finding("ready", "AwaitingRun", f"{message}; the next run tells whether that mended it")
+    return Finding("stalled", reason, newest["message"])
+
+
+def _is_past(failure: Row, newest: Row) -> bool:
+    return failure["reason"] in BEFORE_THE_START and newest["attempt_started_at"] is not None
+
+
+def _still_failing(failure: Row, found: Finding) -> Finding:
+    return Finding("stalled", failure["reason"] or "DefectError", f"{failure['message']} ({found.message})")
+
+
+def _under_way(row: Row, newest: Row) -> Finding:
+    phase, run, message, attempt = newest["phase"], newest["id"], newest["message"], newest["attempt"]
+    settled: Any = "ready" if row["last_success_at"] else "reconciling"
+    if phase == "pending" and attempt:
+        at = moment(newest["next_attempt_at"])
+        if newest["reason"] == "QuotaExceeded":
+            return Finding("reconciling", "QuotaExceeded", f"run {run} waits: {message} (asked again at {at})")
+        return Finding("failing", "AwaitingRetry", f"{message} (attempt {attempt} failed, the next is due {at})")
+    if newest["waits"] and phase == "running":
+        reason: Any = newest["waits_reason"] or "PodPending"
+        state: Any = "stalled" if reason in WAITS_FOR_ITS_OWNER else "reconciling"
+        return Finding(state, reason, f"run {run}, attempt {attempt} waits: {newest['waits']}")
+    if newest["waits"]:
+        return Finding(settled, "RunInProgress", f"run {run} waits: {newest['waits']}")
+    again = f"; the attempt before failed: {message}" if message else ""
+    return Finding(settled, "RunInProgress", f"run {run}, attempt {attempt}{again}")
+
+
+def _idle(row: Row, newest: Row | None) -> Finding:
+    if row["suspended"]:
+        return Finding("ready", "Suspended", SUSPENDED)
+    if newest is None:
+        return Finding("ready", "AwaitingRun", "valid; no run has been due yet")
+    told = f"; {newest['message']}" if newest["message"] else ""
+    return Finding("ready", "RunSucceeded", f"run {newest['id']} committed {newest['records']} records{told}")
+
+
+def status_of(
+    generation: int,
+    listed: list[Document],
+    row: Row,
+    newest: Row | None,
+    definition: Row | None,
+    now: datetime | None = None,
+) -> Document:
+    """Return the status of a connection that was found as `listed` conditions tell."""
+    status = {
+        "observedGeneration": generation,
+        "conditions": listed,
+        "definition": definition["name"] if definition else None,
+        "lastRun": _last_run(newest) if newest else None,
+        **told_of(row, now or datetime.now(UTC)),
+    }
+    return {key: value for key, value in status.items() if value is not None}
+
+
+def told_of(row: Row, now: datetime) -> Document:
+    """Return the fields of a status that the connection's row alone decides; None is a field that is not there."""
+    return {
+        "lastScheduleTime": moment(row["last_scheduled_at"]),
+        "lastSuccessfulTime": moment(row["last_success_at"]),
+        "nextScheduleTime": moment(_next_time(row, now)),
+        "lastHandledRequest": row["handled_request"],
+        "consecutiveFailures": row["failures"] or None,
+        "lastStateChange": row["state_answer"],
+    }
+
+
+def _next_time(row: Row, now: datetime) -> datetime | None:
+    """Return when the next run is made: not before the pause after failures ends, and never a moment that is past.
+
+    A due time that waits for the run under way stays due; what is told then is the one after it.
+    """
+    at: datetime | None = row["next_run_at"]
+    if at is None or not row["ready"] or row["suspended"]:
+        return None
+    at = max(at, row["paused_until"] or at)
+    if at > now:
+        return at
+    with contextlib.suppress(ScheduleError, ArithmeticError, ValueError):  # `schedule_due` puts such a row aside
+        return next_time(row["schedule"], row["time_zone"], row["jitter_seconds"], now)
+    return None
+
+
+def _last_run(run: Row) -> Document:
+    shown = {
+        "id": run["id"],
+        "phase": run["phase"],
+        "attempt": run["attempt"],
+        "records": run["committed_records"],
+        "rejected": run["rejected"],
+        "failedStreams": run["failed_streams"] or None,
+        "startedAt": moment(run["started_at"]),
+        "finishedAt": moment(run["finished_at"]),
+        "message": run["waits"] or ("" if run["phase"] == "running" else run["message"]),
+    }
+    return {key: value for key, value in shown.items() if value is not None}
+
+
+def open_alert(row: Row) -> OpenAlert:
+    """Return an alert's row as conditions tell it."""
+    sorts: dict[str, AlertCondition] = {"EmptyRead": "EmptyRead", "RecordsRejected": "RecordsRejected"}
+    return OpenAlert(sorts.get(row["kind"], "SchemaDrift"), row["stream"], row["kind"], row["message"])
+
+
+def pauses(row: Row, now: datetime) -> list[dict[str, str]]:
+    """Return the conditions of a connection that no tick makes run: paused after failures, or suspended by its owner."""
+    failing = paused(row, now)
+    found = [] if failing is None else [("Paused", failing.reason, failing.message)]
+    if row["suspended"]:
+        found.append(("Suspended", "Suspended", SUSPENDED))
+    return [{"type": kind, "status": "True", "reason": reason, "message": words} for kind, reason, words in found]

@@ -1,0 +1,1 @@
+"""Credentials that a source replaces, such as rotated refresh tokens: stored encrypted."""

@@ -1,0 +1,274 @@
+"""`penstock up`: run each connection once and say how it went, or go on until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from penstock_operator.connections import connection_store
+from penstock_operator.controller.cancellation import heed_cancellation
+from penstock_operator.controller.reconcile import reconcile
+from penstock_operator.controller.resource_client import Document, key_of
+from penstock_operator.embedded import EmbeddedError
+from penstock_operator.embedded.documents import FolderError
+from penstock_operator.embedded.platform import Platform
+from penstock_operator.runs import bronze_objects, run_store, stream_outcomes
+from penstock_operator.runs.stream_outcomes import RunStream
+from penstock_operator.scheduling import upstream_store
+from penstock_operator.scheduling.due import request_run
+from penstock_operator.scheduling.upstreams import find_cycle
+
+REGISTRY_TRIES = 20
+ENDED = ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """Where a connection's run stands; `records` counts what is committed."""
+
+    connection: str
+    phase: str
+    attempt: int
+    records: int
+    message: str = ""
+
+
+class ProgressReporter(Protocol):
+    """Tells a person how it goes."""
+
+    def line(self, text: str) -> None:
+        """Say something of the platform."""
+
+    def run(self, seen: RunProgress) -> None:
+        """Say where a run stands now."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How one connection's run went; `error` has class and message, None when it succeeded.
+
+    `note` is what a run that succeeded says all the same: a stream that came empty, records that did not fit.
+    """
+
+    namespace: str
+    name: str
+    definition: str | None
+    phase: str
+    run_id: str | None
+    attempt: int
+    records: int
+    bytes: int
+    objects: list[str]
+    error: dict[str, str] | None
+    rejected: int = 0
+    note: str = ""
+    streams: tuple[RunStream, ...] = ()
+
+
+async def run_once(platform: Platform, report: ProgressReporter) -> list[RunResult]:
+    """Run every connection of the folder once, all at the same time; return the results in the order of the files."""
+    for document in await platform.resources.list("ConnectorDefinition"):
+        status = await reconcile(platform.pool, document)
+        problem = status["conditions"][0]
+        if problem["status"] != "True":
+            report.line(f"definition {document['metadata']['name']}: {problem['message']}")
+        await platform.resources.write_status(document, status)
+    documents = await platform.resources.list("TenantConnection")
+    loops = asyncio.create_task(platform.orchestrator.run())
+    try:
+        return await _in_order(platform, documents, report)
+    finally:
+        loops.cancel()
+        await asyncio.gather(loops, return_exceptions=True)
+        await platform.orchestrator.deliveries.drain()
+
+
+async def _in_order(platform: Platform, documents: list[Document], report: ProgressReporter) -> list[RunResult]:
+    """Run them side by side, but each after those that its `spec.after` names."""
+    tasks: dict[tuple[str, ...], asyncio.Task[RunResult]] = {}
+
+    async def after_others(document: Document) -> RunResult:
+        _, namespace, name = key_of(document)
+        named = {each: upstream_names(other) for (_, of, each), other in by_key.items() if of == namespace}
+        if not find_cycle(name, named):
+            first = [tasks[key_of(document)[0], namespace, each] for each in named[name] if each in named]
+            await asyncio.gather(*first)
+        return await _once(platform, document, report)
+
+    by_key = {key_of(document): document for document in documents}
+    for document in documents:
+        tasks[key_of(document)] = asyncio.create_task(after_others(document))
+    return list(await asyncio.gather(*tasks.values()))
+
+
+def upstream_names(document: Document) -> list[str]:
+    """Return what a document's `spec.after` names, whatever else is wrong with it."""
+    spec = document.get("spec")
+    listed = spec.get("after") if isinstance(spec, dict) else None
+    names = [each.get("name") for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    return [name for name in names if isinstance(name, str)]
+
+
+async def _once(platform: Platform, document: Document, report: ProgressReporter) -> RunResult:
+    _, namespace, name = key_of(document)
+    status = await reconcile(platform.pool, document)
+    stalled = next(
+        (each for each in status["conditions"] if each["type"] == "Stalled" and each["reason"] != "SecretNotFound"),
+        None,
+    )
+    async with platform.pool.connection() as db:
+        row = await connection_store.connection_by_name(db, namespace, name)
+        if row is None or not row["ready"]:
+            message = stalled["message"] if stalled else "the connection is not valid"
+            report.run(RunProgress(f"{namespace}/{name}", "invalid", 0, 0, message))
+            error = {"class": stalled["reason"] if stalled else "InvalidSpec", "message": message}
+            return RunResult(namespace, name, None, "invalid", None, 0, 0, 0, [], error)
+        run_id = await request_run(db, row, f"once-{secrets.token_hex(8)}")
+        if run_id and row["upstreams"]:
+            await upstream_store.mark_followed(db, row["uid"], await upstream_store.successes_to_follow(db, row["uid"]))
+        if run_id is None:
+            run_id = (await run_store.active_runs(db, row["uid"]))[0]["id"]
+    return await _follow(platform, run_id, report)
+
+
+async def _follow(platform: Platform, run_id: str, report: ProgressReporter) -> RunResult:
+    told: RunProgress | None = None
+    while True:
+        run = await _looked_up(platform, run_id)
+        assert run is not None  # noqa: S101 - runs are not pruned while they are followed
+        where = f"{run['namespace']}/{run['name']}"
+        seen = RunProgress(where, run["phase"], run["attempt"], run["committed_records"], run["message"])
+        if seen != told:
+            told = seen
+            report.run(seen)
+        if run["phase"] in ENDED:
+            return await _result(platform, run)
+        await asyncio.sleep(0.2)
+
+
+async def _looked_up(platform: Platform, run_id: str) -> dict[str, Any] | None:
+    """Return the run; a registry that restarts is asked again, as what runs waits for it too."""
+    for _ in range(REGISTRY_TRIES):
+        try:
+            async with platform.pool.connection() as db:
+                return await run_store.run_by_id(db, run_id)
+        except psycopg.OperationalError:
+            await asyncio.sleep(1)
+    raise EmbeddedError("the registry does not answer; run `penstock up` again once it does, and the runs go on")
+
+
+async def _result(platform: Platform, run: dict[str, Any]) -> RunResult:
+    async with platform.pool.connection() as db:
+        found = await bronze_objects.objects_of_run(db, run["id"])
+        streams = tuple(await stream_outcomes.of_run(db, run["id"]))
+    error = (
+        None
+        if run["phase"] == "succeeded"
+        else {"class": run["error_class"] or run["reason"], "message": run["message"]}
+    )
+    keys = [each["key"] for each in found if each["kind"] == "data"]
+    return RunResult(
+        run["namespace"],
+        run["name"],
+        run["definition"],
+        run["phase"],
+        run["id"],
+        run["attempt"],
+        run["records"],
+        run["bytes"],
+        keys,
+        error,
+        run["rejected"],
+        run["message"] if error is None else "",
+        streams,
+    )
+
+
+def as_document(results: list[RunResult]) -> dict[str, Any]:
+    """Return the results as `--output json` prints them."""
+    return {"connections": [asdict(result) for result in results]}
+
+
+async def run_on(platform: Platform, report: ProgressReporter) -> None:
+    """Follow the folder and run what is due until cancelled."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(platform.orchestrator.run())
+        group.create_task(_follow_folder(platform, report))
+        group.create_task(_follow_connections(platform, report))
+
+
+async def _follow_connections(platform: Platform, report: ProgressReporter) -> None:
+    """Tell of each run when it starts and ends, of each document that is refused, and of what comes next; once each."""
+    told, since = dict[str, str](), datetime.now(UTC)
+    while True:
+        heed_cancellation()
+        await asyncio.sleep(1)
+        try:
+            async with platform.pool.connection() as db:
+                newest = await run_store.list_runs(db, None, None, 200)
+                rows = await connection_store.list_connections(db, None)
+        except (psycopg.OperationalError, PoolTimeout):
+            continue
+        lines = [*_refused(platform), *_runs_told(newest, since), *_next(rows)]
+        for key, line in lines:
+            if told.get(key) != line:
+                told[key] = line
+                report.line(line)
+        told = {key: told[key] for key, _ in lines}
+
+
+def _refused(platform: Platform) -> Iterator[tuple[str, str]]:
+    """Yield what is said of each document that cannot be used."""
+    for key, status in platform.resources.statuses.items():
+        for condition in status.get("conditions", []):
+            if condition["type"] == "Stalled" and condition["status"] == "True":
+                where = "/".join(part for part in key[1:] if part)
+                yield f"stalled {'/'.join(key)}", f"{key[0]} {where}: refused: {condition['message']}"
+
+
+def _runs_told(newest: list[dict[str, Any]], since: datetime) -> Iterator[tuple[str, str]]:
+    """Yield where each run of this time stands: its start, its end with counts and reason, or its next attempt."""
+    for run in reversed(newest):
+        where, phase = f"{run['namespace']}/{run['name']}: run {run['id']}", run["phase"]
+        if phase in ENDED and run["finished_at"] and run["finished_at"] < since:
+            continue
+        if phase == "running":
+            yield run["id"], f"{where} started, attempt {run['attempt']}"
+        elif phase in ENDED:
+            counts = f"{run['records']:,} records, {run['rejected']:,} rejected"
+            why = "; ".join(filter(None, (run["reason"], run["message"])))
+            yield run["id"], f"{where} {phase}: {counts}; {why}"
+        elif run["attempt"]:
+            at = run["next_attempt_at"].astimezone(UTC)
+            yield run["id"], f"{where} is tried again at {at:%Y-%m-%dT%H:%M:%SZ}: {run['message'] or run['waits']}"
+
+
+def _next(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Yield when each connection runs next."""
+    for row in rows:
+        if row["ready"] and not row["suspended"] and row["next_run_at"]:
+            at = row["next_run_at"].astimezone(UTC)
+            yield f"next {row['uid']}", f"{row['namespace']}/{row['name']}: runs next at {at:%Y-%m-%dT%H:%M:%SZ}"
+
+
+async def _follow_folder(platform: Platform, report: ProgressReporter) -> None:
+    broken = ""
+    while True:
+        heed_cancellation()
+        await asyncio.sleep(1)
+        try:
+            if platform.resources.refresh():
+                await platform.orchestrator.sweeper.sweep()
+                report.line("the folder changed")
+            broken = ""
+        except FolderError as error:
+            if str(error) != broken:
+                broken = str(error)
+                report.line(f"{error}; the last good state stays in force")

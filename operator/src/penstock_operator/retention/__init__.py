@@ -1,0 +1,1 @@
+"""Retention: deletes, by policy, objects and rows that are no longer needed."""

@@ -1,0 +1,96 @@
+"""Collection: what nobody needs any more goes, in batches.
+
+S3 first and the registry after it: a kill in between is followed by the same batch again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from penstock_operator.bronze.keys import commit_key, log_key
+from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.registry.database import Pool, Row
+from penstock_operator.retention import statements
+from penstock_operator.settings import Retention
+
+BATCH = 500
+PAGE = 50
+STATUS_TRIES = 20
+UPLOAD_MARGIN = timedelta(minutes=15)
+"""A PUT that began before its URL expired may go on; clocks differ a little."""
+RUN_AGE = timedelta(hours=2)
+"""A run stays this long after its end, so that no clock that is put back makes its due time again."""
+
+
+@dataclass(frozen=True)
+class CollectionContext:
+    """What collecting stands on."""
+
+    pool: Pool
+    store: BronzeStore
+    retention: Retention
+    now: datetime
+
+    @property
+    def uploads_over(self) -> datetime:
+        """Whatever was granted before this moment can be uploaded to no more."""
+        return self.now - timedelta(seconds=self.retention.upload_expiry) - UPLOAD_MARGIN
+
+
+async def collect_orphans(grounds: CollectionContext) -> int:
+    """Delete what was uploaded and never committed, once it can be neither committed nor uploaded any more."""
+    async with grounds.pool.connection() as db:
+        keys = await statements.orphan_keys(db, grounds.uploads_over, BATCH)
+    await grounds.store.delete(keys)
+    async with grounds.pool.connection() as db:
+        await statements.forget_orphans(db, keys)
+    return len(keys)
+
+
+async def collect_superseded(grounds: CollectionContext) -> int:
+    """Delete generations that were followed by another longer ago than the policy says; without one, they stay."""
+    days = grounds.retention.generation_days
+    if not days:
+        return 0
+    async with grounds.pool.connection() as db:
+        keys = await statements.superseded_keys(db, grounds.now - timedelta(days=days), BATCH)
+    await grounds.store.delete(keys)
+    async with grounds.pool.connection() as db:
+        return await statements.forget_superseded(db, keys)
+
+
+async def collect_runs(grounds: CollectionContext, after: str) -> list[Row]:
+    """Delete runs beyond their connections' history limits, with their logs, of a page; return their attempts."""
+    async with grounds.pool.connection() as db:
+        rows = await statements.old_runs(db, after, PAGE, grounds.now - RUN_AGE, BATCH)
+    prefix = grounds.store.settings.prefix
+    logs = [
+        log_key(prefix, row["namespace"], row["name"], (row["id"], row["attempt"])) for row in rows if row["attempt"]
+    ]
+    empty = {commit_key(prefix, row["namespace"], row["name"], row["id"]) for row in rows if row["empty"]}
+    await grounds.store.delete([*logs, *sorted(empty)])
+    async with grounds.pool.connection() as db:
+        await statements.forget_runs(db, list({row["id"] for row in rows}))
+    return rows
+
+
+async def collect_history(grounds: CollectionContext, after: str) -> int:
+    """Delete checkpoints and schema versions beyond the newest of each stream, of a page."""
+    keep = grounds.retention
+    async with grounds.pool.connection() as db:
+        gone = await statements.forget_checkpoints(db, after, PAGE, keep.checkpoints, BATCH)
+        return max(gone, await statements.forget_schemas(db, after, PAGE, keep.schema_versions, BATCH))
+
+
+async def next_page(grounds: CollectionContext, after: str) -> str | None:
+    """Return where the page of connections that begins after one ends, None behind the last."""
+    async with grounds.pool.connection() as db:
+        return await statements.page_end(db, after, PAGE)
+
+
+async def collect_messages(grounds: CollectionContext) -> int:
+    """Delete messages that nobody could act on, and what tenants had long ago."""
+    async with grounds.pool.connection() as db:
+        await statements.forget_turns(db, grounds.now - RUN_AGE)
+        return await statements.forget_dead_messages(db, STATUS_TRIES)

@@ -1,0 +1,34 @@
+"""Whether what runs is what was to run: the image's artifact, and the version of state that it reads. Pure."""
+
+from __future__ import annotations
+
+from penstock_sdk.protocol import StartRequest
+
+from penstock_operator.errors import Invalid
+from penstock_operator.registry.database import Row
+
+
+def check_artifact(request: StartRequest, launch: Row) -> None:
+    """Raise Invalid when the pod runs another artifact than the definition declares."""
+    manifest, runs_as = launch["manifest"], request.connector
+    declared = (manifest["name"], manifest["method"], manifest["version"])
+    if declared != (runs_as.name, runs_as.method, runs_as.version):
+        message = (
+            f"the image holds {runs_as.name}-{runs_as.method}-{runs_as.version},"
+            f" the definition is {launch['definition']}: publish the definition with its own image"
+        )
+        raise Invalid(message)
+
+
+def check_state_versions(launch: Row, states: dict[str, Row]) -> None:
+    """Raise Invalid when a stream's cursor was written by a state version that this artifact does not read."""
+    wanted = launch["manifest"].get("stateVersion", 1)
+    other = sorted(
+        name for name, state in states.items() if state["state_version"] != wanted and state["cursor"] is not None
+    )
+    if other:
+        message = (
+            f"the state of {', '.join(other)} was written by another state version than {wanted}:"
+            " pin the earlier connector version, or reset the state"
+        )
+        raise Invalid(message)

@@ -1,0 +1,1 @@
+"""State: its history, and the changes that a person asks for: reset, rewind, import."""

@@ -1,0 +1,290 @@
+"""State in hand: a stream put back to the start, to an earlier checkpoint or to a given cursor, by a person.
+
+A change takes effect at once, whatever runs. It holds every run of the connection that is under way, as an attempt's
+own checkpoints do, so that the two never mix; an attempt that had begun is fenced, and its run goes on with a new one
+that reads the changed state. Streams that were not named keep their state, also within the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import psycopg
+
+from penstock_operator.errors import Invalid, NotFound, NotReady
+from penstock_operator.registry.database import DatabaseConnection, Row
+from penstock_operator.runs import run_store, state_store
+from penstock_operator.runs.attempt_store import AttemptOutcome
+from penstock_operator.state import history
+from penstock_operator.state.document import StateDocument, StreamState
+from penstock_operator.state.history import StateChangeEntry, TargetState
+
+Action = Literal["reset", "rewind", "import"]
+HOLD_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Author:
+    """Who changes a state, as far as is known, and why."""
+
+    name: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Reset:
+    """Read the streams (none named: all) anew, into a new generation of their Bronze objects."""
+
+    streams: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RewindToRun:
+    """Put the streams (none named: all that the run read by cursor) where the run left them."""
+
+    run_id: str
+    streams: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RewindToCheckpoint:
+    """Put one stream where a checkpoint of its history left it."""
+
+    stream: str
+    checkpoint: int
+
+
+@dataclass(frozen=True)
+class RewindToCursor:
+    """Put one stream to a cursor, in the connector's own form."""
+
+    stream: str
+    cursor: Any
+
+
+@dataclass(frozen=True)
+class Import:
+    """Put streams where a document says, which an export may have written."""
+
+    document: StateDocument
+
+
+Order = Reset | RewindToRun | RewindToCheckpoint | RewindToCursor | Import
+
+
+@dataclass(frozen=True)
+class LockedConnection:
+    """A connection whose state nobody else can change until the transaction ends."""
+
+    row: Row
+    active: list[Row]
+    states: dict[str, Row]
+    known: set[str]
+
+    @property
+    def state_version(self) -> int:
+        """The version of state that the connection's definition reads and writes."""
+        return int((self.row["manifest"] or {}).get("stateVersion", 1))
+
+    def mode(self, stream: str) -> str:
+        """How the connection reads the stream; without a selection, everything is read in full."""
+        listed = {each["name"]: each.get("mode", "full") for each in self.row["spec"].get("streams", [])}
+        return str(listed.get(stream, "full"))
+
+
+async def change_state(db: DatabaseConnection, uid: str, order: Order, author: Author) -> list[Row]:
+    """Carry out an order, audit it, and return the changed states. Raises Invalid when it cannot be carried out."""
+    async with db.transaction():
+        return await carry_out(db, await hold(db, uid), order, author)
+
+
+async def hold(db: DatabaseConnection, uid: str) -> LockedConnection:
+    """Lock the connection's runs that are under way, then the connection, in the order in which a run's end does.
+
+    A run that began in between is noticed, and all is taken again with it.
+    """
+    for _ in range(HOLD_TRIES):
+        async with db.transaction() as savepoint:
+            ids = sorted(each["id"] for each in await run_store.active_runs(db, uid))
+            locked = [await run_store.lock_run(db, run_id) for run_id in ids]
+            row = await history.lock_connection(db, uid)
+            if row is None:
+                raise NotFound("there is no such connection")
+            if {each["id"] for each in await run_store.active_runs(db, uid)} <= set(ids):
+                return await _held(db, row, [each for each in locked if each])
+            raise psycopg.Rollback(savepoint)
+    raise NotReady("runs of this connection begin faster than its state can be held; try again")
+
+
+async def _held(db: DatabaseConnection, row: Row, locked: list[Row]) -> LockedConnection:
+    found = await state_store.states_of(db, row["uid"])
+    selected = {each["name"] for each in row["spec"].get("streams", [])}
+    seen = await state_store.stream_heads(db, row["uid"])
+    active = [each for each in locked if each["phase"] in ("pending", "running")]
+    return LockedConnection(row, active, found, selected | seen.keys() | found.keys())
+
+
+async def carry_out(db: DatabaseConnection, held: LockedConnection, order: Order, author: Author) -> list[Row]:
+    """Carry out an order on a connection that is held."""
+    uid, action = held.row["uid"], _action(order)
+    positions = await _positions(db, held, order)
+    fenced = [await _fence(db, run, action) for run in held.active if run["phase"] == "running"]
+    moved = []
+    for position in positions:
+        before = held.states.get(position.stream)
+        after = await history.move_state(db, uid, position)
+        change = StateChangeEntry(
+            position.stream, action, author.name, author.reason, _shown(before), _shown(after), fenced
+        )
+        await history.record_change(db, uid, change)
+        moved.append(after)
+    return moved
+
+
+def _action(order: Order) -> Action:
+    if isinstance(order, Reset):
+        return "reset"
+    return "import" if isinstance(order, Import) else "rewind"
+
+
+async def _positions(db: DatabaseConnection, held: LockedConnection, order: Order) -> list[TargetState]:
+    match order:
+        case Reset(names):
+            return reset_positions(held, names)
+        case RewindToRun(run_id, names):
+            found = await history.last_checkpoints_of_run(db, held.row["uid"], run_id)
+            return run_positions(held, run_id, names, found)
+        case RewindToCheckpoint(stream, number):
+            row = await history.checkpoint_of(db, held.row["uid"], stream, number)
+            return [checkpoint_position(held, stream, number, row)]
+        case RewindToCursor(stream, cursor):
+            return [_rewound(held, stream, cursor, _readable(held))]
+        case Import(document):
+            return import_positions(held, document)
+
+
+def reset_positions(held: LockedConnection, names: tuple[str, ...]) -> list[TargetState]:
+    """Return the start of each stream, in its next generation."""
+    _check_known(held, names)
+    wanted = names or tuple(sorted(held.known))
+    if not wanted:
+        raise Invalid("the connection has no streams yet, so there is nothing to reset")
+    return [TargetState(name, None, held.state_version, _generation(held, name) + 1) for name in wanted]
+
+
+def run_positions(
+    held: LockedConnection, run_id: str, names: tuple[str, ...], found: dict[str, Row]
+) -> list[TargetState]:
+    """Return where a run left the streams."""
+    _check_known(held, names)
+    if not found:
+        raise Invalid(
+            f"the history of the state holds no checkpoint of run {run_id}; `penstock state history` lists it"
+        )
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise Invalid(f"run {run_id} committed no checkpoint of {', '.join(missing)}; it did of {_list(found)}")
+    wanted = names or tuple(name for name in found if held.mode(name) == "incremental")
+    if not wanted:
+        raise Invalid(f"run {run_id} read {_list(found)} in full: such a stream starts over with each run by itself")
+    return [checkpoint_position(held, name, found[name]["checkpoint"], found[name]) for name in wanted]
+
+
+def checkpoint_position(held: LockedConnection, stream: str, number: int, row: Row | None) -> TargetState:
+    """Return where a checkpoint left a stream."""
+    _check_known(held, (stream,))
+    if row is None:
+        raise Invalid(f"the history holds no checkpoint {number} of {stream}; `penstock state history` lists it")
+    if row["state_version"] != _readable(held):
+        raise Invalid(
+            f"checkpoint {number} of {stream} was written by state version {row['state_version']}, and"
+            f" {held.row['definition']} reads {held.state_version}: pin the earlier connector version, or reset the state"
+        )
+    return _rewound(held, stream, row["cursor"], row["state_version"])
+
+
+def import_positions(held: LockedConnection, document: StateDocument) -> list[TargetState]:
+    """Return where the document puts its streams."""
+    manifest = held.row["manifest"] or {}
+    _readable(held)
+    artifact = f"{manifest.get('name')}-{manifest.get('method')}"
+    if document.connector != artifact:
+        raise Invalid(f"connector: the document is of {document.connector}, and the connection uses {artifact}")
+    _check_known(held, [each.name for each in document.streams])
+    for index, each in enumerate(document.streams):
+        if each.state_version != held.state_version:
+            raise Invalid(
+                f"streams[{index}].stateVersion: {each.name} is in version {each.state_version}, and"
+                f" {held.row['definition']} reads {held.state_version}: import it under the earlier connector version"
+            )
+    return [
+        TargetState(each.name, each.cursor, each.state_version, _generation(held, each.name))
+        for each in document.streams
+    ]
+
+
+def _readable(held: LockedConnection) -> int:
+    if held.row["manifest"] is None:
+        raise Invalid("the connection is not valid, so its state version is not known; correct it, or reset the state")
+    return held.state_version
+
+
+def _rewound(held: LockedConnection, stream: str, cursor: Any, state_version: int) -> TargetState:
+    _check_known(held, (stream,))
+    if held.mode(stream) == "full":
+        raise Invalid(
+            f"{stream} is read in full: it starts over with each run by itself; reset it for a new generation"
+        )
+    return TargetState(stream, cursor, state_version, _generation(held, stream))
+
+
+def _generation(held: LockedConnection, stream: str) -> int:
+    state = held.states.get(stream)
+    return int(state["generation"] if state else held.row["first_generation"])
+
+
+def _check_known(held: LockedConnection, names: Iterable[str]) -> None:
+    unknown = [name for name in names if name not in held.known]
+    if unknown:
+        raise Invalid(f"streams: the connection has no stream {', '.join(unknown)}; it has: {_list(held.known)}")
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)[:20]) or "none"
+
+
+async def _fence(db: DatabaseConnection, run: Row, action: Action) -> str:
+    """Take the run from its attempt, which the supervisor then stops; the next attempt starts at once."""
+    ending = AttemptOutcome("cancelled", "StateChanged", message=f"the state was changed while it ran ({action})")
+    await run_store.postpone_run(db, run["id"], datetime.now(UTC), run["streak"], ending)
+    return str(run["id"])
+
+
+def _shown(state: Row | None) -> dict[str, Any]:
+    if state is None:
+        return {}
+    keys = ("cursor", "state_version", "generation", "checkpoint", "run_id")
+    return {key: state[key] for key in keys}
+
+
+async def document_of(db: DatabaseConnection, row: Row) -> StateDocument:
+    """Return the connection's state as an export writes it."""
+    locked = await state_store.states_of(db, row["uid"])
+    found = [
+        StreamState(
+            name=name,
+            cursor=state["cursor"],
+            state_version=state["state_version"],
+            generation=state["generation"],
+            checkpoint=state["checkpoint"],
+            run=state["run_id"],
+            updated_at=state["updated_at"],
+        )
+        for name, state in sorted(locked.items())
+    ]
+    manifest = row["manifest"] or {}
+    artifact = f"{manifest['name']}-{manifest['method']}" if manifest else ""
+    return StateDocument(connection=f"{row['namespace']}/{row['name']}", connector=artifact, streams=found)
