@@ -25,7 +25,14 @@ from penstock_operator.api.authentication import EmbeddedAuthenticator
 from penstock_operator.embedded.postgres import EmbeddedPostgres
 from penstock_operator.embedded.private_files import free_port
 from penstock_operator.embedded.s3 import EmbeddedS3
-from penstock_sdk.failpoints import VARIABLE
+from penstock_sdk.failpoints import FAILPOINTS_VARIABLE
+from penstock_sdk.protocol import (
+    API_URL_VARIABLE,
+    ATTEMPT_VARIABLE,
+    CONNECTOR_VARIABLE,
+    RUN_ID_VARIABLE,
+    TOKEN_FILE_VARIABLE,
+)
 from psycopg.rows import dict_row
 
 from tests.chaos.parts import SECRET
@@ -90,7 +97,7 @@ class Cluster:
         """Start an operator or a server, to be killed at a failpoint if one is given."""
         kind, number = name.split("-")
         place = str(self.directory) if kind == "operate" else str(self.servers[int(number)])
-        environment = {**self.environment(), **({VARIABLE: failpoint} if failpoint else {})}
+        environment = {**self.environment(), **({FAILPOINTS_VARIABLE: failpoint} if failpoint else {})}
         log = (self.directory / f"{name}.log").open("ab")
         command = [sys.executable, "-m", "tests.chaos.parts", kind, place]
         self.parts[name] = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
@@ -147,15 +154,15 @@ class Cluster:
         token.write_text(TOKENS.mint_pod(launch["job_uid"]))
         environment = {
             "PATH": os.environ["PATH"],
-            "PENSTOCK_API_URL": f"http://127.0.0.1:{self.service.port}",
-            "PENSTOCK_RUN_ID": launch["run_id"],
-            "PENSTOCK_ATTEMPT": str(launch["attempt"]),
-            "PENSTOCK_CONNECTOR": "faker-generate",
-            "PENSTOCK_TOKEN_FILE": str(token),
+            API_URL_VARIABLE: f"http://127.0.0.1:{self.service.port}",
+            RUN_ID_VARIABLE: launch["run_id"],
+            ATTEMPT_VARIABLE: str(launch["attempt"]),
+            CONNECTOR_VARIABLE: "faker-generate",
+            TOKEN_FILE_VARIABLE: str(token),
         }
         order = ""
         if self.failpoints and launch["attempt"] == 1:  # a later attempt may have nothing left to do there
-            order = environment[VARIABLE] = self.failpoints.pop(0)
+            order = environment[FAILPOINTS_VARIABLE] = self.failpoints.pop(0)
         with (self.directory / "logs" / f"{path.stem}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "penstock_sdk"], env=environment, stdout=log, stderr=log, cwd="/"

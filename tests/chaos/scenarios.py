@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from penstock_sdk.failpoints import CONNECTOR, OPERATOR, SERVER
+from penstock_operator.failpoints import OPERATOR_FAILPOINTS, SERVER_FAILPOINTS
+from penstock_sdk.failpoints import FAILPOINTS
 
 from tests.chaos.cluster import Cluster, Pod
 from tests.chaos.oracle import Verdict, read_back
@@ -104,7 +105,7 @@ def connectors_killed(chaos: Chaos, count: int) -> Outcome:
     outcome, cluster = Outcome("connector killed, at failpoints and at random"), chaos.cluster
     cluster.deaths.clear()
     cluster.given_again = 0
-    orders = [_order(name, chaos.random) for name in CONNECTOR * max(1, round(count / 2 / len(CONNECTOR)))]
+    orders = [_order(name, chaos.random) for name in FAILPOINTS * max(1, round(count / 2 / len(FAILPOINTS)))]
     asked = len(orders)
     _killed_at(chaos, outcome, orders)
     fired = len(cluster.deaths)
@@ -236,7 +237,7 @@ def parts_killed(chaos: Chaos, runs: int, kills: int) -> Outcome:
     """Kill operators and servers, two of each, at failpoints and at any moment, over many due runs."""
     cluster, records, outcome = chaos.cluster, 100, Outcome(f"operator or server killed, over {runs} due runs")
     prefix = chaos.begin("due", runs, records, 0.0)
-    points = {"operate": OPERATOR, "serve": SERVER}
+    points = {"operate": OPERATOR_FAILPOINTS, "serve": SERVER_FAILPOINTS}
     orders = {kind: chaos.random.sample(names, len(names)) * (kills // 4 + 1) for kind, names in points.items()}
     before = cluster.died_at_failpoints
     for number in range(kills):

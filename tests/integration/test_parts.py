@@ -28,7 +28,7 @@ from penstock_operator.runs import bronze_objects, run_store
 from penstock_operator.scheduling.due import request_run
 from penstock_operator.settings import Timings
 from penstock_operator.state.admin import Author, RewindToCheckpoint, change_state
-from penstock_sdk.failpoints import VARIABLE
+from penstock_sdk.failpoints import FAILPOINTS_VARIABLE
 from penstock_sdk.protocol import Limits
 
 from tests.patience import PATIENCE
@@ -137,7 +137,7 @@ async def operator(
     """A platform whose processes hear of failpoints."""
     for key, value in backends_environment.items():
         monkeypatch.setenv(key, value)
-    monkeypatch.setattr(process, "INHERITED", (*process.INHERITED, VARIABLE))
+    monkeypatch.setattr(process, "INHERITED", (*process.INHERITED, FAILPOINTS_VARIABLE))
     command = [sys.executable, "-m", "penstock_operator.cli", "definition", "faker-generate"]
     definition = await asyncio.to_thread(subprocess.check_output, command, text=True)
     (folder / "definition.yaml").write_text(definition)
@@ -152,11 +152,11 @@ async def operator(
 async def killed_at(operator: Operator, run_id: str, place: str) -> None:
     """Have the next attempt die there, and the platform find it dead."""
     before = (await operator.run(run_id))["attempt"]
-    os.environ[VARIABLE] = place
+    os.environ[FAILPOINTS_VARIABLE] = place
     try:
         await operator.step()
     finally:
-        del os.environ[VARIABLE]
+        del os.environ[FAILPOINTS_VARIABLE]
     launcher = operator.running.orchestrator._parts.launcher
     assert isinstance(launcher, process.ProcessLauncher)
     processes = [child.process for child in launcher._children.values()]

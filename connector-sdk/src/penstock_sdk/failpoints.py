@@ -1,7 +1,8 @@
-"""Named places where a test has the process killed, as if the machine had ended there.
+"""Places in the code at which a test kills the process, as if the machine had failed there.
 
-`PENSTOCK_FAILPOINTS=checkpoints.answered:3` kills the process when it comes to that place for the third time. Without the
-variable, `reach` is a function that does nothing.
+`PENSTOCK_FAILPOINTS=checkpoints.answered:3` kills the process with SIGKILL when it reaches that failpoint for the third
+time. Without the variable, `reach` does nothing. `FAILPOINTS` are those of the connector's runtime; the operator has its
+own list.
 """
 
 from __future__ import annotations
@@ -11,47 +12,43 @@ import signal
 import threading
 from collections.abc import Callable
 
-VARIABLE = "PENSTOCK_FAILPOINTS"
+__all__ = ["FAILPOINTS", "FAILPOINTS_VARIABLE", "reach"]
+
+FAILPOINTS_VARIABLE = "PENSTOCK_FAILPOINTS"
+"""Environment variable: failpoints with the number of the visit that kills, such as `object.sent:2,finish.asked`."""
 CALLS = ("start", "streams", "uploads", "checkpoints", "finish")
-CONNECTOR = (
+FAILPOINTS = (
     *(f"{call}.asked" for call in CALLS),
     *(f"{call}.answered" for call in CALLS),
     "object.asked",
     "object.sent",
 )
-SERVER = tuple(f"server.{call}" for call in CALLS)
-OPERATOR = (
-    "schedule.inserted",
-    "schedule.committed",
-    "attempt.claimed",
-    "attempt.launched",
-    "attempt.recorded",
-    "attempt.failed",
-    "outbox.taken",
-    "outbox.acted",
-    "outbox.done",
-)
+"""The failpoints of a connector's process: before and after each call to the run API and each upload."""
 
 
-def _nothing(_name: str) -> None:
-    """Go on."""
+def _do_nothing(_name: str) -> None:
+    """Continue."""
 
 
-def _killing(orders: str) -> Callable[[str], None]:
-    left: dict[str, int] = {}
-    counting = threading.Lock()  # several workers come to the same place
+def _killer(orders: str) -> Callable[[str], None]:
+    """Return the function that counts the visits of each failpoint, and kills the process at the visit that was ordered."""
+    remaining: dict[str, int] = {}
+    lock = threading.Lock()  # several workers reach the same failpoint
     for order in orders.split(","):
         name, _, count = order.partition(":")
-        left[name] = int(count or 1)
+        remaining[name] = int(count or 1)
 
     def reach(name: str) -> None:
-        if name in left:
-            with counting:
-                left[name] -= 1
-                if not left[name]:
+        if name in remaining:
+            with lock:
+                remaining[name] -= 1
+                if not remaining[name]:
                     os.kill(os.getpid(), signal.SIGKILL)
 
     return reach
 
 
-reach: Callable[[str], None] = _killing(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else _nothing
+reach: Callable[[str], None] = (
+    _killer(os.environ[FAILPOINTS_VARIABLE]) if os.environ.get(FAILPOINTS_VARIABLE) else _do_nothing
+)
+"""Mark a failpoint: the process is killed here if the environment variable orders it."""

@@ -26,7 +26,23 @@ from pydantic import BaseModel, ConfigDict, Field
 PROTOCOL_VERSION = 1
 TOKEN_AUDIENCE = "penstock"  # noqa: S105 - an audience, not a secret
 
-MOST_PARALLEL = 16
+MAX_PARALLELISM = 16
+"""The most partitions of one stream that an attempt reads at the same time."""
+
+API_URL_VARIABLE = "PENSTOCK_API_URL"
+"""Environment variable of a connector's process: the URL of the run API."""
+RUN_ID_VARIABLE = "PENSTOCK_RUN_ID"
+"""Environment variable of a connector's process: the id of the run."""
+ATTEMPT_VARIABLE = "PENSTOCK_ATTEMPT"
+"""Environment variable of a connector's process: the number of the attempt."""
+CONNECTOR_VARIABLE = "PENSTOCK_CONNECTOR"
+"""Environment variable of a connector's process: the connector's entry point, `{connector}-{method}`."""
+TOKEN_FILE_VARIABLE = "PENSTOCK_TOKEN_FILE"  # noqa: S105 - a variable's name
+"""Environment variable of a connector's process: the file that holds the pod's own token."""
+CREDENTIAL_VARIABLE_PREFIX = "PENSTOCK_CREDENTIAL_"
+"""What the environment variable of a credential begins with; the credential's name follows."""
+PARENT_PIPE_VARIABLE = "PENSTOCK_LIFELINE"
+"""Environment variable of a process that `penstock up` starts: the descriptor of a pipe that closes when its parent ends."""
 
 Mode = Literal["full", "incremental"]
 Op = Literal["upsert", "delete"]
@@ -113,7 +129,7 @@ class Limits(Message):
     object_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 10.0
     patience_seconds: Annotated[float, Field(gt=0)] | None = None
-    parallelism: Annotated[int, Field(ge=1, le=MOST_PARALLEL)] = 1
+    parallelism: Annotated[int, Field(ge=1, le=MAX_PARALLELISM)] = 1
 
 
 class RotatedCredential(Message):

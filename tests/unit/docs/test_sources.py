@@ -16,17 +16,6 @@ from penstock_operator.settings import VARIABLES
 from penstock_sdk.manifest import Declared
 from penstock_sdk.manifest import model as manifest
 
-OF_PODS = {
-    "PENSTOCK_RUN_ID",
-    "PENSTOCK_ATTEMPT",
-    "PENSTOCK_CONNECTOR",
-    "PENSTOCK_TOKEN_FILE",
-    "PENSTOCK_CREDENTIAL_",
-    "PENSTOCK_LIFELINE",
-}
-"""What a launcher tells a connector; no person sets them."""
-OF_TESTS = {"PENSTOCK_FAILPOINTS"}
-
 
 def test_every_reason_has_a_meaning() -> None:
     assert list(MEANINGS) == list(get_args(Reason))
@@ -35,7 +24,7 @@ def test_every_reason_has_a_meaning() -> None:
 def test_every_variable_that_the_operator_reads_is_in_the_table() -> None:
     root = Path(penstock_operator.__file__).parent
     found = {name for path in root.rglob("*.py") for name in re.findall(r"\bPENSTOCK_[A-Z0-9_]+", path.read_text())}
-    assert found - OF_PODS - OF_TESTS == {each.name for each in VARIABLES if each.name.startswith("PENSTOCK_")}
+    assert found == {each.name for each in VARIABLES if each.name.startswith("PENSTOCK_")}
 
 
 def test_every_field_of_the_resources_and_the_manifest_is_described() -> None:

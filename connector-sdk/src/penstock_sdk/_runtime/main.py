@@ -1,4 +1,4 @@
-"""The process: environment in, exit code out."""
+"""The process of a connector: it reads its environment, runs one attempt, and ends with an exit code."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.assignment import Assignment
 from penstock_sdk._runtime.client import RunClient
 from penstock_sdk._runtime.connector_loader import InstalledConnector, identity_of, non_secret_credentials
@@ -21,13 +22,19 @@ from penstock_sdk._runtime.parent_watch import exit_with_parent
 from penstock_sdk._runtime.run import run_connector
 from penstock_sdk.errors import DefectError
 
-CREDENTIAL_PREFIX = "PENSTOCK_CREDENTIAL_"
 log = logging.getLogger("penstock")
+REQUIRED_VARIABLES = (
+    wire.RUN_ID_VARIABLE,
+    wire.ATTEMPT_VARIABLE,
+    wire.CONNECTOR_VARIABLE,
+    wire.API_URL_VARIABLE,
+    wire.TOKEN_FILE_VARIABLE,
+)
 
 
 @dataclass(frozen=True)
 class LaunchEnvironment:
-    """What the launcher says in the environment."""
+    """The environment variables that the launcher sets."""
 
     run: str
     attempt: int
@@ -37,15 +44,16 @@ class LaunchEnvironment:
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> LaunchEnvironment:
-        """Return them, or say which one is missing."""
-        names = ("RUN_ID", "ATTEMPT", "CONNECTOR", "API_URL", "TOKEN_FILE")
-        missing = [f"PENSTOCK_{name}" for name in names if not environment.get(f"PENSTOCK_{name}")]
+        """Return the variables. Raises DefectError that names the missing ones."""
+        missing = [name for name in REQUIRED_VARIABLES if not environment.get(name)]
         if missing:
-            message = f"{', '.join(missing)} is not set: this process is started by Penstock's launcher; `penstock up` runs a connector on one machine"
-            raise DefectError(message)
-        run, attempt, connector, url, token = (environment[f"PENSTOCK_{name}"] for name in names)
+            raise DefectError(
+                f"{', '.join(missing)} is not set: Penstock's launcher starts this process and sets it;"
+                " to run a connector on one machine, use `penstock up`"
+            )
+        run, attempt, connector, url, token = (environment[name] for name in REQUIRED_VARIABLES)
         if not attempt.isdecimal():
-            raise DefectError(f"PENSTOCK_ATTEMPT is {attempt!r}, which is no number")
+            raise DefectError(f"{wire.ATTEMPT_VARIABLE} is {attempt!r}, which is not a number")
         return cls(run, int(attempt), connector, url, Path(token))
 
     def token(self) -> str:
@@ -53,23 +61,23 @@ class LaunchEnvironment:
         try:
             return self.token_file.read_text().strip()
         except OSError as error:
-            message = f"PENSTOCK_TOKEN_FILE: {error.strerror}: {self.token_file}"
+            message = f"{wire.TOKEN_FILE_VARIABLE}: {error.strerror}: {self.token_file}"
             raise DefectError(message) from None
 
 
 def pop_credentials() -> dict[str, str]:
-    """Return the credentials, and remove them from the environment that child processes and dumps would show."""
-    names = [name for name in os.environ if name.startswith(CREDENTIAL_PREFIX)]
-    return {name.removeprefix(CREDENTIAL_PREFIX): os.environ.pop(name) for name in names}
+    """Return the credentials, and remove them from the environment, so that no child process or memory dump shows them."""
+    names = [name for name in os.environ if name.startswith(wire.CREDENTIAL_VARIABLE_PREFIX)]
+    return {name.removeprefix(wire.CREDENTIAL_VARIABLE_PREFIX): os.environ.pop(name) for name in names}
 
 
 def main() -> int:
-    """Carry the attempt that the environment names."""
+    """Run the attempt that the environment names, and return the exit code."""
     exit_with_parent(os.environ)
     _tune_interpreter()
     credentials = pop_credentials()
     context: dict[str, Any] = {}
-    log_to_stderr(context, Mask(list(credentials.values())))  # until the manifest says which of them are no secret
+    log_to_stderr(context, Mask(list(credentials.values())))  # the manifest is not read yet, so all are masked
     try:
         launch = LaunchEnvironment.read(os.environ)
         context.update(run=launch.run, attempt=launch.attempt)
@@ -87,16 +95,16 @@ def main() -> int:
         log_to_stderr(context, assignment.mask)
         mask_printed_output(assignment.mask)
         client = RunClient(launch.api_url, launch.token())
-    except DefectError as error:  # no attempt can be reached without an identity and a token: the log has to say it
-        log.error("%s: %s", error.error_class, error.message)  # noqa: TRY400 - the message says it all
+    except DefectError as error:  # without an identity and a token the run API cannot be told
+        log.error("%s: %s", error.error_class, error.message)  # noqa: TRY400 - a trace would add nothing
         return error.exit_code
     return run_connector(assignment, client, _on_sigterm)
 
 
 def _tune_interpreter() -> None:
-    # Batches are trees of short-lived dicts: the default thresholds spend more on looking for cycles than on reading.
+    # Batches are trees of short-lived dicts. With the default thresholds the collector would take longer than the read.
     gc.set_threshold(100_000, 50, 100)
-    # Uploads and commits are many short turns beside a busy reader: with the default each waits 5 ms for its own.
+    # Uploads and commits need the interpreter often and briefly beside a busy reader; by default each waits 5 ms for it.
     sys.setswitchinterval(0.0005)
 
 

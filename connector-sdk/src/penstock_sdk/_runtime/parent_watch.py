@@ -11,12 +11,12 @@ import signal
 import threading
 from collections.abc import Mapping
 
-ENVIRONMENT = "PENSTOCK_LIFELINE"
+from penstock_sdk.protocol import PARENT_PIPE_VARIABLE
 
 
 def exit_with_parent(environment: Mapping[str, str]) -> None:
     """Watch the pipe that the environment names; in a pod there is none, as Kubernetes ends what it started."""
-    descriptor = environment.get(ENVIRONMENT, "")
+    descriptor = environment.get(PARENT_PIPE_VARIABLE, "")
     if descriptor.isdecimal():
         threading.Thread(target=_wait, args=(int(descriptor),), name="lifeline", daemon=True).start()
 

@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from penstock_sdk._runtime.main import CREDENTIAL_PREFIX
+from penstock_sdk.protocol import (
+    API_URL_VARIABLE,
+    ATTEMPT_VARIABLE,
+    CONNECTOR_VARIABLE,
+    CREDENTIAL_VARIABLE_PREFIX,
+    RUN_ID_VARIABLE,
+    TOKEN_FILE_VARIABLE,
+)
 from penstock_sdk.testing.fork_server import AttemptProcess, ForkServer, base_environment
 from penstock_sdk.testing.run_api import RUN, RunApi
 from penstock_sdk.testing.target import Target
@@ -95,14 +102,14 @@ def _environment(target: Target, api: RunApi, room: Path) -> dict[str, str]:
     (room / "token").write_text(api.token)
     return {
         **base_environment(),
-        **{f"{CREDENTIAL_PREFIX}{name}": value for name, value in target.credentials.items()},
+        **{f"{CREDENTIAL_VARIABLE_PREFIX}{name}": value for name, value in target.credentials.items()},
         "HOME": str(room / "home"),
         "TMPDIR": str(room / "tmp"),
-        "PENSTOCK_API_URL": api.url,
-        "PENSTOCK_RUN_ID": RUN,
-        "PENSTOCK_ATTEMPT": str(number),
-        "PENSTOCK_CONNECTOR": target.artifact,
-        "PENSTOCK_TOKEN_FILE": str(room / "token"),
+        API_URL_VARIABLE: api.url,
+        RUN_ID_VARIABLE: RUN,
+        ATTEMPT_VARIABLE: str(number),
+        CONNECTOR_VARIABLE: target.artifact,
+        TOKEN_FILE_VARIABLE: str(room / "token"),
     }
 
 

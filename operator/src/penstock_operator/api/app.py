@@ -13,7 +13,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from kubernetes.aio.client.exceptions import ApiException
 from penstock_sdk import protocol as wire
-from penstock_sdk.failpoints import reach
 from psycopg_pool import PoolTimeout
 
 from penstock_operator.api.actions import action_routes
@@ -23,6 +22,7 @@ from penstock_operator.api.read_routes import catalog_routes, run_routes
 from penstock_operator.api.services import Services
 from penstock_operator.api.state import state_routes
 from penstock_operator.errors import Refused
+from penstock_operator.failpoints import reach
 from penstock_operator.registry.database import Pool
 from penstock_operator.resources.storable import shown_text
 

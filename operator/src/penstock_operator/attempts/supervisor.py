@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
-from penstock_sdk.failpoints import reach
 
 from penstock_operator import outbox
 from penstock_operator.attempts.heartbeat_monitor import HeartbeatMonitor
 from penstock_operator.attempts.launch_rate import TokenBucket
 from penstock_operator.attempts.task_pool import TaskPool
+from penstock_operator.failpoints import reach
 from penstock_operator.ids import AttemptNumber, ConnectionUid, RunId
 from penstock_operator.launchers import (
     AttemptLaunch,

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable
 
 import structlog
-from penstock_sdk.failpoints import reach
 
 from penstock_operator import outbox
 from penstock_operator.attempts.supervisor import Clock, utc_now
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.connections import connection_store
 from penstock_operator.controller.workqueue import Key
+from penstock_operator.failpoints import reach
 from penstock_operator.ids import ConnectionUid, RunId
 from penstock_operator.launchers import AttemptLaunch
 from penstock_operator.launchers.logs import LogUnreadable

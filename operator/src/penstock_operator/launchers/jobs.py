@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE, AttemptFenced, AttemptUnauthenticated
-from penstock_sdk.protocol import TOKEN_AUDIENCE
+from penstock_sdk.protocol import (
+    API_URL_VARIABLE,
+    ATTEMPT_VARIABLE,
+    CONNECTOR_VARIABLE,
+    CREDENTIAL_VARIABLE_PREFIX,
+    RUN_ID_VARIABLE,
+    TOKEN_AUDIENCE,
+    TOKEN_FILE_VARIABLE,
+)
 
 from penstock_operator.launchers import AttemptLaunch, AttemptObservation
 from penstock_operator.resources.models import API_VERSION, GROUP, parse_duration
@@ -15,7 +23,6 @@ from penstock_operator.resources.models import API_VERSION, GROUP, parse_duratio
 LABEL_RUN, LABEL_ATTEMPT, LABEL_CONNECTION = f"{GROUP}/run", f"{GROUP}/attempt", f"{GROUP}/connection"
 LABEL_INSTALLATION = f"{GROUP}/installation"
 TOKEN_DIRECTORY = "/var/run/secrets/penstock"  # noqa: S105 - a path
-CREDENTIAL_PREFIX = "PENSTOCK_CREDENTIAL_"
 ENDED = ("Complete", "Failed", "FailureTarget")
 SIGKILL_EXIT, SIGTERM_EXIT, INTERRUPTED_EXIT = 137, 143, 31
 FENCED_EXIT = AttemptFenced.exit_code  # of the current attempt: its Job has another pod, which holds it
@@ -154,11 +161,11 @@ def _requests(limits: dict[str, str]) -> dict[str, str]:
 
 def _environment(launch: AttemptLaunch, settings: JobSettings) -> list[dict[str, Any]]:
     values = {
-        "PENSTOCK_API_URL": settings.api_url,
-        "PENSTOCK_RUN_ID": launch.run_id,
-        "PENSTOCK_ATTEMPT": str(launch.attempt),
-        "PENSTOCK_TOKEN_FILE": f"{TOKEN_DIRECTORY}/token",
-        "PENSTOCK_CONNECTOR": f"{launch.manifest['name']}-{launch.manifest['method']}",
+        API_URL_VARIABLE: settings.api_url,
+        RUN_ID_VARIABLE: launch.run_id,
+        ATTEMPT_VARIABLE: str(launch.attempt),
+        TOKEN_FILE_VARIABLE: f"{TOKEN_DIRECTORY}/token",
+        CONNECTOR_VARIABLE: f"{launch.manifest['name']}-{launch.manifest['method']}",
     }
     return [{"name": name, "value": value} for name, value in values.items()]
 
@@ -172,7 +179,7 @@ def _credentials(launch: AttemptLaunch) -> list[dict[str, Any]]:
     declared = {each["name"]: each for method in methods for each in method.get("credentials", [])}
     return [
         {
-            "name": f"{CREDENTIAL_PREFIX}{name}",
+            "name": f"{CREDENTIAL_VARIABLE_PREFIX}{name}",
             "valueFrom": {
                 "secretKeyRef": {
                     "name": secret,

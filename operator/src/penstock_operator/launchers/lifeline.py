@@ -18,7 +18,7 @@ import os
 import signal
 from typing import Self
 
-ENVIRONMENT = "PENSTOCK_LIFELINE"
+from penstock_sdk.protocol import PARENT_PIPE_VARIABLE
 
 
 class Lifeline:
@@ -40,7 +40,7 @@ class Lifeline:
     @property
     def environment(self) -> dict[str, str]:
         """Tells a child that can watch the pipe which descriptor it is."""
-        return {ENVIRONMENT: str(self.child_end)}
+        return {PARENT_PIPE_VARIABLE: str(self.child_end)}
 
     def tie_group(self, leader: int) -> None:
         """Have the process group killed when this process dies."""

@@ -14,9 +14,17 @@ from importlib import metadata
 from pathlib import Path
 
 from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE, AttemptUnauthenticated
+from penstock_sdk.protocol import (
+    API_URL_VARIABLE,
+    ATTEMPT_VARIABLE,
+    CONNECTOR_VARIABLE,
+    CREDENTIAL_VARIABLE_PREFIX,
+    RUN_ID_VARIABLE,
+    TOKEN_FILE_VARIABLE,
+)
 
 from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt, LaunchRefused, LeftoverJob
-from penstock_operator.launchers.jobs import CREDENTIAL_PREFIX, INTERRUPTED_EXIT, token_refused
+from penstock_operator.launchers.jobs import INTERRUPTED_EXIT, token_refused
 from penstock_operator.launchers.lifeline import Lifeline, kill_group
 from penstock_operator.launchers.logs import FileLogs
 
@@ -69,7 +77,7 @@ class ProcessLauncher:
         job_uid = launch.job_uid or uuid.uuid4().hex
         token_file = self._directory / "tokens" / launch.job_name
         _write_private(token_file, self._mint(job_uid))
-        environment["PENSTOCK_TOKEN_FILE"] = str(token_file)
+        environment[TOKEN_FILE_VARIABLE] = str(token_file)
         with self.logs.open_for_writing(launch.job_name) as log, Lifeline() as lifeline:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -92,10 +100,10 @@ class ProcessLauncher:
         return {
             **inherited,
             **self._credentials(launch),
-            "PENSTOCK_API_URL": self._api_url(),
-            "PENSTOCK_RUN_ID": launch.run_id,
-            "PENSTOCK_ATTEMPT": str(launch.attempt),
-            "PENSTOCK_CONNECTOR": artifact,
+            API_URL_VARIABLE: self._api_url(),
+            RUN_ID_VARIABLE: launch.run_id,
+            ATTEMPT_VARIABLE: str(launch.attempt),
+            CONNECTOR_VARIABLE: artifact,
         }
 
     def _credentials(self, launch: AttemptLaunch) -> dict[str, str]:
@@ -112,7 +120,11 @@ class ProcessLauncher:
         if missing and len(methods) == 1:
             message = f"spec.secretRef: couldn't find key {missing[0]} in Secret {launch.namespace}/{name}; add it"
             raise LaunchRefused("SecretNotFound", message)
-        return {f"{CREDENTIAL_PREFIX}{each['name']}": found[each["name"]] for each in declared if each["name"] in found}
+        return {
+            f"{CREDENTIAL_VARIABLE_PREFIX}{each['name']}": found[each["name"]]
+            for each in declared
+            if each["name"] in found
+        }
 
     async def observe(self, launch: LaunchedAttempt) -> AttemptObservation:
         """Say whether the process runs, or how it ended. One that an earlier platform started is gone with it."""

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from penstock_sdk.manifest import Declared, Manifest, rules
-from penstock_sdk.protocol import MOST_PARALLEL
+from penstock_sdk.protocol import MAX_PARALLELISM
 from pydantic import ConfigDict, Field
 
 GROUP, API_VERSION = "penstock.io", "v1alpha1"
@@ -352,7 +352,7 @@ class ConnectionSpec(Declared):
     """What becomes of a changed schema: evolve takes it, freeze refuses it, discard-new leaves new fields out, block-pii refuses new personal data."""
     validation: Literal["standard", "strict"] = "standard"
     """strict checks every record against its stream's schema, and rejects what does not fit."""
-    parallelism: Annotated[int, Field(ge=1, le=MOST_PARALLEL)] = 1
+    parallelism: Annotated[int, Field(ge=1, le=MAX_PARALLELISM)] = 1
     """How many parts of one stream are read at the same time, at most, where the connector can split it."""
     rejects: Rejects | None = None
     """Without it, any number of records may be rejected."""

@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 
 import psycopg
 import structlog
-from penstock_sdk.failpoints import reach
 
 from penstock_operator import outbox
 from penstock_operator.connections import connection_store
+from penstock_operator.failpoints import reach
 from penstock_operator.ids import new_run_id
 from penstock_operator.registry.database import DatabaseConnection, Pool, Row
 from penstock_operator.runs import run_store, transitions
