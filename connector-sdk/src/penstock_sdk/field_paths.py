@@ -52,8 +52,8 @@ def _readings(text: str) -> Iterator[Names]:
     if text.startswith("/"):
         names = (name.replace("~1", "/").replace("~0", "~") for name in text[1:].split("/"))
         yield tuple(name for name in names if not name.isdigit() and name not in ("*", "-", ""))
-    for each in dict.fromkeys((path, text)):  # a field's own name may begin with what begins another notation
-        if steps := _steps(each):
+    for notation in dict.fromkeys((path, text)):  # a field's own name may begin with what begins another notation
+        if steps := _steps(notation):
             yield steps
     yield (text,)
 

@@ -134,7 +134,7 @@ def suggest_fields(schema: Schema, samples: Iterable[Mapping[str, Any]] = ()) ->
     found: dict[str, PiiClass] = {}
     for path, node in _fields(schema, (), 0):
         named = None if _is_boolean(node) else suggest_by_name(path[-1], path[-2] if len(path) > 1 else "")
-        seen = named or suggest_by_values(each for row in rows for each in _values(row, path))
+        seen = named or suggest_by_values(value for row in rows for value in _values(row, path))
         if seen:
             found[format_path(path)] = seen
     return found
@@ -180,10 +180,10 @@ def suggest_by_name(name: str, above: str = "") -> PiiClass | None:
 
 def suggest_by_values(values: Iterable[Any]) -> PiiClass | None:
     """Return the class that most of the values are of; None where too few are known."""
-    known = [each for each in values if isinstance(each, str) and each]
+    known = [value for value in values if isinstance(value, str) and value]
     if len(known) < ENOUGH:
         return None
-    counted = Counter(kind for each in known if (kind := _class_of(each)))
+    counted = Counter(kind for value in known if (kind := _class_of(value)))
     for kind, count in counted.most_common(1):
         if count >= SHARE * len(known):
             return kind
@@ -192,8 +192,8 @@ def suggest_by_values(values: Iterable[Any]) -> PiiClass | None:
 
 def _values(row: Any, path: tuple[str, ...], depth: int = 0) -> Iterator[Any]:
     if isinstance(row, list | tuple):
-        for each in row if depth < DEEPEST else ():  # a list may hold itself
-            yield from _values(each, path, depth + 1)
+        for item in row if depth < DEEPEST else ():  # a list may hold itself
+            yield from _values(item, path, depth + 1)
     elif not path:
         yield row
     elif isinstance(row, Mapping):
@@ -220,12 +220,12 @@ def _is_payment(value: str) -> bool:
 def _is_iban(text: str) -> bool:
     if not re.fullmatch(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}", text):
         return False
-    return int("".join(str(int(each, 36)) for each in text[4:] + text[:4])) % 97 == 1
+    return int("".join(str(int(character, 36)) for character in text[4:] + text[:4])) % 97 == 1
 
 
 def _luhn(digits: str) -> bool:
-    doubled = (int(each) * (1 + at % 2) for at, each in enumerate(reversed(digits)))
-    return sum(each - 9 if each > 9 else each for each in doubled) % 10 == 0  # noqa: PLR2004
+    doubled = (int(digit) * (1 + at % 2) for at, digit in enumerate(reversed(digits)))
+    return sum(digit - 9 if digit > 9 else digit for digit in doubled) % 10 == 0  # noqa: PLR2004
 
 
 LOOKS: dict[PiiClass, Callable[[str], bool]] = {

@@ -10,6 +10,6 @@ LIKENESS = 0.6
 
 def nearest_word(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that a mistyped one most likely means."""
-    by_lower = {each.lower(): each for each in known}
+    by_lower = {word.lower(): word for word in known}
     near = get_close_matches(word.lower(), list(by_lower), 1, LIKENESS)
     return by_lower[near[0]] if near else None

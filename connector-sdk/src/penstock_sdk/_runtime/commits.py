@@ -72,13 +72,13 @@ class StreamCommits:
             except Exception as error:
                 self._failure = error
                 raise
-        rejected = sum(each.records for each in objects if each.kind == "rejected")
-        self.metrics.add_checkpoint(self._stream, sum(each.records for each in objects) - rejected, rejected)
+        rejected = sum(uploaded.records for uploaded in objects if uploaded.kind == "rejected")
+        self.metrics.add_checkpoint(self._stream, sum(uploaded.records for uploaded in objects) - rejected, rejected)
 
     def _check(self, objects: Sequence[wire.UploadedObject], read: Mapping[Op, int]) -> None:
         held = Counter[Op]()
-        for each in objects:
-            held.update(each.by_op or {})
+        for uploaded in objects:
+            held.update(uploaded.by_op or {})
         if +held != +Counter(read):
             raise not_conserved(self._stream, read, objects)
 
@@ -106,8 +106,8 @@ class StreamCommits:
 def not_conserved(stream: str, read: Mapping[Op, int], objects: Sequence[wire.UploadedObject]) -> DefectError:
     """Return the error of a commit whose objects hold other records than were read."""
     counts = {kind: Counter[Op]() for kind in ("data", "rejected")}
-    for each in objects:
-        counts[each.kind].update(each.by_op or {})
+    for uploaded in objects:
+        counts[uploaded.kind].update(uploaded.by_op or {})
     return DefectError(
         f"stream {stream!r}: {_counts_text(read)} were read, {_counts_text(counts['data'])} are to be committed and"
         f" {_counts_text(counts['rejected'])} were rejected; nothing of them is committed."

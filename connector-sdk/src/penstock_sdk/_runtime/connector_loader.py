@@ -81,5 +81,7 @@ def identity_of(manifest: dict[str, Any]) -> ConnectorIdentity:
 
 def non_secret_credentials(manifest: dict[str, Any]) -> frozenset[str]:
     """Return the credentials that are no secret: a message that masks a user's name hides what it is about."""
-    declared = [each for method in manifest["authentication"]["methods"] for each in method.get("credentials", [])]
-    return frozenset(each["name"] for each in declared if each.get("secret", True) is False)
+    declared = [
+        credential for method in manifest["authentication"]["methods"] for credential in method.get("credentials", [])
+    ]
+    return frozenset(credential["name"] for credential in declared if credential.get("secret", True) is False)

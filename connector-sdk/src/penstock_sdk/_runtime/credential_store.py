@@ -28,9 +28,9 @@ class CredentialStore:
 
     def apply_rotated(self, rotated: Mapping[str, wire.RotatedCredential]) -> None:
         """Put what the platform has kept in place of the Secret's values that it descends from."""
-        for name, each in rotated.items():
-            if self._seeds.get(name) == each.seed:
-                self._replace(name, each.value)
+        for name, credential in rotated.items():
+            if self._seeds.get(name) == credential.seed:
+                self._replace(name, credential.value)
 
     def values(self) -> dict[str, str]:
         """Return the values to authenticate with."""

@@ -25,12 +25,16 @@ def streams_request(connector: AnyConnector, streams: list[Stream], mask: Mask) 
     """Return the streams as the platform takes them, with the drift that the connector announces."""
     drift = list[wire.AnnouncedDrift]()
     try:
-        for each in connector.drift(streams):
-            drift.append(wire.AnnouncedDrift(stream=each.stream, field=each.field, message=mask(each.message)[:1000]))
+        for announced in connector.drift(streams):
+            drift.append(
+                wire.AnnouncedDrift(
+                    stream=announced.stream, field=announced.field, message=mask(announced.message)[:1000]
+                )
+            )
     except ConnectorError as error:  # reading says why, of the streams that it is about
         log.warning("what the source announces is not known: %s", mask(error.message))
     return wire.StreamsRequest(
-        streams=[_discovered(each, mask) for each in streams], abilities=["drop", "care", "window"], drift=drift
+        streams=[_discovered(stream, mask) for stream in streams], abilities=["drop", "care", "window"], drift=drift
     )
 
 
@@ -115,7 +119,7 @@ def estimate_stream(
     try:
         if is_partitioned(cursor):
             partitions = plan_from_cursor(cursor, stream.name).remaining(run)
-            asked = [(replace(stream, partition=each.partition), each.cursor) for each in partitions]
+            asked = [(replace(stream, partition=partition.partition), partition.cursor) for partition in partitions]
         else:
             asked = [(stream, cursor)]
         found = [connector.estimate(partition, since, stands) for partition, stands in asked]
@@ -125,14 +129,16 @@ def estimate_stream(
     except Exception:
         log.exception("what %s will cost is not known: estimate() failed unexpectedly", stream.name)
         return None
-    known = [each for each in found if each is not None]
+    known = [estimate for estimate in found if estimate is not None]
     if len(known) < len(found) or not known:
         return None
-    records, size, calls = ([getattr(each, name) for each in known] for name in ("records", "bytes", "api_calls"))
+    records, size, calls = (
+        [getattr(estimate, name) for estimate in known] for name in ("records", "bytes", "api_calls")
+    )
     return wire.StreamEstimate(records=_sum(records), bytes=_sum(size), api_calls=_sum(calls))
 
 
 def _sum(counts: Sequence[int | None]) -> int | None:
     """Return the sum, and None where a part of it is not known."""
-    known = [each for each in counts if each is not None]
+    known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None

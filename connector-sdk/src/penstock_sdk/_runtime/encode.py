@@ -395,8 +395,8 @@ def _good_lines(page: bytes, bad_line: BadLine) -> list[msgspec.Raw] | None:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             bad.append((line, _reason(error)))
             objects = objects or _is_lenient_object(line)
-    for each in bad if good or objects else []:
-        bad_line(*each)
+    for line, reason in bad if good or objects else []:
+        bad_line(line, reason)
     return good if good or objects else None
 
 

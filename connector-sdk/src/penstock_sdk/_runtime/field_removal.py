@@ -39,12 +39,12 @@ class FieldRemover:
 
 def _without(value: Any, tree: Tree) -> Any:
     if isinstance(value, list | tuple):
-        return [_without(each, tree) for each in value]
+        return [_without(item, tree) for item in value]
     if not isinstance(value, dict):
         return value
     return {
-        key: _without(each, tree[key]) if key in tree else each
-        for key, each in value.items()
+        key: _without(item, tree[key]) if key in tree else item
+        for key, item in value.items()
         if key not in tree or tree[key]
     }
 
@@ -54,12 +54,12 @@ def _without_raw(value: msgspec.Raw, tree: Tree) -> msgspec.Raw:
     first = bytes(value).lstrip()[:1]
     if first == b"[":
         items = msgspec.json.decode(value, type=list[msgspec.Raw])
-        return msgspec.Raw(msgspec.json.encode([_without_raw(each, tree) for each in items]))
+        return msgspec.Raw(msgspec.json.encode([_without_raw(item, tree) for item in items]))
     if first != b"{":
         return value
     left = {
-        key: _without_raw(each, tree[key]) if key in tree else each
-        for key, each in msgspec.json.decode(value, type=dict[str, msgspec.Raw]).items()
+        key: _without_raw(item, tree[key]) if key in tree else item
+        for key, item in msgspec.json.decode(value, type=dict[str, msgspec.Raw]).items()
         if key not in tree or tree[key]
     }
     return msgspec.Raw(msgspec.json.encode(left))

@@ -123,7 +123,8 @@ class ObjectWriter:
     def _make_room(self, size: int) -> None:
         """Hold the reader up while too many objects, or more than one object's bytes, wait to be uploaded."""
         while self._uploads and (
-            len(self._uploads) >= OBJECTS_AHEAD or size + sum(each for _, each in self._uploads) > self._object_bytes
+            len(self._uploads) >= OBJECTS_AHEAD
+            or size + sum(waiting for _, waiting in self._uploads) > self._object_bytes
         ):
             self._uploads.popleft()[0].result()
 

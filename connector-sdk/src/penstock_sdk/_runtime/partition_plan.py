@@ -50,18 +50,18 @@ class PartitionPlan(msgspec.Struct, frozen=True):
         """Return the stream's cursor."""
         return msgspec.to_builtins(_Document(VERSION, self.run, self.progress))
 
-    def advanced(self, partition: str, cursor: Cursor | None, *, done: bool) -> PartitionPlan:
-        """Return where the stream stands when one part has got so far."""
+    def advanced(self, name: str, cursor: Cursor | None, *, done: bool) -> PartitionPlan:
+        """Return the plan with a new cursor of the partition that has this id."""
         moved = tuple(
-            msgspec.structs.replace(each, cursor=cursor, done=done) if each.id == partition else each
-            for each in self.progress
+            msgspec.structs.replace(partition, cursor=cursor, done=done) if partition.id == name else partition
+            for partition in self.progress
         )
         return PartitionPlan(self.run, moved)
 
     @property
     def unfinished(self) -> tuple[PartitionProgress, ...]:
         """The parts that are not read to their end."""
-        return tuple(each for each in self.progress if not each.done)
+        return tuple(partition for partition in self.progress if not partition.done)
 
     def remaining(self, run: str) -> tuple[PartitionProgress, ...]:
         """The parts that a run has yet to read."""
@@ -70,7 +70,7 @@ class PartitionPlan(msgspec.Struct, frozen=True):
     @property
     def partitions(self) -> tuple[Partition, ...]:
         """The parts as their author made them."""
-        return tuple(each.partition for each in self.progress)
+        return tuple(partition.partition for partition in self.progress)
 
 
 def is_partitioned(cursor: Cursor | None) -> bool:
@@ -86,7 +86,7 @@ def plan_from_cursor(cursor: Cursor, stream: str) -> PartitionPlan:
         raise _unreadable(stream, str(error)) from None
     if document.version != VERSION:
         raise _unreadable(stream, f"it is of version {document.version}, and this connector's SDK reads {VERSION}")
-    if len({each.id for each in document.partitions}) != len(document.partitions) or not document.partitions:
+    if len({partition.id for partition in document.partitions}) != len(document.partitions) or not document.partitions:
         raise _unreadable(stream, "its parts are not told apart by their ids")
     return PartitionPlan(document.run, document.partitions)
 
@@ -103,8 +103,8 @@ def new_plan(run: str, partitions: Sequence[Partition], known: PartitionPlan | N
 
     Raises DefectError for parts that cannot be told apart, or kept.
     """
-    ids = [each.id for each in partitions]
-    doubled = next((each for each in ids if ids.count(each) > 1 or not each), None)
+    ids = [partition.id for partition in partitions]
+    doubled = next((identifier for identifier in ids if ids.count(identifier) > 1 or not identifier), None)
     if doubled is not None:
         raise DefectError(
             f"stream {stream!r}: partitions() returned the id {doubled!r} more than once, or an empty one"
@@ -113,9 +113,13 @@ def new_plan(run: str, partitions: Sequence[Partition], known: PartitionPlan | N
         raise DefectError(
             f"stream {stream!r}: partitions() returned {len(ids)} parts; at most {MAX_PARTITIONS} are kept"
         )
-    cursors = {each.id: each.cursor for each in known.progress} if known else {}
+    cursors = {partition.id: partition.cursor for partition in known.progress} if known else {}
     return PartitionPlan(
-        run, tuple(PartitionProgress(each.id, _as_json(each, stream), cursors.get(each.id)) for each in partitions)
+        run,
+        tuple(
+            PartitionProgress(partition.id, _as_json(partition, stream), cursors.get(partition.id))
+            for partition in partitions
+        ),
     )
 
 

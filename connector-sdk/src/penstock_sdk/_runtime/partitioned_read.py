@@ -69,7 +69,7 @@ def _unreadable_state(task: ReadTask, known: PartitionPlan, why: str) -> SourceC
 
 
 def _log_plan_change(task: ReadTask, known: PartitionPlan, found: Sequence[Partition]) -> None:
-    before, now = {each.id for each in known.progress}, {each.id for each in found}
+    before, now = {partition.id for partition in known.progress}, {partition.id for partition in found}
     if before != now:
         log.info("%s: %d parts are new, %d are gone", task.stream.name, len(now - before), len(before - now))
 
@@ -108,7 +108,9 @@ class PartitionedRead:
         for worker in workers:
             worker.join()
         if self._failures:
-            raise next((each for each in self._failures if isinstance(each, AttemptRefused)), self._failures[0])
+            raise next(
+                (failure for failure in self._failures if isinstance(failure, AttemptRefused)), self._failures[0]
+            )
 
     def _mark_done(self) -> None:
         """Commit the end of a stream whose parts were all read before its state was put back to that point."""

@@ -115,8 +115,8 @@ class RecordValidator:
             strict = self._strict_now()
             if rows is not None and (strict is None or strict.fit(rows)):
                 return rows
-        fitting = [row for at, each in enumerate(chunk.rows) for row in self._one(each, before + at)]
-        return EncodedRows(fitting, len(b"".join(fitting)))
+        valid = [line for at, row in enumerate(chunk.rows) for line in self._valid_lines(row, before + at)]
+        return EncodedRows(valid, len(b"".join(valid)))
 
     def _keys_present(self, chunk: Chunk) -> bool:
         rows = chunk.rows
@@ -128,7 +128,7 @@ class RecordValidator:
         except Exception:  # noqa: BLE001 - a record may be anything; one by one it is named
             return False
 
-    def _one(self, row: Any, position: int) -> Sequence[Any]:
+    def _valid_lines(self, row: Any, position: int) -> Sequence[Any]:
         rejection = self._rejection_of(row)
         if rejection is None:
             rows = encoded_rows(self._encoder, [row], self._integers)
@@ -245,9 +245,9 @@ def encodable(value: Any, depth: int = 0) -> Any:
     if depth > DEEPEST:
         return {"unencodable": "nested too deeply"}
     if isinstance(value, Mapping):
-        return {_key(key): encodable(each, depth + 1) for key, each in value.items()}
+        return {_key(key): encodable(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [encodable(each, depth + 1) for each in value]
+        return [encodable(item, depth + 1) for item in value]
     lost = isinstance(value, float) and not math.isfinite(value)
     try:
         return str(value) if lost else msgspec.Raw(msgspec.json.encode(value))

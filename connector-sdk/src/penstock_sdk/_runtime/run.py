@@ -83,7 +83,7 @@ class Attempt:
         finally:
             if self._heartbeat:
                 self._heartbeat.stop()
-        counts = [sum(each.values()) for each in (self._metrics.committed, self._metrics.rejected)]
+        counts = [sum(by_stream.values()) for by_stream in (self._metrics.committed, self._metrics.rejected)]
         log.info("succeeded: %d records committed, %d rejected", *counts)
         return 0
 
@@ -192,7 +192,7 @@ class Attempt:
     ) -> None:
         """Ask what each stream will cost, and let the platform refuse a run over its budget before it reads anything."""
         known: dict[str, wire.StreamEstimate] = {}
-        for verdict in (each for each in verdicts if each.read):
+        for verdict in (verdict for verdict in verdicts if verdict.read):
             stream, since = stream_to_read(offered[verdict.name], verdict.selected, start.since)
             found = estimate_stream(connector, stream, since, verdict.selected.cursor, self._assignment.run)
             self._check()
@@ -279,7 +279,7 @@ class Attempt:
             read={stream: dict(counts) for stream, counts in counted.read_by_op.items()},
             streams=protocol_outcomes(
                 self._outcomes,
-                {name: self._run_error(each) for name, each in self._outcomes.failed.items()},
+                {name: self._run_error(error) for name, error in self._outcomes.failed.items()},
                 lambda text: _printable(self._mask(text)),
             ),
             pii_suggested={stream: found for stream, found in counted.suggested.items() if found},

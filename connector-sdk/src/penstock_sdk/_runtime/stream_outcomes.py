@@ -93,13 +93,13 @@ class StreamOutcomes:
             return None
         errors = list(self.failed.values())
         kind = next(
-            kind for name, kind in ERRORS_BY_PRIORITY.items() if any(each.error_class == name for each in errors)
+            kind for name, kind in ERRORS_BY_PRIORITY.items() if any(error.error_class == name for error in errors)
         )
         message = "; ".join(self._named(stream) for stream in list(self.failed)[:MOST_SHOWN])
         left = [f"and {len(self.failed) - MOST_SHOWN} more streams failed"] if len(self.failed) > MOST_SHOWN else []
         left += [f"{len(self.not_read)} streams were not read"] if self.not_read else []
         message = "; ".join([message, *left])
-        operator_message = "; ".join(filter(None, (each.operator_message for each in errors[:MOST_SHOWN])))
+        operator_message = "; ".join(filter(None, (error.operator_message for error in errors[:MOST_SHOWN])))
         if kind is TransientError:
             return TransientError(message, operator_message=operator_message, retry_after=_longest_retry_after(errors))
         return kind(message, operator_message=operator_message)
@@ -110,7 +110,9 @@ class StreamOutcomes:
 
 
 def _longest_retry_after(errors: list[ConnectorError]) -> float | None:
-    wishes = [each.retry_after for each in errors if isinstance(each, TransientError) and each.retry_after is not None]
+    wishes = [
+        error.retry_after for error in errors if isinstance(error, TransientError) and error.retry_after is not None
+    ]
     return max(wishes) if wishes else None
 
 

@@ -63,10 +63,10 @@ def record_type(schema: Schema, primary_key: Sequence[str]) -> Any:
 def _object(node: Schema, root: Schema, depth: int, keys: frozenset[str] = frozenset()) -> Any:
     required = node.get("required", [])
     fields = {
-        name: Required[_type(each, root, depth + 1, nullable=name not in keys)]
+        name: Required[_type(child, root, depth + 1, nullable=name not in keys)]
         if name in required
-        else NotRequired[_type(each, root, depth + 1)]
-        for name, each in node["properties"].items()
+        else NotRequired[_type(child, root, depth + 1)]
+        for name, child in node["properties"].items()
     }
     return TypedDict("Record", fields)  # type: ignore[operator]
 
@@ -86,7 +86,7 @@ def _type(node: Any, root: Schema, depth: int, *, nullable: bool = True) -> Any:
     made = (
         _enum(node)
         if "enum" in node or "const" in node
-        else _union([PARTS[each](node, root, depth) for each in names if each != "null"])
+        else _union([PARTS[name](node, root, depth) for name in names if name != "null"])
     )
     if "null" in names and nullable:
         made = made | None
@@ -106,7 +106,7 @@ def _union(parts: list[Any]) -> Any:
 
 def _enum(node: Schema) -> Any:
     values = [node["const"]] if "const" in node else node["enum"]
-    plain = all(each is None or (isinstance(each, str | int) and not isinstance(each, bool)) for each in values)
+    plain = all(value is None or (isinstance(value, str | int) and not isinstance(value, bool)) for value in values)
     return Literal[tuple(values)] if plain and values else Any
 
 

@@ -27,7 +27,8 @@ def printable(text: object) -> str:
     """Return text in one line, without characters that a terminal would act on or show in another place."""
     line = " ".join(str(text).split())[:LONGEST_LINE]
     return "".join(
-        each.encode("unicode_escape").decode() if unicodedata.category(each) in UNPRINTABLE else each for each in line
+        character.encode("unicode_escape").decode() if unicodedata.category(character) in UNPRINTABLE else character
+        for character in line
     )
 
 
@@ -56,7 +57,10 @@ def usage_line(error: Any) -> str:
 def _words(context: Any, what: str) -> Iterable[str]:
     if what == "command":
         return list(context.command.commands)
-    return ["--help", *(option for each in context.command.params for option in (*each.opts, *each.secondary_opts))]
+    return [
+        "--help",
+        *(option for parameter in context.command.params for option in (*parameter.opts, *parameter.secondary_opts)),
+    ]
 
 
 def system_line(error: OSError) -> str:

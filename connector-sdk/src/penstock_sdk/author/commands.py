@@ -111,7 +111,9 @@ def check(file: File = DEFAULT_FILE) -> None:
     for line in project.pii_notes(streams):
         typer.echo(printable(line), err=True)
     unavailable = [
-        f"stream {each.name!r} is unavailable: {each.unavailable.message}" for each in streams if each.unavailable
+        f"stream {stream.name!r} is unavailable: {stream.unavailable.message}"
+        for stream in streams
+        if stream.unavailable
     ]
     for problem in (*unavailable, *unsafe):
         typer.echo(printable(problem), err=True)

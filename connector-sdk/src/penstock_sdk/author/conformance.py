@@ -64,9 +64,9 @@ class _FailedLogs:
         if result.outcome != "failed" or not trials:
             return ""
         self._folder = self._folder or Path(tempfile.mkdtemp(prefix="penstock-conformance-"))
-        attempts = [each for trial in trials for each in trial.attempts]
-        for number, each in enumerate(attempts, 1):
-            (self._folder / f"{result.check.name}-attempt-{number:02d}.log").write_text(each.output)
+        attempts = [attempt for trial in trials for attempt in trial.attempts]
+        for number, attempt in enumerate(attempts, 1):
+            (self._folder / f"{result.check.name}-attempt-{number:02d}.log").write_text(attempt.output)
         where = f"attempt {len(attempts)} of {len(attempts)}; its log: {self._folder}/{result.check.name}-attempt-{len(attempts):02d}.log"
         trace = traceback_in(attempts[-1].output) if attempts else ""
         return "".join(f"\n{'':16}{line}" for line in [where, *trace.splitlines()])
@@ -105,4 +105,4 @@ def _line(result: CheckResult) -> str:
 
 def listing() -> str:
     """Return the checks as text."""
-    return "\n".join(f"{each.name}\n    proves: {each.proves}\n    remedy: {each.remedy}" for each in CHECKS)
+    return "\n".join(f"{check.name}\n    proves: {check.proves}\n    remedy: {check.remedy}" for check in CHECKS)

@@ -58,7 +58,7 @@ class CredentialFile:
         """Write what is kept; nothing kept makes no file."""
         if not self.values and not self.path.exists():
             return
-        text = json.dumps({name: each.model_dump() for name, each in self.values.items()}, indent=2)
+        text = json.dumps({name: credential.model_dump() for name, credential in self.values.items()}, indent=2)
         new = self.path.with_suffix(".new")
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(text + "\n")

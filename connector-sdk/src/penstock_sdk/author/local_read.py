@@ -216,9 +216,9 @@ def _part_of(
     """Return the stream as `read` takes it for one part, and where the part stands."""
     held = is_partitioned(cursor)
     parts = plan_from_cursor(cursor, stream.name).progress if held else _planned(connector, stream, since)
-    part = next((each for each in parts if each.id == wanted), None)
+    part = next((partition for partition in parts if partition.id == wanted), None)
     if part is None:
-        known = ", ".join(each.id for each in parts) or "none"
+        known = ", ".join(partition.id for partition in parts) or "none"
         raise ProjectError(f"--partition: stream {stream.name!r} has no part {wanted!r}; it has: {known}")
     return replace(stream, partition=part.partition), part.cursor if held else cursor
 

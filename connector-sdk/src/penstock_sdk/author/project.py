@@ -33,14 +33,14 @@ def streams_as_text(streams: Sequence[Stream]) -> str:
     """Return the catalog as a table."""
     rows = [("STREAM", "MODES", "KEY", "CURSOR", "SPLITS", "FIELDS")] + [
         (
-            printable(each.name),
-            ",".join(each.modes),
-            printable(",".join(each.primary_key)) or "-",
-            printable(each.cursor_field or "-"),
-            "yes" if each.partitioned else "-",
-            str(len(each.schema.get("properties", {}))),
+            printable(stream.name),
+            ",".join(stream.modes),
+            printable(",".join(stream.primary_key)) or "-",
+            printable(stream.cursor_field or "-"),
+            "yes" if stream.partitioned else "-",
+            str(len(stream.schema.get("properties", {}))),
         )
-        for each in streams
+        for stream in streams
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -64,9 +64,9 @@ def pii_notes(streams: Iterable[Stream]) -> list[str]:
 def unsafe_streams(streams: Iterable[Stream]) -> list[str]:
     """Return why streams must not be read incrementally as they are: a line for each reason, with the remedy."""
     return [
-        f"refused: stream {each.name!r}, cursor {each.cursor_field!r}: {rule} (docs/authors/cursors.md, {rule.name})"
-        for each in streams
+        f"refused: stream {stream.name!r}, cursor {stream.cursor_field!r}: {rule} (docs/authors/cursors.md, {rule.name})"
+        for stream in streams
         for rule in unsafe_cursor(
-            Followed(each.schema, each.primary_key, each.cursor_field, each.modes, each.cursor_care)
+            Followed(stream.schema, stream.primary_key, stream.cursor_field, stream.modes, stream.cursor_care)
         )
     ]

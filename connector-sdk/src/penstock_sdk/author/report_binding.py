@@ -53,7 +53,7 @@ def load_report(path: Path) -> dict[str, Any]:
         version = report["reportVersion"]
         artifact, tested = report["artifact"], report["connector"]
         told = artifact["digest"], artifact["package"], *(tested[key] for key in ("name", "method", "version"))
-        whole = "conformant" in report and "counts" in report and all(isinstance(each, str) for each in told)
+        whole = "conformant" in report and "counts" in report and all(isinstance(text, str) for text in told)
         if version == REPORT_VERSION and not (whole and isinstance(report["packages"], list)):
             raise ValueError("a field is missing or of another type")  # noqa: TRY301 - one message for all
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -118,7 +118,7 @@ def load_definition(path: Path) -> dict[str, Any]:
         raise ProjectError(
             f"{path} is no ConnectorDefinition ({error}); penstock-connector package writes one"
         ) from None
-    if not all(isinstance(each, str) for each in said):
+    if not all(isinstance(text, str) for text in said):
         raise ProjectError(f"{path}: name, image and the manifest's version must be text")
     return document
 

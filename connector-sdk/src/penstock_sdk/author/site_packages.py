@@ -30,17 +30,17 @@ OF_THE_INSTALLATION = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "u
 def fill(site: Path, distribution: str) -> list[str]:
     """Put a distribution and all that it requires into a folder; return what it is, as `name==version`."""
     wanted = required(distribution)
-    for each in wanted:
-        source = _source(each)
-        _install(source, site) if source else _copy(each, site)
+    for package in wanted:
+        source = _source(package)
+        _install(source, site) if source else _copy(package, site)
     _strip(site)
-    return [pinned(each.name, each.version) for each in wanted]
+    return [pinned(package.name, package.version) for package in wanted]
 
 
 def required(distribution: str) -> list[metadata.Distribution]:
     """Return a distribution and all that it requires, by name."""
     try:
-        return sorted(installed_dependencies(distribution), key=lambda each: canonicalize_name(each.name))
+        return sorted(installed_dependencies(distribution), key=lambda package: canonicalize_name(package.name))
     except metadata.PackageNotFoundError as error:
         raise ProjectError(f"{error.name} is required and not installed: pip install {error.name}") from None
 

@@ -196,12 +196,12 @@ def _kinds(node: Any, root: Node, depth: int = DEPTH) -> frozenset[str]:
 def _said(node: Node, root: Node, depth: int) -> frozenset[str]:
     for choice in ("anyOf", "oneOf"):
         if choice in node:
-            return frozenset().union(*(_kinds(each, root, depth - 1) for each in node[choice]))
+            return frozenset().union(*(_kinds(alternative, root, depth - 1) for alternative in node[choice]))
     if "const" in node or "enum" in node:
         return frozenset(_kind_of(value) for value in node.get("enum", [node.get("const")]))
     types = node.get("type", [])
     named = [types] if isinstance(types, str) else types
-    return frozenset(_named(each, node) for each in named)
+    return frozenset(_named(name, node) for name in named)
 
 
 def _named(name: str, node: Node) -> str:

@@ -222,6 +222,6 @@ class Manifest(Declared):
         """Return the keys that a Secret may hold; true where every method that takes a key requires it."""
         wanted: dict[str, bool] = {}
         methods = self.authentication.methods
-        for credential in (each for method in methods for each in method.credentials):
+        for credential in (credential for method in methods for credential in method.credentials):
             wanted[credential.name] = credential.required and len(methods) == 1
         return wanted

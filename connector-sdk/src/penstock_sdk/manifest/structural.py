@@ -63,7 +63,7 @@ def _convert(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
         target = definitions[node["$ref"].rsplit("/", 1)[1]]
         return _convert({**target, **{key: value for key, value in node.items() if key != "$ref"}}, definitions)
     if "anyOf" in node:
-        chosen = next(each for each in node["anyOf"] if each.get("type") != "null")
+        chosen = next(alternative for alternative in node["anyOf"] if alternative.get("type") != "null")
         rest = {key: value for key, value in node.items() if key not in ("anyOf", "default")}
         return _convert({**rest, **chosen}, definitions)
     result: Schema = {key: node[key] for key in KEPT if key in node and node[key] is not None}
@@ -77,7 +77,7 @@ def _convert(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
 
 def _with_children(result: Schema, node: Schema, definitions: Mapping[str, Schema]) -> Schema:
     if "properties" in node:
-        result["properties"] = {key: _convert(each, definitions) for key, each in node["properties"].items()}
+        result["properties"] = {key: _convert(child, definitions) for key, child in node["properties"].items()}
         if node.get("required"):
             result["required"] = sorted(node["required"])
     elif isinstance(node.get("additionalProperties"), dict) and PRESERVE not in result:
@@ -132,7 +132,7 @@ def _type_problem(value: Any, schema: Schema, path: str) -> str | None:
 
 def _bounds(value: Any, schema: Schema, path: str) -> Iterator[str]:
     if "enum" in schema and value not in schema["enum"]:
-        supported = ", ".join(json.dumps(each) for each in schema["enum"])
+        supported = ", ".join(json.dumps(value) for value in schema["enum"])
         yield f"{path}: Unsupported value: {json.dumps(value)}: supported values: {supported}"
     if isinstance(value, int | float) and not isinstance(value, bool):
         if value < schema.get("minimum", value):

@@ -40,7 +40,7 @@ class AttemptResult:
     @property
     def peak_bytes(self) -> int | None:
         """The most memory that the process held, where it lived to say so."""
-        return next((each["bytes"] for each in self.observations if each["event"] == "peak"), None)
+        return next((observation["bytes"] for observation in self.observations if observation["event"] == "peak"), None)
 
 
 class RunningAttempt:

@@ -39,7 +39,7 @@ def _of_extras(requirement: Requirement) -> list[str]:
     lines = metadata.distribution(requirement.name).requires or [] if requirement.extras else []
     parsed = [Requirement(line) for line in lines]
     return [
-        each.name
-        for each in parsed
-        if each.marker and any(each.marker.evaluate({"extra": extra}) for extra in requirement.extras)
+        optional.name
+        for optional in parsed
+        if optional.marker and any(optional.marker.evaluate({"extra": extra}) for extra in requirement.extras)
     ]

@@ -105,7 +105,7 @@ class AttemptProcess:
 def base_environment() -> dict[str, str]:
     """Return what every process gets: what finds Python and its packages, and nothing else of ours."""
     inherited = {key: os.environ[key] for key in INHERITED if key in os.environ}
-    paths = [str(Path(each).absolute()) for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
+    paths = [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     return {
         **inherited,
         "HOME": os.environ.get("HOME", "/"),

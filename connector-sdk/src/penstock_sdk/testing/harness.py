@@ -294,7 +294,7 @@ class Harness:
         offered, wanted = self.first_run().api.offered, self.target.streams
         if not offered:
             raise NotRun(f"needs a plain run that gets as far as discover(): {self.first_run().ending()}")
-        return [each for each in offered if not wanted or each.name in wanted]
+        return [stream for stream in offered if not wanted or stream.name in wanted]
 
     @property
     def modes(self) -> tuple[wire.Mode, ...]:

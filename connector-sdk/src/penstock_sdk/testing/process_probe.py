@@ -47,7 +47,7 @@ def _watch_sockets(note: ObservationWriter) -> None:
 
 
 def _peers() -> set[tuple[str, int]]:
-    inodes = {_link(each)[8:-1] for each in os.listdir("/proc/self/fd")}  # noqa: PTH208 - fifty times a second
+    inodes = {_link(descriptor)[8:-1] for descriptor in os.listdir("/proc/self/fd")}  # noqa: PTH208 - fifty times a second
     peers: set[tuple[str, int]] = set()
     for table in ("tcp", "tcp6"):
         try:
@@ -111,7 +111,7 @@ def _note_answers(note: ObservationWriter) -> None:
     def asked(*arguments: Any, **options: Any) -> Any:
         found = ask(*arguments, **options)
         host = _text(arguments[0] if arguments else options.get("host"))
-        note(event="resolved", host=host, addresses=sorted({str(each[4][0]) for each in found}))
+        note(event="resolved", host=host, addresses=sorted({str(answer[4][0]) for answer in found}))
         return found
 
     socket.getaddrinfo = asked

@@ -35,13 +35,13 @@ def digest_of(files: Mapping[str, bytes]) -> str:
 
 def count(results: Sequence[CheckResult]) -> dict[str, int]:
     """Return how many checks came to each outcome."""
-    counted = Counter(each.outcome for each in results)
+    counted = Counter(result.outcome for result in results)
     return {outcome: counted[outcome] for outcome in get_args(Outcome)}
 
 
 def is_conformant(results: Sequence[CheckResult], wanted: int) -> bool:
     """Say whether every check there is passed, or does not apply; one that was not run proves nothing."""
-    return len(results) == wanted and all(each.outcome in ("passed", "not applicable") for each in results)
+    return len(results) == wanted and all(result.outcome in ("passed", "not applicable") for result in results)
 
 
 def build_report(harness: Harness, results: Sequence[CheckResult], wanted: int) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def build_report(harness: Harness, results: Sequence[CheckResult], wanted: int) 
         "packages": _packages(harness.distribution),
         "conformant": is_conformant(results, wanted),
         "counts": count(results),
-        "checks": [_row(each) for each in results],
+        "checks": [_row(result) for result in results],
         "sdk": metadata.version("penstock-sdk"),
         "python": platform.python_version(),
         "finishedAt": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -65,8 +65,8 @@ def _packages(distribution: str | None) -> list[str]:
     """Return what was there when it was tested; a requirement that is not installed ends the list and is named."""
     found: list[str] = []
     try:
-        for each in installed_dependencies(distribution) if distribution else ():
-            found.append(pinned(each.name, each.version))  # noqa: PERF401 - what came before a missing one is kept
+        for installed in installed_dependencies(distribution) if distribution else ():
+            found.append(pinned(installed.name, installed.version))  # noqa: PERF401 - what came before a missing one is kept
     except metadata.PackageNotFoundError as error:
         found.append(f"{error.name} (not installed)")
     return sorted(found)

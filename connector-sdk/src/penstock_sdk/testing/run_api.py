@@ -157,13 +157,13 @@ class RunApi:
 
     def _streams(self, body: bytes) -> wire.StreamsResponse:
         self.offered = wire.StreamsRequest.model_validate_json(body).streams
-        names = [each.name for each in self.offered]
+        names = [stream.name for stream in self.offered]
         missing = [name for name in self._wanted if name not in names]
         if missing:
             raise RequestRefused(
                 422, "invalid", f"streams: the source offers no stream {missing[0]!r}; it offers: {names}"
             )
-        verdicts = [self._verdict(each) for each in self.offered if each.name in (self._wanted or names)]
+        verdicts = [self._verdict(stream) for stream in self.offered if stream.name in (self._wanted or names)]
         self.moment("streams", len(verdicts))
         return wire.StreamsResponse(verdicts=verdicts)
 
@@ -207,7 +207,7 @@ class RunApi:
         if asked.checkpoint != state.checkpoint + 1:
             raise RequestRefused(409, "mismatch", f"the next checkpoint of {asked.stream!r} is {state.checkpoint + 1}")
         self.moment("commit", self._commits + 1)
-        lines = [line for each in asked.objects for line in self._lines(each)]
+        lines = [line for uploaded in asked.objects for line in self._lines(uploaded)]
         state.records += lines
         state.cursor, state.checkpoint, state.done = asked.cursor, asked.checkpoint, asked.done
         state.cursors.append(asked.cursor)
@@ -215,14 +215,16 @@ class RunApi:
         self.moment("committed", self._commits)
         return wire.CheckpointResponse(checkpoint=asked.checkpoint)
 
-    def _lines(self, each: wire.UploadedObject) -> list[dict[str, Any]]:
-        body = self._bucket.get(each.key)
-        if body is None or (len(body), hashlib.sha256(body).hexdigest()) != (each.bytes, each.sha256):
-            raise RequestRefused(422, "mismatch", f"the bucket does not hold object {each.key} as it was described")
+    def _lines(self, uploaded: wire.UploadedObject) -> list[dict[str, Any]]:
+        body = self._bucket.get(uploaded.key)
+        if body is None or (len(body), hashlib.sha256(body).hexdigest()) != (uploaded.bytes, uploaded.sha256):
+            raise RequestRefused(422, "mismatch", f"the bucket does not hold object {uploaded.key} as it was described")
         text = zstandard.ZstdDecompressor().decompressobj().decompress(body)
         lines = [json.loads(line) for line in text.split(b"\n")[:-1]]
-        if each.by_op is not None and +Counter(each.by_op) != Counter(line["op"] for line in lines):
-            raise RequestRefused(422, "mismatch", f"object {each.key} holds other numbers of operations than were told")
+        if uploaded.by_op is not None and +Counter(uploaded.by_op) != Counter(line["op"] for line in lines):
+            raise RequestRefused(
+                422, "mismatch", f"object {uploaded.key} holds other numbers of operations than were told"
+            )
         return lines
 
     def _credential(self, body: bytes) -> wire.CredentialResponse:

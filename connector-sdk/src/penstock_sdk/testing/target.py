@@ -44,7 +44,7 @@ class _SourceEndedError(TargetError):
 
 def find_connector(artifact: str) -> InstalledConnector:
     """Return the installed connector of that entry point."""
-    known = sorted(each.name for each in metadata.entry_points(group=GROUP))
+    known = sorted(entry_point.name for entry_point in metadata.entry_points(group=GROUP))
     if artifact not in known:
         there = ", ".join(known) or "none"
         raise TargetError(

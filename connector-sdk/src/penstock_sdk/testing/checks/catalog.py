@@ -53,9 +53,9 @@ def _of_class(harness: Harness) -> Iterator[str]:
     schema = harness.manifest["configSchema"]
     declared = set(schema.get("properties", {}))
     credentials = {
-        each["name"]: each.get("required", True)
+        credential["name"]: credential.get("required", True)
         for method in harness.manifest["authentication"]["methods"]
-        for each in method.get("credentials", [])
+        for credential in method.get("credentials", [])
     }
     yield from _keys("configSchema", declared, config_type, set(schema.get("required", [])))
     yield from _keys(
@@ -92,10 +92,10 @@ def _of_catalog(harness: Harness) -> Iterator[str]:
 
 
 def _of_static(harness: Harness) -> Iterator[str]:
-    declared = {each["name"]: _listed(each) for each in harness.manifest.get("streams", {}).get("list", [])}
+    declared = {entry["name"]: _listed(entry) for entry in harness.manifest.get("streams", {}).get("list", [])}
     offered = {
-        each.name: (sorted(each.modes), list(each.primary_key), each.cursor_field)
-        for each in harness.first_run().api.offered
+        stream.name: (sorted(stream.modes), list(stream.primary_key), stream.cursor_field)
+        for stream in harness.first_run().api.offered
     }
     for name in sorted(declared.keys() ^ offered.keys()):
         yield f"streams.list: {name!r} is in {'the manifest' if name in declared else 'discover()'} only"
@@ -104,18 +104,18 @@ def _of_static(harness: Harness) -> Iterator[str]:
             yield f"streams.list: {name!r} is {declared[name]} in the manifest and {offered[name]} in discover()"
 
 
-def _listed(each: dict[str, Any]) -> tuple[list[str], list[str], str | None]:
-    return sorted(each.get("modes", ["full"])), list(each.get("primaryKey", [])), each.get("cursorField")
+def _listed(entry: dict[str, Any]) -> tuple[list[str], list[str], str | None]:
+    return sorted(entry.get("modes", ["full"])), list(entry.get("primaryKey", [])), entry.get("cursorField")
 
 
 def catalog(harness: Harness) -> str:
     """Discover in two processes."""
     mode = harness.modes[0]
     first, second = harness.baseline(mode).api.offered, harness.second_baseline(mode).api.offered
-    doubles = [name for name, count in Counter(each.name for each in first).items() if count > 1]
+    doubles = [name for name, count in Counter(stream.name for stream in first).items() if count > 1]
     if doubles:
         raise Failed(f"discover() returns the stream {doubles[0]!r} more than once")
-    if [each.name for each in first] != [each.name for each in second]:
+    if [stream.name for stream in first] != [stream.name for stream in second]:
         raise Failed(f"two discoveries differ: {_names(first)}, then {_names(second)}")
     for one, other in zip(first, second, strict=True):
         changed = [name for name in type(one).model_fields if getattr(one, name) != getattr(other, name)]
@@ -127,7 +127,7 @@ def catalog(harness: Harness) -> str:
 
 
 def _names(streams: list[wire.DiscoveredStream]) -> str:
-    return f"[{', '.join(each.name for each in streams)}]"
+    return f"[{', '.join(stream.name for stream in streams)}]"
 
 
 def schema(harness: Harness) -> str:

@@ -49,7 +49,7 @@ def resume(harness: Harness) -> str:
     split = [
         _resume(harness, mode, harness.partitioned_baseline(mode), SIDE_BY_SIDE) for mode in harness.partitioned_modes
     ]
-    return "; ".join([*said, *(f"in parts, {each}" for each in split)])
+    return "; ".join([*said, *(f"in parts, {text}" for text in split)])
 
 
 def _resume(harness: Harness, mode: wire.Mode, undisturbed: Trial, limits: wire.Limits) -> str:
@@ -241,8 +241,8 @@ def sigterm(harness: Harness) -> str:
     """Tell an attempt to stop, and let the next go on; where streams are read in parts, of such a read too."""
     mode = harness.modes[0]
     seconds = _told_to_stop(harness, mode, harness.baseline(mode), BRISK)
-    for each in harness.partitioned_modes[:1]:
-        _told_to_stop(harness, each, harness.partitioned_baseline(each), SIDE_BY_SIDE)
+    for mode in harness.partitioned_modes[:1]:
+        _told_to_stop(harness, mode, harness.partitioned_baseline(mode), SIDE_BY_SIDE)
     return f"it ended {seconds:.1f} s after the signal as interrupted, and nothing was lost or doubled"
 
 

@@ -13,13 +13,15 @@ def cursor_safety(harness: Harness) -> str:
     followed = [stream for stream in harness.catalog if "incremental" in stream.modes]
     if not followed:
         raise NotApplicable("no stream is read incrementally")
-    wrong = [(each, rule) for each in followed for rule in unsafe_cursor(_followed(each))]
+    wrong = [(stream, rule) for stream in followed for rule in unsafe_cursor(_followed(stream))]
     wrong = wrong or [
-        (each, rule) for each in followed for rule in unsafe_values(_followed(each), _values(harness, each))
+        (stream, rule) for stream in followed for rule in unsafe_values(_followed(stream), _values(harness, stream))
     ]
     if wrong:
-        raise Failed("; ".join(f"stream {each.name!r}, cursor {each.cursor_field!r}: {rule}" for each, rule in wrong))
-    by_field = [each for each in followed if each.cursor_field]
+        raise Failed(
+            "; ".join(f"stream {stream.name!r}, cursor {stream.cursor_field!r}: {rule}" for stream, rule in wrong)
+        )
+    by_field = [stream for stream in followed if stream.cursor_field]
     return (
         f"{len(by_field)} streams are followed by a field, {len(followed) - len(by_field)} by a position of their own"
     )

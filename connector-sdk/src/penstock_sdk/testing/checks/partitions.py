@@ -32,11 +32,11 @@ def _together(harness: Harness, mode: wire.Mode) -> str:
 
 
 def _by_id(parts: list[Partition]) -> dict[str, object]:
-    return {each.id: each.bounds for each in parts}
+    return {partition.id: partition.bounds for partition in parts}
 
 
 def _ids(parts: list[Partition]) -> str:
-    return f"[{', '.join(each.id for each in parts)}]"
+    return f"[{', '.join(partition.id for partition in parts)}]"
 
 
 PARTITIONS = Check(

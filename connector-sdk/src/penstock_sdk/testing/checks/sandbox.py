@@ -45,7 +45,7 @@ def egress(harness: Harness) -> str:
     if seen or not declared:
         return f"connected to {', '.join(sorted(seen)) or 'nobody'}"
     blind = next(
-        (str(each["reason"]) for trial in trials for each in _events(trial, "watch") if not each["complete"]), ""
+        (str(event["reason"]) for trial in trials for event in _events(trial, "watch") if not event["complete"]), ""
     )
     if not blind:
         raise NotRun("needs a connection whose read connects to a declared host: this one connected to none")
@@ -55,28 +55,28 @@ def egress(harness: Harness) -> str:
 
 
 def _events(trial: Trial, name: str) -> list[dict[str, Any]]:
-    return [each for each in trial.last.observations if each["event"] == name]
+    return [observation for observation in trial.last.observations if observation["event"] == name]
 
 
 def _reached(trial: Trial, declared: list[Destination]) -> set[str]:
     """Return whom an attempt connected to. Raises Failed at one that is not declared."""
     allowed = [*declared, ("127.0.0.1", trial.api.port)]
-    for each in _events(trial, "lookup"):
-        if not _looks_up(str(each["host"]), allowed):
-            raise Failed(f"it looked up {each['host']}, which network.egress does not declare")
-    answers = [(str(each["host"]), set(each["addresses"])) for each in _events(trial, "resolved")]
+    for event in _events(trial, "lookup"):
+        if not _looks_up(str(event["host"]), allowed):
+            raise Failed(f"it looked up {event['host']}, which network.egress does not declare")
+    answers = [(str(event["host"]), set(event["addresses"])) for event in _events(trial, "resolved")]
     addresses = [
         (address, port)
         for host, port in allowed
         for address in _resolved(host).union(*(found for name, found in answers if _matches(name, host)))
     ]
-    places = [(str(each["host"]), int(each["port"]), each) for each in _events(trial, "connect")]
+    places = [(str(event["host"]), int(event["port"]), event) for event in _events(trial, "connect")]
     asked = [place for place in places if not (place[2]["kind"] == "udp" and _is_name_server(place[0], place[1]))]
-    for host, port, each in asked:
-        if not _permitted((host, None if each["kind"] == "udp" else port), addresses):
-            by = f" ({each['program']})" if each["program"] else ""
+    for host, port, event in asked:
+        if not _permitted((host, None if event["kind"] == "udp" else port), addresses):
+            by = f" ({event['program']})" if event["program"] else ""
             raise Failed(f"it connected to {host}:{port}{by}, which network.egress does not declare")
-    return {f"{host}:{port}" for host, port, each in asked if port != trial.api.port and each["kind"] == "tcp"}
+    return {f"{host}:{port}" for host, port, event in asked if port != trial.api.port and event["kind"] == "tcp"}
 
 
 def _is_name_server(host: str, port: int) -> bool:
@@ -106,8 +106,8 @@ def _declared(harness: Harness) -> Iterator[Destination]:
     def filled(text: str) -> str:
         return re.sub(r"\{\{config\.(\w+)\}\}", lambda match: str(config.get(match[1], "")), text)
 
-    for each in harness.manifest.get("network", {}).get("egress", []):
-        host, port = filled(each["host"]), filled(str(each.get("port") or ""))
+    for declared in harness.manifest.get("network", {}).get("egress", []):
+        host, port = filled(declared["host"]), filled(str(declared.get("port") or ""))
         if "://" in host:
             parts = urlsplit(host)
             host, port = parts.hostname or "", port or str(parts.port or {"https": 443}.get(parts.scheme, 80))
@@ -158,8 +158,8 @@ def secrets_in_output(harness: Harness) -> str:
         raise NotRun(
             f"needs a value of {short[0]!r} of {SHORTEST_SECRET} characters or more: a shorter one is anywhere"
         )
-    for each in harness.trials:
-        _search(each, harness.secrets(each.target))
+    for trial in harness.trials:
+        _search(trial, harness.secrets(trial.target))
     return f"not in the output, messages, cursors and records of {len(harness.trials)} runs"
 
 
