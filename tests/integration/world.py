@@ -64,16 +64,21 @@ class World:
         async with self.pool.connection() as opened:
             return await run_store.insert_run(opened, NewRun(run_id, connection, "d1", self.spec, **due))
 
-    async def attempt(self, pod: str = "pod1", *, discover: bool = True) -> tuple[str, int, str]:
-        """Claim the next attempt, bind it to a Job, start it as a pod, and return run, attempt and token."""
+    async def claim(self, job_uid: str) -> tuple[str, int]:
+        """Claim the next attempt, bind it to a Job, and return run and attempt."""
         async with self.pool.connection() as db:
             (taken,) = await fairness.claim_runs(db, datetime.now(UTC) + timedelta(hours=1), 1)
-            await attempt_store.record_job(db, taken["run_id"], taken["attempt"], f"job-{pod}")
-        request = wire.StartRequest(run=taken["run_id"], attempt=taken["attempt"], connector=IDENTITY, sdk_version="0")
+            await attempt_store.record_job(db, taken["run_id"], taken["attempt"], job_uid)
+        return taken["run_id"], taken["attempt"]
+
+    async def attempt(self, pod: str = "pod1", *, discover: bool = True) -> tuple[str, int, str]:
+        """Claim the next attempt, bind it to a Job, start it as a pod, and return run, attempt and token."""
+        run_id, number = await self.claim(f"job-{pod}")
+        request = wire.StartRequest(run=run_id, attempt=number, connector=IDENTITY, sdk_version="0")
         start = await self.protocol.start(PodIdentity(pod, f"job-{pod}"), request)
         if discover:
             await self.protocol.streams(start.run_token, wire.StreamsRequest(streams=[STREAM, EVENTS]))
-        return taken["run_id"], taken["attempt"], start.run_token
+        return run_id, number, start.run_token
 
     async def upload(self, token: str, after: int = 0, records: int = 3, stream: str = "people") -> wire.UploadedObject:
         """Upload one object."""

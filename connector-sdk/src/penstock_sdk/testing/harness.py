@@ -68,7 +68,7 @@ class Trial:
         def kill(running: RunningAttempt) -> None:
             running.kill()
             if what == "commit":
-                raise RequestRefused(503, "unavailable", "the pod was killed before its commit arrived")
+                raise RequestRefused("unavailable", "the pod was killed before its commit arrived")
 
         return self._at(what, number, kill)
 

@@ -1,7 +1,14 @@
-"""A run API and a bucket on this machine: what a pod sees of the platform, over real HTTP, in memory.
+"""A run API and a bucket on this machine: the platform as a pod sees it, over real HTTP, in memory.
 
-It carries one run: attempts come and go, each with a token of its own, and only the newest can commit. A commit is
-checked as the platform checks it: the objects must be in the bucket, with the bytes and the digest that were said.
+It has one run. Attempts of it start one after the other, each with a token of its own, and only the newest can commit.
+It answers as the platform does; one contract suite is run against both (tests/integration/run_api). In four ways it
+differs on purpose:
+
+- The run is tried again for as long as `next_attempt` is called, and may be tried again after it has ended.
+- A commit is refused with `mismatch` unless the bucket holds its objects as they were described. The platform does not
+  look into the bucket at a commit.
+- Without `streams`, all streams are read that can be read in `mode`; the platform reads all of them in full.
+- It knows one schema of each stream, no schema policy, no generation and no retry limit.
 """
 
 from __future__ import annotations
@@ -11,48 +18,150 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from http import HTTPStatus
+from typing import Any, Self, TypedDict
 
 import zstandard
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from penstock_sdk import protocol as wire
 from penstock_sdk.testing.loopback import HOST, LoopbackServer, QuietHandler
 
 RUN = "conformance"
 BRISK = wire.Limits(checkpoint_records=1, object_bytes=1024 * 1024, heartbeat_seconds=0.25)
-"""Every promise becomes a commit, so that a test sees each of them."""
+"""Every cursor is committed, so that a test sees each of them."""
 SIDE_BY_SIDE = BRISK.model_copy(update={"parallelism": 3})
 PRODUCTION = wire.Limits(heartbeat_seconds=0.25)
 """As in a cluster, but for heartbeats: a cursor is committed after 50,000 records or 30 seconds, or when a read ends. Where a
 source fails, that shows whether progress is kept; a commit after each cursor would hide that it is not."""
 COARSE = wire.Limits(checkpoint_records=20_000, object_bytes=1024 * 1024, heartbeat_seconds=1.0)
 
+STATUSES: dict[wire.ErrorCode, HTTPStatus] = {
+    "unauthenticated": HTTPStatus.UNAUTHORIZED,
+    "fenced": HTTPStatus.CONFLICT,
+    "mismatch": HTTPStatus.CONFLICT,
+    "invalid": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+}
+FINAL: tuple[wire.ErrorClass, ...] = (
+    "ConfigError",
+    "AuthenticationError",
+    "SourceContractError",
+    "LocalPersistenceError",
+)
+"""Classes of errors after which the platform does not try a run again."""
+
+
+class Line(TypedDict):
+    """One line of an object: a record in its envelope, of which the suite reads these two fields."""
+
+    op: str
+    data: dict[str, Any]
+
 
 @dataclass
 class StreamState:
-    """What is committed of one stream."""
+    """What is committed of one stream. `committed_by` is the attempt that committed last, 0 where that was an earlier run."""
 
     cursor: Any = None
     checkpoint: int = 0
     done: bool = False
-    records: list[dict[str, Any]] = field(default_factory=list)
+    records: list[Line] = field(default_factory=list)
     cursors: list[Any] = field(default_factory=list)
+    committed_by: int = 0
+    last: wire.CheckpointRequest | None = None
 
 
 class RequestRefused(Exception):  # noqa: N818 - an answer, not an error of ours
-    """The request is refused with a status and a code."""
+    """The request is refused with a code."""
 
-    def __init__(self, status: int, code: wire.ErrorCode, message: str) -> None:
+    def __init__(self, code: wire.ErrorCode, message: str) -> None:
         super().__init__(message)
-        self.status, self.error = status, wire.ApiError(code=code, message=message)
+        self.status, self.error = int(STATUSES[code]), wire.ApiError(code=code, message=message)
+
+
+def _fenced() -> RequestRefused:
+    return RequestRefused("fenced", "another attempt of this run has taken over, or this one has ended")
+
+
+def _unauthenticated() -> RequestRefused:
+    return RequestRefused("unauthenticated", "the token is missing or not one of this run")
+
+
+@dataclass
+class AttemptRecord:
+    """One attempt: `phase` is None until it has ended."""
+
+    number: int
+    run_token: str | None = None
+    phase: wire.Outcome | None = None
+    granted: dict[tuple[str, int], str] = field(default_factory=dict)
+    """The stream of each granted key and sequence number."""
+    committed: dict[str, wire.UploadedObject] = field(default_factory=dict)
+    stream_of: dict[str, str] = field(default_factory=dict)
+    """The stream of each committed key."""
+
+    def counts(self, kind: wire.ObjectKind) -> Counter[str]:
+        """Return how many records are committed, by stream."""
+        counts = Counter[str]()
+        for key, uploaded in self.committed.items():
+            if uploaded.kind == kind:
+                counts[self.stream_of[key]] += uploaded.records
+        return counts
+
+    def counts_by_op(self, stream: str) -> Counter[str] | None:
+        """Return how many records of each operation are committed or rejected, None where an object does not say it."""
+        counts = Counter[str]()
+        for key, uploaded in self.committed.items():
+            if self.stream_of[key] == stream and uploaded.by_op is None:
+                return None
+            if self.stream_of[key] == stream:
+                counts.update(uploaded.by_op or {})
+        return counts
+
+
+class Bucket:
+    """Objects by key. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def put(self, key: str, headers: Mapping[str, str], body: bytes) -> int:
+        """Take an object as a bucket takes a presigned PUT that must not overwrite; return the status."""
+        if headers.get("if-none-match") != "*":
+            return HTTPStatus.FORBIDDEN
+        with self._lock:
+            if key in self.objects:
+                return HTTPStatus.PRECONDITION_FAILED
+            self.objects[key] = body
+        return HTTPStatus.OK
+
+    def lines(self, uploaded: wire.UploadedObject) -> list[Line]:
+        """Return the lines of an object. Raises RequestRefused when it is not as it was described."""
+        body = self.objects.get(uploaded.key)
+        if body is None or (len(body), hashlib.sha256(body).hexdigest()) != (uploaded.bytes, uploaded.sha256):
+            raise RequestRefused("mismatch", f"the bucket does not hold object {uploaded.key} as it was described")
+        text = zstandard.ZstdDecompressor().decompressobj().decompress(body)
+        lines: list[Line] = [json.loads(line) for line in text.split(b"\n")[:-1]]
+        if uploaded.kind == "data" and uploaded.by_op is not None:
+            held = Counter(line["op"] for line in lines)
+            if +Counter[str](uploaded.by_op) != held:
+                message = f"object {uploaded.key} holds other numbers of operations than were told"
+                raise RequestRefused("mismatch", message)
+        return lines
 
 
 class RunApi:
-    """One run. `moment` is called with what just happened: a test kills, waits or counts there."""
+    """One run. `moment` is called with what just happened: a test kills, waits or counts there.
+
+    `streams` are selected in `mode`; `selected` are selected with a mode each, and begin with the cursor and checkpoint that
+    they name. `refusals` are streams that a schema policy refuses, each with the reason; `drop` are the fields to leave out of
+    every record. `declared` are the credentials that the manifest declares, None where any may be kept.
+    """
 
     def __init__(
         self,
@@ -61,27 +170,41 @@ class RunApi:
         *,
         mode: wire.Mode = "full",
         streams: tuple[str, ...] = (),
+        selected: Sequence[wire.SelectedStream] = (),
         cursors: dict[str, Any] | None = None,
         since: datetime | None = None,
         window: wire.ReadWindow | None = None,
         limits: wire.Limits = BRISK,
+        rejects: wire.RejectRules | None = None,
         kept: dict[str, wire.RotatedCredential] | None = None,
+        declared: Collection[str] | None = None,
+        budget: wire.StreamEstimate | None = None,
     ) -> None:
         self._window = window
         self.attempt = 0
+        self.phase = "pending"
+        self.cancel_requested = False
+        self.refusals: dict[str, str] = {}
+        self.drop: list[list[str]] = []
         self.offered: list[wire.DiscoveredStream] = []
         self.states = {name: StreamState(cursor=cursor) for name, cursor in (cursors or {}).items()}
+        self.commits: list[wire.CheckpointRequest] = []
         self.finished: list[wire.FinishRequest] = []
         self.heartbeats: list[float] = []
         self.progressed = time.monotonic()
         self.heard: list[str] = []
         self.moment: Callable[[str, int], None] = lambda _what, _number: None
-        self._identity, self._config, self._mode = identity, config, mode
-        self._wanted, self._since, self._limits = streams, since, limits
-        self._bucket: dict[str, bytes] = {}
-        self._kept: dict[str, wire.RotatedCredential] = {} if kept is None else kept
-        self._lock, self._puts = threading.Lock(), threading.Lock()
-        self._commits = 0
+        self.config, self.limits, self.rejects, self.selected = config, limits, rejects, list(selected)
+        self.bucket = Bucket()
+        self.kept: dict[str, wire.RotatedCredential] = {} if kept is None else kept
+        self._identity, self._mode, self._names, self._since = identity, mode, streams, since
+        self._declared, self._budget = declared, budget
+        self._versions = Counter(dict.fromkeys(self.kept, 1))
+        self._attempts: dict[int, AttemptRecord] = {}
+        self._open: list[str] = []
+        self._refused: list[str] = []
+        self._lock = threading.Lock()
+        self._starts = 0
         self._server = LoopbackServer(_handler(self))
         self.port = self._server.port
         self.url = f"http://{HOST}:{self.port}"
@@ -97,12 +220,15 @@ class RunApi:
         """Fence the attempt there was, and return the number of the next."""
         with self._lock:
             self.attempt += 1
+            self._attempts[self.attempt] = AttemptRecord(self.attempt)
+            self._open, self._refused = [], []
+            self.phase = "running"
             return self.attempt
 
     @property
     def token(self) -> str:
-        """The current attempt's token; the one that its pod would be given and the one of its run are the same."""
-        return f"attempt-{self.attempt}"
+        """The token of the current attempt's pod, with which it calls `start`."""
+        return f"pod-{self.attempt}"
 
     def final_cursors(self) -> dict[str, Any]:
         """Return where a next incremental run would go on."""
@@ -112,9 +238,15 @@ class RunApi:
         """Return what is committed of a stream."""
         return self.states.setdefault(stream, StreamState())
 
-    def answer(self, path: str, body: bytes, token: str) -> tuple[int, str]:
+    def object_key(self, stream: str, sequence: int, kind: wire.ObjectKind = "data") -> str:
+        """Return the key of the current attempt's object."""
+        digest = hashlib.sha256(stream.encode()).hexdigest()[:16]  # a name may hold what a URL may not
+        folder = f"_rejected/{digest}" if kind == "rejected" else digest
+        return f"{folder}/attempt-{self.attempt:02d}-{sequence:06d}.jsonl.zst"
+
+    def answer(self, path: str, body: bytes, token: str | None) -> tuple[int, str]:
         """Return status and body, as the server of the platform would."""
-        calls: dict[str, Callable[[bytes], BaseModel]] = {
+        calls: dict[str, Callable[[bytes, str], BaseModel]] = {
             "start": self._start,
             "streams": self._streams,
             "estimate": self._estimate,
@@ -124,140 +256,347 @@ class RunApi:
             "heartbeat": self._heartbeat,
             "finish": self._finish,
         }
+        if path not in calls:
+            return HTTPStatus.NOT_FOUND, json.dumps({"detail": "Not Found"})
         with self._lock:  # a commit and the fence before it are one step
             self.heard.append(body.decode(errors="replace"))
             try:
-                self._fence(token)
-                answer = calls[path](body)
+                if not token:
+                    raise _unauthenticated()
+                answer = calls[path](body, token)
                 if path != "heartbeat":
                     self.progressed = time.monotonic()
             except RequestRefused as refused:
                 return refused.status, refused.error.model_dump_json()
-        return 200, answer.model_dump_json(by_alias=True)
+            except ValidationError as error:
+                detail = error.errors(include_url=False, include_context=False, include_input=False)
+                return HTTPStatus.UNPROCESSABLE_ENTITY, json.dumps({"detail": detail})
+        return HTTPStatus.OK, answer.model_dump_json(by_alias=True)
 
-    def _fence(self, token: str) -> None:
-        if token != self.token:
-            raise RequestRefused(409, "fenced", "another attempt of this run has taken over")
+    def _holder(self, token: str) -> AttemptRecord:
+        """Return the attempt that holds a run token, ended or not."""
+        for attempt in self._attempts.values():
+            if attempt.run_token == token:
+                return attempt
+        raise _unauthenticated()
 
-    def _start(self, body: bytes) -> wire.StartResponse:
-        wire.StartRequest.model_validate_json(body)
+    def _held(self, token: str) -> AttemptRecord:
+        """Return the attempt that holds a run token. Raises RequestRefused when it is not the current one."""
+        attempt = self._holder(token)
+        if not self._is_current(attempt):
+            raise _fenced()
+        return attempt
+
+    def _is_current(self, attempt: AttemptRecord) -> bool:
+        return attempt.number == self.attempt and attempt.phase is None
+
+    def _start(self, body: bytes, token: str) -> wire.StartResponse:
+        asked = wire.StartRequest.model_validate_json(body)
+        pods = {f"pod-{number}": attempt for number, attempt in self._attempts.items()}
+        if token not in pods:
+            raise _unauthenticated()
+        attempt = self._attempts.get(asked.attempt)
+        if asked.run != RUN or attempt is None or not self._is_current(attempt):
+            raise _fenced()
+        if attempt is not pods[token]:
+            raise _unauthenticated()
+        if asked.connector != self._identity:
+            self._end(attempt, "failed", "failed")
+            raise RequestRefused("invalid", f"the image holds {asked.connector}, the definition is {self._identity}")
         self.moment("start", self.attempt)
+        self._starts += 1
+        attempt.run_token = f"run-{attempt.number}-{self._starts}"
         return wire.StartResponse(
-            run_token=self.token,
+            run_token=attempt.run_token,
             tenant="team-a",
             connection="trial",
             connector=self._identity,
-            config=self._config,
-            streams=[],
+            config=self.config,
+            streams=[wire.SelectedStream(name=stream.name, mode=stream.mode) for stream in self._selection([])],
             default_mode=self._mode,
             since=self._since,
-            limits=self._limits,
-            credentials=self._kept,
+            limits=self.limits,
+            rejects=self.rejects,
+            credentials=self.kept,
         )
 
-    def _streams(self, body: bytes) -> wire.StreamsResponse:
-        self.offered = wire.StreamsRequest.model_validate_json(body).streams
-        names = [stream.name for stream in self.offered]
-        missing = [name for name in self._wanted if name not in names]
-        if missing:
-            raise RequestRefused(
-                422, "invalid", f"streams: the source offers no stream {missing[0]!r}; it offers: {names}"
-            )
-        verdicts = [self._verdict(stream) for stream in self.offered if stream.name in (self._wanted or names)]
+    def _selection(self, offered: Sequence[str]) -> list[wire.SelectedStream]:
+        """Return the selected streams; all that are offered where none is selected by name."""
+        names = self._names or offered
+        return self.selected or [wire.SelectedStream(name=name, mode=self._mode) for name in names]
+
+    def _streams(self, body: bytes, token: str) -> wire.StreamsResponse:
+        asked = wire.StreamsRequest.model_validate_json(body)
+        self._held(token)
+        _check_storable(body)
+        self.offered = asked.streams
+        by_name = {stream.identity: stream for stream in asked.streams}
+        selection = self._selection(list(by_name))
+        if not selection:
+            raise RequestRefused("invalid", "the source offers no stream to these credentials")
+        verdicts = [self._verdict(selected, by_name.get(selected.name)) for selected in selection]
+        verdicts.sort(key=lambda verdict: verdict.refused)
+        self._open = [verdict.name for verdict in verdicts if verdict.read]
+        self._refused = [verdict.name for verdict in verdicts if verdict.refused]
         self.moment("streams", len(verdicts))
         return wire.StreamsResponse(verdicts=verdicts)
 
-    def _verdict(self, offered: wire.DiscoveredStream) -> wire.StreamVerdict:
-        state = self.state(offered.name)
-        selected = wire.SelectedStream(
-            name=offered.name,
-            mode=self._mode,
-            cursor=state.cursor,
-            done=state.done,
-            checkpoint=state.checkpoint,
-            window=self._window,
+    def _verdict(self, selected: wire.SelectedStream, offered: wire.DiscoveredStream | None) -> wire.StreamVerdict:
+        initial = StreamState(selected.cursor, selected.checkpoint, selected.done)
+        state = self.states.setdefault(selected.name, initial)
+        may_read, reason = True, ""
+        error_class: wire.ErrorClass = "ConfigError"
+        if offered is None:
+            reason = f"the source offers no stream {selected.name!r}"
+        elif selected.mode not in offered.modes and self.selected:
+            reason = f"stream {selected.name!r} cannot be read {selected.mode}: it can be read {offered.modes}"
+        elif offered.unavailable is not None:
+            reason, error_class = offered.unavailable.message, offered.unavailable.error_class
+        elif selected.name in self.refusals:
+            reason, error_class = self.refusals[selected.name], "SourceContractError"
+        else:
+            may_read = selected.mode in offered.modes and (offered.windows or self._window is None)
+        return wire.StreamVerdict(
+            name=selected.name,
+            read=may_read and not reason and not state.done,
+            schema_version=0 if reason else 1,
+            selected=selected.model_copy(
+                update={
+                    "cursor": state.cursor if selected.mode == "incremental" or self._is_of_this_run(state) else None,
+                    "done": state.done,
+                    "checkpoint": state.checkpoint,
+                    "window": self._window,
+                }
+            ),
+            reason=reason,
+            refused=bool(reason),
+            error_class=error_class,
+            drop=self.drop,
         )
-        read = self._mode in offered.modes and not state.done and (offered.windows or self._window is None)
-        return wire.StreamVerdict(name=offered.name, read=read, schema_version=1, selected=selected)
 
-    def _estimate(self, body: bytes) -> wire.EstimateResponse:
-        wire.EstimateRequest.model_validate_json(body)
+    def _is_of_this_run(self, state: StreamState) -> bool:
+        return state.committed_by > 0 or bool(self.selected)
+
+    def _estimate(self, body: bytes, token: str) -> wire.EstimateResponse:
+        asked = wire.EstimateRequest.model_validate_json(body)
+        self._held(token)
+        _check_storable(body)
+        budget = self._budget.model_dump(exclude_none=True) if self._budget else {}
+        for measure, allowed in budget.items():
+            expected = sum(getattr(estimate, measure) or 0 for estimate in asked.streams.values())
+            if expected > allowed:
+                raise RequestRefused(
+                    "invalid", f"the run is expected to take {expected} {measure}, and {allowed} are allowed"
+                )
         return wire.EstimateResponse()
 
-    def _uploads(self, body: bytes) -> wire.UploadsResponse:
+    def _uploads(self, body: bytes, token: str) -> wire.UploadsResponse:
         asked = wire.UploadsRequest.model_validate_json(body)
+        attempt = self._held(token)
+        _check_storable(body)
         numbers = range(asked.after + 1, asked.after + 1 + asked.count)
         return wire.UploadsResponse(
-            grants=[self._grant(asked.stream, number) for number in numbers],
+            grants=[self._grant(attempt, asked, number) for number in numbers],
             expires_at=datetime.now(UTC) + timedelta(hours=1),
         )
 
-    def _grant(self, stream: str, number: int) -> wire.UploadGrant:
-        digest = hashlib.sha256(stream.encode()).hexdigest()[:16]  # a stream's name may hold what a URL may not
-        key = f"{digest}/attempt-{self.attempt:02d}-{number:06d}.jsonl.zst"
+    def _grant(self, attempt: AttemptRecord, asked: wire.UploadsRequest, number: int) -> wire.UploadGrant:
+        key = self.object_key(asked.stream, number, asked.kind)
+        attempt.granted[key, number] = asked.stream
         return wire.UploadGrant(
-            key=key, sequence=number, url=f"{self.url}/bucket/{key}", headers={"If-None-Match": "*"}
+            key=key,
+            sequence=number,
+            url=f"{self.url}/bucket/{key}",
+            headers={"If-None-Match": "*"},
+            kind=asked.kind,
         )
 
-    def _checkpoint(self, body: bytes) -> wire.CheckpointResponse:
+    def _checkpoint(self, body: bytes, token: str) -> wire.CheckpointResponse:
         asked = wire.CheckpointRequest.model_validate_json(body)
+        attempt = self._held(token)
+        _check_storable(body)
         state = self.state(asked.stream)
-        if asked.checkpoint <= state.checkpoint:
-            return wire.CheckpointResponse(checkpoint=state.checkpoint)
+        if asked.checkpoint == state.checkpoint and state.committed_by == attempt.number and state.last is not None:
+            _check_repeated(asked, state.last)
+            return wire.CheckpointResponse(checkpoint=asked.checkpoint)
         if asked.checkpoint != state.checkpoint + 1:
-            raise RequestRefused(409, "mismatch", f"the next checkpoint of {asked.stream!r} is {state.checkpoint + 1}")
-        self.moment("commit", self._commits + 1)
-        lines = [line for uploaded in asked.objects for line in self._lines(uploaded)]
-        state.records += lines
-        state.cursor, state.checkpoint, state.done = asked.cursor, asked.checkpoint, asked.done
-        state.cursors.append(asked.cursor)
-        self._commits += 1
-        self.moment("committed", self._commits)
+            message = f"checkpoint {asked.checkpoint} of {asked.stream!r} does not follow {state.checkpoint}"
+            raise RequestRefused("mismatch", message)
+        _check_counts(asked)
+        _check_granted(asked, attempt)
+        self.moment("commit", len(self.commits) + 1)
+        lines = {uploaded.key: self.bucket.lines(uploaded) for uploaded in asked.objects}
+        self._commit(asked, attempt, state, lines)
+        self.moment("committed", len(self.commits))
         return wire.CheckpointResponse(checkpoint=asked.checkpoint)
 
-    def _lines(self, uploaded: wire.UploadedObject) -> list[dict[str, Any]]:
-        body = self._bucket.get(uploaded.key)
-        if body is None or (len(body), hashlib.sha256(body).hexdigest()) != (uploaded.bytes, uploaded.sha256):
-            raise RequestRefused(422, "mismatch", f"the bucket does not hold object {uploaded.key} as it was described")
-        text = zstandard.ZstdDecompressor().decompressobj().decompress(body)
-        lines = [json.loads(line) for line in text.split(b"\n")[:-1]]
-        if uploaded.by_op is not None and +Counter(uploaded.by_op) != Counter(line["op"] for line in lines):
-            raise RequestRefused(
-                422, "mismatch", f"object {uploaded.key} holds other numbers of operations than were told"
-            )
-        return lines
+    def _commit(
+        self,
+        asked: wire.CheckpointRequest,
+        attempt: AttemptRecord,
+        state: StreamState,
+        lines: Mapping[str, list[Line]],
+    ) -> None:
+        for uploaded in asked.objects:
+            attempt.committed[uploaded.key] = uploaded
+            attempt.stream_of[uploaded.key] = asked.stream
+            if uploaded.kind == "data":
+                state.records += lines[uploaded.key]
+        state.cursor, state.checkpoint, state.done = asked.cursor, asked.checkpoint, asked.done
+        state.committed_by, state.last = attempt.number, asked
+        state.cursors.append(asked.cursor)
+        self.commits.append(asked)
 
-    def _credential(self, body: bytes) -> wire.CredentialResponse:
+    def _credential(self, body: bytes, token: str) -> wire.CredentialResponse:
         asked = wire.CredentialRequest.model_validate_json(body)
-        self._kept[asked.name] = wire.RotatedCredential(value=asked.value, seed=asked.seed)
-        return wire.CredentialResponse(version=1)
+        self._held(token)
+        if self._declared is not None and asked.name not in self._declared:
+            raise RequestRefused("invalid", f"credentials: the manifest declares no credential {asked.name!r}")
+        kept = wire.RotatedCredential(value=asked.value, seed=asked.seed)
+        if self.kept.get(asked.name) != kept:
+            self.kept[asked.name] = kept
+            self._versions[asked.name] += 1
+        return wire.CredentialResponse(version=self._versions[asked.name])
 
-    def _heartbeat(self, body: bytes) -> wire.HeartbeatResponse:
+    def _heartbeat(self, body: bytes, token: str) -> wire.HeartbeatResponse:
         asked = wire.HeartbeatRequest.model_validate_json(body)
+        self._held(token)
+        _check_storable(body)
         self.heartbeats.append(asked.metrics.get("records", 0))
-        return wire.HeartbeatResponse()
+        return wire.HeartbeatResponse(cancel=self.cancel_requested)
 
-    def _finish(self, body: bytes) -> wire.FinishResponse:
-        self.finished.append(wire.FinishRequest.model_validate_json(body))
-        return wire.FinishResponse(phase="ended")
+    def _finish(self, body: bytes, token: str) -> wire.FinishResponse:
+        asked = wire.FinishRequest.model_validate_json(body)
+        attempt = self._holder(token)
+        if not self._is_current(attempt):
+            if attempt.phase != asked.outcome:
+                raise _fenced()
+            return wire.FinishResponse(phase=self.phase)
+        _check_storable(body)
+        phase, run_phase = self._ending(asked, attempt)
+        self._end(attempt, phase, run_phase)
+        self.finished.append(asked)
+        return wire.FinishResponse(phase=run_phase)
 
-    def put(self, key: str, headers: dict[str, str], body: bytes) -> int:
-        """Take an object as a bucket takes a presigned PUT that must not overwrite; return the status."""
-        if headers.get("if-none-match") != "*":
-            return 403
-        with self._puts:
-            if key in self._bucket:
-                return 412
-            self._bucket[key] = body
-        self.progressed = time.monotonic()
-        return 200
+    def _ending(self, asked: wire.FinishRequest, attempt: AttemptRecord) -> tuple[wire.Outcome, str]:
+        """Return the phase of the attempt that ends, and the run's. Raises RequestRefused."""
+        failed = [name for name, told in asked.streams.items() if told.outcome != "succeeded"]
+        if asked.outcome == "succeeded" and (failed or self._refused):
+            return "failed", self._failed("SourceContractError")
+        if _is_lost(asked, attempt):
+            return "failed", "failed"
+        if asked.outcome == "succeeded":
+            left = [name for name in self._open if not self.state(name).done]
+            if left:
+                raise RequestRefused("mismatch", f"streams without a final checkpoint: {', '.join(left)}")
+            return "succeeded", "succeeded"
+        if asked.outcome == "cancelled":
+            return "cancelled", "cancelled"
+        if asked.outcome == "interrupted":
+            return "interrupted", self._failed("TransientError")
+        if asked.error is None:
+            raise RequestRefused("invalid", "a failed attempt must say its error")
+        return "failed", self._failed(asked.error.error_class)
+
+    def _failed(self, error_class: wire.ErrorClass) -> str:
+        """Return the run's phase after a failed attempt."""
+        if self.cancel_requested:
+            return "cancelled"
+        return "failed" if error_class in FINAL else "pending"
+
+    def _end(self, attempt: AttemptRecord, phase: wire.Outcome, run_phase: str) -> None:
+        attempt.phase, self.phase = phase, run_phase
+
+    def put(self, key: str, headers: Mapping[str, str], body: bytes) -> int:
+        """Take an object into the bucket; return the status."""
+        status = self.bucket.put(key, headers, body)
+        if status == HTTPStatus.OK:
+            self.progressed = time.monotonic()
+        return status
+
+
+def _check_storable(body: bytes) -> None:
+    """Raise RequestRefused for text that Postgres does not store."""
+    if "\0" in _texts(json.loads(body)):
+        raise RequestRefused("invalid", "the request holds what cannot be stored: a NUL character")
+
+
+def _texts(value: object) -> str:
+    """Return all text of a JSON value, names and values."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        return " ".join([*value, *map(_texts, value.values())])
+    return " ".join(map(_texts, value)) if isinstance(value, list) else ""
+
+
+def _check_repeated(asked: wire.CheckpointRequest, committed: wire.CheckpointRequest) -> None:
+    """Raise RequestRefused when a checkpoint that is committed comes again with other content."""
+
+    def content(request: wire.CheckpointRequest) -> tuple[Any, bool, set[str]]:
+        return request.cursor, request.done, {uploaded.key for uploaded in request.objects}
+
+    if content(asked) != content(committed):
+        message = f"checkpoint {asked.checkpoint} of {asked.stream!r} is committed already, with other content"
+        raise RequestRefused("mismatch", message)
+
+
+def _check_counts(asked: wire.CheckpointRequest) -> None:
+    """Raise RequestRefused unless the objects hold exactly the records that were read, by operation."""
+    for uploaded in asked.objects:
+        if uploaded.by_op is not None and sum(uploaded.by_op.values()) != uploaded.records:
+            raise RequestRefused(
+                "mismatch", f"object {uploaded.key} has {uploaded.records} records, and {uploaded.by_op}"
+            )
+    if asked.read is None or any(uploaded.by_op is None for uploaded in asked.objects):
+        return
+    held = Counter[wire.Op]()
+    for uploaded in asked.objects:
+        held.update(uploaded.by_op or {})
+    if +Counter(asked.read) != +held:
+        raise RequestRefused(
+            "mismatch", f"stream {asked.stream!r}: {asked.read} were read, and the objects hold {dict(held)}"
+        )
+
+
+def _check_granted(asked: wire.CheckpointRequest, attempt: AttemptRecord) -> None:
+    """Raise RequestRefused when an object was not granted to this attempt's stream, or is committed already."""
+    seen = set(attempt.committed)
+    for uploaded in asked.objects:
+        granted = attempt.granted.get((uploaded.key, uploaded.sequence)) == asked.stream
+        if not granted or uploaded.key in seen:
+            message = f"object {uploaded.key} was not granted to this attempt, or is committed already"
+            raise RequestRefused("mismatch", message)
+        seen.add(uploaded.key)
+
+
+def _is_lost(asked: wire.FinishRequest, attempt: AttemptRecord) -> bool:
+    """Return True if the pod's counts differ from what is committed, of the streams that it has read to their end."""
+
+    def is_whole(stream: str) -> bool:
+        told = asked.streams.get(stream)
+        ended = stream in asked.read and told is not None and told.outcome == "succeeded"
+        return asked.outcome == "succeeded" or ended
+
+    told: dict[wire.ObjectKind, dict[str, int]] = {"data": asked.records, "rejected": asked.rejected}
+    for kind, numbers in told.items():
+        counted = attempt.counts(kind)
+        if any(numbers.get(name, 0) != counted[name] for name in {*numbers, *counted} if is_whole(name)):
+            return True
+    for name, by_op in asked.read.items():
+        kept = attempt.counts_by_op(name)
+        total = asked.records.get(name, 0) + asked.rejected.get(name, 0)
+        if is_whole(name) and (sum(by_op.values()) != total or (kept is not None and +Counter[str](by_op) != +kept)):
+            return True
+    return False
 
 
 def _handler(api: RunApi) -> type[QuietHandler]:
     class Handler(QuietHandler):
         def do_POST(self) -> None:  # noqa: N802 - http.server calls it so
-            token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-            status, text = api.answer(self.path.removeprefix("/v1/attempts/"), self.content(), token)
+            scheme, _, token = self.headers.get("Authorization", "").partition(" ")
+            said = token if scheme.lower() == "bearer" else None
+            status, text = api.answer(self.path.removeprefix("/v1/attempts/"), self.content(), said)
             self.answer(status, {"Content-Type": "application/json"}, text.encode())
 
         def do_PUT(self) -> None:  # noqa: N802

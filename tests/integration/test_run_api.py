@@ -1,0 +1,78 @@
+"""The server of the run API, on a real registry and a real bucket, passes the contract of the run protocol."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from penstock_operator import definitions
+from penstock_operator.api.app import create_app
+from penstock_operator.api.authentication import EmbeddedAuthenticator
+from penstock_operator.api.services import Services
+from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.credentials.vault import Vault
+from penstock_operator.launchers.logs import FileLogs
+from penstock_operator.logs.reader import RunLogs
+from penstock_operator.registry.database import Pool
+from penstock_operator.runs import run_store, transitions
+from penstock_operator.runs.attempt_store import AttemptOutcome
+from penstock_operator.runs.protocol import RunProtocol
+
+from tests.integration.world import MANIFEST, World, new_world
+from tests.run_api.contract import (  # noqa: F401 - collected here, on this module's platform
+    TestCheckpoints,
+    TestCredentials,
+    TestEstimate,
+    TestEveryCall,
+    TestFinish,
+    TestHeartbeat,
+    TestStart,
+    TestStreams,
+    TestUploads,
+    pod,
+)
+from tests.run_api.pods import BUDGET, CREDENTIAL, SELECTED, Platform
+
+
+class Server:
+    """The server, on the registry and the bucket of the test."""
+
+    run = "run1"
+
+    def __init__(self, world: World, authority: EmbeddedAuthenticator, http: httpx.AsyncClient) -> None:
+        self.http = http
+        self._world, self._authority = world, authority
+        self._attempt = 0
+
+    async def next_attempt(self) -> tuple[int, str]:
+        async with self._world.pool.connection() as db:
+            lost = AttemptOutcome("lost", "AttemptLost")
+            await transitions.fail_current(db, self.run, self._attempt, lost, disrupted=True)
+        _, self._attempt = await self._world.claim(f"job{self._attempt + 1}")
+        return self._attempt, self._authority.mint_pod(f"job{self._attempt}")
+
+    async def request_cancel(self) -> None:
+        async with self._world.pool.connection() as db:
+            await run_store.request_cancel(db, self.run)
+
+
+@pytest.fixture
+async def platform(pool: Pool, store: BronzeStore) -> AsyncIterator[Platform]:
+    world = await new_world(pool, store)
+    methods = [{"type": "oauth2", "credentials": [{"name": CREDENTIAL}]}]
+    manifest = {**MANIFEST, "authentication": {"methods": methods}}
+    spec = {"image": "i@sha256:0", "stage": "certified", "manifest": manifest}
+    async with pool.connection() as db:
+        await definitions.upsert_definition(db, "d1", "faker-generate-0.1.0", 2, spec)
+    world.spec["streams"] = [{"name": name, "mode": mode} for name, mode in SELECTED]
+    world.spec["budget"] = {"records": BUDGET}
+    await world.new_run(Server.run)
+    authority = EmbeddedAuthenticator(b"secret")
+    protocol = RunProtocol(pool, store, vault=Vault(("key",)))
+    logs = RunLogs(pool, FileLogs(Path("/nonexistent")), store)
+    app = create_app(Services(protocol, pool, authority, logs))
+    url = "http://penstock/v1/attempts/"
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=url) as http:
+        yield Server(world, authority, http)
