@@ -17,7 +17,7 @@ from statistics import median
 import psycopg
 from msgspec.structs import replace
 from penstock_operator.embedded.postgres import EmbeddedPostgres
-from penstock_postgres_sql.connector import Config, Credentials, PostgresSql
+from penstock_postgres_sql.connector import PostgresConfig, PostgresCredentials, PostgresSql
 from penstock_sdk import Partition
 from psycopg.conninfo import conninfo_to_dict
 
@@ -39,10 +39,10 @@ def copy_seconds(url: str) -> float:
 def opened(url: str) -> PostgresSql:
     """Return a connector with a session."""
     found = conninfo_to_dict(url)
-    config = Config(
+    config = PostgresConfig(
         host=str(found["host"]), port=int(str(found["port"])), database="penstock", partitions=RANGES, partition_rows=1
     )
-    connector = PostgresSql(config, Credentials(password=str(found["password"]), username="penstock"))
+    connector = PostgresSql(config, PostgresCredentials(password=str(found["password"]), username="penstock"))
     connector.authenticate()
     return connector
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from penstock_files_object import FilesObject
-from penstock_files_object.config import Config, Credentials
+from penstock_files_object.config import FilesConfig, FilesCredentials
 from penstock_sdk import ConnectorError, SourceContractError, TransientError
 from penstock_sdk.contract import rows_of
 
@@ -41,7 +41,7 @@ def server(running: FilesServer) -> FilesServer:
 def opened(server: FilesServer, path: str, **options: Any) -> FilesObject:
     stream = {"name": "s", "paths": [path], "format": "csv", "schema": DECLARED, **options}
     config = {"baseUrl": server.url, "streams": [stream]}
-    source = FilesObject(msgspec.convert(config, Config), Credentials())
+    source = FilesObject(msgspec.convert(config, FilesConfig), FilesCredentials())
     source.authenticate()
     return source
 
@@ -98,7 +98,7 @@ def test_a_body_that_ends_before_the_length_that_was_told_is_not_the_whole_file(
 @pytest.mark.parametrize("encoding", ["br", "deflate", "compress", "gzip, br"])
 def test_an_encoding_that_was_not_asked_for_is_refused_by_name(server: FilesServer, encoding: str) -> None:
     server.more = {"Content-Encoding": encoding}
-    with pytest.raises(SourceContractError, match=r"a\.csv: the server sends it with Content-Encoding: "):
+    with pytest.raises(SourceContractError, match=r"a\.csv: the server sends the file with Content-Encoding: "):
         rows(opened(server, server.put("a.csv", BODY), infer=False))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from penstock_files_object import FilesObject
-from penstock_files_object.config import Config, Credentials
+from penstock_files_object.config import FilesConfig, FilesCredentials
 from penstock_sdk import ConnectorError, Stream, TransientError
 from penstock_sdk.contract import rows_of
 
@@ -70,7 +70,7 @@ def connector(bucket: Bucket | None, paths: dict[str, str], base_url: str, **opt
         "streams": [{"name": name, "paths": [path], "format": "csv", **options} for name, path in paths.items()],
     }
     keys = {"accessKeyId": bucket.settings.access_key, "secretAccessKey": bucket.settings.secret_key} if bucket else {}
-    return FilesObject(msgspec.convert(config, Config), msgspec.convert(keys, Credentials))
+    return FilesObject(msgspec.convert(config, FilesConfig), msgspec.convert(keys, FilesCredentials))
 
 
 def attempt(source: FilesObject) -> dict[str, list[Any] | ConnectorError]:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from penstock_files_object import FilesObject
-from penstock_files_object.config import Config, Credentials
+from penstock_files_object.config import FilesConfig, FilesCredentials
 from penstock_operator.settings import S3Settings
 from penstock_sdk import AuthenticationError, ConfigError, SourceContractError, Stream, TransientError
 from penstock_sdk.contract import CollectingSink, rows_of
@@ -37,14 +37,14 @@ def opened(s3_server: S3Settings, server: FilesServer) -> Iterator[Open]:
     def open_one(
         paths: list[str] | str, format_: str = "csv", credentials: dict[str, str] | None = None, **options: Any
     ) -> FilesObject:
-        of_connection = {key: options.pop(key) for key in list(options) if key in Config.__struct_encode_fields__}
+        of_connection = {key: options.pop(key) for key in list(options) if key in FilesConfig.__struct_encode_fields__}
         stream = {"name": "s", "paths": [paths] if isinstance(paths, str) else paths, "format": format_, **options}
         config = {"endpoint": s3_server.endpoint, "baseUrl": server.url, "batchRows": 3, "streams": [stream]}
         keys = {"accessKeyId": s3_server.access_key, "secretAccessKey": s3_server.secret_key}
         made.append(
             FilesObject(
-                msgspec.convert({**config, **of_connection}, Config),
-                msgspec.convert(keys if credentials is None else credentials, Credentials),
+                msgspec.convert({**config, **of_connection}, FilesConfig),
+                msgspec.convert(keys if credentials is None else credentials, FilesCredentials),
             )
         )
         made[-1].authenticate()
@@ -183,7 +183,7 @@ def test_folders_and_markers_are_passed_over_with_a_line_in_the_log(
         bucket.put(f"{format_}/_named/part", written(format_, 4, 1))
         caplog.clear()
         assert [row["n"] for row in rows(opened(bucket.path(f"{format_}/**"), format_))] == [0, 1, 2, 3]
-        assert "begin with _ or . and were passed over" in caplog.text
+        assert "begin with _ or . and were not read" in caplog.text
         assert rows(opened(bucket.path(f"{format_}/_named/*"), format_))
 
 
@@ -203,7 +203,7 @@ def test_keys_are_taken_byte_for_byte(opened: Open, bucket: Bucket) -> None:
 
 
 def test_a_long_listing_is_followed_to_its_end(opened: Open, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock_files_object.stores.PAGE", 4)
+    monkeypatch.setattr("penstock_files_object.listing.PAGE_KEYS", 4)
     for number in range(11):
         bucket.put(f"in/{number}+.csv", f"n\n{number}\n".encode())
     assert len(rows(opened(bucket.path("in/*")))) == 11
@@ -258,7 +258,7 @@ def test_a_file_that_is_taken_away_is_looked_for_anew(opened: Open, server: File
     source = opened(path)
     [file] = source._files(source.config.streams[0], path)
     server.files.clear()
-    with pytest.raises(TransientError, match="taken away after it was listed"):
+    with pytest.raises(TransientError, match="it was deleted after it was listed"):
         list(source._store.content(file, 0))
 
 
@@ -285,7 +285,7 @@ def test_a_connection_that_breaks_again_and_again_is_given_up(opened: Open, serv
     source = opened(path)
     stream = stream_of(source)
     server.break_after = [0] * 10
-    with pytest.raises(TransientError, match="cannot be reached, or broke off"):
+    with pytest.raises(TransientError, match="cannot be reached, or the connection broke"):
         list(source.read(stream, None, None))
 
 
@@ -311,7 +311,7 @@ def test_what_nobody_can_follow_is_offered_in_full_only(opened: Open, server: Fi
         (401, {}, AuthenticationError, "put token, or username and password, into a Secret"),
         (403, {}, AuthenticationError, "spec.secretRef"),
         (404, {}, ConfigError, "there is no such file; correct spec.config.streams.paths"),
-        (302, {"Location": "http://elsewhere.example/a.csv"}, ConfigError, "leads to http://elsewhere.example:80"),
+        (302, {"Location": "http://elsewhere.example/a.csv"}, ConfigError, "redirects to http://elsewhere.example:80"),
         (429, {"Retry-After": "7"}, TransientError, "answered 429"),
         (503, {"Retry-After": "Fri, 01 Jan 2100 00:00:00 GMT"}, TransientError, "answered 503"),
         (500, {}, TransientError, "answered 500"),
@@ -335,7 +335,7 @@ def test_what_a_server_answers_says_what_to_do(
         (503, {"Retry-After": "7"}, TransientError, "answered 503"),
         (400, {"x-amz-bucket-region": "eu-west-3"}, ConfigError, "spec.config.region: .*set it to eu-west-3"),
         (301, {"x-amz-bucket-region": "eu-west-3"}, ConfigError, "spec.config.region: .*set it to eu-west-3"),
-        (501, {}, SourceContractError, "check that it is the right server"),
+        (501, {}, SourceContractError, "correct the server in spec.config"),
     ],
 )
 def test_what_a_store_answers_says_what_to_do(
@@ -430,7 +430,7 @@ def test_a_column_that_changed_its_type_ends_the_read(opened: Open, bucket: Buck
     )
     with pytest.raises(
         SourceContractError,
-        match=r"the column 'n' is string, and may be .*, which is not what the stream's schema says",
+        match=r"the column 'n' is string, and may be .*, which is not in the stream's schema",
     ):
         rows(source)
 
@@ -460,7 +460,7 @@ def test_bad_rows_are_put_aside_where_the_stream_says_so(opened: Open, bucket: B
     source.sink = CollectingSink()
     assert [row["n"] for row in rows(source)] == [1, 4]
     assert source.sink.rejected == [
-        ({"file": path, "line": 3, "row": ["2"]}, f"{path}, line 3: it has 1 fields, the file has 2 columns"),
+        ({"file": path, "line": 3, "row": ["2"]}, f"{path}, line 3: it has 1 fields, and the file has 2 columns"),
         ({"file": path, "line": 4, "row": '3,"z\n'}, f"{path}, line 4: unexpected end of data"),
     ]
 
@@ -499,7 +499,7 @@ def test_a_stream_that_cannot_be_sampled_fails_by_itself(
     streams = [{"name": name, "paths": [path], "format": "csv"} for name, path in reversed(paths.items())]
     config = {"endpoint": s3_server.endpoint, "baseUrl": server.url, "streams": streams}
     keys = {"accessKeyId": s3_server.access_key, "secretAccessKey": s3_server.secret_key}
-    source = FilesObject(msgspec.convert(config, Config), msgspec.convert(keys, Credentials))
+    source = FilesObject(msgspec.convert(config, FilesConfig), msgspec.convert(keys, FilesCredentials))
     source.authenticate()
     offered = {stream.name: stream for stream in source.discover()}
     assert offered.keys() == paths.keys()

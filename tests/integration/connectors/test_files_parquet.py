@@ -66,7 +66,7 @@ def test_int96_moments_are_exact_in_every_year(server: FilesServer, moments: lis
 
 def test_int96_within_lists_is_refused_by_name_where_it_wraps(server: FilesServer) -> None:
     table = pa.table({"t": pa.array([[datetime.fromisoformat(MOMENTS[1])]], pa.list_(pa.timestamp("us")))})
-    with pytest.raises(SourceContractError, match="the column 't' holds INT96 moments within lists"):
+    with pytest.raises(SourceContractError, match="the column 't' has INT96 timestamps within lists"):
         read(server, written(table, use_deprecated_int96_timestamps=True))
 
 
@@ -101,7 +101,7 @@ def test_what_no_record_can_hold_is_a_bad_row_by_its_number(
     assert [row["n"] for row in rows] == [n for n in (1, 2, 3) if n not in bad]
     assert [data["row"] for data, _ in rejected] == bad
     msgspec.json.encode([data for data, _ in rejected])
-    with pytest.raises(SourceContractError, match=rf"a\.parquet, row {bad[0]}: the column 'c' holds .*onBadRow: skip"):
+    with pytest.raises(SourceContractError, match=rf"a\.parquet, row {bad[0]}: the column 'c' has .*onBadRow: skip"):
         read(server, body)
 
 
@@ -187,7 +187,7 @@ def test_no_damage_is_a_defect(server: FilesServer, at: int, byte: int, cut: int
         (zstandard.compress(b"PAR1"), "it is compressed as a whole"),
         (b"PK\x03\x04aaaa", "a zip archive"),
         (bz2.compress(b"PAR1"), "bzip2"),
-        (b"Unauthorized", "it is a message and no rows"),
+        (b"Unauthorized", "it is a message and has no rows"),
         (b"a,b\n1,2\n", "it cannot be read as Parquet"),
         (b"", "it cannot be read as Parquet"),
     ],
@@ -199,5 +199,5 @@ def test_what_is_no_parquet_is_named(server: FilesServer, body: bytes, words: st
 
 def test_a_struct_with_two_fields_of_one_name_is_named(server: FilesServer) -> None:
     column = pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
-    with pytest.raises(SourceContractError, match="the column 'c' holds a struct that has two fields of one name"):
+    with pytest.raises(SourceContractError, match="the column 'c' holds a struct with two fields of the same name"):
         read(server, written(pa.table({"c": column})))

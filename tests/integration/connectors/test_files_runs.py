@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from penstock_files_object import FilesObject
-from penstock_files_object.config import Config, Credentials
+from penstock_files_object.config import FilesConfig, FilesCredentials
 from penstock_sdk import ConnectorError, SourceContractError
 from penstock_sdk.contract import rows_of
 
@@ -172,7 +172,7 @@ def connector(bucket: Bucket) -> FilesObject:
         "batchRows": bucket.chance.choice([1, 2, 5, 1000]),
         "streams": [stream],
     }
-    return FilesObject(msgspec.convert(config, Config), Credentials())
+    return FilesObject(msgspec.convert(config, FilesConfig), FilesCredentials())
 
 
 def run(bucket: Bucket, cursor: Any, *, spoil: bool) -> tuple[Any, bool]:

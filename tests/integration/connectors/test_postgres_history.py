@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock_operator.embedded.postgres import UNPRIVILEGED, EmbeddedPostgres
 from penstock_postgres_sql import PostgresSql
-from penstock_postgres_sql.snapshots import EPOCH, Snapshot, changed, coarsened, ranges_of
+from penstock_postgres_sql.snapshots import XID_EPOCH, Snapshot, changed_condition, id_spans, limited_spans
 
 from tests.integration.connectors.test_postgres_sql import connector, stream_of
 
@@ -160,10 +160,10 @@ spans = st.lists(
 @given(spans, st.integers(1, 8))
 def test_ranges_that_are_coarsened_hold_what_they_held(found: list[tuple[int, int]], most: int) -> None:
     held = {id_ for first, past in found for id_ in range(first, past)}
-    wider = coarsened(found, most)
+    wider = limited_spans(found, most)
     assert len(wider) <= most
     assert held <= {id_ for first, past in wider for id_ in range(first, past)}
-    assert ranges_of(held) == coarsened(found, 1000)
+    assert id_spans(held) == limited_spans(found, 1000)
 
 
 def test_the_condition_holds_for_each_unseen_id_across_the_wrap_of_32_bits(database_url: str) -> None:
@@ -171,13 +171,13 @@ def test_the_condition_holds_for_each_unseen_id_across_the_wrap_of_32_bits(datab
     chance = random.Random(5)
     with psycopg.connect(database_url, autocommit=True) as session:
         for _ in range(150):
-            start = chance.choice([0, EPOCH - 40, 3 * EPOCH - 30, chance.randrange(5 * EPOCH)]) + 10
-            pending = ranges_of(start + chance.randrange(30) for _ in range(chance.randrange(12)))
+            start = chance.choice([0, XID_EPOCH - 40, 3 * XID_EPOCH - 30, chance.randrange(5 * XID_EPOCH)]) + 10
+            pending = id_spans(start + chance.randrange(30) for _ in range(chance.randrange(12)))
             base = Snapshot("s", start + 30, tuple(pending), (1,))
             now = Snapshot("s", start + 30 + chance.randrange(20), (), (1,))
-            ids = range(max(3, start - 20), now.next)
-            unseen = [id_ for id_ in ids if id_ >= base.next or any(first <= id_ < past for first, past in pending)]
-            condition = changed(base, now)
+            ids = range(max(3, start - 20), now.next_xid)
+            unseen = [id_ for id_ in ids if id_ >= base.next_xid or any(first <= id_ < past for first, past in pending)]
+            condition = changed_condition(base, now)
             assert condition is not None
             shown = condition.as_string(session).replace("xmin::text::bigint", "(id % 4294967296)")
             query = (
@@ -188,8 +188,8 @@ def test_the_condition_holds_for_each_unseen_id_across_the_wrap_of_32_bits(datab
 
 
 def test_an_id_far_behind_has_everything_read() -> None:
-    assert changed(Snapshot("s", 100, (), (1,)), Snapshot("s", 100 + EPOCH, (), (1,))) is None
-    assert changed(Snapshot("s", 100, (), (1,)), Snapshot("s", 120, (), (2,))) is None
+    assert changed_condition(Snapshot("s", 100, (), (1,)), Snapshot("s", 100 + XID_EPOCH, (), (1,))) is None
+    assert changed_condition(Snapshot("s", 100, (), (1,)), Snapshot("s", 120, (), (2,))) is None
 
 
 def test_a_standby_is_followed_and_a_promoted_one_is_read_again(tmp_path: Path) -> None:

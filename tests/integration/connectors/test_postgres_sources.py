@@ -188,7 +188,10 @@ FAILING = {
     "c_kept": ("CREATE MATERIALIZED VIEW c_kept AS SELECT 1 AS x WITH NO DATA", "has not been populated.*REFRESH"),
     "d_cast": ("CREATE VIEW d_cast AS SELECT ('x' || id)::int AS x FROM t", "invalid text representation"),
     "e_deep": ("CREATE VIEW e_deep AS SELECT repeat('[', 1000000)::json AS x", "stack depth"),
-    "f_killed": ("CREATE VIEW f_killed AS SELECT pg_terminate_backend(pg_backend_pid())::text AS x", "went away"),
+    "f_killed": (
+        "CREATE VIEW f_killed AS SELECT pg_terminate_backend(pg_backend_pid())::text AS x",
+        "connection to the database was lost",
+    ),
 }
 
 
@@ -325,12 +328,12 @@ WITHHELD = {
     "public.sec view": 'GRANT SELECT ON "public"."sec view" TO "source_reader"',
     'shut."odd"': 'GRANT USAGE ON SCHEMA "shut" TO "source_reader"; GRANT SELECT ON "shut"."""odd""" TO "source_reader"',
     "shut.granted": 'may not read it: GRANT USAGE ON SCHEMA "shut" TO "source_reader"',
-    "public.parted_1": "it is a partition of 'public.parted': select that",
+    "public.parted_1": "it is a partition of 'public.parted': select 'public.parted'",
     "public.numbers": "it is a sequence; only tables and views are streams",
     "public.none": "it has no column that could be read",
     "other.there": "its schema 'other' is not one of spec.config.schemas; add it there",
     "PUBLIC.Plain": "there is no such table; there is 'public.plain'",
-    "plain": "there is no such table; there is 'public.plain': a stream is schema.table",
+    "plain": "there is no such table; there is 'public.plain': write the stream in spec.streams as schema.table",
     "pg_catalog.pg_class": "it belongs to the server itself",
 }
 

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from penstock_operator.embedded.postgres import EmbeddedPostgres
 from penstock_postgres_sql import PostgresSql
-from penstock_postgres_sql.connector import Config, Credentials
+from penstock_postgres_sql.connector import PostgresConfig, PostgresCredentials
 from penstock_sdk import AuthenticationError, ConfigError, SourceContractError, Stream, TransientError, Window
 from penstock_sdk.manifest import Followed, unsafe_cursor
 from psycopg.conninfo import conninfo_to_dict
@@ -24,8 +24,8 @@ Open = Callable[..., PostgresSql]
 def connector(url: str, *, password: str | None = None, user: str | None = None, **config: Any) -> PostgresSql:
     parts = {key: str(value) for key, value in conninfo_to_dict(url).items()}
     known = {"host": parts["host"], "port": int(parts["port"]), "database": parts["dbname"], "sslmode": "disable"}
-    credentials = Credentials(username=user or parts["user"], password=password or parts["password"])
-    return PostgresSql(Config(**{**known, **config}), credentials)
+    credentials = PostgresCredentials(username=user or parts["user"], password=password or parts["password"])
+    return PostgresSql(PostgresConfig(**{**known, **config}), credentials)
 
 
 @pytest.fixture
@@ -330,7 +330,7 @@ def test_a_session_that_is_cut_is_for_later(opened: Open, execute: Callable[[str
     execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'penstock' AND datname = current_database()"
     )
-    with pytest.raises(TransientError, match="went away"):
+    with pytest.raises(TransientError, match="connection to the database was lost"):
         list(reading)
 
 

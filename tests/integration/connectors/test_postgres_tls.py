@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from penstock_postgres_sql import PostgresSql
-from penstock_postgres_sql.config import Config, Credentials
+from penstock_postgres_sql.config import PostgresConfig, PostgresCredentials
 from penstock_sdk import AuthenticationError, ConfigError
 from penstock_sdk._runtime.write_guard import no_local_writes
 from psycopg.conninfo import conninfo_to_dict
@@ -138,8 +138,8 @@ def source_of(url: str, proxy: TlsProxy, secret: dict[str, str] | None = None, *
     parts = {key: str(value) for key, value in conninfo_to_dict(url).items()}
     place = {"host": "localhost", "database": parts["dbname"], "sslmode": "verify-full", **config}
     return PostgresSql(
-        Config(port=proxy.port, **place),  # type: ignore[arg-type]
-        Credentials(username=parts["user"], password=parts["password"], **(secret or {})),
+        PostgresConfig(port=proxy.port, **place),  # type: ignore[arg-type]
+        PostgresCredentials(username=parts["user"], password=parts["password"], **(secret or {})),
     )
 
 

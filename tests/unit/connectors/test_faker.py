@@ -10,34 +10,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock_faker_generate import FakerGenerate
-from penstock_faker_generate.connector import BEGAN, Config
+from penstock_faker_generate.connector import BEGAN, FakerConfig
 from penstock_sdk import ConfigError, TransientError, Window
 
 
-def read(config: Config, cursor: object = None, stream: int = 0) -> list[dict[str, object]]:
+def read(config: FakerConfig, cursor: object = None, stream: int = 0) -> list[dict[str, object]]:
     connector = FakerGenerate(config, {})
     return [record for batch in connector.read(connector.discover()[stream], None, cursor) for record in batch.records]  # type: ignore[misc]
 
 
 @given(total=st.integers(0, 2500), size=st.integers(1, 999), at=st.integers(0, 2500), stream=st.integers(0, 1))
 def test_a_read_resumed_anywhere_gives_what_follows(total: int, size: int, at: int, stream: int) -> None:
-    whole = read(Config(records=total), stream=stream)
+    whole = read(FakerConfig(records=total), stream=stream)
     assert [record["n"] for record in whole] == list(range(total))
-    assert read(Config(records=total, batch_size=size), {"next": at}, stream) == whole[at:]
+    assert read(FakerConfig(records=total, batch_size=size), {"next": at}, stream) == whole[at:]
 
 
 def test_another_seed_gives_other_records() -> None:
-    assert read(Config(records=5)) != read(Config(records=5, seed=1))
+    assert read(FakerConfig(records=5)) != read(FakerConfig(records=5, seed=1))
 
 
 def test_it_fails_when_asked_to() -> None:
     with pytest.raises(TransientError):
-        read(Config(records=1000, fail_after=100))
+        read(FakerConfig(records=1000, fail_after=100))
 
 
 def test_a_config_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(ConfigError):
-        FakerGenerate(Config(batch_size=0), {}).authenticate()
+        FakerGenerate(FakerConfig(batch_size=0), {}).authenticate()
 
 
 numbers = st.one_of(st.integers(-5, 5), st.sampled_from([10**9, 10**18, 10**30, -(10**30)]))
@@ -48,7 +48,7 @@ seconds = st.one_of(st.floats(), st.just(0.0))
 def test_no_config_is_a_defect(
     records: int, seed: int, size: int, partitions: int, fail_after: int | None, delay: float
 ) -> None:
-    config = Config(
+    config = FakerConfig(
         records=records, seed=seed, batch_size=size, partitions=partitions, fail_after=fail_after, delay_seconds=delay
     )
     connector = FakerGenerate(config, {})
@@ -65,7 +65,7 @@ def test_no_config_is_a_defect(
 
 
 def test_a_read_from_the_start_stands_still_where_it_was_asked_to() -> None:
-    config = Config(records=1000, batch_size=100, pause_after=250, pause_seconds=0.5)
+    config = FakerConfig(records=1000, batch_size=100, pause_after=250, pause_seconds=0.5)
     connector = FakerGenerate(config, {})
     stream = connector.discover()[0]
     batches = list(connector.read(stream, None, None))
@@ -79,7 +79,7 @@ def test_a_read_from_the_start_stands_still_where_it_was_asked_to() -> None:
 def test_a_window_holds_the_events_of_its_seconds_wherever_it_is_resumed(
     start: int, length: int, size: int, at: int
 ) -> None:
-    connector = FakerGenerate(Config(records=2500, batch_size=size), {})
+    connector = FakerGenerate(FakerConfig(records=2500, batch_size=size), {})
     events = connector.discover()[1]
     begin = datetime.fromtimestamp(BEGAN + start - 0.5, UTC)  # the second before is over, the next is in
     asked = msgspec.structs.replace(events, window=Window(begin, begin + timedelta(seconds=length)))

@@ -18,10 +18,10 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from penstock_files_object.config import Config, CsvOptions, checked
+from penstock_files_object.bad_rows import BadRows
+from penstock_files_object.config import CsvOptions, FilesConfig, validated
 from penstock_files_object.csv_rows import CsvFile, csv_batches
 from penstock_files_object.jsonl_rows import JsonlFile
-from penstock_files_object.rejects import BadRows
 from penstock_sdk import ConfigError, SourceContractError
 
 from tests.unit.connectors.test_files_rows import TEXT, Stored, csv_read, flat, stream
@@ -162,8 +162,8 @@ def test_no_bytes_are_a_defect_as_csv(body: bytes, options: dict[str, Any], poli
         (b"BZh91AY&SY", "bzip2", {}),
         ("a,b,c\n1,2,3\n".encode("utf-16"), "set csv.encoding: utf-16 ", {}),
         ("a,b,c\n1,2,3\n".encode("utf-16-le"), "set csv.encoding: utf-16-le", {}),
-        (b"a,b,c\n1,\xe9,3\n", "line 2: not utf-8; set csv.encoding", {}),
-        (b"a,b,\xe9\n1,2,3\n", "line 1: not utf-8; set csv.encoding", {}),
+        (b"a,b,c\n1,\xe9,3\n", "line 2: it is not utf-8; set csv.encoding", {}),
+        (b"a,b,\xe9\n1,2,3\n", "line 1: it is not utf-8; set csv.encoding", {}),
         (b"a,b,c\n1,2,3\n", "it is not utf-16-be; set csv.encoding", {"csv": CsvOptions(encoding="utf-16-be")}),
         (b"a,b,b\n1,2,3\n", "set csv.duplicateHeaders: rename", {}),
     ],
@@ -207,7 +207,7 @@ LEGAL = [
 
 @pytest.mark.parametrize("body", MESSAGES)
 def test_an_error_in_words_that_was_answered_with_200_is_no_header(body: str) -> None:
-    with pytest.raises(SourceContractError, match=r"f: it is a message and no rows.*open the address"):
+    with pytest.raises(SourceContractError, match=r"f: it is a message and has no rows.*open the address"):
         csv_read(Stored(body.encode()), infer=False, types={})
 
 
@@ -309,11 +309,11 @@ FIELDS = ["streams", "endpoint", "region", "baseUrl", "lookbackHours", "batchRow
 def test_no_config_is_a_defect(config: dict[str, Any], of_stream: dict[str, Any]) -> None:
     made = {"streams": [{"name": "s", "format": "csv", **of_stream}], "baseUrl": "http://h", **config}
     try:
-        converted = msgspec.convert(made, Config)
+        converted = msgspec.convert(made, FilesConfig)
     except msgspec.ValidationError:
         return
     with suppress(ConfigError):
-        checked(converted)
+        validated(converted)
 
 
 def test_every_codec_of_python_is_an_encoding_or_is_refused() -> None:
@@ -322,7 +322,7 @@ def test_every_codec_of_python_is_an_encoding_or_is_refused() -> None:
     for name in {*encodings.aliases.aliases.values(), "undefined", "idna", "punycode", "unicode_escape", "a\x00b", ""}:
         config = {"streams": [{"name": "s", "format": "csv", "paths": ["s3://b/k"], "csv": {"encoding": name}}]}
         try:
-            checked(msgspec.convert(config, Config))
+            validated(msgspec.convert(config, FilesConfig))
         except ConfigError:
             continue
         try:
@@ -413,5 +413,5 @@ def test_a_part_of_a_page_is_no_header_but_may_be_a_row(part: str) -> None:
 
 
 def test_a_header_with_a_nul_is_named_by_its_line() -> None:
-    with pytest.raises(SourceContractError, match=r"line 1: a column's name holds a NUL.*csv\.encoding"):
+    with pytest.raises(SourceContractError, match=r"line 1: a column's name has a NUL.*csv\.encoding"):
         csv_read(Stored(b"id,a\0b\n1,2\n"))

@@ -16,14 +16,14 @@ import yaml
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock_files_object.arrow_values import exact, property_of
-from penstock_files_object.config import Config, CsvOptions, StreamConfig, checked
-from penstock_files_object.content import Content
+from penstock_files_object.arrow_values import exact_values, schema_of_arrow_type
+from penstock_files_object.bad_rows import BadRows, discard
+from penstock_files_object.config import CsvOptions, FilesConfig, StreamConfig, validated
+from penstock_files_object.content import TextContent
 from penstock_files_object.csv_rows import CsvFile, csv_batches
+from penstock_files_object.file_cursor import File, FileOffset
 from penstock_files_object.jsonl_rows import JsonlFile
-from penstock_files_object.progress import File
-from penstock_files_object.rejects import BadRows, nowhere
-from penstock_files_object.values import kind_of_values
+from penstock_files_object.values import type_of_values
 from penstock_sdk import ConfigError, SourceContractError
 from penstock_sdk.manifest import config_problems
 
@@ -53,13 +53,13 @@ def stream(format_: str = "csv", **options: Any) -> StreamConfig:
 
 
 def csv_read(
-    stored: Stored, at: Any = None, size: int = 2, types: dict[str, Any] | None = None, **options: Any
-) -> list[tuple[list[dict[str, Any]], Any]]:
+    stored: Stored, at: FileOffset | None = None, size: int = 2, types: dict[str, Any] | None = None, **options: Any
+) -> list[tuple[list[dict[str, Any]], FileOffset]]:
     config = stream(**options)
-    reading = CsvFile(config, stored.file, stored.open, BadRows("s", "f", config.on_bad_row, nowhere))
+    reading = CsvFile(config, stored.file, stored.open, BadRows("s", "f", config.on_bad_row, discard))
     properties = types or dict.fromkeys(("a", "b", "c", "column_1", "column_2", "column_3"), TEXT)
-    found = [(list(records), place) for records, place in csv_batches(reading, properties, at, size)]
-    return msgspec.json.decode(msgspec.json.encode(found))
+    found = [(list(records), offset) for records, offset in csv_batches(reading, properties, at, size)]
+    return msgspec.json.decode(msgspec.json.encode(found), type=list[tuple[list[dict[str, Any]], FileOffset]])
 
 
 def flat(batches: list[tuple[list[dict[str, Any]], Any]]) -> list[dict[str, Any]]:
@@ -101,7 +101,7 @@ def test_jsonl_is_whole_and_goes_on_from_every_place(
     stored = Stored(COMPRESS[compression](body), piece)
 
     def pages(at: Any = None) -> list[tuple[list[Any], Any]]:
-        reading = JsonlFile(stream("jsonl"), stored.file, stored.open, BadRows("s", "f", "fail", nowhere))
+        reading = JsonlFile(stream("jsonl"), stored.file, stored.open, BadRows("s", "f", "fail", discard))
         return [(msgspec.json.Decoder(dict).decode_lines(page), place) for page, place in reading.pages(at, size)]
 
     whole = pages()
@@ -114,15 +114,15 @@ def test_a_plain_file_is_asked_for_from_where_the_state_stands() -> None:
     """The megabytes before are not read again."""
     row = b"1,2,%s\n" % (b"x" * 10_000)
     stored = Stored(b"a,b,c\n" + row * 300)
-    (_, place), *_ = csv_read(Stored(stored.body), size=200)
-    assert len(flat(csv_read(stored, place))) == 100
+    (_, offset), *_ = csv_read(Stored(stored.body), size=200)
+    assert len(flat(csv_read(stored, offset))) == 100
     assert stored.asked == [0, 6 + len(row) * 200]
 
 
 @pytest.mark.parametrize(
     ("body", "line", "reason"),
     [
-        (b"a,b,c\n1,2,3\n1,2\n4,5,6\n", 3, "it has 2 fields, the file has 3 columns"),
+        (b"a,b,c\n1,2,3\n1,2\n4,5,6\n", 3, "it has 2 fields, and the file has 3 columns"),
         (b"a,b,c\n1,2,3\n1,2,3,4\n4,5,6\n", 3, "it has 4 fields"),
         (b'a,b,c\n1,2,3\n1,"2"x,3\n4,5,6\n', 3, "expected after"),
         (b'a,b,c\n1,2,3\n1,"2,3\n4,5,6\n', 3, "unexpected end of data"),
@@ -154,7 +154,7 @@ def test_a_bad_json_line_is_named_and_costs_no_other(bad: bytes, reason: str) ->
     def pages(policy: Any) -> list[Any]:
         stored = Stored(body)
         reading = JsonlFile(
-            stream("jsonl", on_bad_row=policy), stored.file, stored.open, BadRows("s", "f", policy, nowhere)
+            stream("jsonl", on_bad_row=policy), stored.file, stored.open, BadRows("s", "f", policy, discard)
         )
         return [row for page, _ in reading.pages(None, 100) for row in msgspec.json.Decoder(dict).decode_lines(page)]
 
@@ -166,7 +166,7 @@ def test_a_bad_json_line_is_named_and_costs_no_other(bad: bytes, reason: str) ->
 def test_a_page_keeps_every_digit() -> None:
     line = b'{"big":123456789012345678901234567890,"price":1.10,"e":1e-400}'
     stored = Stored(line)
-    [(page, _)] = JsonlFile(stream("jsonl"), stored.file, stored.open, BadRows("s", "f", "fail", nowhere)).pages(
+    [(page, _)] = JsonlFile(stream("jsonl"), stored.file, stored.open, BadRows("s", "f", "fail", discard)).pages(
         None, 10
     )
     assert page == line
@@ -198,7 +198,7 @@ def test_a_page_keeps_every_digit() -> None:
     ],
 )
 def test_a_sample_makes_a_number_only_where_nothing_is_lost(values: list[str], kind: str) -> None:
-    assert kind_of_values(values) == kind
+    assert type_of_values(values) == kind
 
 
 @given(
@@ -211,12 +211,12 @@ def test_a_sample_makes_a_number_only_where_nothing_is_lost(values: list[str], k
 )
 def test_what_a_column_became_is_written_as_it_stood(values: list[str]) -> None:
     """Whatever the kind, the text in Bronze is the text of the file; booleans and what is absent have their own."""
-    kind = kind_of_values(values)
+    kind = type_of_values(values)
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([["a", "b"], *([value, "x"] for value in values)])
     stored = Stored(text.getvalue().encode())
     config = stream()
-    reading = CsvFile(config, stored.file, stored.open, BadRows("s", "f", "fail", nowhere))
+    reading = CsvFile(config, stored.file, stored.open, BadRows("s", "f", "fail", discard))
     types = {"a": {"type": ["string" if kind == "text" else kind, "null"]}, "b": TEXT}
     [(records, _)] = csv_batches(reading, types, None, 10_000)
     for value, record in zip(values, records, strict=True):
@@ -230,7 +230,9 @@ def test_what_a_column_became_is_written_as_it_stood(values: list[str]) -> None:
 def test_a_value_that_the_sample_did_not_foresee_names_line_column_and_remedy() -> None:
     types = {"a": {"type": ["integer", "null"]}, "b": TEXT, "c": TEXT}
     body = b"a,b,c\n1,x,y\n,x,y\nabc,x,y\n12345678901234567890,x,y\n"
-    with pytest.raises(SourceContractError, match=r"line 4: the column 'a' holds what is no integer.*declare") as error:
+    with pytest.raises(
+        SourceContractError, match=r"line 4: the column 'a' holds a value that is not of type integer.*declare"
+    ) as error:
         csv_read(Stored(body), types=types, size=10)
     assert "abc" not in str(error.value)
     kept = csv_read(Stored(body), types=types, size=10, on_bad_row="skip")
@@ -241,9 +243,9 @@ def test_columns_are_found_by_name_and_an_unknown_one_ends_the_read() -> None:
     assert flat(csv_read(Stored(b"c,a\n1,2\n"))) == [{"c": "1", "a": "2"}]
     with pytest.raises(SourceContractError, match="the column 'd' is not in the stream's schema"):
         csv_read(Stored(b"a,d\n1,2\n"))
-    with pytest.raises(SourceContractError, match="the column 'a' is there twice"):
+    with pytest.raises(SourceContractError, match="two columns have the name 'a'"):
         csv_read(Stored(b"a,a\n1,2\n"))
-    with pytest.raises(SourceContractError, match="the primary key's column 'b' is not there"):
+    with pytest.raises(SourceContractError, match="there is no column 'b', which is in primaryKey"):
         csv_read(Stored(b"a\n1\n"), primary_key=["b"])
 
 
@@ -262,20 +264,20 @@ def test_a_compressed_file_that_was_cut_off_is_no_whole_one(kind: str) -> None:
     """The last line of half a file looks like a line."""
     stored = Stored(COMPRESS[kind](b"x" * 5000)[:-6], 7)
     with pytest.raises(SourceContractError, match="cut off"):
-        list(Content(stored.file, stored.open))
+        list(TextContent(stored.file, stored.open))
 
 
 @given(st.sampled_from(["gzip", "zstd"]), st.lists(st.binary(min_size=1, max_size=50), max_size=4), st.integers(1, 30))
 def test_files_of_several_members_are_read_to_their_end(kind: str, parts: list[bytes], piece: int) -> None:
     parts = [b"text ", *parts]
     stored = Stored(b"".join(map(COMPRESS[kind], parts)), piece)
-    assert b"".join(Content(stored.file, stored.open)) == b"".join(parts)
+    assert b"".join(TextContent(stored.file, stored.open)) == b"".join(parts)
 
 
 def test_compression_is_seen_by_content_and_held_against_what_is_said() -> None:
     stored = Stored(b"plain")
-    with pytest.raises(SourceContractError, match="it is not gzip"):
-        list(Content(stored.file, stored.open, "gzip"))
+    with pytest.raises(SourceContractError, match="its content is not gzip"):
+        list(TextContent(stored.file, stored.open, "gzip"))
 
 
 def test_arrow_values_that_json_would_round_are_text() -> None:
@@ -294,7 +296,7 @@ def test_arrow_values_that_json_would_round_are_text() -> None:
             "deep": pa.array([[{"at": moment}], None], pa.list_(pa.struct([("at", pa.timestamp("ns"))]))),
         }
     )
-    first, second = msgspec.json.decode(msgspec.json.encode(exact(batch).to_pylist()))  # type: ignore[union-attr]
+    first, second = msgspec.json.decode(msgspec.json.encode(exact_values(batch).to_pylist()))  # type: ignore[union-attr]
     assert first == {
         "at": "2024-05-06T03:10:00.123456789Z",
         "local": "2024-05-06T03:10:00.123456789",
@@ -308,18 +310,18 @@ def test_arrow_values_that_json_would_round_are_text() -> None:
         "deep": [{"at": "2024-05-06 03:10:00.123456789"}],
     }
     assert set(second.values()) == {None}
-    assert property_of(batch.schema.field("at").type)["format"] == "date-time"
+    assert schema_of_arrow_type(batch.schema.field("at").type)["format"] == "date-time"
 
 
 def test_floats_that_json_does_not_have_are_named() -> None:
     batch = pa.record_batch({"x": [1.5, float("nan"), float("-inf"), None], "y": [[1.0], [float("inf")], [], None]})
-    rows = msgspec.json.decode(msgspec.json.encode(exact(batch)))
+    rows = msgspec.json.decode(msgspec.json.encode(exact_values(batch)))
     assert [row["x"] for row in rows] == [1.5, "NaN", "-Infinity", None]
     assert [row["y"] for row in rows] == [[1.0], ["Infinity"], [], None]
 
 
 def test_a_batch_without_them_stays_a_batch() -> None:
-    assert isinstance(exact(pa.record_batch({"x": [1.5, None]})), pa.RecordBatch)
+    assert isinstance(exact_values(pa.record_batch({"x": [1.5, None]})), pa.RecordBatch)
 
 
 BASE = {"name": "s", "paths": ["s3://b/k.csv"], "format": "csv"}
@@ -328,33 +330,33 @@ BASE = {"name": "s", "paths": ["s3://b/k.csv"], "format": "csv"}
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"streams": [BASE, BASE]}, "the name 's' is there more than once"),
+        ({"streams": [BASE, BASE]}, "two streams have the name 's'"),
         ({"streams": [{**BASE, "paths": ["s3://b"]}]}, r"streams\[0\].paths\[0\]: .*must be s3://bucket/key"),
         ({"streams": [{**BASE, "paths": ["https://h/a.csv"]}]}, "name its server in spec.config.baseUrl"),
         (
             {"baseUrl": "https://h", "streams": [{**BASE, "paths": ["https://x/a.csv"]}]},
             "https://x:443 is not the server",
         ),
-        ({"streams": [{**BASE, "csv": {"encoding": "utf-9"}}]}, "'utf-9' is not an encoding"),
-        ({"streams": [{**BASE, "csv": {"encoding": "base64"}}]}, "'base64' is not an encoding"),
-        ({"streams": [{**BASE, "csv": {"delimiter": "ab"}}]}, "csv.delimiter: must be one character"),
-        ({"streams": [{**BASE, "csv": {"quote": ","}}]}, "delimiter and quote must differ"),
+        ({"streams": [{**BASE, "csv": {"encoding": "utf-9"}}]}, "'utf-9' is not a text encoding"),
+        ({"streams": [{**BASE, "csv": {"encoding": "base64"}}]}, "'base64' is not a text encoding"),
+        ({"streams": [{**BASE, "csv": {"delimiter": "ab"}}]}, "csv.delimiter: it must be one character"),
+        ({"streams": [{**BASE, "csv": {"quote": ","}}]}, "delimiter, quote and escape must be different"),
         ({"streams": [{**BASE, "csv": {"columns": ["a"]}}]}, "set header: false"),
-        ({"streams": [{**BASE, "format": "parquet", "compression": "gzip"}]}, "Parquet compresses within the file"),
+        ({"streams": [{**BASE, "format": "parquet", "compression": "gzip"}]}, "Parquet files are compressed inside"),
     ],
 )
 def test_a_config_that_cannot_work_is_refused_before_any_request(config: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        checked(msgspec.convert(config, Config))
+        validated(msgspec.convert(config, FilesConfig))
 
 
 def test_paths_are_found_below_the_base_url() -> None:
     config = {"baseUrl": "https://h/x/", "streams": [{**BASE, "paths": ["a.csv", "https://h/b.csv"]}]}
-    assert checked(msgspec.convert(config, Config)).streams[0].paths == ["https://h/x/a.csv", "https://h/b.csv"]
+    assert validated(msgspec.convert(config, FilesConfig)).streams[0].paths == ["https://h/x/a.csv", "https://h/b.csv"]
 
 
 def test_a_row_that_never_ends_is_named_before_memory_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock_files_object.content.ROW_BYTES", 5000)
+    monkeypatch.setattr("penstock_files_object.content.MOST_ROW_BYTES", 5000)
     body = b'a,b,c\n1,"2,3\n' + b"4,5,6\n" * 1000
     with pytest.raises(SourceContractError, match="line 2: a row of more than"):
         csv_read(Stored(body))
@@ -374,4 +376,4 @@ def test_what_is_shown_as_an_example_is_a_config(path: Path) -> None:
     assert configs
     for config in configs:
         assert config_problems(config, manifest["configSchema"], "config") == []
-        assert checked(msgspec.convert(config, Config)).streams
+        assert validated(msgspec.convert(config, FilesConfig)).streams

@@ -1,4 +1,4 @@
-"""A source that is made up: seeded, as long as you like, and the same record for the same number every time."""
+"""Generates records for tests: the same seed and number always give the same record."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""The connector. Record n of a stream is a function of seed, stream and n alone, so gaps and doubles can be proven.
+"""The connector. Record n of a stream depends on seed, stream and n only, so missing and repeated records can be proven.
 
-What records are made of is made once and shared between them: a source that costs next to nothing shows what the
-platform costs.
+Records share their nested values, which are made once: a source that costs almost nothing shows what the platform costs.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ MOST_PARTITIONS = 100
 LONGEST_PAUSE = 86_400
 PAUSE_STEP_SECONDS = 0.2
 BEGAN = 1_700_000_000
-"""The second, since 1970, of the first event; each of the others is a second after the one before."""
+"""The time of the first event, in seconds since 1970; each event is one second after the one before."""
 FIRST = ("Ada", "Grace", "Alan", "Edsger", "Barbara", "Donald", "Leslie", "Margaret", "Tim", "Radia", "Ken", "Frances")
 LAST = ("Lovelace", "Hopper", "Turing", "Dijkstra", "Liskov", "Knuth", "Lamport", "Hamilton", "Lee", "Perlman", "Allen")
 CITIES = (
@@ -78,11 +77,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 }
 
 
-class Config(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """What a connection may set. `records` is per stream, `partitions` the ranges that it is read in where in parallel.
+class FakerConfig(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """The options in `spec.config`. `records` is per stream; `partitions` is for runs with spec.parallelism.
 
-    For trials: `fail_after` ends a read from the start after so many records, and `pause_after` has it stand still
-    for `pause_seconds`, so that something can be done to a run whose first records are committed.
+    For trials, `fail_after` ends a read from the start after so many records, and `pause_after` pauses it for
+    `pause_seconds`, so that a run can be disturbed after its first records are committed.
     """
 
     records: int = 1000
@@ -143,11 +142,11 @@ def records(seed: int, stream: str, start: int, stop: int) -> list[dict[str, Any
     return made
 
 
-class FakerGenerate(Connector[Config, dict[str, str]]):
-    """Makes records up."""
+class FakerGenerate(Connector[FakerConfig, dict[str, str]]):
+    """Generates records."""
 
     def authenticate(self) -> None:
-        """Check the config: there is nobody to authenticate with."""
+        """Check the config; there are no credentials."""
         config = self.config
         for name, value, least, most in (
             ("records", config.records, 0, MOST_RECORDS),
@@ -159,7 +158,7 @@ class FakerGenerate(Connector[Config, dict[str, str]]):
             ("pauseSeconds", config.pause_seconds, 0, LONGEST_PAUSE),
         ):
             if not least <= value <= most:
-                raise ConfigError(f"spec.config.{name}: must be from {least} to {most}")
+                raise ConfigError(f"spec.config.{name}: it must be from {least} to {most}")
 
     def discover(self) -> list[Stream]:
         """Return the two streams."""
@@ -179,7 +178,7 @@ class FakerGenerate(Connector[Config, dict[str, str]]):
     def partitions(
         self, stream: Stream, since: datetime | None, cursor: Cursor | None, known: Sequence[Partition]
     ) -> Sequence[Partition]:
-        """Return ranges of numbers of the same length; the last one has no end, so that it takes what is made later."""
+        """Return partitions of equal length, by record number. The last one has no end: later records are in it."""
         del stream, since
         if known or cursor or self.config.partitions == 1 or not self.config.records:
             return known
@@ -189,43 +188,43 @@ class FakerGenerate(Connector[Config, dict[str, str]]):
         return [Partition(id=f"from-{start}", bounds=[start, end]) for start, end in zip(starts, ends, strict=True)]
 
     def _span(self, stream: Stream, cursor: Cursor | None) -> tuple[int, int]:
-        """Return the numbers to read: from the first to before the second; events know when they were."""
+        """Return the first record number to read, and the one after the last."""
         start, end = stream.partition.bounds if stream.partition else (0, None)
         if stream.window:
-            spans = (math.ceil(each.timestamp()) - BEGAN for each in (stream.window.start, stream.window.end))
+            spans = (math.ceil(moment.timestamp()) - BEGAN for moment in (stream.window.start, stream.window.end))
             start, end = (min(self.config.records, max(0, number)) for number in spans)
         return int(cursor["next"]) if cursor else start, self.config.records if end is None else end
 
     def estimate(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Estimate:
-        """Return how many records are left; that much is certain."""
+        """Return how many records are left; the number is exact."""
         del since
         start, end = self._span(stream, cursor)
         return Estimate(records=max(0, end - start))
 
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Iterator[Batch]:
-        """Yield the records from the cursor on; a cursor is the number of the next record."""
+        """Yield the records from the cursor on. A cursor is the number of the next record."""
         del since
-        position, end = self._span(stream, cursor)
-        first, size, fail_after = position, self.config.batch_size, self.config.fail_after
-        while position < end:
-            stop = min(position + size, end)
+        number, end = self._span(stream, cursor)
+        first, size, fail_after = number, self.config.batch_size, self.config.fail_after
+        while number < end:
+            stop = min(number + size, end)
             if fail_after is not None and cursor is None and stop - first > fail_after:
-                message = f"failing after {fail_after} records, as spec.config.failAfter asks"
+                message = f"failing after {fail_after} records, as spec.config.failAfter says"
                 raise TransientError(message)
-            yield Batch(records(self.config.seed, stream.name, position, stop), cursor={"next": stop})
-            position = stop
+            yield Batch(records(self.config.seed, stream.name, number, stop), cursor={"next": stop})
+            number = stop
             if self.config.delay_seconds:
                 time.sleep(self.config.delay_seconds)
             if self._pauses(cursor, stop):
                 yield from self._pause(stop)
 
-    def _pauses(self, cursor: Cursor | None, position: int) -> bool:
+    def _pauses(self, cursor: Cursor | None, number: int) -> bool:
         after = self.config.pause_after
-        return cursor is None and after is not None and position - self.config.batch_size < after <= position
+        return cursor is None and after is not None and number - self.config.batch_size < after <= number
 
-    def _pause(self, position: int) -> Iterator[Batch]:
-        """Stand still at batch borders, where a run can be told to stop."""
+    def _pause(self, number: int) -> Iterator[Batch]:
+        """Pause between batches, with empty batches, so that a run can be cancelled meanwhile."""
         end = time.monotonic() + self.config.pause_seconds
         while time.monotonic() < end:
             time.sleep(PAUSE_STEP_SECONDS)
-            yield Batch([], cursor={"next": position})
+            yield Batch([], cursor={"next": number})

@@ -1,4 +1,4 @@
-"""Files in S3 or behind HTTP(S): CSV, JSON Lines and Parquet, followed by what is new or changed, every value kept."""
+"""Reads CSV, JSON Lines and Parquet files from S3 or over HTTP(S), in full or incrementally. Values are kept exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrow's values as JSON holds them: what JSON or Python would round or refuse is text."""
+"""Converts Arrow values for JSON: values that JSON or Python would round or refuse become text."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MOST_PLAIN_DIGITS = 6
-"""Digits behind the point up to which Python writes every decimal without an exponent."""
+MOST_PLAIN_SCALE = 6
+"""Digits after the decimal point up to which Python writes every decimal without an exponent."""
 
 
-def property_of(type_: pa.DataType) -> dict[str, Any]:
-    """Return what a column's values look like in a record."""
-    schema = _plain_property(type_)
+def schema_of_arrow_type(type_: pa.DataType) -> dict[str, Any]:
+    """Return the JSON Schema of a column's values in a record."""
+    schema = _plain_schema(type_)
     if "type" in schema:
         types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
         schema = {**schema, "type": [*types, *(["null"] if "null" not in types else [])]}
     return {"x-arrow-type": str(type_), **schema}
 
 
-def _plain_property(type_: pa.DataType) -> dict[str, Any]:
+def _plain_schema(type_: pa.DataType) -> dict[str, Any]:
     from pyarrow import types
 
     if types.is_timestamp(type_):
@@ -36,14 +36,14 @@ def _plain_property(type_: pa.DataType) -> dict[str, Any]:
     ):
         return {"type": "string", "contentEncoding": "base64"}
     if types.is_dictionary(type_):
-        return _plain_property(type_.value_type)
-    for known, schema in _properties():
+        return _plain_schema(type_.value_type)
+    for known, schema in _json_types():
         if known(type_):
             return dict(schema)
     return {}
 
 
-def _properties() -> list[tuple[Any, dict[str, Any]]]:
+def _json_types() -> list[tuple[Any, dict[str, Any]]]:
     from pyarrow import types
 
     return [
@@ -68,23 +68,23 @@ def _properties() -> list[tuple[Any, dict[str, Any]]]:
     ]
 
 
-def exact(batch: pa.RecordBatch) -> pa.RecordBatch | list[dict[str, Any]]:
-    """Return the batch with what JSON or Python would round or refuse as text.
+def exact_values(batch: pa.RecordBatch) -> pa.RecordBatch | list[dict[str, Any]]:
+    """Return the batch, with values that JSON or Python would round or refuse as text.
 
-    Moments, dates and times keep their nanoseconds as text, in UTC where they have a zone; durations are a count of
-    their unit. A batch with a NaN or an infinity, which JSON does not have, becomes dictionaries with their names; so does
-    one with decimals that Python would write with an exponent.
+    Timestamps, dates and times become text with their nanoseconds, in UTC if they have a zone. Durations become a count of
+    their unit. A batch becomes a list of dicts if it has a NaN or an infinity, which become text, or decimals that Python
+    would write with an exponent.
     """
     import pyarrow as pa
 
     columns = [_exact_column(column) for column in batch.columns]
     made = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
-    odd = [field.name for field, column in zip(made.schema, columns, strict=True) if _may_be_odd(column)]
-    if not odd:
+    inexact = [field.name for field, column in zip(made.schema, columns, strict=True) if _needs_dicts(column)]
+    if not inexact:
         return made
     rows: list[dict[str, Any]] = made.to_pylist()
     for row in rows:
-        row.update({name: _plain(row[name]) for name in odd})
+        row.update({name: _plain_value(row[name]) for name in inexact})
     return rows
 
 
@@ -97,8 +97,8 @@ def _exact_column(column: pa.Array) -> pa.Array:
             column.cast(pa.timestamp(column.type.unit)).cast(pa.string()), " ", "T", max_replacements=1
         )
         return pc.binary_join_element_wise(text, "Z", "") if column.type.tz else text
-    wanted = _exact_type(column.type)
-    return column if wanted.equals(column.type) else column.cast(wanted)
+    exact_type = _exact_type(column.type)
+    return column if exact_type.equals(column.type) else column.cast(exact_type)
 
 
 def _exact_type(type_: pa.DataType) -> pa.DataType:
@@ -111,11 +111,11 @@ def _exact_type(type_: pa.DataType) -> pa.DataType:
         return pa.int64()
     if types.is_dictionary(type_):
         return _exact_type(type_.value_type)
-    return _rebuilt(type_) if types.is_nested(type_) else type_
+    return _exact_nested_type(type_) if types.is_nested(type_) else type_
 
 
-def _rebuilt(type_: pa.DataType) -> pa.DataType:
-    """Return a nested type of exact ones."""
+def _exact_nested_type(type_: pa.DataType) -> pa.DataType:
+    """Return a nested type with exact types inside."""
     import pyarrow as pa
     from pyarrow import types
 
@@ -134,33 +134,35 @@ def _rebuilt(type_: pa.DataType) -> pa.DataType:
     return type_
 
 
-def _may_be_odd(column: pa.Array) -> bool:
-    """Say whether a column has, or may have, a float that JSON has no number for or a decimal with an exponent."""
+def _needs_dicts(column: pa.Array) -> bool:
+    """Return True if a column may have a NaN, an infinity, or a decimal that is written with an exponent."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if pa.types.is_floating(column.type):
         return pc.all(pc.is_finite(column)).as_py() is False
-    return _has_odd_type(column.type)
+    return _type_needs_dicts(column.type)
 
 
-def _has_odd_type(type_: pa.DataType) -> bool:
+def _type_needs_dicts(type_: pa.DataType) -> bool:
     from pyarrow import types
 
     if types.is_floating(type_):
         return True
     if types.is_decimal(type_):
-        return bool(type_.scale > MOST_PLAIN_DIGITS or type_.scale < 0)
+        return bool(type_.scale > MOST_PLAIN_SCALE or type_.scale < 0)
     return (
-        any(_has_odd_type(type_.field(at).type) for at in range(type_.num_fields)) if types.is_nested(type_) else False
+        any(_type_needs_dicts(type_.field(at).type) for at in range(type_.num_fields))
+        if types.is_nested(type_)
+        else False
     )
 
 
-def _plain(value: Any) -> Any:
+def _plain_value(value: Any) -> Any:
     if isinstance(value, Decimal):
         return f"{value:f}"
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: _plain_value(item) for key, item in value.items()}
+    return [_plain_value(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""What a connection may set, and what of it can be seen to be wrong before any request is made."""
+"""The options in `spec.config`, the Secret's keys, and the checks that need no request."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Format = Literal["csv", "jsonl", "parquet"]
 Compression = Literal["none", "gzip", "zstd"]
 WILDCARDS = "*?"
 LONGEST_LOOKBACK_HOURS = 876_000
-"""A hundred years: more would be more than a moment in milliseconds is meant for."""
+"""A hundred years: with more, times in milliseconds would be out of range."""
 
 
 class CsvOptions(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
-    """How a CSV file is written. `columns` are the names where there is no header.
+    """The dialect of a CSV file. `columns` has the column names of files without a header.
 
-    `skip_rows` counts the lines before the header, blank ones included. An empty `quote` has quotes be text like any
-    other; an empty `escape` has a quote within quotes be doubled.
+    `skip_rows` is the number of lines before the header, including blank ones. With an empty `quote`, quotes are ordinary
+    characters. With an empty `escape`, a quote within quotes is doubled.
     """
 
     delimiter: str = ","
@@ -38,9 +38,9 @@ class CsvOptions(msgspec.Struct, rename="camel", forbid_unknown_fields=True, fro
 
 
 class StreamConfig(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
-    """One stream: the files that make it, and how they are written.
+    """A stream: the paths of its files, and their format.
 
-    `schema` is a JSON Schema whose properties go before what the sample says; `infer: false` takes no sample.
+    `schema` is a JSON Schema; its properties replace those inferred from a sample. `infer: false` takes no sample.
     """
 
     name: str
@@ -55,12 +55,12 @@ class StreamConfig(msgspec.Struct, rename="camel", forbid_unknown_fields=True, f
 
     @property
     def declared(self) -> dict[str, Any]:
-        """The properties that the connection declares."""
+        """The properties that the connection declares in `schema`."""
         return dict(self.schema.get("properties", {}))
 
 
-class Config(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """What a connection may set."""
+class FilesConfig(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """The options in `spec.config`; connector.yaml describes each."""
 
     streams: list[StreamConfig]
     endpoint: str | None = None
@@ -72,8 +72,8 @@ class Config(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     timeout_seconds: float = 30.0
 
 
-class Credentials(msgspec.Struct, rename="camel"):
-    """The Secret's keys: a pair of keys for S3; a user and a password, or a token, for HTTP. All may be left out."""
+class FilesCredentials(msgspec.Struct, rename="camel"):
+    """The Secret's keys: an access key and its secret for S3; user and password, or a token, for HTTP. All are optional."""
 
     access_key_id: str | None = None
     secret_access_key: str | None = None
@@ -83,30 +83,30 @@ class Credentials(msgspec.Struct, rename="camel"):
     token: str | None = None
 
 
-def checked(config: Config) -> Config:
-    """Return the config with whole addresses as paths; raises ConfigError that names the field and the remedy."""
+def validated(config: FilesConfig) -> FilesConfig:
+    """Return the config with complete addresses as paths. Raises ConfigError that names the field and the remedy."""
     if not re.fullmatch(r"[A-Za-z0-9-]+", config.region):
-        raise ConfigError("spec.config.region: must be a region's name, such as eu-west-3")
+        raise ConfigError("spec.config.region: it must be a region's name, such as eu-west-3")
     if config.endpoint is not None:
         _origin(config.endpoint, "spec.config.endpoint")
     if not 0 <= config.lookback_hours <= LONGEST_LOOKBACK_HOURS:
-        raise ConfigError(f"spec.config.lookbackHours: must be from 0 to {LONGEST_LOOKBACK_HOURS}")
-    doubles = [name for name, count in Counter(stream.name for stream in config.streams).items() if count > 1]
-    if doubles:
-        raise ConfigError(f"spec.config.streams: the name {doubles[0]!r} is there more than once")
+        raise ConfigError(f"spec.config.lookbackHours: it must be from 0 to {LONGEST_LOOKBACK_HOURS}")
+    duplicates = [name for name, count in Counter(stream.name for stream in config.streams).items() if count > 1]
+    if duplicates:
+        raise ConfigError(f"spec.config.streams: two streams have the name {duplicates[0]!r}; rename one")
     streams = [
-        _checked_stream(stream, config, f"spec.config.streams[{at}]") for at, stream in enumerate(config.streams)
+        _validated_stream(stream, config, f"spec.config.streams[{at}]") for at, stream in enumerate(config.streams)
     ]
     return msgspec.structs.replace(config, streams=streams)
 
 
-def _checked_stream(stream: StreamConfig, config: Config, where: str) -> StreamConfig:
+def _validated_stream(stream: StreamConfig, config: FilesConfig, where: str) -> StreamConfig:
     if stream.format == "csv":
         _check_csv(stream.csv, f"{where}.csv")
     if stream.format == "parquet" and stream.compression != "auto":
-        raise ConfigError(f"{where}.compression: Parquet compresses within the file; leave it out")
+        raise ConfigError(f"{where}.compression: Parquet files are compressed inside; remove this option")
     _check_schema(stream.schema, f"{where}.schema")
-    paths = [_whole(path, config, f"{where}.paths[{at}]") for at, path in enumerate(stream.paths)]
+    paths = [_address(path, config, f"{where}.paths[{at}]") for at, path in enumerate(stream.paths)]
     return msgspec.structs.replace(stream, paths=list(dict.fromkeys(paths)))
 
 
@@ -114,27 +114,29 @@ def _check_csv(options: CsvOptions, where: str) -> None:
     for field, least in (("delimiter", 1), ("quote", 0), ("escape", 0)):
         text = getattr(options, field)
         if not least <= len(text) <= 1 or text in ("\r", "\n"):
-            raise ConfigError(f"{where}.{field}: must be one character, and no line break")
-    marks = [mark for mark in (options.delimiter, options.quote, options.escape) if mark]
+            raise ConfigError(f"{where}.{field}: it must be one character, and not a line break")
+    marks = [character for character in (options.delimiter, options.quote, options.escape) if character]
     if len(set(marks)) < len(marks):
-        raise ConfigError(f"{where}: delimiter and quote must differ, and escape from both")
+        raise ConfigError(f"{where}: delimiter, quote and escape must be different characters")
     if options.header and options.columns:
-        raise ConfigError(f"{where}.columns: names the columns of files without a header; set header: false")
-    doubles = [name for name, count in Counter(options.columns).items() if count > 1]
-    if doubles:
-        raise ConfigError(f"{where}.columns: the name {doubles[0]!r} is there more than once")
+        raise ConfigError(f"{where}.columns: it is for files without a header; set header: false, or remove columns")
+    duplicates = [name for name, count in Counter(options.columns).items() if count > 1]
+    if duplicates:
+        raise ConfigError(f"{where}.columns: two columns have the name {duplicates[0]!r}; rename one")
     if options.skip_rows < 0:
-        raise ConfigError(f"{where}.skipRows: must be 0 or more")
+        raise ConfigError(f"{where}.skipRows: it must be 0 or more")
     if not _is_text_encoding(options.encoding):
-        raise ConfigError(f"{where}.encoding: {options.encoding!r} is not an encoding that Python knows, such as utf-8")
+        raise ConfigError(
+            f"{where}.encoding: {options.encoding!r} is not a text encoding of Python; use another, such as utf-8"
+        )
 
 
 def _is_text_encoding(name: str) -> bool:
-    """Say whether Python turns bytes into text by that name; some of its codecs make bytes of bytes, or text of text."""
+    """Return True if Python decodes bytes to text with this codec; some codecs map bytes to bytes, or text to text."""
     try:
         decoder = codecs.getincrementaldecoder(name)("strict")
         return isinstance(decoder.decode(b"a" * 8), str) and codecs.lookup(name)._is_text_encoding  # noqa: SLF001
-    except Exception:  # noqa: BLE001 - what a codec that is not of text raises is its own affair
+    except Exception:  # noqa: BLE001 - a codec that is not for text may raise anything
         return False
 
 
@@ -144,25 +146,25 @@ JSON_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string
 def _check_schema(schema: dict[str, Any], where: str) -> None:
     properties = schema.get("properties", {})
     if not isinstance(properties, dict):
-        raise ConfigError(f"{where}.properties: must be an object of schemas by field")
+        raise ConfigError(f"{where}.properties: it must be an object with a schema for each field")
     for name, declared in properties.items():
         types = declared.get("type", []) if isinstance(declared, dict) else None
         if types is None:
-            raise ConfigError(f"{where}.properties.{name}: must be a schema, such as {{type: string}}")
-        for each in types if isinstance(types, list) else [types]:
-            if each not in JSON_TYPES:
-                raise ConfigError(f"{where}.properties.{name}.type: must be of {', '.join(JSON_TYPES)}")
+            raise ConfigError(f"{where}.properties.{name}: it must be a schema, such as {{type: string}}")
+        for json_type in types if isinstance(types, list) else [types]:
+            if json_type not in JSON_TYPES:
+                raise ConfigError(f"{where}.properties.{name}.type: it must be one of {', '.join(JSON_TYPES)}")
 
 
-def _whole(path: str, config: Config, where: str) -> str:
-    """Return a path as a whole address, and hold those over HTTP to the one server that the connection names."""
+def _address(path: str, config: FilesConfig, where: str) -> str:
+    """Return the complete address of a path. An HTTP address must be on the server of spec.config.baseUrl."""
     if path.startswith("s3://"):
         bucket, _, key = path.removeprefix("s3://").partition("/")
-        if not bucket or not key or any(mark in bucket for mark in WILDCARDS):
-            raise ConfigError(f"{where}: {path!r} must be s3://bucket/key, where the key may hold *, ** and ?")
+        if not bucket or not key or any(character in bucket for character in WILDCARDS):
+            raise ConfigError(f"{where}: {path!r} must be s3://bucket/key; the key may have the wildcards *, ** and ?")
         return path
     if not config.base_url:
-        raise ConfigError(f"{where}: {path!r} is found over HTTP: name its server in spec.config.baseUrl")
+        raise ConfigError(f"{where}: {path!r} is an HTTP path: name its server in spec.config.baseUrl")
     base = _origin(config.base_url, "spec.config.baseUrl")
     try:
         address = urljoin(config.base_url, path)
@@ -170,7 +172,7 @@ def _whole(path: str, config: Config, where: str) -> str:
         address = ""
     if _origin(address, where) != base:
         raise ConfigError(
-            f"{where}: {origin(address)} is not the server of spec.config.baseUrl; use a connection for each"
+            f"{where}: {origin(address)} is not the server of spec.config.baseUrl; use one connection for each server"
         )
     return address
 
@@ -181,20 +183,20 @@ def _origin(address: str, where: str) -> str:
     except ValueError:
         host = None
     if not host:
-        raise ConfigError(f"{where}: it is not an address such as https://files.example.com/exports/")
+        raise ConfigError(f"{where}: it must be an address such as https://files.example.com/exports/")
     return found
 
 
 def origin(address: str) -> str:
-    """Return scheme, host and port."""
+    """Return the scheme, host and port of an address."""
     parts = urlsplit(address)
     port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
     return f"{parts.scheme}://{parts.hostname}:{port}"
 
 
-def shown(path: str) -> str:
-    """Return a path as messages and cursors hold it: what stands after an address's `?` may be a signature."""
-    head, mark, query = path.partition("?")
-    if not mark or path.startswith("s3://"):
+def display_path(path: str) -> str:
+    """Return a path as messages and cursors show it: an address's query is replaced by a digest, as it may be a signature."""
+    head, character, query = path.partition("?")
+    if not character or path.startswith("s3://"):
         return path
     return f"{head}?{hashlib.blake2b(query.encode(), digest_size=4).hexdigest()}"

@@ -1,4 +1,4 @@
-"""A file's content as a stream of bytes: decompressed, from any place on, and as lines that know where they stand."""
+"""Reads the content of a text file: decompressed, from any offset, as bytes or as lines with their offsets."""
 
 from __future__ import annotations
 
@@ -14,87 +14,88 @@ import zstandard
 from penstock_sdk import SourceContractError
 
 from penstock_files_object.config import Compression
-from penstock_files_object.progress import File
-from penstock_files_object.sniffing import HEAD_BYTES, error_in_words, other_than_csv, other_than_data, other_than_text
+from penstock_files_object.file_cursor import File
+from penstock_files_object.sniffing import HEAD_BYTES, why_not_csv, why_not_rows, why_not_text, why_server_message
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-MAGIC = 4
-PIECE = 1 << 20
-SIP = 4096
-WINDOW = 1 << 27
-ROW_BYTES = 16 << 20
-WORTH_A_REQUEST = 1 << 20
+MAGIC_BYTES = 4
+OUTPUT_BYTES = 1 << 20
+INPUT_BYTES = 4096
+ZSTD_WINDOW_BYTES = 1 << 27
+MOST_ROW_BYTES = 16 << 20
+SEEK_BYTES = 1 << 20
 BOM = codecs.BOM_UTF8
 ASCII_TEXT = re.compile(rb"[\t\r\n\x20-\x7e]{2,}")
-NOT_COMPRESSED = {"none": "it is not compressed, or in another way; set compression: auto on the stream"}
-Open = Callable[[int], Iterator[bytes]]
-"""Yields a file's bytes as they are stored, from a place on."""
+NOT_COMPRESSED = {"none": "it is not compressed, or compressed in another way; set compression: auto on the stream"}
+OpenContent = Callable[[int], Iterator[bytes]]
+"""Yields a file's bytes as they are stored, from a byte on."""
 
 
-class _Gzip:
-    """A gzip member, given out in pieces, as a small one can hold much."""
+class _GzipDecoder:
+    """Decompresses a gzip member in chunks of bounded size, as a small member may have much content."""
 
     def __init__(self) -> None:
-        self._inner = zlib.decompressobj(wbits=31)
+        self._decoder = zlib.decompressobj(wbits=31)
 
     @property
     def eof(self) -> bool:
-        return self._inner.eof
+        return self._decoder.eof
 
     @property
     def unused_data(self) -> bytes:
-        return self._inner.unused_data
+        return self._decoder.unused_data
 
-    def pieces(self, data: bytes) -> Iterator[bytes]:
+    def decode(self, data: bytes) -> Iterator[bytes]:
         while data:
-            yield self._inner.decompress(data, PIECE)
-            data = self._inner.unconsumed_tail
+            yield self._decoder.decompress(data, OUTPUT_BYTES)
+            data = self._decoder.unconsumed_tail
 
 
-class _Zstd:
-    """A zstd frame."""
+class _ZstdDecoder:
+    """Decompresses a zstd frame."""
 
     def __init__(self) -> None:
-        self._inner = zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj()
-        self._beyond = b""
+        self._decoder = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES).decompressobj()
+        self._rest = b""
 
     @property
     def eof(self) -> bool:
-        return self._inner.eof
+        return self._decoder.eof
 
     @property
     def unused_data(self) -> bytes:
-        return self._inner.unused_data + self._beyond
+        return self._decoder.unused_data + self._rest
 
-    def pieces(self, data: bytes) -> Iterator[bytes]:
-        """Yield the content; the bytes go in by few, as the library gives out all that they hold, however much."""
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        """Yield the content. The input is small each time, as the library returns all of its content at once."""
         held, size = list[bytes](), 0
-        for at in range(0, len(data), SIP):
-            if self._inner.eof:
-                self._beyond = data[at:]
+        for at in range(0, len(data), INPUT_BYTES):
+            if self._decoder.eof:
+                self._rest = data[at:]
                 break
-            held.append(self._inner.decompress(data[at : at + SIP]))
+            held.append(self._decoder.decompress(data[at : at + INPUT_BYTES]))
             size += len(held[-1])
-            if size > PIECE:
+            if size > OUTPUT_BYTES:
                 yield b"".join(held)
                 held, size = [], 0
         yield b"".join(held)
 
 
-KINDS: dict[str, type[_Gzip | _Zstd]] = {"gzip": _Gzip, "zstd": _Zstd}
+DECODERS: dict[str, type[_GzipDecoder | _ZstdDecoder]] = {"gzip": _GzipDecoder, "zstd": _ZstdDecoder}
 
 
 @dataclass
-class Content:
-    """What a text file holds. `encoding` is what its bytes are turned into UTF-8 from, where lines cannot be cut before.
+class TextContent:
+    """The content of a text file, decompressed, in chunks of bytes.
 
-    `offset` counts the bytes given out, after decompression. `is_utf8` says that its text is UTF-8 as it lies there,
-    `has_header` that it is CSV whose first row are names: what it cannot be then is refused by name. `may_hold_markup`
-    says that rows may themselves begin like a part of a page, `is_table` that its lines are rows.
+    `encoding` is set if the bytes must be decoded before lines can be cut; they are then returned as UTF-8. `offset` counts
+    the bytes returned so far. The other fields decide which contents are refused: `is_utf8` is True if the stored text is
+    UTF-8, `has_header` if it is CSV with a header, `may_hold_markup` if a row may begin like an HTML element, `is_table` if
+    its lines are rows.
     """
 
     file: File
-    open: Open
+    open_content: OpenContent
     compression: Literal["auto", "none", "gzip", "zstd"] = "auto"
     encoding: str | None = None
     offset: int = 0
@@ -104,91 +105,91 @@ class Content:
     is_table: bool = False
 
     def __post_init__(self) -> None:
-        self._found: Compression | None = None
-        self._is_known_as_text = False
-        self._pieces = self._from_start()
+        self._compression: Compression | None = None
+        self._is_checked = False
+        self._chunks = self._from_start()
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        piece = next(filter(None, self._pieces))  # an empty one is not the end
-        if self.offset == 0 and not self._is_known_as_text:
-            piece = self._known_as_text(piece)
-        self.offset += len(piece)
-        return piece
+        chunk = next(filter(None, self._chunks))  # an empty chunk is not the end
+        if self.offset == 0 and not self._is_checked:
+            chunk = self._checked_head(chunk)
+        self.offset += len(chunk)
+        return chunk
 
     def skip_to(self, offset: int) -> bytes:
-        """Go on at a later place; returns what is already known of the bytes from there on.
+        """Skip to a later offset. Returns the bytes after it that are already in memory.
 
-        A plain file is asked for from there; any other is read again and thrown away up to there.
+        A file without compression is requested from the offset on; any other is read, and discarded up to the offset.
         """
-        rest = next(self, b"") if self._found is None else b""
-        cuttable = self._found == "none" and self.encoding is None and self.file.size is not None
-        if cuttable and offset - self.offset > WORTH_A_REQUEST:
+        rest = next(self, b"") if self._compression is None else b""
+        can_seek = self._compression == "none" and self.encoding is None and self.file.size is not None
+        if can_seek and offset - self.offset > SEEK_BYTES:
             self.close()
-            self._pieces = self.open(offset)
-            self._is_known_as_text = True
+            self._chunks = self.open_content(offset)
+            self._is_checked = True
             self.offset = offset
             return b""
         while self.offset < offset:
             rest = next(self, b"")
             if not rest:
                 raise SourceContractError(
-                    f"{self.file.name}: it ends at byte {self.offset}, before {offset}, where the state stands"
+                    f"{self.file.name}: it ends at byte {self.offset}, and the state resumes at byte {offset}: reset the state"
                 )
         return rest[len(rest) - (self.offset - offset) :]
 
-    def _known_as_text(self, piece: bytes) -> bytes:
-        """Return the first piece, long enough to tell what it is; raises SourceContractError if that is no text."""
-        while len(piece) < HEAD_BYTES and (more := next(filter(None, self._pieces), b"")):
-            piece += more
-        self._is_known_as_text = True
-        head = piece[:HEAD_BYTES]
-        other = other_than_text(head, is_utf8=self.is_utf8)
-        other = other or other_than_data(head, may_hold_markup=self.may_hold_markup)
-        other = other or (other_than_csv(head) if self.has_header else "")
+    def _checked_head(self, chunk: bytes) -> bytes:
+        """Return the first chunk, extended to HEAD_BYTES. Raises SourceContractError if it is not text."""
+        while len(chunk) < HEAD_BYTES and (more := next(filter(None, self._chunks), b"")):
+            chunk += more
+        self._is_checked = True
+        head = chunk[:HEAD_BYTES]
+        other = why_not_text(head, is_utf8=self.is_utf8)
+        other = other or why_not_rows(head, may_hold_markup=self.may_hold_markup)
+        other = other or (why_not_csv(head) if self.has_header else "")
         if self.is_table:
-            is_whole = len(piece) < HEAD_BYTES
-            other = other or error_in_words(head, self.file.media_type, is_whole=is_whole)
+            is_whole = len(chunk) < HEAD_BYTES
+            other = other or why_server_message(head, self.file.media_type, is_whole=is_whole)
         if other:
             raise SourceContractError(f"{self.file.name}: {other}")
-        return piece
+        return chunk
 
     def close(self) -> None:
-        """Let go of the connection."""
-        close = getattr(self._pieces, "close", None)
+        """Close the connection."""
+        close = getattr(self._chunks, "close", None)
         if close:
             close()
 
     def _from_start(self) -> Iterator[bytes]:
-        stored = self.open(0)
+        stored = self.open_content(0)
         head = b""
         for data in stored:
             head += data
-            if len(head) >= MAGIC:
+            if len(head) >= MAGIC_BYTES:
                 break
-        self._found = self._kind(head)
+        self._compression = self._detect_compression(head)
         plain = (
             _chain(head, stored)
-            if self._found == "none"
-            else self._decompressed(_chain(head, stored), KINDS[self._found])
+            if self._compression == "none"
+            else self._decompressed(_chain(head, stored), DECODERS[self._compression])
         )
         yield from plain if self.encoding is None else self._as_utf8(plain, self.encoding)
 
-    def _kind(self, head: bytes) -> Compression:
+    def _detect_compression(self, head: bytes) -> Compression:
         found: Compression = "gzip" if head.startswith(GZIP) else "zstd" if head.startswith(ZSTD) else "none"
         if self.compression not in ("auto", found) and head:
-            other = other_than_text(head, is_utf8=self.is_utf8) if found == "none" else ""
+            other = why_not_text(head, is_utf8=self.is_utf8) if found == "none" else ""
             raise SourceContractError(
-                f"{self.file.name}: it is not {self.compression}, as the stream's compression says:"
+                f"{self.file.name}: its content is not {self.compression}, as the stream's compression says:"
                 f" {other or NOT_COMPRESSED.get(found, f'it is {found}')}"
             )
         return found
 
-    def _decompressed(self, stored: Iterator[bytes], kind: type[_Gzip | _Zstd]) -> Iterator[bytes]:
-        """Yield the content of all members or frames; bytes of zero after the last are padding."""
-        member: _Gzip | _Zstd | None = None
+    def _decompressed(self, stored: Iterator[bytes], decoder: type[_GzipDecoder | _ZstdDecoder]) -> Iterator[bytes]:
+        """Yield the content of all gzip members or zstd frames. Zero bytes after the last one are padding."""
+        member: _GzipDecoder | _ZstdDecoder | None = None
         try:
             for data in stored:
                 rest = data
@@ -197,15 +198,18 @@ class Content:
                         rest = rest.lstrip(b"\0")
                         if not rest:
                             break
-                        member = kind()
-                    yield from filter(None, member.pieces(rest))
+                        member = decoder()
+                    yield from filter(None, member.decode(rest))
                     rest, member = (member.unused_data, None) if member.eof else (b"", member)
         except (zlib.error, zstandard.ZstdError) as error:
             raise SourceContractError(
-                f"{self.file.name}: after byte {self.offset} of its content it cannot be decompressed: {error}"
+                f"{self.file.name}: after byte {self.offset} of its content it cannot be decompressed: {error}; write the"
+                " file again, or leave it out of spec.config.streams.paths"
             ) from None
         if member is not None:
-            raise SourceContractError(f"{self.file.name}: it was cut off: the compressed content does not end")
+            raise SourceContractError(
+                f"{self.file.name}: it was cut off: the compressed content does not end; write the file again"
+            )
 
     def _as_utf8(self, plain: Iterator[bytes], encoding: str) -> Iterator[bytes]:
         decoder = codecs.getincrementaldecoder(encoding)("strict")
@@ -229,19 +233,20 @@ def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
-class Lines:
-    """The lines of a content, with their breaks. `offset` is where the next one begins, `line` how many were given.
+class LineReader:
+    """Reads a content line by line; lines keep their line breaks.
 
-    `kept` are the lines since the last `mark`; all but the first of them can be put back.
+    `offset` is the byte at which the next line begins; `line` is the number of lines returned. `row_lines` are the lines since
+    `begin_row`.
     """
 
-    def __init__(self, content: Content) -> None:
+    def __init__(self, content: TextContent) -> None:
         self._content = content
         self._ready: deque[bytes] = deque()
         self._rest = b""
         self.offset = 0
         self.line = 0
-        self.kept: list[bytes] = []
+        self.row_lines: list[bytes] = []
         self._size = 0
 
     def __iter__(self) -> Iterator[bytes]:
@@ -252,54 +257,54 @@ class Lines:
             self._fill()
         line = self._ready.popleft()
         self._size += len(line)
-        self.kept.append(line)
+        self.row_lines.append(line)
         self.offset += len(line)
         self.line += 1
-        if self._size > ROW_BYTES:
-            raise TooLongError
+        if self._size > MOST_ROW_BYTES:
+            raise RowTooLongError
         return line.removeprefix(BOM) if self.line == 1 else line
 
-    def mark(self) -> None:
-        """Begin a row."""
-        self.kept.clear()
+    def begin_row(self) -> None:
+        """Start a row: the next line is its first."""
+        self.row_lines.clear()
         self._size = 0
 
-    def put_back(self) -> None:
-        """Put the row's lines back, but for the first."""
-        later = self.kept[1:]
+    def unread_later_lines(self) -> None:
+        """Put the row's lines back, except the first, to be returned again."""
+        later = self.row_lines[1:]
         self._ready.extendleft(reversed(later))
         self.offset -= sum(map(len, later))
         self.line -= len(later)
-        self.mark()
+        self.begin_row()
 
     def skip_to(self, offset: int, line: int) -> None:
-        """Go on at a later place, which is the start of a line."""
+        """Skip to a later offset, which is the start of a line."""
         known = b"".join((*self._ready, self._rest))
         known = known[offset - self.offset :] if offset - self.offset <= len(known) else self._content.skip_to(offset)
         self._ready.clear()
         self._rest, self.offset, self.line = known, offset, line
-        self.mark()
+        self.begin_row()
 
     def _fill(self) -> None:
-        piece = next(self._content, b"")
-        if not piece:
+        chunk = next(self._content, b"")
+        if not chunk:
             if not self._rest:
                 raise StopIteration
             self._ready.extend(self._rest.splitlines(keepends=True))
             self._rest = b""
             return
-        lines = (self._rest + piece).splitlines(keepends=True)
+        lines = (self._rest + chunk).splitlines(keepends=True)
         self._rest = lines.pop() if not lines[-1].endswith(b"\n") else b""
-        if len(self._rest) > ROW_BYTES:
+        if len(self._rest) > MOST_ROW_BYTES:
             raise SourceContractError(
-                f"{self._content.file.name}, line {self.line + len(lines) + 1}: no line break in {ROW_BYTES >> 20} MiB:"
-                " not a text file, or of another compression or encoding than the stream's"
+                f"{self._content.file.name}, line {self.line + len(lines) + 1}: no line break in {MOST_ROW_BYTES >> 20} MiB:"
+                " it is not a text file, or has another compression or encoding; correct compression or csv.encoding on the stream"
             )
         self._ready.extend(lines)
 
 
-class TooLongError(Exception):
-    """A row that is longer than any row is: what stands there is something else."""
+class RowTooLongError(Exception):
+    """A row is too long to be a row."""
 
     def __str__(self) -> str:
-        return f"a row of more than {ROW_BYTES >> 20} MiB: a quote that is not closed, or not a file of this format"
+        return f"a row of more than {MOST_ROW_BYTES >> 20} MiB: a quote is not closed, or the file has another format"

@@ -1,4 +1,4 @@
-"""CSV: the standard library's parser over lines whose place is known, so that each row's end is a place to go on at."""
+"""Reads CSV with the standard library's parser, over lines with known offsets, so that a read can resume after any row."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from typing import Any, NoReturn
 
 from penstock_sdk import SourceContractError
 
+from penstock_files_object.bad_rows import BadRows
 from penstock_files_object.config import CsvOptions, StreamConfig
-from penstock_files_object.content import ROW_BYTES, Content, Lines, Open, TooLongError
-from penstock_files_object.progress import File
-from penstock_files_object.rejects import BadRows
-from penstock_files_object.values import Kind, converted, kind_of_schema
+from penstock_files_object.content import MOST_ROW_BYTES, LineReader, OpenContent, RowTooLongError, TextContent
+from penstock_files_object.file_cursor import File, FileOffset
+from penstock_files_object.values import ColumnType, convert_column, type_of_schema
 
-BYTE_WISE = ("ascii", "utf-8", "cp125", "iso8859", "latin", "koi8", "mac-")
-Row = tuple[int, list[str]]
-"""A row, and the line at which it begins."""
+SINGLE_BYTE_ENCODINGS = ("ascii", "utf-8", "cp125", "iso8859", "latin", "koi8", "mac-")
+CsvRow = tuple[int, list[str]]
+"""The line at which a row begins, and its fields."""
 
 
-def per_line(encoding: str) -> str | None:
-    """Return the encoding by which each line can be decoded by itself; None where a line break may be half a character."""
+def line_encoding(encoding: str) -> str | None:
+    """Return the encoding to decode single lines with; None if a line break may be within a character, as in UTF-16."""
     name = codecs.lookup(encoding).name
     if name == "utf-8-sig":
         return "utf-8"
-    return name if name.startswith(BYTE_WISE) else None
+    return name if name.startswith(SINGLE_BYTE_ENCODINGS) else None
 
 
 @dataclass
 class CsvFile:
-    """One file being read."""
+    """A CSV file that is being read. `names` has the column names, once the header has been read."""
 
     stream: StreamConfig
     file: File
-    open: Open
-    bad: BadRows
+    open_content: OpenContent
+    bad_rows: BadRows
     names: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        csv.field_size_limit(ROW_BYTES)
+        csv.field_size_limit(MOST_ROW_BYTES)
         options = self.stream.csv
-        encoding = per_line(options.encoding)
-        self._content = Content(
+        encoding = line_encoding(options.encoding)
+        self._content = TextContent(
             self.file,
-            self.open,
+            self.open_content,
             self.stream.compression,
             None if encoding else options.encoding,
             is_utf8=encoding == "utf-8",
@@ -56,95 +56,95 @@ class CsvFile:
             is_table=not options.skip_rows,
         )
         self._encoding = encoding or "utf-8"
-        self._lines = Lines(self._content)
+        self._lines = LineReader(self._content)
 
-    def rows(self, at: dict[str, int] | None = None) -> Iterator[Row]:
-        """Yield the rows, each as wide as the header, from a place that `place` gave on."""
+    def rows(self, start: FileOffset | None = None) -> Iterator[CsvRow]:
+        """Yield the rows that have as many fields as the header, from an offset on that `offset` returned."""
         first = self._header()
-        if at:
-            self._lines.skip_to(at["offset"], at["line"])
+        if start:
+            self._lines.skip_to(start.byte, start.line)
             first = None
         width = len(self.names)
         for line, row in chain([first] if first else [], self._parsed()):
             if len(row) == width:
                 yield line, row
             else:
-                self.bad.take(line, f"it has {len(row)} fields, the file has {width} columns", row)
+                self.bad_rows.add(line, f"it has {len(row)} fields, and the file has {width} columns", row)
 
-    def place(self) -> dict[str, int]:
-        """Return where the next row begins."""
-        return {"offset": self._lines.offset, "line": self._lines.line}
+    def offset(self) -> FileOffset:
+        """Return the offset of the next row."""
+        return FileOffset(self._lines.offset, self._lines.line)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._content.close()
 
-    def _header(self) -> Row | None:
-        """Take the names; returns the first row where that is none."""
+    def _header(self) -> CsvRow | None:
+        """Set the names. Returns the first row if the file has no header."""
         for _ in range(self.stream.csv.skip_rows):
-            self._lines.mark()
+            self._lines.begin_row()
             try:
                 next(self._lines, None)
-            except TooLongError as error:
+            except RowTooLongError as error:
                 self._refuse(self._lines.line, str(error))
         first = next(self._parsed(header=True), None)
         if first is None:
             return None
         options = self.stream.csv
         if not options.header:
-            self.names = list(options.columns) or [f"column_{at}" for at in range(1, len(first[1]) + 1)]
+            self.names = list(options.columns) or [f"column_{number}" for number in range(1, len(first[1]) + 1)]
             return first
-        self.names = [name or f"column_{at}" for at, name in enumerate(first[1], 1)]
+        self.names = [name or f"column_{number}" for number, name in enumerate(first[1], 1)]
         if any("\0" in name for name in self.names):
             self._refuse(
                 first[0],
-                "a column's name holds a NUL, so that this is no CSV, or in another encoding; correct the path, or set"
+                "a column's name has a NUL character: the file is not CSV, or has another encoding; correct the path, or set"
                 " csv.encoding on the stream",
             )
-        doubles = [name for name, count in Counter(self.names).items() if count > 1]
-        if doubles and options.duplicate_headers == "refuse":
+        duplicates = [name for name, count in Counter(self.names).items() if count > 1]
+        if duplicates and options.duplicate_headers == "refuse":
             raise SourceContractError(
-                f"stream {self.stream.name!r}: {self.file.name}, line {first[0]}: the column {doubles[0]!r} is there"
-                f" twice; set csv.duplicateHeaders: rename on the stream to read them as {doubles[0]!r} and"
-                f" {doubles[0] + '_2'!r}"
+                f"stream {self.stream.name!r}: {self.file.name}, line {first[0]}: two columns have the name"
+                f" {duplicates[0]!r}; set csv.duplicateHeaders: rename on the stream to read them as {duplicates[0]!r} and"
+                f" {duplicates[0] + '_2'!r}"
             )
-        self.names = _distinct(self.names)
+        self.names = _distinct_names(self.names)
         return None
 
-    def _parsed(self, *, header: bool = False) -> Iterator[Row]:
+    def _parsed(self, *, header: bool = False) -> Iterator[CsvRow]:
         options = self.stream.csv
         texts = (line.decode(self._encoding) for line in self._lines)
         lines = self._lines
         while True:
-            reader = csv.reader(texts, _dialect(options))
+            reader = csv.reader(texts, _csv_dialect(options))
             try:
                 while True:
-                    lines.mark()
+                    lines.begin_row()
                     begin = lines.line + 1
                     row = next(reader)
                     if row:
                         yield begin, row
             except StopIteration:
                 return
-            except (csv.Error, UnicodeDecodeError, TooLongError) as error:
+            except (csv.Error, UnicodeDecodeError, RowTooLongError) as error:
                 reason = (
-                    f"not {options.encoding}; set csv.encoding on the stream, such as windows-1252"
+                    f"it is not {options.encoding}; set csv.encoding on the stream, such as windows-1252"
                     if isinstance(error, UnicodeDecodeError)
                     else str(error)
                 )
                 if header:
                     self._refuse(begin, reason)
-                self.bad.take(begin, reason, lines.kept[0])
-                lines.put_back()
+                self.bad_rows.add(begin, reason, lines.row_lines[0])
+                lines.unread_later_lines()
                 texts = (line.decode(self._encoding) for line in lines)
 
     def _refuse(self, line: int, reason: str) -> NoReturn:
         raise SourceContractError(f"stream {self.stream.name!r}: {self.file.name}, line {line}: {reason}") from None
 
 
-def _dialect(options: CsvOptions) -> type[csv.Dialect]:
+def _csv_dialect(options: CsvOptions) -> type[csv.Dialect]:
     return type(
-        "Written",
+        "ConfiguredDialect",
         (csv.Dialect,),
         {
             "delimiter": options.delimiter,
@@ -158,8 +158,8 @@ def _dialect(options: CsvOptions) -> type[csv.Dialect]:
     )
 
 
-def _distinct(names: list[str]) -> list[str]:
-    """Return the names with a number at those that were there before: `x`, `x_2`, `x_3`; none is another's own name."""
+def _distinct_names(names: list[str]) -> list[str]:
+    """Return distinct names: a repeated `x` becomes `x_2`, `x_3`, and so on, unless a column has that name already."""
     taken, found = set(names), list[str]()
     for name in names:
         number, distinct = 1, name
@@ -171,49 +171,52 @@ def _distinct(names: list[str]) -> list[str]:
 
 
 def csv_batches(
-    reading: CsvFile, properties: dict[str, Any], at: dict[str, int] | None, size: int
-) -> Iterator[tuple[list[dict[str, Any]], dict[str, int]]]:
-    """Yield records with the place after them. A file with a column that the stream does not know ends the read."""
-    rows = reading.rows(at)
-    kinds: list[Kind] | None = None
+    csv_file: CsvFile, properties: dict[str, Any], start: FileOffset | None, size: int
+) -> Iterator[tuple[list[dict[str, Any]], FileOffset]]:
+    """Yield records with the offset after them. Raises SourceContractError for a column that is not in the schema."""
+    rows = csv_file.rows(start)
+    column_types: list[ColumnType] | None = None
     while batch := list(islice(rows, size)):
-        place = reading.place()
-        kinds = kinds or _kinds(reading, properties)
-        yield _records(reading, kinds, batch), place
+        offset = csv_file.offset()
+        column_types = column_types or _column_types(csv_file, properties)
+        yield _records(csv_file, column_types, batch), offset
 
 
-def _kinds(reading: CsvFile, properties: dict[str, Any]) -> list[Kind]:
-    stream, path = reading.stream, reading.file.name
-    unknown = [name for name in reading.names if name not in properties]
+def _column_types(csv_file: CsvFile, properties: dict[str, Any]) -> list[ColumnType]:
+    stream, path = csv_file.stream, csv_file.file.name
+    unknown = [name for name in csv_file.names if name not in properties]
     if unknown and stream.infer:
         raise SourceContractError(
-            f"stream {stream.name!r}: {path}, line 1: the column {unknown[0]!r} is not in the stream's schema, which a"
-            " sample of the files gave; declare it under the stream's schema.properties"
+            f"stream {stream.name!r}: {path}, line 1: the column {unknown[0]!r} is not in the stream's schema, which is"
+            " inferred from a sample of the files; declare it under the stream's schema.properties"
         )
-    absent = [name for name in stream.primary_key if name not in reading.names]
+    absent = [name for name in stream.primary_key if name not in csv_file.names]
     if absent:
         raise SourceContractError(
-            f"stream {stream.name!r}: {path}, line 1: the primary key's column {absent[0]!r} is not there"
+            f"stream {stream.name!r}: {path}, line 1: there is no column {absent[0]!r}, which is in primaryKey;"
+            " correct primaryKey on the stream"
         )
-    return [kind_of_schema(properties.get(name, {})) for name in reading.names]
+    return [type_of_schema(properties.get(name, {})) for name in csv_file.names]
 
 
-def _records(reading: CsvFile, kinds: list[Kind], batch: list[Row]) -> list[dict[str, Any]]:
-    nulls = frozenset(reading.stream.csv.null_values)
-    left_out: set[int] = set()
+def _records(csv_file: CsvFile, column_types: list[ColumnType], batch: list[CsvRow]) -> list[dict[str, Any]]:
+    nulls = frozenset(csv_file.stream.csv.null_values)
+    rejected: set[int] = set()
     columns = []
-    for name, kind, texts in zip(reading.names, kinds, zip(*(row for _, row in batch), strict=True), strict=True):
+    for name, column_type, texts in zip(
+        csv_file.names, column_types, zip(*(row for _, row in batch), strict=True), strict=True
+    ):
 
-        def misfit(at: int, name: str = name, kind: Kind = kind) -> None:
-            if at not in left_out:
-                reading.bad.take(
-                    batch[at][0],
-                    f"the column {name!r} holds what is no {kind}, as the schema says it is; if that is right, declare"
+        def on_invalid(index: int, name: str = name, column_type: ColumnType = column_type) -> None:
+            if index not in rejected:
+                csv_file.bad_rows.add(
+                    batch[index][0],
+                    f"the column {name!r} holds a value that is not of type {column_type}, as in the schema; if it is right, declare"
                     f" schema.properties.{name}: {{type: string}}",
-                    batch[at][1],
+                    batch[index][1],
                 )
-                left_out.add(at)
+                rejected.add(index)
 
-        columns.append(converted(texts, kind, nulls, misfit))
-    records = [dict(zip(reading.names, values, strict=True)) for values in zip(*columns, strict=True)]
-    return [record for at, record in enumerate(records) if at not in left_out] if left_out else records
+        columns.append(convert_column(texts, column_type, nulls, on_invalid))
+    records = [dict(zip(csv_file.names, values, strict=True)) for values in zip(*columns, strict=True)]
+    return [record for index, record in enumerate(records) if index not in rejected] if rejected else records

@@ -1,38 +1,38 @@
-"""INT96 moments: Arrow reads them as nanoseconds, which wrap silently outside the years 1677 to 2262.
+"""Exact INT96 timestamps. Arrow reads them as nanoseconds, which overflow silently outside the years 1677 to 2262.
 
-The same column is read a second time as microseconds. These do not wrap there, and what the two differ by, modulo 2^64,
-is what microseconds leave out: so every moment is exact.
+The same column is read a second time as microseconds, which do not overflow. The difference of the two, modulo 2^64, is
+the number of nanoseconds within the microsecond, so every timestamp is exact.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from penstock_files_object.unreadable import FIRST_SECOND, LAST_SECOND
+from penstock_files_object.invalid_values import FIRST_SECOND, LAST_SECOND
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-WRAP = 1 << 64
-NANOSECONDS = 1000
+OVERFLOW = 1 << 64
+NANOSECONDS_PER_MICROSECOND = 1000
 
 
 def columns_with_int96(metadata: pq.FileMetaData) -> list[str]:
-    """Return the top-level columns that hold INT96, themselves or within their values."""
+    """Return the top-level columns of type INT96, or with INT96 inside."""
     schema = metadata.schema
     leaves = (schema.column(at) for at in range(len(schema)))
     return list(dict.fromkeys(leaf.path.split(".")[0] for leaf in leaves if leaf.physical_type == "INT96"))
 
 
-class NestedMomentError(ValueError):
-    """Moments within lists or structs that wrapped."""
+class NestedTimestampError(ValueError):
+    """Timestamps within lists or structs overflowed."""
 
 
-def unwrapped(batch: pa.RecordBatch, micros: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a batch whose INT96 columns are exact, as text where nanoseconds cannot hold them.
+def exact_int96(batch: pa.RecordBatch, micros: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the batch with exact INT96 columns: as text if a timestamp overflowed.
 
-    `micros` are the same rows of these columns, read as microseconds. Raises NestedMomentError.
+    `micros` has the same rows of these columns, read as microseconds. Raises NestedTimestampError.
     """
     for name in micros.schema.names:
         at = batch.schema.get_field_index(name)
@@ -53,20 +53,20 @@ def _exact_texts(column: pa.Array, exact: pa.Array, name: str) -> pa.Array | Non
     import pyarrow as pa
 
     if not pa.types.is_timestamp(column.type):
-        raise NestedMomentError(
-            f"the column {name!r} holds INT96 moments within lists or structs that are outside the years 1677 to 2262;"
-            " write them as timestamps of microseconds"
+        raise NestedTimestampError(
+            f"the column {name!r} has INT96 timestamps within lists or structs that are outside the years 1677 to 2262;"
+            " write them as timestamps in microseconds"
         )
     nanos, micros = (array.cast(pa.int64()).to_pylist() for array in (column, exact))
-    if all(n is None or n // NANOSECONDS == m for n, m in zip(nanos, micros, strict=True)):
+    if all(n is None or n // NANOSECONDS_PER_MICROSECOND == m for n, m in zip(nanos, micros, strict=True)):
         return None
     texts = exact.cast(pa.string()).to_pylist()
-    return pa.array([_text(*each) for each in zip(nanos, micros, texts, strict=True)], pa.string())
+    return pa.array(list(map(_text, nanos, micros, texts)), pa.string())
 
 
 def _text(nanos: int | None, micros: int | None, text: str | None) -> str | None:
     if nanos is None or micros is None or text is None:
         return None
     if not FIRST_SECOND <= micros // 10**6 <= LAST_SECOND:
-        return text  # `unreadable_rows` has put it aside
-    return f"{text.replace(' ', 'T')}{(nanos - micros * NANOSECONDS) % WRAP:03d}"
+        return text  # `invalid_rows` has reported it
+    return f"{text.replace(' ', 'T')}{(nanos - micros * NANOSECONDS_PER_MICROSECOND) % OVERFLOW:03d}"

@@ -1,4 +1,4 @@
-"""What a text file's first bytes say that it is instead: a sign-in page, an archive, text in another encoding."""
+"""Recognizes, by its first bytes, a file that is not the expected text: a sign-in page, an archive, another encoding."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-PAGES = (
+PAGE_MEDIA_TYPES = (
     "text/html",
     "application/xhtml+xml",
     "application/json",
@@ -55,43 +55,43 @@ PAGES = (
     "application/xml",
     "text/xml",
 )
-ALONE = (
+ERROR_WORDS = (
     r"unauthori[sz]ed|forbidden|access denied|permission denied|authentication (?:is )?required|(?:page |file )?not found"
     r"|no such (?:file|key|bucket)|bad request|bad gateway|gateway time-?out|service (?:temporarily )?unavailable"
     r"|internal server error|too many requests|rate limit exceeded|request timeout|method not allowed"
     r"|token (?:has )?expired|invalid (?:token|credentials|api key)|(?:site )?(?:is )?(?:under|down for) maintenance"
     r"|temporarily unavailable|an error (?:has )?occurred"
 )
-PHRASE = re.compile(rf"(?:error:\s*)?(?:{ALONE})\s*[.!]*", re.IGNORECASE)
-STATUS = re.compile(
-    rf"(?:http(?:/[0-9.]+)?\s+|error:?\s+|status:?\s+)?[45][0-9][0-9]\s*[-:,.]?\s*(?:error:?\s*)?(?:{ALONE}|gone)\s*[.!]*"
+ERROR_PHRASE = re.compile(rf"(?:error:\s*)?(?:{ERROR_WORDS})\s*[.!]*", re.IGNORECASE)
+STATUS_LINE = re.compile(
+    rf"(?:http(?:/[0-9.]+)?\s+|error:?\s+|status:?\s+)?[45][0-9][0-9]\s*[-:,.]?\s*(?:error:?\s*)?(?:{ERROR_WORDS}|gone)\s*[.!]*"
     r"|error:?\s+[45][0-9][0-9]",
     re.IGNORECASE,
 )
-"""A phrase of HTTP's, and a status line, as servers write them into bodies."""
-FEWEST_WORDS = 4
-TAR_MARK = slice(257, 262)
+"""A status line of HTTP, as servers write it into bodies."""
+SENTENCE_WORDS = 4
+TAR_SIGNATURE = slice(257, 262)
 HEAD_BYTES = 1024
 
 
-def other_than_text(head: bytes, *, is_utf8: bool) -> str:
-    """Say what a file is instead of text, with the remedy; empty where nothing speaks against text."""
+def why_not_text(head: bytes, *, is_utf8: bool) -> str:
+    """Return what a file is, if it is not text, and the remedy; empty if it may be text."""
     for magic, name, remedy in BINARY:
         if head.startswith(magic) and _is_binary(magic, head, is_utf8=is_utf8):
             return f"it is {name}, not text; {remedy}"
-    if head[TAR_MARK] == b"ustar":
+    if head[TAR_SIGNATURE] == b"ustar":
         return "it is a tar archive, not text; unpack it"
     if is_utf8:
-        for mark, encoding in BYTE_ORDER_MARKS:
-            if head.startswith(mark):
+        for signature, encoding in BYTE_ORDER_MARKS:
+            if head.startswith(signature):
                 return f"it begins with the byte order mark of {encoding}; set csv.encoding: {encoding} on the stream"
-        if _is_wide(head):
+        if _looks_like_utf16(head):
             return "every other byte is zero, as in utf-16; set csv.encoding: utf-16-le or utf-16-be on the stream"
     return ""
 
 
 def _is_binary(magic: bytes, head: bytes, *, is_utf8: bool) -> bool:
-    """Say whether a mark that text may begin with too is one."""
+    """Return True if a file with this signature is binary; text may begin with the same characters as some signatures."""
     if magic.startswith(b"x"):
         return is_utf8 and not _is_utf8(head)
     if magic == b"BZh":
@@ -99,48 +99,52 @@ def _is_binary(magic: bytes, head: bytes, *, is_utf8: bool) -> bool:
     return magic != b"ORC" or not head[3:12].isascii() or b"\0" in head[3:12]
 
 
-def error_in_words(head: bytes, media_type: str, *, is_whole: bool) -> str:
-    """Say that a text is a server's error and no rows, with the remedy; empty where it may be rows.
+def why_server_message(head: bytes, media_type: str, *, is_whole: bool) -> str:
+    """Return that a text is a server's message, and the remedy; empty if it may be rows.
 
-    A file of one column is legal, and so is one without rows. So a text counts as an error where its first line is a status
-    as servers write it, or where there is nothing but one line, which reads as words or is a page by its media type.
+    A file with one column is valid, and so is one without rows. So a text counts as a message only if its first line is an
+    HTTP status, or if it has only one line, which is a sentence or has the media type of a page.
     """
     lines = [line.strip() for line in head.decode("utf-8-sig", errors="replace").strip().splitlines() if line.strip()]
     if not lines:
         return ""
     is_alone = is_whole and len(lines) == 1
-    is_page = is_alone and media_type in PAGES
-    if STATUS.fullmatch(lines[0]) or (is_alone and (PHRASE.fullmatch(lines[0]) or is_page or _is_sentence(lines[0]))):
+    is_page = is_alone and media_type in PAGE_MEDIA_TYPES
+    if STATUS_LINE.fullmatch(lines[0]) or (
+        is_alone and (ERROR_PHRASE.fullmatch(lines[0]) or is_page or _is_sentence(lines[0]))
+    ):
         return (
-            "it is a message and no rows, such as a server's error or a notice of maintenance; open the address to see it, and"
-            " correct the path or the credentials"
+            "it is a message and has no rows, such as a server's error or a maintenance notice; open the address to read it,"
+            " and correct the path or the credentials"
         )
     return ""
 
 
 def _is_sentence(line: str) -> bool:
-    """Say whether a line is one of words, as no header is: it ends as a sentence does, and has no delimiter but commas."""
+    """Return True for a sentence, which is no header: it ends with a full stop and has no delimiters except commas."""
     return (
-        len(line.split()) >= FEWEST_WORDS
+        len(line.split()) >= SENTENCE_WORDS
         and line.endswith((".", "!", "?"))
-        and not any(each in line for each in ';\t|"')
+        and not any(delimiter in line for delimiter in ';\t|"')
     )
 
 
-def other_than_data(head: bytes, *, may_hold_markup: bool = False) -> str:
-    """Say what text is instead of rows, with the remedy; empty where it may be rows.
+def why_not_rows(head: bytes, *, may_hold_markup: bool = False) -> str:
+    """Return what a text is, if it is HTML or XML, and the remedy; empty if it may be rows.
 
-    Only a whole page is told from rows that `may_hold_markup` themselves.
+    If rows `may_hold_markup`, only a whole HTML page is recognized.
     """
     if PAGE.match(head) or (not may_hold_markup and PART_OF_PAGE.match(head)):
-        return "it is HTML, such as a sign-in or an error page; open the address without credentials, and correct it"
+        return (
+            "it is HTML, such as a sign-in or an error page; open the address without credentials, and correct the path"
+        )
     if XML.match(head):
         return "it is XML, such as a store's error; correct the path"
     return ""
 
 
-def other_than_csv(head: bytes) -> str:
-    """Say what a CSV file with a header is instead, with the remedy; empty where it may be one."""
+def why_not_csv(head: bytes) -> str:
+    """Return what a file is, if it is not CSV with a header, and the remedy; empty if it may be."""
     if JSON.match(head):
         return "it is JSON; set format: jsonl on the stream if each line is an object, or correct the path"
     return ""
@@ -154,6 +158,6 @@ def _is_utf8(head: bytes) -> bool:
     return True
 
 
-def _is_wide(head: bytes) -> bool:
+def _looks_like_utf16(head: bytes) -> bool:
     even, odd = head[:64:2], head[1:64:2]
     return len(odd) > 1 and ((not any(odd) and all(even)) or (not any(even) and all(odd)))

@@ -1,8 +1,8 @@
-"""The texts of a CSV column as values: digit by digit as they are written, or not at all.
+"""Converts the texts of a CSV column to values, without changing a digit.
 
-A number in a record is the very text of the file, as JSON knows no largest number and no rounding. A sample makes a
-column a number only where any reader's 64 bits would hold it too: no leading zero, at most 18 digits without a
-fraction or 15 with one, no exponent (12E4 is more often an article's number). Everything else stays text.
+A number in a record is the text in the file, as JSON has no largest number and does not round. A column is inferred to be a
+number only if 64 bits can hold its values: no leading zero, at most 18 digits without a fraction or 15 with one, and no
+exponent (12E4 is more often an article number). Any other column is text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-Kind = Literal["text", "integer", "number", "boolean"]
+ColumnType = Literal["text", "integer", "number", "boolean"]
 Value = msgspec.Raw | str | bool | None
 
 INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
@@ -25,7 +25,7 @@ SAFE_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]+")
 SAFE_DIGITS = 15
 BOOLEANS: dict[str, bool] = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 LONGEST_INTEGER = 308
-"""Digits of the largest integer that every JSON reader takes: a 64-bit float goes to 1.8e308."""
+"""Digits of the largest integer that every JSON reader accepts: the largest 64-bit float is 1.8e308."""
 
 
 def _is_integer(text: str) -> bool:
@@ -36,22 +36,22 @@ def _is_number(text: str) -> bool:
     return NUMBER.fullmatch(text) is not None and math.isfinite(float(text))
 
 
-FITS: dict[Kind, Callable[[str], bool]] = {
+FITS_TYPE: dict[ColumnType, Callable[[str], bool]] = {
     "integer": _is_integer,
     "number": _is_number,
     "boolean": BOOLEANS.__contains__,
 }
 
 
-def kind_of_values(values: Iterable[str]) -> Kind:
-    """Return the narrowest kind that holds every value exactly; empty ones say nothing."""
-    seen = {_kind_of_value(value) for value in values if value}
+def type_of_values(values: Iterable[str]) -> ColumnType:
+    """Return the narrowest type that holds every value exactly; empty values fit any type."""
+    seen = {_type_of_value(value) for value in values if value}
     if seen and seen <= {"integer", "number"}:
         return "number" if "number" in seen else "integer"
     return "boolean" if seen == {"boolean"} else "text"
 
 
-def _kind_of_value(value: str) -> Kind:
+def _type_of_value(value: str) -> ColumnType:
     if SAFE_INTEGER.fullmatch(value):
         return "integer"
     if SAFE_NUMBER.fullmatch(value) and sum(map(str.isdigit, value)) <= SAFE_DIGITS:
@@ -59,44 +59,44 @@ def _kind_of_value(value: str) -> Kind:
     return "boolean" if value in BOOLEANS else "text"
 
 
-def kind_of_schema(schema: dict[str, Any]) -> Kind:
-    """Return how a declared property's texts become values; what is none of these is text."""
+def type_of_schema(schema: dict[str, Any]) -> ColumnType:
+    """Return the type of a declared property; a schema with any other type is text."""
     declared = schema.get("type", "string")
-    types = [each for each in ([declared] if isinstance(declared, str) else declared) if each != "null"]
-    return types[0] if len(types) == 1 and types[0] in FITS else "text"
+    types = [json_type for json_type in ([declared] if isinstance(declared, str) else declared) if json_type != "null"]
+    return types[0] if len(types) == 1 and types[0] in FITS_TYPE else "text"
 
 
-def schema_of_kind(kind: Kind) -> dict[str, Any]:
-    """Return the JSON Schema of a column: any of its values may be missing."""
-    return {"type": ["string" if kind == "text" else kind, "null"]}
+def schema_of_type(column_type: ColumnType) -> dict[str, Any]:
+    """Return the JSON Schema of a column; any value may be null."""
+    return {"type": ["string" if column_type == "text" else column_type, "null"]}
 
 
-def converted(
-    texts: Sequence[str], kind: Kind, nulls: frozenset[str], misfit: Callable[[int], None]
+def convert_column(
+    texts: Sequence[str], column_type: ColumnType, nulls: frozenset[str], on_invalid: Callable[[int], None]
 ) -> Sequence[Value]:
-    """Return a column's values; `misfit` is told the place of each text that the kind cannot hold.
+    """Return a column's values; `on_invalid` is called with the index of each text that does not have the type.
 
-    A text in `nulls` is null, and so is an empty one where the kind is not text.
+    A text in `nulls` becomes null, and so does an empty text, unless the type is text.
     """
-    if kind == "text":
+    if column_type == "text":
         return [None if text in nulls else text for text in texts] if nulls else texts
-    if kind == "integer" and not nulls and _are_integers(joined := "\n".join(texts), len(texts)):
+    if column_type == "integer" and not nulls and _are_integers(joined := "\n".join(texts), len(texts)):
         return list(map(msgspec.Raw, joined.encode().split(b"\n")))
-    fits = FITS[kind]
+    fits = FITS_TYPE[column_type]
     values: list[Value] = []
     for at, text in enumerate(texts):
         if not text or text in nulls:
             values.append(None)
         elif fits(text):
-            values.append(BOOLEANS[text] if kind == "boolean" else msgspec.Raw(text.encode()))
+            values.append(BOOLEANS[text] if column_type == "boolean" else msgspec.Raw(text.encode()))
         else:
-            misfit(at)
+            on_invalid(at)
             values.append(None)
     return values
 
 
 def _are_integers(joined: str, count: int) -> bool:
-    """Say whether each of `count` texts is one integer; a text may itself hold a line break, so the breaks count."""
+    """Return True if each of `count` texts is one integer. A text may have a line break inside, so breaks are counted."""
     has_one_each = joined.count("\n") == count - 1 and INTEGERS.fullmatch(joined)
     return bool(has_one_each) and (
         len(joined) <= LONGEST_INTEGER or max(map(len, joined.split("\n"))) <= LONGEST_INTEGER

@@ -1,4 +1,4 @@
-"""PostgreSQL by SQL: tables and views, in full or by a cursor column, with every value kept as it is."""
+"""Reads tables and views of a PostgreSQL database by SQL, in full or incrementally. Values are kept exactly."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the database holds: relations with columns, keys and cursor candidates, from its own catalog.
+"""Reads the database's catalog: relations with their columns, primary keys and cursor fields.
 
-A relation that is odd in one way is still offered as far as it can be read, with the reason for what it does not offer.
+A relation that cannot be read incrementally is still offered for full reads, with the reason.
 """
 
 from __future__ import annotations
@@ -8,23 +8,23 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from penstock_sdk import ConfigError, CursorCare, Stream
 from psycopg import sql
 
-from penstock_postgres_sql.quoting import quoted
+from penstock_postgres_sql.quoting import quote_name
 
 CURSOR_NAMES = ("updated_at", "modified_at", "last_modified", "last_update", "updated", "modified")
-TIMES = ("timestamp with time zone", "timestamp without time zone")
+TIMESTAMPS = ("timestamp with time zone", "timestamp without time zone")
 INTEGERS = ("smallint", "integer", "bigint", "oid")
-WITHOUT_KEY = {
+KINDS_WITHOUT_KEY = {
     "v": "it is a view, and a view has no primary key",
     "m": "it is a materialized view, and such a view has no primary key",
     "f": "it is a foreign table, and such a table has no primary key here",
 }
-FEW = 5
+MOST_LISTED = 5
 MISSING_GRANTS = """
 SELECT n.nspname, c.relname, has_schema_privilege(n.oid, 'USAGE') FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -32,11 +32,11 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition AND n.nspn
   AND n.nspname NOT LIKE 'pg\\_%%' AND (%(schema)s::text IS NULL OR n.nspname = %(schema)s)
 ORDER BY 1, 2 LIMIT 5
 """
-MULTIRANGES_SINCE, UNPROVEN_SINCE = 140000, 180000  # as libpq writes versions
+MULTIRANGES_SINCE, UNVALIDATED_SINCE = 140000, 180000  # as libpq writes versions
 
-# A domain is looked through to its base type. A primary key's INCLUDE columns are no part of it, one that is not valid
-# (a partitioned table whose partitions lack it) is none, and it says nothing of a table that others inherit from: their
-# rows may repeat it. Of a table with granted columns only these are listed.
+# A domain is replaced by its base type. A primary key's INCLUDE columns do not count as its columns. A key that is not
+# valid (on a partitioned table whose partitions do not have it) does not count as a key, nor does the key of a table that
+# others inherit from, as their rows may repeat it. Where only some columns are granted, only these are listed.
 RELATIONS = """
 WITH RECURSIVE bases AS (
     SELECT oid AS type, oid AS base, typtype, typbasetype, -1 AS typmod FROM pg_type
@@ -54,7 +54,7 @@ SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.relkind = 'r' AND
                    AND NOT has_column_privilege(c.oid, p.attnum, 'SELECT')), '{{}}')::text[],
        a.attname, a.atttypid::bigint, format_type(a.atttypid, a.atttypmod),
        CASE WHEN t.typtype = 'd' THEN format_type(b.base, b.typmod) ELSE format_type(a.atttypid, a.atttypmod) END,
-       format_type(b.base, NULL), a.attnotnull AND NOT ({unproven}), u.typoutput = 'array_out'::regproc,
+       format_type(b.base, NULL), a.attnotnull AND NOT ({unvalidated}), u.typoutput = 'array_out'::regproc,
        coalesce(array_position(k.columns, a.attnum::int), -1),
        CASE WHEN l.oid IS NOT NULL AND l.collname <> 'default' THEN ARRAY[ln.nspname, l.collname]::text[] END,
        has_column_privilege(c.oid, a.attnum, 'SELECT')
@@ -74,9 +74,10 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
   AND (has_table_privilege(c.oid, 'SELECT') OR has_any_column_privilege(c.oid, 'SELECT'))
 ORDER BY n.nspname, c.relname, a.attnum
 """
-# Since Postgres 18 a column may be declared NOT NULL while rows of before still hold null.
-UNPROVEN = "EXISTS (SELECT FROM pg_constraint v WHERE v.conrelid = c.oid AND v.contype = 'n' AND NOT v.convalidated AND v.conkey[1] = a.attnum)"
-# Tables, and partitioned tables by their partitions, whose rows do not say which transaction wrote them.
+# Since Postgres 18 a column may be declared NOT NULL while existing rows still hold null (NOT VALID).
+UNVALIDATED_NOT_NULL = "EXISTS (SELECT FROM pg_constraint v WHERE v.conrelid = c.oid AND v.contype = 'n' AND NOT v.convalidated AND v.conkey[1] = a.attnum)"
+# Tables whose rows do not carry the id of the transaction that wrote them: foreign tables, other storage than heap, and
+# partitioned tables with such a partition.
 FOREIGN_STORAGE = """
 WITH RECURSIVE tree AS (
     SELECT oid AS root, oid AS relation FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition
@@ -86,7 +87,8 @@ SELECT t.root::bigint, min(n.nspname || '.' || c.relname) FROM tree t
 JOIN pg_class c ON c.oid = t.relation JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am m ON m.oid = c.relam
 WHERE c.relkind = 'f' OR c.relkind = 'r' AND m.amname IS DISTINCT FROM 'heap' GROUP BY 1
 """
-# What a type is made of, down to types that are not made of others: elements, base types, bounds, fields.
+# A type and all types within it: elements of arrays, base types of domains, bounds of ranges, fields of composites. Returns
+# one whose text depends on settings.
 DEPENDS_ON_SETTINGS = """
 WITH RECURSIVE inside AS (
     SELECT {oid}::oid AS type
@@ -102,7 +104,7 @@ WITH RECURSIVE inside AS (
 SELECT format_type(t.oid, NULL) FROM inside i JOIN pg_type t ON t.oid = i.type JOIN pg_proc p ON p.oid = t.typoutput
 WHERE t.typtype = 'b' AND t.typcategory NOT IN ('A', 'D', 'T') AND p.provolatile <> 'i' LIMIT 1
 """
-# Where the operators of a type's default order are, and how greater-than is written there.
+# The schema and the name of the operator for "greater than" in a type's default order.
 ORDER_OPERATORS = """
 SELECT n.nspname, o.oprname FROM pg_opclass k
 JOIN pg_am m ON m.oid = k.opcmethod AND m.amname = 'btree'
@@ -113,10 +115,11 @@ WHERE k.opcdefault AND k.opcintype = {oid}::regtype
 
 
 @dataclass(frozen=True)
-class Column:
-    """One column, with its SQL type as the database writes it, and the plain type beneath domain and precision.
+class TableColumn:
+    """A column. `type` is its SQL type as the database writes it; `base` is the type without domain and precision.
 
-    `literal` is the type that a text of it is turned back into; `collation` is set where it is not the database's own.
+    A text of the column is cast to the type `literal` to be compared with it. `collation` is a schema and a name; it is set
+    if the column does not use the database's default collation.
     """
 
     name: str
@@ -128,15 +131,15 @@ class Column:
     collation: tuple[str, str] | None = None
 
     def json_schema(self) -> dict[str, Any]:
-        """Return what its values look like in a record: whatever JSON cannot hold exactly is text."""
+        """Return the JSON Schema of the column's values. Values that JSON cannot hold exactly are strings."""
         shown = self.type.removeprefix("public.")
         schema = {"x-sql-type": shown, **_json_type(self.base, is_array=self.is_array)}
         if not self.not_null and "type" in schema:
             schema["type"] = [schema["type"], "null"]
         return schema
 
-    def literal_of(self, value: str) -> sql.Composed:
-        """Return a text of the column's as a value to compare it with."""
+    def typed_literal(self, value: str) -> sql.Composed:
+        """Return a text as an SQL literal that the column can be compared with."""
         typed = sql.SQL("{}::{}").format(value, sql.SQL(self.literal))
         if self.collation is None:
             return typed
@@ -161,43 +164,45 @@ def _json_type(type_: str, *, is_array: bool) -> dict[str, Any]:
 
 @dataclass
 class Relation:
-    """One table or view.
+    """A table or view.
 
-    `order` are the columns that a read is ordered and resumed by, none where it is read in one go; `only_full` is why
-    changes cannot be read; `problem` is why it cannot be read at all; `misconfigured` is what the config says wrongly of it.
+    `order` has the columns by which a read is ordered and resumed; it is empty if the relation is read in one query.
+    `has_xmin` is True if changes can be found by transaction. `only_full` is the reason why the relation cannot be read
+    incrementally, `problem` the reason why it cannot be read, `config_problem` an error in spec.config about it; each is empty
+    if there is none. `ungranted` has the columns that the user may not read.
     """
 
     oid: int
     schema: str
     table: str
     kind: str
-    columns: list[Column] = field(default_factory=list)
+    columns: list[TableColumn] = field(default_factory=list)
     primary_key: list[str] = field(default_factory=list)
     cursor_field: str | None = None
     order: list[str] = field(default_factory=list)
-    tracked: bool = False
+    has_xmin: bool = False
     only_full: str = ""
     problem: str = ""
-    misconfigured: str = ""
-    hidden: list[str] = field(default_factory=list)
+    config_problem: str = ""
+    ungranted: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
         """The stream's name."""
         return f"{self.schema}.{self.table}"
 
-    def column(self, name: str) -> Column | None:
-        """Return a column by name."""
+    def column(self, name: str) -> TableColumn | None:
+        """Return the column of this name; None if there is none."""
         return next((column for column in self.columns if column.name == name), None)
 
     @property
     def follows_time(self) -> bool:
-        """Whether the cursor column is a moment."""
+        """Whether the cursor field is a timestamp."""
         column = self.column(self.cursor_field or "")
-        return column is not None and column.base in TIMES
+        return column is not None and column.base in TIMESTAMPS
 
     def stream(self) -> Stream:
-        """Return the stream that the relation is."""
+        """Return the stream of this relation."""
         properties = {column.name: column.json_schema() for column in self.columns}
         incremental = not self.only_full
         return Stream(
@@ -207,58 +212,59 @@ class Relation:
             cursor_field=self.cursor_field if incremental else None,
             modes=("full", "incremental") if incremental else ("full",),
             partitioned=bool(self.order),
-            cursor_care=self._care() if incremental else (),
+            cursor_care=self._cursor_care() if incremental else (),
             windows=incremental and self.follows_time,
             only_full=self.only_full,
-            unavailable=ConfigError(self.misconfigured) if self.misconfigured else None,
+            unavailable=ConfigError(self.config_problem) if self.config_problem else None,
         )
 
-    def _care(self) -> tuple[CursorCare, ...]:
-        """Say what the read takes care of: the database compares the values, the key tells ties apart, none comes too late."""
+    def _cursor_care(self) -> tuple[CursorCare, ...]:
+        """Return the risks of a cursor that the connector handles: order of values, equal values, and values that appear late."""
         return ("order", "ties", "settled")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What the connection asks of the catalog."""
+class CatalogOptions:
+    """The options of the connection that decide what the catalog offers."""
 
     schemas: list[str] | None
     cursor_fields: dict[str, str]
-    tracked: bool = True
+    uses_snapshots: bool = True
 
 
-def read_catalog(connection: psycopg.Connection[Any], wanted: Wanted) -> dict[str, Relation]:
-    """Return every relation that may be read, by stream name. Raises ConfigError where the config matches nothing."""
+def read_catalog(connection: psycopg.Connection[Any], options: CatalogOptions) -> dict[str, Relation]:
+    """Return every relation that the user may read, by stream name. Raises ConfigError if spec.config matches none."""
     with connection.transaction():
-        connection.execute(
-            "SET LOCAL search_path = ''"
-        )  # types are written with their schema, whatever the role's path is
-        relations = _relations(connection, wanted.schemas)
-        _check_schemas(connection, wanted.schemas, relations)
+        connection.execute("SET LOCAL search_path = ''")  # so that format_type writes each type with its schema
+        relations = _relations(connection, options.schemas)
+        _check_schemas(connection, options.schemas, relations)
         storage = dict(connection.execute(FOREIGN_STORAGE).fetchall())
-    types = _Types(connection)
+    types = _OrderTypes(connection)
     for relation in relations.values():
-        _decide(relation, wanted, types, storage.get(relation.oid))
-    _check_cursor_fields(wanted, relations, types)
+        _set_modes(relation, options, types, storage.get(relation.oid))
+    _check_cursor_fields(options, relations, types)
     _extend_search_path(connection, types.schemas)
     return relations
 
 
-class _Types:
-    """Whether values of a type have an order, and can be written and read back; each type is asked about once."""
+class _OrderTypes:
+    """Decides which types a read can be ordered and resumed by; the database is asked once for each type.
+
+    Such a type has an order, and the text of a value means the same value at any later time.
+    """
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
         self._known: dict[str, str] = {}
         self.schemas = set[str]()
 
-    def unfit(self, column: Column) -> str:
-        """Say why a read cannot be ordered and resumed by a column; nothing when it can."""
+    def why_unusable(self, column: TableColumn) -> str:
+        """Return why a read cannot be ordered and resumed by a column; empty if it can."""
         if column.literal not in self._known:
-            self._known[column.literal] = self._asked(column.literal)
+            self._known[column.literal] = self._find_reason(column.literal)
         return self._known[column.literal]
 
-    def _asked(self, type_: str) -> str:
+    def _find_reason(self, type_: str) -> str:
         typed = sql.SQL(type_)
         probe = sql.SQL("EXPLAIN SELECT FROM (SELECT NULL::{} AS value) AS row ORDER BY value").format(typed)
         try:
@@ -268,13 +274,13 @@ class _Types:
         except psycopg.ProgrammingError as error:
             return f"{type_} cannot be compared: {error.diag.message_primary}"
         version = self._connection.info.server_version
-        settings = sql.SQL(DEPENDS_ON_SETTINGS).format(  # a domain's, an array's and a field's own count as well
+        settings = sql.SQL(DEPENDS_ON_SETTINGS).format(  # includes the types within domains, arrays and composites
             oid=sql.SQL("{}::regtype").format(type_),
             multirange=sql.SQL("OR r.rngmultitypid = t.oid" if version >= MULTIRANGES_SINCE else ""),
         )
         found = self._connection.execute(settings).fetchone()
         if found:
-            return f"the text of {found[0]} depends on settings and on the catalog, so a value that was kept may mean another"
+            return f"the text of {found[0]} depends on settings and on the catalog, so a stored text may mean another value later"
         operators = self._connection.execute(sql.SQL(ORDER_OPERATORS).format(oid=type_)).fetchall()
         if any(name != ">" for _, name in operators):
             return f"the order of {type_} is not the one of the operator >"
@@ -282,26 +288,55 @@ class _Types:
         return ""
 
 
+class _ColumnEntry(NamedTuple):
+    """A row that RELATIONS returns: a column, with the table or view that it belongs to."""
+
+    oid: int
+    schema: str
+    table: str
+    kind: str
+    is_parent: bool
+    has_xmin: bool
+    has_key: bool
+    ungranted_key: list[str]
+    name: str
+    type_oid: int
+    type: str
+    literal: str
+    base: str
+    not_null: bool
+    is_array: bool
+    key_index: int
+    collation: list[str] | None
+    is_granted: bool
+
+    def column(self) -> TableColumn:
+        """Return the column by itself."""
+        collation = (self.collation[0], self.collation[1]) if self.collation else None
+        return TableColumn(self.name, self.type, self.literal, self.base, self.not_null, self.is_array, collation)
+
+
 def _relations(connection: psycopg.Connection[Any], schemas: list[str] | None) -> dict[str, Relation]:
     relations: dict[str, Relation] = {}
     keys: dict[str, dict[int, str]] = {}
-    unproven = sql.SQL(UNPROVEN if connection.info.server_version >= UNPROVEN_SINCE else "false")
-    for row in connection.execute(sql.SQL(RELATIONS).format(unproven=unproven, schemas=schemas)).fetchall():
-        oid, schema, table, kind, is_parent, has_xmin, has_key, hidden_key, *rest = row
-        name, _, type_, literal, base, not_null, is_array, position, collation, granted = rest
-        relation = relations.setdefault(f"{schema}.{table}", Relation(oid, schema, table, kind))
-        if relation.oid != oid:
-            relation.problem = "two tables make this stream; name one schema in spec.config.schemas, or rename a table"
+    unvalidated = sql.SQL(UNVALIDATED_NOT_NULL if connection.info.server_version >= UNVALIDATED_SINCE else "false")
+    for row in connection.execute(sql.SQL(RELATIONS).format(unvalidated=unvalidated, schemas=schemas)).fetchall():
+        entry = _ColumnEntry(*row)
+        new = Relation(entry.oid, entry.schema, entry.table, entry.kind)
+        relation = relations.setdefault(new.name, new)
+        if relation.oid != entry.oid:
+            relation.problem = (
+                "two tables have this stream name; name one schema in spec.config.schemas, or rename a table"
+            )
             continue
-        if not granted:
-            relation.hidden.append(name)
+        if not entry.is_granted:
+            relation.ungranted.append(entry.name)
             continue
-        pair = (collation[0], collation[1]) if collation else None
-        relation.columns.append(Column(name, type_, literal, base, not_null, is_array, pair))
-        if position >= 0:
-            keys.setdefault(relation.name, {})[position] = name
-        relation.tracked = has_xmin
-        relation.only_full = _without_key(kind, has_key=has_key, is_parent=is_parent, hidden=hidden_key)
+        relation.columns.append(entry.column())
+        if entry.key_index >= 0:
+            keys.setdefault(relation.name, {})[entry.key_index] = entry.name
+        relation.has_xmin = entry.has_xmin
+        relation.only_full = _missing_key_reason(entry)
     for name, relation in relations.items():
         found = keys.get(name, {})
         relation.primary_key = [] if relation.only_full else [column for _, column in sorted(found.items())]
@@ -309,100 +344,100 @@ def _relations(connection: psycopg.Connection[Any], schemas: list[str] | None) -
 
 
 def _is_text(relation: Relation) -> bool:
-    """Say whether all names are text; those of a database that checks no encoding may be none."""
+    """Return True if all names are valid text. A database with the encoding SQL_ASCII may have others."""
     names = [relation.schema, relation.table, *(column.name for column in relation.columns)]
     return not any("\ud800" <= character <= "\udfff" for name in names for character in name)
 
 
-def _without_key(kind: str, *, has_key: bool, is_parent: bool, hidden: Sequence[str]) -> str:
-    if kind in WITHOUT_KEY:
-        return WITHOUT_KEY[kind]
-    if is_parent:
+def _missing_key_reason(entry: _ColumnEntry) -> str:
+    if entry.kind in KINDS_WITHOUT_KEY:
+        return KINDS_WITHOUT_KEY[entry.kind]
+    if entry.is_parent:
         return "other tables inherit from it, and their rows may repeat its primary key"
-    if not has_key:
+    if not entry.has_key:
         return "it has no (valid) primary key"
-    return f"the user may not read {_listed(hidden)} of its primary key; grant SELECT on it" if hidden else ""
+    ungranted = entry.ungranted_key
+    return f"the user may not read {_listed(ungranted)} of its primary key; grant SELECT on it" if ungranted else ""
 
 
-def _decide(relation: Relation, wanted: Wanted, types: _Types, other_storage: str | None) -> None:
-    """Find how a relation is ordered, and whether its changes can be read; say why not."""
+def _set_modes(relation: Relation, options: CatalogOptions, types: _OrderTypes, other_storage: str | None) -> None:
+    """Set the order of a relation, and whether it can be read incrementally."""
     key_columns = [column for column in map(relation.column, relation.primary_key) if column]
-    unfit = next((f"{column.name}: {why}" for column in key_columns if (why := types.unfit(column))), "")
-    if unfit:
-        relation.only_full = f"its primary key cannot be followed: {unfit}"
+    problems = (f"{column.name}: {problem}" for column in key_columns if (problem := types.why_unusable(column)))
+    key_problem = next(problems, "")
+    if key_problem:
+        relation.only_full = f"its primary key cannot order a read: {key_problem}"
         return
     if relation.problem or not relation.primary_key:
         return
     if other_storage:
-        relation.tracked = False
-        why = (
-            f"{other_storage} is not stored as an ordinary table, and its rows do not say which transaction wrote them"
-        )
-    elif not relation.tracked:
-        why = "the user may not read the column xmin, by which changes are found; grant SELECT (xmin), or SELECT on the table"
+        relation.has_xmin = False
+        reason = f"{other_storage} is not stored as an ordinary table, and its rows do not carry the transaction that wrote them"
+    elif not relation.has_xmin:
+        reason = "the user may not read the column xmin, which shows what changed; grant SELECT (xmin), or SELECT on the table"
     else:
-        why = ""
-    relation.cursor_field = _guessed(relation)
-    if wanted.tracked:
-        relation.only_full = why
-    elif not _follows_clock(relation):
-        relation.only_full = NEEDS_CLOCK
-    _order(relation)
+        reason = ""
+    relation.cursor_field = _default_order_column(relation)
+    if options.uses_snapshots:
+        relation.only_full = reason
+    elif not _follows_timestamptz(relation):
+        relation.only_full = NEEDS_TIMESTAMPTZ
+    _set_order(relation)
 
 
-NEEDS_CLOCK = (
-    "changeTracking: cursor follows a column of type timestamptz that may not be null; name one in spec.config.cursorFields,"
+NEEDS_TIMESTAMPTZ = (
+    "changeTracking: cursor needs a column of type timestamptz that is NOT NULL; name one in spec.config.cursorFields,"
     " or use changeTracking: snapshot"
 )
 
 
-def _follows_clock(relation: Relation) -> bool:
+def _follows_timestamptz(relation: Relation) -> bool:
     column = relation.column(relation.cursor_field or "")
-    return column is not None and column.base == TIMES[0] and column.not_null
+    return column is not None and column.base == TIMESTAMPS[0] and column.not_null
 
 
-def _order(relation: Relation) -> None:
+def _set_order(relation: Relation) -> None:
     first = [relation.cursor_field] if relation.cursor_field else []
     relation.order = [*first, *(name for name in relation.primary_key if name != relation.cursor_field)]
 
 
-def _guessed(relation: Relation) -> str | None:
-    """Return the column that a read is ordered by before the key: a moment of the last change, or a key that is a number."""
+def _default_order_column(relation: Relation) -> str | None:
+    """Return the column that orders a read before the key: a timestamp of the last change, or a key that is an integer."""
     for name in CURSOR_NAMES:
         column = relation.column(name)
-        if column and column.not_null and column.base in TIMES:
+        if column and column.not_null and column.base in TIMESTAMPS:
             return name
     key = relation.column(relation.primary_key[0]) if len(relation.primary_key) == 1 else None
     return key.name if key and key.base in INTEGERS else None
 
 
-def _check_cursor_fields(wanted: Wanted, relations: dict[str, Relation], types: _Types) -> None:
-    for name, field_name in wanted.cursor_fields.items():
+def _check_cursor_fields(options: CatalogOptions, relations: dict[str, Relation], types: _OrderTypes) -> None:
+    for name, field_name in options.cursor_fields.items():
         relation = relations.get(name)
         if relation is None:
             continue
-        why = _unfit(relation, field_name, types)
-        if why:
-            relation.misconfigured = f"spec.config.cursorFields: {name}.{field_name} cannot be a cursor: {why}"
+        reason = _cursor_field_problem(relation, field_name, types)
+        if reason:
+            relation.config_problem = f"spec.config.cursorFields: {name}.{field_name} cannot be a cursor: {reason}"
             continue
         if relation.order:
             relation.cursor_field = field_name
-            _order(relation)
-        if relation.order and not wanted.tracked:
-            relation.only_full = "" if _follows_clock(relation) else NEEDS_CLOCK
+            _set_order(relation)
+        if relation.order and not options.uses_snapshots:
+            relation.only_full = "" if _follows_timestamptz(relation) else NEEDS_TIMESTAMPTZ
         if relation.only_full:
-            relation.misconfigured = f"spec.config.cursorFields: {name} can only be read in full: {relation.only_full}"
+            relation.config_problem = f"spec.config.cursorFields: {name} can only be read in full: {relation.only_full}"
 
 
-def unknown_tables(cursor_fields: Mapping[str, str], relations: Mapping[str, Relation]) -> list[Stream]:
-    """Return a stream that is unavailable for each table of `cursorFields` that is not there, so that it is told."""
+def unknown_table_streams(cursor_fields: Mapping[str, str], relations: Mapping[str, Relation]) -> list[Stream]:
+    """Return an unavailable stream for each table of `cursorFields` that is not in the catalog; its error says so."""
     return [
         Stream(
             name=name,
             schema={"type": "object"},
             modes=("full", "incremental"),
             unavailable=ConfigError(
-                f"spec.config.cursorFields: there is no table {name!r} that these credentials can read{nearest(name, relations)}"
+                f"spec.config.cursorFields: there is no table {name!r} that these credentials can read{did_you_mean(name, relations)}"
             ),
         )
         for name in cursor_fields
@@ -410,16 +445,16 @@ def unknown_tables(cursor_fields: Mapping[str, str], relations: Mapping[str, Rel
     ]
 
 
-def _unfit(relation: Relation, field_name: str, types: _Types) -> str:
-    """Say why a column cannot be followed; nothing when it can. A column that may be null would have rows passed over."""
+def _cursor_field_problem(relation: Relation, field_name: str, types: _OrderTypes) -> str:
+    """Return why a column cannot be the cursor field; empty if it can. Rows with a null cursor field would be skipped."""
     column = relation.column(field_name)
     if column is None:
-        if field_name in relation.hidden:
+        if field_name in relation.ungranted:
             return "the user may not read it; grant SELECT on it"
-        return f"there is no such column{nearest(field_name, [column.name for column in relation.columns])}"
-    why = types.unfit(column)
-    if why:
-        return why
+        return f"there is no such column{did_you_mean(field_name, [column.name for column in relation.columns])}"
+    reason = types.why_unusable(column)
+    if reason:
+        return reason
     if not column.not_null:
         return "it may be null; declare it NOT NULL"
     return "" if relation.primary_key else relation.only_full or "the table has no primary key"
@@ -428,7 +463,7 @@ def _unfit(relation: Relation, field_name: str, types: _Types) -> str:
 def _check_schemas(
     connection: psycopg.Connection[Any], schemas: list[str] | None, relations: dict[str, Relation]
 ) -> None:
-    """Raise ConfigError for a schema that is not there or that gives nothing: a run that matches nothing is no success."""
+    """Raise ConfigError for a schema that does not exist or has no readable table. A run must not succeed with nothing read."""
     known = {
         name: (usable, count)
         for name, usable, count in connection.execute(
@@ -442,13 +477,13 @@ def _check_schemas(
         if schema not in known:
             others = ", ".join(list(known)[:20]) or "none"
             raise ConfigError(
-                f"spec.config.schemas: there is no schema {schema!r}{nearest(schema, known)}; there is: {others}"
+                f"spec.config.schemas: there is no schema {schema!r}{did_you_mean(schema, known)}; there is: {others}"
             )
         usable, count = known[schema]
         if not usable:
             raise ConfigError(
-                f"spec.config.schemas: the user may not use the schema {schema!r}: GRANT USAGE ON SCHEMA {quoted(schema)}"
-                f" TO {quoted(connection.info.user)}"
+                f"spec.config.schemas: the user may not use the schema {schema!r}: GRANT USAGE ON SCHEMA {quote_name(schema)}"
+                f" TO {quote_name(connection.info.user)}"
             )
         if count and schema not in found:
             raise ConfigError(
@@ -463,30 +498,30 @@ def _check_schemas(
 
 
 def _missing_grants(connection: psycopg.Connection[Any], schema: str | None = None) -> str:
-    """Return the statements that would let the user read the first few tables."""
-    user = quoted(connection.info.user)
+    """Return the GRANT statements that let the user read the first few tables."""
+    user = quote_name(connection.info.user)
     rows = connection.execute(MISSING_GRANTS, {"schema": schema}).fetchall()
-    schemas = [f"GRANT USAGE ON SCHEMA {quoted(name)} TO {user}" for name, _, usable in rows if not usable]
-    tables = [f"GRANT SELECT ON {quoted(name)}.{quoted(table)} TO {user}" for name, table, _ in rows]
-    return "; ".join([*dict.fromkeys(schemas), *tables, *(["and so on"] if len(rows) == FEW else [])])
+    schemas = [f"GRANT USAGE ON SCHEMA {quote_name(name)} TO {user}" for name, _, usable in rows if not usable]
+    tables = [f"GRANT SELECT ON {quote_name(name)}.{quote_name(table)} TO {user}" for name, table, _ in rows]
+    return "; ".join([*dict.fromkeys(schemas), *tables, *(["and so on"] if len(rows) == MOST_LISTED else [])])
 
 
 def _extend_search_path(connection: psycopg.Connection[Any], schemas: set[str]) -> None:
-    """Let statements find the operators of extensions' types: without them citext, for one, is compared as text."""
+    """Add the schemas of extensions' operators to the search path. Without them citext, for example, is compared as text."""
     path = connection.execute("SELECT current_setting('search_path'), current_schemas(true)").fetchone()
     missing = sorted(schemas - set(path[1])) if path else []
     if missing and path:
-        quoted = [sql.Identifier(schema).as_string(connection) for schema in missing]
-        connection.execute("SELECT set_config('search_path', %s, false)", [", ".join(filter(None, [path[0], *quoted]))])
+        added = [sql.Identifier(schema).as_string(connection) for schema in missing]
+        connection.execute("SELECT set_config('search_path', %s, false)", [", ".join(filter(None, [path[0], *added]))])
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a question that names the nearest known name, where one is near."""
-    folded = {each.lower(): each for each in known}
-    found = difflib.get_close_matches(name.lower(), list(folded), n=1, cutoff=0.6)
-    return f"; did you mean {folded[found[0]]!r}?" if found else ""
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "did you mean" with the most similar known name; empty if no name is similar."""
+    by_lower = {known_name.lower(): known_name for known_name in known}
+    similar = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[similar[0]]!r}?" if similar else ""
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:FEW])
-    return shown if len(names) <= FEW else f"{shown} and {len(names) - FEW} more"
+    shown = ", ".join(names[:MOST_LISTED])
+    return shown if len(names) <= MOST_LISTED else f"{shown} and {len(names) - MOST_LISTED} more"

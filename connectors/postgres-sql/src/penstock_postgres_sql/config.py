@@ -1,4 +1,4 @@
-"""What a connection may set, and what its Secret may hold."""
+"""The options of a connection (`spec.config`), and the keys of its Secret."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import msgspec
 from penstock_sdk import ConfigError
 
 
-class Config(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """What a connection may set."""
+class PostgresConfig(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """The options in `spec.config`; connector.yaml describes each."""
 
     host: str
     database: str
@@ -29,8 +29,8 @@ class Config(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     lock_timeout_seconds: float = 30.0
 
 
-class Credentials(msgspec.Struct, rename="camel"):
-    """The Secret's keys."""
+class PostgresCredentials(msgspec.Struct, rename="camel"):
+    """The keys of the Secret that `spec.secretRef` names."""
 
     password: str
     username: str = "postgres"
@@ -39,8 +39,8 @@ class Credentials(msgspec.Struct, rename="camel"):
     client_key: str | None = None
 
 
-def check(config: Config, credentials: Credentials) -> None:
-    """Raise ConfigError for what libpq would not take, or take for something else."""
+def check(config: PostgresConfig, credentials: PostgresCredentials) -> None:
+    """Raise ConfigError for options that libpq refuses or would understand differently."""
     texts = {
         "spec.config.host": config.host,
         "spec.config.database": config.database,
@@ -49,14 +49,18 @@ def check(config: Config, credentials: Credentials) -> None:
     }
     for name, text in texts.items():
         if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-            raise ConfigError(f"{name}: holds a character that Postgres does not take")
+            raise ConfigError(
+                f"{name}: it holds a character that Postgres does not accept (NUL, or half a surrogate pair); remove it"
+            )
     if "," in config.host:
-        raise ConfigError("spec.config.host: name one host; a list of hosts could lead to servers that differ")
+        raise ConfigError("spec.config.host: name one host; the hosts of a list could have different data")
     if config.schemas is not None and not config.schemas:
         raise ConfigError(
-            "spec.config.schemas: is empty, so nothing would be read; name schemas, or leave it out for all"
+            "spec.config.schemas: it is empty, so nothing would be read; name schemas, or leave it out to read all"
         )
     if config.schemas and any("\0" in schema for schema in config.schemas):
-        raise ConfigError("spec.config.schemas: holds a character that Postgres does not take")
+        raise ConfigError(
+            "spec.config.schemas: a name holds a NUL character, which Postgres does not accept; remove it"
+        )
     if bool(credentials.client_certificate) != bool(credentials.client_key):
         raise ConfigError("the Secret's clientCertificate and clientKey: give both or neither")

@@ -1,8 +1,8 @@
-"""A large table in ranges of its primary key's first column.
+"""Partitions of a large table: intervals of the first column of its primary key.
 
-Ranges are half-open, the first has no start and the last no end, and a key is never null: so each row is in exactly one of
-them, whatever the borders are. Borders are quantiles of a sample of the table's blocks, which costs the same for a table
-of any size, and makes ranges of about the same length for any type that has an order.
+The intervals are half-open, the first has no lower bound, the last has no upper bound, and a key is never null. So each
+row is in exactly one partition, for any choice of bounds. The bounds are quantiles of a sample of the table's blocks. A
+sample costs the same for a table of any size, and quantiles exist for every type that has an order.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from penstock_sdk import Partition, SourceContractError
 from psycopg import sql
 
 from penstock_postgres_sql.catalog import Relation
-from penstock_postgres_sql.planner import planned
+from penstock_postgres_sql.planner import explain
 
 log = logging.getLogger("penstock")
 
 SAMPLE_ROWS = 20_000
 
-# REPEATABLE: the same sample, and so the same ranges, for as long as the table stays as it is.
-BORDERS = """
+# REPEATABLE: as long as the table does not change, the sample is the same, and so are the partitions.
+QUANTILES = """
 SELECT key::text FROM (
     SELECT {column} AS key, row_number() OVER (ORDER BY {column}) AS number, count(*) OVER () AS total
     FROM {table} TABLESAMPLE SYSTEM ({percent}) REPEATABLE (1)
@@ -35,33 +35,35 @@ ORDER BY number
 """
 
 
-class Bounds(msgspec.Struct, frozen=True, rename={"from_": "from"}):
-    """The rows whose column is at or after `from_` and before `to`, each None where there is no such end."""
+class PartitionBounds(msgspec.Struct, frozen=True, rename={"from_": "from"}):
+    """The bounds of a partition: rows with `from_` <= column < `to`. None means that there is no bound."""
 
     column: str
     from_: str | None
     to: str | None
 
 
-def split(session: psycopg.Connection[Any], relation: Relation, most: int, least_rows: int) -> Sequence[Partition]:
-    """Return the ranges of a table, at most so many, and each of about so many rows or more.
+def make_partitions(
+    session: psycopg.Connection[Any], relation: Relation, maximum: int, minimum_rows: int
+) -> Sequence[Partition]:
+    """Return at most `maximum` partitions of a table, each with about `minimum_rows` rows or more.
 
-    None for a small table, and for one that cannot be sampled, such as one with a foreign partition: it is read in one.
+    Returns none for a small table, and for a table that cannot be sampled, such as one with a foreign partition.
     """
-    rows = planned(session, sql.SQL("SELECT FROM {}").format(_table(relation))).rows
-    count = min(most, rows // least_rows)
+    rows = explain(session, sql.SQL("SELECT FROM {}").format(_table(relation))).rows
+    count = min(maximum, rows // minimum_rows)
     if count <= 1:
         return ()
     try:
-        borders = _borders(session, relation, count, rows)
+        quantiles = _quantiles(session, relation, count, rows)
     except (psycopg.ProgrammingError, psycopg.NotSupportedError, psycopg.DataError) as error:
-        log.info("%s is read in one: it cannot be sampled: %s", relation.name, error.diag.message_primary)
+        log.info("%s is read without partitions: it cannot be sampled: %s", relation.name, error.diag.message_primary)
         return ()
-    return partitions_between(relation.primary_key[0], borders) if borders else ()
+    return partitions_between(relation.primary_key[0], quantiles) if quantiles else ()
 
 
-def _borders(session: psycopg.Connection[Any], relation: Relation, count: int, rows: int) -> list[str]:
-    statement = sql.SQL(BORDERS).format(
+def _quantiles(session: psycopg.Connection[Any], relation: Relation, count: int, rows: int) -> list[str]:
+    statement = sql.SQL(QUANTILES).format(
         count=count,
         column=sql.Identifier(relation.primary_key[0]),
         table=_table(relation),
@@ -70,45 +72,45 @@ def _borders(session: psycopg.Connection[Any], relation: Relation, count: int, r
     return list(dict.fromkeys(row[0] for row in session.execute(statement).fetchall()))
 
 
-def partitions_between(column: str, borders: Sequence[str]) -> list[Partition]:
-    """Return the ranges that borders make; each is known by its column and ends."""
+def partitions_between(column: str, bounds: Sequence[str]) -> list[Partition]:
+    """Return the partitions that these bounds make. The id of a partition is a digest of its column and bounds."""
     return [
-        _partition(Bounds(column, start, end)) for start, end in zip((None, *borders), (*borders, None), strict=True)
+        _partition(PartitionBounds(column, start, end))
+        for start, end in zip((None, *bounds), (*bounds, None), strict=True)
     ]
 
 
-def _partition(bounds: Bounds) -> Partition:
+def _partition(bounds: PartitionBounds) -> Partition:
     document = msgspec.to_builtins(bounds)
     digest = hashlib.sha256(msgspec.json.encode(document, order="sorted")).hexdigest()
     return Partition(id=digest[:16], bounds=document)
 
 
-def check(relation: Relation, partition: Partition) -> Bounds:
-    """Return a range's bounds; raises SourceContractError when the table's key is not what it was."""
+def parse_bounds(relation: Relation, partition: Partition) -> PartitionBounds:
+    """Return the bounds of a committed partition. Raises SourceContractError if the table has another primary key now."""
     try:
-        bounds = msgspec.convert(partition.bounds, Bounds)
+        bounds = msgspec.convert(partition.bounds, PartitionBounds)
     except msgspec.ValidationError as error:
         raise SourceContractError(
-            f"stream {relation.name!r}: the state has a range that cannot be read ({error}): reset the state"
+            f"stream {relation.name!r}: the state has a partition that cannot be read ({error}): reset the state"
         ) from None
     if bounds.column not in relation.primary_key[:1]:
         raise SourceContractError(
-            f"stream {relation.name!r}: the state is of ranges of {bounds.column!r},"
-            f" the table's key is now {relation.primary_key}: reset the state"
+            f"stream {relation.name!r}: the partitions in the state are made by the column {bounds.column!r}, and the"
+            f" table's primary key is now {relation.primary_key}: reset the state"
         )
     return bounds
 
 
 def conditions(relation: Relation, partition: Partition | None) -> list[sql.Composed]:
-    """Return what a statement must say to read a range only."""
+    """Return the conditions that select the rows of a partition; none without a partition."""
     if partition is None:
         return []
-    bounds = check(relation, partition)
+    bounds = parse_bounds(relation, partition)
     column = relation.column(bounds.column)
-    ends = ((">=", bounds.from_), ("<", bounds.to))
     return [
-        sql.SQL("{} {} {}").format(sql.Identifier(bounds.column), sql.SQL(sign), column.literal_of(value))
-        for sign, value in ends
+        sql.SQL("{} {} {}").format(sql.Identifier(bounds.column), sql.SQL(sign), column.typed_literal(value))
+        for sign, value in ((">=", bounds.from_), ("<", bounds.to))
         if value is not None and column is not None
     ]
 

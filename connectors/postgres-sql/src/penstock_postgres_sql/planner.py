@@ -1,4 +1,4 @@
-"""What the planner expects of a statement, without running it."""
+"""What the query planner expects of a statement, without running it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import psycopg
 from psycopg import sql
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """How many rows a statement is expected to give, and how many bytes each has."""
+class QueryPlan(msgspec.Struct, frozen=True):
+    """The number of rows that the planner expects, and the average size of a row in bytes."""
 
     rows: int = msgspec.field(name="Plan Rows", default=0)
     width: int = msgspec.field(name="Plan Width", default=0)
 
 
-class _Explained(msgspec.Struct):
-    plan: Plan = msgspec.field(name="Plan")
+class _Explanation(msgspec.Struct):
+    plan: QueryPlan = msgspec.field(name="Plan")
 
 
-def planned(session: psycopg.Connection[Any], query: sql.Composed) -> Plan:
-    """Return the planner's expectation, which knows the tables' present size."""
+def explain(session: psycopg.Connection[Any], query: sql.Composed) -> QueryPlan:
+    """Return the planner's expectation. It uses the present size of the table's files."""
     row = session.execute(sql.SQL("EXPLAIN (FORMAT JSON) ") + query).fetchone()
-    (explained,) = msgspec.json.decode(row[0], type=list[_Explained]) if row else [_Explained(Plan())]
-    return explained.plan
+    (explanation,) = msgspec.json.decode(row[0], type=list[_Explanation]) if row else [_Explanation(QueryPlan())]
+    return explanation.plan

@@ -1,9 +1,9 @@
-"""Names as SQL has them, for statements that a message tells its reader to run."""
+"""SQL identifiers in messages that show a statement to run."""
 
 from __future__ import annotations
 
 
-def quoted(name: str) -> str:
-    """Return a name as SQL has it, whatever characters it is made of."""
+def quote_name(name: str) -> str:
+    """Return a name as a quoted SQL identifier."""
     doubled = name.replace('"', '""')
     return f'"{doubled}"'

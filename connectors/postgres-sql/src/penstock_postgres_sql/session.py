@@ -1,4 +1,4 @@
-"""A session with the server: TLS, and settings that make values and statements mean the same whatever the role's own are."""
+"""Opens a session: TLS, and settings that give statements and values the same meaning for every role and database."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import psycopg
 from penstock_sdk import ConfigError
 from psycopg.rows import tuple_row
 
-from penstock_postgres_sql.config import Config, Credentials, check
-from penstock_postgres_sql.error_mapping import refused_login, translated
-from penstock_postgres_sql.values import keep_values
+from penstock_postgres_sql.config import PostgresConfig, PostgresCredentials, check
+from penstock_postgres_sql.error_mapping import login_error, mapped_errors
+from penstock_postgres_sql.values import register_loaders
 
 CONNECT_SECONDS = 15
-VERIFYING = ("verify-ca", "verify-full")
+VERIFYING_MODES = ("verify-ca", "verify-full")
 
-# A role or a database may set any of these (ALTER ROLE … SET). Those that a server is too old to know are left out.
+# A role or a database may have other defaults (ALTER ROLE … SET). A setting that an old server does not know is left out.
 SETTINGS = {
     "datestyle": "ISO, YMD",
     "intervalstyle": "iso_8601",
@@ -33,22 +33,22 @@ SETTINGS = {
     "array_nulls": "on",
     "client_min_messages": "error",
     "default_transaction_read_only": "on",
-    "idle_in_transaction_session_timeout": "0",  # Bronze may be slow: a read waits for its uploads
+    "idle_in_transaction_session_timeout": "0",  # a read waits for its uploads, which may be slow
     "idle_session_timeout": "0",
     "transaction_timeout": "0",
-    "cursor_tuple_fraction": "1",  # everything is read: a plan that is quick to start with is not wanted
+    "cursor_tuple_fraction": "1",  # all rows are read: a plan that returns the first rows early is no advantage
 }
-SET = """
-SELECT set_config(wanted.name, wanted.value, false)
-FROM unnest(%s::text[], %s::text[]) AS wanted (name, value)
-JOIN pg_catalog.pg_settings AS known ON lower(known.name) = wanted.name
+SET_SETTINGS = """
+SELECT set_config(desired.name, desired.value, false)
+FROM unnest(%s::text[], %s::text[]) AS desired (name, value)
+JOIN pg_catalog.pg_settings AS known ON lower(known.name) = desired.name
 """
 
 
-def connect(config: Config, credentials: Credentials) -> psycopg.Connection[Any]:
-    """Open a session, ready to read."""
+def connect(config: PostgresConfig, credentials: PostgresCredentials) -> psycopg.Connection[Any]:
+    """Open a session and apply its settings. Raises the SDK error that names the option or the Secret's key to correct."""
     check(config, credentials)
-    where = where_of(config, credentials)
+    name = session_name(config, credentials)
     try:
         with _tls(config, credentials) as tls:
             connection = psycopg.connect(
@@ -66,38 +66,42 @@ def connect(config: Config, credentials: Credentials) -> psycopg.Connection[Any]
                 **tls,
             )
     except psycopg.Error as error:
-        raise refused_login(str(error), where) from None
-    with translated(where, credentials.username):
-        _settle(connection, config)
+        raise login_error(str(error), name) from None
+    with mapped_errors(name, credentials.username):
+        _apply_settings(connection, config)
     return connection
 
 
-def where_of(config: Config, credentials: Credentials) -> str:
-    """Return how messages call the session."""
+def session_name(config: PostgresConfig, credentials: PostgresCredentials) -> str:
+    """Return the name of the session in messages."""
     return f"{credentials.username}@{config.host}:{config.port}/{config.database}"
 
 
-def _settle(connection: psycopg.Connection[Any], config: Config) -> None:
+def _apply_settings(connection: psycopg.Connection[Any], config: PostgresConfig) -> None:
     limit = max(1, int(config.statement_timeout_seconds * 1000)) if config.statement_timeout_seconds else 0
     connection.execute("SET statement_timeout = 0")
-    wanted = {
+    settings = {
         **SETTINGS,
-        "row_security": "off" if config.row_security == "refuse" else "on",  # off: an error in place of hidden rows
+        "row_security": "off"
+        if config.row_security == "refuse"
+        else "on",  # off: the server raises an error instead of hiding rows
         "statement_timeout": str(limit),
-        "lock_timeout": str(max(1, int(config.lock_timeout_seconds * 1000))),  # a locked table holds up no other
+        "lock_timeout": str(
+            max(1, int(config.lock_timeout_seconds * 1000))
+        ),  # a locked table does not delay the other tables
     }
-    connection.execute(SET, [list(wanted), list(wanted.values())])
+    connection.execute(SET_SETTINGS, [list(settings), list(settings.values())])
     try:
-        keep_values(connection, config.encoding)
+        register_loaders(connection, config.encoding)
     except (LookupError, psycopg.NotSupportedError):
         raise ConfigError(
-            f"spec.config.encoding: {config.encoding!r} is an encoding that Python does not know"
+            f"spec.config.encoding: Python does not know the encoding {config.encoding!r}; name another, such as LATIN1"
         ) from None
 
 
 @contextmanager
-def _tls(config: Config, credentials: Credentials) -> Iterator[dict[str, Any]]:
-    """Give libpq's TLS options. It reads files only: they are in the temporary directory for as long as it connects."""
+def _tls(config: PostgresConfig, credentials: PostgresCredentials) -> Iterator[dict[str, Any]]:
+    """Give libpq's TLS options. libpq reads keys from files only: they exist while it connects, in a temporary folder."""
     authority = config.ca_certificate or credentials.ca_certificate
     if config.sslmode == "verify-ca" and not authority:
         raise ConfigError(
@@ -108,7 +112,7 @@ def _tls(config: Config, credentials: Credentials) -> Iterator[dict[str, Any]]:
     if config.sslmode == "verify-full" and not authority:
         options["sslrootcert"] = "system"
     with ExitStack() as files:
-        if authority and config.sslmode in VERIFYING:
+        if authority and config.sslmode in VERIFYING_MODES:
             options["sslrootcert"] = files.enter_context(_file(_pem(authority, "caCertificate")))
         if credentials.client_certificate and credentials.client_key:
             options["sslcert"] = files.enter_context(_file(_pem(credentials.client_certificate, "clientCertificate")))
@@ -118,13 +122,15 @@ def _tls(config: Config, credentials: Credentials) -> Iterator[dict[str, Any]]:
 
 def _pem(text: str, name: str) -> str:
     if "-----BEGIN " not in text or "-----END " not in text:
-        raise ConfigError(f"{name}: is not PEM text, which begins with a line such as -----BEGIN CERTIFICATE-----")
+        raise ConfigError(
+            f"{name}: it is not PEM text; give text that begins with a line such as -----BEGIN CERTIFICATE-----"
+        )
     return text
 
 
 @contextmanager
 def _file(text: str) -> Iterator[str]:
-    with tempfile.TemporaryDirectory() as folder:  # readable by this user only
+    with tempfile.TemporaryDirectory() as folder:  # only this user can read it
         path = Path(folder) / "pem"
         path.write_text(text)
         path.chmod(0o600)

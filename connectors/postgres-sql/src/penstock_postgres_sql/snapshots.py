@@ -1,9 +1,9 @@
-"""What has changed in a table since an earlier read, as Postgres itself knows it: by the transaction that wrote each row.
+"""Finds the rows of a table that changed since an earlier read, by the transaction that wrote each row.
 
-Every row version carries the id of its transaction (`xmin`), and ids only grow. A read keeps the first id that had not
-been given out, and the ids below it that could still commit (`pending`). What the next read has to look at are the rows
-of exactly these. No value of the row takes part, so late commits, ties, backdated values and coarse clocks make no
-difference. docs/design/0009-changes-by-transaction.md argues each step.
+Every row version carries the id of the transaction that wrote it (`xmin`), and ids only grow. A read keeps the next id
+that the server had not yet assigned, and the ids below it that could still commit (`pending`). The next read reads the
+rows that exactly these transactions wrote. The values of the row are not used. So late commits, equal values, backdated
+values and coarse clocks make no difference. docs/design/0009-changes-by-transaction.md argues each step.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import itertools
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -21,18 +22,25 @@ from psycopg import errors, sql
 
 log = logging.getLogger("penstock")
 
-EPOCH = 1 << 32
-MOST_RANGES = 500
-MOST_CHECKED = 50_000_000
+XID_EPOCH = 1 << 32
+"""A row stores the lower 32 bits of a transaction's id: the stored ids repeat after so many transactions."""
+MOST_SPANS = 500
+"""Spans of pending ids that a cursor holds at most."""
+MOST_IDS_CHECKED = 50_000_000
+"""Ids whose state is looked up, one by one, before a read; beyond that all of them count as pending."""
 FLUSH_SECONDS, FLUSH_POLL_SECONDS = 60, 0.05
 
-# Live, not by a snapshot: whoever is not under way when this looks at it has ended before a snapshot taken afterwards.
-# pg_current_snapshot() alone would not do: it does not list the ids of savepoints, nor anything at all on a standby.
-UNDER_WAY = """
+IdSpan = tuple[int, int]
+"""Consecutive transaction ids: the first one, and the one after the last."""
+
+# This asks for the current state, not for that of a snapshot: a transaction that is not in progress now has ended before
+# any snapshot that is taken later. pg_current_snapshot() alone is not enough: it does not list the ids of savepoints, and
+# on a standby it lists no ids.
+IDS_IN_PROGRESS = """
 SELECT id FROM unnest({starts}::bigint[], {ends}::bigint[]) AS checked (first, past), generate_series(first, past - 1) AS id
 WHERE txid_status(id) = 'in progress'
 """
-LEAVES = """
+LEAF_TABLES = """
 WITH RECURSIVE tree AS (
     SELECT {oid}::oid AS relation UNION ALL SELECT i.inhrelid FROM tree t JOIN pg_inherits i ON i.inhparent = t.relation
 )
@@ -49,147 +57,171 @@ FROM pg_control_checkpoint() c, pg_control_recovery() r
 
 
 class Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A moment of a server: transactions below `next` have ended, but for those in the half-open ranges of `pending`.
+    """A moment of a server: the transactions with ids below `next_xid` have ended, except those in `pending`.
 
-    `server` names the server's history: system, timeline and database. `relations` are the oids of the tables that hold
-    the rows; `writes` is how many the server had counted, which estimates need.
+    `server` identifies the server's history: system, timeline and database. `relations` are the oids of the tables that
+    hold the rows. `rows_written` is how many rows the server had counted as written to them; estimates use it.
     """
 
     server: str
-    next: int
-    pending: tuple[tuple[int, int], ...]
+    next_xid: int = msgspec.field(name="next")
+    pending: tuple[IdSpan, ...]
     relations: tuple[int, ...]
-    writes: int = 0
+    rows_written: int = msgspec.field(name="writes", default=0)
 
 
-def server_of(session: psycopg.Connection[Any]) -> str:
-    """Return what stays the same for as long as transaction ids mean the same: a failover or a restore changes it."""
+@dataclass(frozen=True, slots=True)
+class IdsInProgress:
+    """The next id that the server will assign, and the ids below it whose transactions have not ended."""
+
+    next_xid: int
+    spans: list[IdSpan]
+
+
+@dataclass(frozen=True, slots=True)
+class LeafTable:
+    """A table that holds rows of a relation, and how many rows the server has counted as written to it."""
+
+    oid: int
+    rows_written: int
+
+
+def server_history(session: psycopg.Connection[Any]) -> str:
+    """Return what identifies the history of the server's transaction ids. A failover or a restore changes it."""
     system, standby, database = _row(session, SERVER)
     timeline = _row(session, STANDBY_TIMELINE if standby else TIMELINE)[0]
     return f"{system}/{timeline}/{database}"
 
 
 def is_standby(session: psycopg.Connection[Any]) -> bool:
-    """Say whether the server is a standby."""
+    """Return True if the server is a standby."""
     return bool(_row(session, "SELECT pg_is_in_recovery()")[0])
 
 
-def leaves_of(session: psycopg.Connection[Any], oid: int) -> list[tuple[int, int]]:
-    """Return the tables that hold a relation's rows, each with how many rows the server has counted as written."""
-    return session.execute(sql.SQL(LEAVES).format(oid=oid)).fetchall()
+def leaf_tables(session: psycopg.Connection[Any], oid: int) -> list[LeafTable]:
+    """Return the tables that hold a relation's rows: the relation itself, or its partitions and children."""
+    rows = session.execute(sql.SQL(LEAF_TABLES).format(oid=oid)).fetchall()
+    return [LeafTable(leaf_oid, rows_written) for leaf_oid, rows_written in rows]
 
 
-def under_way(session: psycopg.Connection[Any], base: Snapshot | None) -> tuple[int, list[tuple[int, int]]]:
-    """Return the next id, and which ids below it are under way; call it before the snapshot is taken.
+def ids_in_progress(session: psycopg.Connection[Any], base: Snapshot | None) -> IdsInProgress:
+    """Return the ids whose transactions are in progress. Call this before the read takes its snapshot.
 
-    What `base` knows to have ended is not asked for again.
+    Ids whose transactions had ended at `base` are not looked up again.
     """
-    oldest, following = _row(
+    oldest, next_xid = _row(
         session, "SELECT txid_snapshot_xmin(s), txid_snapshot_xmax(s) FROM txid_current_snapshot() s"
     )
-    known = [*base.pending, (base.next, following)] if base else [(0, following)]
-    asked = [(max(first, oldest), past) for first, past in known if past > max(first, oldest)]
-    if sum(past - first for first, past in asked) > MOST_CHECKED:
-        log.warning("a transaction is open for more than %d others: rows read now are read again", MOST_CHECKED)
-        return following, asked
-    statement = sql.SQL(UNDER_WAY).format(starts=[first for first, _ in asked], ends=[past for _, past in asked])
-    return following, ranges_of(row[0] for row in session.execute(statement).fetchall())
+    candidates = [*base.pending, (base.next_xid, next_xid)] if base else [(0, next_xid)]
+    checked = [(max(first, oldest), past) for first, past in candidates if past > max(first, oldest)]
+    if sum(past - first for first, past in checked) > MOST_IDS_CHECKED:
+        log.warning(
+            "a transaction has been open for more than %d others: the rows of this read are read again by the next one",
+            MOST_IDS_CHECKED,
+        )
+        return IdsInProgress(next_xid, checked)
+    statement = sql.SQL(IDS_IN_PROGRESS).format(
+        starts=[first for first, _ in checked], ends=[past for _, past in checked]
+    )
+    return IdsInProgress(next_xid, id_spans(row[0] for row in session.execute(statement).fetchall()))
 
 
-def take(
-    session: psycopg.Connection[Any], oid: int, checked: tuple[int, list[tuple[int, int]]], server: str
-) -> Snapshot:
-    """Return the snapshot of the transaction that is open, whose first statement this is.
+def take_snapshot(session: psycopg.Connection[Any], oid: int, in_progress: IdsInProgress, server: str) -> Snapshot:
+    """Return the snapshot of the open transaction; this must be its first statement.
 
-    Ids given out between `under_way` and now are taken as pending: at the worst their rows are read twice.
+    Ids that the server assigned after `ids_in_progress` count as pending. At worst, their rows are read twice.
     """
-    looked_at, pending = checked
-    following = _row(session, "SELECT txid_snapshot_xmax(txid_current_snapshot())")[0]
-    leaves = leaves_of(session, oid)
-    found = [*pending, *([(looked_at, following)] if following > looked_at else [])]
-    relations = tuple(leaf for leaf, _ in leaves)
-    return Snapshot(server, following, tuple(coarsened(found)), relations, sum(count for _, count in leaves))
+    next_xid = _row(session, "SELECT txid_snapshot_xmax(txid_current_snapshot())")[0]
+    leaves = leaf_tables(session, oid)
+    newer = [(in_progress.next_xid, next_xid)] if next_xid > in_progress.next_xid else []
+    pending = tuple(limited_spans([*in_progress.spans, *newer]))
+    rows_written = sum(leaf.rows_written for leaf in leaves)
+    return Snapshot(server, next_xid, pending, tuple(leaf.oid for leaf in leaves), rows_written)
 
 
 def wait_until_durable(session: psycopg.Connection[Any]) -> None:
-    """Return when a crash of the server can no longer undo what the open snapshot sees.
+    """Wait until a crash of the server can no longer undo a transaction that the open snapshot sees.
 
-    With `synchronous_commit = off` rows are visible before they are on disk, and a crash would give their ids out again.
+    With `synchronous_commit = off`, rows are visible before they are on disk. After a crash the server would assign their
+    transactions' ids again.
     """
     if is_standby(session):
-        return  # a standby replays what it has written
-    written = sql.SQL("SELECT pg_current_wal_flush_lsn() >= {}::pg_lsn").format(
+        return  # a standby replays only what it has written to disk
+    flushed = sql.SQL("SELECT pg_current_wal_flush_lsn() >= {}::pg_lsn").format(
         _row(session, "SELECT pg_current_wal_insert_lsn()::text")[0]
     )
     deadline = time.monotonic() + FLUSH_SECONDS
-    while not _row(session, written)[0]:
+    while not _row(session, flushed)[0]:
         if time.monotonic() > deadline:
-            raise TransientError(f"the database has not written its log to disk for {FLUSH_SECONDS} s")
+            raise TransientError(
+                f"the database has not written its log to disk for {FLUSH_SECONDS} s; check the server's disk"
+            )
         time.sleep(FLUSH_POLL_SECONDS)
 
 
-def not_usable(base: Snapshot, now: Snapshot, *, standby: bool) -> str:
-    """Say why a base tells nothing of what changed; nothing when it does."""
+def unusable_reason(base: Snapshot, now: Snapshot, *, standby: bool) -> str:
+    """Return why changes since `base` cannot be found; empty if they can."""
     if base.server != now.server:
         return "the server, its timeline or the database is another one (a restore, a failover, an upgrade)"
-    if now.next < base.next and not standby:
+    if now.next_xid < base.next_xid and not standby:
         return "the server's transaction ids went back (a restored disk)"
     return ""
 
 
-def changed(base: Snapshot, now: Snapshot) -> sql.Composed | None:
-    """Return the condition for rows that `base` has not seen; None when that is every row."""
+def changed_condition(base: Snapshot, now: Snapshot) -> sql.Composed | None:
+    """Return the condition that selects the rows that changed after `base`; None if every row may have changed."""
     if not set(now.relations) & set(base.relations):
         return None
-    spans = ranges_of_spans([*base.pending, (base.next, max(base.next, now.next))])
-    start = min((first for first, _ in spans), default=base.next)
-    width = max(base.next, now.next) - start
-    if width >= EPOCH:
+    spans = merged_spans([*base.pending, (base.next_xid, max(base.next_xid, now.next_xid))])
+    start = min((first for first, _ in spans), default=base.next_xid)
+    width = max(base.next_xid, now.next_xid) - start
+    if width >= XID_EPOCH:
         return None
-    offset = sql.SQL("((xmin::text::bigint - {}::bigint) & 4294967295::bigint)").format(start % EPOCH)
+    offset = sql.SQL("((xmin::text::bigint - {}::bigint) & 4294967295::bigint)").format(start % XID_EPOCH)
     condition = sql.SQL("{} < {}::bigint").format(offset, width)
-    if spans != [
-        (start, start + width)
-    ]:  # the number of borders at or below an offset is odd within a range: a binary search
-        borders = [border - start for span in spans for border in span]
-        condition += sql.SQL(" AND width_bucket({}, {}::bigint[]) % 2 = 1").format(offset, borders)
+    if spans != [(start, start + width)]:
+        # width_bucket is a binary search: an offset lies within a span if the number of bounds up to it is odd.
+        bounds = [bound - start for span in spans for bound in span]
+        condition += sql.SQL(" AND width_bucket({}, {}::bigint[]) % 2 = 1").format(offset, bounds)
     added = sorted(set(now.relations) - set(base.relations))
     if added:
         return sql.SQL("(({}) OR tableoid = ANY ({}::bigint[]::oid[]))").format(condition, added)
     return sql.SQL("({})").format(condition)
 
 
-def ranges_of(ids: Iterable[int]) -> list[tuple[int, int]]:
-    """Return ids as half-open ranges."""
-    return ranges_of_spans((each, each + 1) for each in ids)
+def id_spans(ids: Iterable[int]) -> list[IdSpan]:
+    """Return ids as spans."""
+    return merged_spans((id_, id_ + 1) for id_ in ids)
 
 
-def ranges_of_spans(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return ranges in order, those that touch as one, and none that is empty."""
-    found = list[tuple[int, int]]()
+def merged_spans(spans: Iterable[IdSpan]) -> list[IdSpan]:
+    """Return spans in order, without empty ones; spans that touch or overlap become one."""
+    merged = list[IdSpan]()
     for first, past in sorted(span for span in spans if span[0] < span[1]):
-        if found and first <= found[-1][1]:
-            found[-1] = (found[-1][0], max(found[-1][1], past))
+        if merged and first <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], past))
         else:
-            found.append((first, past))
-    return found
+            merged.append((first, past))
+    return merged
 
 
-def coarsened(spans: Sequence[tuple[int, int]], most: int = MOST_RANGES) -> list[tuple[int, int]]:
-    """Return at most so many ranges that hold the given ones, as a cursor must stay small; what is between is read again."""
-    found = ranges_of_spans(spans)
-    if len(found) <= most:
-        return found
-    gaps = sorted(later[0] - earlier[1] for earlier, later in itertools.pairwise(found))
-    closed = gaps[len(found) - most - 1]
-    wider = [(first, past + closed) for first, past in found]
-    merged = ranges_of_spans(wider)
-    return [(first, past - closed) for first, past in merged]
+def limited_spans(spans: Sequence[IdSpan], maximum: int = MOST_SPANS) -> list[IdSpan]:
+    """Return at most `maximum` spans that cover the given ones, so that a cursor stays small.
+
+    The smallest gaps are closed; rows of transactions within them are read again.
+    """
+    merged = merged_spans(spans)
+    if len(merged) <= maximum:
+        return merged
+    gaps = sorted(later[0] - earlier[1] for earlier, later in itertools.pairwise(merged))
+    closed = gaps[len(merged) - maximum - 1]
+    widened = merged_spans([(first, past + closed) for first, past in merged])
+    return [(first, past - closed) for first, past in widened]
 
 
 def _row(session: psycopg.Connection[Any], statement: str | sql.Composed) -> tuple[Any, ...]:
     query = sql.SQL(statement) if isinstance(statement, str) else statement
-    found: tuple[Any, ...] | None = session.execute(query).fetchone()
-    if found is None:
-        raise errors.NoDataFound("the server gave no row")
-    return found
+    row: tuple[Any, ...] | None = session.execute(query).fetchone()
+    if row is None:
+        raise errors.NoDataFound("the server returned no row")
+    return row

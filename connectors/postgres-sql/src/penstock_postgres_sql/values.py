@@ -1,4 +1,4 @@
-"""Values as they are: what JSON cannot hold exactly travels as text, never rounded, never dropped."""
+"""Loaders that keep every value exactly. Values that JSON cannot hold exactly become text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RANGES = ("int4range", "int8range", "numrange", "tsrange", "tstzrange", "dateran
 MULTIRANGES = ("int4multirange", "int8multirange", "nummultirange", "tsmultirange", "tstzmultirange", "datemultirange")
 AS_TEXT = (*SCALARS, *RANGES, *MULTIRANGES)
 TEXTS = ("text", "varchar", "bpchar", "name", '"char"', "xml")
-# An element of a domain is read as one of its base type, as a column of the domain is; but for a domain of arrays.
+# An element of a domain is read like its base type, as is a column of a domain; except for a domain over an array.
 ARRAYS = """
 WITH RECURSIVE bases AS (
     SELECT oid AS type, oid AS base, typtype, typbasetype FROM pg_catalog.pg_type
@@ -36,47 +36,47 @@ WHERE t.typtype <> 'p' AND (c.oid IS NULL OR c.relkind = 'c')
 """
 
 
-def _one_line(document: bytes) -> msgspec.Raw:
+def _on_one_line(document: bytes) -> msgspec.Raw:
     if b"\n" in document or b"\r" in document:
         document = document.replace(b"\n", b" ").replace(b"\r", b" ")
     return msgspec.Raw(document)
 
 
 class JsonLoader(Loader):
-    """Keeps a JSON document as it is written, so that no number is rounded.
+    """Keeps the text of a JSON document, so that no number is rounded.
 
-    Line breaks can only be between its tokens, where JSON allows any white space; a record is one line.
+    A record is one line, so line breaks become spaces. JSON has line breaks only between tokens, where spaces are allowed.
     """
 
     def load(self, data: Buffer) -> msgspec.Raw:
-        """Return the document, undecoded."""
-        return _one_line(bytes(data))
+        """Return the document without decoding it."""
+        return _on_one_line(bytes(data))
 
 
 class EncodedJsonLoader(Loader):
-    """The same where the session's encoding is not UTF-8."""
+    """Keeps a JSON document that the server sends in another encoding than UTF-8."""
 
     encoding = "utf-8"
 
     def load(self, data: Buffer) -> msgspec.Raw:
-        """Return the document, in UTF-8."""
-        return _one_line(bytes(data).decode(self.encoding).encode())
+        """Return the document in UTF-8."""
+        return _on_one_line(bytes(data).decode(self.encoding).encode())
 
 
 class UncheckedJsonLoader(Loader):
-    """JSON of a database that checks no encoding: as `UncheckedTextLoader`."""
+    """JSON of a database that does not check encodings (SQL_ASCII); see `UncheckedTextLoader`."""
 
     def load(self, data: Buffer) -> msgspec.Raw | str:
-        """Return the document, or text that no record can hold."""
+        """Return the document, or text with lone surrogates if it is not UTF-8."""
         try:
             bytes(data).decode()
         except UnicodeDecodeError:
             return bytes(data).decode("utf-8", "surrogateescape")
-        return _one_line(bytes(data))
+        return _on_one_line(bytes(data))
 
 
 class FloatLoader(Loader):
-    """A float; NaN and the infinities, which JSON does not have, are text."""
+    """Floats. NaN and the infinities become text, as JSON does not have them."""
 
     def load(self, data: Buffer) -> float | str:
         """Return the number, or 'NaN', 'Infinity', '-Infinity'."""
@@ -84,8 +84,8 @@ class FloatLoader(Loader):
         return value if math.isfinite(value) else str(data, "ascii")
 
 
-class MomentLoader(Loader):
-    """A timestamp with time zone as RFC 3339 in UTC; 'infinity' and years before Christ stay the database's text."""
+class TimestampLoader(Loader):
+    """Timestamps with time zone, as RFC 3339 text in UTC. 'infinity' and years before Christ stay as the database writes them."""
 
     def load(self, data: Buffer) -> str:
         """Return the text."""
@@ -94,37 +94,40 @@ class MomentLoader(Loader):
 
 
 class UncheckedTextLoader(Loader):
-    """Text of a database that checks no encoding: bytes that are none become lone surrogates, and the record is rejected."""
+    """Text of a database that does not check encodings (SQL_ASCII).
+
+    Bytes that are not UTF-8 become lone surrogates, and the runtime rejects the record.
+    """
 
     def load(self, data: Buffer) -> str:
         """Return the text."""
         return bytes(data).decode("utf-8", "surrogateescape")
 
 
-def keep_values(connection: psycopg.Connection[Any], named: str | None = None) -> None:
-    """Register the loaders on a connection; `named` is the encoding that its owner names.
+def register_loaders(connection: psycopg.Connection[Any], configured_encoding: str | None = None) -> None:
+    """Register the loaders on a connection; `configured_encoding` is spec.config.encoding.
 
     Raises LookupError for an encoding that Python does not know.
     """
-    unchecked = connection.info.parameter_status("server_encoding") == "SQL_ASCII" and not named
+    unchecked = connection.info.parameter_status("server_encoding") == "SQL_ASCII" and not configured_encoding
     if unchecked:
-        connection.execute("SET client_encoding = 'SQL_ASCII'")  # as it is: else one bad text would end the read
+        connection.execute("SET client_encoding = 'SQL_ASCII'")  # no conversion: one invalid text would end the read
     encoding = codecs.lookup(connection.info.encoding).name
     text: type[Loader] = UncheckedTextLoader if unchecked else TextLoader
     adapters = connection.adapters
     if unchecked:
         for name in TEXTS:
             adapters.register_loader(name, text)
-        adapters.register_loader(0, text)  # every type that psycopg does not know
+        adapters.register_loader(0, text)  # types that psycopg does not know
     for name in AS_TEXT:
         adapters.register_loader(name, text)
     for name in ("json", "jsonb"):
         adapters.register_loader(name, _json_loader(encoding, unchecked=unchecked))
     for name in ("float4", "float8"):
         adapters.register_loader(name, FloatLoader)
-    adapters.register_loader("timestamptz", MomentLoader)
+    adapters.register_loader("timestamptz", TimestampLoader)
     for name, oid, array_oid, delimiter in connection.execute(ARRAYS).fetchall():
-        # Elements of a type that psycopg does not know are text; without this its arrays would be one text too.
+        # Values of a type that psycopg does not know are text. Without this, an array of such values would be one text.
         if adapters.types.get(array_oid) is None:
             register_array(TypeInfo(name, oid, array_oid, delimiter=delimiter), connection)
 

@@ -1,4 +1,4 @@
-"""Parquet values that no record can hold: text that is not UTF-8, moments and times outside what their text can say."""
+"""Finds Parquet values that a record cannot hold: text that is not UTF-8, and dates and times out of range."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
-"""The years 1 to 9999: those of RFC 3339, and of nearly every reader."""
+"""The years 1 to 9999, as in RFC 3339 and nearly all programs that read timestamps."""
 DAY_SECONDS = 86_400
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-OUT_OF_RANGE = "holds a date or a moment outside the years 1 to 9999, or a time outside the day"
-NOT_TEXT = "holds text that is not UTF-8, or is damaged"
+OUT_OF_RANGE = "has a date or a timestamp outside the years 1 to 9999, or a time outside the day"
+NOT_TEXT = "has text that is not UTF-8, or is damaged"
 
 
-def unreadable_rows(batch: pa.RecordBatch) -> dict[int, str]:
-    """Return the rows that cannot be records, each with the reason; raises ArrowInvalid for a batch that is damaged."""
+def invalid_rows(batch: pa.RecordBatch) -> dict[int, str]:
+    """Return the rows that cannot be records, each with its reason. Raises ArrowInvalid if the batch is damaged."""
     found: dict[int, str] = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if _is_damaged(column):
@@ -37,13 +37,13 @@ def _rows(column: pa.Array, is_bad: Callable[[pa.Array], bool]) -> list[int]:
     return [row for row in range(len(column)) if is_bad(column.slice(row, 1))]
 
 
-def kept_row(batch: pa.RecordBatch, row: int) -> dict[str, Any]:
-    """Return a row as it can be kept beside the reason why it is no record."""
+def reported_row(batch: pa.RecordBatch, row: int) -> dict[str, Any]:
+    """Return a row as JSON values, to be kept with the reason why it was rejected."""
     columns = zip(batch.schema.names, batch.columns, strict=True)
-    return {name: _kept_value(column.slice(row, 1)) for name, column in columns}
+    return {name: _reported_value(column.slice(row, 1)) for name, column in columns}
 
 
-def _kept_value(value: pa.Array) -> Any:
+def _reported_value(value: pa.Array) -> Any:
     import pyarrow as pa
 
     try:
@@ -81,7 +81,7 @@ def _is_out_of_range(column: pa.Array) -> bool:
 
 
 def _leaves(array: pa.Array) -> Iterator[pa.Array]:
-    """Yield the arrays of plain values within an array, as far as its rows reach."""
+    """Yield the arrays of plain values within a nested array, limited to its rows."""
     import pyarrow as pa
     from pyarrow import types
 
