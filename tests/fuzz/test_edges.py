@@ -10,8 +10,7 @@ from penstock_operator.controller.desired import Stalled, check_document
 from penstock_operator.launchers import AttemptLaunch
 from penstock_operator.launchers.jobs import JobSettings, desired_job
 from penstock_operator.resources.crds import defaulted
-from penstock_operator.resources.models import parse_duration
-from penstock_operator.resources.quantities import memory_bytes
+from penstock_operator.resources.notations import Duration, MemorySize
 from penstock_operator.resources.versions import matches
 from penstock_operator.runs.retry import AttemptFailure, RetryHistory, decide_retry
 from penstock_operator.scheduling.due import next_time
@@ -39,14 +38,14 @@ def _runs(spec: dict[str, Any]) -> None:
     """Make all that a run is made of, and see that none of it is nothing."""
     now = datetime(2026, 11, 1, tzinfo=UTC)
     if spec.get("schedule"):
-        assert next_time(spec["schedule"], spec["timeZone"], int(parse_duration(spec["jitter"])), now)
+        assert next_time(spec["schedule"], spec["timeZone"], int(Duration(spec["jitter"]).seconds), now)
     matches("1.2.3", spec["connector"]["version"])
     launch = AttemptLaunch("r", 1, "penstock-r-1", None, "fuzz", "people", "u", "d", "i@sha256:0", spec, MANIFEST)
     job = desired_job(launch, JobSettings("http://api"))
     container = job["spec"]["template"]["spec"]["containers"][0]
-    assert memory_bytes(container["resources"]["limits"]["memory"]) >= LEAST
+    assert MemorySize(container["resources"]["limits"]["memory"]).bytes >= LEAST
     assert container["resources"]["requests"]["cpu"] not in ("0m", "-0m")
-    assert job["spec"]["activeDeadlineSeconds"] <= parse_duration(spec["timeout"])
+    assert job["spec"]["activeDeadlineSeconds"] <= Duration(spec["timeout"]).seconds
     again = decide_retry(
         spec, RetryHistory(0, 0, spec["resources"]["limits"]["memory"]), AttemptFailure("TransientError")
     )

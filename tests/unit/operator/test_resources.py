@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 from penstock_operator.resources.crds import crds, defaulted, resource_problems
-from penstock_operator.resources.models import parse_duration
+from penstock_operator.resources.models import ConnectionSpec
+from penstock_operator.resources.notations import Duration
 from penstock_sdk.manifest import Manifest, config_problems, manifest_problems
 
 CONNECTION = {
@@ -146,4 +147,30 @@ def test_no_default_of_a_crd_is_null() -> None:
 
 
 def test_durations() -> None:
-    assert [parse_duration(each) for each in ("1h30m", "10s", "250ms")] == [5400, 10, 0.25]
+    assert [Duration(text).seconds for text in ("1h30m", "10s", "250ms")] == [5400, 10, 0.25]
+
+
+def test_a_spec_of_an_older_release_is_parsed() -> None:
+    """A removed field and a value that is not allowed any more count as left out, at every depth."""
+    stored = {
+        "connector": {"name": "postgres", "method": "sql"},
+        "removed": 1,
+        "streams": [{"name": "orders", "removed": 2}],
+        "bronze": {"format": "removed", "deletionPolicy": "Delete"},
+        "resources": {"onOutOfMemory": {"factor": 2}},
+    }
+    spec = ConnectionSpec.parse(stored)
+    assert (spec.streams[0].name, spec.bronze.format, spec.bronze.deletion_policy) == ("orders", "jsonl", "Delete")
+    assert spec.resources.on_out_of_memory is None
+
+
+def test_a_spec_is_stored_in_the_notation_of_its_document() -> None:
+    document = {**CONNECTION["spec"], "timeout": "90m", "retry": {"limit": 1}, "config": {"n": None}}  # type: ignore[dict-item]
+    spec = ConnectionSpec.parse(document)
+    assert (spec.timeout.seconds, spec.jitter.seconds, spec.resources.limits.memory.bytes) == (5400, 0, 512 * 2**20)
+    assert spec.document() == document
+
+
+def test_a_spec_that_was_never_valid_names_no_connector() -> None:
+    assert ConnectionSpec.parse({}).connector.name == ""
+    assert ConnectionSpec.parse({}).document() == {}

@@ -19,6 +19,7 @@ from penstock_operator.controller.desired import (
 from penstock_operator.embedded.documents import FolderError, LocatedDocument, documents_of, yaml_files
 from penstock_operator.embedded.folder import OURS, check_kind, key_at, read_folder, secret_values
 from penstock_operator.resources.crds import defaulted
+from penstock_operator.resources.models import ConnectionSpec
 from penstock_operator.resources.versions import selectable
 
 
@@ -113,14 +114,13 @@ def _document_problems(located: LocatedDocument, beside: ValidationContext) -> I
 
 def _check_beside(document: dict[str, Any], beside: ValidationContext) -> None:
     """Check a connection against the definition that it selects and its Secret, where these are there. Raises Stalled."""
-    spec, meta = document["spec"], document["metadata"]
-    connector = spec["connector"]
-    offers = beside.definitions.get((connector["name"], connector["method"]))
+    spec, meta = ConnectionSpec.parse(document["spec"]), document["metadata"]
+    offers = beside.definitions.get((spec.connector.name, spec.connector.method))
     if not offers:
         return
     by_version = {each["spec"]["manifest"]["version"]: each for each in offers}
     stages = {version: defaulted(each)["spec"].get("stage", "certified") for version, each in by_version.items()}
-    reach = connector.get("version", "*")
+    reach = spec.connector.version
     chosen = selectable(stages, reach)
     if not chosen:
         rows = [{"version": version, "stage": stage} for version, stage in stages.items()]
@@ -128,26 +128,26 @@ def _check_beside(document: dict[str, Any], beside: ValidationContext) -> None:
     manifest = Manifest.model_validate(by_version[chosen[0]]["spec"]["manifest"])
     check_against(spec, by_version[chosen[0]]["metadata"]["name"], manifest)
     _check_modes(spec, manifest)
-    reference = (spec.get("secretRef") or {}).get("name")
+    reference = spec.secret_ref.name if spec.secret_ref else None
     held = beside.secret_keys.get((meta.get("namespace") or "default", reference or ""))
     if reference and held is not None:
         _check_keys(reference, held, manifest)
 
 
-def _check_modes(spec: dict[str, Any], manifest: Manifest) -> None:
+def _check_modes(spec: ConnectionSpec, manifest: Manifest) -> None:
     """Check each stream's mode, where the manifest lists the streams. Raises Stalled."""
     listed = {stream.name: stream.modes for stream in manifest.streams.list_}
-    for index, stream in enumerate(spec.get("streams") or []):
+    for index, stream in enumerate(spec.streams):
         if not listed:
             return
-        if stream["name"] not in listed:
+        if stream.name not in listed:
             known = ", ".join(listed)
             raise Stalled(
-                "InvalidSpec", f"spec.streams[{index}].name: {stream['name']!r} is no stream; there are: {known}"
+                "InvalidSpec", f"spec.streams[{index}].name: {stream.name!r} is no stream; there are: {known}"
             )
-        if stream["mode"] not in listed[stream["name"]]:
-            modes = ", ".join(listed[stream["name"]])
-            raise Stalled("InvalidSpec", f"spec.streams[{index}].mode: {stream['name']} can only be read {modes}")
+        if stream.mode not in listed[stream.name]:
+            modes = ", ".join(listed[stream.name])
+            raise Stalled("InvalidSpec", f"spec.streams[{index}].mode: {stream.name} can only be read {modes}")
 
 
 def _check_keys(name: str, held: set[str], manifest: Manifest) -> None:

@@ -15,7 +15,8 @@ from penstock_operator.controller.resource_client import Document
 from penstock_operator.registry.database import DatabaseConnection, Row
 from penstock_operator.resources.conditions import Finding, Note, Reason
 from penstock_operator.resources.crds import defaulted, resource_problems
-from penstock_operator.resources.models import ANNOTATIONS, GROUP, REQUESTED_AT, parse_duration, parse_instant
+from penstock_operator.resources.models import ANNOTATIONS, GROUP, REQUESTED_AT, ConnectionSpec
+from penstock_operator.resources.notations import Duration
 from penstock_operator.resources.spelling import nearest_word
 from penstock_operator.resources.storable import shown_text, storage_problems
 from penstock_operator.resources.versions import is_pin, parse_version, selectable
@@ -44,7 +45,7 @@ def check_document(document: Document) -> None:
         reason: Reason = "InvalidSpec"
         raise Stalled(reason, "; ".join(found))
     if document["kind"] == "TenantConnection":
-        _check_times(defaulted(document)["spec"], datetime.now(UTC))
+        _check_times(ConnectionSpec.parse(document["spec"]), datetime.now(UTC))
 
 
 def spec_problems(document: Document) -> list[str]:
@@ -103,14 +104,13 @@ class DefinitionCache:
         self._connection = db
         self._offers: dict[tuple[str, str], list[Row]] = {}
 
-    async def resolve(self, spec: Document, current: str | None) -> tuple[Row, tuple[Note, ...]]:
+    async def resolve(self, spec: ConnectionSpec, current: str | None) -> tuple[Row, tuple[Note, ...]]:
         """Return the definition that a connection's next run uses, with what is to be said of the choice. Raises Stalled.
 
         It is the newest that `spec.connector` selects and the connection has everything for. `current` is the one in use: it
         is not left for an older one that would do, nor because its resource was deleted.
         """
-        wanted = spec["connector"]
-        name, method, reach = wanted["name"], wanted["method"], wanted.get("version", "*")
+        name, method, reach = spec.connector.name, spec.connector.method, spec.connector.version
         if (name, method) not in self._offers:
             self._offers[name, method] = await definitions.versions_of(self._connection, name, method)
         used = await definitions.version_by_uid(self._connection, current) if current else None
@@ -126,7 +126,7 @@ class DefinitionCache:
         return await self._first_fitting(spec, [by_version[each] for each in candidates], in_use=kept is not None)
 
     async def _first_fitting(
-        self, spec: Document, candidates: list[Row], *, in_use: bool
+        self, spec: ConnectionSpec, candidates: list[Row], *, in_use: bool
     ) -> tuple[Row, tuple[Note, ...]]:
         """Return the newest that the connection fits. Where none does, what is said is of the one in use, else the newest."""
         unfit = list[tuple[Row, Stalled]]()
@@ -183,9 +183,9 @@ async def desired_connection(
     """Return what a connection's document wants, which uses the definition `current` now. Raises Stalled."""
     check_document(document)
     spec = defaulted(document)["spec"]
-    definition, notes = await known.resolve(spec, current)
+    definition, notes = await known.resolve(ConnectionSpec.parse(spec), current)
     record = record_of(document, spec, definition["uid"])
-    jitter = jitter_of(record.namespace, record.name, parse_duration(spec["jitter"]))
+    jitter = jitter_of(record.namespace, record.name, Duration(spec["jitter"]).seconds)
     return DesiredConnection(record, definition, Timing(spec.get("schedule"), spec["timeZone"], jitter), notes)
 
 
@@ -206,36 +206,36 @@ def record_of(
     )
 
 
-def _check_times(spec: Document, now: datetime) -> None:
+def _check_times(spec: ConnectionSpec, now: datetime) -> None:
     """Check what no rule of a CRD can: that schedule and time zone mean something, and that `since` is in the past."""
     try:
-        check_schedule(spec.get("schedule"), spec["timeZone"])
+        check_schedule(spec.schedule, spec.time_zone)
     except ScheduleError as error:
         reason: Reason = "InvalidSchedule"
         raise Stalled(reason, str(error)) from None
     try:
-        since = parse_instant(spec.get("since"))
+        since = spec.since.datetime if spec.since else None
     except ValueError as error:
-        raise Stalled("InvalidSpec", f"spec.since: {spec['since']!r} is not a moment: {error}") from None
+        raise Stalled("InvalidSpec", f"spec.since: {str(spec.since)!r} is not a moment: {error}") from None
     if since and since > now + CLOCKS_DIFFER:
-        raise Stalled("InvalidSpec", f"spec.since: {spec['since']} is in the future, so that nothing would be read")
+        raise Stalled("InvalidSpec", f"spec.since: {spec.since} is in the future, so that nothing would be read")
 
 
-def check_against(spec: Document, name: str, manifest: Manifest) -> None:
+def check_against(spec: ConnectionSpec, name: str, manifest: Manifest) -> None:
     """Check what only the definition can tell: config, credentials, modes."""
-    found = config_problems(spec.get("config", {}), manifest.config_schema)
+    found = config_problems(spec.config, manifest.config_schema)
     if found:
         reason: Reason = "InvalidConfig"
         raise Stalled(reason, "; ".join(found))
     needed = [name for name, required in manifest.credentials().items() if required]
-    if needed and not spec.get("secretRef"):
+    if needed and not spec.secret_ref:
         reason = "SecretRequired"
         message = (
             f"spec.secretRef: name a Secret with the keys {', '.join(needed)}; the connector authenticates with them"
         )
         raise Stalled(reason, message)
-    for index, stream in enumerate(spec.get("streams", [])):
-        if stream["mode"] not in manifest.capabilities.modes:
+    for index, stream in enumerate(spec.streams):
+        if stream.mode not in manifest.capabilities.modes:
             reason = "InvalidSpec"
             message = f"spec.streams[{index}].mode: {name} can only read {', '.join(manifest.capabilities.modes)}"
             raise Stalled(reason, message)

@@ -18,7 +18,8 @@ from penstock_sdk.protocol import (
 )
 
 from penstock_operator.launchers import AttemptLaunch, AttemptObservation
-from penstock_operator.resources.models import API_VERSION, GROUP, parse_duration
+from penstock_operator.resources.models import API_VERSION, GROUP
+from penstock_operator.resources.notations import Duration
 
 LABEL_RUN, LABEL_ATTEMPT, LABEL_CONNECTION = f"{GROUP}/run", f"{GROUP}/attempt", f"{GROUP}/connection"
 LABEL_INSTALLATION = f"{GROUP}/installation"
@@ -102,7 +103,7 @@ def desired_job(launch: AttemptLaunch, settings: JobSettings) -> dict[str, Any]:
             "backoffLimit": 0,
             "completions": 1,
             "parallelism": 1,
-            "activeDeadlineSeconds": max(1, int(parse_duration(launch.spec.get("timeout", "2h")))),
+            "activeDeadlineSeconds": max(1, int(Duration(launch.spec.get("timeout", "2h")).seconds)),
             "podReplacementPolicy": "Failed",
             "template": {"metadata": {"labels": labels}, "spec": _pod(launch, settings)},
         },

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from psycopg import AsyncConnection
-from psycopg.rows import DictRow, class_row, dict_row, scalar_row
+from psycopg.rows import DictRow, dict_row, kwargs_row, scalar_row
 from psycopg_pool import AsyncConnectionPool
 
 DatabaseConnection = AsyncConnection[DictRow]
@@ -54,16 +54,16 @@ async def snapshot(db: DatabaseConnection) -> AsyncIterator[None]:
         yield
 
 
-async def fetch_one(db: DatabaseConnection, row: type[T], sql: str, /, **values: Any) -> T | None:
-    """Run one statement and return its first row, None without one. `row` is a class with a field for each column."""
-    async with db.cursor(row_factory=class_row(row)) as cursor:
+async def fetch_one(db: DatabaseConnection, row: Callable[..., T], sql: str, /, **values: Any) -> T | None:
+    """Run one statement and return its first row, None without one. `row` takes the columns by name."""
+    async with db.cursor(row_factory=kwargs_row(row)) as cursor:
         await cursor.execute(sql.encode(), values)
         return await cursor.fetchone()
 
 
-async def fetch_all(db: DatabaseConnection, row: type[T], sql: str, /, **values: Any) -> list[T]:
-    """Run one statement and return all rows. `row` is a class with a field for each column."""
-    async with db.cursor(row_factory=class_row(row)) as cursor:
+async def fetch_all(db: DatabaseConnection, row: Callable[..., T], sql: str, /, **values: Any) -> list[T]:
+    """Run one statement and return all rows. `row` takes the columns by name."""
+    async with db.cursor(row_factory=kwargs_row(row)) as cursor:
         await cursor.execute(sql.encode(), values)
         return await cursor.fetchall()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from penstock_sdk.manifest import Declared, Manifest, rules
 from penstock_sdk.protocol import MAX_PARALLELISM
 from pydantic import ConfigDict, Field
+
+from penstock_operator.resources.notations import CpuAmount, Duration, MemorySize, Moment
+from penstock_operator.resources.stored import parse_stored
 
 GROUP, API_VERSION = "penstock.io", "v1alpha1"
 REQUESTED_AT = f"{GROUP}/requestedAt"
@@ -24,9 +26,8 @@ DURATION_RULE = (
     "must be a duration such as '30s', '10m' or '1h30m', with at most four digits of hours and six of anything else",
 )
 Wait = Annotated[
-    str,
+    Duration,
     Field(
-        max_length=30,
         json_schema_extra=rules(
             DURATION_RULE,
             (
@@ -37,9 +38,8 @@ Wait = Annotated[
     ),
 ]
 Timeout = Annotated[
-    str,
+    Duration,
     Field(
-        max_length=30,
         json_schema_extra=rules(
             DURATION_RULE,
             (
@@ -50,9 +50,8 @@ Timeout = Annotated[
     ),
 ]
 Jitter = Annotated[
-    str,
+    Duration,
     Field(
-        max_length=30,
         json_schema_extra=rules(
             DURATION_RULE,
             (
@@ -65,9 +64,8 @@ Jitter = Annotated[
 MEMORY = "^[0-9]+([.][0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)$"
 LEAST_MEMORY, MOST_MEMORY = "32Mi", "16Ti"  # in less, no container of a connector starts
 Memory = Annotated[
-    str,
+    MemorySize,
     Field(
-        max_length=20,
         json_schema_extra=rules(
             (
                 f"self.matches('{MEMORY}')",
@@ -86,9 +84,8 @@ Memory = Annotated[
 CPU = "^([0-9]+([.][0-9]{1,3})?|[0-9]+m)$"
 LEAST_CPU, MOST_CPU = "10m", "1024"
 Cpu = Annotated[
-    str,
+    CpuAmount,
     Field(
-        max_length=20,
         json_schema_extra=rules(
             (f"self.matches('{CPU}')", "must be cores such as '1' or '0.5', or thousandths of one such as '500m'"),
             (
@@ -106,9 +103,8 @@ INSTANT = (
     "(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
 )
 Instant = Annotated[
-    str,
+    Moment,
     Field(
-        max_length=40,
         json_schema_extra=rules(
             (
                 f"self.matches('{INSTANT}')",
@@ -179,6 +175,10 @@ class ConnectorReference(Declared):
     """An exact version, or a range of which the newest certified definition is taken that the connection fits: '^1.2', '~1.2.0', '>=1.2', '*'."""
 
 
+NO_CONNECTOR = ConnectorReference.model_construct(name="", method="", version="*")
+"""The connector of a spec that names none."""
+
+
 class SecretReference(Declared):
     """The Secret in the connection's namespace that holds the credentials."""
 
@@ -221,11 +221,11 @@ class Backoff(Declared):
 
     model_config = ConfigDict(json_schema_extra=rules(BACKOFF_RULE))
 
-    initial: Wait = "10s"
+    initial: Wait = Duration("10s")
     """The wait before the first retry."""
     factor: Annotated[int, Field(ge=1, le=10)] = 3
     """What each further wait is multiplied by."""
-    max: Wait = "30m"
+    max: Wait = Duration("30m")
     """The longest wait."""
 
 
@@ -241,9 +241,9 @@ class Retry(Declared):
 class ResourceLimits(Declared):
     """Upper bounds of the run's container."""
 
-    memory: Memory = "512Mi"
+    memory: Memory = MemorySize("512Mi")
     """All of it is reserved too."""
-    cpu: Cpu = "1"
+    cpu: Cpu = CpuAmount("1")
     """In cores ('1', '0.5') or thousandths ('500m')."""
 
 
@@ -326,7 +326,7 @@ class ConnectionSpec(Declared):
     """A cron expression of five fields, or a macro such as @hourly. Without it, and without after, runs are requested."""
     time_zone: Annotated[str, Field(max_length=60, min_length=1)] = "Etc/UTC"
     """The IANA time zone that schedule is meant in."""
-    jitter: Jitter = "0s"
+    jitter: Jitter = Duration("0s")
     """Each due time is put off by a part of it, always the same for one connection."""
     after: Annotated[
         list[Upstream],
@@ -344,7 +344,7 @@ class ConnectionSpec(Declared):
     """How late a run of a due time may still be made; without it, however late."""
     retry: Retry = Retry()
     """How often, and how long after a failure."""
-    timeout: Timeout = "2h"
+    timeout: Timeout = Duration("2h")
     """How long one attempt may take; what it committed is kept."""
     resources: Resources = Resources()
     """What an attempt may use."""
@@ -362,6 +362,21 @@ class ConnectionSpec(Declared):
     """How records are stored."""
     history_limit: Annotated[int, Field(ge=0, le=1000)] = 10
     """How many ended runs are kept; their data stays."""
+
+    @classmethod
+    def parse(cls, document: object) -> Self:
+        """Return the spec that the registry holds as `document`, also if an older release stored it.
+
+        Without a usable connector, as for a connection whose document was never valid, the connector's name is empty.
+        """
+        spec = parse_stored(cls, document, connector=NO_CONNECTOR)
+        if spec.connector is NO_CONNECTOR:
+            spec.model_fields_set.discard("connector")
+        return spec
+
+    def document(self) -> dict[str, Any]:
+        """Return the spec as the registry holds it: the fields that were set, in the notation of their document."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
 
 
 class Condition(Declared):
@@ -474,22 +489,3 @@ class DefinitionStatus(Declared):
     """What holds of the definition."""
     connections: int = 0
     """How many connections use it."""
-
-
-def parse_duration(text: str) -> float:
-    """Return the seconds in a duration such as '1h30m'. The CRD has checked the form."""
-    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-    seconds, number, unit = 0.0, "", ""
-    for char in f"{text}0":
-        if char.isdigit() and unit:
-            seconds, number, unit = seconds + float(number) * units[unit], char, ""
-        elif char.isdigit():
-            number += char
-        else:
-            unit += char
-    return seconds
-
-
-def parse_instant(text: str | None) -> datetime | None:
-    """Return the aware moment, None for None."""
-    return datetime.fromisoformat(text) if text else None

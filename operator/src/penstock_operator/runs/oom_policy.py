@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from penstock_operator.resources.models import OnOutOfMemory
-from penstock_operator.resources.quantities import about, memory_bytes, memory_text
+from penstock_operator.resources.notations import MemorySize, about
 
 PEAK = "rss_peak_bytes"
 NEARLY = 0.9
@@ -17,15 +17,15 @@ def raised_memory(spec: dict[str, Any], current: str) -> str | None:
     if policy is None:
         return None
     wanted = OnOutOfMemory.model_validate(policy)
-    had, most = memory_bytes(current), memory_bytes(wanted.max)
+    had, most = MemorySize(current).bytes, wanted.max.bytes
     if had >= most:
         return None
-    return wanted.max if had * wanted.factor >= most else memory_text(had * wanted.factor)
+    return wanted.max if had * wanted.factor >= most else MemorySize.of(had * wanted.factor)
 
 
 def ran_out(limit: str, metrics: dict[str, float]) -> bool:
     """Say whether an attempt that was killed without a word had used up its memory, as far as was seen."""
-    return metrics.get(PEAK, 0) >= NEARLY * memory_bytes(limit)
+    return metrics.get(PEAK, 0) >= NEARLY * MemorySize(limit).bytes
 
 
 def out_of_memory_message(spec: dict[str, Any], limit: str, metrics: dict[str, float]) -> str:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from penstock_operator.resources.models import Retry, parse_duration
+from penstock_operator.resources.models import Retry
 from penstock_operator.runs.oom_policy import raised_memory
 
 CAUTIOUS_LIMIT = 1
@@ -92,8 +92,8 @@ def _after_disruption(spec: dict[str, Any], standing: RetryHistory, failure: Att
 
 
 def _backoff(retry: Retry, behind: int) -> float:
-    delay = parse_duration(retry.backoff.initial) * float(retry.backoff.factor) ** (behind - 1)
-    return max(min(delay, parse_duration(retry.backoff.max), LONGEST_DELAY), 0.0)
+    delay = retry.backoff.initial.seconds * float(retry.backoff.factor) ** (behind - 1)
+    return max(min(delay, retry.backoff.max.seconds, LONGEST_DELAY), 0.0)
 
 
 def _wished(seconds: float) -> float:
