@@ -25,6 +25,7 @@ from penstock_sdk._runtime.metrics import Metrics
 from penstock_sdk._runtime.pipeline import StreamPipeline
 from penstock_sdk._runtime.run import run_connector
 from penstock_sdk.contract import Records
+from penstock_sdk.testing.run_api import RUN
 
 IDENTITY = wire.ConnectorIdentity(name="fake", method="list", version="1.0.0")
 ENVELOPE = Envelope("team", "orders", "fake-list-1.0.0", "people", "run1", 2, 1)
@@ -79,7 +80,7 @@ def test_an_empty_stream_is_still_marked_done_with_the_cursor_it_began_with(atte
     assert attempt(lambda *_: iter([Batch([])])) == 0
     (commit,) = platform.commits
     assert (commit.checkpoint, commit.cursor, commit.objects, commit.done) == (5, {"at": 7}, [], True)
-    assert platform.bucket == {}
+    assert platform.bucket.objects == {}
 
 
 def test_a_stream_that_an_earlier_attempt_finished_is_not_read_again(attempt: Any, platform: Any) -> None:
@@ -98,11 +99,11 @@ def test_a_stream_that_an_earlier_attempt_finished_is_not_read_again(attempt: An
     assert seen == [("orders", 41)]
 
 
-def test_seconds_make_a_promise_a_commit_too(client: Any, platform: Any) -> None:
+def test_seconds_make_a_promise_a_commit_too(started: Any, platform: Any) -> None:
     now = [0.0]
     limits = wire.Limits(checkpoint_seconds=30)
     pipeline = StreamPipeline(
-        StreamCommits(client, "people", 0, Metrics()), ENVELOPE, None, limits, clock=lambda: now[0]
+        StreamCommits(started, "people", 0, Metrics()), ENVELOPE, None, limits, clock=lambda: now[0]
     )
     for moment, commits in ((29.0, 0), (30.0, 1), (59.0, 1), (60.0, 2)):
         now[0] = moment
@@ -140,10 +141,10 @@ def test_an_expired_place_is_replaced_by_a_new_one(attempt: Any, platform: Any) 
 
 
 def test_an_object_of_somebody_else_in_our_place_is_not_taken_for_ours(attempt: Any, platform: Any) -> None:
-    platform.bucket["people-000001"] = b"somebody else's"
+    platform.bucket.objects[platform.object_key("people", 1)] = b"somebody else's"
     assert attempt(lambda *_: batches(1)) == TransientError.exit_code
     assert platform.commits == []
-    assert platform.bucket["people-000001"] == b"somebody else's"
+    assert platform.bucket.objects[platform.object_key("people", 1)] == b"somebody else's"
 
 
 def test_an_object_that_arrived_under_a_grant_which_then_expired_is_known_as_ours(attempt: Any, platform: Any) -> None:
@@ -155,7 +156,7 @@ def test_an_object_that_arrived_under_a_grant_which_then_expired_is_known_as_our
 
 def test_an_expired_place_that_somebody_filled_is_not_taken_for_ours(attempt: Any, platform: Any) -> None:
     platform.expired = {"1"}
-    platform.before_put = lambda key: platform.bucket.setdefault(key, b"somebody else's")
+    platform.before_put = lambda key: platform.bucket.objects.setdefault(key, b"somebody else's")
     assert attempt(lambda *_: batches(1)) == TransientError.exit_code
     assert platform.commits == []
 
@@ -164,7 +165,7 @@ def test_commits_keep_their_order_however_long_each_upload_takes(attempt: Any, p
     later = [threading.Event() for _ in range(6)]
 
     def hold(key: str) -> None:  # an object arrives when the next one has, or when nothing else can move
-        at = int(key[-6:]) - 1
+        at = int(key.removesuffix(".jsonl.zst")[-6:]) - 1
         later[at].set()
         if at % 2 == 0 and at + 1 < len(later):
             later[at + 1].wait(5)
@@ -179,7 +180,7 @@ def test_commits_keep_their_order_however_long_each_upload_takes(attempt: Any, p
 
 def test_after_a_failed_upload_nothing_later_is_committed(attempt: Any, platform: Any) -> None:
     """Invariant 4: what is committed is a prefix, whatever was uploaded beyond it."""
-    platform.bucket["people-000003"] = b"in the way"
+    platform.bucket.objects[platform.object_key("people", 3)] = b"in the way"
     platform.limits = wire.Limits(checkpoint_records=10, heartbeat_seconds=60)
     assert attempt(lambda *_: batches(50)) == TransientError.exit_code
     assert [commit.checkpoint for commit in platform.commits] == [1, 2][: len(platform.commits)]
@@ -195,10 +196,10 @@ def test_after_a_refused_commit_no_later_one_is_tried(attempt: Any, platform: An
     assert platform.commits == []
 
 
-def test_an_author_who_catches_every_error_cannot_outlive_a_failed_commit(attempt: Any, platform: Any) -> None:
+def test_an_author_who_catches_every_error_cannot_outlive_a_failed_commit(started: Any, platform: Any) -> None:
     platform.limits = wire.Limits(checkpoint_records=1, heartbeat_seconds=60)
     platform.refuse = {"checkpoints": [(422, {"code": "invalid", "message": "no"})]}
-    pipeline = StreamPipeline(StreamCommits(attempt.client, "people", 0, Metrics()), ENVELOPE, None, platform.limits)
+    pipeline = StreamPipeline(StreamCommits(started, "people", 0, Metrics()), ENVELOPE, None, platform.limits)
     for number in range(20):
         with contextlib.suppress(Exception):
             pipeline.emit([{"n": number}], "upsert")
@@ -265,8 +266,9 @@ def test_a_batch_larger_than_an_object_becomes_several(attempt: Any, platform: A
 
 def test_only_start_carries_the_pods_own_token(attempt: Any, platform: Any) -> None:
     attempt(lambda *_: batches(1))
-    assert platform.tokens[0] == ("start", "pod-token")
-    assert {token for _, token in platform.tokens[1:]} == {"run-token"}
+    assert platform.tokens[0] == ("start", platform.token)
+    (run_token,) = {token for _, token in platform.tokens[1:]}
+    assert run_token != platform.token
 
 
 def test_a_sigterm_commits_what_is_promised_and_ends_at_the_batch_border(attempt: Any, platform: Any) -> None:
@@ -302,7 +304,7 @@ def test_a_cancel_in_a_heartbeat_ends_the_attempt_as_cancelled(attempt: Any, pla
         for batch in batches(500, size=1):
             time.sleep(0.01)
             yield batch
-            platform.cancel = True
+            platform.cancel_requested = True
 
     assert attempt(read) == 30
     assert platform.finished[0].outcome == "cancelled"
@@ -335,8 +337,10 @@ def test_an_unencodable_record_fails_the_run_by_path_and_commits_no_half_object(
     assert platform.commits == []
 
 
-def test_an_author_who_skips_a_bad_record_keeps_an_object_that_holds_what_it_counts(client: Any, platform: Any) -> None:
-    pipeline = StreamPipeline(StreamCommits(client, "people", 0, Metrics()), ENVELOPE, None, wire.Limits())
+def test_an_author_who_skips_a_bad_record_keeps_an_object_that_holds_what_it_counts(
+    started: Any, platform: Any
+) -> None:
+    pipeline = StreamPipeline(StreamCommits(started, "people", 0, Metrics()), ENVELOPE, None, wire.Limits())
     with pytest.raises(SourceContractError):
         pipeline.emit([*({"n": n} for n in range(1200)), {"n": 1j}], "upsert")
     pipeline.emit([{"n": -1}], "upsert")
@@ -485,7 +489,7 @@ def test_a_connector_that_cannot_be_imported_is_reported_by_its_reason(
     attempt: Any, platform: Any, client: Any
 ) -> None:
     entry = metadata.EntryPoint("fake-list", "penstock_no_such_package.connector:Fake", "penstock.connectors")
-    assignment = Assignment("run1", 2, IDENTITY, InstalledConnector(entry).load, {})
+    assignment = Assignment(RUN, platform.attempt, IDENTITY, InstalledConnector(entry).load, {})
     assert run_connector(assignment, client) == 1
     failure = platform.finished[0].error
     assert failure.error_class == "DefectError"
@@ -504,7 +508,7 @@ def test_a_heartbeat_and_every_log_line_say_which_stream(attempt: Any, platform:
         yield from batches(1)
 
     assert attempt(read) == 0
-    assert {"tenant": "team", "connection": "orders", "stream": "people"}.items() <= seen[0].items()
+    assert {"tenant": "team-a", "connection": "trial", "stream": "people"}.items() <= seen[0].items()
     assert "stream" not in attempt.log_context
     assert "people" in [body["stream"] for path, body in platform.calls if path == "heartbeat"]
 

@@ -13,8 +13,9 @@ from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.assignment import Assignment
 from penstock_sdk._runtime.client import RunClient
 from penstock_sdk._runtime.run import run_connector
+from penstock_sdk.testing.run_api import RUN
 
-from tests.unit.sdk.conftest import IDENTITY, FakePlatform, error
+from tests.unit.sdk.conftest import IDENTITY, Platform, error
 
 
 class Rotating(Connector[dict[str, Any], dict[str, str]]):
@@ -29,10 +30,10 @@ class Rotating(Connector[dict[str, Any], dict[str, str]]):
 
     def discover(self) -> list[Stream]:
         logging.getLogger("connector").warning("the source gave refresh-token-2")
-        return []
+        return [Stream(name="people", schema={"type": "object"})]
 
     def read(self, stream: Stream, since: datetime | None, cursor: Any) -> Iterator[Batch]:
-        raise NotImplementedError
+        return iter(())
 
 
 @pytest.fixture
@@ -41,44 +42,43 @@ def rotating() -> type[Rotating]:
     return Rotating
 
 
-def attempt(platform: FakePlatform, client: RunClient, secret: str = "refresh-token-1") -> int:
+def attempt(platform: Platform, client: RunClient, secret: str = "refresh-token-1") -> int:
     credentials = {"refresh_token": secret}
-    return run_connector(Assignment("run1", 1, IDENTITY, lambda: Rotating, credentials), client)
+    return run_connector(Assignment(RUN, platform.attempt, IDENTITY, lambda: Rotating, credentials), client)
 
 
-def fresh(platform: FakePlatform) -> RunClient:
-    return RunClient(platform.url, "pod-token")
+def fresh(platform: Platform) -> RunClient:
+    platform.next_attempt()
+    return RunClient(platform.url, platform.token)
 
 
-def test_the_next_attempt_goes_on_with_what_was_kept(platform: FakePlatform, rotating: type[Rotating]) -> None:
+def test_the_next_attempt_goes_on_with_what_was_kept(platform: Platform, rotating: type[Rotating]) -> None:
     assert attempt(platform, fresh(platform)) == 0
     assert attempt(platform, fresh(platform)) == 0
     assert rotating.seen == ["refresh-token-1", "refresh-token-2"]
     assert platform.kept["refresh_token"].value == "refresh-token-3"
 
 
-def test_a_new_value_in_the_secret_goes_before_what_was_kept(platform: FakePlatform, rotating: type[Rotating]) -> None:
+def test_a_new_value_in_the_secret_goes_before_what_was_kept(platform: Platform, rotating: type[Rotating]) -> None:
     assert attempt(platform, fresh(platform)) == 0
     assert attempt(platform, fresh(platform), secret="refresh-token-70") == 0
     assert rotating.seen == ["refresh-token-1", "refresh-token-70"]
 
 
-def test_a_lost_reply_loses_no_credential(platform: FakePlatform, client: RunClient, rotating: type[Rotating]) -> None:
+def test_a_lost_reply_loses_no_credential(platform: Platform, client: RunClient, rotating: type[Rotating]) -> None:
     platform.lose_reply.append("credentials")
     assert attempt(platform, client) == 0
     assert platform.kept["refresh_token"].value == "refresh-token-2"
 
 
-def test_a_platform_that_keeps_none_is_named(
-    platform: FakePlatform, client: RunClient, rotating: type[Rotating]
-) -> None:
+def test_a_platform_that_keeps_none_is_named(platform: Platform, client: RunClient, rotating: type[Rotating]) -> None:
     platform.refuse["credentials"] = [error(422, "invalid", "the platform has no key")]
     assert attempt(platform, client) == 10
     assert platform.finished[0].error == wire.RunError(error_class="ConfigError", message="the platform has no key")
 
 
-def test_11_a_replaced_value_is_masked_too(platform: FakePlatform, client: RunClient) -> None:
-    assignment = Assignment("run1", 1, IDENTITY, lambda: Rotating, {"refresh_token": "refresh-token-1"})
+def test_11_a_replaced_value_is_masked_too(platform: Platform, client: RunClient) -> None:
+    assignment = Assignment(RUN, platform.attempt, IDENTITY, lambda: Rotating, {"refresh_token": "refresh-token-1"})
     Rotating.seen = []
     run_connector(assignment, client)
     assert assignment.mask("refresh-token-1 refresh-token-2") == "*** ***"

@@ -12,6 +12,7 @@ from penstock_sdk import Batch, SourceContractError, TransientError
 from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.rejects import encodable
 from penstock_sdk._runtime.strict_schema import StrictSchema
+from penstock_sdk.testing.run_api import RUN
 
 SCHEMA = {
     "type": "object",
@@ -60,7 +61,7 @@ def test_what_does_not_fit_is_put_aside_and_the_rest_goes_on(rejecting: Any, pla
 def test_a_rejected_line_says_where_and_why_and_keeps_what_json_can_hold(rejecting: Any, platform: Any) -> None:
     assert rejecting(once([{"n": 1, "when": dt.date(2026, 1, 2), "bad": 1 + 2j, "obj": object(), 5: b"x"}])) == 0
     (line,) = platform.lines(kind="rejected")
-    assert {"tenant": "team", "stream": "people", "run": "run1", "attempt": 2, "op": "upsert"}.items() <= line.items()
+    assert {"tenant": "team-a", "stream": "people", "run": RUN, "attempt": 1, "op": "upsert"}.items() <= line.items()
     assert line["message"] == "field bad of type complex cannot be JSON"
     assert line["data"] == {
         "n": 1,
@@ -190,8 +191,7 @@ def test_a_server_that_knows_nothing_of_rejects_gets_what_it_got(attempt: Any, p
 
 
 def test_a_server_without_places_for_them_makes_the_attempt_try_again(rejecting: Any, platform: Any) -> None:
-    granting = platform.on_uploads
-    platform.on_uploads = lambda body: granting(body.replace(b'"rejected"', b'"data"'))
+    platform.rewrite["uploads"] = lambda body: body.replace(b'"rejected"', b'"data"')
     assert rejecting(once([{}])) == TransientError.exit_code
     assert platform.commits == []
 

@@ -24,8 +24,9 @@ from penstock_sdk._runtime.client import RetryPolicy, RunClient
 from penstock_sdk._runtime.run import run_connector
 from penstock_sdk.author.local_read import JsonLinesOutput, read_stream
 from penstock_sdk.errors import ConnectorError
+from penstock_sdk.testing.run_api import RUN
 
-from tests.unit.sdk.conftest import IDENTITY, FakePlatform
+from tests.unit.sdk.conftest import IDENTITY, Platform
 
 SCHEMA = {"type": "object", "properties": {"id": {"type": "integer"}, "value": {}}}
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -244,13 +245,14 @@ def by_command(connector: type[Made], capsys: pytest.CaptureFixture[str]) -> tup
     return error, [json.loads(line) for line in written.getvalue().splitlines()], told
 
 
-def by_pod(connector: type[Made], platform: FakePlatform) -> tuple[str, list[Any], list[str]]:
+def by_pod(connector: type[Made], platform: Platform) -> tuple[str, list[Any], list[str]]:
     """Return what a pod reports of the same."""
     platform.rejects = wire.RejectRules()
-    client = RunClient(platform.url, "pod-token", RetryPolicy(seconds=5, sleep=lambda _: None))
-    run_connector(Assignment("run1", 1, IDENTITY, lambda: connector, {}), client)
+    attempt = platform.next_attempt()
+    client = RunClient(platform.url, platform.token, RetryPolicy(seconds=5, sleep=lambda _: None))
+    run_connector(Assignment(RUN, attempt, IDENTITY, lambda: connector, {}), client)
     error = platform.finished[0].error
-    lines = [json.loads(line) for body in platform.bucket.values() for line in decompressed(body)]
+    lines = [json.loads(line) for body in platform.bucket.objects.values() for line in decompressed(body)]
     rejected = [f"{line['reason']}: {line['message']}" for line in lines if "reason" in line]
     said = f"{error.error_class}: {error.message}" if error else ""
     return said, [line["data"] for line in lines if "reason" not in line], rejected
@@ -261,7 +263,7 @@ def decompressed(body: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("case", DISCOVERED)
-def test_what_discover_returns(case: str, platform: FakePlatform, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_discover_returns(case: str, platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
     connector = made(discovered=DISCOVERED[case], reads=yields())
     said, _, _ = by_command(connector, capsys)
     words = said.removeprefix("DefectError: ")
@@ -272,7 +274,7 @@ def test_what_discover_returns(case: str, platform: FakePlatform, capsys: pytest
 
 
 @pytest.mark.parametrize("case", READ)
-def test_what_read_returns(case: str, platform: FakePlatform, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_read_returns(case: str, platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
     connector = made(reads=READ[case])
     said, _, _ = by_command(connector, capsys)
     assert said.startswith(("DefectError: stream 'people'", "SourceContractError: stream 'people'")), said
@@ -281,7 +283,7 @@ def test_what_read_returns(case: str, platform: FakePlatform, capsys: pytest.Cap
 
 @pytest.mark.parametrize("op", ["upsert", "delete"])
 @pytest.mark.parametrize("case", RECORDS)
-def test_what_records_are(case: str, op: Any, platform: FakePlatform, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_records_are(case: str, op: Any, platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
     connector = made(reads=yields(Batch(RECORDS[case], op=op)))
     error, records, rejected = by_command(connector, capsys)
     for record in records if op == "delete" else []:
@@ -294,7 +296,7 @@ def test_what_records_are(case: str, op: Any, platform: FakePlatform, capsys: py
     "leaving",
     [SystemExit(0), SystemExit("bye"), asyncio.CancelledError(), GeneratorExit(), MemoryError(), RecursionError()],
 )
-def test_whatever_leaves_a_connector_fails_the_read(leaving: BaseException, platform: FakePlatform) -> None:
+def test_whatever_leaves_a_connector_fails_the_read(leaving: BaseException, platform: Platform) -> None:
     def leave() -> Iterator[Batch]:
         yield Batch([{"id": 1}])
         raise leaving

@@ -15,8 +15,10 @@ from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.commits import StreamCommits
 from penstock_sdk._runtime.metrics import Metrics
 from penstock_sdk._runtime.partition_plan import CURSOR_KEY, plan_from_cursor
+from penstock_sdk.testing.run_api import RUN
 
 from tests.patience import PATIENCE
+from tests.unit.sdk.conftest import error
 
 PARTS, LENGTH = 4, 50
 
@@ -67,7 +69,7 @@ def covered(cursor: Any) -> list[int]:
 def go_on(platform: Any) -> list[int]:
     """Give the next attempt of the run what is committed, and keys of its own; return the numbers committed so far."""
     last, before = platform.commits[-1], numbers(platform)
-    platform.commits, platform.bucket = [], {}
+    platform.commits, platform.bucket.objects = [], {}
     platform.selected = [
         wire.SelectedStream(name="people", mode="full", cursor=last.cursor, checkpoint=last.checkpoint, done=last.done)
     ]
@@ -207,15 +209,10 @@ def test_what_is_left_is_read_by_the_next_attempt_and_no_done_part_again(split: 
 @pytest.mark.parametrize("at", range(1, 21))
 def test_4_wherever_an_attempt_is_cut_off_the_next_reads_the_rest_once(split: Any, platform: Any, at: int) -> None:
     """The run API takes so many commits of the first attempt, and then nothing more: it was fenced."""
-    taken = platform.on_checkpoints
-
-    def checkpoints(body: bytes) -> Any:
-        return taken(body) if len(platform.commits) < at else (409, {"code": "fenced", "message": "another attempt"})
-
-    platform.on_checkpoints = checkpoints
+    platform.refuse_from["checkpoints"] = lambda: error(409, "fenced") if len(platform.commits) >= at else None
     assert split(read, partitions=partitions) in (0, 32)
     assert numbers(platform) == covered(platform.commits[-1].cursor)
-    platform.on_checkpoints = taken
+    platform.refuse_from.clear()
     if not platform.commits[-1].done:
         number = platform.commits[-1].checkpoint
         before = go_on(platform)
@@ -274,7 +271,7 @@ def test_every_connector_is_closed(split: Any) -> None:
 
 def next_run(platform: Any, cursor: Any) -> None:
     platform.selected = [wire.SelectedStream(name="people", mode="incremental", cursor=cursor, checkpoint=9)]
-    platform.commits, platform.bucket = [], {}
+    platform.commits, platform.bucket.objects = [], {}
 
 
 def state(*parts: tuple[str, Any]) -> dict[str, Any]:
@@ -298,7 +295,7 @@ def test_the_next_run_asks_again_and_parts_that_stayed_go_on(split: Any, platfor
     assert seen == [(None, ["p0", "p7"])], "a cursor of parts is never shown to a connector"
     assert numbers(platform) == [*range(31, 50), *range(50, 100)]
     assert [each["id"] for each in platform.commits[-1].cursor["ranges"]] == ["p0", "p1"]
-    assert platform.commits[-1].cursor["run"] == "run1"
+    assert platform.commits[-1].cursor["run"] == RUN
 
 
 def test_a_state_of_parts_is_read_on_by_one_worker_where_one_is_allowed(split: Any, platform: Any) -> None:
@@ -324,7 +321,7 @@ def test_a_connector_that_splits_no_more_says_what_to_do(
 
 
 def test_a_state_whose_parts_are_all_read_in_this_run_only_needs_its_end(split: Any, platform: Any) -> None:
-    next_run(platform, {**state(("p0", 49), ("p1", 99)), "run": "run1"})
+    next_run(platform, {**state(("p0", 49), ("p1", 99)), "run": RUN})
     assert split(read, partitions=partitions) == 0
     (commit,) = platform.commits
     assert (commit.done, commit.objects, commit.checkpoint) == (True, [], 10)
@@ -374,7 +371,7 @@ def test_memory_is_shared_out(split: Any, platform: Any) -> None:
 
 
 def test_an_estimate_is_of_what_is_left_of_the_parts(split: Any, platform: Any) -> None:
-    next_run(platform, {**state(("p0", 30), ("p1", None), ("p2", 120)), "run": "run1"})
+    next_run(platform, {**state(("p0", 30), ("p1", None), ("p2", 120)), "run": RUN})
     for each in platform.selected[0].cursor["ranges"][:2]:
         each["done"] = False
 

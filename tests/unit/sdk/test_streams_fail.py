@@ -22,7 +22,7 @@ from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.stream_outcomes import SAME_FAILURES, StreamOutcomes
 from penstock_sdk.errors import ConnectorError
 
-from tests.unit.sdk.conftest import FakePlatform, Runner, error
+from tests.unit.sdk.conftest import Platform, Runner, error
 
 WEIGHTS = [
     ([SourceContractError("a"), ConfigError("b")], "ConfigError"),
@@ -39,12 +39,12 @@ def stands_at(cursor: int, checkpoint: int) -> wire.SelectedStream:
     return wire.SelectedStream(name="people", mode="incremental", cursor=cursor, checkpoint=checkpoint)
 
 
-def by_stream(platform: FakePlatform, stream: str) -> list[int]:
+def by_stream(platform: Platform, stream: str) -> list[int]:
     commits = [commit for commit in platform.commits if commit.stream == stream]
     return [line["data"]["n"] for line in platform.lines(commits)]
 
 
-def test_the_others_are_read_and_the_attempt_names_the_one_that_failed(attempt: Runner, platform: FakePlatform) -> None:
+def test_the_others_are_read_and_the_attempt_names_the_one_that_failed(attempt: Runner, platform: Platform) -> None:
     attempt.streams = ("a", "b", "c")
 
     def read(stream: Stream, _: Any) -> Iterator[Batch]:
@@ -66,10 +66,10 @@ def test_the_others_are_read_and_the_attempt_names_the_one_that_failed(attempt: 
     assert [commit.stream for commit in platform.commits if commit.done] == ["a", "c"]
 
 
-def test_every_kind_of_error_keeps_what_a_cursor_covers(attempt: Runner, platform: FakePlatform) -> None:
+def test_every_kind_of_error_keeps_what_a_cursor_covers(attempt: Runner, platform: Platform) -> None:
     for raised in (TransientError("x", retry_after=3), ConfigError("x"), KeyError("x"), SystemExit(3)):
         platform.commits.clear()
-        platform.bucket.clear()
+        platform.bucket.objects.clear()
         platform.finished.clear()
 
         def read(*_: Any, raised: BaseException = raised) -> Iterator[Batch]:
@@ -85,7 +85,7 @@ def test_every_kind_of_error_keeps_what_a_cursor_covers(attempt: Runner, platfor
         assert platform.finished[0].records == {"people": 30}
 
 
-def test_cursors_that_cover_no_records_are_kept_too(attempt: Runner, platform: FakePlatform) -> None:
+def test_cursors_that_cover_no_records_are_kept_too(attempt: Runner, platform: Platform) -> None:
     """A source whose first windows are empty would be asked for them again in each attempt."""
 
     def read(_: Stream, cursor: Any) -> Iterator[Batch]:
@@ -101,7 +101,7 @@ def test_cursors_that_cover_no_records_are_kept_too(attempt: Runner, platform: F
         platform.selected = [stands_at(last.cursor, last.checkpoint)]
 
 
-def test_an_attempt_that_gets_no_further_commits_nothing(attempt: Runner, platform: FakePlatform) -> None:
+def test_an_attempt_that_gets_no_further_commits_nothing(attempt: Runner, platform: Platform) -> None:
     def read(*_: Any) -> Iterator[Batch]:
         yield Batch([], cursor=7)
         raise TransientError("429")
@@ -113,7 +113,7 @@ def test_an_attempt_that_gets_no_further_commits_nothing(attempt: Runner, platfo
 
 @pytest.mark.parametrize("raised", [GeneratorExit(), asyncio.CancelledError(), KeyboardInterrupt(), SystemExit(0)])
 def test_whatever_leaves_a_read_is_of_its_stream_alone(
-    attempt: Runner, platform: FakePlatform, raised: BaseException
+    attempt: Runner, platform: Platform, raised: BaseException
 ) -> None:
     attempt.streams = ("a", "b")
 
@@ -137,7 +137,7 @@ def test_a_stream_that_is_unavailable_for_a_while_holds_up_no_other() -> None:
     assert not outcomes.source_failed
 
 
-def test_a_source_that_is_away_is_not_asked_for_every_stream(attempt: Runner, platform: FakePlatform) -> None:
+def test_a_source_that_is_away_is_not_asked_for_every_stream(attempt: Runner, platform: Platform) -> None:
     attempt.streams = tuple(f"s{number}" for number in range(20))
     asked: list[str] = []
 
@@ -154,7 +154,7 @@ def test_a_source_that_is_away_is_not_asked_for_every_stream(attempt: Runner, pl
     assert [each.outcome for each in finish.streams.values()].count("not_read") == 17
 
 
-def test_a_source_that_asks_for_patience_is_left_alone(attempt: Runner, platform: FakePlatform) -> None:
+def test_a_source_that_asks_for_patience_is_left_alone(attempt: Runner, platform: Platform) -> None:
     attempt.streams = ("a", "b", "c")
     sessions: list[str] = []
 
@@ -175,9 +175,7 @@ def test_a_source_that_asks_for_patience_is_left_alone(attempt: Runner, platform
     assert sessions == ["opened"]
 
 
-def test_an_error_of_one_stream_alone_stops_no_other_and_breaks_no_session(
-    attempt: Runner, platform: FakePlatform
-) -> None:
+def test_an_error_of_one_stream_alone_stops_no_other_and_breaks_no_session(attempt: Runner, platform: Platform) -> None:
     """One of several hosts asks for patience, tables are locked, rights are missing: the others are read."""
     attempt.streams = tuple(f"s{number}" for number in range(9))
     sessions: list[str] = []
@@ -197,11 +195,11 @@ def test_an_error_of_one_stream_alone_stops_no_other_and_breaks_no_session(
     assert sessions == ["opened"]
 
 
-def test_a_stream_that_is_unavailable_for_now_stops_no_other(attempt: Runner, platform: FakePlatform) -> None:
+def test_a_stream_that_is_unavailable_for_now_stops_no_other(attempt: Runner, platform: Platform) -> None:
     """Its host asks for patience; what says so to the platform is its own outcome."""
     attempt.streams = ("away", "here")
     attempt.unavailable = {"away": TransientError("answered 429", retry_after=30)}
-    platform.refused = {"away": "answered 429"}
+    platform.refusals = {"away": "answered 429"}
     assert attempt(lambda *_: iter([Batch(rows(0, 1), cursor=1)])) == TransientError.exit_code
     (finish,) = platform.finished
     assert {name: each.outcome for name, each in finish.streams.items()} == {"here": "succeeded", "away": "failed"}
@@ -209,7 +207,7 @@ def test_a_stream_that_is_unavailable_for_now_stops_no_other(attempt: Runner, pl
     assert finish.error.retry_after == 30
 
 
-def test_a_stream_that_is_not_read_says_why(attempt: Runner, platform: FakePlatform) -> None:
+def test_a_stream_that_is_not_read_says_why(attempt: Runner, platform: Platform) -> None:
     attempt.streams = ("a", "b")
 
     def read(*_: Any) -> Iterator[Batch]:
@@ -223,9 +221,7 @@ def test_a_stream_that_is_not_read_says_why(attempt: Runner, platform: FakePlatf
     assert "hunter2000" not in found.reason
 
 
-def test_a_stream_that_breaks_the_contract_fails_only_where_it_is_selected(
-    attempt: Runner, platform: FakePlatform
-) -> None:
+def test_a_stream_that_breaks_the_contract_fails_only_where_it_is_selected(attempt: Runner, platform: Platform) -> None:
     attempt.streams = ("broken", "sound")
     attempt.broken = {"broken": {"primary_key": "id"}}
     platform.selected = [wire.SelectedStream(name="sound", mode="full")]
@@ -233,11 +229,11 @@ def test_a_stream_that_breaks_the_contract_fails_only_where_it_is_selected(
     assert by_stream(platform, "sound") == [0]
 
 
-def test_a_selected_stream_that_is_withheld_says_why(attempt: Runner, platform: FakePlatform) -> None:
+def test_a_selected_stream_that_is_withheld_says_why(attempt: Runner, platform: Platform) -> None:
     """The connector is asked of the names that are selected and not offered, and of no others."""
     attempt.streams = ("here", "unselected")
     platform.selected = [wire.SelectedStream(name=name, mode="full") for name in ("here", "withheld")]
-    platform.refused = {"withheld": "GRANT SELECT"}
+    platform.refusals = {"withheld": "GRANT SELECT"}
     asked = list[str]()
 
     def not_offered(name: str) -> AuthenticationError:
@@ -252,10 +248,10 @@ def test_a_selected_stream_that_is_withheld_says_why(attempt: Runner, platform: 
 
 
 @pytest.mark.parametrize("returned", ["a text", 7, KeyError("hunter2000"), TransientError("away")])
-def test_whatever_not_offered_does_the_others_are_read(attempt: Runner, platform: FakePlatform, returned: Any) -> None:
+def test_whatever_not_offered_does_the_others_are_read(attempt: Runner, platform: Platform, returned: Any) -> None:
     attempt.streams = ("here",)
     platform.selected = [wire.SelectedStream(name=name, mode="full") for name in ("here", "withheld")]
-    platform.refused = {"withheld": "no"}
+    platform.refusals = {"withheld": "no"}
 
     def not_offered(_: str) -> Any:
         if isinstance(returned, Exception):
@@ -267,7 +263,7 @@ def test_whatever_not_offered_does_the_others_are_read(attempt: Runner, platform
     assert platform.finished[0].streams["withheld"].outcome == "failed"
 
 
-def test_what_a_source_announces_may_fail_without_the_run(attempt: Runner, platform: FakePlatform) -> None:
+def test_what_a_source_announces_may_fail_without_the_run(attempt: Runner, platform: Platform) -> None:
     def drift(_: Any) -> Iterator[Any]:
         raise TransientError("the changelog is away")
         yield
@@ -276,7 +272,7 @@ def test_what_a_source_announces_may_fail_without_the_run(attempt: Runner, platf
     assert by_stream(platform, "people") == [0]
 
 
-def test_tables_that_are_not_granted_stop_no_other(attempt: Runner, platform: FakePlatform) -> None:
+def test_tables_that_are_not_granted_stop_no_other(attempt: Runner, platform: Platform) -> None:
     attempt.streams = tuple(f"s{number}" for number in range(9))
 
     def read(stream: Stream, _: Any) -> Iterator[Batch]:
@@ -288,7 +284,7 @@ def test_tables_that_are_not_granted_stop_no_other(attempt: Runner, platform: Fa
     assert [commit.stream for commit in platform.commits if commit.done] == ["s0", "s2", "s4", "s6", "s8"]
 
 
-def test_a_session_that_broke_is_not_used_for_the_next_stream(attempt: Runner, platform: FakePlatform) -> None:
+def test_a_session_that_broke_is_not_used_for_the_next_stream(attempt: Runner, platform: Platform) -> None:
     attempt.streams = ("a", "b")
     sessions: list[str] = []
 
@@ -302,7 +298,7 @@ def test_a_session_that_broke_is_not_used_for_the_next_stream(attempt: Runner, p
     assert by_stream(platform, "b") == [0]
 
 
-def test_a_platform_that_takes_nothing_ends_the_attempt(attempt: Runner, platform: FakePlatform) -> None:
+def test_a_platform_that_takes_nothing_ends_the_attempt(attempt: Runner, platform: Platform) -> None:
     attempt.streams = ("a", "b")
     asked: list[str] = []
 
@@ -364,10 +360,15 @@ plans = st.builds(
 @given(st.lists(plans, min_size=1, max_size=4), st.sampled_from([1, 7, 50_000]))
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))
 def test_what_is_committed_is_what_cursors_cover_and_a_retry_brings_the_rest_once(
-    attempt: Runner, platform: FakePlatform, drawn: list[Plan], checkpoint_records: int
+    drawn: list[Plan], checkpoint_records: int
 ) -> None:
     """The first attempt fails where it is drawn to, the second reads on from the committed cursors to the end."""
-    platform.commits, platform.bucket, platform.finished = [], {}, []
+    with Platform() as platform:
+        platform.next_attempt()
+        _retry_brings_the_rest(Runner(platform), platform, drawn, checkpoint_records)
+
+
+def _retry_brings_the_rest(attempt: Runner, platform: Platform, drawn: list[Plan], checkpoint_records: int) -> None:
     platform.limits = wire.Limits(checkpoint_records=checkpoint_records, heartbeat_seconds=60)
     attempt.streams = names = tuple(f"s{number}" for number in range(len(drawn)))
     platform.selected = [wire.SelectedStream(name=name, mode="incremental") for name in names]
@@ -393,29 +394,6 @@ def test_what_is_committed_is_what_cursors_cover_and_a_retry_brings_the_rest_onc
     sure = {name: each.promised(0) for name, each in plan.items()}
     assert {name: by_stream(platform, name) for name in names} == {name: list(range(sure[name])) for name in names}
     assert {name for name, each in platform.finished[0].streams.items() if each.outcome == "failed"} == failing
-    last = {commit.stream: commit for commit in platform.commits}
-    platform.selected = [
-        each.model_copy(
-            update={
-                "cursor": last[each.name].cursor if each.name in last else None,
-                "checkpoint": last[each.name].checkpoint if each.name in last else 0,
-                "done": each.name in last and last[each.name].done,
-            }
-        )
-        for each in platform.selected
-    ]
-    before = dict(platform.bucket)
-    for commit in platform.commits:  # the next attempt's keys are its own
-        for each in commit.objects:
-            platform.bucket[f"first-{each.key}"] = before[each.key]
-    platform.commits = [
-        commit.model_copy(
-            update={"objects": [each.model_copy(update={"key": f"first-{each.key}"}) for each in commit.objects]}
-        )
-        for commit in platform.commits
-    ]
-    for key in before:
-        del platform.bucket[key]
     assert attempt(reading(fails=False)) == 0
     assert {name: by_stream(platform, name) for name in names} == {
         name: list(range(sum(plan[name].pages))) for name in names

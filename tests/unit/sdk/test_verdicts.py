@@ -40,7 +40,7 @@ def test_no_object_holds_a_field_that_the_verdict_drops(attempt: Any, platform: 
 
 def test_a_refused_stream_holds_up_no_other_and_fails_the_attempt_by_its_reason(attempt: Any, platform: Any) -> None:
     attempt.streams = ("people", "orders")
-    platform.refused = {"people": "stream 'people' is frozen: field 'a' is gone"}
+    platform.refusals = {"people": "stream 'people' is frozen: field 'a' is gone"}
     read: list[str] = []
 
     def reading(stream: Stream, _: Any) -> Iterator[Batch]:
@@ -49,7 +49,7 @@ def test_a_refused_stream_holds_up_no_other_and_fails_the_attempt_by_its_reason(
 
     assert attempt(reading) == SourceContractError.exit_code
     assert read == ["orders"]
-    assert platform.finished[0].error.message == platform.refused["people"]
+    assert platform.finished[0].error.message == platform.refusals["people"]
     assert [commit.stream for commit in platform.commits if commit.done] == ["orders"]
 
 

@@ -365,7 +365,7 @@ class RunApi:
                     "cursor": state.cursor if selected.mode == "incremental" or self._is_of_this_run(state) else None,
                     "done": state.done,
                     "checkpoint": state.checkpoint,
-                    "window": self._window,
+                    "window": self._window or selected.window,
                 }
             ),
             reason=reason,
