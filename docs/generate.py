@@ -12,11 +12,13 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import penstock_sdk
 import typer
+from penstock_operator.api.app import create_app
+from penstock_operator.api.services import Services
 from penstock_operator.cli.main import app as operator_app
 from penstock_operator.resources.conditions import MEANINGS
 from penstock_operator.resources.crds import schema_of
@@ -273,6 +275,92 @@ def _flat(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {name: {key: value for key, value in each.items() if key not in nested} for name, each in fields}
 
 
+# -- The read API ---------------------------------------------------------------------------------
+
+READ_API = """\
+# The read API
+
+`penstock serve` answers under `/v1`; the whole OpenAPI document is at `/openapi.json`. Each call takes a bearer token
+(see [access](../access.md)) and answers JSON, but for logs, which are text.
+
+A listing is a JSON list of at most `limit` items. If there are more, the answer has the header
+`Link: <?…>; rel="next"` (RFC 8288): resolve it against the URL that you asked for, and follow it until an answer has none.
+The `cursor` in it is opaque; only the listing that gave it takes it. Items that appear while you page are not shown twice.
+
+An error has a status and the body of `ApiError`: a code, and a message that says what to do. A request that does not match
+its schema has status 422 and FastAPI's `detail`.
+
+No answer holds what only the platform's operator may see: operator messages, uids of Jobs and pods, hashes of tokens,
+schemas and objects.
+"""
+
+
+def openapi_document() -> dict[str, Any]:
+    """Return the OpenAPI document of the application, which needs no server to describe itself."""
+    authenticator = SimpleNamespace(person=None)
+    services = SimpleNamespace(protocol=None, pool=None, authenticator=authenticator, logs=None)
+    return create_app(cast("Services", services)).openapi()
+
+
+def read_api_page() -> str:
+    """Return the calls of the read API, and the models of their answers."""
+    document = openapi_document()
+    operations = [
+        (f"{method.upper()} {path}", operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if "read API" in operation["tags"]
+    ]
+    parts = [READ_API, "## Calls\n", *(call_section(name, operation) for name, operation in operations), "## Models\n"]
+    schemas = document["components"]["schemas"]
+    for name in sorted(_models(operations, schemas) - {"HTTPValidationError", "ValidationError"}):
+        schema = schemas[name]
+        rows = [row[:4] for row in schema_rows({**schema, "properties": _flat(schema)})]
+        parts.append(f"### {name}\n\n{one_line(schema.get('description'))}\n")
+        parts += [table(SCHEMA_HEAD[:4], rows)] if rows else []
+    return "\n".join(parts)
+
+
+def call_section(name: str, operation: Mapping[str, Any]) -> str:
+    """Return one call: its parameters, its body and its answer."""
+    parameters = [
+        (
+            code(parameter["name"]),
+            parameter["in"],
+            type_of(parameter["schema"]),
+            _meaning(parameter),
+            limits_of(parameter["schema"]),
+        )
+        for parameter in operation.get("parameters", ())
+    ]
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
+    answer = operation["responses"]["200"]["content"]
+    shape = type_of(answer["application/json"]["schema"]) if "application/json" in answer else "text"
+    return "\n".join(
+        [
+            f"### {name}\n\n{one_line(operation.get('description'))}\n",
+            *([table(("parameter", "in", "type", "meaning", "limits"), parameters)] if parameters else []),
+            *([f"Body: {type_of(body)}.\n"] if body else []),
+            f"Answer: {shape}.\n",
+        ]
+    )
+
+
+def _meaning(parameter: Mapping[str, Any]) -> str:
+    default = parameter["schema"].get("default")
+    return "; ".join(
+        filter(None, (parameter.get("description"), f"{code(str(default))} by default" if default else ""))
+    )
+
+
+def _models(found: Any, schemas: Mapping[str, Any]) -> set[str]:
+    """Return the names of the models that a document refers to, and those that they refer to."""
+    text = json.dumps(found)
+    names = {name for name in schemas if f'"#/components/schemas/{name}"' in text}
+    rest = {name: schema for name, schema in schemas.items() if name not in names}
+    return names | (_models([schemas[name] for name in names], rest) if names else set())
+
+
 # -- Commands and settings ------------------------------------------------------------------------
 
 
@@ -307,6 +395,7 @@ PAGES = {
     "reasons": reasons_page,
     "operator-commands": lambda: commands_page("penstock", operator_app),
     "settings": settings_page,
+    "read-api": read_api_page,
     "protocol": protocol_page,
 }
 

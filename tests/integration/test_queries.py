@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from penstock_operator import alerts, outbox
+from penstock_operator.api import queries
+from penstock_operator.api.paging import PageRequest
 from penstock_operator.connections import connection_store
+from penstock_operator.ids import ConnectionUid, Namespace, RunId
 from penstock_operator.registry.database import DatabaseConnection, Pool
 from penstock_operator.retention import purge_statements, statements
 from penstock_operator.runs import (
@@ -23,6 +27,7 @@ from penstock_operator.runs import (
 )
 from penstock_operator.scheduling import fairness, upstream_store
 from penstock_operator.settings import Quotas
+from psycopg import AsyncCursor
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 HISTORY = """
@@ -60,7 +65,8 @@ SELECT 'p' || n, 'c' || n % 3000 + 1, 'd', '{}', 'request', 'p' || n, 'team-' ||
 INSERT INTO penstock.stream_checkpoints (connection_uid, stream, checkpoint, generation, state_version, run_id, attempt, done)
 SELECT uid, 'stream-1', n, 1, 1, 'r', 1, true FROM penstock.tenant_connections, generate_series(1, 10) n;
 INSERT INTO penstock.state_changes (connection_uid, stream, action, changed_by, before, after)
-SELECT uid, 'stream-' || n, 'reset', 'x', '{}', '{"generation": 2}' FROM penstock.tenant_connections, generate_series(1, 3) n;
+SELECT uid, 'stream-' || n, 'reset', 'x', '{}',
+    '{"cursor": null, "state_version": 1, "generation": 2, "checkpoint": 2, "run_id": null}' FROM penstock.tenant_connections, generate_series(1, 3) n;
 INSERT INTO penstock.window_states (run_id, stream, state_version, checkpoint, attempt, done)
 SELECT id, 'stream-' || n, 1, 1, 1, true FROM penstock.connector_runs, generate_series(1, 2) n WHERE trigger = 'schedule';
 INSERT INTO penstock.run_streams (run_id, stream, attempt, outcome)
@@ -85,10 +91,35 @@ class Explaining:
 
     async def execute(self, sql: bytes, values: Any = None) -> Any:
         """Explain the statement, then run it."""
+        await self.explain(sql, values)
+        return await self._connection.execute(sql, values)
+
+    @asynccontextmanager
+    async def cursor(self, row_factory: Any) -> AsyncIterator[ExplainingCursor]:
+        """Open a cursor that explains its statements too."""
+        async with self._connection.cursor(row_factory=row_factory) as cursor:
+            yield ExplainingCursor(self, cursor)
+
+    async def explain(self, sql: bytes, values: Any) -> None:
+        """Keep which tables the statement reads whole."""
         plan = await self._connection.execute(b"EXPLAIN " + sql, values)
         lines = "\n".join(str(row["QUERY PLAN"]) for row in await plan.fetchall())
         self.scanned |= set(re.findall(r"Seq Scan on (\w+)", lines)) - SMALL
-        return await self._connection.execute(sql, values)
+
+
+class ExplainingCursor:
+    """A cursor that explains each statement before it runs it."""
+
+    def __init__(self, explaining: Explaining, cursor: AsyncCursor[Any]) -> None:
+        self._explaining = explaining
+        self._cursor = cursor
+        self.fetchone = cursor.fetchone
+        self.fetchall = cursor.fetchall
+
+    async def execute(self, sql: bytes, values: Any) -> None:
+        """Explain the statement, then run it."""
+        await self._explaining.explain(sql, values)
+        await self._cursor.execute(sql, values)
 
 
 HOT: dict[str, Callable[[Any], Awaitable[object]]] = {
@@ -143,6 +174,13 @@ HOT: dict[str, Callable[[Any], Awaitable[object]]] = {
     "has_progressed": lambda c: bronze_objects.has_progressed(c, "000000000008", 1),
     "run_streams": lambda c: stream_outcomes.record(c, "000000000008", 1, {}),
     "committed_counts": lambda c: bronze_objects.committed_counts(c, "000000000008", 1),
+    "the page of runs": lambda c: queries.list_runs(c, PageRequest(20)),
+    "the page of connections": lambda c: queries.list_connections(c, PageRequest(20), Namespace("team-7")),
+    "the page of streams": lambda c: queries.list_streams(c, PageRequest(20), ConnectionUid("c8")),
+    "the page of objects": lambda c: queries.list_objects(c, PageRequest(20), queries.ObjectFilter(run="000000000008")),
+    "the page of checkpoints": lambda c: queries.list_checkpoints(c, PageRequest(20), ConnectionUid("c8")),
+    "the page of state changes": lambda c: queries.list_state_changes(c, PageRequest(20), ConnectionUid("c8")),
+    "the detail of a run": lambda c: queries.run_detail(c, RunId("000000000008")),
     "committed_objects": lambda c: bronze_objects.committed_objects(c, None, None, None, "000000000008"),
     "take": lambda c: outbox.take(c, 100),
 }

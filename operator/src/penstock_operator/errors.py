@@ -1,7 +1,9 @@
-"""Why the run API refuses a call.
+"""Why a call of the run API or the read API is refused. The API maps each class to an HTTP status.
 
 Refused
-├── Unauthenticated   the token is not one of ours
+├── Unauthenticated   the token is not one of this platform
+├── Forbidden         the caller has no right to do this
+├── NotFound          the named connection, run or alert does not exist
 ├── Fenced            another attempt has taken over, or this one has ended
 ├── NotReady          try again in a moment
 ├── Invalid           the request cannot be carried out as it stands
@@ -19,7 +21,6 @@ class Refused(Exception):  # noqa: N818 - a refusal, answered to the caller
     """The call is refused."""
 
     code: ClassVar[ErrorCode] = "invalid"
-    status: ClassVar[int] = 422
 
     def __init__(self, message: str | None = None) -> None:
         self.message = message or type(self).__doc__ or ""
@@ -30,35 +31,30 @@ class Unauthenticated(Refused):
     """The token is missing, expired or not one of this platform."""
 
     code = "unauthenticated"
-    status = 401
 
 
 class Forbidden(Refused):
     """The caller may not do this."""
 
     code = "forbidden"
-    status = 403
 
 
 class NotFound(Refused):
     """There is no such thing."""
 
     code = "not_found"
-    status = 404
 
 
 class Fenced(Refused):
     """The attempt is not the current one any more; nothing can be committed on its behalf."""
 
     code = "fenced"
-    status = 409
 
 
 class NotReady(Refused):
     """The attempt is not recorded with its Job yet; ask again in a moment."""
 
     code = "not_ready"
-    status = 425
 
 
 class Invalid(Refused):
@@ -69,4 +65,3 @@ class Mismatch(Refused):
     """The request contradicts what is committed."""
 
     code = "mismatch"
-    status = 409

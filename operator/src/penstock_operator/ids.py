@@ -22,6 +22,7 @@ AttemptNumber = NewType("AttemptNumber", int)
 """Number of an attempt of its run, from 1; it only grows, and is the fencing token."""
 StreamName = NewType("StreamName", str)
 AlertId = NewType("AlertId", int)
+StateChangeId = NewType("StateChangeId", int)
 
 RUN_ID_LENGTH = 22
 

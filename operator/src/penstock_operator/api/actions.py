@@ -1,4 +1,4 @@
-"""What a person may ask for: a run now, and a run's end."""
+"""Routes that make runs, and cancel them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import AwareDatetime, BaseModel, Field
 
-from penstock_operator.api.bearer import Token
+from penstock_operator.api.authentication import Token
 from penstock_operator.api.lookups import find_connection, find_run
+from penstock_operator.api.models import BackfilledRun, CancelledRun, StartedRun
 from penstock_operator.api.services import Services
 from penstock_operator.errors import Invalid
+from penstock_operator.ids import RunId
 from penstock_operator.runs import run_store, transitions
-from penstock_operator.scheduling.backfill import BackfillWindow, FilledTick, backfill
+from penstock_operator.scheduling.backfill import BackfillWindow, backfill
 from penstock_operator.scheduling.due import request_run
 from penstock_operator.scheduling.reread import reread
 
 
 class RunRequest(BaseModel):
-    """Which connection to run now."""
+    """The connection to run now."""
 
     namespace: str
     name: str
 
 
 class BackfillRequest(RunRequest):
-    """Which ticks to fill, or what to read again: from a moment on, before another (now, where it is left out)."""
+    """The window whose ticks get a run, or which is read again: `from` included, `to` not; `to` is now if it is left out."""
 
     start: Annotated[AwareDatetime, Field(alias="from")]
     end: Annotated[AwareDatetime | None, Field(alias="to")] = None
@@ -35,12 +37,13 @@ class BackfillRequest(RunRequest):
 
 
 def action_routes(services: Services) -> APIRouter:
-    """Return the routes; each asks first whether the caller may change the connection."""
+    """Return the routes; each checks first that the caller may change the connection."""
     router = APIRouter()
     pool, may = services.pool, services.authenticator.person
 
     @router.post("/runs")
-    async def start_run(request: RunRequest, token: Token) -> dict[str, str]:
+    async def start_run(request: RunRequest, token: Token) -> StartedRun:
+        """Make a run of the connection, which starts at once."""
         await may(token, "patch", request.namespace)
         async with pool.connection() as db:
             row = await find_connection(db, request.namespace, request.name)
@@ -51,38 +54,42 @@ def action_routes(services: Services) -> APIRouter:
         if run_id is None:
             message = f"a run of {request.namespace}/{request.name} is under way; wait for it or cancel it"
             raise Invalid(message)
-        return {"id": run_id}
+        return StartedRun(id=RunId(run_id))
 
     @router.post("/runs/backfill")
-    async def backfill_runs(request: BackfillRequest, token: Token) -> list[FilledTick]:
+    async def backfill_runs(request: BackfillRequest, token: Token) -> list[BackfilledRun]:
+        """Make a run for each tick of the window that has none."""
         await may(token, "patch", request.namespace)
         now = datetime.now(UTC)
         window = BackfillWindow(request.start, request.end or now, tuple(request.streams))
         async with pool.connection() as db:
             row = await find_connection(db, request.namespace, request.name)
-            return await backfill(db, row["uid"], window, now)
+            filled = await backfill(db, row["uid"], window, now)
+        return [BackfilledRun(id=RunId(tick.id), scheduled_at=tick.scheduled_at) for tick in filled]
 
     @router.post("/runs/reread")
-    async def reread_window(request: BackfillRequest, token: Token) -> dict[str, str]:
+    async def reread_window(request: BackfillRequest, token: Token) -> StartedRun:
+        """Make one run that reads the source's records of the window again."""
         await may(token, "patch", request.namespace)
         now = datetime.now(UTC)
         window = BackfillWindow(request.start, request.end or now, tuple(request.streams))
         async with pool.connection() as db:
             row = await find_connection(db, request.namespace, request.name)
-            return {"id": await reread(db, row["uid"], window, now)}
+            return StartedRun(id=RunId(await reread(db, row["uid"], window, now)))
 
     @router.post("/runs/{run_id}/cancel")
-    async def cancel_run(run_id: str, token: Token) -> dict[str, str]:
+    async def cancel_run(run_id: str, token: Token) -> CancelledRun:
+        """Ask for the end of a run; a run that has not started ends at once."""
         async with pool.connection() as db:
             row = await find_run(db, run_id)
             await may(token, "patch", row["namespace"])
             async with db.transaction():
                 locked = await run_store.lock_run(db, run_id)
                 if locked and locked["phase"] == "pending":
-                    return {"phase": await transitions.cancel(db, locked)}
+                    return CancelledRun.model_validate({"phase": await transitions.cancel(db, locked)})
                 if locked and locked["phase"] == "running":
                     await run_store.request_cancel(db, run_id)
-        # What it was when it was asked: another may have ended it just before.
-        return {"phase": (locked or row)["phase"]}
+        # The phase when the request came: somebody else may have ended the run just before.
+        return CancelledRun.model_validate({"phase": (locked or row)["phase"]})
 
     return router

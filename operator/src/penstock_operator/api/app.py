@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import Any, TypeVar
 
-import psycopg
-import structlog
-from aiohttp import ClientError
-from fastapi import APIRouter, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from kubernetes.aio.client.exceptions import ApiException
+from fastapi import APIRouter, FastAPI
 from penstock_sdk import protocol as wire
-from psycopg_pool import PoolTimeout
 
 from penstock_operator.api.actions import action_routes
 from penstock_operator.api.alerts import alert_routes
-from penstock_operator.api.bearer import Token
+from penstock_operator.api.authentication import Token
+from penstock_operator.api.error_responses import add_error_handlers
 from penstock_operator.api.read_routes import catalog_routes, run_routes
 from penstock_operator.api.services import Services
 from penstock_operator.api.state import state_routes
-from penstock_operator.errors import Refused
 from penstock_operator.failpoints import reach
 from penstock_operator.registry.database import Pool
-from penstock_operator.resources.storable import shown_text
 
-log = structlog.get_logger()
 Answer = TypeVar("Answer", bound=wire.Message)
+RUN_API_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": wire.ApiError} for status in (401, 403, 409, 425, 503)
+}
+REFUSALS: dict[int | str, dict[str, Any]] = {status: {"model": wire.ApiError} for status in (401, 403, 404, 503)}
 
 
 def create_app(services: Services) -> FastAPI:
@@ -36,52 +30,9 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(_health_routes(services.pool))
     app.include_router(_run_routes(services), prefix="/v1/attempts", tags=["run API"])
     for routes in (catalog_routes, run_routes, action_routes, state_routes, alert_routes):
-        app.include_router(routes(services), prefix="/v1", tags=["read API"])
-    app.add_exception_handler(Refused, _refused)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    for gone in (psycopg.OperationalError, PoolTimeout):
-        app.add_exception_handler(gone, _unavailable)
-    for away in (ApiException, ClientError):
-        app.add_exception_handler(away, _without_kubernetes)
-    for unstorable in (psycopg.DataError, UnicodeEncodeError, RecursionError):
-        app.add_exception_handler(unstorable, _unstorable)
+        app.include_router(routes(services), prefix="/v1", tags=["read API"], responses=REFUSALS)
+    add_error_handlers(app)
     return app
-
-
-async def _refused(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, Refused)  # noqa: S101 - it is registered for this class only
-    body = wire.ApiError(code=error.code, message=error.message)
-    return JSONResponse(body.model_dump(), status_code=error.status)
-
-
-async def _unavailable(_request: Request, _error: Exception) -> JSONResponse:
-    body = wire.ApiError(code="unavailable", message="the registry does not answer; try again")
-    return JSONResponse(body.model_dump(), status_code=HTTPStatus.SERVICE_UNAVAILABLE)
-
-
-async def _without_kubernetes(_request: Request, error: Exception) -> JSONResponse:
-    log.warning("not reviewed by the API server", error=f"{type(error).__name__}: {error}")
-    body = wire.ApiError(code="unavailable", message="Kubernetes's API server does not answer as it should; try again")
-    return JSONResponse(body.model_dump(), status_code=HTTPStatus.SERVICE_UNAVAILABLE)
-
-
-async def _invalid(_request: Request, error: Exception) -> JSONResponse:
-    """Say what is wrong where, as FastAPI does, without the input: it may hold a secret, or what JSON cannot."""
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for this class only
-    found = [
-        {"type": each["type"], "loc": [shown_text(str(part)) for part in each["loc"]], "msg": shown_text(each["msg"])}
-        for each in error.errors()
-    ]
-    return JSONResponse({"detail": found}, status_code=HTTPStatus.UNPROCESSABLE_ENTITY)
-
-
-async def _unstorable(_request: Request, _error: Exception) -> JSONResponse:
-    message = (
-        "the request holds what cannot be stored: a NUL character, half a surrogate pair, or a number out of range"
-    )
-    return JSONResponse(
-        wire.ApiError(code="invalid", message=message).model_dump(), status_code=HTTPStatus.UNPROCESSABLE_ENTITY
-    )
 
 
 def _health_routes(pool: Pool) -> APIRouter:
@@ -107,10 +58,7 @@ def _answered(call: str, answer: Answer) -> Answer:
 
 
 def _run_routes(services: Services) -> APIRouter:
-    refusals: dict[int | str, dict[str, Any]] = {
-        status: {"model": wire.ApiError} for status in (401, 403, 409, 425, 503)
-    }
-    router = APIRouter(responses=refusals)
+    router = APIRouter(responses=RUN_API_REFUSALS)
     protocol = services.protocol
 
     @router.post("/start")

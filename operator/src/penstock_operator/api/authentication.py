@@ -1,4 +1,4 @@
-"""Who calls: a pod (with the Job that owns it), or a person who may read a namespace."""
+"""Authentication of callers: a pod, by the Job that owns it, or a person, by their rights in a namespace."""
 
 from __future__ import annotations
 
@@ -6,13 +6,27 @@ import getpass
 import hashlib
 import hmac
 import os
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
+
+from fastapi import Depends
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from penstock_operator.errors import Unauthenticated
 from penstock_operator.resources.models import Kind
 from penstock_operator.runs.protocol import PodIdentity
 
 Verb = Literal["get", "list", "patch"]
+bearer = HTTPBearer(auto_error=False)
+
+
+def bearer_token(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> str:
+    """Return the bearer token of a request. Raises Unauthenticated without one."""
+    if credentials is None:
+        raise Unauthenticated
+    return credentials.credentials
+
+
+Token = Annotated[str, Depends(bearer_token)]
 
 
 class Authenticator(Protocol):
@@ -26,7 +40,7 @@ class Authenticator(Protocol):
 
 
 class EmbeddedAuthenticator:
-    """The authority of one machine: a secret of the data directory, from which every token is derived."""
+    """Authentication on one machine: every token is derived from a secret in the data directory."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
@@ -36,7 +50,7 @@ class EmbeddedAuthenticator:
         return f"{job_uid}.{self._sign('pod', job_uid)}"
 
     def mint_person(self) -> str:
-        """Return the token of whoever may read the data directory."""
+        """Return the token of the user who may read the data directory."""
         return self._sign("person", "reader")
 
     async def pod(self, token: str) -> PodIdentity:
@@ -47,7 +61,7 @@ class EmbeddedAuthenticator:
         return PodIdentity(pod_uid=job_uid, job_uid=job_uid)
 
     async def person(self, token: str, verb: Verb, namespace: str | None, kind: Kind = "TenantConnection") -> str:
-        """Check the one token there is; who holds it is whoever runs this process, as the machine knows them."""
+        """Check the only token of a person, and return the name of the user that runs this process."""
         del verb, namespace, kind
         if not _same(token, self.mint_person()):
             raise Unauthenticated
@@ -57,9 +71,9 @@ class EmbeddedAuthenticator:
         return hmac.new(self._secret, f"{kind}:{subject}".encode(), hashlib.sha256).hexdigest()
 
 
-def _same(said: str, known: str) -> bool:
-    """Compare in a time that tells nothing; a token may hold anything that a header can."""
-    return hmac.compare_digest(said.encode(), known.encode())
+def _same(given: str, known: str) -> bool:
+    """Compare in constant time. A token may hold any character that a header can."""
+    return hmac.compare_digest(given.encode(), known.encode())
 
 
 def _user() -> str:

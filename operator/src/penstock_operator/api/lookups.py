@@ -1,4 +1,4 @@
-"""What a path names, or NotFound."""
+"""Connections and runs that the path of a request names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from penstock_operator.runs import run_store
 
 
 async def find_connection(db: DatabaseConnection, namespace: str, name: str) -> Row:
-    """Return the live connection of that name."""
+    """Return the live connection of that name. Raises NotFound."""
     row = await connection_store.connection_by_name(db, namespace, name)
     if row is None:
         message = f"there is no connection {namespace}/{name}"
@@ -18,7 +18,7 @@ async def find_connection(db: DatabaseConnection, namespace: str, name: str) -> 
 
 
 async def find_run(db: DatabaseConnection, run_id: str) -> Row:
-    """Return the run."""
+    """Return the run. Raises NotFound."""
     row = await run_store.run_by_id(db, run_id)
     if row is None:
         message = f"there is no run {run_id}"

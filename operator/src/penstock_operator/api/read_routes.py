@@ -1,114 +1,132 @@
-"""The read API: definitions, connections, streams and alerts; runs, their logs and committed objects."""
+"""Routes that list and show: definitions, connections, streams, objects, runs and their logs."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from penstock_sdk.protocol import ObjectKind
 
-from penstock_operator import definitions
-from penstock_operator.api.bearer import Token
+from penstock_operator import ids
+from penstock_operator.api import queries
+from penstock_operator.api.authentication import Token
 from penstock_operator.api.lookups import find_connection, find_run
+from penstock_operator.api.models import (
+    ConnectionView,
+    DefinitionView,
+    ObjectView,
+    RunDetailView,
+    RunView,
+    StreamView,
+)
+from penstock_operator.api.paging import DocumentPage, LargePage, Links, SmallPage
 from penstock_operator.api.services import Services
-from penstock_operator.connections import connection_store
-from penstock_operator.runs import attempt_store, bronze_objects, run_store, state_store, stream_outcomes
+from penstock_operator.ids import ConnectionUid, RunId
 
-Rows = list[dict[str, Any]]
-Namespace = Annotated[str | None, Query(max_length=63, description="one namespace; without it, all")]
+OneNamespace = Annotated[ids.Namespace | None, Query(max_length=63, description="one namespace; without it, all")]
 Name = Annotated[str | None, Query(max_length=253)]
 Attempt = Annotated[int | None, Query(ge=1, le=1_000_000, description="one attempt; without it, the last")]
 TEXT = "text/plain; charset=utf-8"
 
 
 def catalog_routes(services: Services) -> APIRouter:
-    """Return the routes of what there is; each asks first whether the caller may see the namespace."""
+    """Return the routes of definitions, connections and streams; each checks the caller's right in the namespace first."""
     router = APIRouter()
     pool, may = services.pool, services.authenticator.person
 
     @router.get("/definitions")
-    async def list_definitions(token: Token) -> Rows:
+    async def list_definitions(token: Token, page: DocumentPage, links: Links) -> list[DefinitionView]:
+        """List the definitions that are not deleted, by name."""
         await may(token, "list", None, "ConnectorDefinition")
         async with pool.connection() as db:
-            return await definitions.list_definitions(db)
+            return links.items(await queries.list_definitions(db, page))
 
     @router.get("/connections")
-    async def list_connections(token: Token, namespace: Namespace = None) -> Rows:
+    async def list_connections(
+        token: Token, page: LargePage, links: Links, namespace: OneNamespace = None
+    ) -> list[ConnectionView]:
+        """List the connections that are not deleted, by namespace and name."""
         await may(token, "list", namespace)
         async with pool.connection() as db:
-            return await connection_store.list_connections(db, namespace)
+            return links.items(await queries.list_connections(db, page, namespace))
 
     @router.get("/connections/{namespace}/{name}/streams")
-    async def list_streams(namespace: str, name: str, token: Token) -> Rows:
+    async def list_streams(
+        namespace: str, name: str, token: Token, page: DocumentPage, links: Links
+    ) -> list[StreamView]:
+        """List the streams of a connection by name, with the newest schema and the state of each."""
         await may(token, "get", namespace)
         async with pool.connection() as db:
-            row = await find_connection(db, namespace, name)
-            return await state_store.list_streams(db, row["uid"])
+            connection = await find_connection(db, namespace, name)
+            return links.items(await queries.list_streams(db, page, ConnectionUid(connection["uid"])))
 
     return router
 
 
 def run_routes(services: Services) -> APIRouter:
-    """Return the routes of what has run and what it left; each asks first whether the caller may see the namespace."""
+    """Return the routes of runs, logs and objects; each checks the caller's right in the namespace first."""
     router = APIRouter()
     pool, may = services.pool, services.authenticator.person
 
     @router.get("/objects")
     async def list_objects(
         token: Token,
-        namespace: Namespace = None,
+        page: LargePage,
+        links: Links,
+        namespace: OneNamespace = None,
         name: Name = None,
         stream: Name = None,
         run: Name = None,
         kind: ObjectKind = "data",
-    ) -> Rows:
+    ) -> list[ObjectView]:
+        """List the committed objects of live generations, in the order in which they were committed."""
         await may(token, "list", namespace)
+        filters = queries.ObjectFilter(namespace, name, stream, run, kind)
         async with pool.connection() as db:
-            return await bronze_objects.committed_objects(db, namespace, name, stream, run, kind)
+            return links.items(await queries.list_objects(db, page, filters))
 
     @router.get("/runs")
     async def list_runs(
-        token: Token,
-        namespace: Namespace = None,
-        name: Name = None,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 20,
-    ) -> Rows:
+        token: Token, page: SmallPage, links: Links, namespace: OneNamespace = None, name: Name = None
+    ) -> list[RunView]:
+        """List runs, newest first."""
         await may(token, "list", namespace)
         async with pool.connection() as db:
-            return await run_store.list_runs(db, namespace, name, limit)
+            return links.items(await queries.list_runs(db, page, namespace, name))
 
     @router.get("/runs/{run_id}")
-    async def show_run(run_id: str, token: Token) -> dict[str, Any]:
+    async def show_run(run_id: str, token: Token) -> RunDetailView:
+        """Show a run with its streams and attempts."""
         async with pool.connection() as db:
-            row = await find_run(db, run_id)
-            await may(token, "get", row["namespace"])
-            found = [asdict(each) for each in await stream_outcomes.of_run(db, run_id)]
-            return {**row, "streams": found, "attempts": await attempt_store.attempts_of(db, run_id)}
+            run = await queries.run_detail(db, RunId(run_id))
+        await may(token, "get", run.namespace)
+        return run
 
     @router.get("/runs/{run_id}/logs", response_class=StreamingResponse, responses={200: {"content": {TEXT: {}}}})
     async def logs(run_id: str, token: Token, attempt: Attempt = None, *, follow: bool = False) -> StreamingResponse:
+        """Send the log of an attempt as text; with `follow`, until the attempt or the run has ended."""
         async with pool.connection() as db:
-            row = await find_run(db, run_id)
-        await may(token, "get", row["namespace"])
+            run = await find_run(db, run_id)
+        await may(token, "get", run["namespace"])
         if follow:
-            return StreamingResponse(services.logs.follow(row, attempt), media_type=TEXT)
-        return StreamingResponse(await begun(services.logs.read(row, attempt or row["attempt"])), media_type=TEXT)
+            return StreamingResponse(services.logs.follow(run, attempt), media_type=TEXT)
+        text = await started(services.logs.read(run, attempt or run["attempt"]))
+        return StreamingResponse(text, media_type=TEXT)
 
     return router
 
 
-async def begun(text: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
-    """Return the same text, after its first piece came: a refusal can still be answered as one."""
+async def started(text: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
+    """Return the same text once its first chunk has come, so that an error before it still gets a status of its own."""
     first = await anext(text, b"")
 
-    async def whole() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncIterator[bytes]:
         async with aclosing(text):
             yield first
             async for chunk in text:
                 yield chunk
 
-    return whole()
+    return chunks()

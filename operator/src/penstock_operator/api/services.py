@@ -1,4 +1,4 @@
-"""What the routes call."""
+"""The services that the routes use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from penstock_operator.runs.protocol import RunProtocol
 
 @dataclass(frozen=True)
 class Services:
-    """The run protocol, the registry, and who may do what."""
+    """The run protocol, the registry, the authentication of callers, and the logs of runs."""
 
     protocol: RunProtocol
     pool: Pool

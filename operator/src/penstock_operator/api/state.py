@@ -1,17 +1,19 @@
-"""A connection's state: shown, exported, reset, rewound, imported; every change with who made it."""
+"""Routes of a connection's state: export, history and audit; reset, rewind and import."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import BaseModel, Field, model_validator
 
 from penstock_operator import definitions
-from penstock_operator.api.bearer import Token
+from penstock_operator.api import queries
+from penstock_operator.api.authentication import Token
 from penstock_operator.api.lookups import find_connection
+from penstock_operator.api.models import CheckpointView, StateChangeView, StateView
+from penstock_operator.api.paging import Links, SmallPage
 from penstock_operator.api.services import Services
-from penstock_operator.state import history
 from penstock_operator.state.admin import (
     Author,
     Import,
@@ -27,22 +29,21 @@ from penstock_operator.state.document import StateDocument
 
 StreamNames = Annotated[list[Annotated[str, Field(min_length=1, max_length=253)]], Field(max_length=10_000)]
 Reason = Annotated[str, Field(max_length=1000)]
-Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
 class ResetRequest(BaseModel):
-    """Which streams to read anew; none named: all."""
+    """The streams to read anew; an empty list means all."""
 
     streams: StreamNames = []
     reason: Reason = ""
 
     def order(self) -> Order:
-        """Return what is asked for."""
+        """Return the change of state that is asked for."""
         return Reset(tuple(self.streams))
 
 
 class RewindRequest(BaseModel):
-    """Where to put the streams: one of run, checkpoint and cursor; the latter two want exactly one stream."""
+    """The target of a rewind: one of run, checkpoint and cursor; the latter two need exactly one stream."""
 
     streams: StreamNames = []
     run: Annotated[str, Field(min_length=1, max_length=64)] | None = None
@@ -61,7 +62,7 @@ class RewindRequest(BaseModel):
         return self
 
     def order(self) -> Order:
-        """Return what is asked for."""
+        """Return the change of state that is asked for."""
         if self.run is not None:
             return RewindToRun(self.run, tuple(self.streams))
         if self.checkpoint is not None:
@@ -76,23 +77,25 @@ class ImportRequest(BaseModel):
     reason: Reason = ""
 
     def order(self) -> Order:
-        """Return what is asked for."""
+        """Return the change of state that is asked for."""
         return Import(self.document)
 
 
 def state_routes(services: Services) -> APIRouter:
-    """Return the routes; each asks first whether the caller may see, or change, the connection."""
+    """Return the routes; each checks first that the caller may see, or change, the connection."""
     router = APIRouter(prefix="/connections/{namespace}/{name}/state")
     pool, may = services.pool, services.authenticator.person
 
-    async def changed(namespace: str, name: str, token: str, order: Order, reason: str) -> list[dict[str, Any]]:
+    async def changed(namespace: str, name: str, token: str, order: Order, reason: str) -> list[StateView]:
         author = Author(await may(token, "patch", namespace), reason)
         async with pool.connection() as db:
             row = await find_connection(db, namespace, name)
-            return await change_state(db, row["uid"], order, author)
+            states = await change_state(db, row["uid"], order, author)
+        return [StateView.model_validate(state) for state in states]
 
     @router.get("")
     async def export_state(namespace: str, name: str, token: Token) -> StateDocument:
+        """Return the state of all streams, as a document that can be imported."""
         await may(token, "get", namespace)
         async with pool.connection() as db:
             row = await find_connection(db, namespace, name)
@@ -101,30 +104,37 @@ def state_routes(services: Services) -> APIRouter:
 
     @router.get("/history")
     async def state_history(
-        namespace: str, name: str, token: Token, stream: str | None = None, limit: Limit = 20
-    ) -> list[dict[str, Any]]:
+        namespace: str, name: str, token: Token, page: SmallPage, links: Links, stream: str | None = None
+    ) -> list[CheckpointView]:
+        """List the committed checkpoints, newest first, to which streams can be rewound."""
         await may(token, "get", namespace)
         async with pool.connection() as db:
             row = await find_connection(db, namespace, name)
-            return await history.history_of(db, row["uid"], stream, limit)
+            return links.items(await queries.list_checkpoints(db, page, row["uid"], stream))
 
     @router.get("/changes")
-    async def state_changes(namespace: str, name: str, token: Token, limit: Limit = 20) -> list[dict[str, Any]]:
+    async def state_changes(
+        namespace: str, name: str, token: Token, page: SmallPage, links: Links
+    ) -> list[StateChangeView]:
+        """List the changes of the state by people, newest first."""
         await may(token, "get", namespace)
         async with pool.connection() as db:
             row = await find_connection(db, namespace, name)
-            return await history.changes_of(db, row["uid"], limit)
+            return links.items(await queries.list_state_changes(db, page, row["uid"]))
 
     @router.post("/reset")
-    async def reset_state(namespace: str, name: str, request: ResetRequest, token: Token) -> list[dict[str, Any]]:
+    async def reset_state(namespace: str, name: str, request: ResetRequest, token: Token) -> list[StateView]:
+        """Have streams read anew, into a new generation of their objects."""
         return await changed(namespace, name, token, request.order(), request.reason)
 
     @router.post("/rewind")
-    async def rewind_state(namespace: str, name: str, request: RewindRequest, token: Token) -> list[dict[str, Any]]:
+    async def rewind_state(namespace: str, name: str, request: RewindRequest, token: Token) -> list[StateView]:
+        """Put streams back to an earlier cursor."""
         return await changed(namespace, name, token, request.order(), request.reason)
 
     @router.post("/import")
-    async def import_state(namespace: str, name: str, request: ImportRequest, token: Token) -> list[dict[str, Any]]:
+    async def import_state(namespace: str, name: str, request: ImportRequest, token: Token) -> list[StateView]:
+        """Put streams to the cursors of a document."""
         return await changed(namespace, name, token, request.order(), request.reason)
 
     return router

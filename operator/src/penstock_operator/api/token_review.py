@@ -1,4 +1,4 @@
-"""Authentication in a cluster: TokenReview says who a token is, SubjectAccessReview what it may do."""
+"""Authentication in a cluster, by TokenReview and SubjectAccessReview."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EVERYWHERE: dict[Kind, str] = {
 
 
 class KubernetesAuthenticator:
-    """Asks the API server."""
+    """Authentication by the API server."""
 
     def __init__(self, api: client.ApiClient) -> None:
         self._tokens = client.AuthenticationV1Api(api)
@@ -50,7 +50,8 @@ class KubernetesAuthenticator:
             if error.status == HTTPStatus.NOT_FOUND:
                 raise Unauthenticated from None
             raise
-        owners = [each.uid for each in pod.metadata.owner_references or [] if each.kind == "Job" and each.controller]
+        references = pod.metadata.owner_references or []
+        owners = [owner.uid for owner in references if owner.kind == "Job" and owner.controller]
         if pod.metadata.uid != uid or not owners:
             message = "the token's pod does not belong to a Job"
             raise Unauthenticated(message)

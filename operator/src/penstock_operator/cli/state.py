@@ -64,7 +64,7 @@ CHANGES = (
     ListingColumn("action", lambda row: row["action"]),
     ListingColumn("by", lambda row: row["changed_by"]),
     ListingColumn("at", lambda row: moment(row["changed_at"])),
-    ListingColumn("before", lambda row: json.dumps(row["before"].get("cursor"))),
+    ListingColumn("before", lambda row: json.dumps((row["before"] or {}).get("cursor"))),
     ListingColumn("after", lambda row: json.dumps(row["after"].get("cursor"))),
     ListingColumn("reason", lambda row: row["reason"]),
 )
