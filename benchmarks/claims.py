@@ -37,11 +37,11 @@ LINE = """
     SELECT 'c' || n, 'team-' || n % {tenants}, 'c' || n, 1, '{{}}', 'd', true, false, '' FROM generate_series(1, {pending}) n;
     INSERT INTO penstock.connector_runs
         (id, connection_uid, definition_uid, spec, trigger, token, next_attempt_at, tenant, source_host, phase)
-    SELECT 'old' || n || '-' || m, 'c' || n, 'd', '{{}}', 'request', 'old' || m, timestamptz '2026-01-01', 'team-' || n % {tenants},
+    SELECT 'old' || n || '-' || m, 'c' || n, 'd', '{{"connector": {{"name": "faker", "method": "generate"}}}}', 'request', 'old' || m, timestamptz '2026-01-01', 'team-' || n % {tenants},
         NULL, 'succeeded' FROM generate_series(1, {pending}) n, generate_series(1, 3) m;
     INSERT INTO penstock.connector_runs
         (id, connection_uid, definition_uid, spec, trigger, token, next_attempt_at, tenant, source_host)
-    SELECT 'r' || n, 'c' || n, 'd', '{{}}', 'request', 't', timestamptz '2026-05-01' + n * interval '1 s',
+    SELECT 'r' || n, 'c' || n, 'd', '{{"connector": {{"name": "faker", "method": "generate"}}}}', 'request', 't', timestamptz '2026-05-01' + n * interval '1 s',
         'team-' || n % {tenants}, 'host-' || n % 700 FROM generate_series(1, {pending}) n;
     ANALYZE;
 """

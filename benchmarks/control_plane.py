@@ -18,8 +18,10 @@ from typing import Any
 from control_plane_cluster import Api, api, bring_up, machine, side_by_side, take_down
 from control_plane_platform import Platform, Reading, platform
 from control_plane_player import Player
+from penstock_operator.ids import AttemptNumber, ConnectionName, ConnectionUid, DefinitionName, Namespace, RunId
 from penstock_operator.launchers import AttemptLaunch
 from penstock_operator.launchers.jobs import JobSettings, desired_job
+from penstock_operator.runs.run_spec import RunSpec
 from penstock_operator.scheduling.due import schedule_due
 
 CONNECTIONS = int(os.environ.get("CONNECTIONS", "10000"))
@@ -52,9 +54,22 @@ async def raw_jobs(server: Api, manifest: dict[str, Any]) -> float:
     """Return how many Jobs a second eight callers create, each suspended, so that nothing but the creation counts."""
     await server.call("POST", "/api/v1/namespaces", {"metadata": {"name": "raw"}})
 
+    spec = RunSpec.parse({"connector": {"name": "faker", "method": "generate"}})
+
     def job(number: int) -> dict[str, Any]:
         launch = AttemptLaunch(
-            f"raw{number}", 1, f"raw-{number}", None, "raw", "raw", "uid", "d", "image", {}, manifest
+            RunId(f"raw{number}"),
+            AttemptNumber(1),
+            f"raw-{number}",
+            None,
+            Namespace("raw"),
+            ConnectionName("raw"),
+            ConnectionUid("uid"),
+            DefinitionName("d"),
+            "image",
+            spec,
+            "512Mi",
+            manifest,
         )
         made = desired_job(launch, JobSettings("http://api"))
         made["metadata"].pop("ownerReferences")

@@ -9,9 +9,12 @@ import time
 from pathlib import Path
 
 from penstock_operator.embedded.postgres import EmbeddedPostgres
+from penstock_operator.ids import AttemptNumber, ConnectionName, ConnectionUid, Namespace, RunId
 from penstock_operator.registry.database import Pool, create_pool
 from penstock_operator.registry.migrate import migrate
 from penstock_operator.runs import stream_verdicts
+from penstock_operator.runs.attempt_store import HeldAttempt
+from penstock_operator.runs.run_spec import RunSpec
 from penstock_sdk.pii import suggest_fields
 from penstock_sdk.protocol import DiscoveredStream, StreamsRequest
 
@@ -36,7 +39,23 @@ def posted(columns: int) -> bytes:
 
 async def judged(pool: Pool, body: bytes) -> float:
     """Return how long the server takes from the body to the answer's bytes."""
-    attempt = {"connection_uid": "c", "run_id": "r", "attempt": 1, "spec": {}}
+    attempt = HeldAttempt(
+        run_id=RunId("r"),
+        attempt=AttemptNumber(1),
+        phase="running",
+        finished_at=None,
+        streams=[],
+        incremental=[],
+        refused={},
+        run_phase="running",
+        connection_uid=ConnectionUid("c"),
+        spec=RunSpec.parse({"connector": {"name": "faker", "method": "generate"}}),
+        namespace=Namespace("team"),
+        name=ConnectionName("many"),
+        first_generation=1,
+        state_version=1,
+        credentials=[],
+    )
     began = time.perf_counter()
     offer = await stream_verdicts.read_offer(StreamsRequest.model_validate_json(body))
     async with pool.connection() as db, db.transaction():

@@ -13,6 +13,7 @@ from penstock_operator.resources.crds import defaulted
 from penstock_operator.resources.notations import Duration, MemorySize
 from penstock_operator.resources.versions import matches
 from penstock_operator.runs.retry import AttemptFailure, RetryHistory, decide_retry
+from penstock_operator.runs.run_spec import RunSpec
 from penstock_operator.scheduling.due import next_time
 from penstock_sdk.manifest import Manifest
 
@@ -40,14 +41,28 @@ def _runs(spec: dict[str, Any]) -> None:
     if spec.get("schedule"):
         assert next_time(spec["schedule"], spec["timeZone"], int(Duration(spec["jitter"]).seconds), now)
     matches("1.2.3", spec["connector"]["version"])
-    launch = AttemptLaunch("r", 1, "penstock-r-1", None, "fuzz", "people", "u", "d", "i@sha256:0", spec, MANIFEST)
+    pinned = RunSpec.parse(spec)
+    launch = AttemptLaunch(
+        "r",
+        1,
+        "penstock-r-1",
+        None,
+        "fuzz",
+        "people",
+        "u",
+        "d",
+        "i@sha256:0",
+        pinned,
+        pinned.resources.limits.memory,
+        MANIFEST,
+    )
     job = desired_job(launch, JobSettings("http://api"))
     container = job["spec"]["template"]["spec"]["containers"][0]
     assert MemorySize(container["resources"]["limits"]["memory"]).bytes >= LEAST
     assert container["resources"]["requests"]["cpu"] not in ("0m", "-0m")
     assert job["spec"]["activeDeadlineSeconds"] <= Duration(spec["timeout"]).seconds
     again = decide_retry(
-        spec, RetryHistory(0, 0, spec["resources"]["limits"]["memory"]), AttemptFailure("TransientError")
+        pinned, RetryHistory(0, 0, spec["resources"]["limits"]["memory"]), AttemptFailure("TransientError")
     )
     assert again is None or again.delay > 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 from collections import Counter, defaultdict, deque
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,6 +14,7 @@ from penstock_operator.cli.runs import _said
 from penstock_operator.connections import connection_records
 from penstock_operator.connections.connection_records import ConnectionRecord
 from penstock_operator.controller.status import finding_for
+from penstock_operator.ids import AttemptNumber, RunId
 from penstock_operator.launchers import AttemptLaunch, LaunchRefused
 from penstock_operator.registry.database import Pool, many
 from penstock_operator.runs import run_store
@@ -21,7 +23,9 @@ from penstock_operator.settings import NO_QUOTAS, Quotas, Timings
 
 from tests.integration.world import World
 from tests.patience import PATIENCE
+from tests.rows import RUN
 
+SPEC = {"connector": {"name": "faker", "method": "generate"}}
 START = datetime(2026, 6, 1, tzinfo=UTC)
 
 
@@ -29,7 +33,7 @@ async def tenant(pool: Pool, name: str, count: int = 1) -> None:
     """Record connections of a tenant: NAME-0, NAME-1 and so on."""
     async with pool.connection() as db:
         for number in range(count):
-            record = ConnectionRecord(f"{name}-{number}", name, f"c{number}", 1, {}, "d1", ready=True)
+            record = ConnectionRecord(f"{name}-{number}", name, f"c{number}", 1, SPEC, "d1", ready=True)
             await connection_records.upsert_connection(db, record)
 
 
@@ -40,7 +44,7 @@ async def wait_in_line(pool: Pool, rows: list[tuple[str, str, str | None, dateti
             """
             INSERT INTO penstock.connector_runs
                 (id, connection_uid, definition_uid, spec, trigger, token, next_attempt_at, source_host, tenant)
-            SELECT %(id)s, uid, 'd1', '{}', 'request', %(id)s, %(at)s, %(host)s, namespace
+            SELECT %(id)s, uid, 'd1', spec, 'request', %(id)s, %(at)s, %(host)s, namespace
             FROM penstock.tenant_connections WHERE uid = %(uid)s
             """,
             [{"id": id_, "uid": uid, "host": host, "at": at} for id_, uid, host, at in rows],
@@ -49,7 +53,7 @@ async def wait_in_line(pool: Pool, rows: list[tuple[str, str, str | None, dateti
 
 async def claim(pool: Pool, now: datetime, limit: int, quotas: Quotas = NO_QUOTAS) -> list[str]:
     async with pool.connection() as db:
-        return [row["run_id"] for row in await fairness.claim_runs(db, now, limit, quotas)]
+        return [claimed.run_id for claimed in await fairness.claim_runs(db, now, limit, quotas)]
 
 
 async def end(pool: Pool, ids: list[str]) -> None:
@@ -146,7 +150,7 @@ async def test_a_run_is_inserted_with_what_it_counts_against(world: World) -> No
             b"""UPDATE penstock.connector_definitions
                 SET manifest = jsonb_set(manifest, '{network}', '{"egress": [{"host": "{{config.host}}"}]}')"""
         )
-        new = run_store.NewRun("r1", "c1", "d1", {"config": {"host": "db.sales"}}, token="t")
+        new = run_store.NewRun("r1", "c1", "d1", {**SPEC, "config": {"host": "db.sales"}}, token="t")
         assert await run_store.insert_run(db, new)
         (row,) = await many(db, "SELECT tenant, source_host FROM penstock.connector_runs")
     assert row == {"tenant": "team", "source_host": "db.sales"}
@@ -288,7 +292,7 @@ async def test_12_one_poisoned_connection_among_a_thousand_delays_none(world: Wo
 
 def test_a_waiting_connection_says_so_in_its_status() -> None:
     row = {"last_success_at": None, "suspended": False, "failures": 0}
-    newest = {"id": "r1", "phase": "pending", "attempt": 0, "message": "", "waits": "tenant a has 3 of 3 runs"}
+    newest = replace(RUN, id=RunId("r1"), attempt=AttemptNumber(0), waits="tenant a has 3 of 3 runs")
     found = finding_for(row, newest)
     assert (found.state, found.message) == ("reconciling", "run r1 waits: tenant a has 3 of 3 runs")
-    assert _said({**newest, "message": ""}) == "waits: tenant a has 3 of 3 runs"
+    assert _said(asdict(newest)) == "waits: tenant a has 3 of 3 runs"

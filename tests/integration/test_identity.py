@@ -118,7 +118,7 @@ class Apart:
             new = run_store.NewRun(run_id, row["uid"], row["definition_uid"], row["spec"], token=run_id)
             assert await run_store.insert_run(db, new)
             taken = await fairness.claim_runs(db, datetime.now(UTC) + timedelta(hours=1), 1)
-            assert [each["run_id"] for each in taken] == [run_id]
+            assert [claimed.run_id for claimed in taken] == [run_id]
             await attempt_store.record_job(db, run_id, 1, f"job-{run_id}")
         identity = wire.ConnectorIdentity(name=self.connector, method="generate", version="0.1.0")
         request = wire.StartRequest(run=run_id, attempt=1, connector=identity, sdk_version="0")
@@ -175,7 +175,7 @@ class Apart:
         for prefix, numbers in prefixes.items():
             assert len(numbers) == len(set(numbers)), f"twice in {prefix}: {sorted(numbers)}"
         if self.uid:
-            seen = sorted(number for row in shown for number in self.read[row["key"]])
+            seen = sorted(number for row in shown for number in self.read[row.key])
             assert seen == list(range(1, self.cursor + 1)), (seen, self.cursor)
 
 

@@ -30,6 +30,7 @@ from penstock_operator.logs.keeper import KeepingLauncher, LogKeeper
 from penstock_operator.logs.reader import RunLogs
 from penstock_operator.registry.database import one
 from penstock_operator.runs import attempt_store
+from penstock_operator.runs.attempt_store import AttemptLog
 from penstock_sdk import protocol as wire
 
 from tests.installed import install
@@ -286,10 +287,10 @@ async def launch_of(world: World) -> AttemptLaunch:
     async with world.pool.connection() as db:
         row = await attempt_store.carried_attempt(db, "run1", 1)
     assert row is not None
-    return AttemptLaunch.from_row(row)
+    return AttemptLaunch.of_carried(row)
 
 
-async def log_row(world: World) -> dict[str, Any]:
+async def log_row(world: World) -> AttemptLog:
     async with world.pool.connection() as db:
         row = await attempt_store.log_of_attempt(db, "run1", 1)
     assert row is not None
@@ -305,15 +306,15 @@ async def test_a_long_log_is_kept_with_its_head_and_its_tail(world: World, tmp_p
     carrier.ends("penstock-run1-1")
     await LogKeeper(world.pool, carrier, world.store, 100_000).keep(await launch_of(world))
     row = await log_row(world)
-    text = kept_text(world.store, row["log_key"])
+    text = kept_text(world.store, row.log_key)
     assert len(text) < 101_000
     assert text.startswith("".join(lines[:1000]))
     assert text.endswith("".join(lines[-5000:]))
     (gap,) = [line for line in text.splitlines() if line.startswith("…")]
     shown = len(text.splitlines()) - 1
     assert f"{20_000 - shown} lines" in gap
-    assert "lines" in row["log_note"]
-    assert row["log_bytes"] == sum(map(len, lines))
+    assert "lines" in row.log_note
+    assert row.log_bytes == sum(map(len, lines))
 
 
 async def test_what_a_stopped_attempt_had_printed_is_kept(world: World, tmp_path: Path) -> None:
@@ -326,8 +327,8 @@ async def test_what_a_stopped_attempt_had_printed_is_kept(world: World, tmp_path
     await launcher.stop(launch)  # the carrier's file goes with it, as a deleted pod's log does
     await launcher.retire(launch)
     row = await log_row(world)
-    assert kept_text(world.store, row["log_key"]) == "last words\n"
-    assert "last words may be missing" in row["log_note"]
+    assert kept_text(world.store, row.log_key) == "last words\n"
+    assert "last words may be missing" in row.log_note
 
 
 async def test_a_pod_that_is_gone_leaves_a_note_and_no_error(world: World, tmp_path: Path) -> None:
@@ -336,8 +337,8 @@ async def test_a_pod_that_is_gone_leaves_a_note_and_no_error(world: World, tmp_p
     carrier = Carrier(tmp_path / "logs")
     await KeepingLauncher(carrier, LogKeeper(world.pool, carrier, world.store, 100_000)).retire(await launch_of(world))
     row = await log_row(world)
-    assert row["log_key"] is None
-    assert "could not be kept" in row["log_note"]
+    assert row.log_key is None
+    assert "could not be kept" in row.log_note
     assert carrier.retired == ["penstock-run1-1"]
     async with reader(world, carrier) as client:
         answer = await client.get("/runs/run1/logs")
@@ -362,7 +363,7 @@ async def test_a_job_is_not_let_go_before_its_log_is_kept(world: World, tmp_path
             left = await one(db, "SELECT count(*) AS n FROM penstock.outbox WHERE kind = 'retire'")
             assert left == {"n": 0 if kept else 1}, "it stays until it is done"
             await outbox.release(db, [n + 1 for n in range(10)])
-    assert kept_text(world.store, (await log_row(world))["log_key"]) == "one\n"
+    assert kept_text(world.store, (await log_row(world)).log_key) == "one\n"
 
 
 async def test_the_last_lines_of_a_killed_process_are_kept(world: World, tmp_path: Path) -> None:
@@ -380,4 +381,4 @@ async def test_the_last_lines_of_a_killed_process_are_kept(world: World, tmp_pat
     await process.wait()
     await asyncio.wait_for(keeping, PATIENCE)
     row = await log_row(world)
-    assert (kept_text(world.store, row["log_key"]), row["log_note"]) == ("last words\n", None)
+    assert (kept_text(world.store, row.log_key), row.log_note) == ("last words\n", None)

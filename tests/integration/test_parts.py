@@ -25,6 +25,7 @@ from penstock_operator.embedded.platform import DataDirectory, Platform, platfor
 from penstock_operator.launchers import process
 from penstock_operator.registry.database import Row, many
 from penstock_operator.runs import bronze_objects, run_store
+from penstock_operator.runs.run_store import RunDetail
 from penstock_operator.scheduling.due import request_run
 from penstock_operator.settings import Timings
 from penstock_operator.state.admin import Author, RewindToCheckpoint, change_state
@@ -82,7 +83,7 @@ class Operator:
         assert run_id is not None
         return run_id
 
-    async def run(self, run_id: str) -> Row:
+    async def run(self, run_id: str) -> RunDetail:
         async with self.running.pool.connection() as db:
             found = await run_store.run_by_id(db, run_id)
         assert found is not None
@@ -95,12 +96,12 @@ class Operator:
         await self.supervisor.launch_pending()
         await self.supervisor.observe_all()
 
-    async def to_the_end(self, run_id: str) -> Row:
+    async def to_the_end(self, run_id: str) -> RunDetail:
         """Carry a run to its end."""
 
         async def ended() -> bool:
             await self.step()
-            return (await self.run(run_id))["phase"] not in ("pending", "running")
+            return (await self.run(run_id)).phase not in ("pending", "running")
 
         await until(ended)
         return await self.run(run_id)
@@ -114,7 +115,7 @@ class Operator:
         async with self.running.pool.connection() as db:
             found = await bronze_objects.objects_of_run(db, run_id)
         lines = []
-        for key in (each["key"] for each in found if each["stream"] == stream):
+        for key in (each.key for each in found if each.stream == stream):
             text = zstandard.ZstdDecompressor().stream_reader(self.running.store.read(key))
             lines += [json.loads(line)["data"]["n"] for line in io.TextIOWrapper(text, encoding="utf-8")]
         return sorted(lines)
@@ -151,7 +152,7 @@ async def operator(
 
 async def killed_at(operator: Operator, run_id: str, place: str) -> None:
     """Have the next attempt die there, and the platform find it dead."""
-    before = (await operator.run(run_id))["attempt"]
+    before = (await operator.run(run_id)).attempt
     os.environ[FAILPOINTS_VARIABLE] = place
     try:
         await operator.step()
@@ -166,17 +167,17 @@ async def killed_at(operator: Operator, run_id: str, place: str) -> None:
 
     async def given_up() -> bool:
         await operator.supervisor.observe_all()
-        return (await operator.run(run_id))["phase"] == "pending"
+        return (await operator.run(run_id)).phase == "pending"
 
     await until(given_up)
-    assert (await operator.run(run_id))["attempt"] == before + 1
+    assert (await operator.run(run_id)).attempt == before + 1
 
 
 async def test_4_a_run_killed_at_each_failpoint_reads_each_part_once(operator: Operator) -> None:
     run_id = await operator.request("one")
     for place in DEATHS:
         await killed_at(operator, run_id, place)
-    assert (await operator.to_the_end(run_id))["phase"] == "succeeded"
+    assert (await operator.to_the_end(run_id)).phase == "succeeded"
     for stream in ("people", "events"):
         assert await operator.numbers(run_id, stream) == list(range(RECORDS)), stream
     lost = await operator.rows("SELECT attempt FROM penstock.run_attempts WHERE reason = 'AttemptLost'")
@@ -198,11 +199,11 @@ async def test_4_a_run_killed_at_each_failpoint_reads_each_part_once(operator: O
 
 async def test_the_next_run_reads_what_is_new_with_the_same_parts(operator: Operator) -> None:
     first = await operator.request("one")
-    assert (await operator.to_the_end(first))["phase"] == "succeeded"
+    assert (await operator.to_the_end(first)).phase == "succeeded"
     parts = [each["id"] for each in (await operator.cursor("people"))["ranges"]]
     await operator.apply(config={**SPEC["config"], "records": RECORDS + 300, "partitions": 7})
     second = await operator.request("two")
-    assert (await operator.to_the_end(second))["phase"] == "succeeded"
+    assert (await operator.to_the_end(second)).phase == "succeeded"
     assert await operator.numbers(second, "people") == list(range(RECORDS, RECORDS + 300))
     assert await operator.numbers(second, "events") == list(range(RECORDS + 300)), "a full read plans anew"
     assert [each["id"] for each in (await operator.cursor("people"))["ranges"]] == parts
@@ -221,7 +222,7 @@ async def test_a_rewind_puts_every_part_back(operator: Operator) -> None:
         assert found is not None
         await change_state(db, found["uid"], RewindToCheckpoint("people", row["checkpoint"]), Author("a test"))
     second = await operator.request("two")
-    assert (await operator.to_the_end(second))["phase"] == "succeeded"
+    assert (await operator.to_the_end(second)).phase == "succeeded"
     assert await operator.numbers(second, "people") == sorted(left)
     assert 0 < len(left) < RECORDS
 
@@ -238,12 +239,12 @@ async def test_a_cancelled_run_keeps_what_its_parts_have_committed(operator: Ope
 
     async def committed_something() -> bool:
         await operator.supervisor.observe_all()
-        return bool((await operator.run(run_id))["committed_records"])
+        return bool((await operator.run(run_id)).committed_records)
 
     await until(committed_something)
     async with operator.running.pool.connection() as db:
         await run_store.request_cancel(db, run_id)
-    assert (await operator.to_the_end(run_id))["phase"] == "cancelled"
+    assert (await operator.to_the_end(run_id)).phase == "cancelled"
     parts = (await operator.cursor("people"))["ranges"]
     covered = [n for each in parts if each["cursor"] for n in range(each["bounds"][0], each["cursor"]["next"])]
     assert await operator.numbers(run_id, "people") == sorted(covered)

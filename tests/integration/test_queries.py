@@ -26,6 +26,7 @@ from penstock_operator.runs import (
     window_states,
 )
 from penstock_operator.scheduling import fairness, upstream_store
+from penstock_operator.schemas import schema_store
 from penstock_operator.settings import Quotas
 from psycopg import AsyncCursor
 
@@ -40,7 +41,7 @@ SELECT 'c' || n, 'team-' || n % 50, 'connection-' || n, 1, '{}', 'd', true, fals
 UPDATE penstock.tenant_connections SET upstreams = ARRAY['connection-8'], schedule = NULL, next_run_at = NULL
 WHERE uid IN (SELECT 'c' || n * 100 FROM generate_series(1, 30) n);
 INSERT INTO penstock.connector_runs (id, connection_uid, definition_uid, spec, trigger, scheduled_at, phase, attempt)
-SELECT lpad(n::text, 12, '0'), 'c' || n % 3000 + 1, 'd', '{}', 'schedule', timestamptz '2026-01-01' + n * interval '1 min',
+SELECT lpad(n::text, 12, '0'), 'c' || n % 3000 + 1, 'd', '{"connector": {"name": "faker", "method": "generate"}}', 'schedule', timestamptz '2026-01-01' + n * interval '1 min',
     CASE WHEN n % 3001 = 7 THEN 'running' ELSE 'succeeded' END, 1 FROM generate_series(1, 30000) n;
 INSERT INTO penstock.run_attempts (run_id, attempt, job_name, token_sha256, finished_at, phase)
 SELECT id, 1, 'penstock-' || id || '-1', sha256(id::bytea), CASE WHEN phase = 'succeeded' THEN now() END,
@@ -60,7 +61,7 @@ INSERT INTO penstock.stream_reads (connection_uid, stream, mode, recent, run_id)
 SELECT uid, 'stream-' || n, 'full', '{1}', 'r' FROM penstock.tenant_connections, generate_series(1, 5) n;
 INSERT INTO penstock.connector_runs
     (id, connection_uid, definition_uid, spec, trigger, token, tenant, source_host, next_attempt_at)
-SELECT 'p' || n, 'c' || n % 3000 + 1, 'd', '{}', 'request', 'p' || n, 'team-' || n % 50, 'host-' || n % 700,
+SELECT 'p' || n, 'c' || n % 3000 + 1, 'd', '{"connector": {"name": "faker", "method": "generate"}}', 'request', 'p' || n, 'team-' || n % 50, 'host-' || n % 700,
     timestamptz '2026-05-01' + n * interval '1 s' FROM generate_series(1, 2000) n;
 INSERT INTO penstock.stream_checkpoints (connection_uid, stream, checkpoint, generation, state_version, run_id, attempt, done)
 SELECT uid, 'stream-1', n, 1, 1, 'r', 1, true FROM penstock.tenant_connections, generate_series(1, 10) n;
@@ -156,7 +157,7 @@ HOT: dict[str, Callable[[Any], Awaitable[object]]] = {
     "list_runs": lambda c: run_store.list_runs(c, None, None, 20),
     "hold_run": lambda c: run_store.hold_run(c, "000000000007", 1),
     "attempt_to_launch": lambda c: attempt_store.attempt_to_launch(c, "000000000007", 1),
-    "attempts_to_launch": lambda c: attempt_store.attempts_to_launch(c, [{"run_id": "000000000007", "attempt": 1}]),
+    "attempts_to_launch": lambda c: attempt_store.attempts_to_launch(c, [("000000000007", 1)]),
     "attempt_by_job": lambda c: attempt_store.attempt_by_job(c, "penstock-000000000007-1"),
     "attempt_by_token": lambda c: attempt_store.attempt_by_token(c, b"0" * 32),
     "live_attempts": attempt_store.live_attempts,
@@ -164,8 +165,8 @@ HOT: dict[str, Callable[[Any], Awaitable[object]]] = {
     "states_of": lambda c: state_store.states_of(c, "c8"),
     "states_of_run": lambda c: window_states.states_of_run(c, "000000000008"),
     "lock_window": lambda c: window_states.lock_state(c, "000000000008", "people"),
-    "stream_heads": lambda c: state_store.stream_heads(c, "c8"),
-    "stream_versions": lambda c: state_store.stream_versions(c, "c8", {("stream-1", 1)}),
+    "stream_heads": lambda c: schema_store.stream_heads(c, "c8"),
+    "stream_versions": lambda c: schema_store.stream_versions(c, "c8", {("stream-1", 1)}),
     "open_alerts_of": lambda c: alerts.open_alerts_of(c, "c8"),
     "acknowledged_alerts_of": lambda c: alerts.acknowledged_alerts_of(c, "c8"),
     "run_counts": lambda c: bronze_objects.run_counts(c, "000000000008"),

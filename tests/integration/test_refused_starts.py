@@ -18,8 +18,8 @@ from tests.integration.world import IDENTITY, World
 async def _launched(world: World) -> tuple[str, int]:
     async with world.pool.connection() as db:
         (taken,) = await fairness.claim_runs(db, datetime.now(UTC) + timedelta(hours=1), 1)
-        await attempt_store.record_job(db, taken["run_id"], taken["attempt"], "job")
-    return taken["run_id"], taken["attempt"]
+        await attempt_store.record_job(db, taken.run_id, taken.attempt, "job")
+    return taken.run_id, taken.attempt
 
 
 async def _row(world: World, run_id: str) -> Row:

@@ -78,7 +78,7 @@ class History:
             new = run_store.NewRun(run_id, row["uid"], row["definition_uid"], row["spec"], token=run_id)
             assert await run_store.insert_run(db, new)
             (taken,) = await fairness.claim_runs(db, datetime.now(UTC) + timedelta(hours=1), 1)
-            assert taken["run_id"] == run_id
+            assert taken.run_id == run_id
             await attempt_store.record_job(db, run_id, 1, f"job-{run_id}")
         request = wire.StartRequest(run=run_id, attempt=1, connector=IDENTITY, sdk_version="0")
         started = await world.protocol.start(PodIdentity(f"pod-{run_id}", f"job-{run_id}"), request)
@@ -172,7 +172,7 @@ class History:
         async with self.pool.connection() as db:
             shown = await bronze_objects.committed_objects(db, "team", "orders", None, None)
             left = await many(db, "SELECT key FROM penstock.bronze_objects WHERE committed_at IS NULL")
-        assert sorted(number for row in shown for number in self.read[row["key"]]) == self.numbers
+        assert sorted(number for row in shown for number in self.read[row.key]) == self.numbers
         prefixes: dict[str, list[int]] = defaultdict(list)
         for key in self.read.keys() - {row["key"] for row in left}:
             prefixes[key.split("/run=")[0]] += self.read[key]
@@ -237,7 +237,7 @@ async def test_after_a_restore_and_a_reconcile_nothing_is_read_twice(
         await life.apply()
         async with life.pool.connection() as db:
             for active in await run_store.active_runs(db, life.uid):
-                held = await run_store.lock_run(db, active["id"])
+                held = await run_store.lock_run(db, active.id)
                 assert held is not None
                 await transitions.stop(db, held)
         for _ in range(2):

@@ -71,7 +71,7 @@ async def test_rejected_records_have_places_and_numbers_of_their_own(world: Worl
     async with world.pool.connection() as db:
         found = await bronze_objects.committed_objects(db, "team", None, None, None)
         aside = await bronze_objects.committed_objects(db, "team", None, None, None, "rejected")
-    assert ([row["key"] for row in found], [row["key"] for row in aside]) == ([data.key], [rejected.key])
+    assert ([row.key for row in found], [row.key for row in aside]) == ([data.key], [rejected.key])
 
 
 async def test_3_an_attempt_that_was_taken_over_puts_nothing_aside(world: World) -> None:
@@ -150,7 +150,7 @@ async def test_a_pod_is_told_the_rules(world: World) -> None:
 
     async with world.pool.connection() as db:
         (taken,) = await fairness.claim_runs(db, datetime.now(UTC) + timedelta(hours=1), 1)
-        await attempt_store.record_job(db, taken["run_id"], taken["attempt"], "job")
+        await attempt_store.record_job(db, taken.run_id, taken.attempt, "job")
     request = wire.StartRequest(run="run1", attempt=1, connector=IDENTITY, sdk_version="0")
     start = await world.protocol.start(PodIdentity("pod", "job"), request)
     assert start.rejects == wire.RejectRules(max_share=0.5, strict=True)

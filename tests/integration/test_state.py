@@ -12,6 +12,7 @@ from penstock_operator.controller.reconcile import reconcile_connection
 from penstock_operator.errors import Fenced, Invalid
 from penstock_operator.registry.database import Row, many, one
 from penstock_operator.runs import run_store, state_store
+from penstock_operator.runs.state_store import State
 from penstock_operator.state import history
 from penstock_operator.state.admin import (
     Author,
@@ -48,7 +49,7 @@ async def change(world: World, order: Order, author: Author = ANNA) -> list[Row]
         return await change_state(db, "c1", order, author)
 
 
-async def state(world: World) -> dict[str, Row]:
+async def state(world: World) -> dict[str, State]:
     async with world.pool.connection() as db:
         return await state_store.states_of(db, "c1")
 
@@ -59,7 +60,7 @@ async def finished_run(world: World, run_id: str, *names: str) -> None:
     known = await state(world)
     _, _, token = await world.attempt(f"pod-{run_id}")
     for name in names:
-        number = known[name]["checkpoint"] + 1 if name in known else 1
+        number = known[name].checkpoint + 1 if name in known else 1
         uploaded = await world.upload(token, stream=name)
         await world.protocol.checkpoint(token, checkpoint(number, uploaded, done=True, stream=name))
     counts = dict.fromkeys(names, 3)
@@ -75,8 +76,8 @@ async def test_a_reset_of_one_stream_starts_its_next_generation_and_leaves_the_o
     await finished_run(both, "run1", "people", "events")
     await change(both, Reset(("people",)))
     found = await state(both)
-    assert (found["people"]["cursor"], found["people"]["generation"], found["people"]["run_id"]) == (None, 2, None)
-    assert (found["events"]["cursor"], found["events"]["generation"]) == ({"n": 1}, 1)
+    assert (found["people"].cursor, found["people"].generation, found["people"].run_id) == (None, 2, None)
+    assert (found["events"].cursor, found["events"].generation) == ({"n": 1}, 1)
     await both.new_run("run2", token="t2")
     _, _, token = await both.attempt("pod2")
     seen = await verdicts(both, token)
@@ -102,7 +103,7 @@ async def test_3_a_running_attempt_cannot_commit_over_a_reset_and_its_run_goes_o
     ):
         with pytest.raises(Fenced):
             await refused
-    assert (await state(both))["people"]["cursor"] is None
+    assert (await state(both))["people"].cursor is None
     again, second, token = await both.attempt("pod2")
     assert (again, second) == (run_id, attempt + 1)
     seen = await verdicts(both, token)
@@ -139,7 +140,7 @@ async def test_resets_checkpoints_and_ends_at_the_same_time_neither_hang_nor_mix
         await world.new_run(f"run{number:02}", token=f"t{number}")
         _, _, token = await world.attempt(f"pod{number}")
         known = (await state(world)).get("people")
-        following = known["checkpoint"] + 1 if known else 1
+        following = known.checkpoint + 1 if known else 1
         done = checkpoint(following, await world.upload(token), done=True)
 
         async def end(token: str = token, done: wire.CheckpointRequest = done) -> str:
@@ -151,10 +152,10 @@ async def test_resets_checkpoints_and_ends_at_the_same_time_neither_hang_nor_mix
         assert not isinstance(results[1], BaseException), results[1]
         assert results[0] == "succeeded" or isinstance(results[0], Fenced), results[0]
         found = (await state(world))["people"]
-        assert found["cursor"] is None, "the reset came after the checkpoint, or instead of it"
+        assert found.cursor is None, "the reset came after the checkpoint, or instead of it"
         async with world.pool.connection() as db:
             for run in await run_store.active_runs(db, "c1"):
-                await db.execute(b"UPDATE penstock.connector_runs SET phase = 'cancelled' WHERE id = %s", [run["id"]])
+                await db.execute(b"UPDATE penstock.connector_runs SET phase = 'cancelled' WHERE id = %s", [run.id])
 
 
 async def test_a_stream_goes_back_to_a_run_a_checkpoint_or_a_cursor(both: World) -> None:
@@ -162,15 +163,15 @@ async def test_a_stream_goes_back_to_a_run_a_checkpoint_or_a_cursor(both: World)
         await finished_run(both, f"run{number}", "people", "events")
     await change(both, RewindToRun("run1"))
     found = await state(both)
-    assert {name: row["cursor"] for name, row in found.items()} == {"people": {"n": 1}, "events": {"n": 1}}
-    assert {row["generation"] for row in found.values()} == {1}
-    assert {row["checkpoint"] for row in found.values()} == {4}, "numbers only grow, so that nothing stale fits"
+    assert {name: row.cursor for name, row in found.items()} == {"people": {"n": 1}, "events": {"n": 1}}
+    assert {row.generation for row in found.values()} == {1}
+    assert {row.checkpoint for row in found.values()} == {4}, "numbers only grow, so that nothing stale fits"
     await change(both, RewindToCheckpoint("people", 2))
     await change(both, RewindToCursor("events", {"n": 77}))
     found = await state(both)
-    assert {name: row["cursor"] for name, row in found.items()} == {"people": {"n": 2}, "events": {"n": 77}}
+    assert {name: row.cursor for name, row in found.items()} == {"people": {"n": 2}, "events": {"n": 77}}
     await finished_run(both, "run4", "people", "events")
-    assert (await state(both))["people"]["cursor"] == {"n": 6}
+    assert (await state(both))["people"].cursor == {"n": 6}
 
 
 async def test_every_change_is_audited_with_who_when_before_and_after(world: World) -> None:
@@ -236,7 +237,7 @@ async def test_an_export_can_be_imported_again(both: World) -> None:
     await change(both, Reset())
     await change(both, Import(StateDocument.model_validate_json(text)))
     found = await state(both)
-    assert {name: (row["cursor"], row["generation"]) for name, row in found.items()} == {
+    assert {name: (row.cursor, row.generation) for name, row in found.items()} == {
         "people": ({"n": 1}, 2),
         "events": ({"n": 1}, 2),
     }
@@ -263,9 +264,9 @@ async def test_an_annotation_is_carried_out_once_and_answered_in_the_status(both
     assert (answer["action"], answer["token"], answer["outcome"]) == ("reset", "2026-11-24T10:00:00Z", "applied")
     await reconciled(**{RESET_STATE: "2026-11-24T10:00:00Z people"})
     found = await state(both)
-    assert (found["people"]["generation"], found["events"]["generation"]) == (2, 1)
+    assert (found["people"].generation, found["events"].generation) == (2, 1)
     assert (await reconciled(**{REWIND_STATE: "t2 run1 events"}))["outcome"] == "applied"
-    assert (await state(both))["events"]["cursor"] == {"n": 1}
+    assert (await state(both))["events"].cursor == {"n": 1}
     answer = await reconciled(**{RESET_STATE: "t3 nothing-like-it"})
     assert answer["outcome"] == "refused"
     assert "no stream nothing-like-it" in answer["message"]

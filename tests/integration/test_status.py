@@ -17,10 +17,11 @@ from penstock_operator.controller.reconcile import facts_of
 from penstock_operator.controller.status import status_of
 from penstock_operator.controller.workqueue import Key
 from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt
-from penstock_operator.registry.database import Row, many, one, run
+from penstock_operator.registry.database import many, one, run
 from penstock_operator.runs import run_store, transitions
 from penstock_operator.runs.attempt_store import AttemptOutcome
 from penstock_operator.runs.protocol import PodIdentity
+from penstock_operator.runs.run_store import Run
 from penstock_operator.settings import Timings
 from penstock_sdk import protocol as wire
 
@@ -48,14 +49,14 @@ class Tenant:
             self._made += 1
             await self.world.new_run(f"run{self._made:03d}", token=str(self._made))
             return
-        if active[0]["phase"] == "pending":
-            _, _, self._token = await self.world.attempt(f"pod-{active[0]['id']}-{active[0]['attempt'] + 1}")
+        if active[0].phase == "pending":
+            _, _, self._token = await self.world.attempt(f"pod-{active[0].id}-{active[0].attempt + 1}")
             return
         await self.chance.choice([self._commit, self._commit, self._succeed, self._fail, self._lose, self._cancel])(
             active[0]
         )
 
-    async def _commit(self, row: Row) -> None:
+    async def _commit(self, row: Run) -> None:
         assert self._token
         sequence = await self._sequence(row)
         uploaded = await self.world.upload(self._token, after=sequence, records=self.chance.randrange(1, 9))
@@ -67,33 +68,33 @@ class Tenant:
             found = await one(db, "SELECT max(checkpoint) AS n FROM penstock.connector_run_state")
         return int((found or {})["n"] or 0) + 1
 
-    async def _sequence(self, row: Row) -> int:
+    async def _sequence(self, row: Run) -> int:
         async with self.world.pool.connection() as db:
             found = await one(
                 db,
                 "SELECT max(sequence) AS n FROM penstock.bronze_objects WHERE run_id = %(run)s AND attempt = %(attempt)s",
-                run=row["id"],
-                attempt=row["attempt"],
+                run=row.id,
+                attempt=row.attempt,
             )
         return int((found or {})["n"] or 0)
 
-    async def _succeed(self, row: Row) -> None:
-        await self._end(row, "succeed", AttemptOutcome("succeeded", "RunSucceeded", message=f"of {row['id']}"))
+    async def _succeed(self, row: Run) -> None:
+        await self._end(row, "succeed", AttemptOutcome("succeeded", "RunSucceeded", message=f"of {row.id}"))
 
-    async def _fail(self, row: Row) -> None:
-        ending = AttemptOutcome("failed", "ConfigError", "ConfigError", f"of {row['id']}")
+    async def _fail(self, row: Run) -> None:
+        ending = AttemptOutcome("failed", "ConfigError", "ConfigError", f"of {row.id}")
         async with self.world.pool.connection() as db:
-            await transitions.fail_current(db, row["id"], row["attempt"], ending)
+            await transitions.fail_current(db, row.id, row.attempt, ending)
 
-    async def _lose(self, row: Row) -> None:
-        await self.world.fail(row["id"], row["attempt"])
+    async def _lose(self, row: Run) -> None:
+        await self.world.fail(row.id, row.attempt)
 
-    async def _cancel(self, row: Row) -> None:
+    async def _cancel(self, row: Run) -> None:
         await self._end(row, "cancel")
 
-    async def _end(self, row: Row, how: str, *ending: AttemptOutcome) -> None:
+    async def _end(self, row: Run, how: str, *ending: AttemptOutcome) -> None:
         async with self.world.pool.connection() as db, db.transaction():
-            held = await transitions.current(db, row["id"], row["attempt"])
+            held = await transitions.current(db, row.id, row.attempt)
             if held:
                 await getattr(transitions, how)(db, held, *ending)
 

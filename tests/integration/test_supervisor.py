@@ -19,7 +19,7 @@ from penstock_operator.launchers import AttemptLaunch, AttemptObservation, Launc
 from penstock_operator.launchers.logs import FileLogs
 from penstock_operator.registry.database import Pool, Row, create_pool, many, one, run
 from penstock_operator.runs import run_store
-from penstock_operator.runs.attempt_store import attempt_by_job
+from penstock_operator.runs.attempt_store import CarriedAttempt, attempt_by_job
 from penstock_operator.settings import Timings
 
 from tests.integration.world import World
@@ -193,7 +193,7 @@ async def test_a_full_quota_is_waited_for_and_the_status_says_so(
         newest = await run_store.newest_run(db, row["uid"]) if row else None
     assert row
     assert newest
-    assert (newest["phase"], newest["streak"], newest["disruptions"]) == ("pending", 0, 1)
+    assert (newest.phase, newest.streak, newest.disruptions) == ("pending", 0, 1)
     told = finding_for(row, newest)
     assert (told.state, told.reason) == ("reconciling", "QuotaExceeded")
     assert told.message.startswith("run run0 waits: no room in the quota (asked again at")
@@ -245,7 +245,7 @@ async def test_why_a_pod_waits_is_noted_and_told_once(
     async with world.pool.connection() as db:
         listed = await run_store.list_runs(db, None, None, 1)
         asked = await many(db, "SELECT 1 FROM penstock.outbox WHERE kind = 'status'")
-    assert listed[0]["waits"] == words
+    assert listed[0].waits == words
     assert len(asked) == 2, "one for the launch, one for the note"
     assert jobs.looked == [], "the list had the words"
 
@@ -297,7 +297,7 @@ async def test_what_a_pod_waited_for_decides_what_becomes_of_its_run(
         newest = await run_store.newest_run(db, f"of-{POISONED}")
     assert row
     assert newest
-    assert (newest["phase"], newest["reason"], finding_for(row, newest).state) == (phase, reason, state)
+    assert (newest.phase, newest.reason, finding_for(row, newest).state) == (phase, reason, state)
 
 
 async def test_a_launch_under_way_is_not_begun_again(
@@ -313,7 +313,7 @@ async def test_a_launch_under_way_is_not_begun_again(
     assert not jobs.blocked.is_set()
 
 
-async def _live(pool: Pool) -> Row:
+async def _live(pool: Pool) -> CarriedAttempt:
     async with pool.connection() as db:
         row = await attempt_by_job(db, f"penstock-{POISONED}-1")
     assert row is not None

@@ -10,8 +10,8 @@ import pytest
 from penstock_operator.errors import Fenced, Invalid, Mismatch
 from penstock_operator.registry.database import Row, many
 from penstock_operator.runs import run_store, transitions
-from penstock_operator.runs.attempt_states import window_of
 from penstock_operator.runs.commit_manifest import commit_document
+from penstock_operator.runs.run_spec import RunSpec
 from penstock_operator.runs.selection import BEFORE_THE_FIRST
 from penstock_operator.scheduling.backfill import BackfillWindow
 from penstock_operator.scheduling.reread import reread
@@ -156,7 +156,7 @@ async def test_a_window_is_asked_for_once_at_a_time_and_again_when_it_has_ended(
         for run_id in (first, second):
             row = await run_store.lock_run(db, run_id)
             assert row is not None
-            assert (row["trigger"], row["scheduled_at"]) == ("backfill", None)
+            assert (row.trigger, row.scheduled_at) == ("backfill", None)
             await transitions.cancel(db, row)
     assert await ask(world) not in (first, second)
 
@@ -186,6 +186,10 @@ async def test_a_connector_that_declares_no_windows_is_refused_before_anything_r
 
 
 def test_only_a_run_of_a_window_has_one() -> None:
-    spec: dict[str, Any] = {"window": {"start": "2026-01-01T00:00:00+00:00", "end": "2026-01-08T00:00:00+00:00"}}
-    assert window_of(spec) == wire.ReadWindow(start=START, end=END)
-    assert window_of({}) is None
+    connector = {"connector": {"name": "faker", "method": "generate"}}
+    spec: dict[str, Any] = {
+        **connector,
+        "window": {"start": "2026-01-01T00:00:00+00:00", "end": "2026-01-08T00:00:00+00:00"},
+    }
+    assert RunSpec.parse(spec).window == wire.ReadWindow(start=START, end=END)
+    assert RunSpec.parse(connector).window is None

@@ -68,8 +68,8 @@ class World:
         """Claim the next attempt, bind it to a Job, and return run and attempt."""
         async with self.pool.connection() as db:
             (taken,) = await fairness.claim_runs(db, datetime.now(UTC) + timedelta(hours=1), 1)
-            await attempt_store.record_job(db, taken["run_id"], taken["attempt"], job_uid)
-        return taken["run_id"], taken["attempt"]
+            await attempt_store.record_job(db, taken.run_id, taken.attempt, job_uid)
+        return taken.run_id, taken.attempt
 
     async def attempt(self, pod: str = "pod1", *, discover: bool = True) -> tuple[str, int, str]:
         """Claim the next attempt, bind it to a Job, start it as a pod, and return run, attempt and token."""

@@ -16,6 +16,7 @@ from penstock_operator.runs.attempt_store import AttemptOutcome
 from penstock_operator.runs.retry import AttemptFailure
 from penstock_operator.scheduling import fairness, upstream_store
 from penstock_operator.scheduling.due import schedule_due
+from penstock_operator.scheduling.fairness import ClaimedAttempt
 
 FAKER = {"name": "faker", "method": "generate"}
 FINAL = AttemptFailure("ConfigError")
@@ -89,12 +90,12 @@ class Tenant:
         """Return the phases of its runs."""
         return [each["phase"] for each in await self.runs(name)]
 
-    async def begin(self) -> list[Row]:
+    async def begin(self) -> list[ClaimedAttempt]:
         """Give every run whose turn it is its next attempt, in this tenant's far future so that no backoff holds it."""
         async with self.pool.connection() as db:
             taken = await fairness.claim_runs(db, datetime.now(UTC) + timedelta(days=2), 100)
-            for each in taken:
-                await attempt_store.record_job(db, each["run_id"], each["attempt"], f"job-{each['run_id']}")
+            for claimed in taken:
+                await attempt_store.record_job(db, claimed.run_id, claimed.attempt, f"job-{claimed.run_id}")
         return taken
 
     async def succeed(self, run_id: str) -> None:

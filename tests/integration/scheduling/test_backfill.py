@@ -39,18 +39,18 @@ async def test_they_run_one_by_one_behind_what_is_due(tenant: Tenant) -> None:
     filled = await fill(tenant, midnight() - 3 * DAY, midnight())
     (first,) = await tenant.begin()
     assert await tenant.begin() == []
-    await tenant.succeed(first["run_id"])
+    await tenant.succeed(first.run_id)
     assert await tenant.turn(await tenant.due("orders")) == 1, "what waits in a backfill does not hold a tick up"
     (second,) = await tenant.begin()
     tick = next(each for each in await tenant.runs("orders") if each["trigger"] == "schedule")
-    assert second["run_id"] == tick["id"]
+    assert second.run_id == tick["id"]
     await tenant.succeed(tick["id"])
     rest = []
     for _ in range(2):
         (taken,) = await tenant.begin()
-        rest.append(taken["run_id"])
-        await tenant.succeed(taken["run_id"])
-    assert [first["run_id"], *rest] == [each.id for each in filled], "oldest first"
+        rest.append(taken.run_id)
+        await tenant.succeed(taken.run_id)
+    assert [first.run_id, *rest] == [each.id for each in filled], "oldest first"
 
 
 async def test_a_replacing_tick_waits_for_a_backfills_run_and_ends_none(tenant: Tenant) -> None:

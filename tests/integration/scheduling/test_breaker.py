@@ -21,7 +21,7 @@ async def fail_on_schedule(tenant: Tenant, times: int, **spec: object) -> dateti
         at = await tenant.due("orders") if number else at
         await tenant.turn(at)
         (begun,) = await tenant.begin()
-        assert await tenant.fail(begun["run_id"]) == "failed"
+        assert await tenant.fail(begun.run_id) == "failed"
     return at
 
 
@@ -44,7 +44,7 @@ async def test_a_third_one_pauses_the_schedule_and_the_status_says_until_when(te
     assert await tenant.turn(until - timedelta(seconds=1)) == 0
     assert await tenant.turn(until + MINUTE) == 1, "then the ticks of the pause collapse to one"
     (begun,) = await tenant.begin()
-    await tenant.fail(begun["run_id"])
+    await tenant.fail(begun.run_id)
     longer = (await tenant.row("orders"))["paused_until"]
     assert 595 < (longer - datetime.now(UTC)).total_seconds() <= 600
 
@@ -89,7 +89,7 @@ async def test_an_attempt_that_is_tried_again_is_no_failed_run(tenant: Tenant) -
     await tenant.turn(await tenant.due("orders"))
     for _ in range(3):
         (begun,) = await tenant.begin()
-        assert await tenant.fail(begun["run_id"], AttemptFailure("TransientError")) == "pending"
+        assert await tenant.fail(begun.run_id, AttemptFailure("TransientError")) == "pending"
     assert (await tenant.row("orders"))["failures"] == 0
 
 
@@ -101,7 +101,7 @@ async def test_memory_and_disruptions_are_carried_from_attempt_to_attempt(tenant
     lost, oom = AttemptFailure("TransientError", disrupted=True), AttemptFailure("DefectError", out_of_memory=True)
     for failure, (memory, disruptions) in zip((lost, lost, oom, lost), expected, strict=True):
         (begun,) = await tenant.begin()
-        assert await tenant.fail(begun["run_id"], failure) == "pending"
+        assert await tenant.fail(begun.run_id, failure) == "pending"
         (run,) = await tenant.runs("orders")
         assert (run["memory"], run["disruptions"]) == (memory, disruptions)
 

@@ -84,7 +84,7 @@ async def test_a_failed_run_upstream_starts_nothing(three: Tenant) -> None:
     await succeed(three, "orders", "1")
     await three.apply("customers", annotations={REQUEST: "1"})
     (begun,) = await three.begin()
-    assert await three.fail(begun["run_id"]) == "failed"
+    assert await three.fail(begun.run_id) == "failed"
     await three.deliver()
     await look(three)
     assert await three.runs("report") == []

@@ -88,7 +88,7 @@ async def test_replace_waits_for_a_checkpoint_that_is_being_committed(tenant: Te
     await tenant.turn(at)
     (taken,) = await tenant.begin()
     async with tenant.pool.connection() as holder, holder.transaction():
-        await holder.execute("SELECT 1 FROM penstock.connector_runs WHERE id = %s FOR SHARE", [taken["run_id"]])
+        await holder.execute("SELECT 1 FROM penstock.connector_runs WHERE id = %s FOR SHARE", [taken.run_id])
         assert await tenant.turn(at + QUARTER) == 0, "it is not made to wait, and nothing is lost"
     assert await tenant.turn(at + QUARTER) == 1
     assert await tenant.phases("orders") == ["cancelled", "pending"]
@@ -103,8 +103,8 @@ async def test_2_allow_makes_a_run_of_each_tick_and_they_take_turns(tenant: Tena
     for _ in range(3):
         (taken,) = await tenant.begin()
         assert await tenant.begin() == [], "one at a time: they share the streams' state"
-        order.append(taken["run_id"])
-        await tenant.succeed(taken["run_id"])
+        order.append(taken.run_id)
+        await tenant.succeed(taken.run_id)
     assert order == [each["id"] for each in await tenant.runs("orders")]
     assert [each["scheduled_at"] for each in await tenant.runs("orders")] == [at, at + QUARTER, at + 2 * QUARTER]
 
@@ -133,7 +133,7 @@ async def test_2_a_run_that_waits_for_a_retry_keeps_its_turn(tenant: Tenant) -> 
     assert await tenant.begin() == [], "its streams may be half read"
     await tenant.sql("UPDATE penstock.connector_runs SET next_attempt_at = now() WHERE attempt = 1")
     (again,) = await tenant.begin()
-    assert (again["run_id"], again["attempt"]) == (first["run_id"], 2)
+    assert (again.run_id, again.attempt) == (first.run_id, 2)
 
 
 async def test_suspension_makes_no_run_and_resuming_makes_one(tenant: Tenant) -> None:

@@ -68,7 +68,7 @@ async def prepare(pool: Pool, wanted: list[tuple[str, str, int]]) -> None:
 
 async def launch(pool: Pool, now: datetime) -> list[tuple[str, int]]:
     async with pool.connection() as db:
-        return [(each["run_id"], each["attempt"]) for each in await fairness.claim_runs(db, now, 50)]
+        return [tuple(claimed) for claimed in await fairness.claim_runs(db, now, 50)]
 
 
 async def end_all(pool: Pool) -> None:

@@ -14,12 +14,14 @@ from penstock_operator.embedded.folder import FolderResources
 from penstock_operator.errors import Fenced
 from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt
 from penstock_operator.launchers.logs import FileLogs
-from penstock_operator.registry.database import Row, many, one, run
+from penstock_operator.registry.database import many, one, run
 from penstock_operator.runs import attempt_store, run_store, transitions
+from penstock_operator.runs.run_store import RunDetail
 from penstock_operator.scheduling import fairness
 from penstock_operator.settings import Timings
 
 from tests.integration.world import World, checkpoint
+from tests.rows import LIVE
 
 TIMINGS = Timings()
 
@@ -61,7 +63,7 @@ async def supervisor(world: World, jobs: Jobs) -> Supervisor:
     return Supervisor(world.pool, jobs, TIMINGS)
 
 
-async def the_run(world: World) -> Row:
+async def the_run(world: World) -> RunDetail:
     async with world.pool.connection() as db:
         found = await run_store.run_by_id(db, "run1")
     assert found is not None
@@ -91,7 +93,7 @@ async def test_a_cancelled_attempt_that_has_not_started_ends_at_once(
     await supervisor.settled()
     await cancel(world)
     await look(supervisor)
-    assert ((await the_run(world))["phase"], jobs.stopped) == ("cancelled", ["penstock-run1-1"])
+    assert ((await the_run(world)).phase, jobs.stopped) == ("cancelled", ["penstock-run1-1"])
 
 
 async def test_a_cancelled_attempt_whose_launch_never_came_through_ends_at_once(
@@ -102,7 +104,7 @@ async def test_a_cancelled_attempt_whose_launch_never_came_through_ends_at_once(
         await fairness.claim_runs(db, datetime.now(UTC), 1)
     await cancel(world)
     await look(supervisor)
-    assert (await the_run(world))["phase"] == "cancelled"
+    assert (await the_run(world)).phase == "cancelled"
 
 
 async def test_a_connector_that_hangs_is_cancelled_in_bounded_time_and_fenced(
@@ -114,11 +116,11 @@ async def test_a_connector_that_hangs_is_cancelled_in_bounded_time_and_fenced(
     await world.protocol.checkpoint(token, checkpoint(1, uploaded))
     await cancel(world)
     await look(supervisor)
-    assert (await the_run(world))["phase"] == "running", "it has time to end itself at a batch border"
+    assert (await the_run(world)).phase == "running", "it has time to end itself at a batch border"
     await sql(world, "UPDATE penstock.connector_runs SET cancel_requested_at = now() - interval '31 s'")
     await look(supervisor)
     ended = await the_run(world)
-    assert (ended["phase"], ended["reason"], ended["records"]) == ("cancelled", "RunCancelled", 3)
+    assert (ended.phase, ended.reason, ended.records) == ("cancelled", "RunCancelled", 3)
     assert jobs.stopped == [f"penstock-{run_id}-{attempt}"]
     with pytest.raises(Fenced):
         await world.protocol.checkpoint(token, checkpoint(2))
@@ -129,7 +131,7 @@ async def test_a_cancellation_of_a_server_without_times_is_bounded_too(world: Wo
     await world.attempt()
     await sql(world, "UPDATE penstock.connector_runs SET cancel_requested = true")
     await look(supervisor)
-    assert (await the_run(world))["cancel_requested_at"] is not None
+    assert (await the_run(world)).cancel_requested_at is not None
 
 
 async def test_a_replaced_attempts_job_is_stopped_through_the_outbox(world: World, jobs: Jobs, folder: Path) -> None:
@@ -151,7 +153,7 @@ async def test_silence_is_fenced_its_job_removed_and_the_run_tried_again(world: 
     await sql(world, "UPDATE penstock.run_attempts SET heartbeat_at = now() - interval '91 s'")
     await look(supervisor)
     waiting = await the_run(world)
-    assert (waiting["phase"], waiting["streak"], waiting["reason"]) == ("pending", 1, "AttemptLost")
+    assert (waiting.phase, waiting.streak, waiting.reason) == ("pending", 1, "AttemptLost")
     assert jobs.stopped == ["penstock-run1-1"]
     with pytest.raises(Fenced):
         await world.protocol.checkpoint(token, checkpoint(1))
@@ -167,8 +169,8 @@ async def test_a_silent_attempt_on_a_node_that_does_not_answer_is_disrupted(worl
     await sql(world, "UPDATE penstock.run_attempts SET heartbeat_at = now() - interval '91 s'")
     await look(supervisor)
     waiting = await the_run(world)
-    assert (waiting["phase"], waiting["streak"], waiting["disruptions"]) == ("pending", 0, 1)
-    assert "its node does not answer" in waiting["message"]
+    assert (waiting.phase, waiting.streak, waiting.disruptions) == ("pending", 0, 1)
+    assert "its node does not answer" in waiting.message
 
 
 async def test_heartbeats_that_were_late_because_the_registry_was_away_condemn_nobody(
@@ -178,15 +180,15 @@ async def test_heartbeats_that_were_late_because_the_registry_was_away_condemn_n
     await world.attempt()
     await sql(world, "UPDATE penstock.run_attempts SET heartbeat_at = now() - interval '1 h'")
     await look(supervisor)
-    assert (await the_run(world))["phase"] == "running", "it has not been silent before our own eyes"
+    assert (await the_run(world)).phase == "running", "it has not been silent before our own eyes"
 
 
 def test_silence_needs_the_registrys_clock_and_a_witness() -> None:
     now, beat = [1000.0], datetime(2026, 1, 1, tzinfo=UTC)
-    silence = HeartbeatMonitor(90, clock=lambda: now[0])
+    monitor = HeartbeatMonitor(90, clock=lambda: now[0])
 
     def lasts(seconds: float, at: datetime = beat) -> bool:
-        return silence.lasts({"run_id": "r", "attempt": 1, "heartbeat_at": at}, seconds)
+        return monitor.has_expired(replace(LIVE, heartbeat_at=at), seconds)
 
     assert not lasts(3600), "the first look"
     now[0] += 22
@@ -196,7 +198,7 @@ def test_silence_needs_the_registrys_clock_and_a_witness() -> None:
     assert not lasts(5, beat.replace(hour=1)), "a new heartbeat begins anew"
     now[0] += 60
     assert not lasts(65, beat.replace(hour=1))
-    silence.keep([])
+    monitor.keep([])
     assert not lasts(95, beat.replace(hour=1))
 
 
@@ -211,14 +213,14 @@ async def test_running_out_of_memory_is_told_with_its_peak_and_the_next_attempt_
     jobs.seen = AttemptObservation("failed", "OutOfMemory", "", "DefectError", 137)
     await look(supervisor)
     waiting = await the_run(world)
-    assert waiting["message"] == (
+    assert waiting.message == (
         "the connector used more memory than its limit of 64Mi (its last heartbeat reported a peak of 61Mi);"
         " the next attempt gets 96Mi, as spec.resources.onOutOfMemory allows"
     )
     await sql(world, "UPDATE penstock.connector_runs SET next_attempt_at = now()")
     await supervisor.launch_pending()
     await supervisor.settled()
-    assert jobs.launched[-1].spec["resources"]["limits"] == {"memory": "96Mi", "cpu": "1"}
+    assert jobs.launched[-1].memory == "96Mi"
     assert world.spec["resources"]["limits"]["memory"] == "64Mi"
     del token
 
@@ -236,8 +238,8 @@ async def test_a_kill_without_a_word_is_for_memory_only_when_memory_was_used_up(
     jobs.seen = AttemptObservation("failed", "AttemptLost", "killed", exit_code=137, disrupted=True)
     await look(supervisor)
     waiting = await the_run(world)
-    assert (waiting["reason"], waiting["phase"]) == (reason, phase)
-    assert waiting["disruptions"] == (reason == "AttemptLost")
+    assert (waiting.reason, waiting.phase) == (reason, phase)
+    assert waiting.disruptions == (reason == "AttemptLost")
 
 
 async def test_an_image_that_cannot_be_pulled_fails_the_run_in_minutes_and_is_not_tried_again(
@@ -249,11 +251,11 @@ async def test_an_image_that_cannot_be_pulled_fails_the_run_in_minutes_and_is_no
     for words in ("ErrImagePull: not found", "back-off pulling image"):
         jobs.seen = AttemptObservation("waiting", "ImagePullFailed", f"the definition's image: {words}", "ConfigError")
         await look(supervisor)
-        assert (await the_run(world))["phase"] == "running"
+        assert (await the_run(world)).phase == "running"
     await sql(world, "UPDATE penstock.run_attempts SET launched_at = now() - interval '121 s'")
     await look(supervisor)
     failed = await the_run(world)
-    assert (failed["phase"], failed["reason"], failed["attempt"]) == ("failed", "ImagePullFailed", 1)
+    assert (failed.phase, failed.reason, failed.attempt) == ("failed", "ImagePullFailed", 1)
     assert jobs.stopped == ["penstock-run1-1"]
     async with world.pool.connection() as db:
         assert await many(db, "SELECT 1 AS n FROM penstock.connector_runs WHERE phase = 'pending'") == []

@@ -22,8 +22,9 @@ from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.embedded.platform import DataDirectory, Platform, platform
 from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt
 from penstock_operator.launchers.process import ProcessLauncher
-from penstock_operator.registry.database import Row, one
+from penstock_operator.registry.database import one
 from penstock_operator.runs import attempt_store, bronze_objects, run_store
+from penstock_operator.runs.run_store import RunDetail
 from penstock_operator.scheduling.due import request_run
 from penstock_operator.settings import Timings
 from penstock_sdk.errors import AttemptFenced
@@ -97,14 +98,14 @@ async def test_3_a_paused_process_is_fenced_succeeded_and_refused_when_it_wakes_
         run_id = await request_run(db, row, "one")
     assert run_id is not None
 
-    async def the_run() -> Row:
+    async def the_run() -> RunDetail:
         async with running.pool.connection() as db:
             found = await run_store.run_by_id(db, str(run_id))
         assert found is not None
         return found
 
     async def committed_something() -> bool:
-        return bool((await the_run())["committed_records"])
+        return bool((await the_run()).committed_records)
 
     await supervisor.launch_pending()
     await until(committed_something)
@@ -113,35 +114,35 @@ async def test_3_a_paused_process_is_fenced_succeeded_and_refused_when_it_wakes_
 
     async def given_up() -> bool:
         await supervisor.observe_all()
-        return (await the_run())["phase"] == "pending"
+        return (await the_run()).phase == "pending"
 
     await until(given_up)
-    assert (await the_run())["reason"] == "AttemptLost"
+    assert (await the_run()).reason == "AttemptLost"
 
     async def succeeded() -> bool:
         async with running.pool.connection() as db:
             await db.execute(b"UPDATE penstock.connector_runs SET next_attempt_at = now() WHERE phase = 'pending'")
         await supervisor.launch_pending()
         await supervisor.observe_all()
-        return (await the_run())["phase"] == "succeeded"
+        return (await the_run()).phase == "succeeded"
 
     await until(succeeded)
     before = await committed(running, run_id)
     os.kill(zombie.pid, signal.SIGCONT)
     assert await asyncio.wait_for(zombie.wait(), PATIENCE) == AttemptFenced.exit_code
     assert await committed(running, run_id) == before, "it could change nothing"
-    assert (await the_run())["attempt"] == 2
+    assert (await the_run()).attempt == 2
     assert numbers(running, before) == list(range(RECORDS)), "nothing is lost and nothing doubled"
     async with running.pool.connection() as db:
         first = (await attempt_store.attempts_of(db, run_id))[0]
         state = await one(db, "SELECT run_id, attempt, done FROM penstock.connector_run_state")
-    assert first["phase"] == "lost"
+    assert first.phase == "lost"
     assert state == {"run_id": run_id, "attempt": 2, "done": True}
 
 
 async def committed(running: Platform, run_id: str) -> list[str]:
     async with running.pool.connection() as db:
-        return [each["key"] for each in await bronze_objects.objects_of_run(db, run_id)]
+        return [each.key for each in await bronze_objects.objects_of_run(db, run_id)]
 
 
 def numbers(running: Platform, keys: list[str]) -> list[int]:

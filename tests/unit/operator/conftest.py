@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from kubernetes.aio import client
+from penstock_operator.runs.run_spec import RunSpec
 from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
@@ -22,3 +23,8 @@ async def api(httpserver: HTTPServer) -> AsyncIterator[client.ApiClient]:
 def answered(body: dict[str, Any], status: int = 200, **headers: str) -> Response:
     """Return an answer."""
     return Response(json.dumps(body), status, headers, content_type="application/json")
+
+
+def run_spec(**fields: Any) -> RunSpec:
+    """Return the spec of a run, with the fields of the document given here."""
+    return RunSpec.parse({"connector": {"name": "faker", "method": "generate"}, **fields})

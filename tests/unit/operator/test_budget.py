@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from penstock_operator.resources.models import Budget
 from penstock_operator.runs.budget import as_document, over_budget
 from penstock_sdk.protocol import StreamEstimate
 
@@ -30,12 +31,12 @@ STREAMS = {
     ],
 )
 def test_what_is_over_the_budget_is_said_with_its_numbers(budget: dict[str, Any], words: str) -> None:
-    found = over_budget(budget, STREAMS)
+    found = over_budget(Budget.model_validate(budget), STREAMS)
     assert (words in found) if words else found == ""
 
 
 def test_what_no_stream_knows_is_not_over_any_budget() -> None:
-    assert over_budget({"records": 0}, {"notes": StreamEstimate()}) == ""
+    assert over_budget(Budget(records=0), {"notes": StreamEstimate()}) == ""
 
 
 def test_a_run_keeps_sums_and_streams() -> None:

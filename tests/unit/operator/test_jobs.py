@@ -16,6 +16,8 @@ from penstock_operator.launchers.jobs import (
     wants_words,
 )
 
+from tests.unit.operator.conftest import run_spec
+
 MANIFEST = {
     "name": "postgres",
     "method": "sql",
@@ -23,8 +25,10 @@ MANIFEST = {
         "methods": [{"type": "basic", "credentials": [{"name": "username", "required": False}, {"name": "password"}]}]
     },
 }
-SPEC = {"timeout": "90s", "secretRef": {"name": "db"}, "resources": {"limits": {"memory": "64Mi", "cpu": "1"}}}
-LAUNCH = AttemptLaunch("r1", 2, "penstock-r1-2", None, "team", "orders", "uid", "d", "image@sha256:0", SPEC, MANIFEST)
+SPEC = run_spec(timeout="90s", secretRef={"name": "db"}, resources={"limits": {"memory": "64Mi", "cpu": "1"}})
+LAUNCH = AttemptLaunch(
+    "r1", 2, "penstock-r1-2", None, "team", "orders", "uid", "d", "image@sha256:0", SPEC, "64Mi", MANIFEST
+)
 JOB = desired_job(LAUNCH, JobSettings("http://api"))
 
 

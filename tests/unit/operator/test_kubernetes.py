@@ -22,14 +22,25 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from tests.patience import PATIENCE
-from tests.unit.operator.conftest import answered
+from tests.unit.operator.conftest import answered, run_spec
 
 JOBS = "/apis/batch/v1/namespaces/team/jobs"
 CONNECTION = "/apis/penstock.io/v1alpha1/namespaces/team/tenantconnections/orders"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/penstock/leases/penstock-operate"
 MANIFEST = {"name": "faker", "method": "generate"}
 LAUNCH = AttemptLaunch(
-    "r1", 1, "orders-r1-1", None, "team", "orders", "u1", "d1", "registry.example/x@sha256:0", {}, MANIFEST
+    "r1",
+    1,
+    "orders-r1-1",
+    None,
+    "team",
+    "orders",
+    "u1",
+    "d1",
+    "registry.example/x@sha256:0",
+    run_spec(),
+    "512Mi",
+    MANIFEST,
 )
 
 

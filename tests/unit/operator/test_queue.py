@@ -1,4 +1,4 @@
-"""The work queue and the crew: one key that hangs or fails delays no other."""
+"""The work queue and the pool: one key that hangs or fails delays no other."""
 
 from __future__ import annotations
 
@@ -53,28 +53,28 @@ async def test_a_key_added_while_it_is_handled_is_handled_once_more() -> None:
 
 
 async def test_a_crew_has_so_many_places_and_outlives_what_its_tasks_raise() -> None:
-    crew, go = TaskPool("test", 2, 10), asyncio.Event()
+    pool, go = TaskPool("test", 2, 10), asyncio.Event()
 
     async def fails() -> None:
         await go.wait()
         raise ValueError
 
-    crew.start("a", fails())
-    crew.start("b", fails())
-    assert crew.free == 0
-    assert "a" in crew
-    waiting = asyncio.create_task(crew.place())
+    pool.start("a", fails())
+    pool.start("b", fails())
+    assert pool.free == 0
+    assert "a" in pool
+    waiting = asyncio.create_task(pool.slot())
     done, _ = await asyncio.wait([waiting], timeout=0.05)
     assert not done
     go.set()
     async with asyncio.timeout(PATIENCE):
         await waiting
-        await crew.settled()
-    assert crew.free == 2
+        await pool.settled()
+    assert pool.free == 2
 
 
 async def test_a_closed_crew_leaves_nothing_running() -> None:
-    crew, ended = TaskPool("test", 2, 10), asyncio.Event()
+    pool, ended = TaskPool("test", 2, 10), asyncio.Event()
 
     async def waits() -> None:
         try:
@@ -82,16 +82,16 @@ async def test_a_closed_crew_leaves_nothing_running() -> None:
         finally:
             ended.set()
 
-    crew.start("a", waits())
+    pool.start("a", waits())
     await asyncio.sleep(0)
-    await crew.close()
+    await pool.close()
     assert ended.is_set()
 
 
 async def test_a_task_that_takes_too_long_gives_its_place_back(capsys: pytest.CaptureFixture[str]) -> None:
-    crew = TaskPool("test", 1, 0.05)
-    crew.start("a", asyncio.Event().wait())  # type: ignore[arg-type]
+    pool = TaskPool("test", 1, 0.05)
+    pool.start("a", asyncio.Event().wait())  # type: ignore[arg-type]
     async with asyncio.timeout(PATIENCE):
-        await crew.place()
-    assert crew.free == 1
+        await pool.slot()
+    assert pool.free == 1
     assert "TimeoutError" in capsys.readouterr().out

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from penstock_operator.runs.read_anomalies import CommittedCounts, empty_read, over_threshold, reject_rules
 
+from tests.unit.operator.conftest import run_spec
+
 
 @pytest.mark.parametrize(
     ("mode", "recent", "records", "unusual"),
@@ -45,5 +47,5 @@ def test_an_empty_read_is_judged_by_the_ones_before(mode: str, recent: list[int]
     ],
 )
 def test_a_threshold_is_of_one_stream(spec: dict[str, Any], counts: CommittedCounts, words: str) -> None:
-    found = over_threshold(reject_rules(spec), {"people": counts, "events": CommittedCounts(5)})
+    found = over_threshold(reject_rules(run_spec(**spec)), {"people": counts, "events": CommittedCounts(5)})
     assert (words in found) if words else not found

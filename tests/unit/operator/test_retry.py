@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock_operator.runs.oom_policy import out_of_memory_message, raised_memory, ran_out
 from penstock_operator.runs.retry import AttemptFailure, RetryHistory, RetryPlan, decide_retry
+from penstock_operator.runs.run_spec import RunSpec
 
-SPEC: dict[str, Any] = {"retry": {"limit": 3, "backoff": {"initial": "10s", "factor": 3, "max": "60s"}}}
-ROOMY = {**SPEC, "resources": {"limits": {"memory": "512Mi"}, "onOutOfMemory": {"factor": 2, "max": "1536Mi"}}}
+from tests.unit.operator.conftest import run_spec
+
+RETRY = {"limit": 3, "backoff": {"initial": "10s", "factor": 3, "max": "60s"}}
+SPEC = run_spec(retry=RETRY)
+ROOMY = run_spec(
+    retry=RETRY, resources={"limits": {"memory": "512Mi"}, "onOutOfMemory": {"factor": 2, "max": "1536Mi"}}
+)
 OOM = AttemptFailure("DefectError", out_of_memory=True)
 LOST = AttemptFailure("TransientError", disrupted=True)
 DAY = 24 * 3600
 
 
-def again(spec: dict[str, Any], standing: RetryHistory, failure: AttemptFailure) -> RetryPlan:
+def again(spec: RunSpec, standing: RetryHistory, failure: AttemptFailure) -> RetryPlan:
     found = decide_retry(spec, standing, failure)
     assert found is not None
     return found
@@ -42,7 +47,9 @@ def test_the_sources_own_wish_goes_first_within_a_day(wish: float, delay: float)
 
 
 def test_no_backoff_is_longer_than_a_day() -> None:
-    endless = {"retry": {"limit": 100, "backoff": {"initial": "9" * 28 + "h", "factor": 10, "max": "9" * 28 + "h"}}}
+    endless = run_spec(
+        retry={"limit": 100, "backoff": {"initial": "9" * 28 + "h", "factor": 10, "max": "9" * 28 + "h"}}
+    )
     assert again(endless, RetryHistory(99), AttemptFailure("TransientError")).delay == DAY
 
 
@@ -94,7 +101,7 @@ def test_memory_grows_to_its_ceiling_and_does_not_count_as_a_failure() -> None:
     factor=st.integers(2, 10),
 )
 def test_memory_is_raised_a_few_times_at_most(limit: str, most: str, factor: int) -> None:
-    spec, current, times = {"resources": {"onOutOfMemory": {"factor": factor, "max": most}}}, limit, 0
+    spec, current, times = run_spec(resources={"onOutOfMemory": {"factor": factor, "max": most}}), limit, 0
     while (raised := raised_memory(spec, current)) is not None:
         current, times = raised, times + 1
     assert times <= 41

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,10 @@ from penstock_operator.controller.kubernetes_resources import merge_patch
 from penstock_operator.controller.status import finding_for, pauses, told_of
 from penstock_operator.resources.conditions import conditions_for
 from penstock_operator.resources.crds import crds
+from penstock_operator.runs.attempt_store import RunPhase
+from penstock_operator.runs.run_store import RunDetail
+
+from tests.rows import RUN
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 Json = dict[str, Any]
@@ -56,9 +61,8 @@ def row(**changed: Any) -> Json:
     return {"last_success_at": None, "suspended": False, "failures": 0, "paused_until": None, **changed}
 
 
-def run(phase: str, **changed: Any) -> Json:
-    told = {"id": "r2", "phase": phase, "attempt": 1, "message": "", "reason": None, "waits": "", "waits_reason": None}
-    return {**told, "next_attempt_at": NOW, "attempt_started_at": None, "records": 0, **changed}
+def run(phase: RunPhase, **changed: Any) -> RunDetail:
+    return replace(RUN, phase=phase, **changed)
 
 
 FAILED = run("failed", id="r1", reason="AuthenticationError", message="password refused")
@@ -90,7 +94,7 @@ def test_a_success_a_request_or_a_changed_spec_ends_it() -> None:
 
 @pytest.mark.parametrize("reason", ["SecretNotFound", "ImagePullFailed", "LaunchRefused"])
 def test_what_kept_a_pod_from_its_start_is_over_once_another_has_started(reason: str) -> None:
-    failed = {**FAILED, "reason": reason}
+    failed = replace(FAILED, reason=reason)
     assert finding_for(row(failures=1), run("running"), failed).state == "stalled"
     assert finding_for(row(failures=1), run("running", attempt_started_at=NOW), failed).state == "reconciling"
 

@@ -81,15 +81,15 @@ def action_routes(services: Services) -> APIRouter:
     async def cancel_run(run_id: str, token: Token) -> CancelledRun:
         """Ask for the end of a run; a run that has not started ends at once."""
         async with pool.connection() as db:
-            row = await find_run(db, run_id)
-            await may(token, "patch", row["namespace"])
+            found = await find_run(db, run_id)
+            await may(token, "patch", found.namespace)
             async with db.transaction():
                 locked = await run_store.lock_run(db, run_id)
-                if locked and locked["phase"] == "pending":
+                if locked and locked.phase == "pending":
                     return CancelledRun.model_validate({"phase": await transitions.cancel(db, locked)})
-                if locked and locked["phase"] == "running":
+                if locked and locked.phase == "running":
                     await run_store.request_cancel(db, run_id)
         # The phase when the request came: somebody else may have ended the run just before.
-        return CancelledRun.model_validate({"phase": (locked or row)["phase"]})
+        return CancelledRun.model_validate({"phase": (locked or found).phase})
 
     return router

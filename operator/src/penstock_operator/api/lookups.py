@@ -6,6 +6,7 @@ from penstock_operator.connections import connection_store
 from penstock_operator.errors import NotFound
 from penstock_operator.registry.database import DatabaseConnection, Row
 from penstock_operator.runs import run_store
+from penstock_operator.runs.run_store import RunDetail
 
 
 async def find_connection(db: DatabaseConnection, namespace: str, name: str) -> Row:
@@ -17,10 +18,10 @@ async def find_connection(db: DatabaseConnection, namespace: str, name: str) -> 
     return row
 
 
-async def find_run(db: DatabaseConnection, run_id: str) -> Row:
+async def find_run(db: DatabaseConnection, run_id: str) -> RunDetail:
     """Return the run. Raises NotFound."""
-    row = await run_store.run_by_id(db, run_id)
-    if row is None:
+    run = await run_store.run_by_id(db, run_id)
+    if run is None:
         message = f"there is no run {run_id}"
         raise NotFound(message)
-    return row
+    return run

@@ -110,10 +110,10 @@ def run_routes(services: Services) -> APIRouter:
         """Send the log of an attempt as text; with `follow`, until the attempt or the run has ended."""
         async with pool.connection() as db:
             run = await find_run(db, run_id)
-        await may(token, "get", run["namespace"])
+        await may(token, "get", run.namespace)
         if follow:
             return StreamingResponse(services.logs.follow(run, attempt), media_type=TEXT)
-        text = await started(services.logs.read(run, attempt or run["attempt"]))
+        text = await started(services.logs.read(run, attempt or run.attempt))
         return StreamingResponse(text, media_type=TEXT)
 
     return router

@@ -1,4 +1,4 @@
-"""Work beside the loops: a few at a time, each with a time limit, so that one that hangs holds up nobody else."""
+"""Background tasks of the supervisor: a bounded number at a time, each with a time limit."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ log = structlog.get_logger()
 
 
 class TaskPool:
-    """Tasks by key, of which at most `places` run at the same time. What a task raises is logged: its key comes again."""
+    """Background tasks by key, of which at most `slots` run at the same time.
 
-    def __init__(self, title: str, places: int, seconds: float) -> None:
-        self._title, self._places, self._seconds = title, places, seconds
+    An exception of a task is logged: the next round of its loop starts a task for the key again.
+    """
+
+    def __init__(self, title: str, slots: int, seconds: float) -> None:
+        self._title, self._slots, self._seconds = title, slots, seconds
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @property
     def free(self) -> int:
         """How many more tasks may start now."""
-        return self._places - len(self._tasks)
+        return self._slots - len(self._tasks)
 
     def __contains__(self, key: str) -> bool:
         return key in self._tasks
 
     def start(self, key: str, work: Coroutine[Any, Any, None]) -> None:
-        """Start a task beside the caller, who has seen that there is a place for it and that its key is not at work."""
+        """Start a task. The caller has checked that there is a free slot, and that no task of this key runs."""
         task = self._tasks[key] = asyncio.create_task(self._limited(key, work))
         task.add_done_callback(lambda _: self._tasks.pop(key, None))
 
-    async def place(self) -> None:
-        """Return once a task may start; that is within the time limit."""
+    async def slot(self) -> None:
+        """Return once a slot is free, which takes no longer than the time limit."""
         while self.free <= 0:
             await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
 
@@ -51,4 +54,4 @@ class TaskPool:
             async with asyncio.timeout(self._seconds):
                 await work
         except Exception as error:  # noqa: BLE001 - one bad task must not stop the others; the caller's next round sees it
-            log.warning("failed beside the loops", task=self._title, key=key, error=f"{type(error).__name__}: {error}")
+            log.warning("background task failed", task=self._title, key=key, error=f"{type(error).__name__}: {error}")

@@ -47,7 +47,7 @@ async def _take_over(db: DatabaseConnection, record: ConnectionRecord, *, valid:
 
 async def _end_runs(db: DatabaseConnection, uid: str) -> None:
     """End what runs for the connection as it was: its attempts are fenced, and commit nothing any more."""
-    for each in await run_store.active_runs(db, uid):
-        locked = await run_store.lock_run(db, each["id"])
-        if locked and locked["phase"] in ("pending", "running"):
+    for run in await run_store.active_runs(db, uid):
+        locked = await run_store.lock_run(db, run.id)
+        if locked and locked.is_active:
             await transitions.stop(db, locked, LEFT)

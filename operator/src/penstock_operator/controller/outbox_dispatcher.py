@@ -135,10 +135,10 @@ class OutboxDispatcher:
 
     async def _retire(self, task: outbox.RetireAttempt, tries: int) -> None:
         async with self._pool.connection() as db:
-            row = await attempt_store.carried_attempt(db, task.run, task.attempt)
-        if row is None:
+            found = await attempt_store.carried_attempt(db, task.run, task.attempt)
+        if found is None:
             return
-        launch = AttemptLaunch.from_row(row)
+        launch = AttemptLaunch.of_carried(found)
         if task.stop:
             await self._launcher.stop(launch)
         try:

@@ -100,10 +100,10 @@ class Ownership:
         async with self._pool.connection() as db:
             if not await installation.release_connection(db, uid):
                 return
-            for row in await run_store.active_runs(db, uid):
+            for run in await run_store.active_runs(db, uid):
                 async with db.transaction():
-                    locked = await run_store.lock_run(db, row["id"])
-                    if locked and locked["phase"] in ("pending", "running"):
+                    locked = await run_store.lock_run(db, run.id)
+                    if locked and locked.is_active:
                         await transitions.stop(db, locked)
 
 

@@ -26,10 +26,10 @@ class ProgressUpdates:
         """Have the statuses written of those that have committed something since, the ones told longest ago first."""
         self._round += 1
         async with self._pool.connection() as db:
-            rows = await run_store.progress_of_running(db)
-        self._told = {row["id"]: self._told.get(row["id"], (0, 0)) for row in rows}
-        moved = [row for row in rows if row["records"] != self._told[row["id"]][0]]
-        for row in sorted(moved, key=lambda row: self._told[row["id"]][1])[:MOST]:
-            self._told[row["id"]] = row["records"], self._round
-            self._requeue(("TenantConnection", row["namespace"], row["name"]))
+            runs = await run_store.progress_of_running(db)
+        self._told = {run.id: self._told.get(run.id, (0, 0)) for run in runs}
+        moved = [run for run in runs if run.records != self._told[run.id][0]]
+        for run in sorted(moved, key=lambda run: self._told[run.id][1])[:MOST]:
+            self._told[run.id] = run.records, self._round
+            self._requeue(("TenantConnection", run.namespace, run.name))
         return 0

@@ -32,6 +32,7 @@ from penstock_operator.resources.crds import defaulted
 from penstock_operator.resources.models import REQUESTED_AT
 from penstock_operator.resources.storable import shown_text
 from penstock_operator.runs import run_store
+from penstock_operator.runs.run_store import RunDetail
 from penstock_operator.scheduling.due import handle_request
 
 
@@ -114,10 +115,10 @@ class RecordedConnection:
     """What the registry says of a connection once its document is applied; of one that is new, that is its row."""
 
     row: Row
-    newest: Row | None = None
+    newest: RunDetail | None = None
     alerts: list[Row] = field(default_factory=list)
     waiting: int = 0
-    failure: Row | None = None
+    failure: RunDetail | None = None
 
 
 async def facts_of(db: DatabaseConnection, row: Row) -> RecordedConnection:
@@ -125,7 +126,7 @@ async def facts_of(db: DatabaseConnection, row: Row) -> RecordedConnection:
     async with snapshot(db):
         row = await connection_store.connection_by_uid(db, row["uid"]) or row
         newest = await run_store.newest_run(db, row["uid"])
-        failing = row["failures"] and newest and newest["phase"] in ("pending", "running")
+        failing = row["failures"] and newest and newest.is_active
         return RecordedConnection(
             row,
             newest,

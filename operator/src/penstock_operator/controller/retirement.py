@@ -35,6 +35,6 @@ async def _let_go(pool: Pool) -> None:
         for run_id in await run_store.runs_of_deleted_connections(db):
             async with db.transaction():
                 locked = await run_store.lock_run(db, run_id)
-                if locked and locked["phase"] in ("pending", "running"):
+                if locked and locked.is_active:
                     await transitions.cancel(db, locked)
         await credential_store.forget_credentials_of_the_deleted(db)

@@ -10,6 +10,7 @@ from penstock_operator.controller.resource_client import Document
 from penstock_operator.registry.database import Row
 from penstock_operator.resources.conditions import AlertCondition, Finding, OpenAlert, moment
 from penstock_operator.runs.circuit_breaker import paused
+from penstock_operator.runs.run_store import RunDetail
 from penstock_operator.scheduling.due import next_time
 from penstock_operator.scheduling.ticks import ScheduleError
 
@@ -19,67 +20,65 @@ BEFORE_THE_START = ("SecretNotFound", "ImagePullFailed", "LaunchRefused")
 WAITS_FOR_ITS_OWNER = ("SecretNotFound", "ImagePullFailed")
 
 
-def finding_for(row: Row, newest: Row | None, failure: Row | None = None) -> Finding:
+def finding_for(row: Row, newest: RunDetail | None, failure: RunDetail | None = None) -> Finding:
     """Return what a valid connection's newest run says of it. Pure.
 
     `failure` is the newest run that failed, of a connection that fails. It stands until a run succeeds, the spec or the
     definition changes, or somebody requests a run; one that could not start stands until another has started.
     """
-    if newest is None or newest["phase"] == "succeeded":
+    if newest is None or newest.phase == "succeeded":
         return _idle(row, newest)
-    if newest["phase"] in ("pending", "running"):
+    if newest.phase in ("pending", "running"):
         found = _under_way(row, newest)
         stands = failure if failure and row["failures"] and not _is_past(failure, newest) else None
         return _still_failing(stands, found) if stands and found.state != "stalled" else found
-    reason: Any = newest["reason"] or "DefectError"
-    if newest["phase"] == "failed" and not row["failures"]:
-        message = (
-            f"the spec or the definition changed after run {newest['id']} had failed ({reason}: {newest['message']})"
-        )
+    reason: Any = newest.reason or "DefectError"
+    if newest.phase == "failed" and not row["failures"]:
+        message = f"the spec or the definition changed after run {newest.id} had failed ({reason}: {newest.message})"
         return Finding("ready", "AwaitingRun", f"{message}; the next run tells whether that mended it")
-    return Finding("stalled", reason, newest["message"])
+    return Finding("stalled", reason, newest.message)
 
 
-def _is_past(failure: Row, newest: Row) -> bool:
-    return failure["reason"] in BEFORE_THE_START and newest["attempt_started_at"] is not None
+def _is_past(failure: RunDetail, newest: RunDetail) -> bool:
+    return failure.reason in BEFORE_THE_START and newest.attempt_started_at is not None
 
 
-def _still_failing(failure: Row, found: Finding) -> Finding:
-    return Finding("stalled", failure["reason"] or "DefectError", f"{failure['message']} ({found.message})")
+def _still_failing(failure: RunDetail, found: Finding) -> Finding:
+    return Finding("stalled", failure.reason or "DefectError", f"{failure.message} ({found.message})")
 
 
-def _under_way(row: Row, newest: Row) -> Finding:
-    phase, run, message, attempt = newest["phase"], newest["id"], newest["message"], newest["attempt"]
+def _under_way(row: Row, newest: RunDetail) -> Finding:
+    phase, run, message, attempt = newest.phase, newest.id, newest.message, newest.attempt
     settled: Any = "ready" if row["last_success_at"] else "reconciling"
     if phase == "pending" and attempt:
-        at = moment(newest["next_attempt_at"])
-        if newest["reason"] == "QuotaExceeded":
+        at = moment(newest.next_attempt_at)
+        if newest.reason == "QuotaExceeded":
             return Finding("reconciling", "QuotaExceeded", f"run {run} waits: {message} (asked again at {at})")
         return Finding("failing", "AwaitingRetry", f"{message} (attempt {attempt} failed, the next is due {at})")
-    if newest["waits"] and phase == "running":
-        reason: Any = newest["waits_reason"] or "PodPending"
+    if newest.waits and phase == "running":
+        reason: Any = newest.waits_reason or "PodPending"
         state: Any = "stalled" if reason in WAITS_FOR_ITS_OWNER else "reconciling"
-        return Finding(state, reason, f"run {run}, attempt {attempt} waits: {newest['waits']}")
-    if newest["waits"]:
-        return Finding(settled, "RunInProgress", f"run {run} waits: {newest['waits']}")
+        return Finding(state, reason, f"run {run}, attempt {attempt} waits: {newest.waits}")
+    if newest.waits:
+        return Finding(settled, "RunInProgress", f"run {run} waits: {newest.waits}")
     again = f"; the attempt before failed: {message}" if message else ""
     return Finding(settled, "RunInProgress", f"run {run}, attempt {attempt}{again}")
 
 
-def _idle(row: Row, newest: Row | None) -> Finding:
+def _idle(row: Row, newest: RunDetail | None) -> Finding:
     if row["suspended"]:
         return Finding("ready", "Suspended", SUSPENDED)
     if newest is None:
         return Finding("ready", "AwaitingRun", "valid; no run has been due yet")
-    told = f"; {newest['message']}" if newest["message"] else ""
-    return Finding("ready", "RunSucceeded", f"run {newest['id']} committed {newest['records']} records{told}")
+    told = f"; {newest.message}" if newest.message else ""
+    return Finding("ready", "RunSucceeded", f"run {newest.id} committed {newest.records} records{told}")
 
 
 def status_of(
     generation: int,
     listed: list[Document],
     row: Row,
-    newest: Row | None,
+    newest: RunDetail | None,
     definition: Row | None,
     now: datetime | None = None,
 ) -> Document:
@@ -122,17 +121,17 @@ def _next_time(row: Row, now: datetime) -> datetime | None:
     return None
 
 
-def _last_run(run: Row) -> Document:
+def _last_run(run: RunDetail) -> Document:
     shown = {
-        "id": run["id"],
-        "phase": run["phase"],
-        "attempt": run["attempt"],
-        "records": run["committed_records"],
-        "rejected": run["rejected"],
-        "failedStreams": run["failed_streams"] or None,
-        "startedAt": moment(run["started_at"]),
-        "finishedAt": moment(run["finished_at"]),
-        "message": run["waits"] or ("" if run["phase"] == "running" else run["message"]),
+        "id": run.id,
+        "phase": run.phase,
+        "attempt": run.attempt,
+        "records": run.committed_records,
+        "rejected": run.rejected,
+        "failedStreams": run.failed_streams or None,
+        "startedAt": moment(run.started_at),
+        "finishedAt": moment(run.finished_at),
+        "message": run.waits or ("" if run.phase == "running" else run.message),
     }
     return {key: value for key, value in shown.items() if value is not None}
 

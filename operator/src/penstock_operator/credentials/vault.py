@@ -44,13 +44,6 @@ class CredentialOwner:
     connection_uid: str
     declared: frozenset[str]
 
-    @classmethod
-    def of(cls, attempt: Row) -> CredentialOwner:
-        """Return the holder that an attempt's row describes."""
-        methods = attempt["manifest"]["authentication"]["methods"]
-        names = (each["name"] for method in methods for each in method.get("credentials", []))
-        return cls(attempt["connection_uid"], frozenset(names))
-
 
 class Vault:
     """Keeps and opens credentials. The first key encrypts; the others only open what an earlier one has encrypted."""

@@ -20,6 +20,7 @@ from penstock_operator.embedded import EmbeddedError
 from penstock_operator.embedded.documents import FolderError
 from penstock_operator.embedded.platform import Platform
 from penstock_operator.runs import bronze_objects, run_store, stream_outcomes
+from penstock_operator.runs.run_store import RunDetail
 from penstock_operator.runs.stream_outcomes import RunStream
 from penstock_operator.scheduling import upstream_store
 from penstock_operator.scheduling.due import request_run
@@ -134,7 +135,7 @@ async def _once(platform: Platform, document: Document, report: ProgressReporter
         if run_id and row["upstreams"]:
             await upstream_store.mark_followed(db, row["uid"], await upstream_store.successes_to_follow(db, row["uid"]))
         if run_id is None:
-            run_id = (await run_store.active_runs(db, row["uid"]))[0]["id"]
+            run_id = (await run_store.active_runs(db, row["uid"]))[0].id
     return await _follow(platform, run_id, report)
 
 
@@ -143,17 +144,17 @@ async def _follow(platform: Platform, run_id: str, report: ProgressReporter) -> 
     while True:
         run = await _looked_up(platform, run_id)
         assert run is not None  # noqa: S101 - runs are not pruned while they are followed
-        where = f"{run['namespace']}/{run['name']}"
-        seen = RunProgress(where, run["phase"], run["attempt"], run["committed_records"], run["message"])
+        where = f"{run.namespace}/{run.name}"
+        seen = RunProgress(where, run.phase, run.attempt, run.committed_records, run.message)
         if seen != told:
             told = seen
             report.run(seen)
-        if run["phase"] in ENDED:
+        if run.phase in ENDED:
             return await _result(platform, run)
         await asyncio.sleep(0.2)
 
 
-async def _looked_up(platform: Platform, run_id: str) -> dict[str, Any] | None:
+async def _looked_up(platform: Platform, run_id: str) -> RunDetail | None:
     """Return the run; a registry that restarts is asked again, as what runs waits for it too."""
     for _ in range(REGISTRY_TRIES):
         try:
@@ -164,29 +165,25 @@ async def _looked_up(platform: Platform, run_id: str) -> dict[str, Any] | None:
     raise EmbeddedError("the registry does not answer; run `penstock up` again once it does, and the runs go on")
 
 
-async def _result(platform: Platform, run: dict[str, Any]) -> RunResult:
+async def _result(platform: Platform, run: RunDetail) -> RunResult:
     async with platform.pool.connection() as db:
-        found = await bronze_objects.objects_of_run(db, run["id"])
-        streams = tuple(await stream_outcomes.of_run(db, run["id"]))
-    error = (
-        None
-        if run["phase"] == "succeeded"
-        else {"class": run["error_class"] or run["reason"], "message": run["message"]}
-    )
-    keys = [each["key"] for each in found if each["kind"] == "data"]
+        found = await bronze_objects.objects_of_run(db, run.id)
+        streams = tuple(await stream_outcomes.of_run(db, run.id))
+    error = None if run.phase == "succeeded" else {"class": run.error_class or run.reason or "", "message": run.message}
+    keys = [written.key for written in found if written.kind == "data"]
     return RunResult(
-        run["namespace"],
-        run["name"],
-        run["definition"],
-        run["phase"],
-        run["id"],
-        run["attempt"],
-        run["records"],
-        run["bytes"],
+        run.namespace,
+        run.name,
+        run.definition,
+        run.phase,
+        run.id,
+        run.attempt,
+        run.records,
+        run.bytes,
         keys,
         error,
-        run["rejected"],
-        run["message"] if error is None else "",
+        run.rejected,
+        run.message if error is None else "",
         streams,
     )
 
@@ -233,21 +230,21 @@ def _refused(platform: Platform) -> Iterator[tuple[str, str]]:
                 yield f"stalled {'/'.join(key)}", f"{key[0]} {where}: refused: {condition['message']}"
 
 
-def _runs_told(newest: list[dict[str, Any]], since: datetime) -> Iterator[tuple[str, str]]:
+def _runs_told(newest: list[RunDetail], since: datetime) -> Iterator[tuple[str, str]]:
     """Yield where each run of this time stands: its start, its end with counts and reason, or its next attempt."""
     for run in reversed(newest):
-        where, phase = f"{run['namespace']}/{run['name']}: run {run['id']}", run["phase"]
-        if phase in ENDED and run["finished_at"] and run["finished_at"] < since:
+        where, phase = f"{run.namespace}/{run.name}: run {run.id}", run.phase
+        if phase in ENDED and run.finished_at and run.finished_at < since:
             continue
         if phase == "running":
-            yield run["id"], f"{where} started, attempt {run['attempt']}"
+            yield run.id, f"{where} started, attempt {run.attempt}"
         elif phase in ENDED:
-            counts = f"{run['records']:,} records, {run['rejected']:,} rejected"
-            why = "; ".join(filter(None, (run["reason"], run["message"])))
-            yield run["id"], f"{where} {phase}: {counts}; {why}"
-        elif run["attempt"]:
-            at = run["next_attempt_at"].astimezone(UTC)
-            yield run["id"], f"{where} is tried again at {at:%Y-%m-%dT%H:%M:%SZ}: {run['message'] or run['waits']}"
+            counts = f"{run.records:,} records, {run.rejected:,} rejected"
+            why = "; ".join(filter(None, (run.reason, run.message)))
+            yield run.id, f"{where} {phase}: {counts}; {why}"
+        elif run.attempt:
+            at = run.next_attempt_at.astimezone(UTC)
+            yield run.id, f"{where} is tried again at {at:%Y-%m-%dT%H:%M:%SZ}: {run.message or run.waits}"
 
 
 def _next(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:

@@ -7,60 +7,60 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from penstock_sdk.protocol import ErrorClass
+
+from penstock_operator.ids import AttemptNumber, ConnectionName, ConnectionUid, DefinitionName, Namespace, RunId
 from penstock_operator.resources.conditions import Reason
+from penstock_operator.runs.attempt_store import CarriedAttempt, LiveAttempt
+from penstock_operator.runs.run_spec import RunSpec
 
 
 @dataclass(frozen=True)
 class LaunchedAttempt:
     """An attempt that a Job carries."""
 
-    run_id: str
-    attempt: int
+    run_id: RunId
+    attempt: AttemptNumber
     job_name: str
     job_uid: str | None
-    namespace: str
-    connection: str
+    namespace: Namespace
+    connection: ConnectionName
 
     @classmethod
-    def of(cls, row: dict[str, Any]) -> LaunchedAttempt:
-        """Return the attempt that the registry's row describes."""
-        return cls(row["run_id"], row["attempt"], row["job_name"], row["job_uid"], row["namespace"], row["name"])
+    def of(cls, found: LiveAttempt) -> LaunchedAttempt:
+        """Return the attempt that the registry holds."""
+        return cls(found.run_id, found.attempt, found.job_name, found.job_uid, found.namespace, found.name)
 
 
 @dataclass(frozen=True)
 class AttemptLaunch(LaunchedAttempt):
     """An attempt to carry, with all that its Job is made from."""
 
-    connection_uid: str
-    definition: str
+    connection_uid: ConnectionUid
+    definition: DefinitionName
     image: str
-    spec: dict[str, Any]
+    spec: RunSpec
+    memory: str
+    """The memory that the attempt may use; more than the spec says after an earlier attempt ran out of memory."""
     manifest: dict[str, Any]
 
     @classmethod
-    def from_row(cls, row: dict[str, Any]) -> AttemptLaunch:
-        """Return the launch that the registry's row describes."""
-        same = (
-            "run_id",
-            "attempt",
-            "job_name",
-            "job_uid",
-            "namespace",
-            "connection_uid",
-            "definition",
-            "image",
-            "manifest",
+    def of_carried(cls, found: CarriedAttempt) -> AttemptLaunch:
+        """Return the launch of an attempt that the registry holds."""
+        return cls(
+            run_id=found.run_id,
+            attempt=found.attempt,
+            job_name=found.job_name,
+            job_uid=found.job_uid,
+            namespace=found.namespace,
+            connection=found.name,
+            connection_uid=found.connection_uid,
+            definition=found.definition,
+            image=found.image,
+            spec=found.spec,
+            memory=found.memory_limit,
+            manifest=found.manifest,
         )
-        return cls(connection=row["name"], spec=_spec(row), **{key: row[key] for key in same})
-
-
-def _spec(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the run's spec, with the memory that an attempt got after one before ran out of it."""
-    spec: dict[str, Any] = row["spec"]
-    if not row["memory"]:
-        return spec
-    resources = spec.get("resources", {})
-    return {**spec, "resources": {**resources, "limits": {**resources.get("limits", {}), "memory": row["memory"]}}}
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class AttemptObservation:
     state: Literal["waiting", "active", "succeeded", "failed", "gone"]
     reason: Reason | None = None
     message: str = ""
-    error_class: str = "TransientError"
+    error_class: ErrorClass = "TransientError"
     exit_code: int | None = None
     disrupted: bool = False
     final: bool = False
@@ -99,7 +99,7 @@ class LaunchRefused(Exception):  # noqa: N818 - a refusal, with its own words
         self,
         reason: Reason,
         message: str,
-        error_class: str = "ConfigError",
+        error_class: ErrorClass = "ConfigError",
         *,
         passing: bool = False,
         no_room: bool = False,

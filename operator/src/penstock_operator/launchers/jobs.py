@@ -19,7 +19,6 @@ from penstock_sdk.protocol import (
 
 from penstock_operator.launchers import AttemptLaunch, AttemptObservation
 from penstock_operator.resources.models import API_VERSION, GROUP
-from penstock_operator.resources.notations import Duration
 
 LABEL_RUN, LABEL_ATTEMPT, LABEL_CONNECTION = f"{GROUP}/run", f"{GROUP}/attempt", f"{GROUP}/connection"
 LABEL_INSTALLATION = f"{GROUP}/installation"
@@ -103,7 +102,7 @@ def desired_job(launch: AttemptLaunch, settings: JobSettings) -> dict[str, Any]:
             "backoffLimit": 0,
             "completions": 1,
             "parallelism": 1,
-            "activeDeadlineSeconds": max(1, int(Duration(launch.spec.get("timeout", "2h")).seconds)),
+            "activeDeadlineSeconds": max(1, int(launch.spec.timeout.seconds)),
             "podReplacementPolicy": "Failed",
             "template": {"metadata": {"labels": labels}, "spec": _pod(launch, settings)},
         },
@@ -133,7 +132,7 @@ def _pod(launch: AttemptLaunch, settings: JobSettings) -> dict[str, Any]:
 
 
 def _container(launch: AttemptLaunch, settings: JobSettings) -> dict[str, Any]:
-    limits = launch.spec.get("resources", {}).get("limits", {"memory": "512Mi", "cpu": "1"})
+    limits = {"memory": launch.memory, "cpu": launch.spec.resources.limits.cpu}
     return {
         "name": "connector",
         "image": launch.image,
@@ -155,9 +154,9 @@ def _container(launch: AttemptLaunch, settings: JobSettings) -> dict[str, Any]:
 
 def _requests(limits: dict[str, str]) -> dict[str, str]:
     """Return what is reserved: all of the memory, as it cannot be taken back, and a little of the CPU, as it can."""
-    cpu = limits.get("cpu", "1")
+    cpu = limits["cpu"]
     millis = float(cpu[:-1]) if cpu.endswith("m") else float(cpu) * 1000
-    return {"memory": limits.get("memory", "512Mi"), "cpu": f"{min(50, int(millis))}m"}
+    return {"memory": limits["memory"], "cpu": f"{min(50, int(millis))}m"}
 
 
 def _environment(launch: AttemptLaunch, settings: JobSettings) -> list[dict[str, Any]]:
@@ -173,7 +172,7 @@ def _environment(launch: AttemptLaunch, settings: JobSettings) -> list[dict[str,
 
 def _credentials(launch: AttemptLaunch) -> list[dict[str, Any]]:
     """Name each declared credential by its key, so that Kubernetes itself reports the one that is missing."""
-    secret = (launch.spec.get("secretRef") or {}).get("name")
+    secret = launch.spec.secret_ref
     if secret is None:
         return []
     methods = launch.manifest["authentication"]["methods"]
@@ -183,7 +182,7 @@ def _credentials(launch: AttemptLaunch) -> list[dict[str, Any]]:
             "name": f"{CREDENTIAL_VARIABLE_PREFIX}{name}",
             "valueFrom": {
                 "secretKeyRef": {
-                    "name": secret,
+                    "name": secret.name,
                     "key": name,
                     "optional": len(methods) > 1 or not each.get("required", True),
                 }

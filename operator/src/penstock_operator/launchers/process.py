@@ -107,9 +107,9 @@ class ProcessLauncher:
         }
 
     def _credentials(self, launch: AttemptLaunch) -> dict[str, str]:
-        name = (launch.spec.get("secretRef") or {}).get("name")
-        if name is None:
+        if launch.spec.secret_ref is None:
             return {}
+        name = launch.spec.secret_ref.name
         found = self._secrets(launch.namespace, name)
         if found is None:
             message = f'spec.secretRef: secret "{name}" not found in namespace {launch.namespace}; add it to the folder'

@@ -119,7 +119,7 @@ class LogKeeper:
     async def _store_log(self, launch: LaunchedAttempt, kept: HeadAndTail, note: str | None) -> None:
         async with self._pool.connection() as db:
             known = await attempt_store.log_of_attempt(db, launch.run_id, launch.attempt)
-            if known is None or (known["log_bytes"] or 0) > kept.total:
+            if known is None or (known.log_bytes or 0) > kept.total:
                 return
             if not kept.total:
                 await attempt_store.record_no_log(

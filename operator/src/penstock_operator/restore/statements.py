@@ -6,7 +6,8 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from penstock_operator.registry.database import DatabaseConnection, Row, many, one, run
+from penstock_operator.registry.database import DatabaseConnection, Row, fetch_all, many, one, run
+from penstock_operator.runs.run_store import RUN_COLUMNS, Run
 
 
 async def connections_named(db: DatabaseConnection, namespace: str, name: str) -> list[Row]:
@@ -46,11 +47,13 @@ async def ended_runs(db: DatabaseConnection, ids: list[str]) -> set[str]:
     return {row["id"] for row in rows}
 
 
-async def active_among(db: DatabaseConnection, ids: list[str]) -> list[Row]:
-    """Lock and return those of the runs that the registry takes to be under way."""
-    return await many(
+async def active_among(db: DatabaseConnection, ids: list[str]) -> list[Run]:
+    """Lock and return those of the runs that have not ended, as far as the registry knows."""
+    return await fetch_all(
         db,
-        "SELECT * FROM penstock.connector_runs WHERE id = ANY(%(ids)s) AND phase IN ('pending', 'running')"
+        Run.parse,
+        f"SELECT {RUN_COLUMNS} FROM penstock.connector_runs"  # noqa: S608 - a constant
+        " WHERE id = ANY(%(ids)s) AND phase IN ('pending', 'running')"
         " ORDER BY id FOR UPDATE",
         ids=ids,
     )

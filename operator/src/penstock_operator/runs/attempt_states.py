@@ -1,43 +1,58 @@
-"""Where the streams of an attempt stand: the connection's states, or those of a run that reads a window again.
+"""The states that an attempt reads from and writes: its connection's, or those of a run that reads a window again.
 
-Such a run has states of its own, so that it goes on after a kill and never touches where an incremental read stands.
+Such a run has states of its own. It continues them after a kill, and never changes those of incremental reads.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict
 
-from penstock_sdk.protocol import ReadWindow
-
-from penstock_operator.registry.database import DatabaseConnection, Row
+from penstock_operator.ids import AttemptNumber, StreamName
+from penstock_operator.registry.database import DatabaseConnection
 from penstock_operator.runs import state_store, window_states
+from penstock_operator.runs.attempt_store import CarriedAttempt, HeldAttempt
 from penstock_operator.runs.selection import BEFORE_THE_FIRST
-from penstock_operator.runs.state_store import NewState
+from penstock_operator.runs.state_store import NewState, State
+from penstock_operator.runs.window_states import WindowState
 
 
-def window_of(spec: dict[str, Any]) -> ReadWindow | None:
-    """Return the window that a run reads again, None for every other run."""
-    return ReadWindow.model_validate(spec["window"]) if "window" in spec else None
-
-
-async def of_attempt(db: DatabaseConnection, attempt: Row) -> dict[str, Row]:
+async def of_attempt(db: DatabaseConnection, attempt: HeldAttempt | CarriedAttempt) -> dict[str, State]:
     """Return the states that an attempt reads from and writes, by stream."""
-    states = await state_store.states_of(db, attempt["connection_uid"])
-    if "window" not in attempt["spec"]:
+    states = await state_store.states_of(db, attempt.connection_uid)
+    if attempt.spec.window is None:
         return states
-    own = await window_states.states_of_run(db, attempt["run_id"])
-    first = await state_store.generation_of(db, attempt["connection_uid"], "")
-    before = {"run_id": attempt["run_id"], "attempt": 0, "cursor": None, "checkpoint": BEFORE_THE_FIRST, "done": False}
-    return {name: {"generation": first} | states.get(name, {}) | own.get(name, before) for name in own | states}
+    own = await window_states.states_of_run(db, attempt.run_id)
+    first = await state_store.generation_of(db, attempt.connection_uid, "")
+    return {name: _of_window(attempt, name, own.get(name), states.get(name), first) for name in own | states}
 
 
-def is_done(state: Row | None, run_id: str) -> bool:
-    """Return True if an attempt of this run has committed a stream's end."""
-    return state is not None and state["done"] and state["run_id"] == run_id
+def _of_window(
+    attempt: HeldAttempt | CarriedAttempt, stream: str, own: WindowState | None, state: State | None, first: int
+) -> State:
+    generation = state.generation if state else first
+    if own:
+        return State(**asdict(own), generation=generation)
+    return State(
+        stream=StreamName(stream),
+        cursor=None,
+        state_version=state.state_version if state else 1,
+        checkpoint=BEFORE_THE_FIRST,
+        generation=generation,
+        run_id=attempt.run_id,
+        attempt=AttemptNumber(0),
+        done=False,
+    )
 
 
-async def lock(db: DatabaseConnection, attempt: Row, new: NewState) -> Row:
-    """Lock the state of one stream; two calls that both bring its first checkpoint wait for each other too."""
+def is_done(states: Mapping[str, State], stream: str, run_id: str) -> bool:
+    """Return True if an attempt of this run has committed the end of the stream."""
+    state = states.get(stream)
+    return state is not None and state.done and state.run_id == run_id
+
+
+async def lock(db: DatabaseConnection, attempt: HeldAttempt, new: NewState) -> State | WindowState:
+    """Lock the state of one stream. Two calls that both bring its first checkpoint wait for each other too."""
     state = await _locked(db, attempt, new.stream)
     if state is None:
         await _begin(db, attempt, new)
@@ -46,22 +61,22 @@ async def lock(db: DatabaseConnection, attempt: Row, new: NewState) -> Row:
     return state
 
 
-async def _locked(db: DatabaseConnection, attempt: Row, stream: str) -> Row | None:
-    if "window" in attempt["spec"]:
-        return await window_states.lock_state(db, attempt["run_id"], stream)
-    return await state_store.lock_state(db, attempt["connection_uid"], stream)
+async def _locked(db: DatabaseConnection, attempt: HeldAttempt, stream: str) -> State | WindowState | None:
+    if attempt.spec.window:
+        return await window_states.lock_state(db, attempt.run_id, stream)
+    return await state_store.lock_state(db, attempt.connection_uid, stream)
 
 
-async def _begin(db: DatabaseConnection, attempt: Row, new: NewState) -> None:
-    if "window" in attempt["spec"]:
+async def _begin(db: DatabaseConnection, attempt: HeldAttempt, new: NewState) -> None:
+    if attempt.spec.window:
         await window_states.begin_state(db, new, BEFORE_THE_FIRST)
     else:
         await state_store.begin_state(db, new)
 
 
-async def put(db: DatabaseConnection, attempt: Row, state: NewState) -> None:
+async def put(db: DatabaseConnection, attempt: HeldAttempt, state: NewState) -> None:
     """Write the state of one stream."""
-    if "window" in attempt["spec"]:
+    if attempt.spec.window:
         await window_states.put_state(db, state)
     else:
         await state_store.put_state(db, state)

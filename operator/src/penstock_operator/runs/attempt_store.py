@@ -1,23 +1,32 @@
-"""run_attempts: every try of a run, and who carries it."""
+"""run_attempts: the attempts of runs, and the Jobs that carry them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
 
+from penstock_sdk.protocol import ErrorClass
 from psycopg.types.json import Jsonb
 
-from penstock_operator.registry.database import DatabaseConnection, Row, many, one, run
+from penstock_operator.ids import AttemptNumber, ConnectionName, ConnectionUid, DefinitionName, Namespace, RunId
+from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_one, fetch_value
+from penstock_operator.resources.conditions import Reason
+from penstock_operator.runs.run_spec import RunSpec
 
-AGES = """
+RunPhase = Literal["pending", "running", "succeeded", "failed", "cancelled"]
+AttemptPhase = Literal["launching", "running", "succeeded", "failed", "cancelled", "interrupted", "lost"]
+AttemptKey = tuple[RunId, AttemptNumber]
+LIVE = """
+    a.run_id, a.attempt, a.job_name, a.job_uid, a.phase AS attempt_phase, a.started_at AS attempt_started_at, a.heartbeat_at,
+    r.phase, r.attempt AS current_attempt, r.waits, r.waits_reason, r.cancel_requested, c.namespace, c.name,
     extract(epoch FROM now() - a.launched_at)::float AS age_seconds,
     extract(epoch FROM now() - a.heartbeat_at)::float AS silent_seconds,
     extract(epoch FROM now() - r.cancel_requested_at)::float AS cancelling_seconds
 """
 LAUNCH = f"""
-    SELECT a.run_id, a.attempt, a.job_name, a.job_uid, a.phase AS attempt_phase, a.launched_at, a.started_at AS attempt_started_at,
-           a.heartbeat_at, a.metrics, r.phase, r.attempt AS current_attempt, r.spec, r.memory, r.cancel_requested,
-           r.waits, r.waits_reason, r.cancel_requested_at, r.connection_uid, c.namespace, c.name, d.image, d.manifest, d.name AS definition,
-           {AGES}
+    SELECT {LIVE}, a.metrics, r.spec, r.memory, r.connection_uid, d.image, d.manifest, d.name AS definition
     FROM penstock.run_attempts a
     JOIN penstock.connector_runs r ON r.id = a.run_id
     JOIN penstock.tenant_connections c ON c.uid = r.connection_uid
@@ -25,10 +34,133 @@ LAUNCH = f"""
 """  # noqa: S608 - a constant
 
 
-async def attempt_to_launch(db: DatabaseConnection, run_id: str, attempt: int) -> Row | None:
-    """Return all that a launcher needs to know of an attempt, None when it is not the current one any more."""
-    return await one(
+@dataclass(frozen=True, kw_only=True)
+class LiveAttempt:
+    """An attempt that has not ended, with its run. Ages are in seconds, by the registry's clock."""
+
+    run_id: RunId
+    attempt: AttemptNumber
+    job_name: str
+    job_uid: str | None
+    """None until the launcher has made the Job and this was recorded."""
+    attempt_phase: AttemptPhase
+    attempt_started_at: datetime | None
+    heartbeat_at: datetime | None
+    phase: RunPhase
+    current_attempt: AttemptNumber
+    waits: str
+    waits_reason: Reason | None
+    cancel_requested: bool
+    namespace: Namespace
+    name: ConnectionName
+    age_seconds: float
+    silent_seconds: float | None
+    cancelling_seconds: float | None
+    """None, also of a cancelled run, if a server of an earlier version took the request: that one records no time."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the run runs, and this is its current attempt."""
+        return self.phase == "running" and self.current_attempt == self.attempt
+
+
+@dataclass(frozen=True, kw_only=True)
+class CarriedAttempt(LiveAttempt):
+    """An attempt with all that its Job is made from."""
+
+    metrics: dict[str, float]
+    spec: RunSpec
+    memory: str | None
+    """The limit that replaces the spec's, after an earlier attempt ran out of memory."""
+    connection_uid: ConnectionUid
+    image: str
+    manifest: dict[str, Any]
+    definition: DefinitionName
+
+    @classmethod
+    def parse(cls, *, spec: Mapping[str, Any], **columns: Any) -> CarriedAttempt:
+        """Return the attempt that a row of LAUNCH describes."""
+        return cls(spec=RunSpec.parse(spec), **columns)
+
+    @property
+    def memory_limit(self) -> str:
+        """The memory that the attempt may use, as Kubernetes writes it."""
+        return self.memory or self.spec.resources.limits.memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldAttempt:
+    """An attempt as its pod's token names it, with its run; ended or not."""
+
+    run_id: RunId
+    attempt: AttemptNumber
+    phase: AttemptPhase
+    finished_at: datetime | None
+    streams: list[str]
+    """The streams that it has to finish."""
+    incremental: list[str]
+    """Those of the streams that it reads incrementally."""
+    refused: dict[str, str]
+    """Streams that it may not read, and why."""
+    run_phase: RunPhase
+    connection_uid: ConnectionUid
+    spec: RunSpec
+    namespace: Namespace
+    name: ConnectionName
+    first_generation: int
+    state_version: int
+    """The version of state that the definition reads and writes."""
+    credentials: list[str]
+    """Names of the credentials that the definition's manifest declares."""
+
+    @classmethod
+    def parse(cls, *, spec: Mapping[str, Any], **columns: Any) -> HeldAttempt:
+        """Return the attempt that a row describes."""
+        return cls(spec=RunSpec.parse(spec), **columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedAttempt:
+    """What is told of an attempt. Its token and the uids of its pod and Job are nobody's but the platform's."""
+
+    run_id: RunId
+    attempt: AttemptNumber
+    phase: AttemptPhase
+    job_name: str
+    streams: list[str]
+    incremental: list[str]
+    refused: dict[str, str]
+    launched_at: datetime
+    started_at: datetime | None
+    heartbeat_at: datetime | None
+    finished_at: datetime | None
+    exit_code: int | None
+    reason: Reason | None
+    error_class: ErrorClass | None
+    message: str
+    operator_message: str
+    metrics: dict[str, float]
+    log_key: str | None
+    log_bytes: int | None
+    log_note: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptLog:
+    """Where an attempt's log is, and whether the attempt has ended. `note` says what is missing of it."""
+
+    job_name: str
+    finished_at: datetime | None
+    log_key: str | None
+    log_bytes: int | None
+    log_note: str | None
+
+
+async def attempt_to_launch(db: DatabaseConnection, run_id: str, attempt: int) -> CarriedAttempt | None:
+    """Return an attempt, None when it is not the current one any more."""
+    return await fetch_one(
         db,
+        CarriedAttempt.parse,
         LAUNCH
         + " WHERE a.run_id = %(run)s AND a.attempt = %(attempt)s AND r.attempt = a.attempt AND r.phase = 'running'",
         run=run_id,
@@ -36,34 +168,35 @@ async def attempt_to_launch(db: DatabaseConnection, run_id: str, attempt: int) -
     )
 
 
-async def attempts_to_launch(db: DatabaseConnection, taken: list[Row]) -> list[Row]:
-    """Return what `attempt_to_launch` does, of many attempts by `run_id` and `attempt`."""
-    return await many(
+async def attempts_to_launch(db: DatabaseConnection, attempts: Iterable[AttemptKey]) -> list[CarriedAttempt]:
+    """Return those of the attempts that are the current ones of their runs."""
+    keys = list(attempts)
+    return await fetch_all(
         db,
+        CarriedAttempt.parse,
         LAUNCH
         + """
         JOIN unnest(%(runs)s::text[], %(attempts)s::int[]) AS t (run_id, attempt)
             ON t.run_id = a.run_id AND t.attempt = a.attempt
         WHERE r.attempt = a.attempt AND r.phase = 'running'
         """,
-        runs=[each["run_id"] for each in taken],
-        attempts=[each["attempt"] for each in taken],
+        runs=[run_id for run_id, _ in keys],
+        attempts=[attempt for _, attempt in keys],
     )
 
 
-async def attempt_by_job(db: DatabaseConnection, job_name: str) -> Row | None:
+async def attempt_by_job(db: DatabaseConnection, job_name: str) -> CarriedAttempt | None:
     """Return the attempt that a Job was made for."""
-    return await one(db, LAUNCH + " WHERE a.job_name = %(job)s", job=job_name)
+    return await fetch_one(db, CarriedAttempt.parse, LAUNCH + " WHERE a.job_name = %(job)s", job=job_name)
 
 
-async def live_attempts(db: DatabaseConnection) -> list[Row]:
-    """Return every attempt that has not ended, oldest first, without what only a launch needs of it."""
-    return await many(
+async def live_attempts(db: DatabaseConnection) -> list[LiveAttempt]:
+    """Return every attempt that has not ended, oldest first."""
+    return await fetch_all(
         db,
+        LiveAttempt,
         f"""
-        SELECT a.run_id, a.attempt, a.job_name, a.job_uid, a.phase AS attempt_phase, a.launched_at,
-               a.started_at AS attempt_started_at, a.heartbeat_at, r.phase, r.attempt AS current_attempt,
-               r.waits, r.waits_reason, r.cancel_requested, c.namespace, c.name, {AGES}
+        SELECT {LIVE}
         FROM penstock.run_attempts a
         JOIN penstock.connector_runs r ON r.id = a.run_id
         JOIN penstock.tenant_connections c ON c.uid = r.connection_uid
@@ -75,7 +208,7 @@ async def live_attempts(db: DatabaseConnection) -> list[Row]:
 async def record_job(db: DatabaseConnection, run_id: str, attempt: int, job_uid: str) -> bool:
     """Bind the attempt to its Job, as only that Job's pod can claim it; False when it has ended meanwhile."""
     return bool(
-        await run(
+        await execute(
             db,
             "UPDATE penstock.run_attempts SET job_uid = %(uid)s"
             " WHERE run_id = %(run)s AND attempt = %(attempt)s AND finished_at IS NULL",
@@ -89,7 +222,7 @@ async def record_job(db: DatabaseConnection, run_id: str, attempt: int, job_uid:
 async def claim_attempt(db: DatabaseConnection, run_id: str, attempt: int, pod_uid: str, token: bytes) -> bool:
     """Give the attempt to a pod; False when another pod has it. The same pod may ask again: its reply was lost."""
     return bool(
-        await run(
+        await execute(
             db,
             "UPDATE penstock.run_attempts SET phase = 'running', pod_uid = %(pod)s, token_sha256 = %(token)s,"
             " started_at = coalesce(started_at, now()), heartbeat_at = now()"
@@ -103,13 +236,17 @@ async def claim_attempt(db: DatabaseConnection, run_id: str, attempt: int, pod_u
     )
 
 
-async def attempt_by_token(db: DatabaseConnection, token: bytes) -> Row | None:
+async def attempt_by_token(db: DatabaseConnection, token: bytes) -> HeldAttempt | None:
     """Return the attempt that holds a run token, with its run; ended or not."""
-    return await one(
+    return await fetch_one(
         db,
+        HeldAttempt.parse,
         """
-        SELECT a.*, r.phase AS run_phase, r.attempt AS current_attempt, r.connection_uid, r.spec, r.streak,
-               r.cancel_requested, c.namespace, c.name, c.first_generation, d.manifest
+        SELECT a.run_id, a.attempt, a.phase, a.finished_at, a.streams, a.incremental, a.refused, r.phase AS run_phase,
+            r.connection_uid, r.spec, c.namespace, c.name, c.first_generation,
+            coalesce((d.manifest ->> 'stateVersion')::int, 1) AS state_version,
+            to_json(ARRAY(SELECT DISTINCT jsonb_path_query(d.manifest, '$.authentication.methods[*].credentials[*].name') #>> '{}'))
+                AS credentials
         FROM penstock.run_attempts a
         JOIN penstock.connector_runs r ON r.id = a.run_id
         JOIN penstock.tenant_connections c ON c.uid = r.connection_uid
@@ -120,10 +257,11 @@ async def attempt_by_token(db: DatabaseConnection, token: bytes) -> Row | None:
     )
 
 
-async def heartbeat(db: DatabaseConnection, run_id: str, attempt: int, metrics: dict[str, float]) -> Row | None:
-    """Record a sign of life; None when the attempt is not the current one any more."""
-    return await one(
+async def heartbeat(db: DatabaseConnection, run_id: str, attempt: int, metrics: Mapping[str, float]) -> bool | None:
+    """Record a heartbeat, and return whether the run is to be cancelled; None when the attempt is not the current one."""
+    return await fetch_value(
         db,
+        bool,
         """
         UPDATE penstock.run_attempts a SET heartbeat_at = now(), metrics = a.metrics || %(metrics)s
         FROM penstock.connector_runs r
@@ -133,7 +271,7 @@ async def heartbeat(db: DatabaseConnection, run_id: str, attempt: int, metrics: 
         """,
         run=run_id,
         attempt=attempt,
-        metrics=Jsonb(metrics),
+        metrics=Jsonb(dict(metrics)),
     )
 
 
@@ -148,7 +286,7 @@ async def set_streams(
 
     `holder` is run and attempt.
     """
-    await run(
+    await execute(
         db,
         "UPDATE penstock.run_attempts SET streams = %(streams)s, incremental = %(incremental)s,"
         " refused = %(refused)s"
@@ -165,19 +303,19 @@ async def set_streams(
 class AttemptOutcome:
     """How an attempt ended."""
 
-    phase: str
-    reason: str
-    error_class: str | None = None
+    phase: AttemptPhase
+    reason: Reason
+    error_class: ErrorClass | None = None
     message: str = ""
     operator_message: str = ""
     exit_code: int | None = None
-    metrics: dict[str, float] | None = None
+    metrics: Mapping[str, float] | None = None
 
 
 async def end_attempt(db: DatabaseConnection, run_id: str, attempt: int, ending: AttemptOutcome) -> bool:
     """Record an attempt's end; False when it has ended already."""
     return bool(
-        await run(
+        await execute(
             db,
             """
             UPDATE penstock.run_attempts SET phase = %(phase)s, finished_at = now(), reason = %(reason)s,
@@ -193,25 +331,32 @@ async def end_attempt(db: DatabaseConnection, run_id: str, attempt: int, ending:
             message=ending.message,
             operator_message=ending.operator_message,
             exit_code=ending.exit_code,
-            metrics=Jsonb(ending.metrics or {}),
+            metrics=Jsonb(dict(ending.metrics or {})),
         )
     )
 
 
-async def attempts_of(db: DatabaseConnection, run_id: str) -> list[Row]:
-    """Return a run's attempts in order, without what only their pods may know."""
-    rows = await many(db, "SELECT * FROM penstock.run_attempts WHERE run_id = %(run)s ORDER BY attempt", run=run_id)
-    return [{key: value for key, value in row.items() if key != "token_sha256"} for row in rows]
+async def attempts_of(db: DatabaseConnection, run_id: str) -> list[ListedAttempt]:
+    """Return a run's attempts in order."""
+    return await fetch_all(
+        db,
+        ListedAttempt,
+        "SELECT run_id, attempt, phase, job_name, streams, incremental, refused, launched_at, started_at, heartbeat_at,"
+        " finished_at, exit_code, reason, error_class, message, operator_message, metrics, log_key, log_bytes, log_note"
+        " FROM penstock.run_attempts WHERE run_id = %(run)s ORDER BY attempt",
+        run=run_id,
+    )
 
 
-async def carried_attempt(db: DatabaseConnection, run_id: str, attempt: int) -> Row | None:
-    """Return what a launcher needs to know of an attempt, current or not."""
-    return await one(db, LAUNCH + " WHERE a.run_id = %(run)s AND a.attempt = %(attempt)s", run=run_id, attempt=attempt)
+async def carried_attempt(db: DatabaseConnection, run_id: str, attempt: int) -> CarriedAttempt | None:
+    """Return an attempt, current or not."""
+    sql = LAUNCH + " WHERE a.run_id = %(run)s AND a.attempt = %(attempt)s"
+    return await fetch_one(db, CarriedAttempt.parse, sql, run=run_id, attempt=attempt)
 
 
 async def record_log(db: DatabaseConnection, run_id: str, attempt: int, key: str, size: int, note: str | None) -> None:
     """Remember where an attempt's log is kept, and how much it had printed; one that had printed more stays."""
-    await run(
+    await execute(
         db,
         "UPDATE penstock.run_attempts SET log_key = %(key)s, log_bytes = %(size)s, log_note = %(note)s"
         " WHERE run_id = %(run)s AND attempt = %(attempt)s AND coalesce(log_bytes, 0) <= %(size)s",
@@ -225,7 +370,7 @@ async def record_log(db: DatabaseConnection, run_id: str, attempt: int, key: str
 
 async def record_no_log(db: DatabaseConnection, run_id: str, attempt: int, note: str) -> None:
     """Remember why an attempt has no log; one that was kept before stays."""
-    await run(
+    await execute(
         db,
         "UPDATE penstock.run_attempts SET log_note = %(note)s"
         " WHERE run_id = %(run)s AND attempt = %(attempt)s AND log_key IS NULL",
@@ -235,11 +380,12 @@ async def record_no_log(db: DatabaseConnection, run_id: str, attempt: int, note:
     )
 
 
-async def log_of_attempt(db: DatabaseConnection, run_id: str, attempt: int) -> Row | None:
-    """Return where an attempt's log is, and whether the attempt has ended."""
-    return await one(
+async def log_of_attempt(db: DatabaseConnection, run_id: str, attempt: int) -> AttemptLog | None:
+    """Return where an attempt's log is; None when there is no such attempt."""
+    return await fetch_one(
         db,
-        "SELECT job_name, finished_at, log_key, log_bytes, log_note, phase, message FROM penstock.run_attempts"
+        AttemptLog,
+        "SELECT job_name, finished_at, log_key, log_bytes, log_note FROM penstock.run_attempts"
         " WHERE run_id = %(run)s AND attempt = %(attempt)s",
         run=run_id,
         attempt=attempt,

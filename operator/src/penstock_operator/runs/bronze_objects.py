@@ -1,30 +1,91 @@
-"""bronze_objects: every place that was granted, and what was committed there."""
+"""bronze_objects: every object that was granted, and whether a checkpoint committed it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime
 
-from penstock_sdk.protocol import ObjectKind
+from penstock_sdk.protocol import ObjectKind, UploadedObject
 
-from penstock_operator.registry.database import DatabaseConnection, Row, many, one, run
+from penstock_operator.ids import AttemptNumber, ConnectionName, ConnectionUid, Namespace, RunId, StreamName
+from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_value, fetch_values
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Grant:
-    """A place for one object."""
+    """The right to upload one object."""
 
     key: str
-    connection_uid: str
-    stream: str
+    connection_uid: ConnectionUid
+    stream: StreamName
     generation: int
-    run_id: str
-    attempt: int
+    run_id: RunId
+    attempt: AttemptNumber
     sequence: int
     kind: ObjectKind = "data"
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckpointKey:
+    """One checkpoint of an attempt's stream."""
+
+    run_id: RunId
+    attempt: AttemptNumber
+    stream: StreamName
+    checkpoint: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamCounts:
+    """How many records all attempts of a run have committed of a stream; `deletes` are among `records`."""
+
+    stream: StreamName
+    records: int
+    deletes: int
+    rejected: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommittedObject:
+    """An object that a checkpoint has committed."""
+
+    key: str
+    stream: StreamName
+    generation: int
+    run_id: RunId
+    attempt: AttemptNumber
+    sequence: int
+    kind: ObjectKind
+    checkpoint: int
+    records: int
+    deletes: int | None
+    """None where an older SDK wrote the object, which does not count operations."""
+    bytes: int
+    sha256: str
+    schema_version: int
+    committed_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedObject(CommittedObject):
+    """A committed object with the name of its connection."""
+
+    namespace: Namespace
+    name: ConnectionName
+
+
+OBJECT_COLUMNS = ", ".join(f"o.{name}" for name in CommittedObject.__dataclass_fields__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StreamSum:
+    stream: StreamName
+    records: int
+    deletes: int = 0
+
+
 async def insert_grants(db: DatabaseConnection, grants: list[Grant]) -> None:
-    """Record granted places, so that whatever is uploaded there and never committed can be found and deleted."""
+    """Record grants, so that an object that is uploaded and never committed can be found and deleted."""
     async with db.cursor() as cursor:
         await cursor.executemany(
             """
@@ -34,24 +95,16 @@ async def insert_grants(db: DatabaseConnection, grants: list[Grant]) -> None:
                     %(kind)s)
             ON CONFLICT DO NOTHING
             """,
-            [vars(grant) for grant in grants],
+            [asdict(grant) for grant in grants],
         )
 
 
 async def commit_object(
-    db: DatabaseConnection,
-    holder: tuple[str, int, str],
-    key: str,
-    sequence: int,
-    counts: tuple[int, int | None, int, str],
-    checkpoint: tuple[int, int],
+    db: DatabaseConnection, checkpoint: CheckpointKey, uploaded: UploadedObject, schema_version: int
 ) -> bool:
-    """Commit one granted object; False when it was not granted to this attempt's stream, or is committed already.
-
-    `holder` is run, attempt and stream; `counts` records, those of them that are deletes, bytes and sha256; `checkpoint` its number and the schema's.
-    """
+    """Commit one granted object; False when it was not granted to this attempt's stream, or is committed already."""
     return bool(
-        await run(
+        await execute(
             db,
             """
             UPDATE penstock.bronze_objects SET committed_at = now(), records = %(records)s, deletes = %(deletes)s,
@@ -59,41 +112,40 @@ async def commit_object(
             WHERE key = %(key)s AND run_id = %(run)s AND attempt = %(attempt)s AND stream = %(stream)s
               AND sequence = %(sequence)s AND committed_at IS NULL
             """,
-            run=holder[0],
-            attempt=holder[1],
-            stream=holder[2],
-            key=key,
-            sequence=sequence,
-            records=counts[0],
-            deletes=counts[1],
-            bytes=counts[2],
-            sha256=counts[3],
-            checkpoint=checkpoint[0],
-            version=checkpoint[1],
+            run=checkpoint.run_id,
+            attempt=checkpoint.attempt,
+            stream=checkpoint.stream,
+            checkpoint=checkpoint.checkpoint,
+            key=uploaded.key,
+            sequence=uploaded.sequence,
+            records=uploaded.records,
+            deletes=None if uploaded.by_op is None else uploaded.by_op.get("delete", 0),
+            bytes=uploaded.bytes,
+            sha256=uploaded.sha256,
+            version=schema_version,
         )
     )
 
 
-async def committed_by(db: DatabaseConnection, holder: tuple[str, int, str], checkpoint: int) -> set[str]:
-    """Return the keys of the objects that one checkpoint committed; `holder` is run, attempt and stream."""
-    rows = await many(
+async def committed_by(db: DatabaseConnection, checkpoint: CheckpointKey) -> set[str]:
+    """Return the keys of the objects that one checkpoint committed."""
+    keys = await fetch_values(
         db,
-        "SELECT key FROM penstock.bronze_objects WHERE run_id = %(run)s AND attempt = %(attempt)s AND stream = %(stream)s"
-        " AND checkpoint = %(checkpoint)s AND committed_at IS NOT NULL",
-        run=holder[0],
-        attempt=holder[1],
-        stream=holder[2],
-        checkpoint=checkpoint,
+        str,
+        "SELECT key FROM penstock.bronze_objects WHERE run_id = %(run_id)s AND attempt = %(attempt)s"
+        " AND stream = %(stream)s AND checkpoint = %(checkpoint)s AND committed_at IS NOT NULL",
+        **asdict(checkpoint),
     )
-    return {row["key"] for row in rows}
+    return set(keys)
 
 
 async def committed_counts(
     db: DatabaseConnection, run_id: str, attempt: int, kind: ObjectKind = "data"
 ) -> dict[str, int]:
     """Return how many records an attempt has committed, or put aside as not fitting, by stream."""
-    rows = await many(
+    sums = await fetch_all(
         db,
+        _StreamSum,
         "SELECT stream, sum(records)::bigint AS records FROM penstock.bronze_objects"
         " WHERE run_id = %(run)s AND attempt = %(attempt)s AND kind = %(kind)s AND committed_at IS NOT NULL"
         " GROUP BY stream",
@@ -101,7 +153,7 @@ async def committed_counts(
         attempt=attempt,
         kind=kind,
     )
-    return {row["stream"]: row["records"] for row in rows}
+    return {found.stream: found.records for found in sums}
 
 
 async def counts_by_op(db: DatabaseConnection, run_id: str, attempt: int) -> dict[str, dict[str, int]]:
@@ -109,21 +161,23 @@ async def counts_by_op(db: DatabaseConnection, run_id: str, attempt: int) -> dic
 
     A stream of which an object's operations are not known, as an older SDK committed it, is left out.
     """
-    rows = await many(
+    sums = await fetch_all(
         db,
+        _StreamSum,
         "SELECT stream, sum(records)::bigint AS records, sum(deletes)::bigint AS deletes FROM penstock.bronze_objects"
         " WHERE run_id = %(run)s AND attempt = %(attempt)s AND committed_at IS NOT NULL"
         " GROUP BY stream HAVING bool_and(deletes IS NOT NULL)",
         run=run_id,
         attempt=attempt,
     )
-    return {row["stream"]: {"upsert": row["records"] - row["deletes"], "delete": row["deletes"]} for row in rows}
+    return {found.stream: {"upsert": found.records - found.deletes, "delete": found.deletes} for found in sums}
 
 
-async def run_counts(db: DatabaseConnection, run_id: str) -> list[Row]:
+async def run_counts(db: DatabaseConnection, run_id: str) -> list[StreamCounts]:
     """Return how many records all attempts of a run have committed and put aside, by stream."""
-    return await many(
+    return await fetch_all(
         db,
+        StreamCounts,
         """
         SELECT stream, coalesce(sum(records) FILTER (WHERE kind = 'data'), 0)::bigint AS records,
             coalesce(sum(deletes) FILTER (WHERE kind = 'data'), 0)::bigint AS deletes,
@@ -140,15 +194,16 @@ async def has_progressed(db: DatabaseConnection, run_id: str, attempt: int) -> b
     A connector that ignores its cursor commits the same records in each attempt; without the second condition it would be
     tried again without end. A run that reads a window again has no history of checkpoints: there the first one counts.
     """
-    row = await one(
+    progressed = await fetch_value(
         db,
+        bool,
         """
         WITH last AS (
             SELECT DISTINCT ON (c.stream) c.connection_uid, c.stream, c.cursor, c.done
             FROM penstock.connector_runs r JOIN penstock.stream_checkpoints c ON c.connection_uid = r.connection_uid
                 AND c.run_id = r.id
             WHERE r.id = %(run)s AND c.attempt = %(attempt)s ORDER BY c.stream, c.checkpoint DESC)
-        SELECT 1 AS yes FROM (SELECT DISTINCT stream FROM penstock.bronze_objects
+        SELECT true FROM (SELECT DISTINCT stream FROM penstock.bronze_objects
             WHERE run_id = %(run)s AND attempt = %(attempt)s AND committed_at IS NOT NULL) o
         LEFT JOIN last ON last.stream = o.stream
         WHERE last.stream IS NULL OR last.done OR NOT EXISTS (
@@ -160,7 +215,7 @@ async def has_progressed(db: DatabaseConnection, run_id: str, attempt: int) -> b
         run=run_id,
         attempt=attempt,
     )
-    return row is not None
+    return bool(progressed)
 
 
 async def committed_objects(
@@ -170,17 +225,17 @@ async def committed_objects(
     stream: str | None,
     run_id: str | None,
     kind: ObjectKind = "data",
-) -> list[Row]:
+) -> list[ListedObject]:
     """Return the committed objects of live generations in the order in which they were committed.
 
     A reset reads a stream anew into its next generation; with the ones before it, each record would be there twice. So it
     would with those of another connection that had the name before.
     """
-    return await many(
+    return await fetch_all(
         db,
-        """
-        SELECT o.key, o.stream, o.generation, o.run_id, o.attempt, o.sequence, o.checkpoint, o.records, o.bytes, o.sha256,
-            o.schema_version, o.committed_at, c.namespace, c.name
+        ListedObject,
+        f"""
+        SELECT {OBJECT_COLUMNS}, c.namespace, c.name
         FROM penstock.bronze_objects o JOIN penstock.tenant_connections c ON c.uid = o.connection_uid
         LEFT JOIN penstock.connector_run_state s ON s.connection_uid = o.connection_uid AND s.stream = o.stream
         WHERE o.committed_at IS NOT NULL AND o.kind = %(kind)s
@@ -192,7 +247,7 @@ async def committed_objects(
           AND (%(name)s::text IS NULL OR c.name = %(name)s) AND (%(stream)s::text IS NULL OR o.stream = %(stream)s)
           AND (%(run)s::text IS NULL OR o.run_id = %(run)s)
         ORDER BY o.run_id, o.attempt, o.stream, o.sequence
-        """,
+        """,  # noqa: S608 - a constant
         namespace=namespace,
         name=name,
         stream=stream,
@@ -201,11 +256,12 @@ async def committed_objects(
     )
 
 
-async def objects_of_run(db: DatabaseConnection, run_id: str) -> list[Row]:
-    """Return all that a run committed, in order, whatever became of its generation."""
-    return await many(
+async def objects_of_run(db: DatabaseConnection, run_id: str) -> list[CommittedObject]:
+    """Return all that a run committed, in order, also of generations that have ended since."""
+    return await fetch_all(
         db,
-        "SELECT * FROM penstock.bronze_objects WHERE run_id = %(run)s AND committed_at IS NOT NULL"
-        " ORDER BY attempt, stream, sequence",
+        CommittedObject,
+        f"SELECT {OBJECT_COLUMNS} FROM penstock.bronze_objects o"  # noqa: S608 - a constant
+        " WHERE o.run_id = %(run)s AND o.committed_at IS NOT NULL ORDER BY o.attempt, o.stream, o.sequence",
         run=run_id,
     )

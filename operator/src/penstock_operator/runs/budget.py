@@ -7,9 +7,11 @@ from typing import Any
 
 from penstock_sdk.protocol import StreamEstimate
 
+from penstock_operator.resources.models import Budget
+
 SHOWN = 3
 MEASURES = {"records": "records", "bytes": "bytes", "apiCalls": "api_calls"}
-"""What `spec.budget` calls a measure, and what an estimate calls it."""
+"""The fields of spec.budget, and the same fields of the models."""
 
 
 def totals(streams: Mapping[str, StreamEstimate]) -> dict[str, int]:
@@ -23,13 +25,14 @@ def _known(streams: Mapping[str, StreamEstimate], field: str) -> dict[str, int]:
     return {stream: number for stream, number in found.items() if number is not None}
 
 
-def over_budget(budget: Mapping[str, Any], streams: Mapping[str, StreamEstimate]) -> str:
+def over_budget(budget: Budget | None, streams: Mapping[str, StreamEstimate]) -> str:
     """Say what is over the budget, with the numbers; nothing when the run may begin. What is not known is not over."""
+    allowed = {name: getattr(budget, field) for name, field in MEASURES.items()} if budget else {}
     found = [
         f"spec.budget.{name}: the run is expected to take {total:,} {_words(name)} ({_largest(streams, name)}),"
-        f" and {budget[name]:,} are allowed"
+        f" and {allowed[name]:,} are allowed"
         for name, total in totals(streams).items()
-        if budget.get(name) is not None and total > budget[name]
+        if allowed.get(name) is not None and total > allowed[name]
     ]
     return "; ".join(found) + ": raise it, select fewer streams, or set spec.since" if found else ""
 

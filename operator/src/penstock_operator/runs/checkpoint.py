@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from penstock_sdk.protocol import CheckpointRequest, Op, UploadedObject
+from penstock_sdk.protocol import CheckpointRequest, Op
 
 from penstock_operator.errors import Mismatch
-from penstock_operator.registry.database import DatabaseConnection, Row
+from penstock_operator.ids import StreamName
+from penstock_operator.registry.database import DatabaseConnection
 from penstock_operator.runs import attempt_states, bronze_objects
-from penstock_operator.runs.state_store import NewState
+from penstock_operator.runs.attempt_store import HeldAttempt
+from penstock_operator.runs.bronze_objects import CheckpointKey
+from penstock_operator.runs.state_store import NewState, State
+from penstock_operator.runs.window_states import WindowState
 
 
-async def commit(db: DatabaseConnection, attempt: Row, request: CheckpointRequest) -> None:
+async def commit(db: DatabaseConnection, attempt: HeldAttempt, request: CheckpointRequest) -> None:
     """Commit in the caller's transaction, which holds the attempt's run.
 
     The checkpoint must follow the last one, whoever committed that; or be that one again, with the same content.
     """
     new = _new_state(attempt, request)
     state = await attempt_states.lock(db, attempt, new)
-    committed = state["checkpoint"]
-    ours = (state["run_id"], state["attempt"]) == (attempt["run_id"], attempt["attempt"])
+    committed = state.checkpoint
+    ours = (state.run_id, state.attempt) == (attempt.run_id, attempt.attempt)
     if ours and request.checkpoint == committed:
         await _check_repeated(db, attempt, request, state)
         return
@@ -33,27 +37,28 @@ async def commit(db: DatabaseConnection, attempt: Row, request: CheckpointReques
     await attempt_states.put(db, attempt, new)
 
 
-async def _check_repeated(db: DatabaseConnection, attempt: Row, request: CheckpointRequest, state: Row) -> None:
+async def _check_repeated(
+    db: DatabaseConnection, attempt: HeldAttempt, request: CheckpointRequest, state: State | WindowState
+) -> None:
     """Raise Mismatch when a checkpoint that is committed comes again with something else: that would be lost in silence."""
-    holder = (attempt["run_id"], attempt["attempt"], request.stream)
-    committed = await bronze_objects.committed_by(db, holder, request.checkpoint)
-    told = (request.cursor, request.done, {each.key for each in request.objects})
-    if told != (state["cursor"], state["done"], committed):
+    committed = await bronze_objects.committed_by(db, _key(attempt, request))
+    repeated = (request.cursor, request.done, {uploaded.key for uploaded in request.objects})
+    if repeated != (state.cursor, state.done, committed):
         message = f"checkpoint {request.checkpoint} of {request.stream!r} is committed already, with other content"
         raise Mismatch(message)
 
 
 def _check_counts(request: CheckpointRequest) -> None:
     """Raise Mismatch unless the objects hold exactly the records that the pod has read, by operation."""
-    for each in request.objects:
-        if each.by_op is not None and sum(each.by_op.values()) != each.records:
-            message = f"object {each.key} has {each.records} records, and {_words(each.by_op)}"
+    for uploaded in request.objects:
+        if uploaded.by_op is not None and sum(uploaded.by_op.values()) != uploaded.records:
+            message = f"object {uploaded.key} has {uploaded.records} records, and {_words(uploaded.by_op)}"
             raise Mismatch(message)
-    if request.read is None or any(each.by_op is None for each in request.objects):
+    if request.read is None or any(uploaded.by_op is None for uploaded in request.objects):
         return
     held = {kind: Counter[Op]() for kind in ("data", "rejected")}
-    for each in request.objects:
-        held[each.kind].update(each.by_op or {})
+    for uploaded in request.objects:
+        held[uploaded.kind].update(uploaded.by_op or {})
     if +Counter(request.read) != +(held["data"] + held["rejected"]):
         message = (
             f"stream {request.stream!r}: {_words(request.read)} were read, {_words(held['data'])} are to be committed and"
@@ -66,28 +71,31 @@ def _words(by_op: Mapping[Op, int]) -> str:
     return f"{by_op.get('upsert', 0)} upserts and {by_op.get('delete', 0)} deletes"
 
 
-def _deletes(uploaded: UploadedObject) -> int | None:
-    return None if uploaded.by_op is None else uploaded.by_op.get("delete", 0)
-
-
-async def _commit_objects(db: DatabaseConnection, attempt: Row, request: CheckpointRequest) -> None:
-    holder = (attempt["run_id"], attempt["attempt"], request.stream)
-    for each in request.objects:
-        counts = (each.records, _deletes(each), each.bytes, each.sha256)
-        numbers = (request.checkpoint, request.schema_version)
-        if not await bronze_objects.commit_object(db, holder, each.key, each.sequence, counts, numbers):
-            message = f"object {each.key} was not granted to this attempt, or is committed already"
+async def _commit_objects(db: DatabaseConnection, attempt: HeldAttempt, request: CheckpointRequest) -> None:
+    key = _key(attempt, request)
+    for uploaded in request.objects:
+        if not await bronze_objects.commit_object(db, key, uploaded, request.schema_version):
+            message = f"object {uploaded.key} was not granted to this attempt, or is committed already"
             raise Mismatch(message)
 
 
-def _new_state(attempt: Row, request: CheckpointRequest) -> NewState:
+def _key(attempt: HeldAttempt, request: CheckpointRequest) -> CheckpointKey:
+    return CheckpointKey(
+        run_id=attempt.run_id,
+        attempt=attempt.attempt,
+        stream=StreamName(request.stream),
+        checkpoint=request.checkpoint,
+    )
+
+
+def _new_state(attempt: HeldAttempt, request: CheckpointRequest) -> NewState:
     return NewState(
-        connection_uid=attempt["connection_uid"],
+        connection_uid=attempt.connection_uid,
         stream=request.stream,
         cursor=request.cursor,
-        state_version=attempt["manifest"].get("stateVersion", 1),
+        state_version=attempt.state_version,
         checkpoint=request.checkpoint,
-        run_id=attempt["run_id"],
-        attempt=attempt["attempt"],
+        run_id=attempt.run_id,
+        attempt=attempt.attempt,
         done=request.done,
     )

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from penstock_sdk.protocol import StartRequest
 
 from penstock_operator.errors import Invalid
-from penstock_operator.registry.database import Row
+from penstock_operator.runs.attempt_store import CarriedAttempt
+from penstock_operator.runs.state_store import State
 
 
-def check_artifact(request: StartRequest, launch: Row) -> None:
+def check_artifact(request: StartRequest, launch: CarriedAttempt) -> None:
     """Raise Invalid when the pod runs another artifact than the definition declares."""
-    manifest, runs_as = launch["manifest"], request.connector
+    manifest, runs_as = launch.manifest, request.connector
     declared = (manifest["name"], manifest["method"], manifest["version"])
     if declared != (runs_as.name, runs_as.method, runs_as.version):
         message = (
             f"the image holds {runs_as.name}-{runs_as.method}-{runs_as.version},"
-            f" the definition is {launch['definition']}: publish the definition with its own image"
+            f" the definition is {launch.definition}: publish the definition with its own image"
         )
         raise Invalid(message)
 
 
-def check_state_versions(launch: Row, states: dict[str, Row]) -> None:
+def check_state_versions(state_version: int, states: Mapping[str, State]) -> None:
     """Raise Invalid when a stream's cursor was written by a state version that this artifact does not read."""
-    wanted = launch["manifest"].get("stateVersion", 1)
     other = sorted(
-        name for name, state in states.items() if state["state_version"] != wanted and state["cursor"] is not None
+        name for name, state in states.items() if state.state_version != state_version and state.cursor is not None
     )
     if other:
         message = (
-            f"the state of {', '.join(other)} was written by another state version than {wanted}:"
+            f"the state of {', '.join(other)} was written by another state version than {state_version}:"
             " pin the earlier connector version, or reset the state"
         )
         raise Invalid(message)

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 
 from penstock_sdk.protocol import FinishRequest, ObjectKind
 
-from penstock_operator.registry.database import DatabaseConnection, Row
+from penstock_operator.registry.database import DatabaseConnection
 from penstock_operator.runs import bronze_objects
+from penstock_operator.runs.attempt_store import HeldAttempt
 
 REMEDY = (
     "report it with the connector's version; then read the run's records again: put the streams back with"
@@ -20,13 +21,13 @@ REMEDY = (
 )
 
 
-async def lost(db: DatabaseConnection, attempt: Row, request: FinishRequest) -> str:
+async def lost(db: DatabaseConnection, attempt: HeldAttempt, request: FinishRequest) -> str:
     """Say which counts differ, and what to do; nothing when all agree.
 
     Of an attempt that has not succeeded, only the streams count that it has read to their end: of the others, records
     that no cursor covered were rightly left out.
     """
-    run = (attempt["run_id"], attempt["attempt"])
+    run = (attempt.run_id, attempt.attempt)
     told: tuple[tuple[ObjectKind, Mapping[str, int]], ...] = (("data", request.records), ("rejected", request.rejected))
     for kind, numbers in told:
         found = difference(request, numbers, await bronze_objects.committed_counts(db, *run, kind), kind)

@@ -39,7 +39,8 @@ from penstock_operator.bronze.keys import object_key
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.credentials.vault import CredentialOwner, Vault
 from penstock_operator.errors import Fenced, Invalid, Mismatch, NotReady, Unauthenticated
-from penstock_operator.registry.database import DatabaseConnection, Pool, Row
+from penstock_operator.ids import StreamName
+from penstock_operator.registry.database import DatabaseConnection, Pool
 from penstock_operator.runs import (
     attempt_states,
     attempt_store,
@@ -55,11 +56,13 @@ from penstock_operator.runs import (
     stream_verdicts,
     transitions,
 )
-from penstock_operator.runs.attempt_store import AttemptOutcome
+from penstock_operator.runs.attempt_store import AttemptOutcome, CarriedAttempt, HeldAttempt
 from penstock_operator.runs.bronze_objects import Grant
 from penstock_operator.runs.compatibility import check_artifact, check_state_versions
 from penstock_operator.runs.retry import AttemptFailure
+from penstock_operator.runs.run_store import Run
 from penstock_operator.runs.stream_outcomes import RunStream
+from penstock_operator.schemas import schema_store
 
 UPLOAD_EXPIRY_SECONDS = 3600
 
@@ -102,18 +105,18 @@ class RunProtocol:
             if not await run_store.hold_run(db, request.run, request.attempt):
                 raise Fenced
             launch = await attempt_store.attempt_to_launch(db, request.run, request.attempt)
-            if launch is None or launch["job_uid"] is None:
+            if launch is None or launch.job_uid is None:
                 raise NotReady
-            if launch["job_uid"] != pod.job_uid:
+            if launch.job_uid != pod.job_uid:
                 message = "the token belongs to a pod of another Job"
                 raise Unauthenticated(message)
             check_artifact(request, launch)
             if not await attempt_store.claim_attempt(db, request.run, request.attempt, pod.pod_uid, digest(token)):
                 raise Fenced
             states = await attempt_states.of_attempt(db, launch)
-            kept = await self._vault.kept(db, launch["connection_uid"])
-            await outbox.post_statuses(db, [launch["connection_uid"]])
-        check_state_versions(launch, states)
+            kept = await self._vault.kept(db, launch.connection_uid)
+            await outbox.post_statuses(db, [launch.connection_uid])
+        check_state_versions(launch.manifest.get("stateVersion", 1), states)
         return self._answer(request, launch, token).model_copy(update={"credentials": kept})
 
     async def _fail_start(self, request: StartRequest, refused: Invalid) -> None:
@@ -124,32 +127,29 @@ class RunProtocol:
             if run:
                 await transitions.fail(db, run, ending, AttemptFailure("ConfigError"))
 
-    def _answer(self, request: StartRequest, launch: Row, token: str) -> StartResponse:
-        spec, manifest = launch["spec"], launch["manifest"]
+    def _answer(self, request: StartRequest, launch: CarriedAttempt, token: str) -> StartResponse:
+        spec = launch.spec
         return StartResponse(
             run_token=token,
-            tenant=launch["namespace"],
-            connection=launch["name"],
+            tenant=launch.namespace,
+            connection=launch.name,
             connector=request.connector,
-            config=spec.get("config", {}),
-            streams=[
-                selection.selected(each["name"], each.get("mode", "full"), None, request.run)
-                for each in spec.get("streams", [])
-            ],
-            since=spec.get("since"),
-            state_version=manifest.get("stateVersion", 1),
-            limits=self._limits.model_copy(update={"parallelism": spec.get("parallelism", 1)}),
+            config=spec.config,
+            streams=[selection.selected(stream.name, stream.mode, None, request.run) for stream in spec.streams],
+            since=spec.since,
+            state_version=launch.manifest.get("stateVersion", 1),
+            limits=self._limits.model_copy(update={"parallelism": spec.parallelism}),
             rejects=read_anomalies.reject_rules(spec),
         )
 
     @asynccontextmanager
-    async def _held(self, token: str) -> AsyncIterator[tuple[DatabaseConnection, Row]]:
+    async def _held(self, token: str) -> AsyncIterator[tuple[DatabaseConnection, HeldAttempt]]:
         """Open a transaction that holds the run of the token's attempt; Fenced when it is not the current one."""
         async with self._pool.connection() as db, db.transaction():
             attempt = await attempt_store.attempt_by_token(db, digest(token))
             if attempt is None:
                 raise Unauthenticated
-            if attempt["finished_at"] or not await run_store.hold_run(db, attempt["run_id"], attempt["attempt"]):
+            if attempt.finished_at or not await run_store.hold_run(db, attempt.run_id, attempt.attempt):
                 raise Fenced
             yield db, attempt
 
@@ -162,8 +162,8 @@ class RunProtocol:
     async def estimate(self, token: str, request: EstimateRequest) -> EstimateResponse:
         """Keep what the run is expected to cost, and refuse it when that is over its budget."""
         async with self._held(token) as (connection, attempt):
-            await run_store.set_estimate(connection, attempt["run_id"], budget.as_document(request.streams))
-        refused = budget.over_budget(attempt["spec"].get("budget") or {}, request.streams)
+            await run_store.set_estimate(connection, attempt.run_id, budget.as_document(request.streams))
+        refused = budget.over_budget(attempt.spec.budget, request.streams)
         if refused:
             raise Invalid(refused)
         return EstimateResponse()
@@ -171,24 +171,24 @@ class RunProtocol:
     async def uploads(self, token: str, request: UploadsRequest) -> UploadsResponse:
         """Grant places for objects. The same request again gives the same places."""
         async with self._held(token) as (connection, attempt):
-            generation = await state_store.generation_of(connection, attempt["connection_uid"], request.stream)
+            generation = await state_store.generation_of(connection, attempt.connection_uid, request.stream)
             numbers = range(request.after + 1, request.after + request.count + 1)
             grants = [self._grant(attempt, request, generation, number) for number in numbers]
             await bronze_objects.insert_grants(connection, grants)
         expiry = datetime.now(UTC) + timedelta(seconds=UPLOAD_EXPIRY_SECONDS)
         return UploadsResponse(grants=[self._signed(grant) for grant in grants], expires_at=expiry)
 
-    def _grant(self, attempt: Row, request: UploadsRequest, generation: int, sequence: int) -> Grant:
-        path = (attempt["namespace"], attempt["name"], request.stream)
-        run = (attempt["run_id"], attempt["attempt"], sequence)
+    def _grant(self, attempt: HeldAttempt, request: UploadsRequest, generation: int, sequence: int) -> Grant:
+        path = (attempt.namespace, attempt.name, request.stream)
+        run = (attempt.run_id, attempt.attempt, sequence)
         key = object_key(self._store.settings.prefix, path, generation, run, request.kind)
         return Grant(
             key=key,
-            connection_uid=attempt["connection_uid"],
-            stream=request.stream,
+            connection_uid=attempt.connection_uid,
+            stream=StreamName(request.stream),
             generation=generation,
-            run_id=attempt["run_id"],
-            attempt=attempt["attempt"],
+            run_id=attempt.run_id,
+            attempt=attempt.attempt,
             sequence=sequence,
             kind=request.kind,
         )
@@ -206,7 +206,9 @@ class RunProtocol:
     async def keep_credential(self, token: str, request: CredentialRequest) -> CredentialResponse:
         """Keep a credential that the source has replaced. The same request again changes nothing."""
         async with self._held(token) as (connection, attempt):
-            version = await self._vault.keep(connection, CredentialOwner.of(attempt), request)
+            version = await self._vault.keep(
+                connection, CredentialOwner(attempt.connection_uid, frozenset(attempt.credentials)), request
+            )
         return CredentialResponse(version=version)
 
     async def heartbeat(self, token: str, request: HeartbeatRequest) -> HeartbeatResponse:
@@ -215,10 +217,10 @@ class RunProtocol:
             attempt = await attempt_store.attempt_by_token(db, digest(token))
             if attempt is None:
                 raise Unauthenticated
-            row = await attempt_store.heartbeat(db, attempt["run_id"], attempt["attempt"], request.metrics)
-        if row is None:
+            cancel = await attempt_store.heartbeat(db, attempt.run_id, attempt.attempt, request.metrics)
+        if cancel is None:
             raise Fenced
-        return HeartbeatResponse(cancel=row["cancel_requested"])
+        return HeartbeatResponse(cancel=cancel)
 
     async def finish(self, token: str, request: FinishRequest) -> FinishResponse:
         """Record the attempt's end. Success is believed only when all counts agree and every stream is done."""
@@ -226,15 +228,15 @@ class RunProtocol:
             attempt = await attempt_store.attempt_by_token(db, digest(token))
             if attempt is None:
                 raise Unauthenticated
-            run = await transitions.current(db, attempt["run_id"], attempt["attempt"])
+            run = await transitions.current(db, attempt.run_id, attempt.attempt)
             if run is None:
                 # The same call may have ended it while this one waited: a pod repeats one whose answer does not come.
                 return _ended_already(await attempt_store.attempt_by_token(db, digest(token)), request)
             return FinishResponse(phase=await self._end(db, run, attempt, request))
 
-    async def _end(self, db: DatabaseConnection, run: Row, attempt: Row, request: FinishRequest) -> str:
-        await stream_outcomes.record(db, run["id"], attempt["attempt"], request.streams)
-        if request.outcome == "succeeded" and (attempt["refused"] or _failed_streams(request)):
+    async def _end(self, db: DatabaseConnection, run: Run, attempt: HeldAttempt, request: FinishRequest) -> str:
+        await stream_outcomes.record(db, run.id, attempt.attempt, request.streams)
+        if request.outcome == "succeeded" and (attempt.refused or _failed_streams(request)):
             return await transitions.fail(db, run, _refused(attempt, request), AttemptFailure("SourceContractError"))
         lost = await conservation.lost(db, attempt, request)
         if lost:
@@ -244,7 +246,7 @@ class RunProtocol:
             return await self._succeed(db, run, attempt, request)
         if request.outcome == "cancelled":
             return await transitions.cancel(db, run)
-        progressed = await bronze_objects.has_progressed(db, run["id"], attempt["attempt"])
+        progressed = await bronze_objects.has_progressed(db, run.id, attempt.attempt)
         if request.outcome == "interrupted":
             message = "the pod was told to stop before the run had ended"
             ending = AttemptOutcome("interrupted", "AttemptLost", "TransientError", message, metrics=request.metrics)
@@ -264,43 +266,41 @@ class RunProtocol:
         failure = AttemptFailure(error.error_class, progressed, retry_after=error.retry_after)
         return await transitions.fail(db, run, ending, failure)
 
-    async def _succeed(self, db: DatabaseConnection, run: Row, attempt: Row, request: FinishRequest) -> str:
-        gone = await stream_outcomes.unfinished(db, run["id"])
+    async def _succeed(self, db: DatabaseConnection, run: Run, attempt: HeldAttempt, request: FinishRequest) -> str:
+        gone = await stream_outcomes.unfinished(db, run.id)
         if gone:
             return await transitions.fail(db, run, _broken(_gone(gone), request), AttemptFailure("SourceContractError"))
-        counts = await read_anomalies.counts_of(db, run["id"])
-        too_many = read_anomalies.over_threshold(read_anomalies.reject_rules(attempt["spec"]), counts)
+        counts = await read_anomalies.counts_of(db, run.id)
+        too_many = read_anomalies.over_threshold(read_anomalies.reject_rules(attempt.spec), counts)
         if too_many:
             return await transitions.fail(db, run, _broken(too_many, request), AttemptFailure("SourceContractError"))
         if request.pii_suggested:
-            await state_store.add_suggestions(db, attempt["connection_uid"], request.pii_suggested)
-        again = attempt_states.window_of(
-            attempt["spec"]
-        )  # what a window holds says nothing of what an ordinary read brings
-        message = "" if again else await read_anomalies.record_reads(db, attempt, counts)
+            await schema_store.add_suggestions(db, attempt.connection_uid, request.pii_suggested)
+        # What a window holds says nothing about what an ordinary read brings.
+        message = "" if attempt.spec.window else await read_anomalies.record_reads(db, attempt, counts)
         ending = AttemptOutcome("succeeded", "RunSucceeded", message=message, exit_code=0, metrics=request.metrics)
         return await transitions.succeed(db, run, ending)
 
-    async def _check_done(self, db: DatabaseConnection, attempt: Row) -> None:
+    async def _check_done(self, db: DatabaseConnection, attempt: HeldAttempt) -> None:
         states = await attempt_states.of_attempt(db, attempt)
-        wanted = attempt["streams"] or [each["name"] for each in attempt["spec"].get("streams", [])]
-        open_ = [name for name in wanted if not attempt_states.is_done(states.get(name), attempt["run_id"])]
+        selected = attempt.streams or [stream.name for stream in attempt.spec.streams]
+        open_ = [name for name in selected if not attempt_states.is_done(states, name, attempt.run_id)]
         if open_:
             message = f"streams without a final checkpoint: {', '.join(open_)}"
             raise Mismatch(message)
 
 
-def _ended_already(attempt: Row | None, request: FinishRequest) -> FinishResponse:
+def _ended_already(attempt: HeldAttempt | None, request: FinishRequest) -> FinishResponse:
     """Answer a repeated finish; an end that somebody else gave the attempt is not the pod's to confirm."""
-    if attempt is None or attempt["phase"] != request.outcome:
+    if attempt is None or attempt.phase != request.outcome:
         raise Fenced
-    return FinishResponse(phase=attempt["run_phase"])
+    return FinishResponse(phase=attempt.run_phase)
 
 
-def _refused(attempt: Row, request: FinishRequest) -> AttemptOutcome:
+def _refused(attempt: HeldAttempt, request: FinishRequest) -> AttemptOutcome:
     """A run is no success with a stream that it was not allowed to read, even where the pod's SDK knows nothing of it."""
     told = {stream: f"stream {stream!r} failed" for stream in _failed_streams(request)}
-    return _broken("; ".join({**told, **attempt["refused"]}.values()), request)
+    return _broken("; ".join({**told, **attempt.refused}.values()), request)
 
 
 def _gone(streams: list[RunStream]) -> str:

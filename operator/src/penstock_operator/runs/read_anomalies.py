@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from penstock_sdk.protocol import RejectRules
 
 from penstock_operator import alerts
 from penstock_operator.alerts import NewAlert
-from penstock_operator.registry.database import DatabaseConnection, Row
+from penstock_operator.registry.database import DatabaseConnection
+from penstock_operator.resources.models import ConnectionSpec, Rejects
 from penstock_operator.runs import bronze_objects, stream_reads
-from penstock_operator.runs.stream_reads import StreamRead
+from penstock_operator.runs.attempt_store import HeldAttempt
+from penstock_operator.runs.stream_reads import EarlierReads, StreamRead
 
 EMPTY, REJECTED = "EmptyRead", "RecordsRejected"
 ENOUGH_READS = 10
@@ -36,23 +37,21 @@ class CommittedCounts:
         return self.records + self.rejected
 
 
-def reject_rules(spec: Mapping[str, Any]) -> RejectRules:
+def reject_rules(spec: ConnectionSpec) -> RejectRules:
     """Return what a connection says of records that do not fit: without thresholds they are put aside and counted."""
-    wanted = spec.get("rejects") or {}
-    return RejectRules(
-        max_records=wanted.get("maxRecords"),
-        max_share=wanted.get("maxShare"),
-        strict=spec.get("validation") == "strict",
-    )
+    rejects = spec.rejects or Rejects()
+    return RejectRules(max_records=rejects.max_records, max_share=rejects.max_share, strict=spec.validation == "strict")
 
 
 def over_threshold(rules: RejectRules, counts: Mapping[str, CommittedCounts]) -> str:
     """Say which stream has more rejected records than the connection allows; nothing when none has."""
-    for stream, each in sorted(counts.items()):
-        found = f"stream {stream!r}: {each.rejected} of {each.read} records were rejected, more than spec.rejects"
-        if rules.max_records is not None and each.rejected > rules.max_records:
+    for stream, committed in sorted(counts.items()):
+        found = (
+            f"stream {stream!r}: {committed.rejected} of {committed.read} records were rejected, more than spec.rejects"
+        )
+        if rules.max_records is not None and committed.rejected > rules.max_records:
             return f"{found}.maxRecords ({rules.max_records}) allows"
-        if rules.max_share is not None and each.rejected > rules.max_share * each.read:
+        if rules.max_share is not None and committed.rejected > rules.max_share * committed.read:
             return f"{found}.maxShare ({rules.max_share:g}) allows"
     return ""
 
@@ -74,17 +73,17 @@ def empty_read(mode: str, recent: list[int], records: int) -> str:
 
 async def counts_of(db: DatabaseConnection, run_id: str) -> dict[str, CommittedCounts]:
     """Return what a run has committed of each stream."""
-    rows = await bronze_objects.run_counts(db, run_id)
-    return {row["stream"]: CommittedCounts(row["records"], row["rejected"]) for row in rows}
+    found = await bronze_objects.run_counts(db, run_id)
+    return {counts.stream: CommittedCounts(counts.records, counts.rejected) for counts in found}
 
 
-async def record_reads(db: DatabaseConnection, attempt: Row, counts: Mapping[str, CommittedCounts]) -> str:
+async def record_reads(db: DatabaseConnection, attempt: HeldAttempt, counts: Mapping[str, CommittedCounts]) -> str:
     """Judge a run's reads by the ones before, open and resolve alerts, and return the run's message."""
-    uid, run_id = attempt["connection_uid"], attempt["run_id"]
-    incremental = set(attempt["incremental"])
+    uid, run_id = attempt.connection_uid, attempt.run_id
+    incremental = set(attempt.incremental)
     done = [
         StreamRead(name, "incremental" if name in incremental else "full", counts.get(name, CommittedCounts()).records)
-        for name in attempt["streams"]
+        for name in attempt.streams
     ]
     before = await stream_reads.reads_of(db, uid)
     found = [alert for each in done for alert in _alerts(each, before.get(each.stream), counts)]
@@ -95,8 +94,8 @@ async def record_reads(db: DatabaseConnection, attempt: Row, counts: Mapping[str
     return "; ".join(f"{each.stream}: {each.message}" for each in found[:SHOWN]) + more
 
 
-def _alerts(read: StreamRead, before: Row | None, counts: Mapping[str, CommittedCounts]) -> list[NewAlert]:
-    recent = before["recent"] if before and before["mode"] == read.mode else []
+def _alerts(read: StreamRead, before: EarlierReads | None, counts: Mapping[str, CommittedCounts]) -> list[NewAlert]:
+    recent = before.recent if before and before.mode == read.mode else []
     empty = empty_read(read.mode, recent, read.records)
     counted = counts.get(read.stream, CommittedCounts())
     rejected = f"{counted.rejected} of {counted.read} records were rejected" if counted.rejected else ""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-from penstock_operator.resources.models import Retry
+from penstock_operator.resources.models import ConnectionSpec, ResourceLimits, Retry
 from penstock_operator.runs.oom_policy import raised_memory
 
 CAUTIOUS_LIMIT = 1
@@ -40,7 +39,7 @@ class RetryHistory:
 
     streak: int = 0
     disruptions: int = 0
-    memory: str = "512Mi"
+    memory: str = ResourceLimits().memory
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class RetryPlan:
     memory: str | None = None
 
 
-def decide_retry(spec: dict[str, Any], standing: RetryHistory, failure: AttemptFailure) -> RetryPlan | None:
+def decide_retry(spec: ConnectionSpec, history: RetryHistory, failure: AttemptFailure) -> RetryPlan | None:
     """Return when to try again, None to give up.
 
     Progress resets the streak; the source's Retry-After goes before the backoff. A disruption does not add to the
@@ -64,17 +63,17 @@ def decide_retry(spec: dict[str, Any], standing: RetryHistory, failure: AttemptF
     where the spec allows it, and does not count then.
     """
     if failure.no_room:
-        asked = min(standing.disruptions + 1, FREE_DISRUPTIONS)
-        return RetryPlan(min(SHORTEST_DELAY * 2 ** (asked - 1), LONGEST_QUOTA_DELAY), standing.streak, asked)
+        asked = min(history.disruptions + 1, FREE_DISRUPTIONS)
+        return RetryPlan(min(SHORTEST_DELAY * 2 ** (asked - 1), LONGEST_QUOTA_DELAY), history.streak, asked)
     if failure.disrupted:
-        return _after_disruption(spec, standing, failure)
+        return _after_disruption(spec, history, failure)
     if failure.final or failure.error_class in FINAL:
         return None
-    memory = raised_memory(spec, standing.memory) if failure.out_of_memory else None
+    memory = raised_memory(spec, history.memory) if failure.out_of_memory else None
     if memory:
-        return RetryPlan(SHORTEST_DELAY, standing.streak, memory=memory)
-    retry = Retry.model_validate(spec.get("retry", {}))
-    behind = 1 if failure.progressed else standing.streak + 1
+        return RetryPlan(SHORTEST_DELAY, history.streak, memory=memory)
+    retry = spec.retry
+    behind = 1 if failure.progressed else history.streak + 1
     limit = retry.limit if failure.error_class == "TransientError" else min(retry.limit, CAUTIOUS_LIMIT)
     if behind > limit:
         return None
@@ -82,12 +81,12 @@ def decide_retry(spec: dict[str, Any], standing: RetryHistory, failure: AttemptF
     return RetryPlan(delay, behind)
 
 
-def _after_disruption(spec: dict[str, Any], standing: RetryHistory, failure: AttemptFailure) -> RetryPlan | None:
-    disruptions = 1 if failure.progressed else standing.disruptions + 1
+def _after_disruption(spec: ConnectionSpec, history: RetryHistory, failure: AttemptFailure) -> RetryPlan | None:
+    disruptions = 1 if failure.progressed else history.disruptions + 1
     if disruptions <= FREE_DISRUPTIONS:
         delay = min(SHORTEST_DELAY * 2 ** (disruptions - 1), LONGEST_DISRUPTION_DELAY)
-        return RetryPlan(delay, standing.streak, disruptions)
-    counted = decide_retry(spec, standing, AttemptFailure("TransientError", failure.progressed))
+        return RetryPlan(delay, history.streak, disruptions)
+    counted = decide_retry(spec, history, AttemptFailure("TransientError", failure.progressed))
     return RetryPlan(max(counted.delay, LONGEST_DISRUPTION_DELAY), counted.streak, disruptions) if counted else None
 
 

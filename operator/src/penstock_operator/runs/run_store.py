@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from penstock_sdk.protocol import ErrorClass
 from psycopg.types.json import Jsonb
 
 from penstock_operator.definitions import manifest_of
-from penstock_operator.registry.database import DatabaseConnection, Row, many, one, run
+from penstock_operator.ids import (
+    AttemptNumber,
+    ConnectionName,
+    ConnectionUid,
+    DefinitionName,
+    DefinitionUid,
+    Namespace,
+    RunId,
+)
+from penstock_operator.registry.database import (
+    DatabaseConnection,
+    execute,
+    fetch_all,
+    fetch_one,
+    fetch_value,
+    fetch_values,
+)
+from penstock_operator.resources.conditions import Reason
 from penstock_operator.resources.hosts import source_host
-from penstock_operator.runs.attempt_store import AttemptOutcome
+from penstock_operator.runs.attempt_store import AttemptOutcome, RunPhase
+from penstock_operator.runs.run_spec import RunSpec
 
 Trigger = Literal["schedule", "request", "backfill", "upstream", "recheck"]
 
@@ -35,14 +55,112 @@ class WaitReason:
 
     run_id: str
     attempt: int
-    reason: str | None
+    reason: Reason | None
     words: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run, as far as its transitions depend on it."""
+
+    id: RunId
+    connection_uid: ConnectionUid
+    definition_uid: DefinitionUid
+    spec: RunSpec
+    trigger: Trigger
+    scheduled_at: datetime | None
+    phase: RunPhase
+    attempt: AttemptNumber
+    """The current attempt, 0 before the first."""
+    streak: int
+    """Failed attempts in a row without progress."""
+    disruptions: int
+    """Attempts in a row that the platform took away."""
+    memory: str | None
+    """The limit that replaces the spec's, after an attempt ran out of memory."""
+    cancel_requested: bool
+    next_attempt_at: datetime
+    reason: Reason | None
+
+    @classmethod
+    def parse(cls, *, spec: Mapping[str, Any], **columns: Any) -> Run:
+        """Return the run that a row of RUN_COLUMNS describes."""
+        return cls(spec=RunSpec.parse(spec), **columns)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it has not ended."""
+        return self.phase in ("pending", "running")
+
+
+RUN_COLUMNS = (
+    "id, connection_uid, definition_uid, spec, trigger, scheduled_at, phase, attempt, streak, disruptions, memory,"
+    " cancel_requested, next_attempt_at, reason"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunDetail:
+    """A run with the names of its connection and definition, and with what it has committed so far."""
+
+    id: RunId
+    namespace: Namespace
+    name: ConnectionName
+    definition: DefinitionName
+    connection_uid: ConnectionUid
+    definition_uid: DefinitionUid
+    spec: dict[str, Any]
+    trigger: Trigger
+    scheduled_at: datetime | None
+    token: str | None
+    phase: RunPhase
+    attempt: AttemptNumber
+    streak: int
+    disruptions: int
+    memory: str | None
+    next_attempt_at: datetime
+    cancel_requested: bool
+    cancel_requested_at: datetime | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    attempt_started_at: datetime | None
+    records: int
+    deletes: int
+    rejected: int
+    bytes: int
+    objects: int
+    reason: Reason | None
+    error_class: ErrorClass | None
+    message: str
+    operator_message: str
+    metrics: dict[str, dict[str, float]]
+    estimate: dict[str, Any] | None
+    waits: str
+    waits_reason: Reason | None
+    committed_records: int
+    failed_streams: list[str]
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it has not ended."""
+        return self.phase in ("pending", "running")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommittedProgress:
+    """How many records a run under way has committed."""
+
+    id: RunId
+    namespace: Namespace
+    name: ConnectionName
+    records: int
 
 
 async def insert_run(db: DatabaseConnection, new: NewRun) -> bool:
     """Insert a run; False when its due time or token has made one already."""
     return bool(
-        await run(
+        await execute(
             db,
             """
             INSERT INTO penstock.connector_runs
@@ -65,24 +183,26 @@ async def insert_run(db: DatabaseConnection, new: NewRun) -> bool:
 
 async def hold_run(db: DatabaseConnection, run_id: str, attempt: int) -> bool:
     """Hold the run row for this transaction if the attempt is the current one: nothing can take over meanwhile."""
-    row = await one(
+    held = await fetch_value(
         db,
-        "SELECT 1 AS held FROM penstock.connector_runs WHERE id = %(run)s AND attempt = %(attempt)s AND phase = 'running'"
+        bool,
+        "SELECT true FROM penstock.connector_runs WHERE id = %(run)s AND attempt = %(attempt)s AND phase = 'running'"
         " FOR SHARE",
         run=run_id,
         attempt=attempt,
     )
-    return row is not None
+    return bool(held)
 
 
-async def lock_run(db: DatabaseConnection, run_id: str) -> Row | None:
+async def lock_run(db: DatabaseConnection, run_id: str) -> Run | None:
     """Lock a run to change its phase, and return it."""
-    return await one(db, "SELECT * FROM penstock.connector_runs WHERE id = %(run)s FOR UPDATE", run=run_id)
+    sql = f"SELECT {RUN_COLUMNS} FROM penstock.connector_runs WHERE id = %(run)s FOR UPDATE"  # noqa: S608
+    return await fetch_one(db, Run.parse, sql, run=run_id)
 
 
 async def carry_over(db: DatabaseConnection, run_id: str, disruptions: int, memory: str | None) -> None:
     """Remember how often the run was disrupted in a row, and the memory that replaces its spec's limit."""
-    await run(
+    await execute(
         db,
         "UPDATE penstock.connector_runs SET disruptions = %(disruptions)s, memory = coalesce(%(memory)s, memory)"
         " WHERE id = %(run)s",
@@ -94,7 +214,7 @@ async def carry_over(db: DatabaseConnection, run_id: str, disruptions: int, memo
 
 async def postpone_run(db: DatabaseConnection, run_id: str, at: datetime, streak: int, ending: AttemptOutcome) -> None:
     """Put a run back to wait for its next attempt."""
-    await run(
+    await execute(
         db,
         "UPDATE penstock.connector_runs SET phase = 'pending', next_attempt_at = %(at)s, streak = %(streak)s,"
         " waits = '', waits_reason = NULL,"
@@ -112,7 +232,7 @@ async def postpone_run(db: DatabaseConnection, run_id: str, at: datetime, streak
 
 async def set_estimate(db: DatabaseConnection, run_id: str, estimate: dict[str, Any]) -> None:
     """Keep what a run's first attempt expected it to cost; a later one knows of the rest only."""
-    await run(
+    await execute(
         db,
         "UPDATE penstock.connector_runs SET estimate = %(estimate)s WHERE id = %(run)s AND estimate IS NULL",
         run=run_id,
@@ -120,9 +240,9 @@ async def set_estimate(db: DatabaseConnection, run_id: str, estimate: dict[str, 
     )
 
 
-async def end_run(db: DatabaseConnection, run_id: str, phase: str, ending: AttemptOutcome) -> None:
+async def end_run(db: DatabaseConnection, run_id: str, phase: RunPhase, ending: AttemptOutcome) -> None:
     """Give a run its final phase and its totals, which are the sums of its committed objects."""
-    await run(
+    await execute(
         db,
         """
         UPDATE penstock.connector_runs SET phase = %(phase)s, finished_at = now(), reason = %(reason)s,
@@ -147,40 +267,47 @@ async def end_run(db: DatabaseConnection, run_id: str, phase: str, ending: Attem
     )
 
 
-async def request_cancel(db: DatabaseConnection, run_id: str) -> Row | None:
-    """Ask for a run's end; None when there is no such run."""
-    return await one(
-        db,
-        "UPDATE penstock.connector_runs SET cancel_requested = true,"
-        " cancel_requested_at = coalesce(cancel_requested_at, now()) WHERE id = %(run)s RETURNING *",
-        run=run_id,
+async def request_cancel(db: DatabaseConnection, run_id: str) -> bool:
+    """Ask for a run's end; False when there is no such run."""
+    return bool(
+        await execute(
+            db,
+            "UPDATE penstock.connector_runs SET cancel_requested = true,"
+            " cancel_requested_at = coalesce(cancel_requested_at, now()) WHERE id = %(run)s",
+            run=run_id,
+        )
     )
 
 
-async def active_runs(db: DatabaseConnection, connection_uid: str) -> list[Row]:
+async def active_runs(db: DatabaseConnection, connection_uid: str) -> list[Run]:
     """Return the connection's runs that have not ended."""
-    return await many(
+    return await fetch_all(
         db,
-        "SELECT * FROM penstock.connector_runs WHERE connection_uid = %(uid)s AND phase IN ('pending', 'running')",
+        Run.parse,
+        f"SELECT {RUN_COLUMNS} FROM penstock.connector_runs"  # noqa: S608 - a constant
+        " WHERE connection_uid = %(uid)s AND phase IN ('pending', 'running')",
         uid=connection_uid,
     )
 
 
-async def runs_of_deleted_connections(db: DatabaseConnection) -> list[str]:
+async def runs_of_deleted_connections(db: DatabaseConnection) -> list[RunId]:
     """Return the runs that have not ended though their connection is gone."""
-    rows = await many(
+    return await fetch_values(
         db,
+        RunId,
         """
         SELECT r.id FROM penstock.connector_runs r WHERE r.phase IN ('pending', 'running')
           AND (SELECT c.deleted_at FROM penstock.tenant_connections c WHERE c.uid = r.connection_uid) IS NOT NULL
         ORDER BY r.id
         """,
     )
-    return [row["id"] for row in rows]
 
 
 RUN = """
-    SELECT r.*, c.namespace, c.name, d.name AS definition, a.started_at AS attempt_started_at,
+    SELECT r.id, r.connection_uid, r.definition_uid, r.spec, r.trigger, r.scheduled_at, r.token, r.phase, r.attempt, r.streak,
+        r.disruptions, r.memory, r.next_attempt_at, r.cancel_requested, r.cancel_requested_at, r.created_at, r.started_at, r.finished_at, r.records,
+        r.deletes, r.rejected, r.bytes, r.objects, r.reason, r.error_class, r.message, r.operator_message, r.metrics,
+        r.estimate, r.waits_reason, c.namespace, c.name, d.name AS definition, a.started_at AS attempt_started_at,
         CASE WHEN r.phase = 'pending' OR r.phase = 'running' AND a.started_at IS NULL THEN r.waits ELSE '' END AS waits,
         (SELECT coalesce(sum(o.records), 0)::bigint FROM penstock.bronze_objects o
          WHERE o.run_id = r.id AND o.kind = 'data' AND o.committed_at IS NOT NULL) AS committed_records,
@@ -200,21 +327,22 @@ TELLING = """ WHERE r.id = coalesce(
 """
 
 
-async def newest_run(db: DatabaseConnection, connection_uid: str) -> Row | None:
+async def newest_run(db: DatabaseConnection, connection_uid: str) -> RunDetail | None:
     """Return the run that tells how the connection is: the one that has begun, else the newest; a backfill's last."""
-    return await one(db, RUN + TELLING, uid=connection_uid)
+    return await fetch_one(db, RunDetail, RUN + TELLING, uid=connection_uid)
 
 
-async def newest_failure(db: DatabaseConnection, connection_uid: str) -> Row | None:
+async def newest_failure(db: DatabaseConnection, connection_uid: str) -> RunDetail | None:
     """Return the newest run that failed."""
     sql = f"{RUN} WHERE r.connection_uid = %(uid)s AND r.phase = 'failed' ORDER BY r.id DESC LIMIT 1"
-    return await one(db, sql, uid=connection_uid)
+    return await fetch_one(db, RunDetail, sql, uid=connection_uid)
 
 
-async def progress_of_running(db: DatabaseConnection) -> list[Row]:
-    """Return how many records each run under way has committed, with its connection's namespace and name."""
-    return await many(
+async def progress_of_running(db: DatabaseConnection) -> list[CommittedProgress]:
+    """Return how many records each run under way has committed."""
+    return await fetch_all(
         db,
+        CommittedProgress,
         """
         SELECT r.id, c.namespace, c.name,
             (SELECT coalesce(sum(o.records), 0)::bigint FROM penstock.bronze_objects o
@@ -225,10 +353,11 @@ async def progress_of_running(db: DatabaseConnection) -> list[Row]:
     )
 
 
-async def note_waits(db: DatabaseConnection, waits: list[WaitReason]) -> list[str]:
+async def note_waits(db: DatabaseConnection, waits: Sequence[WaitReason]) -> list[ConnectionUid]:
     """Note why attempts have not started, and return the connections of those whose reason or words changed."""
-    rows = await many(
+    return await fetch_values(
         db,
+        ConnectionUid,
         """
         UPDATE penstock.connector_runs r SET waits = n.words, waits_reason = n.reason
         FROM unnest(%(runs)s::text[], %(attempts)s::int[], %(reasons)s::text[], %(words)s::text[])
@@ -237,61 +366,68 @@ async def note_waits(db: DatabaseConnection, waits: list[WaitReason]) -> list[st
           AND (r.waits, r.waits_reason) IS DISTINCT FROM (n.words, n.reason)
         RETURNING r.connection_uid
         """,
-        runs=[each.run_id for each in waits],
-        attempts=[each.attempt for each in waits],
-        reasons=[each.reason for each in waits],
-        words=[each.words for each in waits],
+        runs=[wait.run_id for wait in waits],
+        attempts=[wait.attempt for wait in waits],
+        reasons=[wait.reason for wait in waits],
+        words=[wait.words for wait in waits],
     )
-    return [row["connection_uid"] for row in rows]
 
 
 async def waiting_count(db: DatabaseConnection, connection_uid: str) -> int:
     """Return how many runs of the connection wait for their turn."""
-    row = await one(
+    count = await fetch_value(
         db,
-        "SELECT count(*) AS n FROM penstock.connector_runs WHERE connection_uid = %(uid)s"
+        int,
+        "SELECT count(*) FROM penstock.connector_runs WHERE connection_uid = %(uid)s"
         " AND phase IN ('pending', 'running') AND attempt = 0",
         uid=connection_uid,
     )
-    return int(row["n"]) if row else 0
+    return count or 0
 
 
-async def lock_replaceable(db: DatabaseConnection, connection_uid: str) -> list[Row] | None:
+async def lock_replaceable(db: DatabaseConnection, connection_uid: str) -> list[Run] | None:
     """Lock the runs that a newer one replaces, all that wait or run but a backfill's; None when one is in use just now.
 
     It never waits: whoever ends a run holds that run first and its connection second, and here it is the other way round.
     """
-    wanted = (
-        "SELECT * FROM penstock.connector_runs WHERE connection_uid = %(uid)s AND phase IN ('pending', 'running')"
+    statement = (
+        f"SELECT {RUN_COLUMNS} FROM penstock.connector_runs"  # noqa: S608 - a constant
+        " WHERE connection_uid = %(uid)s AND phase IN ('pending', 'running')"
         " AND trigger <> 'backfill'"
     )
-    locked = await many(db, f"{wanted} ORDER BY id FOR UPDATE SKIP LOCKED", uid=connection_uid)
-    seen = await many(db, wanted, uid=connection_uid)
+    locked = await fetch_all(db, Run.parse, f"{statement} ORDER BY id FOR UPDATE SKIP LOCKED", uid=connection_uid)
+    seen = await fetch_all(db, Run.parse, statement, uid=connection_uid)
     return locked if len(locked) == len(seen) else None
+
+
+def _moment(value: datetime) -> datetime:
+    return value
 
 
 async def ticks_made(db: DatabaseConnection, connection_uid: str, start: datetime, end: datetime) -> set[datetime]:
     """Return the ticks from `start` on and before `end` that have made a run."""
-    rows = await many(
+    ticks = await fetch_values(
         db,
+        _moment,
         "SELECT scheduled_at FROM penstock.connector_runs WHERE connection_uid = %(uid)s"
         " AND scheduled_at >= %(start)s AND scheduled_at < %(end)s",
         uid=connection_uid,
         start=start,
         end=end,
     )
-    return {row["scheduled_at"] for row in rows}
+    return set(ticks)
 
 
-async def run_by_id(db: DatabaseConnection, run_id: str) -> Row | None:
+async def run_by_id(db: DatabaseConnection, run_id: str) -> RunDetail | None:
     """Return one run."""
-    return await one(db, RUN + " WHERE r.id = %(run)s", run=run_id)
+    return await fetch_one(db, RunDetail, RUN + " WHERE r.id = %(run)s", run=run_id)
 
 
-async def list_runs(db: DatabaseConnection, namespace: str | None, name: str | None, limit: int) -> list[Row]:
+async def list_runs(db: DatabaseConnection, namespace: str | None, name: str | None, limit: int) -> list[RunDetail]:
     """Return the newest runs, of one namespace and connection or of all."""
-    return await many(
+    return await fetch_all(
         db,
+        RunDetail,
         RUN
         + """ WHERE (%(namespace)s::text IS NULL OR c.namespace = %(namespace)s)
                AND (%(name)s::text IS NULL OR c.name = %(name)s) ORDER BY r.id DESC LIMIT %(limit)s""",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from penstock_sdk.protocol import DiscoveredStream, ErrorClass, Mode, ReadWindow, SelectedStream, StreamsRequest
 
 from penstock_operator.errors import Invalid
+from penstock_operator.resources.models import ConnectionSpec, StreamSelection
 from penstock_operator.resources.spelling import nearest_word
+from penstock_operator.runs.state_store import State
 from penstock_operator.schemas.drift_policy import Policy
 
-State = dict[str, Any]
 NOTHING_OFFERED = (
     "the source offers no stream to these credentials: check spec.config and what the credentials may read,"
     " or name the streams in spec.streams"
@@ -48,9 +49,9 @@ class Selection:
 
 
 def select(
-    spec: dict[str, Any],
+    spec: ConnectionSpec,
     offered: list[DiscoveredStream],
-    states: dict[str, State],
+    states: Mapping[str, State],
     run_id: str,
     names: dict[str, str] | None = None,
     first_generation: int = 1,
@@ -62,12 +63,12 @@ def select(
     are selected and the source offers none.
     """
     by_name = {stream.identity: stream for stream in offered}
-    if not spec.get("streams") and not offered:
+    if not spec.streams and not offered:
         raise Invalid(NOTHING_OFFERED)
-    wanted: list[dict[str, Any]] = spec.get("streams") or [{"name": stream.identity} for stream in offered]
+    streams = spec.streams or [StreamSelection(name=stream.identity) for stream in offered]
     chosen, refused = list[StreamChoice](), list[StreamRefusal]()
-    for index, each in enumerate(wanted):
-        name, mode = (names or {}).get(each["name"], each["name"]), each.get("mode", "full")
+    for index, entry in enumerate(streams):
+        name, mode = (names or {}).get(entry.name, entry.name), entry.mode
         why = _unfit(index, name, mode, by_name, {choice.stream for choice in chosen})
         if why:
             refused.append(StreamRefusal(name, mode, why))
@@ -76,10 +77,10 @@ def select(
         if unavailable:
             refused.append(StreamRefusal(name, mode, unavailable.message, unavailable.error_class))
             continue
-        policy: Policy = each.get("schemaPolicy") or spec.get("schemaPolicy") or "evolve"
+        policy: Policy = entry.schema_policy or spec.schema_policy
         chosen.append(StreamChoice(name, policy, selected(name, mode, states.get(name), run_id, first_generation)))
     read = {choice.stream for choice in chosen}
-    return Selection(chosen, [each if each.stream not in read else _named_again(each) for each in refused])
+    return Selection(chosen, [refusal if refusal.stream not in read else _named_again(refusal) for refusal in refused])
 
 
 def _unfit(index: int, name: str, mode: Mode, by_name: dict[str, DiscoveredStream], chosen: set[str]) -> str:
@@ -131,12 +132,12 @@ def selected(name: str, mode: Mode, state: State | None, run_id: str, first_gene
     """
     if state is None:
         return SelectedStream(name=name, mode=mode, generation=first_generation)
-    same_run = state["run_id"] == run_id
+    same_run = state.run_id == run_id
     return SelectedStream(
         name=name,
         mode=mode,
-        cursor=state["cursor"] if mode == "incremental" or same_run else None,
-        done=same_run and state["done"],
-        checkpoint=state["checkpoint"],
-        generation=state["generation"],
+        cursor=state.cursor if mode == "incremental" or same_run else None,
+        done=same_run and state.done,
+        checkpoint=state.checkpoint,
+        generation=state.generation,
     )

@@ -8,8 +8,9 @@ from typing import Literal
 
 from penstock_sdk.protocol import StreamOutcome
 
-from penstock_operator.registry.database import DatabaseConnection, Row, many, one, run
+from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_one, fetch_values
 from penstock_operator.runs import bronze_objects
+from penstock_operator.runs.bronze_objects import StreamCounts
 
 Outcome = Literal["succeeded", "failed", "not_read"]
 PARAMETERS = (
@@ -42,8 +43,13 @@ async def record(db: DatabaseConnection, run_id: str, attempt: int, told: Mappin
     one failed is kept until a later attempt says more of it than that it was not read.
     """
     selected = await _selected(db, run_id, attempt)
-    counts = {row["stream"]: row for row in await bronze_objects.run_counts(db, run_id)}
-    await _put(db, run_id, attempt, [_Entry.of(each, told.get(each.stream), counts) for each in selected])
+    counts: dict[str, StreamCounts] = {found.stream: found for found in await bronze_objects.run_counts(db, run_id)}
+    await _put(
+        db,
+        run_id,
+        attempt,
+        [_Entry.of(stream, told.get(stream.stream), counts.get(stream.stream)) for stream in selected],
+    )
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,17 @@ class _Selected:
     done: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class _AttemptStreams:
+    streams: list[str]
+    refused: dict[str, str]
+    connection_uid: str
+
+
 async def _selected(db: DatabaseConnection, run_id: str, attempt: int) -> list[_Selected]:
-    found = await one(
+    found = await fetch_one(
         db,
+        _AttemptStreams,
         "SELECT a.streams, a.refused, r.connection_uid FROM penstock.run_attempts a"
         " JOIN penstock.connector_runs r ON r.id = a.run_id WHERE a.run_id = %(run)s AND a.attempt = %(attempt)s",
         run=run_id,
@@ -65,16 +79,17 @@ async def _selected(db: DatabaseConnection, run_id: str, attempt: int) -> list[_
     )
     if found is None:  # a run that has had no attempt yet
         return []
-    rows = await many(
+    ended = await fetch_values(
         db,
+        str,
         "SELECT stream FROM penstock.connector_run_state"
         " WHERE connection_uid = %(connection)s AND run_id = %(run)s AND done"
         " UNION ALL SELECT stream FROM penstock.window_states WHERE run_id = %(run)s AND done",
-        connection=found["connection_uid"],
+        connection=found.connection_uid,
         run=run_id,
     )
-    done = {row["stream"] for row in rows}
-    return [_Selected(stream, found["refused"].get(stream), stream in done) for stream in found["streams"]]
+    done = set(ended)
+    return [_Selected(stream, found.refused.get(stream), stream in done) for stream in found.streams]
 
 
 @dataclass(frozen=True)
@@ -91,10 +106,9 @@ class _Entry:
     rejected: int
 
     @classmethod
-    def of(cls, selected: _Selected, told: StreamOutcome | None, counts: Mapping[str, Row]) -> _Entry:
+    def of(cls, selected: _Selected, told: StreamOutcome | None, found: StreamCounts | None) -> _Entry:
         """Return how a stream went."""
-        found = counts.get(selected.stream, {"records": 0, "deletes": 0, "rejected": 0})
-        numbers = (found["records"], found["deletes"], found["rejected"])
+        numbers = (found.records, found.deletes, found.rejected) if found else (0, 0, 0)
         error = told.error if told and told.outcome == "failed" else None
         if selected.done:
             return cls(selected.stream, "succeeded", None, "", "", *numbers)
@@ -112,7 +126,7 @@ async def _put(db: DatabaseConnection, run_id: str, attempt: int, entries: list[
     The attempt is the one that read the stream: later ones of the run pass over what is at its end.
     """
     columns = list(zip(*map(astuple, entries), strict=True)) or [()] * len(fields(_Entry))
-    await run(
+    await execute(
         db,
         """
         INSERT INTO penstock.run_streams AS s (run_id, attempt, stream, outcome, error_class, message, operator_message,
@@ -139,23 +153,23 @@ COLUMNS = "stream, attempt, outcome, error_class, message, records, deletes, rej
 
 async def unfinished(db: DatabaseConnection, run_id: str, limit: int = 20) -> list[RunStream]:
     """Return streams of a run that no attempt has read to their end."""
-    rows = await many(
+    return await fetch_all(
         db,
+        RunStream,
         f"SELECT {COLUMNS} FROM penstock.run_streams WHERE run_id = %(run)s AND outcome <> 'succeeded'"  # noqa: S608
         " ORDER BY stream LIMIT %(limit)s",
         run=run_id,
         limit=limit,
     )
-    return [RunStream(**row) for row in rows]
 
 
 async def of_run(db: DatabaseConnection, run_id: str, limit: int = 1000) -> list[RunStream]:
     """Return the streams of a run, those that failed first, then by name."""
-    rows = await many(
+    return await fetch_all(
         db,
+        RunStream,
         f"SELECT {COLUMNS} FROM penstock.run_streams WHERE run_id = %(run)s"  # noqa: S608
         " ORDER BY outcome = 'failed' DESC, stream LIMIT %(limit)s",
         run=run_id,
         limit=limit,
     )
-    return [RunStream(**row) for row in rows]

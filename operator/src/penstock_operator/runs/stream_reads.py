@@ -1,10 +1,12 @@
-"""stream_reads: what the last reads of each stream brought, so that the next one can be judged by them."""
+"""stream_reads: how many records the last reads of each stream brought, to judge the next one by them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock_operator.registry.database import DatabaseConnection, Row, many, run
+from penstock_sdk.protocol import Mode
+
+from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all
 
 KEPT = 100
 
@@ -14,19 +16,28 @@ class StreamRead:
     """What one run read of a stream."""
 
     stream: str
-    mode: str
+    mode: Mode
     records: int
 
 
-async def reads_of(db: DatabaseConnection, connection_uid: str) -> dict[str, Row]:
+@dataclass(frozen=True, kw_only=True)
+class EarlierReads:
+    """How many records each of the last reads of a stream brought, oldest first; all of them in one mode."""
+
+    stream: str
+    mode: Mode
+    recent: list[int]
+
+
+async def reads_of(db: DatabaseConnection, connection_uid: str) -> dict[str, EarlierReads]:
     """Return the last reads of each stream of a connection."""
-    rows = await many(db, "SELECT * FROM penstock.stream_reads WHERE connection_uid = %(uid)s", uid=connection_uid)
-    return {row["stream"]: row for row in rows}
+    sql = "SELECT stream, mode, recent FROM penstock.stream_reads WHERE connection_uid = %(uid)s"
+    return {reads.stream: reads for reads in await fetch_all(db, EarlierReads, sql, uid=connection_uid)}
 
 
 async def add_reads(db: DatabaseConnection, connection_uid: str, run_id: str, reads: list[StreamRead]) -> None:
     """Add a run's reads to the last ones, all in one statement; in another mode they begin anew."""
-    await run(
+    await execute(
         db,
         """
         INSERT INTO penstock.stream_reads AS was (connection_uid, stream, mode, recent, run_id)
@@ -38,8 +49,8 @@ async def add_reads(db: DatabaseConnection, connection_uid: str, run_id: str, re
         """,
         uid=connection_uid,
         run=run_id,
-        streams=[each.stream for each in reads],
-        modes=[each.mode for each in reads],
-        records=[each.records for each in reads],
+        streams=[read.stream for read in reads],
+        modes=[read.mode for read in reads],
+        records=[read.records for read in reads],
         kept=KEPT,
     )

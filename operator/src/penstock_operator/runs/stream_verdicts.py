@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any
 
 from penstock_sdk.protocol import SelectedStream, StreamsRequest, StreamVerdict
 
@@ -14,10 +13,11 @@ from penstock_operator import alerts
 from penstock_operator.alerts import NewAlert
 from penstock_operator.errors import Invalid
 from penstock_operator.registry.database import DatabaseConnection, Row
-from penstock_operator.runs import attempt_states, attempt_store, cursor_alerts, selection, state_store, stream_outcomes
+from penstock_operator.resources.models import ConnectionSpec
+from penstock_operator.runs import attempt_states, attempt_store, cursor_alerts, selection, stream_outcomes
+from penstock_operator.runs.attempt_store import HeldAttempt
 from penstock_operator.runs.selection import StreamChoice, StreamRefusal
-from penstock_operator.runs.state_store import StreamVersion
-from penstock_operator.schemas import drift_policy
+from penstock_operator.schemas import drift_policy, schema_store
 from penstock_operator.schemas.diff import StreamShape
 from penstock_operator.schemas.drift_policy import (
     AcknowledgedDrift,
@@ -27,6 +27,7 @@ from penstock_operator.schemas.drift_policy import (
     Policy,
     RegisteredVersion,
 )
+from penstock_operator.schemas.schema_store import RegisteredStream, StreamHead, StreamVersion
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class DiscoveredCatalog:
 class _Registered:
     """What the registry holds of a connection's streams, as far as it is needed."""
 
-    heads: dict[str, Row]
-    versions: dict[tuple[str, int], Row]
+    heads: dict[str, StreamHead]
+    versions: dict[tuple[str, int], RegisteredStream]
     open: list[Row]
     acknowledged: list[Row]
 
@@ -60,24 +61,24 @@ async def read_offer(request: StreamsRequest) -> DiscoveredCatalog:
     return DiscoveredCatalog(request.model_copy(update={"streams": told}), seen, twice)
 
 
-async def judge_streams(db: DatabaseConnection, attempt: Row, offer: DiscoveredCatalog) -> list[StreamVerdict]:
+async def judge_streams(db: DatabaseConnection, attempt: HeldAttempt, offer: DiscoveredCatalog) -> list[StreamVerdict]:
     """Record versions and alerts of the selected streams, and return what to do with each, in order."""
-    uid = attempt["connection_uid"]
+    uid = attempt.connection_uid
     states = await attempt_states.of_attempt(db, attempt)
-    heads = await state_store.stream_heads(db, uid)
-    if offer.twice and not (offer.request.streams or attempt["spec"].get("streams")):
+    heads = await schema_store.stream_heads(db, uid)
+    if offer.twice and not (offer.request.streams or attempt.spec.streams):
         raise Invalid("; ".join(map(_ambiguous, sorted(offer.twice))))
     found = selection.select(
-        attempt["spec"],
+        attempt.spec,
         offer.request.streams,
         states,
-        attempt["run_id"],
+        attempt.run_id,
         _names(offer.seen, heads),
-        attempt["first_generation"],
+        attempt.first_generation,
     )
-    choices, refusals = found.choices, _with_the_ambiguous(found.refusals, attempt["spec"], offer)
-    refusals = [each for each in refusals if not attempt_states.is_done(states.get(each.stream), attempt["run_id"])]
-    window = attempt_states.window_of(attempt["spec"])
+    choices, refusals = found.choices, _with_the_ambiguous(found.refusals, attempt.spec, offer)
+    refusals = [refusal for refusal in refusals if not attempt_states.is_done(states, refusal.stream, attempt.run_id)]
+    window = attempt.spec.window
     choices = selection.windowed(choices, window, offer.request) if window else choices
     offer = _remembering(offer, heads)
     held = await _registered(db, uid, offer, choices, heads)
@@ -88,22 +89,22 @@ async def judge_streams(db: DatabaseConnection, attempt: Row, offer: DiscoveredC
     return sorted(read, key=lambda verdict: verdict.name in failed) + [_refused(each) for each in refusals]
 
 
-async def _failed_before(db: DatabaseConnection, attempt: Row) -> set[str]:
+async def _failed_before(db: DatabaseConnection, attempt: HeldAttempt) -> set[str]:
     """Return the streams that failed in an earlier attempt of the run: they are read last, so that they hold up no other."""
-    if attempt["attempt"] == 1:
+    if attempt.attempt == 1:
         return set()
-    told = await stream_outcomes.of_run(db, attempt["run_id"])
+    told = await stream_outcomes.of_run(db, attempt.run_id)
     return {each.stream for each in told if each.outcome == "failed"}
 
 
 def _with_the_ambiguous(
-    refusals: list[StreamRefusal], spec: dict[str, Any], offer: DiscoveredCatalog
+    refusals: list[StreamRefusal], spec: ConnectionSpec, offer: DiscoveredCatalog
 ) -> list[StreamRefusal]:
     """Return the refusals, where two streams of one identity are selected with that as the reason."""
     if not offer.twice:
         return refusals
     told = [replace(each, message=_ambiguous(each.stream)) if each.stream in offer.twice else each for each in refusals]
-    if spec.get("streams"):
+    if spec.streams:
         return told
     return told + [StreamRefusal(each, "full", _ambiguous(each)) for each in sorted(offer.twice)]
 
@@ -124,17 +125,17 @@ def _refused(refusal: StreamRefusal) -> StreamVerdict:
     )
 
 
-def _remembering(offer: DiscoveredCatalog, heads: dict[str, Row]) -> DiscoveredCatalog:
-    known = {stream: row["pii_suggested"] for stream, row in heads.items() if row["pii_suggested"]}
+def _remembering(offer: DiscoveredCatalog, heads: dict[str, StreamHead]) -> DiscoveredCatalog:
+    known = {stream: head.pii_suggested for stream, head in heads.items() if head.pii_suggested}
     if not known:
         return offer
     seen = {stream: drift_policy.remembering(each, known.get(stream, {})) for stream, each in offer.seen.items()}
     return replace(offer, seen=seen)
 
 
-def _names(seen: dict[str, DiscoveredVersion], heads: dict[str, Row]) -> dict[str, str]:
+def _names(seen: dict[str, DiscoveredVersion], heads: dict[str, StreamHead]) -> dict[str, str]:
     """Return each name that a stream has, had or is, with its identity; what it is goes before what it was called."""
-    was = {name: stream for stream, row in heads.items() if stream in seen for name in row["names"]}
+    was = {name: stream for stream, head in heads.items() if stream in seen for name in head.names}
     return {
         **was,
         **{each.display_name: stream for stream, each in seen.items()},
@@ -143,24 +144,28 @@ def _names(seen: dict[str, DiscoveredVersion], heads: dict[str, Row]) -> dict[st
 
 
 async def _registered(
-    db: DatabaseConnection, uid: str, offer: DiscoveredCatalog, choices: list[StreamChoice], heads: dict[str, Row]
+    db: DatabaseConnection,
+    uid: str,
+    offer: DiscoveredCatalog,
+    choices: list[StreamChoice],
+    heads: dict[str, StreamHead],
 ) -> _Registered:
     found = await alerts.open_alerts_of(db, uid)
     acknowledged = await alerts.acknowledged_alerts_of(db, uid)
     wanted = {
-        (name, heads[name]["version"])
+        (name, heads[name].version)
         for name in (choice.stream for choice in choices)
-        if name in heads and heads[name]["fingerprint"] != offer.seen[name].fingerprint
+        if name in heads and heads[name].fingerprint != offer.seen[name].fingerprint
     }
     wanted |= {(row["stream"], row["baseline"]) for row in found if row["baseline"] is not None}
-    versions = await state_store.stream_versions(db, uid, wanted) if wanted else {}
+    versions = await schema_store.stream_versions(db, uid, wanted) if wanted else {}
     return _Registered(heads, versions, found, acknowledged)
 
 
 def _judge(choice: StreamChoice, offer: DiscoveredCatalog, held: _Registered) -> DriftVerdict:
     now = offer.seen[choice.stream]
     head = held.heads.get(choice.stream)
-    known = RegisteredVersion(head["version"], _shape_of(held, choice.stream, head, now)) if head else None
+    known = RegisteredVersion(head.version, _shape_of(held, choice.stream, head, now)) if head else None
     mine = [row for row in held.acknowledged if row["stream"] == choice.stream]
     accepted = AcknowledgedDrift(
         frozenset(_alert(row) for row in mine),
@@ -169,13 +174,13 @@ def _judge(choice: StreamChoice, offer: DiscoveredCatalog, held: _Registered) ->
     return drift_policy.judge(choice.policy, known, now, accepted, can_drop="drop" in offer.request.abilities)
 
 
-def _shape_of(held: _Registered, stream: str, head: Row, now: DiscoveredVersion) -> StreamShape:
-    row = held.versions.get((stream, head["version"]))
-    return now.shape if row is None or head["fingerprint"] == now.fingerprint else _shape(row)
+def _shape_of(held: _Registered, stream: str, head: StreamHead, now: DiscoveredVersion) -> StreamShape:
+    registered = held.versions.get((stream, head.version))
+    return now.shape if registered is None or head.fingerprint == now.fingerprint else _shape(registered)
 
 
-def _shape(row: Row) -> StreamShape:
-    return StreamShape(row["schema"], tuple(row["primary_key"]), row["cursor_field"], tuple(row["pii"]))
+def _shape(registered: RegisteredStream) -> StreamShape:
+    return StreamShape(registered.schema, tuple(registered.primary_key), registered.cursor_field, tuple(registered.pii))
 
 
 def _alert(row: Row) -> DriftAlert:
@@ -184,22 +189,22 @@ def _alert(row: Row) -> DriftAlert:
 
 async def _record(
     db: DatabaseConnection,
-    attempt: Row,
+    attempt: HeldAttempt,
     offer: DiscoveredCatalog,
     choices: list[StreamChoice],
     verdicts: list[DriftVerdict],
     held: _Registered,
     refusals: list[StreamRefusal],
 ) -> None:
-    uid, pairs = attempt["connection_uid"], list(zip(choices, verdicts, strict=True))
+    uid, pairs = attempt.connection_uid, list(zip(choices, verdicts, strict=True))
     new = await asyncio.to_thread(lambda: [each for pair in pairs for each in _versions(*pair, offer, held)])
     if new:
-        await state_store.put_stream_versions(db, uid, new)
+        await schema_store.put_stream_versions(db, uid, new)
     told = [NewAlert(choice.stream, *_fields(alert)) for choice, verdict in pairs for alert in verdict.alerts]
     told += [*_removed(attempt, offer, held), *_announced(choices, offer, held)]
     told += await asyncio.to_thread(lambda: cursor_alerts.new_alerts(choices, offer.request, held.acknowledged))
     if told:
-        await alerts.open_alerts(db, uid, attempt["run_id"], told)
+        await alerts.open_alerts(db, uid, attempt.run_id, told)
     resolved = await asyncio.to_thread(lambda: _resolved(pairs, offer, held))
     resolved += await asyncio.to_thread(lambda: cursor_alerts.resolved(choices, offer.request, held.open))
     if resolved:
@@ -208,7 +213,7 @@ async def _record(
     refused |= {each.stream: each.message for each in refusals}
     await attempt_store.set_streams(
         db,
-        (attempt["run_id"], attempt["attempt"]),
+        (attempt.run_id, attempt.attempt),
         [*(each.stream for each in choices), *(each.stream for each in refusals)],
         [each.stream for each in choices if each.selected.mode == "incremental"],
         refused,
@@ -226,17 +231,17 @@ def _versions(
     now, head = offer.seen[choice.stream], held.heads.get(choice.stream)
     shape = verdict.recorded
     digest = now.fingerprint if shape is now.shape else drift_policy.fingerprint(shape)
-    if head and not verdict.changed and (head["fingerprint"], head["display_name"]) == (digest, now.display_name):
+    if head and not verdict.changed and (head.fingerprint, head.display_name) == (digest, now.display_name):
         return []
-    names = sorted({now.display_name, *(head["names"] if head else [])})
+    names = sorted({now.display_name, *(head.names if head else [])})
     documents = (shape.schema, shape.primary_key, now.modes, shape.pii, now.suggested, names)
     texts = [json.dumps(each) for each in documents]
     return [StreamVersion(choice.stream, verdict.version, digest, now.display_name, shape.cursor_field, *texts)]
 
 
-def _removed(attempt: Row, offer: DiscoveredCatalog, held: _Registered) -> list[NewAlert]:
+def _removed(attempt: HeldAttempt, offer: DiscoveredCatalog, held: _Registered) -> list[NewAlert]:
     """A connection that selects all streams notices one that the source does not offer any more."""
-    if attempt["spec"].get("streams"):
+    if attempt.spec.streams:
         return []
     known = {row["stream"] for row in held.acknowledged if row["kind"] == drift_policy.STREAM_REMOVED}
     return [

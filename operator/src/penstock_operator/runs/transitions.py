@@ -11,49 +11,49 @@ from typing import Literal
 
 from penstock_operator import outbox
 from penstock_operator.connections import connection_store
-from penstock_operator.registry.database import DatabaseConnection, Row
+from penstock_operator.registry.database import DatabaseConnection
 from penstock_operator.runs import attempt_store, bronze_objects, run_store, stream_outcomes
-from penstock_operator.runs.attempt_store import AttemptOutcome
+from penstock_operator.runs.attempt_store import AttemptOutcome, RunPhase
 from penstock_operator.runs.circuit_breaker import pause_after
 from penstock_operator.runs.retry import AttemptFailure, RetryHistory, decide_retry
+from penstock_operator.runs.run_store import Run
 
 CANCELLED = AttemptOutcome("cancelled", "RunCancelled", message="cancelled on request")
 REPLACED = AttemptOutcome("cancelled", "RunReplaced", message="replaced by a newer run, as spec.concurrencyPolicy asks")
 
 
-async def current(db: DatabaseConnection, run_id: str, attempt: int) -> Row | None:
+async def current(db: DatabaseConnection, run_id: str, attempt: int) -> Run | None:
     """Lock the run, and return it if the attempt is still the current one."""
     row = await run_store.lock_run(db, run_id)
-    return row if row and row["attempt"] == attempt and row["phase"] == "running" else None
+    return row if row and row.attempt == attempt and row.phase == "running" else None
 
 
-async def succeed(db: DatabaseConnection, run: Row, ending: AttemptOutcome) -> str:
+async def succeed(db: DatabaseConnection, run: Run, ending: AttemptOutcome) -> RunPhase:
     """End attempt and run as succeeded. The caller has compared the counts."""
-    await attempt_store.end_attempt(db, run["id"], run["attempt"], ending)
-    await connection_store.mark_success(db, run["connection_uid"], run["id"])
+    await attempt_store.end_attempt(db, run.id, run.attempt, ending)
+    await connection_store.mark_success(db, run.connection_uid, run.id)
     return await _finish(db, run, "succeeded", ending)
 
 
-async def fail(db: DatabaseConnection, run: Row, ending: AttemptOutcome, failure: AttemptFailure) -> str:
+async def fail(db: DatabaseConnection, run: Run, ending: AttemptOutcome, failure: AttemptFailure) -> RunPhase:
     """End the attempt as failed, and the run too unless it is to be tried again; return the run's phase."""
-    await attempt_store.end_attempt(db, run["id"], run["attempt"], ending)
-    if run["cancel_requested"]:
+    await attempt_store.end_attempt(db, run.id, run.attempt, ending)
+    if run.cancel_requested:
         return await _finish(db, run, "cancelled", CANCELLED)
-    again = decide_retry(run["spec"], standing(run), failure)
+    again = decide_retry(run.spec, history_of(run), failure)
     if again is None:
-        await _count_failure(db, run["connection_uid"])
+        await _count_failure(db, run.connection_uid)
         return await _finish(db, run, "failed", ending)
     at = datetime.now(UTC) + timedelta(seconds=again.delay)
-    await run_store.postpone_run(db, run["id"], at, again.streak, ending)
-    await run_store.carry_over(db, run["id"], again.disruptions, again.memory)
+    await run_store.postpone_run(db, run.id, at, again.streak, ending)
+    await run_store.carry_over(db, run.id, again.disruptions, again.memory)
     await _tell(db, run, "retire")
     return "pending"
 
 
-def standing(run: Row) -> RetryHistory:
-    """Return what lies behind a run."""
-    limits = run["spec"].get("resources", {}).get("limits", {})
-    return RetryHistory(run["streak"], run["disruptions"], run["memory"] or limits.get("memory", "512Mi"))
+def history_of(run: Run) -> RetryHistory:
+    """Return how the attempts of a run have failed so far."""
+    return RetryHistory(run.streak, run.disruptions, run.memory or run.spec.resources.limits.memory)
 
 
 async def _count_failure(db: DatabaseConnection, uid: str) -> None:
@@ -62,40 +62,40 @@ async def _count_failure(db: DatabaseConnection, uid: str) -> None:
         await connection_store.pause(db, uid, seconds)
 
 
-async def cancel(db: DatabaseConnection, run: Row) -> str:
+async def cancel(db: DatabaseConnection, run: Run) -> RunPhase:
     """End the run as cancelled, with its attempt if it has one."""
-    await stream_outcomes.record(db, run["id"], run["attempt"], {})
-    await attempt_store.end_attempt(db, run["id"], run["attempt"], CANCELLED)
+    await stream_outcomes.record(db, run.id, run.attempt, {})
+    await attempt_store.end_attempt(db, run.id, run.attempt, CANCELLED)
     return await _finish(db, run, "cancelled", CANCELLED)
 
 
-async def stop(db: DatabaseConnection, run: Row, ending: AttemptOutcome = CANCELLED) -> str:
+async def stop(db: DatabaseConnection, run: Run, ending: AttemptOutcome = CANCELLED) -> RunPhase:
     """End the run as cancelled whatever its attempt is doing: it is fenced from now on, and its Job is deleted soon."""
-    await stream_outcomes.record(db, run["id"], run["attempt"], {})
-    await attempt_store.end_attempt(db, run["id"], run["attempt"], ending)
-    await run_store.end_run(db, run["id"], "cancelled", ending)
-    await outbox.post_commit(db, run["id"])
+    await stream_outcomes.record(db, run.id, run.attempt, {})
+    await attempt_store.end_attempt(db, run.id, run.attempt, ending)
+    await run_store.end_run(db, run.id, "cancelled", ending)
+    await outbox.post_commit(db, run.id)
     await _tell(db, run, "stop")
     return "cancelled"
 
 
-async def replace(db: DatabaseConnection, run: Row) -> str:
+async def replace(db: DatabaseConnection, run: Run) -> RunPhase:
     """End the run for a newer one to take its place; what it has committed is kept."""
     return await stop(db, run, REPLACED)
 
 
-async def _finish(db: DatabaseConnection, run: Row, phase: str, ending: AttemptOutcome) -> str:
-    await run_store.end_run(db, run["id"], phase, ending)
-    await outbox.post_commit(db, run["id"])
+async def _finish(db: DatabaseConnection, run: Run, phase: RunPhase, ending: AttemptOutcome) -> RunPhase:
+    await run_store.end_run(db, run.id, phase, ending)
+    await outbox.post_commit(db, run.id)
     await _tell(db, run, "retire")
     return phase
 
 
-async def _tell(db: DatabaseConnection, run: Row, job: Literal["retire", "stop"]) -> None:
+async def _tell(db: DatabaseConnection, run: Run, job: Literal["retire", "stop"]) -> None:
     """Have the status written, and the Job of the attempt let go, or stopped first."""
-    await outbox.post_status(db, run["connection_uid"])
-    if run["attempt"]:
-        await outbox.post_retirement(db, run["id"], run["attempt"], stop=job == "stop")
+    await outbox.post_status(db, run.connection_uid)
+    if run.attempt:
+        await outbox.post_retirement(db, run.id, run.attempt, stop=job == "stop")
 
 
 async def fail_current(

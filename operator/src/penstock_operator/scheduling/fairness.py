@@ -7,14 +7,23 @@ claims take turns by an advisory lock, and only a claim makes a run active.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from penstock_operator.registry.database import DatabaseConnection, Row, many, run
+from penstock_operator.ids import AttemptNumber, ConnectionUid, RunId
+from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_values
 from penstock_operator.settings import NO_QUOTAS, Quotas
 
 CLAIM_LOCK = 0x70656E7374636C6D  # "penstclm"
 FADING_SECONDS = 60.0
 PATIENCE_SECONDS = 5.0
+
+
+class ClaimedAttempt(NamedTuple):
+    """An attempt that a claim has begun."""
+
+    run_id: RunId
+    attempt: AttemptNumber
+
 
 # A connection's runs share its state, so they take turns: one that has begun goes on to its end, then comes what is due,
 # oldest first, and a backfill when nothing else waits. `w` is the run that wants its turn.
@@ -141,30 +150,31 @@ def _statement() -> str:
     return CLAIM.format(active=ACTIVE, first=first, several=several)
 
 
-async def claim_runs(db: DatabaseConnection, now: datetime, limit: int, quotas: Quotas = NO_QUOTAS) -> list[Row]:
+async def claim_runs(
+    db: DatabaseConnection, now: datetime, limit: int, quotas: Quotas = NO_QUOTAS
+) -> list[ClaimedAttempt]:
     """Start the next attempts of at most `limit` runs, fairly among tenants and within the quotas, and return them.
 
     Two callers never get the same run. A run's wait ends when either `now` or the registry's clock has reached its time,
     so a process whose clock is behind delays nothing.
     """
     async with db.transaction():
-        await run(db, "SELECT pg_advisory_xact_lock(%(lock)s)", lock=CLAIM_LOCK)
+        await execute(db, "SELECT pg_advisory_xact_lock(%(lock)s)", lock=CLAIM_LOCK)
         await name_tenants(db)
         values = {**_values(now, limit, quotas), "fading": FADING_SECONDS}
-        return await many(db, _statement(), **values)
+        return await fetch_all(db, ClaimedAttempt, _statement(), **values)
 
 
 async def name_tenants(db: DatabaseConnection) -> int:
     """Fill in the tenant of runs that a replica of the version before has made."""
-    return await run(
+    return await execute(
         db,
         "UPDATE penstock.connector_runs r SET tenant = (SELECT c.namespace FROM penstock.tenant_connections c"
         " WHERE c.uid = r.connection_uid) WHERE r.tenant IS NULL AND r.phase IN ('pending', 'running')",
     )
 
 
-async def tell_waiting(db: DatabaseConnection, now: datetime, limit: int, quotas: Quotas) -> list[str]:
+async def tell_waiting(db: DatabaseConnection, now: datetime, limit: int, quotas: Quotas) -> list[ConnectionUid]:
     """Note why runs wait that have waited for a while, and return the connections of those whose reason changed."""
     values = {**_values(now, limit, quotas), "patience": PATIENCE_SECONDS}
-    rows = await many(db, WAITS.format(active=ACTIVE, turn=TURN), **values)
-    return sorted({row["connection_uid"] for row in rows})
+    return sorted(set(await fetch_values(db, ConnectionUid, WAITS.format(active=ACTIVE, turn=TURN), **values)))

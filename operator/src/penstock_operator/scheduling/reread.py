@@ -17,7 +17,8 @@ from penstock_operator.errors import Invalid, NotFound
 from penstock_operator.ids import ConnectionUid, new_run_id
 from penstock_operator.registry.database import DatabaseConnection, Row
 from penstock_operator.runs import run_store
-from penstock_operator.runs.run_store import NewRun
+from penstock_operator.runs.run_spec import RunSpec
+from penstock_operator.runs.run_store import NewRun, Run
 from penstock_operator.scheduling.backfill import BackfillWindow, selected_spec
 
 MOST_WAITING = 100
@@ -39,7 +40,7 @@ async def reread(db: DatabaseConnection, uid: str, window: BackfillWindow, now: 
 
 
 def window_spec(
-    row: Row, manifest: dict[str, Any], window: BackfillWindow, now: datetime, active: list[Row]
+    row: Row, manifest: dict[str, Any], window: BackfillWindow, now: datetime, active: list[Run]
 ) -> dict[str, Any]:
     """Return the spec of the run. Raises Invalid for a window that cannot be read again, or is being. Pure."""
     where = f"connection {row['namespace']}/{row['name']}"
@@ -57,11 +58,8 @@ def window_spec(
         raise Invalid("to: lies in the future; what is still to come is read by the runs that are due")
     span = {"start": _in_utc(window.start), "end": _in_utc(window.end)}
     spec = {**selected_spec(row["spec"], window.streams), "window": span}
-    same = [
-        each["id"]
-        for each in active
-        if (each["spec"].get("window"), each["spec"].get("streams")) == (span, spec.get("streams"))
-    ]
+    asked = RunSpec.parse(spec)
+    same = [run.id for run in active if (run.spec.window, run.spec.streams) == (asked.window, asked.streams)]
     if same:
         raise Invalid(f"run {same[0]} reads this window again already; wait for it or cancel it")
     if len(active) > MOST_WAITING:

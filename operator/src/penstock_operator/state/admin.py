@@ -18,6 +18,9 @@ from penstock_operator.errors import Invalid, NotFound, NotReady
 from penstock_operator.registry.database import DatabaseConnection, Row
 from penstock_operator.runs import run_store, state_store
 from penstock_operator.runs.attempt_store import AttemptOutcome
+from penstock_operator.runs.run_store import Run
+from penstock_operator.runs.state_store import State
+from penstock_operator.schemas import schema_store
 from penstock_operator.state import history
 from penstock_operator.state.document import StateDocument, StreamState
 from penstock_operator.state.history import StateChangeEntry, TargetState
@@ -72,6 +75,8 @@ class Import:
     document: StateDocument
 
 
+SHOWN = ("cursor", "state_version", "generation", "checkpoint", "run_id")
+"""The fields of a state that the history of changes keeps."""
 Order = Reset | RewindToRun | RewindToCheckpoint | RewindToCursor | Import
 
 
@@ -80,8 +85,8 @@ class LockedConnection:
     """A connection whose state nobody else can change until the transaction ends."""
 
     row: Row
-    active: list[Row]
-    states: dict[str, Row]
+    active: list[Run]
+    states: dict[str, State]
     known: set[str]
 
     @property
@@ -108,22 +113,22 @@ async def hold(db: DatabaseConnection, uid: str) -> LockedConnection:
     """
     for _ in range(HOLD_TRIES):
         async with db.transaction() as savepoint:
-            ids = sorted(each["id"] for each in await run_store.active_runs(db, uid))
+            ids = sorted(run.id for run in await run_store.active_runs(db, uid))
             locked = [await run_store.lock_run(db, run_id) for run_id in ids]
             row = await history.lock_connection(db, uid)
             if row is None:
                 raise NotFound("there is no such connection")
-            if {each["id"] for each in await run_store.active_runs(db, uid)} <= set(ids):
-                return await _held(db, row, [each for each in locked if each])
+            if {run.id for run in await run_store.active_runs(db, uid)} <= set(ids):
+                return await _held(db, row, [run for run in locked if run])
             raise psycopg.Rollback(savepoint)
     raise NotReady("runs of this connection begin faster than its state can be held; try again")
 
 
-async def _held(db: DatabaseConnection, row: Row, locked: list[Row]) -> LockedConnection:
+async def _held(db: DatabaseConnection, row: Row, locked: list[Run]) -> LockedConnection:
     found = await state_store.states_of(db, row["uid"])
     selected = {each["name"] for each in row["spec"].get("streams", [])}
-    seen = await state_store.stream_heads(db, row["uid"])
-    active = [each for each in locked if each["phase"] in ("pending", "running")]
+    seen = await schema_store.stream_heads(db, row["uid"])
+    active = [run for run in locked if run.is_active]
     return LockedConnection(row, active, found, selected | seen.keys() | found.keys())
 
 
@@ -131,13 +136,19 @@ async def carry_out(db: DatabaseConnection, held: LockedConnection, order: Order
     """Carry out an order on a connection that is held."""
     uid, action = held.row["uid"], _action(order)
     positions = await _positions(db, held, order)
-    fenced = [await _fence(db, run, action) for run in held.active if run["phase"] == "running"]
+    fenced = [await _fence(db, run, action) for run in held.active if run.phase == "running"]
     moved = []
     for position in positions:
         before = held.states.get(position.stream)
         after = await history.move_state(db, uid, position)
         change = StateChangeEntry(
-            position.stream, action, author.name, author.reason, _shown(before), _shown(after), fenced
+            position.stream,
+            action,
+            author.name,
+            author.reason,
+            _shown(before),
+            {key: after[key] for key in SHOWN},
+            fenced,
         )
         await history.record_change(db, uid, change)
         moved.append(after)
@@ -243,7 +254,7 @@ def _rewound(held: LockedConnection, stream: str, cursor: Any, state_version: in
 
 def _generation(held: LockedConnection, stream: str) -> int:
     state = held.states.get(stream)
-    return int(state["generation"] if state else held.row["first_generation"])
+    return int(state.generation if state else held.row["first_generation"])
 
 
 def _check_known(held: LockedConnection, names: Iterable[str]) -> None:
@@ -256,18 +267,17 @@ def _list(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)[:20]) or "none"
 
 
-async def _fence(db: DatabaseConnection, run: Row, action: Action) -> str:
+async def _fence(db: DatabaseConnection, run: Run, action: Action) -> str:
     """Take the run from its attempt, which the supervisor then stops; the next attempt starts at once."""
     ending = AttemptOutcome("cancelled", "StateChanged", message=f"the state was changed while it ran ({action})")
-    await run_store.postpone_run(db, run["id"], datetime.now(UTC), run["streak"], ending)
-    return str(run["id"])
+    await run_store.postpone_run(db, run.id, datetime.now(UTC), run.streak, ending)
+    return str(run.id)
 
 
-def _shown(state: Row | None) -> dict[str, Any]:
+def _shown(state: State | None) -> dict[str, Any]:
     if state is None:
         return {}
-    keys = ("cursor", "state_version", "generation", "checkpoint", "run_id")
-    return {key: state[key] for key in keys}
+    return {key: getattr(state, key) for key in SHOWN}
 
 
 async def document_of(db: DatabaseConnection, row: Row) -> StateDocument:
@@ -276,12 +286,12 @@ async def document_of(db: DatabaseConnection, row: Row) -> StateDocument:
     found = [
         StreamState(
             name=name,
-            cursor=state["cursor"],
-            state_version=state["state_version"],
-            generation=state["generation"],
-            checkpoint=state["checkpoint"],
-            run=state["run_id"],
-            updated_at=state["updated_at"],
+            cursor=state.cursor,
+            state_version=state.state_version,
+            generation=state.generation,
+            checkpoint=state.checkpoint,
+            run=state.run_id,
+            updated_at=state.updated_at,
         )
         for name, state in sorted(locked.items())
     ]
