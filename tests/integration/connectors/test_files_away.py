@@ -49,8 +49,8 @@ class SilentServer:
                 taken.close()
 
     def close(self) -> None:
-        for each in (self._listening, *self._open):
-            each.close()
+        for opened_socket in (self._listening, *self._open):
+            opened_socket.close()
 
 
 @contextmanager

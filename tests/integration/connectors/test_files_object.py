@@ -51,8 +51,8 @@ def opened(s3_server: S3Settings, server: FilesServer) -> Iterator[Open]:
         return made[-1]
 
     yield open_one
-    for each in made:
-        each.close()
+    for connector in made:
+        connector.close()
 
 
 def stream_of(source: FilesObject) -> Stream:
@@ -403,7 +403,7 @@ def test_the_sample_is_the_same_each_time_and_holds_what_is_said(opened: Open, b
     source = opened(bucket.path("in/*"), primaryKey=["id"], schema={"properties": {"ok": {"type": "string"}}})
     first, second = stream_of(source), stream_of(source)
     assert first == second
-    assert {name: each["type"] for name, each in first.schema["properties"].items()} == {
+    assert {name: schema["type"] for name, schema in first.schema["properties"].items()} == {
         "id": ["integer", "null"],
         "zip": ["string", "null"],
         "big": ["string", "null"],

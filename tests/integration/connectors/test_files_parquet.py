@@ -143,7 +143,7 @@ def arrays(type_: pa.DataType, seed: int) -> pa.Array:
     """Return five values of a type, from random bytes where it is one that any bytes are a value of."""
     rows = 5
     if type_.id in INTEGERS:
-        numbers = [(seed * 7919 * (each + 1)) % 2**63 >> (63 - type_.bit_width + 1) for each in range(rows)]
+        numbers = [(seed * 7919 * (row + 1)) % 2**63 >> (63 - type_.bit_width + 1) for row in range(rows)]
         whole = pa.array(numbers, pa.int32() if type_.bit_width == 32 else pa.int64())
         return whole.view(type_)
     return pa.nulls(rows, type_)

@@ -140,11 +140,11 @@ cases = st.one_of(
         st.fixed_dictionaries(
             {"x": st.none() | st.integers(0, 2**53 + 1), "y": st.none() | st.lists(floats(64), max_size=2)}
         ),
-        lambda value: {"x": value["x"], "y": None if value["y"] is None else [named(each) for each in value["y"]]},
+        lambda value: {"x": value["x"], "y": None if value["y"] is None else [named(item) for item in value["y"]]},
     ),
     case(
         pa.map_(pa.string(), pa.int64()),
-        st.dictionaries(st.sampled_from("abc"), st.integers(0, 9), max_size=3).map(lambda each: list(each.items())),
+        st.dictionaries(st.sampled_from("abc"), st.integers(0, 9), max_size=3).map(lambda pairs: list(pairs.items())),
         lambda pairs: [list(pair) for pair in pairs],
     ),
 )

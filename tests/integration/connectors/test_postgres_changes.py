@@ -174,7 +174,7 @@ class Reader:
         if self.partitions > 1 and not self.bounds:
             self.bounds = list(self._source.partitions(self._stream, None, None, ()))
             assert len(self.bounds) == self.partitions
-        return sum(self._attempts(each, killed=killed) for each in (self.bounds or (None,)))
+        return sum(self._attempts(partition, killed=killed) for partition in (self.bounds or (None,)))
 
     def _attempts(self, partition: Partition | None, *, killed: bool) -> int:
         key, count = partition.id if partition else "", 0

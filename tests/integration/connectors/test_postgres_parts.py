@@ -28,8 +28,8 @@ def opened(database_url: str) -> Iterator[Open]:
         return made[-1]
 
     yield open_one
-    for each in made:
-        each.close()
+    for made_connector in made:
+        made_connector.close()
 
 
 def stream_of(source: PostgresSql, name: str = "public.t") -> Stream:
@@ -39,7 +39,7 @@ def stream_of(source: PostgresSql, name: str = "public.t") -> Stream:
 def parts_of(source: PostgresSql) -> list[Partition]:
     """The ranges, as they come back from the state."""
     found = source.partitions(stream_of(source), None, None, ())
-    return [msgspec.json.decode(msgspec.json.encode(each), type=Partition) for each in found]
+    return [msgspec.json.decode(msgspec.json.encode(partition), type=Partition) for partition in found]
 
 
 def keys(source: PostgresSql, part: Partition | None, cursor: Any = None) -> list[str]:
@@ -114,7 +114,7 @@ def test_every_promise_of_a_range_is_kept(opened: Open, execute: Callable[[str],
         whole = keys(source, part)
         stream = msgspec.structs.replace(stream_of(source), partition=part)
         batches = list(source.read(stream, None, None))
-        for after, batch in zip(itertools.accumulate(len(each.records) for each in batches), batches, strict=True):
+        for after, batch in zip(itertools.accumulate(len(item.records) for item in batches), batches, strict=True):
             assert keys(source, part, msgspec.json.decode(msgspec.json.encode(batch.cursor))) == whole[after:]
 
 
@@ -142,7 +142,7 @@ def test_ranges_are_the_same_for_as_long_as_the_table_is(opened: Open, execute: 
         "INSERT INTO t SELECT md5(n::text)::uuid, repeat('x', 200) FROM generate_series(1, 40000) n; ANALYZE t"
     )  # more than the sample
     assert parts_of(opened()) == parts_of(opened())
-    assert len({each.id for each in parts_of(opened())}) == 4
+    assert len({partition.id for partition in parts_of(opened())}) == 4
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_an_estimate_is_of_the_range(opened: Open, execute: Callable[[str], None
         source.estimate(msgspec.structs.replace(stream, partition=part), None, None).records
         for part in parts_of(source)
     ]
-    assert all(each is not None and 800 < each < 1200 for each in found)
+    assert all(count is not None and 800 < count < 1200 for count in found)
 
 
 def test_a_range_that_cannot_be_read_says_what_to_do(opened: Open, execute: Callable[[str], None]) -> None:

@@ -39,8 +39,8 @@ def opened(database_url: str) -> Iterator[Open]:
         return made[-1]
 
     yield open_one
-    for each in made:
-        each.close()
+    for opened_connector in made:
+        opened_connector.close()
 
 
 def stream_of(source: PostgresSql, name: str) -> Stream:
@@ -181,7 +181,7 @@ def test_every_promise_is_kept(opened: Open, execute: Callable[[str], None], mad
     whole = rows(source, "public.tied")
     assert len({tuple(row.values()) for row in whole}) == len(whole) > 40
     batches = list(source.read(stream_of(source, "public.tied"), None, None))
-    for after, batch in zip(itertools.accumulate(len(each.records) for each in batches), batches, strict=True):
+    for after, batch in zip(itertools.accumulate(len(item.records) for item in batches), batches, strict=True):
         kept = msgspec.json.decode(msgspec.json.encode(batch.cursor))
         assert rows(source, "public.tied", kept) == whole[after:]
 
@@ -240,7 +240,7 @@ def test_a_window_is_half_open_and_goes_on_within_itself(
     asked = msgspec.structs.replace(stream, window=Window(start, start + timedelta(hours=5)))
     batches = list(source.read(asked, start, None))
     ids = [[row["id"] for row in batch.records] for batch in batches]
-    assert [each for batch in ids for each in batch] == list(range(6, 21))
+    assert [id_ for batch in ids for id_ in batch] == list(range(6, 21))
     for place, batch in enumerate(batches):
         rest = source.read(asked, start, batch.cursor)
         assert [row["id"] for later in rest for row in later.records] == [n for b in ids[place + 1 :] for n in b]

@@ -130,8 +130,8 @@ def proxied(tmp_path: Path, database_url: str) -> Iterator[Callable[..., TlsProx
         return made[-1]
 
     yield proxy
-    for each in made:
-        each.close()
+    for tls_proxy in made:
+        tls_proxy.close()
 
 
 def source_of(url: str, proxy: TlsProxy, secret: dict[str, str] | None = None, **config: str) -> PostgresSql:

@@ -252,13 +252,13 @@ def _compare(told: dict[int, dict[str, Any]], written: dict[int, dict[str, Any]]
                 continue
             flat = value if base in DOCUMENTS else list(_flat(value))
             assert len(flat) == len(text), (type_, value, text)
-            for each, said in zip(flat, text, strict=True):
-                assert _is_same(each, said, base), (type_, each, said)
+            for item, said in zip(flat, text, strict=True):
+                assert _is_same(item, said, base), (type_, item, said)
 
 
 def _flat(value: Any) -> Iterator[Any]:
-    for each in value:
-        yield from _flat(each) if isinstance(each, list) else [each]
+    for item in value:
+        yield from _flat(item) if isinstance(item, list) else [item]
 
 
 def _is_same(value: Any, text: str | None, type_: str) -> bool:

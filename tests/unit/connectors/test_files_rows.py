@@ -372,7 +372,9 @@ def test_what_is_shown_as_an_example_is_a_config(path: Path) -> None:
     text = path.read_text()
     text = text.partition("```yaml\n")[2].partition("```")[0] if path.suffix == ".md" else text
     manifest = yaml.safe_load((ROOT / "connectors/files-object/src/penstock_files_object/connector.yaml").read_text())
-    configs = [each["spec"]["config"] for each in yaml.safe_load_all(text) if each["kind"] == "TenantConnection"]
+    configs = [
+        document["spec"]["config"] for document in yaml.safe_load_all(text) if document["kind"] == "TenantConnection"
+    ]
     assert configs
     for config in configs:
         assert config_problems(config, manifest["configSchema"], "config") == []

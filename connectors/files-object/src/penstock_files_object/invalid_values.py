@@ -27,8 +27,8 @@ def invalid_rows(batch: pa.RecordBatch) -> dict[int, str]:
             if not bad:
                 column.validate(full=True)
             found = {**dict.fromkeys(bad, f"the column {name!r} {NOT_TEXT}"), **found}
-        if _is_out_of_range(column):
-            bad = _rows(column, _is_out_of_range)
+        if _is_beyond_limits(column):
+            bad = _rows(column, _is_beyond_limits)
             found = {**dict.fromkeys(bad, f"the column {name!r} {OUT_OF_RANGE}"), **found}
     return found
 
@@ -76,8 +76,8 @@ def _is_damaged(column: pa.Array) -> bool:
     return False
 
 
-def _is_out_of_range(column: pa.Array) -> bool:
-    return any(_has_value_out_of_range(leaf) for leaf in _leaves(column))
+def _is_beyond_limits(column: pa.Array) -> bool:
+    return any(_has_value_beyond_limits(leaf) for leaf in _leaves(column))
 
 
 def _leaves(array: pa.Array) -> Iterator[pa.Array]:
@@ -103,7 +103,7 @@ def _leaves(array: pa.Array) -> Iterator[pa.Array]:
         yield array
 
 
-def _has_value_out_of_range(leaf: pa.Array) -> bool:
+def _has_value_beyond_limits(leaf: pa.Array) -> bool:
     import pyarrow as pa
     import pyarrow.compute as pc
 
