@@ -108,9 +108,8 @@ def _s3_error(response: httpx.Response, code: str, path: str, context: RequestCo
         if context.with_credentials:
             remedy = KEY_REMEDIES.get(code, remedy)
         message = f"{path}: the store refuses access{f' ({code})' if code else ''}; {remedy}"
-        return AuthenticationError(
-            message, scope="stream"
-        )  # other buckets may be allowed; requests to them lock no account
+        # Other buckets may allow access, and requests to them do not lock an account.
+        return AuthenticationError(message, scope="stream")
     return None
 
 

@@ -129,7 +129,7 @@ def _problem(line: bytes) -> str:
     except msgspec.DecodeError as error:
         return f"it is not JSON: {error}"
     except UnicodeDecodeError as error:
-        return f"byte {error.start} is not UTF-8"
+        return f"byte {error.start} is not UTF-8; write the file in UTF-8"
     except RecursionError:
         return f"it has more than {MOST_LEVELS} levels of nesting"
     return _beyond_readers(record) if _may_be_beyond_readers(line) else ""
