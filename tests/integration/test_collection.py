@@ -132,7 +132,7 @@ async def test_a_zombies_late_upload_is_found_by_the_buckets_sweep(world: World)
     await collector(world).collect()
     path, store = ("team", "orders", "people"), world.store
     late = object_key(store.settings.prefix, path, 1, (run_id, 1, 3))
-    url, headers = store.presign(late, 60)
+    url, headers = store.presign(late)
     assert httpx.put(url, content=b"late", headers=headers).status_code == 200
     await sweep(world, timedelta(hours=12))
     assert exists(store, late), "young objects are let alone"

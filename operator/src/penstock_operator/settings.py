@@ -133,7 +133,6 @@ class Timings:
     image_deadline: float = 120.0
     heartbeat_deadline: float = 90.0
     cancel_deadline: float = 30.0
-    upload_expiry: int = 3600
     collect: float = 600.0
     recheck: float = 120.0
 
@@ -173,7 +172,6 @@ def given_installation(environment: Mapping[str, str] = os.environ) -> str | Non
 class Retention:
     """What is kept, and for how long. `generation_days` and `sweep_hours`: 0 is never."""
 
-    upload_expiry: int = 3600
     checkpoints: int = 200
     schema_versions: int = 50
     generation_days: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from penstock_operator.settings import S3Settings
 
 PRECONDITION_FAILED = 412
+UPLOAD_EXPIRY = timedelta(hours=1)
+"""How long the URL of a grant is valid. A pod asks for grants in bulk and may upload slowly, so minutes are too short."""
+UPLOAD_MARGIN = timedelta(minutes=15)
+"""How long after that an upload may still arrive: it began before the URL expired, or the clocks differ."""
+UPLOAD_END = UPLOAD_EXPIRY + UPLOAD_MARGIN
+"""So long after the grant nothing can arrive any more. Only then may the collector forget a grant."""
 MOST_AT_ONCE = 1000
 """How many keys one request may delete, and one page of a listing may hold; S3's own limit."""
 
@@ -63,12 +69,15 @@ class BronzeStore:
         self._client = s3_client(settings, settings.endpoint)
         self._signer = s3_client(settings, settings.public_endpoint or settings.endpoint)
 
-    def presign(self, key: str, seconds: int) -> tuple[str, dict[str, str]]:
-        """Return the URL and the headers of one PUT that creates the key, and fails with 412 if it exists."""
+    def presign(self, key: str) -> tuple[str, dict[str, str]]:
+        """Return the URL and the headers of one PUT that creates the key, and fails with 412 if it exists.
+
+        The URL is valid for UPLOAD_EXPIRY.
+        """
         url = self._signer.generate_presigned_url(
             "put_object",
             Params={"Bucket": self.settings.bucket, "Key": key, "IfNoneMatch": "*"},
-            ExpiresIn=seconds,
+            ExpiresIn=int(UPLOAD_EXPIRY.total_seconds()),
         )
         return url, {"If-None-Match": "*"}
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from penstock_operator.bronze.keys import commit_key, log_key
-from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.bronze.store import UPLOAD_END, BronzeStore
 from penstock_operator.registry.database import Pool, Row
 from penstock_operator.retention import statements
 from penstock_operator.settings import Retention
@@ -17,8 +17,6 @@ from penstock_operator.settings import Retention
 BATCH = 500
 PAGE = 50
 STATUS_TRIES = 20
-UPLOAD_MARGIN = timedelta(minutes=15)
-"""A PUT that began before its URL expired may go on; clocks differ a little."""
 RUN_AGE = timedelta(hours=2)
 """A run stays this long after its end, so that no clock that is put back makes its due time again."""
 
@@ -35,7 +33,7 @@ class CollectionContext:
     @property
     def uploads_over(self) -> datetime:
         """Whatever was granted before this moment can be uploaded to no more."""
-        return self.now - timedelta(seconds=self.retention.upload_expiry) - UPLOAD_MARGIN
+        return self.now - UPLOAD_END
 
 
 async def collect_orphans(grounds: CollectionContext) -> int:

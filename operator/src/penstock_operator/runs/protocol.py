@@ -11,7 +11,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from penstock_sdk.protocol import (
     CheckpointRequest,
@@ -36,7 +36,7 @@ from penstock_sdk.protocol import (
 
 from penstock_operator import outbox
 from penstock_operator.bronze.keys import object_key
-from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.bronze.store import UPLOAD_EXPIRY, BronzeStore
 from penstock_operator.credentials.vault import CredentialOwner, Vault
 from penstock_operator.errors import Fenced, Invalid, Mismatch, NotReady, Unauthenticated
 from penstock_operator.ids import StreamName
@@ -63,8 +63,6 @@ from penstock_operator.runs.retry import AttemptFailure
 from penstock_operator.runs.run_store import Run
 from penstock_operator.runs.stream_outcomes import RunStream
 from penstock_operator.schemas import schema_store
-
-UPLOAD_EXPIRY_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -175,7 +173,7 @@ class RunProtocol:
             numbers = range(request.after + 1, request.after + request.count + 1)
             grants = [self._grant(attempt, request, generation, number) for number in numbers]
             await bronze_objects.insert_grants(connection, grants)
-        expiry = datetime.now(UTC) + timedelta(seconds=UPLOAD_EXPIRY_SECONDS)
+        expiry = datetime.now(UTC) + UPLOAD_EXPIRY
         return UploadsResponse(grants=[self._signed(grant) for grant in grants], expires_at=expiry)
 
     def _grant(self, attempt: HeldAttempt, request: UploadsRequest, generation: int, sequence: int) -> Grant:
@@ -194,7 +192,7 @@ class RunProtocol:
         )
 
     def _signed(self, grant: Grant) -> UploadGrant:
-        url, headers = self._store.presign(grant.key, UPLOAD_EXPIRY_SECONDS)
+        url, headers = self._store.presign(grant.key)
         return UploadGrant(key=grant.key, sequence=grant.sequence, url=url, headers=headers, kind=grant.kind)
 
     async def checkpoint(self, token: str, request: CheckpointRequest) -> CheckpointResponse:
