@@ -1,4 +1,4 @@
-"""`penstock alerts`: what drifted, what came empty, what was rejected; and how to accept it."""
+"""`penstock alerts`: list alerts, and acknowledge them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ from typing import Annotated
 
 import typer
 
-from penstock_operator.cli.api_session import DATA_DIR, ApiSession, DataDir, with_fields, with_session
+from penstock_operator.api.models import AlertView
+from penstock_operator.cli.api_session import DATA_DIR, ApiSession, DataDir, with_session
 from penstock_operator.cli.output import ListingColumn, Output, OutputOption, moment, print_rows, printable
 
 app = typer.Typer(no_args_is_help=True, help="Alerts: list, ack.")
 
 
-COLUMNS = (
-    ListingColumn("alert", lambda row: str(row["id"])),
-    ListingColumn("connection", lambda row: f"{row['namespace']}/{row['name']}"),
-    ListingColumn("stream", lambda row: row["stream"]),
-    ListingColumn("class", lambda row: row["kind"]),
-    ListingColumn("since", lambda row: moment(row["opened_at"])),
-    ListingColumn("message", lambda row: row["message"]),
+COLUMNS: tuple[ListingColumn[AlertView], ...] = (
+    ListingColumn("alert", lambda alert: str(alert.id)),
+    ListingColumn("connection", lambda alert: f"{alert.namespace}/{alert.name}"),
+    ListingColumn("stream", lambda alert: alert.stream),
+    ListingColumn("class", lambda alert: alert.kind),
+    ListingColumn("since", lambda alert: moment(alert.opened_at)),
+    ListingColumn("message", lambda alert: alert.message),
 )
-BY = ListingColumn("by", lambda row: row["acknowledged_by"] or "went back")
+BY: ListingColumn[AlertView] = ListingColumn("by", lambda alert: alert.acknowledged_by or "went back")
 
 
 @app.command("list")
@@ -38,25 +39,24 @@ def list_alerts(
     Example: penstock alerts list --namespace team-a -o json
     """
     which = "true" if resolved else None
-    rows = with_session(data_dir, lambda found: found.get("/alerts", namespace=namespace, resolved=which))
-    print_rows(rows, (*COLUMNS, BY) if resolved else COLUMNS, Output.json if as_json else output)
+    alerts = with_session(data_dir, lambda api: api.listing(AlertView, "/alerts", namespace=namespace, resolved=which))
+    print_rows(alerts, (*COLUMNS, BY) if resolved else COLUMNS, Output.json if as_json else output)
 
 
 @app.command()
 def ack(
     alerts: Annotated[list[int], typer.Argument(help="Numbers of alerts, as `penstock alerts list` shows them.")],
-    note: Annotated[str, typer.Option(help="Why, for whoever asks later.")] = "",
+    note: Annotated[str, typer.Option(help="Why; the note stays with the alert.")] = "",
     data_dir: DataDir = DATA_DIR,
 ) -> None:
-    """Accept what alerts tell: a frozen stream goes on with the change, a blocked one is read.
+    """Accept the changes that alerts report: a frozen stream goes on with the change, a blocked one is read.
 
     Example: penstock alerts ack 12 --note "the column was renamed"
     """
 
-    async def act(found: ApiSession) -> None:
-        for alert in alerts:
-            path = f"/alerts/{alert}/acknowledge"
-            row = with_fields(await found.post(path, {"note": note}), path, "stream", "kind", "acknowledged_by")
-            typer.echo(printable(f"{alert}: {row['stream']}: {row['kind']}: accepted by {row['acknowledged_by']}"))
+    async def acknowledge(api: ApiSession) -> None:
+        for number in alerts:
+            alert = await api.post(AlertView, f"/alerts/{number}/acknowledge", {"note": note})
+            typer.echo(printable(f"{number}: {alert.stream}: {alert.kind}: accepted by {alert.acknowledged_by}"))
 
-    with_session(data_dir, act)
+    with_session(data_dir, acknowledge)

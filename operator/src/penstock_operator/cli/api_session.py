@@ -1,17 +1,21 @@
-"""Where a command finds the read API: a server by URL, or the data directory, served in this process."""
+"""Calls of the read API: of a server by URL, or of the data directory, which is served in this process.
+
+Answers become the models of `penstock_operator.api.models` here; no command sees the JSON.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, TypeAlias, TypeVar
 
 import httpx
 import typer
+from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 
 from penstock_operator.api.services import Services
 from penstock_operator.bronze.store import BronzeStore
@@ -26,6 +30,11 @@ from penstock_operator.registry.database import create_pool
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.settings import s3_settings
 
+M = TypeVar("M")
+T = TypeVar("T")
+Parameter: TypeAlias = str | int | bool | None
+PAGE = 1000
+"""Items of a page, the most that the read API gives."""
 DATA_DIR = Path(".penstock")
 LAST_PORT = 65535
 DataDir = Annotated[
@@ -47,81 +56,119 @@ class ApiSession:
     http: httpx.AsyncClient
     store: BronzeStore | None
 
-    async def get(self, path: str, **parameters: Any) -> Any:
-        """Return a GET's JSON; parameters that are None are left out."""
-        return _document(await self.http.get(path, params=_given(parameters)))
+    async def get(self, model: type[M], path: str) -> M:
+        """Return the answer of a GET."""
+        return _parsed(TypeAdapter(model), await self.http.get(path))
 
-    async def text(self, path: str, **parameters: Any) -> AsyncGenerator[str]:
-        """Yield a GET's text as it comes, however long that takes; parameters that are None are left out."""
-        patience = httpx.Timeout(30, read=None)
-        async with self.http.stream("GET", path, params=_given(parameters), timeout=patience) as response:
+    async def pages(
+        self, model: type[M], path: str, *, most: int | None = None, **query: Parameter
+    ) -> AsyncGenerator[M]:
+        """Yield the items of a listing, `most` of them or all; pages are fetched as they are needed."""
+        adapter, cursor = TypeAdapter(list[model]), None  # type: ignore[valid-type]
+        left = most
+        while left is None or left > 0:
+            limit = PAGE if left is None else min(PAGE, left)
+            response = await self.http.get(path, params=_given({**query, "limit": limit, "cursor": cursor}))
+            items = _parsed(adapter, response)
+            for item in items:
+                yield item
+            left = None if left is None else left - len(items)
+            before, cursor = cursor, _next_cursor(response)
+            if cursor is None or cursor == before or not items:
+                return
+
+    async def listing(self, model: type[M], path: str, *, most: int | None = None, **query: Parameter) -> list[M]:
+        """Return the items of a listing, `most` of them or all."""
+        return [item async for item in self.pages(model, path, most=most, **query)]
+
+    async def text(self, path: str, **query: Parameter) -> AsyncGenerator[str]:
+        """Yield the text of a GET as it comes, without a limit of time."""
+        timeout = httpx.Timeout(30, read=None)
+        async with self.http.stream("GET", path, params=_given(query), timeout=timeout) as response:
             if not response.is_success:
                 await response.aread()
             async for chunk in _checked(response).aiter_text():
                 yield chunk
 
-    async def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Return a POST's JSON."""
+    async def post(self, model: type[M], path: str, body: JsonValue = None) -> M:
+        """Return the answer of a POST."""
         try:
-            return _document(await self.http.post(path, json=body))
+            return _parsed(TypeAdapter(model), await self.http.post(path, json=body))
         except UnicodeEncodeError:
             raise CommandError(NOT_UTF8) from None
 
-    async def changed(self, path: str, body: dict[str, Any] | None, field: str) -> str:
-        """Return one field of a POST's answer, which a Penstock always gives."""
-        return str(with_fields(await self.post(path, body), path, field)[field])
+
+def _next_cursor(response: httpx.Response) -> str | None:
+    """Return the cursor of the next page. Only that is taken from the link: the token goes to no other server."""
+    try:
+        cursor: str | None = httpx.URL(response.links["next"]["url"]).params.get("cursor")
+        return cursor
+    except (KeyError, ValueError, httpx.InvalidURL):
+        return None
 
 
-def _given(parameters: dict[str, Any]) -> dict[str, str | int | bool]:
-    """Return the parameters that are given. Raises CommandError for one that is no text."""
-    for value in parameters.values():
+def _given(query: Mapping[str, Parameter]) -> dict[str, str | int | bool]:
+    """Return the parameters that are not None. Raises CommandError for text that is not UTF-8."""
+    for value in query.values():
         if isinstance(value, str):
             encodable(value)
-    return {key: value for key, value in parameters.items() if value is not None}
+    return {key: value for key, value in query.items() if value is not None}
 
 
-def with_fields(answer: Any, path: str, *fields: str) -> dict[str, Any]:
-    """Return an answer that is an object with these fields. Raises CommandError for any other: it is no Penstock's."""
-    lacking = [field for field in fields if not isinstance(answer, dict) or field not in answer]
-    if lacking:
-        raise CommandError(f"{path}: the answer has no {lacking[0]}; does PENSTOCK_SERVER name a Penstock?")
-    return dict(answer)
-
-
-def _document(response: httpx.Response) -> Any:
+def _parsed(adapter: TypeAdapter[M], response: httpx.Response) -> M:
+    """Return a successful answer as its model. Raises CommandError for an error, and for a body of another shape."""
+    _checked(response)
     try:
-        return _checked(response).json()
+        document = response.json()
     except (ValueError, RecursionError):
-        kind = response.headers.get("content-type", "nothing that is named")
-        message = f"{response.url} answered {kind}, not JSON; does PENSTOCK_SERVER name a Penstock?"
+        kind = response.headers.get("content-type", "no content type")
+        raise CommandError(f"{response.url} answered {kind}, not JSON; does PENSTOCK_SERVER name a Penstock?") from None
+    try:
+        return adapter.validate_python(document)
+    except (ValidationError, RecursionError):
+        message = "the answer does not match the read API; does PENSTOCK_SERVER name a Penstock of this version?"
         raise CommandError(message) from None
 
 
 def _checked(response: httpx.Response) -> httpx.Response:
     if response.is_success:
         return response
-    said = _words(response)
-    if said:
-        raise CommandError(said)
+    message = _error_message(response)
+    if message:
+        raise CommandError(message)
     raise CommandError(f"{response.url} answered HTTP {response.status_code}; does PENSTOCK_SERVER name a Penstock?")
 
 
-def _words(response: httpx.Response) -> str:
-    """Return the server's message, or what it has against each field of the request."""
+def _error_message(response: httpx.Response) -> str:
+    """Return the server's message, or its errors of each field of the request; empty if the body has neither."""
     try:
-        answer = response.json()
-        found = [f"{'.'.join(map(str, each['loc'][1:]))}: {each['msg']}" for each in answer.get("detail", [])]
-        return str(answer.get("message") or "; ".join(found))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        refusal = ErrorBody.model_validate_json(response.content)
+    except ValidationError:
         return ""
+    fields = (f"{'.'.join(map(str, error.loc[1:]))}: {error.msg}" for error in refusal.detail)
+    return refusal.message or "; ".join(fields)
 
 
-def with_session(data_dir: Path, act: Callable[[ApiSession], Awaitable[Any]]) -> Any:
-    """Return what an act on the read API returns: the session of a command that is not asynchronous itself."""
+class FieldError(BaseModel):
+    """An error of one field of a request, as FastAPI reports it."""
 
-    async def opened() -> Any:
-        async with session(data_dir) as found:
-            return await act(found)
+    loc: tuple[str | int, ...]
+    msg: str
+
+
+class ErrorBody(BaseModel):
+    """The body of an error: a message of the read API, or errors of fields."""
+
+    message: str = ""
+    detail: tuple[FieldError, ...] = ()
+
+
+def with_session(data_dir: Path, call: Callable[[ApiSession], Awaitable[T]]) -> T:
+    """Open the read API, call the function with it, and return the result; for commands, which are not asynchronous."""
+
+    async def opened() -> T:
+        async with session(data_dir) as api:
+            return await call(api)
 
     return asyncio.run(opened())
 
@@ -199,4 +246,4 @@ def _live(data: DataDirectory) -> Backends | None:
     return Backends.load(recorded)
 
 
-__all__ = ["DATA_DIR", "ApiSession", "DataDir", "session", "with_fields"]
+__all__ = ["DATA_DIR", "ApiSession", "DataDir", "session", "with_session"]

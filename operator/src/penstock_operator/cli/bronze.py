@@ -8,65 +8,67 @@ import tempfile
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 import zstandard
 from botocore.exceptions import BotoCoreError, ClientError
+from penstock_sdk.protocol import ObjectKind
 
+from penstock_operator.api.models import ObjectView
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.cli.api_session import DATA_DIR, DataDir, session
+from penstock_operator.cli.api_session import DATA_DIR, ApiSession, DataDir, session
 from penstock_operator.cli.bronze_sql import BronzeView, FetchedObjects, unpack
-from penstock_operator.cli.exit_codes import CommandError, ExitCode, understood
+from penstock_operator.cli.exit_codes import CommandError, ExitCode
 from penstock_operator.cli.output import ListingColumn, Output, OutputOption, moment, print_rows, say, written
 from penstock_operator.cli.query_output import print_relation
 
 app = typer.Typer(no_args_is_help=True, help="Bronze: ls, head, sql over committed objects.")
 Where = Annotated[str | None, typer.Argument(help="[NAMESPACE/]CONNECTION[/STREAM] or nothing for all")]
 Rejected = Annotated[bool, typer.Option("--rejected", help="Records that did not fit, each with the reason.")]
-COLUMNS = (
-    ListingColumn("object", lambda row: row["key"]),
-    ListingColumn("records", lambda row: row["records"]),
-    ListingColumn("bytes", lambda row: row["bytes"]),
-    ListingColumn("committed", lambda row: moment(row["committed_at"])),
+COLUMNS: tuple[ListingColumn[ObjectView], ...] = (
+    ListingColumn("object", lambda listed: listed.key),
+    ListingColumn("records", lambda listed: listed.records),
+    ListingColumn("bytes", lambda listed: listed.bytes),
+    ListingColumn("committed", lambda listed: moment(listed.committed_at)),
 )
 
 
-def _kind(*, rejected: bool) -> str:
+def _kind(*, rejected: bool) -> ObjectKind:
     return "rejected" if rejected else "data"
 
 
-def _split(where: str | None) -> dict[str, str | None]:
-    parts = (where or "").split("/") if where else []
-    if len(parts) > 3 or not all(parts):  # noqa: PLR2004 - namespace, connection and stream
+def _listing(api: ApiSession, where: str | None, kind: ObjectKind) -> AsyncGenerator[ObjectView]:
+    """Yield the committed objects of [NAMESPACE/]CONNECTION[/STREAM]."""
+    names = (where or "").split("/") if where else []
+    if len(names) > 3 or not all(names):  # noqa: PLR2004 - namespace, connection and stream
         raise CommandError(f"{where!r} names no objects: give [NAMESPACE/]CONNECTION[/STREAM], or nothing for all")
-    namespace, name, stream = (*parts, None, None, None)[:3] if len(parts) > 1 else (None, *parts, None, None)[:3]
-    return {"namespace": namespace, "name": name, "stream": stream}
+    namespace, name, stream = (*names, None, None, None)[:3] if len(names) > 1 else (None, *names, None, None)[:3]
+    return api.pages(ObjectView, "/objects", kind=kind, namespace=namespace, name=name, stream=stream)
 
 
-async def _listed(data_dir: Path, where: str | None, kind: str) -> list[dict[str, Any]]:
-    async with session(data_dir) as found:
-        rows: list[dict[str, Any]] = await found.get("/objects", kind=kind, **_split(where))
-        return rows
+async def _listed(data_dir: Path, where: str | None, kind: ObjectKind) -> list[ObjectView]:
+    async with session(data_dir) as api:
+        return [listed async for listed in _listing(api, where, kind)]
 
 
-async def _objects(data_dir: Path, where: str | None, kind: str = "data") -> AsyncGenerator[tuple[str, bytes | str]]:
-    """Yield each object's key, and its bytes or why it cannot be had; the next is fetched when it is asked for."""
-    async with session(data_dir) as found:
-        rows = await found.get("/objects", kind=kind, **_split(where))
-        store = _required(found.store)
-        with understood():
-            keys = [row["key"] for row in rows]
-        for key in keys:
-            yield key, await asyncio.to_thread(_fetched, store, key)
+async def _objects(
+    data_dir: Path, where: str | None, kind: ObjectKind = "data"
+) -> AsyncGenerator[tuple[str, bytes | str]]:
+    """Yield each object's key, and its bytes or why they cannot be read; each is fetched when it is needed."""
+    async with session(data_dir) as api, aclosing(_listing(api, where, kind)) as objects:
+        store: BronzeStore | None = None
+        async for listed in objects:
+            store = store or _required(api.store)
+            yield listed.key, await asyncio.to_thread(_fetched, store, listed.key)
 
 
 def _fetched(store: BronzeStore, key: str) -> bytes | str:
     try:
         return store.read(key)
     except ClientError as error:
-        said = error.response.get("Error", {})
-        return f"the bucket does not give it: {said.get('Code', 'an error')}: {said.get('Message', 'no message')}"
+        reason = error.response.get("Error", {})
+        return f"the bucket does not give it: {reason.get('Code', 'an error')}: {reason.get('Message', 'no message')}"
     except BotoCoreError as error:
         return f"the bucket does not give it: {error}"
 
@@ -103,7 +105,7 @@ def head(
     raise typer.Exit(asyncio.run(_head(data_dir, where, records, _kind(rejected=rejected))))
 
 
-async def _head(data_dir: Path, where: str | None, records: int, kind: str) -> ExitCode:
+async def _head(data_dir: Path, where: str | None, records: int, kind: ObjectKind) -> ExitCode:
     code, left = ExitCode.ok, records
     async with aclosing(_objects(data_dir, where, kind)) as objects:
         async for key, body in objects:

@@ -1,9 +1,7 @@
-"""What ends a command, and the exit code that says so."""
+"""Exit codes of the commands, and the error that ends a command with a message."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import IntEnum
 
 
@@ -22,15 +20,3 @@ class ExitCode(IntEnum):
 
 class CommandError(Exception):
     """The command cannot be carried out; the message says what to do."""
-
-
-@contextmanager
-def understood() -> Iterator[None]:
-    """Raise CommandError where a server's answer has another shape than the read API's."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-        message = (
-            "the answer is not what Penstock's read API gives; does PENSTOCK_SERVER name a Penstock of this version?"
-        )
-        raise CommandError(message) from None

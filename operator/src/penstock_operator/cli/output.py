@@ -16,16 +16,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Generic, TypeVar
 
 import typer
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from penstock_operator.cli.exit_codes import understood
-
-Row = dict[str, Any]
+T = TypeVar("T")
 Cell = str | int | None
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 NOTHING = "-"
@@ -45,11 +44,11 @@ OutputOption = Annotated[Output, typer.Option("--output", "-o", help="A table fo
 
 
 @dataclass(frozen=True)
-class ListingColumn:
-    """One column of a listing: its title, and the cell that it takes from a row."""
+class ListingColumn(Generic[T]):
+    """One column of a listing: its title, and the function that returns the cell of an item."""
 
     title: str
-    cell: Callable[[Row], Cell]
+    cell: Callable[[T], Cell]
 
 
 def printable(text: str) -> str:
@@ -75,20 +74,19 @@ def written(text: str) -> str:
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
 
 
-def moment(value: str | None) -> str | None:
-    """Return a moment of the API's in UTC, to the second, with its zone."""
-    if not value:
+def moment(value: datetime | None) -> str | None:
+    """Return a time in UTC, to the second, with its zone."""
+    if value is None:
         return None
-    found = datetime.fromisoformat(value)
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+    return aware.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def print_rows(rows: list[Row], columns: Sequence[ListingColumn], output: Output) -> None:
-    """Print a listing; as JSON it is the rows as the API gave them."""
-    with understood():
-        cells = [[column.cell(row) for column in columns] for row in rows]
+def print_rows(items: Sequence[T], columns: Sequence[ListingColumn[T]], output: Output) -> None:
+    """Print a listing: as JSON all fields of each item, else the columns."""
+    cells = [[column.cell(item) for column in columns] for item in items]
     if output is Output.json:
-        print_json(rows)
+        print_json(list(items))
     elif output is Output.csv:
         print_csv([column.title for column in columns], cells)
     else:
@@ -101,9 +99,9 @@ def _shown(cell: Cell) -> str:
     return f"{cell:,}" if isinstance(cell, int) else cell
 
 
-def print_json(document: Any) -> None:
-    """Print a document as indented JSON, in ASCII: it holds whatever a record holds."""
-    typer.echo(json.dumps(document, indent=2))
+def print_json(document: object) -> None:
+    """Print models, dataclasses or plain values as indented JSON. It is ASCII, because records may hold any text."""
+    typer.echo(json.dumps(to_jsonable_python(document, by_alias=True), indent=2))
 
 
 def print_csv(titles: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:

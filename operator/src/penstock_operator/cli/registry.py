@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -23,15 +22,15 @@ from penstock_operator.settings import database_url, s3_settings
 
 app = typer.Typer(no_args_is_help=True, help="The registry: reconcile it with the bucket after a restore.")
 
-COLUMNS = (
-    ListingColumn("connection", lambda row: f"{row['namespace']}/{row['name']}"),
-    ListingColumn("runs", lambda row: row["runs"]),
-    ListingColumn("objects", lambda row: row["objects"]),
-    ListingColumn("streams", lambda row: row["streams"]),
-    ListingColumn("cancelled", lambda row: row["cancelled"]),
-    ListingColumn("left to the collector", lambda row: row["leftovers"]),
-    ListingColumn("deleted", lambda row: row["deleted"]),
-    ListingColumn("note", lambda row: "; ".join(row["notes"])),
+COLUMNS: tuple[ListingColumn[ReconcileResult], ...] = (
+    ListingColumn("connection", lambda result: f"{result.namespace}/{result.name}"),
+    ListingColumn("runs", lambda result: result.runs),
+    ListingColumn("objects", lambda result: result.objects),
+    ListingColumn("streams", lambda result: result.streams),
+    ListingColumn("cancelled", lambda result: result.cancelled),
+    ListingColumn("left to the collector", lambda result: result.leftovers),
+    ListingColumn("deleted", lambda result: result.deleted),
+    ListingColumn("note", lambda result: "; ".join(result.notes)),
 )
 
 
@@ -49,13 +48,13 @@ def reconcile(
 
     Example: penstock registry reconcile --dry-run
     """
-    found = asyncio.run(_reconciled(data_dir, dry_run=dry_run))
+    results = asyncio.run(_reconciled(data_dir, dry_run=dry_run))
     chosen = Output.json if as_json else output
-    if found or chosen is not Output.table:
-        print_rows([asdict(each) for each in found], COLUMNS, chosen)
+    if results or chosen is not Output.table:
+        print_rows(results, COLUMNS, chosen)
     else:
         typer.echo("the registry knows all that the bucket holds")
-    left = sum(each.left_alone for each in found)
+    left = sum(result.left_alone for result in results)
     if left:
         message = (
             f"{left} connections were left as they are; their notes say what to do. Do that before a controller starts"

@@ -1,15 +1,17 @@
-"""`penstock runs`: what ran, how it went, and what it said."""
+"""`penstock runs`: list, show, start, backfill and cancel runs, and print their logs."""
 
 from __future__ import annotations
 
 import re
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Annotated
 
 import httpx
 import typer
+from pydantic import JsonValue
 
-from penstock_operator.cli.api_session import DATA_DIR, ApiSession, DataDir, with_fields, with_session
+from penstock_operator.api.models import BackfilledRun, CancelledRun, RunDetailView, RunView, StartedRun
+from penstock_operator.cli.api_session import DATA_DIR, ApiSession, DataDir, with_session
 from penstock_operator.cli.exit_codes import CommandError
 from penstock_operator.cli.names import connection_name
 from penstock_operator.cli.output import ListingColumn, Output, OutputOption, moment, print_rows, written
@@ -17,38 +19,41 @@ from penstock_operator.cli.run_page import print_run
 from penstock_operator.ids import RUN_ID_LENGTH
 
 app = typer.Typer(no_args_is_help=True, help="Runs: list, show, logs, start, backfill, cancel.")
+NEWEST_RUNS = 1000
+"""How many runs are searched for one that begins with the given text."""
 RUN = re.compile("[0-9a-z]+")
 RunId = Annotated[str, typer.Argument(help="A run's id, or the beginning of one of the newest thousand.")]
 
 
-async def _full_id(found: ApiSession, run: str) -> str:
-    """Return the run that is named, or begun: to look for one takes the right to list those of all namespaces."""
+async def _full_id(api: ApiSession, run: str) -> str:
+    """Return the id of a run by itself or by its beginning, which takes the right to list runs of all namespaces."""
     if not RUN.fullmatch(run):
         raise CommandError(f"{run!r} is not the id of a run; `penstock runs list` shows ids")
     if len(run) == RUN_ID_LENGTH:
         return run
-    listed = [each["id"] for each in await found.get("/runs", limit=1000) if each["id"].startswith(run)]
+    newest = await api.listing(RunView, "/runs", most=NEWEST_RUNS)
+    listed = [other.id for other in newest if other.id.startswith(run)]
     if len(listed) == 1:
-        return str(listed[0])
+        return listed[0]
     message = f"there is no run {run}" if not listed else f"{run} begins {len(listed)} runs; give more of it"
     raise CommandError(message)
 
 
-def _said(row: dict[str, Any]) -> str:
-    waits = f"waits: {row['waits']}" if row.get("waits") else ""
-    return "; ".join(filter(None, (waits, row["message"])))
+def _message(run: RunView) -> str:
+    waits = f"waits: {run.waits}" if run.waits else ""
+    return "; ".join(filter(None, (waits, run.message)))
 
 
-COLUMNS = (
-    ListingColumn("run", lambda row: row["id"]),
-    ListingColumn("connection", lambda row: f"{row['namespace']}/{row['name']}"),
-    ListingColumn("definition", lambda row: row["definition"]),
-    ListingColumn("phase", lambda row: row["phase"]),
-    ListingColumn("attempt", lambda row: row["attempt"]),
-    ListingColumn("records", lambda row: row["committed_records"]),
-    ListingColumn("rejected", lambda row: row["rejected"]),
-    ListingColumn("started", lambda row: moment(row["started_at"])),
-    ListingColumn("message", _said),
+COLUMNS: tuple[ListingColumn[RunView], ...] = (
+    ListingColumn("run", lambda run: run.id),
+    ListingColumn("connection", lambda run: f"{run.namespace}/{run.name}"),
+    ListingColumn("definition", lambda run: run.definition),
+    ListingColumn("phase", lambda run: run.phase),
+    ListingColumn("attempt", lambda run: run.attempt),
+    ListingColumn("records", lambda run: run.committed_records),
+    ListingColumn("rejected", lambda run: run.rejected),
+    ListingColumn("started", lambda run: moment(run.started_at)),
+    ListingColumn("message", _message),
 )
 
 
@@ -64,8 +69,10 @@ def list_runs(
 
     Example: penstock runs list --namespace team-a --limit 5 -o csv
     """
-    rows = with_session(data_dir, lambda found: found.get("/runs", namespace=namespace, name=connection, limit=limit))
-    print_rows(rows, COLUMNS, output)
+    runs = with_session(
+        data_dir, lambda api: api.listing(RunView, "/runs", most=limit, namespace=namespace, name=connection)
+    )
+    print_rows(runs, COLUMNS, output)
 
 
 @app.command()
@@ -75,10 +82,10 @@ def show(run: RunId, output: OutputOption = Output.table, data_dir: DataDir = DA
     Example: penstock runs show 01jd -o json
     """
 
-    async def act(found: ApiSession) -> Any:
-        return await found.get(f"/runs/{await _full_id(found, run)}")
+    async def detail(api: ApiSession) -> RunDetailView:
+        return await api.get(RunDetailView, f"/runs/{await _full_id(api, run)}")
 
-    print_run(with_session(data_dir, act), output)
+    print_run(with_session(data_dir, detail), output)
 
 
 @app.command()
@@ -95,17 +102,17 @@ def logs(
     Example: penstock runs logs 01jd --follow
     """
 
-    async def act(found: ApiSession) -> None:
-        path = f"/runs/{await _full_id(found, run)}/logs"
+    async def print_log(api: ApiSession) -> None:
+        path = f"/runs/{await _full_id(api, run)}/logs"
         try:
-            async with aclosing(found.text(path, attempt=attempt, follow=follow or None)) as texts:
+            async with aclosing(api.text(path, attempt=attempt, follow=follow or None)) as texts:
                 async for text in texts:
                     typer.echo(written(text), nl=False)
         except httpx.TransportError as error:
             message = f"the server's answer broke off ({type(error).__name__}); give the command again to go on"
             raise CommandError(message) from None
 
-    with_session(data_dir, act)
+    with_session(data_dir, print_log)
 
 
 @app.command()
@@ -115,8 +122,8 @@ def start(connection: Annotated[str, typer.Argument(help="NAMESPACE/NAME")], dat
     Example: penstock runs start team-a/people
     """
     namespace, name = connection_name(connection)
-    body = {"namespace": namespace, "name": name}
-    typer.echo(with_session(data_dir, lambda found: found.changed("/runs", body, "id")))
+    body: JsonValue = {"namespace": namespace, "name": name}
+    typer.echo(with_session(data_dir, lambda api: api.post(StartedRun, "/runs", body)).id)
 
 
 @app.command()
@@ -137,15 +144,14 @@ def backfill(
     Example: penstock runs backfill team-a/people --from 2026-01-01T00:00:00Z --to 2026-02-01T00:00:00Z
     """
     namespace, name = connection_name(connection)
-    body = {"namespace": namespace, "name": name, "from": start, "to": end, "streams": stream or []}
+    body: JsonValue = {"namespace": namespace, "name": name, "from": start, "to": end, "streams": [*(stream or ())]}
     if again:
-        typer.echo(with_session(data_dir, lambda found: found.changed("/runs/reread", body, "id")))
+        typer.echo(with_session(data_dir, lambda api: api.post(StartedRun, "/runs/reread", body)).id)
         return
-    filled = with_session(data_dir, lambda found: found.post("/runs/backfill", body))
-    rows = filled if isinstance(filled, list) else [filled]
-    for each in (with_fields(row, "/runs/backfill", "id", "scheduled_at") for row in rows):
-        typer.echo(f"{each['id']}  {moment(each['scheduled_at'])}")
-    if not filled:
+    runs = with_session(data_dir, lambda api: api.post(list[BackfilledRun], "/runs/backfill", body))
+    for run in runs:
+        typer.echo(f"{run.id}  {moment(run.scheduled_at)}")
+    if not runs:
         typer.echo("every tick of the window has made a run", err=True)
 
 
@@ -154,14 +160,14 @@ def cancel(
     run: Annotated[list[str], typer.Argument(help="Ids of runs, or the beginnings of them.")],
     data_dir: DataDir = DATA_DIR,
 ) -> None:
-    """Cancel runs: each stops at its next batch border, or is stopped soon; what is committed stays.
+    """Cancel runs: each stops after its current batch, or is stopped soon; what is committed stays.
 
     Example: penstock runs cancel 01jd
     """
 
-    async def act(found: ApiSession) -> list[str]:
-        ids = [await _full_id(found, each) for each in run]
-        return [await found.changed(f"/runs/{each}/cancel", None, "phase") for each in ids]
+    async def cancel_all(api: ApiSession) -> list[CancelledRun]:
+        ids = [await _full_id(api, word) for word in run]
+        return [await api.post(CancelledRun, f"/runs/{run_id}/cancel") for run_id in ids]
 
-    for phase in with_session(data_dir, act):
-        typer.echo(phase)
+    for cancelled in with_session(data_dir, cancel_all):
+        typer.echo(cancelled.phase)

@@ -1,18 +1,21 @@
-"""`penstock state`: where each stream stands, and how to put it elsewhere."""
+"""`penstock state`: show, export and import the state of a connection's streams, and reset or rewind it."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from pydantic import JsonValue
 
+from penstock_operator.api.models import CheckpointView, StateChangeView, StateSummary, StateView
 from penstock_operator.cli.api_session import DATA_DIR, DataDir, with_session
-from penstock_operator.cli.exit_codes import CommandError, understood
+from penstock_operator.cli.exit_codes import CommandError
 from penstock_operator.cli.names import connection_path
-from penstock_operator.cli.output import ListingColumn, Output, OutputOption, moment, print_rows, printable
+from penstock_operator.cli.output import ListingColumn, Output, OutputOption, moment, print_json, print_rows, printable
+from penstock_operator.state.document import StateDocument, StreamState
 
 app = typer.Typer(no_args_is_help=True, help="State: show, history, changes, reset, rewind, export, import.")
 Which = Annotated[str, typer.Argument(metavar="NAMESPACE/CONNECTION", help="The connection.")]
@@ -24,63 +27,56 @@ def _path(which: str) -> str:
     return f"{connection_path(which)}/state"
 
 
-def _get(data_dir: Path, path: str, **parameters: Any) -> Any:
-    return with_session(data_dir, lambda found: found.get(path, **parameters))
+def _change(data_dir: Path, path: str, body: JsonValue) -> None:
+    for state in with_session(data_dir, lambda api: api.post(list[StateView], path, body)):
+        cursor = "at the start" if state.cursor is None else f"at {json.dumps(state.cursor)}"
+        typer.echo(printable(f"{state.stream}: {cursor}, generation {state.generation}, checkpoint {state.checkpoint}"))
 
 
-def _change(data_dir: Path, path: str, body: dict[str, Any]) -> None:
-    rows = with_session(data_dir, lambda found: found.post(path, body))
-    with understood():
-        _print_changed(rows)
+def _document(data_dir: Path, which: str) -> StateDocument:
+    return with_session(data_dir, lambda api: api.get(StateDocument, _path(which)))
 
 
-def _print_changed(rows: list[dict[str, Any]]) -> None:
-    for row in rows:
-        where = "at the start" if row["cursor"] is None else f"at {json.dumps(row['cursor'])}"
-        typer.echo(
-            printable(f"{row['stream']}: {where}, generation {row['generation']}, checkpoint {row['checkpoint']}")
-        )
+def _cursor(summary: StateSummary | None) -> str:
+    return json.dumps(summary.cursor if summary else None)
 
 
-STANDS = (
-    ListingColumn("stream", lambda row: row["name"]),
-    ListingColumn("generation", lambda row: row["generation"]),
-    ListingColumn("checkpoint", lambda row: row["checkpoint"]),
-    ListingColumn("run", lambda row: row["run"]),
-    ListingColumn("updated", lambda row: moment(row["updatedAt"])),
-    ListingColumn("cursor", lambda row: json.dumps(row["cursor"])),
+STATES: tuple[ListingColumn[StreamState], ...] = (
+    ListingColumn("stream", lambda state: state.name),
+    ListingColumn("generation", lambda state: state.generation),
+    ListingColumn("checkpoint", lambda state: state.checkpoint),
+    ListingColumn("run", lambda state: state.run),
+    ListingColumn("updated", lambda state: moment(state.updated_at)),
+    ListingColumn("cursor", lambda state: json.dumps(state.cursor)),
 )
-CHECKPOINTS = (
-    ListingColumn("stream", lambda row: row["stream"]),
-    ListingColumn("checkpoint", lambda row: row["checkpoint"]),
-    ListingColumn("generation", lambda row: row["generation"]),
-    ListingColumn("run", lambda row: row["run_id"]),
-    ListingColumn("attempt", lambda row: row["attempt"]),
-    ListingColumn("committed", lambda row: moment(row["committed_at"])),
-    ListingColumn("cursor", lambda row: json.dumps(row["cursor"])),
+CHECKPOINTS: tuple[ListingColumn[CheckpointView], ...] = (
+    ListingColumn("stream", lambda checkpoint: checkpoint.stream),
+    ListingColumn("checkpoint", lambda checkpoint: checkpoint.checkpoint),
+    ListingColumn("generation", lambda checkpoint: checkpoint.generation),
+    ListingColumn("run", lambda checkpoint: checkpoint.run_id),
+    ListingColumn("attempt", lambda checkpoint: checkpoint.attempt),
+    ListingColumn("committed", lambda checkpoint: moment(checkpoint.committed_at)),
+    ListingColumn("cursor", lambda checkpoint: json.dumps(checkpoint.cursor)),
 )
-CHANGES = (
-    ListingColumn("stream", lambda row: row["stream"]),
-    ListingColumn("action", lambda row: row["action"]),
-    ListingColumn("by", lambda row: row["changed_by"]),
-    ListingColumn("at", lambda row: moment(row["changed_at"])),
-    ListingColumn("before", lambda row: json.dumps((row["before"] or {}).get("cursor"))),
-    ListingColumn("after", lambda row: json.dumps(row["after"].get("cursor"))),
-    ListingColumn("reason", lambda row: row["reason"]),
+CHANGES: tuple[ListingColumn[StateChangeView], ...] = (
+    ListingColumn("stream", lambda change: change.stream),
+    ListingColumn("action", lambda change: change.action),
+    ListingColumn("by", lambda change: change.changed_by),
+    ListingColumn("at", lambda change: moment(change.changed_at)),
+    ListingColumn("before", lambda change: _cursor(change.before)),
+    ListingColumn("after", lambda change: _cursor(change.after)),
+    ListingColumn("reason", lambda change: change.reason),
 )
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many to show, the newest first.")]
 
 
 @app.command()
 def show(which: Which, output: OutputOption = Output.table, data_dir: DataDir = DATA_DIR) -> None:
-    """Show where each stream stands.
+    """Show the state of each stream.
 
     Example: penstock state show team-a/people
     """
-    document = _get(data_dir, _path(which))
-    with understood():
-        rows = document["streams"]
-    print_rows(rows, STANDS, output)
+    print_rows(_document(data_dir, which).streams, STATES, output)
 
 
 @app.command()
@@ -95,7 +91,9 @@ def history(
 
     Example: penstock state history team-a/people --stream people --limit 5
     """
-    print_rows(_get(data_dir, f"{_path(which)}/history", stream=stream, limit=limit), CHECKPOINTS, output)
+    path = f"{_path(which)}/history"
+    checkpoints = with_session(data_dir, lambda api: api.listing(CheckpointView, path, most=limit, stream=stream))
+    print_rows(checkpoints, CHECKPOINTS, output)
 
 
 @app.command()
@@ -104,7 +102,8 @@ def changes(which: Which, limit: Limit = 20, output: OutputOption = Output.table
 
     Example: penstock state changes team-a/people -o json
     """
-    print_rows(_get(data_dir, f"{_path(which)}/changes", limit=limit), CHANGES, output)
+    path = f"{_path(which)}/changes"
+    print_rows(with_session(data_dir, lambda api: api.listing(StateChangeView, path, most=limit)), CHANGES, output)
 
 
 @app.command()
@@ -121,7 +120,7 @@ def reset(
     """
     if bool(stream) == everything:
         raise CommandError("give the streams with --stream, or --all")
-    _change(data_dir, f"{_path(which)}/reset", {"streams": stream or [], "reason": reason})
+    _change(data_dir, f"{_path(which)}/reset", {"streams": [*(stream or ())], "reason": reason})
 
 
 @app.command()
@@ -138,13 +137,13 @@ def rewind(
 
     Example: penstock state rewind team-a/people --stream people --to-checkpoint 3
     """
-    given = {"run": to_run, "checkpoint": to_checkpoint, "cursor": cursor}
-    targets = {key: value for key, value in given.items() if value is not None}
+    given: dict[str, JsonValue] = {"run": to_run, "checkpoint": to_checkpoint, "cursor": cursor}
+    targets: dict[str, JsonValue] = {key: value for key, value in given.items() if value is not None}
     if len(targets) != 1:
         raise CommandError("give one of --to-run, --to-checkpoint and --cursor")
     if cursor is not None:
         targets["cursor"] = _parsed(cursor, "--cursor")
-    _change(data_dir, f"{_path(which)}/rewind", {"streams": stream or [], "reason": reason, **targets})
+    _change(data_dir, f"{_path(which)}/rewind", {"streams": [*(stream or ())], "reason": reason, **targets})
 
 
 @app.command("export")
@@ -153,7 +152,7 @@ def export_state(which: Which, data_dir: DataDir = DATA_DIR) -> None:
 
     Example: penstock state export team-a/people > people.json
     """
-    typer.echo(json.dumps(_get(data_dir, _path(which)), indent=2))
+    print_json(_document(data_dir, which))
 
 
 @app.command("import")
@@ -180,9 +179,10 @@ def _read(file: str) -> str:
         raise CommandError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _parsed(text: str, where: str) -> Any:
+def _parsed(text: str, where: str) -> JsonValue:
     try:
-        return json.loads(text)
+        document: JsonValue = json.loads(text)
+        return document
     except RecursionError:
         raise CommandError(f"{where}: not a state: it is nested too deeply") from None
     except ValueError as error:

@@ -18,15 +18,15 @@ from penstock_operator.cli.signals import run_until_stopped
 from penstock_operator.embedded.platform import DataDirectory, platform
 from penstock_operator.embedded.runner import RunResult, as_document, run_on, run_once
 
-COLUMNS = (
-    ListingColumn("connection", lambda row: f"{row['namespace']}/{row['name']}"),
-    ListingColumn("definition", lambda row: row["definition"]),
-    ListingColumn("phase", lambda row: row["phase"]),
-    ListingColumn("attempt", lambda row: row["attempt"]),
-    ListingColumn("records", lambda row: row["records"]),
-    ListingColumn("bytes", lambda row: row["bytes"]),
-    ListingColumn("objects", lambda row: len(row["objects"])),
-    ListingColumn("message", lambda row: row["error"]["message"] if row["error"] else row["note"]),
+COLUMNS: tuple[ListingColumn[RunResult], ...] = (
+    ListingColumn("connection", lambda result: f"{result.namespace}/{result.name}"),
+    ListingColumn("definition", lambda result: result.definition),
+    ListingColumn("phase", lambda result: result.phase),
+    ListingColumn("attempt", lambda result: result.attempt),
+    ListingColumn("records", lambda result: result.records),
+    ListingColumn("bytes", lambda result: result.bytes),
+    ListingColumn("objects", lambda result: len(result.objects)),
+    ListingColumn("message", lambda result: result.error["message"] if result.error else result.note),
 )
 
 
@@ -50,12 +50,11 @@ def up(
     results = asyncio.run(run_until_stopped(_up(directory, DataDirectory(data_dir), once=once)))
     if results is None:
         return
-    document = as_document(results)
     if output is Output.json:
-        print_json(document)
+        print_json(as_document(results))
     else:
-        print_rows(document["connections"], COLUMNS, output)
-    succeeded = all(each.phase == "succeeded" for each in results)
+        print_rows(results, COLUMNS, output)
+    succeeded = all(result.phase == "succeeded" for result in results)
     raise typer.Exit(ExitCode.ok if succeeded else ExitCode.problem)
 
 
