@@ -21,6 +21,7 @@ from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.orchestrator import Components, Orchestrator
 from penstock_operator.controller.resource_client import Document, Page, key_of
 from penstock_operator.embedded.postgres import EmbeddedPostgres
+from penstock_operator.ids import NamespaceUid
 from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt, LeftoverJob
 from penstock_operator.launchers.logs import FileLogs
 from penstock_operator.registry.database import Pool, create_pool
@@ -56,10 +57,10 @@ class Cluster:
             await self._call("list", LIST)
             yield found[start : start + 500]
 
-    async def namespace_uid(self, namespace: str) -> str | None:
+    async def namespace_uid(self, namespace: str) -> NamespaceUid | None:
         """Read a namespace."""
         await self._call("read", READ)
-        return f"uid-{namespace}"
+        return NamespaceUid(f"uid-{namespace}")
 
     async def write_status(self, document: Document, status: Document) -> str | None:
         """Write a status."""

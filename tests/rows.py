@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from penstock_operator.connections.connection_store import ConnectionSummary
 from penstock_operator.ids import (
     AttemptNumber,
     ConnectionName,
@@ -75,4 +76,27 @@ LIVE = LiveAttempt(
     age_seconds=0.0,
     silent_seconds=None,
     cancelling_seconds=None,
+)
+
+CONNECTION = ConnectionSummary(
+    uid=ConnectionUid("c1"),
+    generation=1,
+    definition_uid=DefinitionUid("d1"),
+    ready=True,
+    suspended=False,
+    schedule="0 * * * *",
+    time_zone="Etc/UTC",
+    jitter_seconds=0,
+    next_run_at=None,
+    paused_until=None,
+    failures=0,
+    last_scheduled_at=None,
+    last_success_at=None,
+    handled_request=None,
+    handled_reset=None,
+    handled_rewind=None,
+    state_answer=None,
+    upstream_reason=None,
+    released_at=None,
+    deleted_at=None,
 )

@@ -21,13 +21,15 @@ from penstock_operator.connections.connection_records import ConnectionRecord, T
 from penstock_operator.embedded.private_files import free_port
 from penstock_operator.errors import Forbidden
 from penstock_operator.registry.database import Pool
-from penstock_operator.resources.models import Kind
+from penstock_operator.resources.models import ConnectionSpec, Kind
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.scheduling import fairness
 from pytest_httpserver import HTTPServer
 
+from tests.integration.world import MANIFEST
+
 SPEC = {"connector": {"name": "faker", "method": "generate"}, "streams": []}
-MANIFEST = {"name": "faker", "method": "generate", "version": "0.1.0", "capabilities": {"windows": True}}
+WINDOWS = {**MANIFEST, "capabilities": {**MANIFEST["capabilities"], "windows": True}}
 
 
 class OneNamespace(EmbeddedAuthenticator):
@@ -62,10 +64,10 @@ def client(pool: Pool, store: BronzeStore, authority: Authenticator, token: str 
 @pytest.fixture
 async def api(pool: Pool, store: BronzeStore) -> AsyncIterator[Api]:
     async with pool.connection() as db:
-        spec = {"image": "i@sha256:0", "stage": "certified", "manifest": MANIFEST}
+        spec = {"image": "i@sha256:0", "stage": "certified", "manifest": WINDOWS}
         await definitions.upsert_definition(db, "d1", "faker-generate-0.1.0", 1, spec)
         for uid, namespace, ready in (("c1", "team", True), ("c2", "other", True), ("c3", "team-broken", False)):
-            record = ConnectionRecord(uid, namespace, "orders", 1, SPEC, "d1", ready=ready)
+            record = ConnectionRecord(uid, namespace, "orders", 1, ConnectionSpec.parse(SPEC), "d1", ready=ready)
             await connection_records.upsert_connection(db, record)
     authority, tenants = EmbeddedAuthenticator(b"secret"), OneNamespace(b"secret")
     async with (

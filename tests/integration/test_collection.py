@@ -18,6 +18,7 @@ from penstock_operator.connections.connection_records import ConnectionRecord
 from penstock_operator.ids import new_run_id
 from penstock_operator.launchers import LeftoverJob
 from penstock_operator.registry.database import many, one
+from penstock_operator.resources.models import ConnectionSpec
 from penstock_operator.retention.batches import CollectionContext
 from penstock_operator.retention.collector import CollectionError, Collector
 from penstock_operator.runs import attempt_store, run_store
@@ -183,7 +184,9 @@ async def test_an_older_generation_goes_after_its_time_and_the_live_one_never(wo
 
 async def history_limit(world: World, limit: int) -> None:
     async with world.pool.connection() as db:
-        record = ConnectionRecord("c1", "team", "orders", 1, {**world.spec, "historyLimit": limit}, "d1", ready=True)
+        record = ConnectionRecord(
+            "c1", "team", "orders", 1, ConnectionSpec.parse({**world.spec, "historyLimit": limit}), "d1", ready=True
+        )
         await connection_records.upsert_connection(db, record)
 
 
@@ -348,7 +351,9 @@ async def test_a_bucket_that_refuses_keeps_one_step_from_its_end_and_the_others_
 async def other_connection(world: World, uid: str, name: str, policy: str = "Delete") -> None:
     spec = {**world.spec, "bronze": {"format": "jsonl", "deletionPolicy": policy}}
     async with world.pool.connection() as db:
-        await connection_records.upsert_connection(db, ConnectionRecord(uid, "team", name, 1, spec, "d1", ready=True))
+        await connection_records.upsert_connection(
+            db, ConnectionRecord(uid, "team", name, 1, ConnectionSpec.parse(spec), "d1", ready=True)
+        )
 
 
 async def run_of(world: World, uid: str) -> tuple[str, list[str]]:
@@ -356,7 +361,9 @@ async def run_of(world: World, uid: str) -> tuple[str, list[str]]:
     run_id = new_run_id()
     async with world.pool.connection() as db:
         await run_store.insert_run(db, run_store.NewRun(run_id, uid, "d1", world.spec))
-        name = (await connection_store.connection_by_uid(db, uid) or {})["name"]
+        row = await connection_store.connection_by_uid(db, uid)
+        assert row is not None
+        name = row.name
     _, _, token = await world.attempt(f"pod-{run_id}")
     answer = await world.protocol.streams(token, wire.StreamsRequest(streams=[STREAM, EVENTS]))
     uploaded = await world.upload(token)

@@ -42,7 +42,7 @@ def listing() -> Listing:
 @pytest.fixture
 def orchestrator(world: World, listing: Listing, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Orchestrator:
     monkeypatch.setattr(
-        "penstock_operator.controller.resync.comparison.sweeper.DEFINITIONS_SECONDS", 0.01
+        "penstock_operator.controller.resync.sweeper.DEFINITIONS_SECONDS", 0.01
     )  # no worker handles them
     launcher = ProcessLauncher(lambda: "", tmp_path, lambda _namespace, _name: None, lambda job: job)
     return Orchestrator(Components(world.pool, listing, launcher, world.store, Timings(), launcher.logs))  # type: ignore[arg-type]
@@ -79,7 +79,7 @@ async def test_9_a_connection_that_came_during_the_listing_is_not_retired(
     async with world.pool.connection() as db:
         row = await connection_store.connection_by_uid(db, "c1")
         assert row is not None
-        assert row["deleted_at"] is None
+        assert row.deleted_at is None
         assert len(await run_store.active_runs(db, "c1")) == 1
 
 
@@ -97,7 +97,7 @@ async def test_10_a_connection_that_goes_while_all_are_put_on_schedule_is_retire
     async with world.pool.connection() as db:
         row = await connection_store.connection_by_uid(db, NEW["uid"])
     assert row is not None
-    assert row["deleted_at"] is not None
+    assert row.deleted_at is not None
 
 
 async def test_9_a_connection_that_was_missed_once_is_due_again(world: World, orchestrator: Orchestrator) -> None:
@@ -107,5 +107,5 @@ async def test_9_a_connection_that_was_missed_once_is_due_again(world: World, or
     async with world.pool.connection() as db:
         row = await connection_store.connection_by_uid(db, "c1")
     assert row is not None
-    assert row["deleted_at"] is None
-    assert row["next_run_at"] > datetime.now(UTC)
+    assert row.deleted_at is None
+    assert row.next_run_at > datetime.now(UTC)

@@ -17,13 +17,14 @@ from penstock_operator.controller.status import finding_for
 from penstock_operator.ids import AttemptNumber, RunId
 from penstock_operator.launchers import AttemptLaunch, LaunchRefused
 from penstock_operator.registry.database import Pool, many
+from penstock_operator.resources.models import ConnectionSpec
 from penstock_operator.runs import run_store
 from penstock_operator.scheduling import fairness
 from penstock_operator.settings import NO_QUOTAS, Quotas, Timings
 
 from tests.integration.world import World
 from tests.patience import PATIENCE
-from tests.rows import RUN
+from tests.rows import CONNECTION, RUN
 
 SPEC = {"connector": {"name": "faker", "method": "generate"}}
 START = datetime(2026, 6, 1, tzinfo=UTC)
@@ -33,7 +34,9 @@ async def tenant(pool: Pool, name: str, count: int = 1) -> None:
     """Record connections of a tenant: NAME-0, NAME-1 and so on."""
     async with pool.connection() as db:
         for number in range(count):
-            record = ConnectionRecord(f"{name}-{number}", name, f"c{number}", 1, SPEC, "d1", ready=True)
+            record = ConnectionRecord(
+                f"{name}-{number}", name, f"c{number}", 1, ConnectionSpec.parse(SPEC), "d1", ready=True
+            )
             await connection_records.upsert_connection(db, record)
 
 
@@ -291,8 +294,7 @@ async def test_12_one_poisoned_connection_among_a_thousand_delays_none(world: Wo
 
 
 def test_a_waiting_connection_says_so_in_its_status() -> None:
-    row = {"last_success_at": None, "suspended": False, "failures": 0}
     newest = replace(RUN, id=RunId("r1"), attempt=AttemptNumber(0), waits="tenant a has 3 of 3 runs")
-    found = finding_for(row, newest)
+    found = finding_for(CONNECTION, newest)
     assert (found.state, found.message) == ("reconciling", "run r1 waits: tenant a has 3 of 3 runs")
     assert _said(asdict(newest)) == "waits: tenant a has 3 of 3 runs"

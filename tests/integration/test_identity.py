@@ -115,7 +115,7 @@ class Apart:
         async with self.world.pool.connection() as db:
             row = await connection_store.connection_by_name(db, "team", self.name)
             assert row is not None
-            new = run_store.NewRun(run_id, row["uid"], row["definition_uid"], row["spec"], token=run_id)
+            new = run_store.NewRun(run_id, row.uid, row.definition_uid, row.spec.document(), token=run_id)
             assert await run_store.insert_run(db, new)
             taken = await fairness.claim_runs(db, datetime.now(UTC) + timedelta(hours=1), 1)
             assert [claimed.run_id for claimed in taken] == [run_id]
@@ -211,4 +211,4 @@ async def test_a_namespace_that_nobody_may_read_is_nobodys(world: World) -> None
     async with world.pool.connection() as db:
         row = await connection_store.connection_by_uid(db, "c2")
     assert row is not None
-    assert row["first_generation"] == 2, "another one's objects are in the first"
+    assert row.first_generation == 2, "another one's objects are in the first"

@@ -14,13 +14,14 @@ from typing import Any
 import psycopg
 import pytest
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.connections.connection_store import connection_by_uid
+from penstock_operator.connections.connection_store import ConnectionRow, connection_by_uid
 from penstock_operator.controller.bucket_claim import ForeignBucketError, claim_bucket
 from penstock_operator.controller.orchestrator import Components, Orchestrator
 from penstock_operator.controller.resource_client import Document, Page, version_of
+from penstock_operator.ids import ConnectionUid
 from penstock_operator.launchers.logs import FileLogs
 from penstock_operator.registry import installation
-from penstock_operator.registry.database import Pool, Row, create_pool, many
+from penstock_operator.registry.database import Pool, create_pool, many
 from penstock_operator.registry.migrate import migrate
 from penstock_operator.resources.models import REQUESTED_AT, Kind
 from penstock_operator.resources.scope import EVERYTHING, Scope
@@ -90,9 +91,9 @@ class Installed:
             )
         return {row["uid"] for row in rows}
 
-    async def row(self, uid: str) -> Row | None:
+    async def row(self, uid: str) -> ConnectionRow | None:
         async with self.pool.connection() as opened:
-            return await connection_by_uid(opened, uid)
+            return await connection_by_uid(opened, ConnectionUid(uid))
 
 
 @pytest.fixture
@@ -164,7 +165,9 @@ async def begin_run(one: Installed, uid: str) -> None:
     row = await one.row(uid)
     assert row
     async with one.pool.connection() as opened:
-        await run_store.insert_run(opened, NewRun(f"run-{uid}", uid, row["definition_uid"], row["spec"], token="t"))
+        await run_store.insert_run(
+            opened, NewRun(f"run-{uid}", uid, row.definition_uid, row.spec.document(), token="t")
+        )
 
 
 async def test_20_installations_whose_scopes_overlap_share_no_connection(two: Two, server: ApiServer) -> None:
@@ -213,7 +216,7 @@ async def test_a_connection_that_leaves_the_scope_is_let_go_and_nothing_of_it_is
     assert "c1" not in await left.works_on()
     row = await left.row("c1")
     assert row
-    assert (row["deleted_at"], row["released_at"] is None) == (None, False)
+    assert (row.deleted_at, row.released_at is None) == (None, False)
     narrower = await two.installed(0, Scope(("team-3",)))
     await narrower.sweep()
     assert await narrower.works_on() == {f"c{number}" for number in range(COUNT) if number % 5 == 3}
@@ -229,7 +232,7 @@ async def test_what_is_deleted_is_retired_with_a_scope_too(two: Two, server: Api
     await left.sweep()
     row = await left.row("c1")
     assert row
-    assert row["deleted_at"] is not None
+    assert row.deleted_at is not None
 
 
 async def test_20_a_connection_that_another_installation_took_over_is_let_go(two: Two, server: ApiServer) -> None:

@@ -41,7 +41,7 @@ async def test_1_two_schedulers_make_one_run_of_one_tick(world: World) -> None:
         row = await connection_store.connection_by_uid(db, "c1")
     assert len(rows) == 1, "missed ticks collapse to one"
     assert row is not None
-    assert row["next_run_at"] > now
+    assert row.next_run_at > now
 
 
 async def test_1_a_request_waits_for_the_run_under_way(world: World) -> None:
@@ -49,8 +49,8 @@ async def test_1_a_request_waits_for_the_run_under_way(world: World) -> None:
     async with world.pool.connection() as db:
         row = await connection_store.connection_by_uid(db, "c1")
         assert row is not None
-        assert await request_run(db, row, "second") is None
-        assert row["handled_request"] is None
+        assert await request_run(db, row.uid, "second") is None
+        assert row.handled_request is None
 
 
 async def test_2_two_launchers_take_a_run_once(world: World) -> None:
@@ -255,7 +255,7 @@ async def test_1_a_deleted_connection_gets_no_run(world: World) -> None:
         row = await connection_store.connection_by_uid(db, "c1")
         assert row is not None
         assert await connection_records.retire_connection(db, "team", "orders")
-        assert await request_run(db, row, "late") is None
+        assert await request_run(db, row.uid, "late") is None
 
 
 async def test_two_requests_at_once_make_one_run_where_only_one_may_be_under_way(world: World) -> None:
@@ -265,7 +265,7 @@ async def test_two_requests_at_once_make_one_run_where_only_one_may_be_under_way
 
     async def ask(token: str) -> None:
         async with world.pool.connection() as db:
-            await request_run(db, row, token)
+            await request_run(db, row.uid, token)
 
     async with world.pool.connection() as holder:
         async with holder.transaction():

@@ -79,7 +79,7 @@ class Operator:
         async with self.running.pool.connection() as db:
             row = await connection_store.connection_by_name(db, "team", "fake")
             assert row is not None
-            run_id = await request_run(db, row, token)
+            run_id = await request_run(db, row.uid, token)
         assert run_id is not None
         return run_id
 
@@ -220,7 +220,7 @@ async def test_a_rewind_puts_every_part_back(operator: Operator) -> None:
     async with operator.running.pool.connection() as db:
         found = await connection_store.connection_by_name(db, "team", "fake")
         assert found is not None
-        await change_state(db, found["uid"], RewindToCheckpoint("people", row["checkpoint"]), Author("a test"))
+        await change_state(db, found.uid, RewindToCheckpoint("people", row["checkpoint"]), Author("a test"))
     second = await operator.request("two")
     assert (await operator.to_the_end(second)).phase == "succeeded"
     assert await operator.numbers(second, "people") == sorted(left)

@@ -75,7 +75,7 @@ class History:
         async with self.pool.connection() as db:
             row = await connection_store.connection_by_name(db, "team", "orders")
             assert row is not None
-            new = run_store.NewRun(run_id, row["uid"], row["definition_uid"], row["spec"], token=run_id)
+            new = run_store.NewRun(run_id, row.uid, row.definition_uid, row.spec.document(), token=run_id)
             assert await run_store.insert_run(db, new)
             (taken,) = await fairness.claim_runs(db, datetime.now(UTC) + timedelta(hours=1), 1)
             assert taken.run_id == run_id
@@ -129,7 +129,7 @@ class History:
         async with self.pool.connection() as db:
             row = await connection_store.connection_by_name(db, "team", "orders")
             if row and self.numbers:
-                await change_state(db, row["uid"], Reset(), Author("test"))
+                await change_state(db, row.uid, Reset(), Author("test"))
                 self.generation, self.numbers = self.generation + 1, []
 
     async def again(self) -> None:

@@ -6,11 +6,14 @@ import asyncio
 from typing import Any
 
 import pytest
-from penstock_operator.connections import connection_records
+from penstock_operator.connections import connection_records, connection_store
 from penstock_operator.connections.connection_records import ConnectionRecord
 from penstock_operator.controller.reconcile import reconcile_connection
+from penstock_operator.definitions import manifest_of
 from penstock_operator.errors import Fenced, Invalid
-from penstock_operator.registry.database import Row, many, one
+from penstock_operator.ids import ConnectionUid
+from penstock_operator.registry.database import Row, many
+from penstock_operator.resources.models import ConnectionSpec
 from penstock_operator.runs import run_store, state_store
 from penstock_operator.runs.state_store import State
 from penstock_operator.state import history
@@ -38,7 +41,7 @@ ANNA = Author("anna", "the source was corrected")
 async def both(world: World) -> World:
     """The connection reads two streams by cursor."""
     world.spec["streams"].append({"name": "events", "mode": "incremental"})
-    record = ConnectionRecord("c1", "team", "orders", 2, world.spec, "d1", ready=True)
+    record = ConnectionRecord("c1", "team", "orders", 2, ConnectionSpec.parse(world.spec), "d1", ready=True)
     async with world.pool.connection() as db:
         await connection_records.upsert_connection(db, record)
     return world
@@ -211,7 +214,7 @@ async def test_what_cannot_be_carried_out_changes_nothing_and_says_why(both: Wor
             await change(both, order)
         assert words in refused.value.message
     async with both.pool.connection() as db:
-        record = ConnectionRecord("c1", "team", "orders", 3, full, "d1", ready=True)
+        record = ConnectionRecord("c1", "team", "orders", 3, ConnectionSpec.parse(full), "d1", ready=True)
         await connection_records.upsert_connection(db, record)
     with pytest.raises(Invalid, match="people is read in full"):
         await change(both, RewindToCursor("people", {"n": 1}))
@@ -230,9 +233,9 @@ def _document(connector: str = "faker-generate", **cursors: tuple[Any, int]) -> 
 async def test_an_export_can_be_imported_again(both: World) -> None:
     await finished_run(both, "run1", "people", "events")
     async with both.pool.connection() as db:
-        row = await one(db, "SELECT * FROM penstock.tenant_connections")
+        row = await connection_store.connection_by_uid(db, ConnectionUid("c1"))
         assert row is not None
-        exported = await document_of(db, {**row, "manifest": {"name": "faker", "method": "generate"}})
+        exported = await document_of(db, row, await manifest_of(db, row.definition_uid))
     text = exported.model_dump_json(by_alias=True)
     await change(both, Reset())
     await change(both, Import(StateDocument.model_validate_json(text)))

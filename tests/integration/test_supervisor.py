@@ -190,7 +190,7 @@ async def test_a_full_quota_is_waited_for_and_the_status_says_so(
     await supervisor.settled()
     async with world.pool.connection() as db:
         row = await connection_store.connection_by_uid(db, f"of-{POISONED}")
-        newest = await run_store.newest_run(db, row["uid"]) if row else None
+        newest = await run_store.newest_run(db, row.uid) if row else None
     assert row
     assert newest
     assert (newest.phase, newest.streak, newest.disruptions) == ("pending", 0, 1)

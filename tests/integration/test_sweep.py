@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.connections.connection_store import connection_by_name
+from penstock_operator.connections.connection_store import ConnectionRow, connection_by_name
 from penstock_operator.controller.orchestrator import Components, Orchestrator
 from penstock_operator.controller.resource_client import Document, Page, StaleDocumentError, key_of, version_of
 from penstock_operator.controller.resync.registration import register
 from penstock_operator.controller.workqueue import Key
 from penstock_operator.launchers.logs import FileLogs
-from penstock_operator.registry.database import Pool, Row, many, run
+from penstock_operator.registry.database import Pool, many, run
 from penstock_operator.resources.models import REQUESTED_AT, Kind
 from penstock_operator.settings import Timings
 
@@ -152,7 +152,7 @@ async def _until(found: Callable[[], object] | Callable[[], Awaitable[object]]) 
             await asyncio.sleep(0.01)
 
 
-async def _row(pool: Pool, number: int) -> Row | None:
+async def _row(pool: Pool, number: int) -> ConnectionRow | None:
     async with pool.connection() as held:
         return await connection_by_name(held, f"team-{number % 5}", f"c{number}")
 
@@ -207,7 +207,7 @@ async def test_12_what_cannot_be_recorded_with_the_others_is_left_to_its_own_rec
     assert server.documents[key(101)]["status"]["lastHandledRequest"] == "t1"
     row = await _row(pool, 3)
     assert row
-    assert row["uid"] == again["metadata"]["uid"]
+    assert row.uid == again["metadata"]["uid"]
 
 
 async def test_what_the_watch_lists_as_the_first_sweep_did_is_handled_once(
@@ -327,7 +327,7 @@ async def test_9_a_sweep_mends_the_registry(orchestrator: Orchestrator, server: 
     await orchestrator.sweeper.sweep()
     await _idle(orchestrator)
     rows = [await _row(pool, number) for number in (3, 4, 5)]
-    assert [(row["generation"], row["ready"]) for row in rows if row] == [(1, True)] * 3
+    assert [(row.generation, row.ready) for row in rows if row] == [(1, True)] * 3
 
 
 async def test_10_a_sweep_sees_what_the_watch_missed(orchestrator: Orchestrator, server: ApiServer, pool: Pool) -> None:
@@ -340,7 +340,7 @@ async def test_10_a_sweep_sees_what_the_watch_missed(orchestrator: Orchestrator,
     await _idle(orchestrator)
     row = await _row(pool, 7)
     assert row is not None
-    assert row["schedule"] == "@daily"
+    assert row.schedule == "@daily"
     assert server.documents[key(8)]["status"]["lastHandledRequest"] == "now"
     assert await _row(pool, 9) is None
 
@@ -371,7 +371,7 @@ async def test_a_change_while_the_status_is_written_is_not_lost(
     await _idle(orchestrator)
     row = await _row(pool, 2)
     assert row is not None
-    assert row["schedule"] == "@monthly"
+    assert row.schedule == "@monthly"
     assert server.documents[key(2)]["status"]["observedGeneration"] == 3
 
 

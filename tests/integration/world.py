@@ -16,6 +16,7 @@ from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.connections import connection_records
 from penstock_operator.connections.connection_records import ConnectionRecord
 from penstock_operator.registry.database import Pool, one
+from penstock_operator.resources.models import ConnectionSpec
 from penstock_operator.runs import attempt_store, run_store, transitions
 from penstock_operator.runs.attempt_store import AttemptOutcome
 from penstock_operator.runs.protocol import PodIdentity, RunProtocol
@@ -46,7 +47,7 @@ class World:
 
     async def new_connection(self, uid: str) -> None:
         """Record another connection, named as its uid: the runs of one take turns, those of several do not."""
-        record = ConnectionRecord(uid, "team", uid, 1, self.spec, "d1", ready=True)
+        record = ConnectionRecord(uid, "team", uid, 1, ConnectionSpec.parse(self.spec), "d1", ready=True)
         async with self.pool.connection() as db:
             await connection_records.upsert_connection(db, record)
 
@@ -111,7 +112,7 @@ async def new_world(pool: Pool, store: BronzeStore) -> World:
             {"image": "i@sha256:0", "stage": "certified", "manifest": MANIFEST},
         )
         await connection_records.upsert_connection(
-            db, ConnectionRecord("c1", "team", "orders", 1, spec, "d1", ready=True)
+            db, ConnectionRecord("c1", "team", "orders", 1, ConnectionSpec.parse(spec), "d1", ready=True)
         )
     return World(pool, RunProtocol(pool, store), store, spec)
 

@@ -22,12 +22,13 @@ from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.connections import connection_records, connection_store
 from penstock_operator.connections.connection_records import ConnectionRecord, Timing
 from penstock_operator.controller.orchestrator import Components, Orchestrator
-from penstock_operator.controller.retirement import retire_all_but
+from penstock_operator.controller.retirement import LiveResources, retire_all_but
 from penstock_operator.errors import Refused
+from penstock_operator.ids import ConnectionUid, DefinitionUid
 from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt
 from penstock_operator.launchers.logs import FileLogs
 from penstock_operator.registry.database import Pool, many
-from penstock_operator.resources.models import Kind
+from penstock_operator.resources.models import ConnectionSpec
 from penstock_operator.runs import attempt_store, transitions
 from penstock_operator.runs.attempt_store import AttemptOutcome
 from penstock_operator.runs.protocol import PodIdentity, RunProtocol
@@ -149,7 +150,7 @@ class Reality:
         async with self.pool.connection() as db:
             row = await connection_store.connection_by_uid(db, uid)
             assert row is not None
-            await handle_request(db, row, token)
+            await handle_request(db, row.uid, token)
         await self.name_runs()
 
     async def launch(self, crash: str) -> Answer:
@@ -194,7 +195,7 @@ class Reality:
     async def create(self, name: str, uid: str, next_run_at: datetime) -> Answer:
         if self.resources.uids.setdefault(name, uid) != uid:
             return
-        record = ConnectionRecord(uid, "team", name, 1, SPEC, "d1", ready=True)
+        record = ConnectionRecord(uid, "team", name, 1, ConnectionSpec.parse(SPEC), "d1", ready=True)
         async with self.pool.connection() as db, db.transaction():
             await connection_records.upsert_connection(db, record)
             await connection_records.set_timing(db, uid, Timing("0 * * * *", "Etc/UTC", 0, next_run_at))
@@ -202,11 +203,8 @@ class Reality:
     async def sweep(self) -> Answer:
         async with self.pool.connection() as db:
             moment = await connection_records.moment_of(db)
-        live: dict[Kind, list[str]] = {
-            "ConnectorDefinition": ["d1"],
-            "TenantConnection": list(self.resources.uids.values()),
-        }
-        await retire_all_but(self.pool, live, dict.fromkeys(live, moment))
+        live = LiveResources([DefinitionUid("d1")], [ConnectionUid(uid) for uid in self.resources.uids.values()])
+        await retire_all_but(self.pool, live, {"ConnectorDefinition": moment, "TenantConnection": moment})
 
     # What a person does.
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from penstock_sdk.manifest import Manifest
 from psycopg.types.json import Jsonb
+from pydantic import ValidationError
 
-from penstock_operator.registry.database import DatabaseConnection, Row, many, one, run
+from penstock_operator.ids import DefinitionName, DefinitionUid
+from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_one, fetch_value
+from penstock_operator.resources.models import Stage
+from penstock_operator.resources.stored import parse_stored
 
 
 async def upsert_definition(db: DatabaseConnection, uid: str, name: str, generation: int, spec: dict[str, Any]) -> None:
     """Record a definition as it stands; one of the same name with another uid was deleted and made anew."""
-    await run(
+    await execute(
         db,
         "UPDATE penstock.connector_definitions SET deleted_at = now()"
         " WHERE name = %(name)s AND uid <> %(uid)s AND deleted_at IS NULL",
@@ -20,7 +26,7 @@ async def upsert_definition(db: DatabaseConnection, uid: str, name: str, generat
         uid=uid,
     )
     manifest = spec["manifest"]
-    await run(
+    await execute(
         db,
         """
         INSERT INTO penstock.connector_definitions (uid, name, connector, method, version, image, stage, manifest, generation)
@@ -40,12 +46,12 @@ async def upsert_definition(db: DatabaseConnection, uid: str, name: str, generat
     )
 
 
-async def retire_definitions(db: DatabaseConnection, live: list[str], before: datetime) -> int:
+async def retire_definitions(db: DatabaseConnection, live: list[DefinitionUid], before: datetime) -> int:
     """Mark every definition deleted whose uid is not in the list; runs pinned to it go on.
 
     `before` is when the listing began: a definition that was recorded since then may be one that it missed.
     """
-    return await run(
+    return await execute(
         db,
         "UPDATE penstock.connector_definitions SET deleted_at = now()"
         " WHERE deleted_at IS NULL AND uid <> ALL(%(live)s) AND created_at < %(before)s",
@@ -56,11 +62,25 @@ async def retire_definitions(db: DatabaseConnection, live: list[str], before: da
 
 async def retire_definition(db: DatabaseConnection, name: str) -> None:
     """Mark one definition deleted; runs pinned to it go on."""
-    await run(
+    await execute(
         db,
         "UPDATE penstock.connector_definitions SET deleted_at = now() WHERE deleted_at IS NULL AND name = %(name)s",
         name=name,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefinitionVersion:
+    """A definition's row with its manifest's digest alone: manifests with the same digest are the same."""
+
+    uid: DefinitionUid
+    name: DefinitionName
+    connector: str
+    method: str
+    version: str
+    stage: Stage
+    deleted_at: datetime | None
+    digest: str
 
 
 VERSION = """
@@ -69,39 +89,49 @@ VERSION = """
 """
 
 
-async def versions_of(db: DatabaseConnection, connector: str, method: str) -> list[Row]:
-    """Return the live versions of a connector method, with their manifests' digests alone."""
-    return await many(
+async def versions_of(db: DatabaseConnection, connector: str, method: str) -> list[DefinitionVersion]:
+    """Return the live versions of a connector method."""
+    return await fetch_all(
         db,
+        DefinitionVersion,
         f"{VERSION} WHERE connector = %(connector)s AND method = %(method)s AND deleted_at IS NULL",
         connector=connector,
         method=method,
     )
 
 
-async def version_by_uid(db: DatabaseConnection, uid: str) -> Row | None:
-    """Return one version as `versions_of` does, deleted or not."""
-    return await one(db, f"{VERSION} WHERE uid = %(uid)s", uid=uid)
+async def version_by_uid(db: DatabaseConnection, uid: DefinitionUid) -> DefinitionVersion | None:
+    """Return one version, deleted or not."""
+    return await fetch_one(db, DefinitionVersion, f"{VERSION} WHERE uid = %(uid)s", uid=uid)
 
 
-async def manifest_of(db: DatabaseConnection, uid: str | None) -> dict[str, Any] | None:
-    """Return a definition's manifest, None when there is no such definition."""
-    row = await one(db, "SELECT manifest FROM penstock.connector_definitions WHERE uid = %(uid)s", uid=uid)
-    return row["manifest"] if row else None
+async def list_versions(db: DatabaseConnection) -> list[DefinitionVersion]:
+    """Return the live versions of all connectors by name."""
+    return await fetch_all(db, DefinitionVersion, f"{VERSION} WHERE deleted_at IS NULL ORDER BY name")
+
+
+async def manifest_of(db: DatabaseConnection, uid: DefinitionUid | None) -> Manifest | None:
+    """Return a definition's manifest; None without such a definition, or if this release cannot read its manifest."""
+    sql = "SELECT manifest FROM penstock.connector_definitions WHERE uid = %(uid)s"
+    return await fetch_value(db, parse_manifest, sql, uid=uid)
+
+
+def parse_manifest(document: object) -> Manifest | None:
+    """Return the manifest that the registry holds as `document`; None if it lacks a field that this release needs."""
+    try:
+        return parse_stored(Manifest, document)
+    except ValidationError:
+        return None
 
 
 async def connection_count(db: DatabaseConnection, name: str) -> int:
     """Return how many live connections resolve to the definition, or to one of its name that it replaces."""
-    row = await one(
+    count = await fetch_value(
         db,
-        "SELECT count(*) AS n FROM penstock.tenant_connections c"
+        int,
+        "SELECT count(*) FROM penstock.tenant_connections c"
         " JOIN penstock.connector_definitions d ON d.uid = c.definition_uid"
         " WHERE d.name = %(name)s AND c.deleted_at IS NULL AND c.released_at IS NULL",
         name=name,
     )
-    return int(row["n"]) if row else 0
-
-
-async def list_definitions(db: DatabaseConnection) -> list[Row]:
-    """Return all live definitions by name."""
-    return await many(db, "SELECT * FROM penstock.connector_definitions WHERE deleted_at IS NULL ORDER BY name")
+    return count or 0

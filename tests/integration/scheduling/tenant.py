@@ -8,6 +8,7 @@ from typing import Any
 
 from penstock_operator import outbox
 from penstock_operator.connections import connection_store
+from penstock_operator.connections.connection_store import ConnectionRow
 from penstock_operator.controller.dependencies import affected
 from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.registry.database import Pool, Row, many, run
@@ -60,7 +61,7 @@ class Tenant:
         self.documents[name]["status"] = await reconcile(self.pool, self.documents[name])
         return dict(self.documents[name]["status"])
 
-    async def row(self, name: str) -> Row:
+    async def row(self, name: str) -> ConnectionRow:
         """Return a connection's row."""
         async with self.pool.connection() as db:
             found = await connection_store.connection_by_name(db, "team", name)
@@ -73,7 +74,7 @@ class Tenant:
 
     async def due(self, name: str) -> datetime:
         """Return when the connection is due next."""
-        at = (await self.row(name))["next_run_at"]
+        at = (await self.row(name)).next_run_at
         assert isinstance(at, datetime)
         return at
 

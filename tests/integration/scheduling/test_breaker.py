@@ -35,7 +35,7 @@ async def test_a_third_one_pauses_the_schedule_and_the_status_says_until_when(te
     at = await fail_on_schedule(tenant, 3)
     status = await tenant.status("orders")
     conditions = {each["type"]: each for each in status["conditions"]}
-    until = (await tenant.row("orders"))["paused_until"]
+    until = (await tenant.row("orders")).paused_until
     assert conditions["Ready"]["reason"] == "ConfigError", "the cause stays in sight"
     assert (conditions["Paused"]["status"], conditions["Paused"]["reason"]) == ("True", "CircuitOpen")
     assert until.strftime("%Y-%m-%dT%H:%M:%SZ") in conditions["Paused"]["message"]
@@ -45,23 +45,23 @@ async def test_a_third_one_pauses_the_schedule_and_the_status_says_until_when(te
     assert await tenant.turn(until + MINUTE) == 1, "then the ticks of the pause collapse to one"
     (begun,) = await tenant.begin()
     await tenant.fail(begun.run_id)
-    longer = (await tenant.row("orders"))["paused_until"]
+    longer = (await tenant.row("orders")).paused_until
     assert 595 < (longer - datetime.now(UTC)).total_seconds() <= 600
 
 
 async def test_a_success_closes_the_circuit(tenant: Tenant) -> None:
     await fail_on_schedule(tenant, 3)
-    await tenant.turn((await tenant.row("orders"))["paused_until"] + MINUTE)
+    await tenant.turn((await tenant.row("orders")).paused_until + MINUTE)
     await tenant.run_one("orders")
     row = await tenant.row("orders")
-    assert (row["failures"], row["paused_until"]) == (0, None)
+    assert (row.failures, row.paused_until) == (0, None)
 
 
 @pytest.mark.parametrize("change", [{"timeout": "3h"}, {"config": {"records": 7}}])
 async def test_a_changed_spec_closes_the_circuit(tenant: Tenant, change: dict[str, object]) -> None:
     at = await fail_on_schedule(tenant, 3)
     await tenant.reconcile("orders")
-    assert (await tenant.row("orders"))["paused_until"] is not None, "looking at it again changes nothing"
+    assert (await tenant.row("orders")).paused_until is not None, "looking at it again changes nothing"
     status = await tenant.apply("orders", schedule=EVERY_MINUTE, **change)
     assert [each["type"] for each in status["conditions"] if each["type"] == "Paused"] == []
     assert await tenant.turn(at + MINUTE) == 1
@@ -74,14 +74,14 @@ async def test_a_changed_definition_closes_the_circuit(tenant: Tenant) -> None:
         " stage, manifest, 1 FROM penstock.connector_definitions WHERE uid = 'd1'"
     )
     await tenant.reconcile("orders")
-    assert (await tenant.row("orders"))["paused_until"] is None
+    assert (await tenant.row("orders")).paused_until is None
 
 
 async def test_a_request_closes_the_circuit(tenant: Tenant) -> None:
     await fail_on_schedule(tenant, 3)
     await tenant.apply("orders", schedule=EVERY_MINUTE, annotations={"penstock.io/requestedAt": "try"})
     row = await tenant.row("orders")
-    assert (row["failures"], row["paused_until"]) == (0, None)
+    assert (row.failures, row.paused_until) == (0, None)
 
 
 async def test_an_attempt_that_is_tried_again_is_no_failed_run(tenant: Tenant) -> None:
@@ -90,7 +90,7 @@ async def test_an_attempt_that_is_tried_again_is_no_failed_run(tenant: Tenant) -
     for _ in range(3):
         (begun,) = await tenant.begin()
         assert await tenant.fail(begun.run_id, AttemptFailure("TransientError")) == "pending"
-    assert (await tenant.row("orders"))["failures"] == 0
+    assert (await tenant.row("orders")).failures == 0
 
 
 async def test_memory_and_disruptions_are_carried_from_attempt_to_attempt(tenant: Tenant) -> None:

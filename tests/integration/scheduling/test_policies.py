@@ -16,7 +16,7 @@ OFTEN = "*/15 * * * *"
 
 async def test_jitter_puts_the_run_off_and_leaves_the_tick_its_name(tenant: Tenant) -> None:
     status = await tenant.apply("orders", schedule=OFTEN, jitter="10m")
-    off = timedelta(seconds=(await tenant.row("orders"))["jitter_seconds"])
+    off = timedelta(seconds=(await tenant.row("orders")).jitter_seconds)
     assert timedelta() < off < timedelta(minutes=10)
     at = await tenant.due("orders")
     assert (at - off).minute % 15 == (at - off).second == 0
@@ -30,10 +30,10 @@ async def test_jitter_puts_the_run_off_and_leaves_the_tick_its_name(tenant: Tena
 
 async def test_jitter_is_the_same_for_a_connection_that_is_made_anew(tenant: Tenant) -> None:
     await tenant.apply("orders", schedule=OFTEN, jitter="1h")
-    before = (await tenant.row("orders"))["jitter_seconds"]
+    before = (await tenant.row("orders")).jitter_seconds
     await tenant.sql("UPDATE penstock.tenant_connections SET deleted_at = now() WHERE uid = 'uid-orders'")
     await tenant.apply("orders", schedule="@daily", jitter="1h")
-    assert (await tenant.row("orders"))["jitter_seconds"] == before
+    assert (await tenant.row("orders")).jitter_seconds == before
 
 
 async def test_jitter_spreads_the_connections(tenant: Tenant) -> None:
@@ -181,4 +181,4 @@ async def test_12_a_connection_that_cannot_be_scheduled_delays_nobody(tenant: Te
     await tenant.turn(at)
     assert await tenant.phases("good") == ["pending"]
     assert await tenant.phases("bad") == []
-    assert (await tenant.row("bad"))["paused_until"] > datetime.now(UTC), "it is put aside for a while"
+    assert (await tenant.row("bad")).paused_until > datetime.now(UTC), "it is put aside for a while"

@@ -9,7 +9,8 @@ import pytest
 from penstock_operator import definitions
 from penstock_operator.connections import connection_records
 from penstock_operator.controller.reconcile import reconcile
-from penstock_operator.controller.retirement import retire_all_but
+from penstock_operator.controller.retirement import LiveResources, retire_all_but
+from penstock_operator.ids import ConnectionUid
 from penstock_operator.registry.database import Pool
 
 from tests.integration.scheduling.tenant import Tenant
@@ -99,13 +100,13 @@ async def test_a_wrong_config_does_not_lead_back_to_an_older_version(tenant: Ten
 async def test_the_registry_says_why_a_connection_is_stalled_until_it_is_not(tenant: Tenant) -> None:
     await publish(tenant, version("1.0.0"))
     await tenant.apply("orders")
-    assert (await tenant.row("orders"))["stalled_message"] is None
+    assert (await tenant.row("orders")).stalled_message is None
     status = await tenant.apply("orders", config={"rec\0rds": 5})
     row = await tenant.row("orders")
-    assert (row["ready"], row["stalled_message"][:15]) == (False, "InvalidSpec: sp"), row["stalled_message"]
+    assert (row.ready, row.stalled_message[:15]) == (False, "InvalidSpec: sp"), row.stalled_message
     assert told(status, "Stalled")
     await tenant.apply("orders")
-    assert (await tenant.row("orders"))["stalled_message"] is None
+    assert (await tenant.row("orders")).stalled_message is None
 
 
 async def test_a_definition_that_is_deleted_while_it_is_used_stalls_nobody(tenant: Tenant) -> None:
@@ -117,7 +118,7 @@ async def test_a_definition_that_is_deleted_while_it_is_used_stalls_nobody(tenan
     status = await tenant.status("orders")
     assert status["definition"] == "faker-generate-1.1.0"
     assert "was deleted, and runs go on with it" in told(status, "DefinitionDeleted")
-    assert (await tenant.row("orders"))["ready"]
+    assert (await tenant.row("orders")).ready
     assert "there is no connector faker/generate" in told(await tenant.apply("new"), "Stalled")
     wrong = await tenant.apply("orders", config={"recrods": 5})
     assert "recrods" in told(wrong, "Stalled")
@@ -133,7 +134,7 @@ async def test_a_sweep_that_misses_every_definition_stalls_nobody(tenant: Tenant
     await tenant.apply("orders")
     async with tenant.pool.connection() as db:
         now = await connection_records.moment_of(db)
-    live = {"ConnectorDefinition": [], "TenantConnection": ["uid-orders"]}
-    await retire_all_but(tenant.pool, live, {"ConnectorDefinition": now, "TenantConnection": now})  # type: ignore[arg-type]
+    live = LiveResources(connections=[ConnectionUid("uid-orders")])
+    await retire_all_but(tenant.pool, live, {"ConnectorDefinition": now, "TenantConnection": now})
     status = await tenant.status("orders")
     assert (status["definition"], told(status, "Stalled")) == ("faker-generate-1.0.0", "")

@@ -95,7 +95,7 @@ async def test_3_a_paused_process_is_fenced_succeeded_and_refused_when_it_wakes_
     async with running.pool.connection() as db:
         row = await connection_store.connection_by_name(db, "team", "fake")
         assert row is not None
-        run_id = await request_run(db, row, "one")
+        run_id = await request_run(db, row.uid, "one")
     assert run_id is not None
 
     async def the_run() -> RunDetail:

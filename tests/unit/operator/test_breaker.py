@@ -16,7 +16,7 @@ def test_two_failures_are_tolerated_and_the_pauses_grow_to_six_hours() -> None:
 
 
 def test_a_pause_is_told_with_its_end_and_what_ends_it_sooner() -> None:
-    found = paused({"failures": 4, "paused_until": NOW + timedelta(minutes=10)}, NOW)
+    found = paused(4, NOW + timedelta(minutes=10), NOW)
     assert found is not None
     assert found.reason == "CircuitOpen"
     assert "4 runs failed in a row: the next is made at 2026-01-01T12:10:00Z" in found.message
@@ -24,5 +24,5 @@ def test_a_pause_is_told_with_its_end_and_what_ends_it_sooner() -> None:
 
 
 def test_a_pause_that_is_over_is_not_told() -> None:
-    assert paused({"failures": 4, "paused_until": NOW}, NOW) is None
-    assert paused({"failures": 0, "paused_until": None}, NOW) is None
+    assert paused(4, NOW, NOW) is None
+    assert paused(0, None, NOW) is None

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from penstock_operator.connections.connection_store import ConnectionSummary
 from penstock_operator.controller.kubernetes_resources import merge_patch
 from penstock_operator.controller.status import finding_for, pauses, told_of
 from penstock_operator.resources.conditions import conditions_for
@@ -17,7 +18,7 @@ from penstock_operator.resources.crds import crds
 from penstock_operator.runs.attempt_store import RunPhase
 from penstock_operator.runs.run_store import RunDetail
 
-from tests.rows import RUN
+from tests.rows import CONNECTION, RUN
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 Json = dict[str, Any]
@@ -57,8 +58,8 @@ def test_a_run_that_begins_shows_nothing_of_the_one_that_ended() -> None:
     assert merged(ended, merge_patch(ended, begun)) == begun
 
 
-def row(**changed: Any) -> Json:
-    return {"last_success_at": None, "suspended": False, "failures": 0, "paused_until": None, **changed}
+def row(**changed: Any) -> ConnectionSummary:
+    return replace(CONNECTION, **changed)
 
 
 def run(phase: RunPhase, **changed: Any) -> RunDetail:
@@ -121,10 +122,6 @@ def test_no_column_shows_a_time_to_come_as_an_age() -> None:
             assert column["type"] != "date" or column["jsonPath"] in past, column
 
 
-ANSWERED = ("last_scheduled_at", "handled_request", "state_answer")
-TIMED = {"schedule": "0 * * * *", "time_zone": "Etc/UTC", "jitter_seconds": 0, "ready": True, **dict.fromkeys(ANSWERED)}
-
-
 @given(
     st.integers(-100, 100),
     st.none() | st.integers(-100, 100),
@@ -135,8 +132,8 @@ def test_the_next_run_is_never_in_the_past(at: int, paused: int | None, schedule
     """A due time that waits for the run under way, or for the operator, stays due: told is the one after it."""
     due = NOW + timedelta(minutes=at)
     until = None if paused is None else NOW + timedelta(minutes=paused)
-    timed = {**TIMED, "schedule": schedule, "jitter_seconds": jitter}
-    told = told_of(row(next_run_at=due, **timed, **({"paused_until": until} if until else {})), NOW)["nextScheduleTime"]
+    connection = row(next_run_at=due, paused_until=until, schedule=schedule, jitter_seconds=jitter)
+    told = told_of(connection, NOW)["nextScheduleTime"]
     if told is None:
         assert max(due, until or due) <= NOW
         assert schedule in (None, "0 0 31 2 *")

@@ -47,10 +47,10 @@ def action_routes(services: Services) -> APIRouter:
         await may(token, "patch", request.namespace)
         async with pool.connection() as db:
             row = await find_connection(db, request.namespace, request.name)
-            if not row["ready"]:
+            if not row.ready:
                 message = f"connection {request.namespace}/{request.name} is not valid; its Stalled condition says why"
                 raise Invalid(message)
-            run_id = await request_run(db, row, f"api-{secrets.token_hex(8)}")
+            run_id = await request_run(db, row.uid, f"api-{secrets.token_hex(8)}")
         if run_id is None:
             message = f"a run of {request.namespace}/{request.name} is under way; wait for it or cancel it"
             raise Invalid(message)
@@ -64,7 +64,7 @@ def action_routes(services: Services) -> APIRouter:
         window = BackfillWindow(request.start, request.end or now, tuple(request.streams))
         async with pool.connection() as db:
             row = await find_connection(db, request.namespace, request.name)
-            filled = await backfill(db, row["uid"], window, now)
+            filled = await backfill(db, row.uid, window, now)
         return [BackfilledRun(id=RunId(tick.id), scheduled_at=tick.scheduled_at) for tick in filled]
 
     @router.post("/runs/reread")
@@ -75,7 +75,7 @@ def action_routes(services: Services) -> APIRouter:
         window = BackfillWindow(request.start, request.end or now, tuple(request.streams))
         async with pool.connection() as db:
             row = await find_connection(db, request.namespace, request.name)
-            return StartedRun(id=RunId(await reread(db, row["uid"], window, now)))
+            return StartedRun(id=await reread(db, row.uid, window, now))
 
     @router.post("/runs/{run_id}/cancel")
     async def cancel_run(run_id: str, token: Token) -> CancelledRun:

@@ -24,7 +24,7 @@ from penstock_operator.api.models import (
 )
 from penstock_operator.api.paging import DocumentPage, LargePage, Links, SmallPage
 from penstock_operator.api.services import Services
-from penstock_operator.ids import ConnectionUid, RunId
+from penstock_operator.ids import RunId
 
 OneNamespace = Annotated[ids.Namespace | None, Query(max_length=63, description="one namespace; without it, all")]
 Name = Annotated[str | None, Query(max_length=253)]
@@ -61,7 +61,7 @@ def catalog_routes(services: Services) -> APIRouter:
         await may(token, "get", namespace)
         async with pool.connection() as db:
             connection = await find_connection(db, namespace, name)
-            return links.items(await queries.list_streams(db, page, ConnectionUid(connection["uid"])))
+            return links.items(await queries.list_streams(db, page, connection.uid))
 
     return router
 

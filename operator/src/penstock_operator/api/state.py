@@ -90,7 +90,7 @@ def state_routes(services: Services) -> APIRouter:
         author = Author(await may(token, "patch", namespace), reason)
         async with pool.connection() as db:
             row = await find_connection(db, namespace, name)
-            states = await change_state(db, row["uid"], order, author)
+            states = await change_state(db, row.uid, order, author)
         return [StateView.model_validate(state) for state in states]
 
     @router.get("")
@@ -99,8 +99,8 @@ def state_routes(services: Services) -> APIRouter:
         await may(token, "get", namespace)
         async with pool.connection() as db:
             row = await find_connection(db, namespace, name)
-            manifest = await definitions.manifest_of(db, row["definition_uid"])
-            return await document_of(db, {**row, "manifest": manifest})
+            manifest = await definitions.manifest_of(db, row.definition_uid)
+            return await document_of(db, row, manifest)
 
     @router.get("/history")
     async def state_history(
@@ -110,7 +110,7 @@ def state_routes(services: Services) -> APIRouter:
         await may(token, "get", namespace)
         async with pool.connection() as db:
             row = await find_connection(db, namespace, name)
-            return links.items(await queries.list_checkpoints(db, page, row["uid"], stream))
+            return links.items(await queries.list_checkpoints(db, page, row.uid, stream))
 
     @router.get("/changes")
     async def state_changes(
@@ -120,7 +120,7 @@ def state_routes(services: Services) -> APIRouter:
         await may(token, "get", namespace)
         async with pool.connection() as db:
             row = await find_connection(db, namespace, name)
-            return links.items(await queries.list_state_changes(db, page, row["uid"]))
+            return links.items(await queries.list_state_changes(db, page, row.uid))
 
     @router.post("/reset")
     async def reset_state(namespace: str, name: str, request: ResetRequest, token: Token) -> list[StateView]:

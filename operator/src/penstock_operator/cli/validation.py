@@ -123,8 +123,7 @@ def _check_beside(document: dict[str, Any], beside: ValidationContext) -> None:
     reach = spec.connector.version
     chosen = selectable(stages, reach)
     if not chosen:
-        rows = [{"version": version, "stage": stage} for version, stage in stages.items()]
-        raise Stalled("NoVersionInRange", none_in_range(rows, reach))
+        raise Stalled("NoVersionInRange", none_in_range(stages, reach))
     manifest = Manifest.model_validate(by_version[chosen[0]]["spec"]["manifest"])
     check_against(spec, by_version[chosen[0]]["metadata"]["name"], manifest)
     _check_modes(spec, manifest)

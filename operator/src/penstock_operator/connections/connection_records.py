@@ -4,41 +4,51 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from penstock_operator.connections.connection_store import CONNECTION_COLUMNS, ConnectionRow
 from penstock_operator.connections.predecessors import names_taken, retire_namesakes
-from penstock_operator.registry.database import DatabaseConnection, Row, many, one, run
+from penstock_operator.ids import (
+    ConnectionName,
+    ConnectionUid,
+    DefinitionName,
+    DefinitionUid,
+    Namespace,
+    NamespaceUid,
+)
+from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_one, fetch_value
+from penstock_operator.resources.models import ConnectionSpec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ConnectionRecord:
     """A connection as a reconcile found it."""
 
-    uid: str
-    namespace: str
-    name: str
+    uid: ConnectionUid
+    namespace: Namespace
+    name: ConnectionName
     generation: int
-    spec: dict[str, Any]
-    definition_uid: str | None
+    spec: ConnectionSpec
+    definition_uid: DefinitionUid | None
     ready: bool
-    namespace_uid: str | None = None
+    namespace_uid: NamespaceUid | None = None
     stalled_message: str | None = None
     """Why it is not ready."""
 
     @property
     def suspended(self) -> bool:
         """Whether no tick makes a run."""
-        return bool(self.spec.get("suspend", False))
+        return self.spec.suspend
 
-    def is_held_by(self, row: Row) -> bool:
-        """Say whether the row says this already."""
-        same = ("namespace", "name", "generation", "definition_uid", "ready", "spec")
-        return row["deleted_at"] is None and all(row[key] == getattr(self, key) for key in same)
+    def is_held_by(self, row: ConnectionRow) -> bool:
+        """Return True if the row says the same already."""
+        held = (row.namespace, row.name, row.generation, row.definition_uid, row.ready, row.spec.document())
+        recorded = (self.namespace, self.name, self.generation, self.definition_uid, self.ready, self.spec.document())
+        return row.deleted_at is None and held == recorded
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Timing:
     """When a connection runs. `next_run_at` is when its next run is made, which is `jitter_seconds` after its tick."""
 
@@ -47,22 +57,23 @@ class Timing:
     jitter_seconds: int = 0
     next_run_at: datetime | None = None
 
-    def is_held_by(self, row: Row) -> bool:
-        """Say whether the row has this schedule already, whenever it is due."""
-        held = row["schedule"], row["time_zone"], row["jitter_seconds"]
+    def is_held_by(self, row: ConnectionRow) -> bool:
+        """Return True if the row has this schedule already, whenever it is due."""
+        held = row.schedule, row.time_zone, row.jitter_seconds
         return held == (self.schedule, self.time_zone, self.jitter_seconds)
 
 
-async def upsert_connection(db: DatabaseConnection, record: ConnectionRecord) -> Row:
+async def upsert_connection(db: DatabaseConnection, record: ConnectionRecord) -> ConnectionRow:
     """Record a connection and return the row as it was before a changed schedule is applied to it.
 
     A connection of the same namespace and name with another uid was deleted and made anew. A changed spec or definition
     ends the pause after failures. One that cannot be used keeps the definition that it used last.
     """
     await retire_namesakes(db, record.uid, record.namespace, record.name)
-    row = await one(
+    row = await fetch_one(
         db,
-        """
+        ConnectionRow.parse,
+        f"""
         INSERT INTO penstock.tenant_connections AS c
             (uid, namespace, name, generation, spec, definition_uid, ready, suspended, schedule, time_zone,
              namespace_uid, stalled_message, first_generation)
@@ -77,13 +88,13 @@ async def upsert_connection(db: DatabaseConnection, record: ConnectionRecord) ->
                             THEN c.failures ELSE 0 END,
             paused_until = CASE WHEN c.spec = excluded.spec AND c.definition_uid IS NOT DISTINCT FROM excluded.definition_uid
                                 THEN c.paused_until END
-        RETURNING *
-        """,
+        RETURNING {CONNECTION_COLUMNS}
+        """,  # noqa: S608 - constants
         uid=record.uid,
         namespace=record.namespace,
         name=record.name,
         generation=record.generation,
-        spec=Jsonb(record.spec),
+        spec=Jsonb(record.spec.document()),
         definition=record.definition_uid,
         ready=record.ready,
         suspended=record.suspended,
@@ -94,19 +105,20 @@ async def upsert_connection(db: DatabaseConnection, record: ConnectionRecord) ->
     return row
 
 
-async def insert_connections(db: DatabaseConnection, new: list[tuple[ConnectionRecord, Timing]]) -> list[Row]:
+async def insert_connections(db: DatabaseConnection, new: list[tuple[ConnectionRecord, Timing]]) -> list[ConnectionRow]:
     """Record connections that are new, in one statement, and return their rows.
 
     Where it, or another of its name, is there already or was once, a connection is left out: that takes
     `upsert_connection`.
     """
     taken = await names_taken(db, [(record.namespace, record.name) for record, _ in new])
-    new = [each for each in new if (each[0].namespace, each[0].name) not in taken]
+    new = [(record, timing) for record, timing in new if (record.namespace, record.name) not in taken]
     records, timings = [record for record, _ in new], [timing for _, timing in new]
-    return await many(
+    return await fetch_all(
         db,
-        """
-        INSERT INTO penstock.tenant_connections
+        ConnectionRow.parse,
+        f"""
+        INSERT INTO penstock.tenant_connections AS c
             (uid, namespace, name, generation, spec, definition_uid, ready, suspended, schedule, time_zone,
              jitter_seconds, next_run_at, namespace_uid)
         SELECT * FROM unnest(
@@ -115,30 +127,32 @@ async def insert_connections(db: DatabaseConnection, new: list[tuple[ConnectionR
             %(zones)s::text[], %(jitters)s::integer[], %(moments)s::timestamptz[],
             %(namespace_uids)s::text[])
         ON CONFLICT DO NOTHING
-        RETURNING *
-        """,
-        uids=[each.uid for each in records],
-        namespaces=[each.namespace for each in records],
-        names=[each.name for each in records],
-        generations=[each.generation for each in records],
-        specs=[Jsonb(each.spec) for each in records],
-        definitions=[each.definition_uid for each in records],
-        ready=[each.ready for each in records],
-        suspended=[each.suspended for each in records],
-        schedules=[each.schedule for each in timings],
-        zones=[each.time_zone for each in timings],
-        jitters=[each.jitter_seconds for each in timings],
-        moments=[each.next_run_at for each in timings],
-        namespace_uids=[each.namespace_uid for each in records],
+        RETURNING {CONNECTION_COLUMNS}
+        """,  # noqa: S608 - constants
+        uids=[record.uid for record in records],
+        namespaces=[record.namespace for record in records],
+        names=[record.name for record in records],
+        generations=[record.generation for record in records],
+        specs=[Jsonb(record.spec.document()) for record in records],
+        definitions=[record.definition_uid for record in records],
+        ready=[record.ready for record in records],
+        suspended=[record.suspended for record in records],
+        schedules=[timing.schedule for timing in timings],
+        zones=[timing.time_zone for timing in timings],
+        jitters=[timing.jitter_seconds for timing in timings],
+        moments=[timing.next_run_at for timing in timings],
+        namespace_uids=[record.namespace_uid for record in records],
     )
 
 
-async def set_timing(db: DatabaseConnection, uid: str, timing: Timing) -> Row | None:
+async def set_timing(db: DatabaseConnection, uid: ConnectionUid, timing: Timing) -> ConnectionRow | None:
     """Apply a changed schedule and return the row: the next tick is counted from now, so that a change never fires for the past."""
-    return await one(
+    return await fetch_one(
         db,
-        "UPDATE penstock.tenant_connections SET schedule = %(schedule)s, time_zone = %(zone)s, jitter_seconds = %(jitter)s,"
-        " next_run_at = %(at)s WHERE uid = %(uid)s RETURNING *",
+        ConnectionRow.parse,
+        "UPDATE penstock.tenant_connections c SET schedule = %(schedule)s, time_zone = %(zone)s,"  # noqa: S608 - constants
+        " jitter_seconds = %(jitter)s, next_run_at = %(at)s WHERE uid = %(uid)s"
+        f" RETURNING {CONNECTION_COLUMNS}",
         uid=uid,
         schedule=timing.schedule,
         zone=timing.time_zone,
@@ -149,18 +163,17 @@ async def set_timing(db: DatabaseConnection, uid: str, timing: Timing) -> Row | 
 
 async def moment_of(db: DatabaseConnection) -> datetime:
     """Return the registry's own time, which its rows' moments are of."""
-    row = await one(db, "SELECT clock_timestamp() AS at")
-    assert row is not None  # noqa: S101 - it always returns
-    moment: datetime = row["at"]
+    moment = await fetch_value(db, datetime.fromisoformat, "SELECT clock_timestamp()::text")
+    assert moment is not None  # noqa: S101 - it always returns
     return moment
 
 
-async def retire_connections(db: DatabaseConnection, live: list[str], before: datetime) -> int:
+async def retire_connections(db: DatabaseConnection, live: list[ConnectionUid], before: datetime) -> int:
     """Mark every connection deleted whose uid is not in the list, and return how many.
 
     `before` is when the listing began: a connection that was recorded since then may be one that it missed.
     """
-    return await run(
+    return await execute(
         db,
         "UPDATE penstock.tenant_connections SET deleted_at = now(), schedule = NULL, next_run_at = NULL"
         " WHERE deleted_at IS NULL AND uid <> ALL(%(live)s) AND updated_at < %(before)s",
@@ -169,10 +182,19 @@ async def retire_connections(db: DatabaseConnection, live: list[str], before: da
     )
 
 
-async def retire_connection(db: DatabaseConnection, namespace: str, name: str) -> Row | None:
-    """Mark one connection deleted, and return its uid and its definition's name; None when there is none."""
-    return await one(
+@dataclass(frozen=True, slots=True)
+class RetiredConnection:
+    """A connection that was marked deleted, with the name of its definition."""
+
+    uid: ConnectionUid
+    definition: DefinitionName | None
+
+
+async def retire_connection(db: DatabaseConnection, namespace: str, name: str) -> RetiredConnection | None:
+    """Mark one connection deleted, and return it; None when there is none."""
+    return await fetch_one(
         db,
+        RetiredConnection,
         """
         UPDATE penstock.tenant_connections c SET deleted_at = now(), schedule = NULL, next_run_at = NULL
         WHERE deleted_at IS NULL AND namespace = %(namespace)s AND name = %(name)s

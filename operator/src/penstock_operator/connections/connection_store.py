@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
+from typing import Any, NamedTuple, Self
 
-from penstock_operator.registry.database import DatabaseConnection, Row, many, one, run
+from penstock_operator.ids import (
+    ConnectionName,
+    ConnectionUid,
+    DefinitionUid,
+    Namespace,
+    NamespaceUid,
+    RunId,
+)
+from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_one, fetch_value
+from penstock_operator.resources.conditions import Reason
+from penstock_operator.resources.models import ConnectionSpec
 
 QUEUE_LIMIT = 10
 ROOM = f"""
@@ -15,15 +26,135 @@ ROOM = f"""
 """  # noqa: S608 - a constant
 
 
-async def claim_due(db: DatabaseConnection, now: datetime, limit: int) -> list[Row]:
+class ConnectionKey(NamedTuple):
+    """Namespace and name of a connection."""
+
+    namespace: Namespace
+    name: ConnectionName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionSummary:
+    """A connection's row without its spec, as a sweep compares many of them."""
+
+    uid: ConnectionUid
+    generation: int
+    definition_uid: DefinitionUid | None
+    ready: bool
+    suspended: bool
+    schedule: str | None
+    time_zone: str
+    jitter_seconds: int
+    next_run_at: datetime | None
+    paused_until: datetime | None
+    failures: int
+    last_scheduled_at: datetime | None
+    last_success_at: datetime | None
+    handled_request: str | None
+    handled_reset: str | None
+    handled_rewind: str | None
+    state_answer: dict[str, str] | None
+    """The answer to the newest state annotation, as the status shows it."""
+    upstream_reason: Reason | None
+    released_at: datetime | None
+    deleted_at: datetime | None
+
+    def handled_state_request(self, action: str) -> str | None:
+        """Return the token of the newest state annotation of that action which was handled."""
+        return self.handled_reset if action == "reset" else self.handled_rewind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionRow(ConnectionSummary):
+    """A connection's row."""
+
+    namespace: Namespace
+    name: ConnectionName
+    spec: ConnectionSpec
+    namespace_uid: NamespaceUid | None
+    first_generation: int
+    last_success_run: RunId | None
+    upstreams: list[str]
+    upstream_message: str
+    stalled_message: str | None
+    """Why it is not ready."""
+
+    @classmethod
+    def parse(cls, *, spec: object, **columns: Any) -> Self:
+        """Return the connection that a row of CONNECTION_COLUMNS describes."""
+        return cls(spec=ConnectionSpec.parse(spec), **columns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnableConnection:
+    """A connection that is ready, as far as its next run depends on it."""
+
+    uid: ConnectionUid
+    namespace: Namespace
+    name: ConnectionName
+    definition_uid: DefinitionUid
+    spec: ConnectionSpec
+    schedule: str | None
+    time_zone: str
+    jitter_seconds: int
+    next_run_at: datetime | None
+
+    @classmethod
+    def parse(cls, *, spec: object, **columns: Any) -> Self:
+        """Return the connection that a row of RUNNABLE_COLUMNS describes."""
+        return cls(spec=ConnectionSpec.parse(spec), **columns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedConnection(RunnableConnection):
+    """A connection whose newest run failed."""
+
+    failed_run: RunId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestedConnection:
+    """A connection that a run is requested of."""
+
+    namespace: Namespace
+    name: ConnectionName
+    runnable: RunnableConnection | None
+    """None while the connection is not ready."""
+    room: bool
+    """Whether it may have another run now."""
+    handled_request: str | None
+
+    @classmethod
+    def parse(cls, *, ready: bool, room: bool, handled_request: str | None, **columns: Any) -> Self:
+        """Return the connection that the row of a claim describes."""
+        return cls(
+            namespace=columns["namespace"],
+            name=columns["name"],
+            runnable=RunnableConnection.parse(**columns) if ready else None,
+            room=room,
+            handled_request=handled_request,
+        )
+
+
+def _columns(row: type[Any]) -> str:
+    return ", ".join(f"c.{field.name}" for field in fields(row))
+
+
+SUMMARY_COLUMNS = _columns(ConnectionSummary)
+CONNECTION_COLUMNS = _columns(ConnectionRow)
+RUNNABLE_COLUMNS = _columns(RunnableConnection)
+
+
+async def claim_due(db: DatabaseConnection, now: datetime, limit: int) -> list[RunnableConnection]:
     """Lock and return the connections that are due and may have another run now; no other claimant sees them.
 
     One that may not (concurrencyPolicy, a pause after failures) stays due.
     """
-    locked = await many(
+    locked = await fetch_all(
         db,
+        RunnableConnection.parse,
         f"""
-        SELECT c.* FROM penstock.tenant_connections c
+        SELECT {RUNNABLE_COLUMNS} FROM penstock.tenant_connections c
         WHERE c.next_run_at <= %(now)s AND c.ready AND NOT c.suspended AND c.deleted_at IS NULL
           AND (c.paused_until IS NULL OR c.paused_until <= %(now)s) AND {ROOM}
         ORDER BY c.next_run_at LIMIT %(limit)s FOR UPDATE OF c SKIP LOCKED
@@ -31,44 +162,56 @@ async def claim_due(db: DatabaseConnection, now: datetime, limit: int) -> list[R
         now=now,
         limit=limit,
     )
-    return await _with_room(db, [row["uid"] for row in locked])
+    return await _with_room(db, [connection.uid for connection in locked])
 
 
-async def _with_room(db: DatabaseConnection, locked: list[str]) -> list[Row]:
+async def _with_room(db: DatabaseConnection, locked: list[ConnectionUid]) -> list[RunnableConnection]:
     """Return those of the connections, held by now, that may have another run.
 
     Asked in a statement of its own: the one that waited for the locks sees the runs of the moment when it began.
     """
     if not locked:
         return []
-    sql = f"SELECT c.* FROM penstock.tenant_connections c WHERE c.uid = ANY(%(uids)s) AND {ROOM} ORDER BY c.next_run_at"  # noqa: S608
-    return await many(db, sql, uids=locked)
-
-
-async def claim_for_request(db: DatabaseConnection, uid: str) -> Row | None:
-    """Lock the connection, and return it with whether it may have another run now (`room`), asked once it is held."""
-    held = await one(
+    return await fetch_all(
         db,
+        RunnableConnection.parse,
+        f"SELECT {RUNNABLE_COLUMNS} FROM penstock.tenant_connections c"  # noqa: S608 - constants
+        f" WHERE c.uid = ANY(%(uids)s) AND {ROOM} ORDER BY c.next_run_at",
+        uids=locked,
+    )
+
+
+async def claim_for_request(db: DatabaseConnection, uid: ConnectionUid) -> RequestedConnection | None:
+    """Lock the connection, and return it with whether it may have another run now (`room`), asked once it is held."""
+    held = await fetch_value(
+        db,
+        ConnectionUid,
         "SELECT uid FROM penstock.tenant_connections WHERE uid = %(uid)s AND deleted_at IS NULL FOR UPDATE",
         uid=uid,
     )
     if held is None:
         return None
-    sql = f"SELECT c.*, {ROOM} AS room FROM penstock.tenant_connections c WHERE c.uid = %(uid)s"  # noqa: S608
-    return await one(db, sql, uid=uid)
+    return await fetch_one(
+        db,
+        RequestedConnection.parse,
+        f"SELECT {RUNNABLE_COLUMNS}, c.ready, c.handled_request, {ROOM} AS room"  # noqa: S608 - constants
+        " FROM penstock.tenant_connections c WHERE c.uid = %(uid)s",
+        uid=uid,
+    )
 
 
 async def claim_for_recheck(
-    db: DatabaseConnection, now: datetime, reasons: tuple[str, ...], first_seconds: float, limit: int
-) -> list[Row]:
+    db: DatabaseConnection, now: datetime, reasons: tuple[Reason, ...], first_seconds: float, limit: int
+) -> list[FailedConnection]:
     """Lock and return the connections whose newest run (`failed_run`) failed for one of the reasons, long enough ago.
 
     Long enough is `first_seconds` after the first failure, three times as long after each further one, an hour at most.
     """
-    return await many(
+    return await fetch_all(
         db,
-        """
-        SELECT c.*, f.id AS failed_run FROM penstock.tenant_connections c
+        FailedConnection.parse,
+        f"""
+        SELECT {RUNNABLE_COLUMNS}, f.id AS failed_run FROM penstock.tenant_connections c
         CROSS JOIN LATERAL (SELECT r.id, r.phase, r.reason, r.finished_at FROM penstock.connector_runs r
                             WHERE r.connection_uid = c.uid ORDER BY r.id DESC LIMIT 1) f
         WHERE c.failures > 0 AND c.deleted_at IS NULL AND c.ready AND NOT c.suspended
@@ -76,7 +219,7 @@ async def claim_for_recheck(
           AND f.finished_at <= %(now)s - interval '1 s'
               * least(%(first)s * 3.0 ^ (least(c.failures, 20) - 1), greatest(%(first)s, 3600))
         ORDER BY f.finished_at LIMIT %(limit)s FOR UPDATE OF c SKIP LOCKED
-        """,
+        """,  # noqa: S608 - constants
         now=now,
         reasons=list(reasons),
         first=first_seconds,
@@ -84,9 +227,11 @@ async def claim_for_recheck(
     )
 
 
-async def mark_scheduled(db: DatabaseConnection, uid: str, tick: datetime | None, next_run_at: datetime | None) -> None:
+async def mark_scheduled(
+    db: DatabaseConnection, uid: ConnectionUid, tick: datetime | None, next_run_at: datetime | None
+) -> None:
     """Move the connection on to its next tick; `tick` is the one that a run was made for, None where it was missed."""
-    await run(
+    await execute(
         db,
         "UPDATE penstock.tenant_connections SET next_run_at = %(next)s,"
         " last_scheduled_at = coalesce(%(tick)s, last_scheduled_at) WHERE uid = %(uid)s",
@@ -96,9 +241,9 @@ async def mark_scheduled(db: DatabaseConnection, uid: str, tick: datetime | None
     )
 
 
-async def mark_request_handled(db: DatabaseConnection, uid: str, token: str) -> None:
+async def mark_request_handled(db: DatabaseConnection, uid: ConnectionUid, token: str) -> None:
     """Remember the newest handled run-now token, which the status echoes."""
-    await run(
+    await execute(
         db,
         "UPDATE penstock.tenant_connections SET handled_request = %(token)s WHERE uid = %(uid)s",
         uid=uid,
@@ -106,18 +251,18 @@ async def mark_request_handled(db: DatabaseConnection, uid: str, token: str) -> 
     )
 
 
-async def forgive_failures(db: DatabaseConnection, uid: str) -> None:
+async def forgive_failures(db: DatabaseConnection, uid: ConnectionUid) -> None:
     """End the pause after failures: somebody asks for a run."""
-    await run(
+    await execute(
         db,
         "UPDATE penstock.tenant_connections SET failures = 0, paused_until = NULL WHERE uid = %(uid)s",
         uid=uid,
     )
 
 
-async def mark_success(db: DatabaseConnection, uid: str, run_id: str) -> None:
+async def mark_success(db: DatabaseConnection, uid: ConnectionUid, run_id: RunId) -> None:
     """Remember which run succeeded last, and when; the connection does not fail any more."""
-    await run(
+    await execute(
         db,
         "UPDATE penstock.tenant_connections SET last_success_at = now(), last_success_run = %(run)s, failures = 0,"
         " paused_until = NULL WHERE uid = %(uid)s",
@@ -126,19 +271,20 @@ async def mark_success(db: DatabaseConnection, uid: str, run_id: str) -> None:
     )
 
 
-async def count_failure(db: DatabaseConnection, uid: str) -> int:
+async def count_failure(db: DatabaseConnection, uid: ConnectionUid) -> int:
     """Count a failed run, and return how many there are in a row."""
-    row = await one(
+    failures = await fetch_value(
         db,
+        int,
         "UPDATE penstock.tenant_connections SET failures = failures + 1 WHERE uid = %(uid)s RETURNING failures",
         uid=uid,
     )
-    return int(row["failures"]) if row else 0
+    return failures or 0
 
 
-async def pause(db: DatabaseConnection, uid: str, seconds: float) -> None:
+async def pause(db: DatabaseConnection, uid: ConnectionUid, seconds: float) -> None:
     """Let no tick make a run for a while."""
-    await run(
+    await execute(
         db,
         "UPDATE penstock.tenant_connections SET paused_until = now() + %(seconds)s * interval '1 s' WHERE uid = %(uid)s",
         uid=uid,
@@ -146,36 +292,35 @@ async def pause(db: DatabaseConnection, uid: str, seconds: float) -> None:
     )
 
 
-async def connection_by_name(db: DatabaseConnection, namespace: str, name: str) -> Row | None:
+async def connection_by_name(db: DatabaseConnection, namespace: str, name: str) -> ConnectionRow | None:
     """Return the live connection of that name."""
-    return await one(
+    return await fetch_one(
         db,
-        "SELECT * FROM penstock.tenant_connections WHERE namespace = %(namespace)s AND name = %(name)s AND deleted_at IS NULL",
+        ConnectionRow.parse,
+        f"SELECT {CONNECTION_COLUMNS} FROM penstock.tenant_connections c"  # noqa: S608 - constants
+        " WHERE c.namespace = %(namespace)s AND c.name = %(name)s AND c.deleted_at IS NULL",
         namespace=namespace,
         name=name,
     )
 
 
-async def connection_by_uid(db: DatabaseConnection, uid: str) -> Row | None:
+async def connection_by_uid(db: DatabaseConnection, uid: ConnectionUid) -> ConnectionRow | None:
     """Return the connection, deleted or not."""
-    return await one(db, "SELECT * FROM penstock.tenant_connections WHERE uid = %(uid)s", uid=uid)
+    sql = f"SELECT {CONNECTION_COLUMNS} FROM penstock.tenant_connections c WHERE c.uid = %(uid)s"  # noqa: S608
+    return await fetch_one(db, ConnectionRow.parse, sql, uid=uid)
 
 
-async def connections_by_uid(db: DatabaseConnection, uids: list[str]) -> list[Row]:
+async def connections_by_uid(db: DatabaseConnection, uids: list[ConnectionUid]) -> list[ConnectionSummary]:
     """Return what a sweep compares of many connections, deleted or not."""
-    return await many(
-        db,
-        "SELECT uid, generation, definition_uid, ready, suspended, released_at, handled_request, handled_reset, handled_rewind, deleted_at,"
-        " upstream_reason, last_scheduled_at, last_success_at, next_run_at, paused_until, failures, state_answer"
-        " FROM penstock.tenant_connections WHERE uid = ANY(%(uids)s)",
-        uids=list(uids),
-    )
+    sql = f"SELECT {SUMMARY_COLUMNS} FROM penstock.tenant_connections c WHERE c.uid = ANY(%(uids)s)"  # noqa: S608
+    return await fetch_all(db, ConnectionSummary, sql, uids=uids)
 
 
-async def connections_of_definition(db: DatabaseConnection, name: str) -> list[Row]:
-    """Return namespace and name of the live connections that want a version of the definition's connector method."""
-    return await many(
+async def connections_of_definition(db: DatabaseConnection, name: str) -> list[ConnectionKey]:
+    """Return the live connections that select a version of the definition's connector method."""
+    return await fetch_all(
         db,
+        ConnectionKey,
         """
         SELECT c.namespace, c.name FROM penstock.tenant_connections c
         JOIN (SELECT DISTINCT connector, method FROM penstock.connector_definitions WHERE name = %(name)s) d
@@ -186,24 +331,21 @@ async def connections_of_definition(db: DatabaseConnection, name: str) -> list[R
     )
 
 
-async def list_connections(db: DatabaseConnection, namespace: str | None) -> list[Row]:
-    """Return the live connections with their definition's name, of one namespace or of all."""
-    return await many(
+async def live_connections(db: DatabaseConnection) -> list[ConnectionRow]:
+    """Return the live connections of this installation by namespace and name."""
+    return await fetch_all(
         db,
-        """
-        SELECT c.*, d.name AS definition FROM penstock.tenant_connections c
-        LEFT JOIN penstock.connector_definitions d ON d.uid = c.definition_uid
-        WHERE c.deleted_at IS NULL AND c.released_at IS NULL AND (%(namespace)s::text IS NULL OR c.namespace = %(namespace)s)
-        ORDER BY c.namespace, c.name
-        """,
-        namespace=namespace,
+        ConnectionRow.parse,
+        f"SELECT {CONNECTION_COLUMNS} FROM penstock.tenant_connections c"  # noqa: S608 - constants
+        " WHERE c.deleted_at IS NULL AND c.released_at IS NULL ORDER BY c.namespace, c.name",
     )
 
 
-async def live_names(db: DatabaseConnection, uids: Sequence[str]) -> list[Row]:
-    """Return namespace and name of those of the connections that are not deleted."""
-    return await many(
+async def live_names(db: DatabaseConnection, uids: list[ConnectionUid]) -> list[ConnectionKey]:
+    """Return the keys of those of the connections that are not deleted."""
+    return await fetch_all(
         db,
+        ConnectionKey,
         "SELECT namespace, name FROM penstock.tenant_connections WHERE uid = ANY(%(uids)s) AND deleted_at IS NULL",
-        uids=list(uids),
+        uids=uids,
     )

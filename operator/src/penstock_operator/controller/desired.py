@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
@@ -10,13 +11,14 @@ from penstock_sdk.manifest import Manifest, config_problems, manifest_problems
 
 from penstock_operator import definitions
 from penstock_operator.connections.connection_records import ConnectionRecord, Timing
-from penstock_operator.controller.manifests import manifest_for
+from penstock_operator.connections.connection_store import ConnectionRow
 from penstock_operator.controller.resource_client import Document
-from penstock_operator.registry.database import DatabaseConnection, Row
+from penstock_operator.definitions import DefinitionVersion
+from penstock_operator.ids import DefinitionUid
+from penstock_operator.registry.database import DatabaseConnection
 from penstock_operator.resources.conditions import Finding, Note, Reason
 from penstock_operator.resources.crds import defaulted, resource_problems
-from penstock_operator.resources.models import ANNOTATIONS, GROUP, REQUESTED_AT, ConnectionSpec
-from penstock_operator.resources.notations import Duration
+from penstock_operator.resources.models import ANNOTATIONS, GROUP, REQUESTED_AT, ConnectionSpec, Stage
 from penstock_operator.resources.spelling import nearest_word
 from penstock_operator.resources.storable import shown_text, storage_problems
 from penstock_operator.resources.versions import is_pin, parse_version, selectable
@@ -26,6 +28,10 @@ from penstock_operator.state.annotations import requests
 
 CLOCKS_DIFFER = timedelta(minutes=5)
 ANNOTATION_LIKENESS = 0.75  # their common prefix alone makes any two of them alike
+
+MOST_MANIFESTS = 500
+_MANIFESTS: dict[str, Manifest] = {}
+"""Parsed manifests by the digest of their text, for all caches of the process."""
 
 
 class Stalled(Exception):  # noqa: N818 - named by the reaction it wants
@@ -83,7 +89,7 @@ class DesiredConnection:
     """What the registry is to hold of a connection. `notes` are conditions about the version that it uses."""
 
     record: ConnectionRecord
-    definition: Row
+    definition: DefinitionVersion
     timing: Timing
     notes: tuple[Note, ...] = ()
 
@@ -92,8 +98,8 @@ class DesiredConnection:
         at = next_time(self.timing.schedule, self.timing.time_zone, self.timing.jitter_seconds, now)
         return replace(self.timing, next_run_at=at)
 
-    def is_held_by(self, row: Row) -> bool:
-        """Say whether the row says all this already, whenever it is due."""
+    def is_held_by(self, row: ConnectionRow) -> bool:
+        """Return True if the row says all this already, whenever it is due."""
         return self.record.is_held_by(row) and self.timing.is_held_by(row)
 
 
@@ -101,10 +107,12 @@ class DefinitionCache:
     """What connections resolve to, looked up once each; for as long as definitions may be taken as unchanged."""
 
     def __init__(self, db: DatabaseConnection) -> None:
-        self._connection = db
-        self._offers: dict[tuple[str, str], list[Row]] = {}
+        self._db = db
+        self._offers: dict[tuple[str, str], list[DefinitionVersion]] = {}
 
-    async def resolve(self, spec: ConnectionSpec, current: str | None) -> tuple[Row, tuple[Note, ...]]:
+    async def resolve(
+        self, spec: ConnectionSpec, current: DefinitionUid | None
+    ) -> tuple[DefinitionVersion, tuple[Note, ...]]:
         """Return the definition that a connection's next run uses, with what is to be said of the choice. Raises Stalled.
 
         It is the newest that `spec.connector` selects and the connection has everything for. `current` is the one in use: it
@@ -112,85 +120,97 @@ class DefinitionCache:
         """
         name, method, reach = spec.connector.name, spec.connector.method, spec.connector.version
         if (name, method) not in self._offers:
-            self._offers[name, method] = await definitions.versions_of(self._connection, name, method)
-        used = await definitions.version_by_uid(self._connection, current) if current else None
+            self._offers[name, method] = await definitions.versions_of(self._db, name, method)
+        used = await definitions.version_by_uid(self._db, current) if current else None
         offers = _with_deleted(self._offers[name, method], used, (name, method))
         if not offers:
             await self._stall(name, method)
-        by_version = {row["version"]: row for row in offers}
-        chosen = selectable({version: row["stage"] for version, row in by_version.items()}, reach)
+        by_version = {offer.version: offer for offer in offers}
+        stages = {offer.version: offer.stage for offer in offers}
+        chosen = selectable(stages, reach)
         if not chosen:
-            raise Stalled("NoVersionInRange", none_in_range(offers, reach))
-        kept = next((index for index, version in enumerate(chosen) if by_version[version]["uid"] == current), None)
+            raise Stalled("NoVersionInRange", none_in_range(stages, reach))
+        kept = next((index for index, version in enumerate(chosen) if by_version[version].uid == current), None)
         candidates = chosen if kept is None else chosen[: kept + 1]
-        return await self._first_fitting(spec, [by_version[each] for each in candidates], in_use=kept is not None)
+        return await self._first_fitting(spec, [by_version[version] for version in candidates], in_use=kept is not None)
 
     async def _first_fitting(
-        self, spec: ConnectionSpec, candidates: list[Row], *, in_use: bool
-    ) -> tuple[Row, tuple[Note, ...]]:
+        self, spec: ConnectionSpec, candidates: list[DefinitionVersion], *, in_use: bool
+    ) -> tuple[DefinitionVersion, tuple[Note, ...]]:
         """Return the newest that the connection fits. Where none does, what is said is of the one in use, else the newest."""
-        unfit = list[tuple[Row, Stalled]]()
-        for row in candidates:
+        unfit = list[tuple[DefinitionVersion, Stalled]]()
+        for candidate in candidates:
             try:
-                check_against(spec, row["name"], await manifest_for(self._connection, row))
+                check_against(spec, candidate.name, await self._manifest(candidate))
             except Stalled as stalled:
-                unfit.append((row, stalled))
+                unfit.append((candidate, stalled))
             else:
-                return row, _notes_on(row, unfit)
+                return candidate, _notes_on(candidate, unfit)
         raise unfit[-1 if in_use else 0][1]
 
+    async def _manifest(self, definition: DefinitionVersion) -> Manifest:
+        """Return a definition's manifest, read and parsed once for all definitions with the same digest."""
+        if definition.digest not in _MANIFESTS:
+            manifest = await definitions.manifest_of(self._db, definition.uid)
+            if manifest is None:
+                raise LookupError(f"definition {definition.name}: this release cannot read its manifest")
+            if len(_MANIFESTS) >= MOST_MANIFESTS:
+                _MANIFESTS.clear()
+            _MANIFESTS[definition.digest] = manifest
+        return _MANIFESTS[definition.digest]
+
     async def _stall(self, name: str, method: str) -> NoReturn:
-        everything = await definitions.list_definitions(self._connection)
-        known = ", ".join(sorted({f"{row['connector']}/{row['method']}" for row in everything})) or "none"
+        everything = await definitions.list_versions(self._db)
+        known = ", ".join(sorted({f"{version.connector}/{version.method}" for version in everything})) or "none"
         message = f"spec.connector: there is no connector {name}/{method}; there are: {known}"
         raise Stalled("DefinitionNotFound", message)
 
 
-def _with_deleted(offers: list[Row], used: Row | None, connector: tuple[str, str]) -> list[Row]:
+def _with_deleted(
+    offers: list[DefinitionVersion], used: DefinitionVersion | None, connector: tuple[str, str]
+) -> list[DefinitionVersion]:
     """Return the versions on offer, with the one in use where it was deleted and none has taken its place."""
-    if used is None or (used["connector"], used["method"]) != connector or used["deleted_at"] is None:
+    if used is None or (used.connector, used.method) != connector or used.deleted_at is None:
         return offers
-    return offers if used["version"] in {row["version"] for row in offers} else [*offers, used]
+    return offers if used.version in {offer.version for offer in offers} else [*offers, used]
 
 
-def none_in_range(offers: list[Row], reach: str) -> str:
-    """Return what to say where a range selects none of the versions on offer."""
+def none_in_range(stages: Mapping[str, Stage], reach: str) -> str:
+    """Return the message for a range that selects none of the versions, whose stages are given."""
     there = ", ".join(
-        row["version"] if row["stage"] == "certified" else f"{row['version']} ({row['stage']})"
-        for row in sorted(offers, key=lambda row: parse_version(row["version"]))
+        version if stages[version] == "certified" else f"{version} ({stages[version]})"
+        for version in sorted(stages, key=parse_version)
     )
     pin = "" if is_pin(reach) else "; a range selects certified versions only, a preview is used by its exact version"
     return f"spec.connector.version: no version matches {reach!r}; there are: {there}{pin}"
 
 
-def _notes_on(row: Row, unfit: list[tuple[Row, Stalled]]) -> tuple[Note, ...]:
+def _notes_on(used: DefinitionVersion, unfit: list[tuple[DefinitionVersion, Stalled]]) -> tuple[Note, ...]:
     notes = list[Note]()
     if unfit:
         newer, stalled = unfit[0]
-        words = f"{newer['name']} is newer than {row['name']} and is not used: {stalled.finding.message}"
+        words = f"{newer.name} is newer than {used.name} and is not used: {stalled.finding.message}"
         notes.append(Note("VersionNotSelected", words))
-    if row["deleted_at"]:
-        words = (
-            f"{row['name']} was deleted, and runs go on with it: apply it again, or another version that is in range"
-        )
+    if used.deleted_at:
+        words = f"{used.name} was deleted, and runs go on with it: apply it again, or another version that is in range"
         notes.append(Note("DefinitionDeleted", words))
     return tuple(notes)
 
 
 async def desired_connection(
-    document: Document, known: DefinitionCache, current: str | None = None
+    document: Document, known: DefinitionCache, current: DefinitionUid | None = None
 ) -> DesiredConnection:
     """Return what a connection's document wants, which uses the definition `current` now. Raises Stalled."""
     check_document(document)
-    spec = defaulted(document)["spec"]
-    definition, notes = await known.resolve(ConnectionSpec.parse(spec), current)
-    record = record_of(document, spec, definition["uid"])
-    jitter = jitter_of(record.namespace, record.name, Duration(spec["jitter"]).seconds)
-    return DesiredConnection(record, definition, Timing(spec.get("schedule"), spec["timeZone"], jitter), notes)
+    spec = ConnectionSpec.parse(defaulted(document)["spec"])
+    definition, notes = await known.resolve(spec, current)
+    record = record_of(document, spec, definition.uid)
+    jitter = jitter_of(record.namespace, record.name, spec.jitter.seconds)
+    return DesiredConnection(record, definition, Timing(spec.schedule, spec.time_zone, jitter), notes)
 
 
 def record_of(
-    document: Document, spec: Document, definition_uid: str | None, stalled: str | None = None
+    document: Document, spec: ConnectionSpec, definition_uid: DefinitionUid | None, stalled: str | None = None
 ) -> ConnectionRecord:
     """Return the row's part that a document decides; it is ready when there is a definition, else `stalled` says why."""
     meta = document["metadata"]

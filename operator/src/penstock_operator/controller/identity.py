@@ -6,23 +6,26 @@ from collections.abc import Awaitable, Callable
 
 from penstock_operator.connections import predecessors
 from penstock_operator.connections.connection_records import ConnectionRecord
-from penstock_operator.connections.predecessors import connector_of
-from penstock_operator.registry.database import DatabaseConnection, Row
+from penstock_operator.connections.connection_store import ConnectionRow
+from penstock_operator.connections.predecessors import ConnectorMethod
+from penstock_operator.ids import ConnectionUid, NamespaceUid
+from penstock_operator.registry.database import DatabaseConnection
 from penstock_operator.runs import run_store, transitions
 from penstock_operator.runs.attempt_store import AttemptOutcome
 
 LEFT = AttemptOutcome(
     "cancelled", "RunReplaced", message="the connection was deleted and applied again, or has another connector"
 )
-NamespaceUid = Callable[[str], Awaitable[str | None]]
+NamespaceUidReader = Callable[[str], Awaitable[NamespaceUid | None]]
+"""Returns the uid of a namespace: one that is deleted and made anew has another. None where it may not be read."""
 
 
-async def one_namespace(name: str) -> str | None:
+async def one_namespace(name: str) -> NamespaceUid | None:
     """Return the uid of a namespace where there is one of each name, ever: in a folder."""
-    return f"folder:{name}"
+    return NamespaceUid(f"folder:{name}")
 
 
-async def settle(db: DatabaseConnection, record: ConnectionRecord, known: Row | None, *, valid: bool) -> None:
+async def settle(db: DatabaseConnection, record: ConnectionRecord, known: ConnectionRow | None, *, valid: bool) -> None:
     """Make a connection's past its own, in the caller's transaction: taken over, left behind, or never there.
 
     Namesakes of a new one are retired before: whoever ends a run holds the run first and its connection second.
@@ -30,22 +33,22 @@ async def settle(db: DatabaseConnection, record: ConnectionRecord, known: Row | 
     """
     if known is None:
         await _take_over(db, record, valid=valid)
-    elif valid and known["spec"] and connector_of(known["spec"]) != connector_of(record.spec):
+    elif valid and ConnectorMethod.of(known.spec) not in (None, ConnectorMethod.of(record.spec)):
         await _end_runs(db, record.uid)
         await predecessors.begin_anew(db, record.uid)
 
 
 async def _take_over(db: DatabaseConnection, record: ConnectionRecord, *, valid: bool) -> None:
-    named = (record.uid, record.namespace, record.name)
-    connector = connector_of(record.spec) if valid else None
-    found = await predecessors.predecessor(db, named, record.namespace_uid, connector)
+    successor = (record.uid, record.namespace, record.name)
+    connector = ConnectorMethod.of(record.spec) if valid else None
+    found = await predecessors.predecessor(db, successor, record.namespace_uid, connector)
     if found is None:
         return
-    await _end_runs(db, found["uid"])
-    await predecessors.take_over(db, found["uid"], record.uid)
+    await _end_runs(db, found)
+    await predecessors.take_over(db, found, record.uid)
 
 
-async def _end_runs(db: DatabaseConnection, uid: str) -> None:
+async def _end_runs(db: DatabaseConnection, uid: ConnectionUid) -> None:
     """End what runs for the connection as it was: its attempts are fenced, and commit nothing any more."""
     for run in await run_store.active_runs(db, uid):
         locked = await run_store.lock_run(db, run.id)

@@ -12,6 +12,7 @@ from kubernetes.aio.client.exceptions import ApiException
 
 from penstock_operator.apiserver import PageReader, pages
 from penstock_operator.controller.resource_client import Document, Page, StaleDocumentError, version_of
+from penstock_operator.ids import NamespaceUid
 from penstock_operator.resources.models import API_VERSION, GROUP, PLURALS, Kind
 from penstock_operator.resources.scope import EVERYTHING, Scope
 
@@ -41,7 +42,7 @@ class KubernetesResources:
             raise
         return dict(found)
 
-    async def namespace_uid(self, namespace: str) -> str | None:
+    async def namespace_uid(self, namespace: str) -> NamespaceUid | None:
         """Return the uid of a namespace. None where it may not be read, as by a release of another version, or is gone."""
         try:
             found = await self._core.read_namespace(namespace)
@@ -49,7 +50,7 @@ class KubernetesResources:
             if error.status in (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
                 return None
             raise
-        return str(found.metadata.uid)
+        return NamespaceUid(found.metadata.uid)
 
     async def pages(self, kind: Kind) -> AsyncIterator[Page]:
         """Read all resources of a kind that are in the scope, page by page. Definitions are everybody's."""

@@ -243,13 +243,13 @@ class Orchestrator:
             await self._requeue_connections(name)
         elif gone := await retire_connection(self._parts.pool, namespace, name):
             await self._requeue_followers({"metadata": {"namespace": namespace, "name": name}})
-            self._recount(gone["definition"], None)
+            self._recount(gone.definition, None)
 
     async def _requeue_connections(self, definition: str) -> None:
         """A version that came, changed or went may be the one that connections of its connector wait for, or use."""
         async with self._parts.pool.connection() as db:
-            for row in await connection_store.connections_of_definition(db, definition):
-                self.sweeper.requeue(("TenantConnection", row["namespace"], row["name"]))
+            for namespace, name in await connection_store.connections_of_definition(db, definition):
+                self.sweeper.requeue(("TenantConnection", namespace, name))
 
 
 async def _paused(seconds: float, called: asyncio.Event | None) -> None:

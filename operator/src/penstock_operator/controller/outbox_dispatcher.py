@@ -99,9 +99,9 @@ class OutboxDispatcher:
         async with self._pool.connection() as db:
             answered = await outbox.status_messages(db, uids)  # one write reports what all of them are about
             live = await connection_store.live_names(db, uids)
-            for row in live:
-                self._requeue(("TenantConnection", row["namespace"], row["name"]))
-            for namespace in {row["namespace"] for row in live}:
+            for namespace, name in live:
+                self._requeue(("TenantConnection", namespace, name))
+            for namespace in {connection.namespace for connection in live}:
                 await upstream_store.wake_followers(db, namespace, self._clock())
             await outbox.delete(db, answered)
 

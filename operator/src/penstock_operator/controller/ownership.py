@@ -14,6 +14,7 @@ from prometheus_client import Gauge
 
 from penstock_operator.controller.resource_client import Document, Page, ResourceClient, StaleDocumentError, key_of
 from penstock_operator.controller.workqueue import Key
+from penstock_operator.ids import ConnectionUid
 from penstock_operator.registry import installation
 from penstock_operator.registry.database import Pool
 from penstock_operator.resources.scope import EVERYTHING, Scope
@@ -87,7 +88,7 @@ class Ownership:
             )
             self._foreign[key] = owner
         FOREIGN.set(len(self._foreign))
-        await self.release(document["metadata"]["uid"])
+        await self.release(ConnectionUid(document["metadata"]["uid"]))
 
     def kept(self, keys: Iterable[Key]) -> None:
         """Forget these keys among the foreign ones: they are ours, or gone."""
@@ -95,7 +96,7 @@ class Ownership:
             self._foreign.pop(key, None)
         FOREIGN.set(len(self._foreign))
 
-    async def release(self, uid: str) -> None:
+    async def release(self, uid: ConnectionUid) -> None:
         """End the runs of a connection that is not ours any more: they are fenced at once, and their Jobs deleted."""
         async with self._pool.connection() as db:
             if not await installation.release_connection(db, uid):

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from penstock_operator import alerts, definitions
 from penstock_operator.connections import connection_records, connection_store
 from penstock_operator.connections.connection_records import ConnectionRecord
+from penstock_operator.connections.connection_store import ConnectionRow
 from penstock_operator.connections.predecessors import retire_namesakes
 from penstock_operator.controller.dependencies import record_upstreams, upstream_finding
 from penstock_operator.controller.desired import (
@@ -22,14 +23,14 @@ from penstock_operator.controller.desired import (
     stands_alone,
     unknown_annotations,
 )
-from penstock_operator.controller.identity import NamespaceUid, one_namespace, settle
+from penstock_operator.controller.identity import NamespaceUidReader, one_namespace, settle
 from penstock_operator.controller.resource_client import Document, key_of
 from penstock_operator.controller.state_requests import handle_state_requests
 from penstock_operator.controller.status import finding_for, open_alert, pauses, status_of
 from penstock_operator.registry.database import DatabaseConnection, Pool, Row, snapshot
 from penstock_operator.resources.conditions import SHOWN_ALERTS, Finding, Note, alert_conditions, conditions_for
 from penstock_operator.resources.crds import defaulted
-from penstock_operator.resources.models import REQUESTED_AT
+from penstock_operator.resources.models import NO_SPEC, REQUESTED_AT, ConnectionSpec
 from penstock_operator.resources.storable import shown_text
 from penstock_operator.runs import run_store
 from penstock_operator.runs.run_store import RunDetail
@@ -68,13 +69,15 @@ def _definition_finding(stage: str) -> Finding:
     return Finding("ready", "Admitted", f"the version is {stage} and may be used")
 
 
-async def reconcile_connection(pool: Pool, document: Document, namespace_uid: NamespaceUid = one_namespace) -> Document:
+async def reconcile_connection(
+    pool: Pool, document: Document, namespace_uid: NamespaceUidReader = one_namespace
+) -> Document:
     """Record the connection, make a requested run, and return its status."""
     generation, now = document["metadata"].get("generation", 1), datetime.now(UTC)
     async with pool.connection() as db:
         try:
             before = await connection_store.connection_by_uid(db, document["metadata"]["uid"])
-            current = before["definition_uid"] if before else None
+            current = before.definition_uid if before else None
             wanted = await desired_connection(document, DefinitionCache(db), current)
             row, known = await _record(db, wanted, now, namespace_uid)
             await handle_state_requests(db, document, row)
@@ -114,34 +117,34 @@ def notes(document: Document) -> list[dict[str, str]]:
 class RecordedConnection:
     """What the registry says of a connection once its document is applied; of one that is new, that is its row."""
 
-    row: Row
+    row: ConnectionRow
     newest: RunDetail | None = None
     alerts: list[Row] = field(default_factory=list)
     waiting: int = 0
     failure: RunDetail | None = None
 
 
-async def facts_of(db: DatabaseConnection, row: Row) -> RecordedConnection:
+async def facts_of(db: DatabaseConnection, row: ConnectionRow) -> RecordedConnection:
     """Read what a status tells in one snapshot: no run of it begins or ends between two of its fields."""
     async with snapshot(db):
-        row = await connection_store.connection_by_uid(db, row["uid"]) or row
-        newest = await run_store.newest_run(db, row["uid"])
-        failing = row["failures"] and newest and newest.is_active
+        row = await connection_store.connection_by_uid(db, row.uid) or row
+        newest = await run_store.newest_run(db, row.uid)
+        failing = row.failures and newest and newest.is_active
         return RecordedConnection(
             row,
             newest,
-            await alerts.open_alerts_of(db, row["uid"]),
-            await run_store.waiting_count(db, row["uid"]),
-            await run_store.newest_failure(db, row["uid"]) if failing else None,
+            await alerts.open_alerts_of(db, row.uid),
+            await run_store.waiting_count(db, row.uid),
+            await run_store.newest_failure(db, row.uid) if failing else None,
         )
 
 
 async def _record(
-    db: DatabaseConnection, wanted: DesiredConnection, now: datetime, namespace_uid: NamespaceUid
-) -> tuple[Row, bool]:
+    db: DatabaseConnection, wanted: DesiredConnection, now: datetime, namespace_uid: NamespaceUidReader
+) -> tuple[ConnectionRow, bool]:
     """Return the connection's row as it is wanted, and whether there was one before."""
     known = await connection_store.connection_by_uid(db, wanted.record.uid)
-    if known and wanted.is_held_by(known) and known["namespace_uid"]:
+    if known and wanted.is_held_by(known) and known.namespace_uid:
         return known, True
     wanted = replace(wanted, record=await _placed(wanted.record, known, namespace_uid))
     timed = wanted.timed(now)
@@ -153,23 +156,25 @@ async def _record(
         await settle(db, wanted.record, known, valid=True)
         row = await connection_records.upsert_connection(db, wanted.record)
         if not timed.is_held_by(row):
-            row = await connection_records.set_timing(db, row["uid"], timed) or row
+            row = await connection_records.set_timing(db, row.uid, timed) or row
     return row, known is not None
 
 
-async def _placed(record: ConnectionRecord, known: Row | None, namespace_uid: NamespaceUid) -> ConnectionRecord:
+async def _placed(
+    record: ConnectionRecord, known: ConnectionRow | None, namespace_uid: NamespaceUidReader
+) -> ConnectionRecord:
     """Return the record with its namespace's uid, asked for once in a connection's life."""
-    held = known["namespace_uid"] if known else None
+    held = known.namespace_uid if known else None
     return replace(record, namespace_uid=held or await namespace_uid(record.namespace))
 
 
 async def _record_stalled(
-    db: DatabaseConnection, document: Document, problem: Finding, namespace_uid: NamespaceUid
-) -> Row:
+    db: DatabaseConnection, document: Document, problem: Finding, namespace_uid: NamespaceUidReader
+) -> ConnectionRow:
     """Record a connection that cannot be used; a spec that the API server would refuse does not replace the last good one."""
     known = await connection_store.connection_by_uid(db, document["metadata"]["uid"])
     valid = not spec_problems(document)
-    spec = defaulted(document)["spec"] if valid else known["spec"] if known else {}
+    spec = ConnectionSpec.parse(defaulted(document)["spec"]) if valid else known.spec if known else NO_SPEC
     record = await _placed(
         record_of(document, spec, None, shown_text(f"{problem.reason}: {problem.message}")), known, namespace_uid
     )
@@ -179,17 +184,17 @@ async def _record_stalled(
         await settle(db, record, known, valid=valid)
         if not valid and not known:
             taken = await connection_store.connection_by_uid(db, record.uid)
-            record = replace(record, spec=taken["spec"] if taken else {})
+            record = replace(record, spec=taken.spec if taken else NO_SPEC)
         return await connection_records.upsert_connection(db, record)
 
 
-async def _handle_request(db: DatabaseConnection, document: Document, row: Row) -> None:
+async def _handle_request(db: DatabaseConnection, document: Document, row: ConnectionRow) -> None:
     token = document["metadata"].get("annotations", {}).get(REQUESTED_AT)
-    if token:
-        await handle_request(db, row, token)
+    if token and token != row.handled_request:
+        await handle_request(db, row.uid, token)
 
 
-async def reconcile(pool: Pool, document: Document, namespace_uid: NamespaceUid = one_namespace) -> Document:
+async def reconcile(pool: Pool, document: Document, namespace_uid: NamespaceUidReader = one_namespace) -> Document:
     """Return the document's new status. `namespace_uid` tells one namespace from another of the same name."""
     if key_of(document)[0] == "ConnectorDefinition":
         return await reconcile_definition(pool, document)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
+from penstock_operator.ids import NamespaceUid
 from penstock_operator.resources.models import Kind
 
 Document = dict[str, Any]
@@ -24,7 +25,7 @@ class ResourceClient(Protocol):
     def pages(self, kind: Kind) -> AsyncIterator[Page]:
         """Yield all resources of a kind, some at a time."""
 
-    async def namespace_uid(self, namespace: str) -> str | None:
+    async def namespace_uid(self, namespace: str) -> NamespaceUid | None:
         """Return the uid of a namespace: one that is deleted and made anew has another. None where it may not be read."""
 
     async def write_status(self, document: Document, status: Document) -> str | None:

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from penstock_operator import definitions
 from penstock_operator.connections import connection_records
+from penstock_operator.connections.connection_records import RetiredConnection
 from penstock_operator.credentials import credential_store
-from penstock_operator.registry.database import Pool, Row
+from penstock_operator.ids import ConnectionUid, DefinitionUid
+from penstock_operator.registry.database import Pool
 from penstock_operator.resources.models import Kind
 from penstock_operator.runs import run_store, transitions
 
 
-async def retire_all_but(pool: Pool, live: dict[Kind, list[str]], before: dict[Kind, datetime]) -> None:
+@dataclass(frozen=True, slots=True)
+class LiveResources:
+    """The uids of all resources that the lists had."""
+
+    definitions: list[DefinitionUid] = field(default_factory=list)
+    connections: list[ConnectionUid] = field(default_factory=list)
+
+
+async def retire_all_but(pool: Pool, live: LiveResources, before: dict[Kind, datetime]) -> None:
     """Retire all whose uids are not listed; `before` is when each listing began."""
     async with pool.connection() as db:
-        await definitions.retire_definitions(db, live["ConnectorDefinition"], before["ConnectorDefinition"])
-        await connection_records.retire_connections(db, live["TenantConnection"], before["TenantConnection"])
+        await definitions.retire_definitions(db, live.definitions, before["ConnectorDefinition"])
+        await connection_records.retire_connections(db, live.connections, before["TenantConnection"])
     await _let_go(pool)
 
 
-async def retire_connection(pool: Pool, namespace: str, name: str) -> Row | None:
+async def retire_connection(pool: Pool, namespace: str, name: str) -> RetiredConnection | None:
     """Retire one connection, whose Jobs go with it, as it owns them; None when there is none of that name."""
     async with pool.connection() as db:
         gone = await connection_records.retire_connection(db, namespace, name)

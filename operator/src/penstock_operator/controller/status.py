@@ -6,7 +6,9 @@ import contextlib
 from datetime import UTC, datetime
 from typing import Any
 
+from penstock_operator.connections.connection_store import ConnectionSummary
 from penstock_operator.controller.resource_client import Document
+from penstock_operator.definitions import DefinitionVersion
 from penstock_operator.registry.database import Row
 from penstock_operator.resources.conditions import AlertCondition, Finding, OpenAlert, moment
 from penstock_operator.runs.circuit_breaker import paused
@@ -20,7 +22,7 @@ BEFORE_THE_START = ("SecretNotFound", "ImagePullFailed", "LaunchRefused")
 WAITS_FOR_ITS_OWNER = ("SecretNotFound", "ImagePullFailed")
 
 
-def finding_for(row: Row, newest: RunDetail | None, failure: RunDetail | None = None) -> Finding:
+def finding_for(row: ConnectionSummary, newest: RunDetail | None, failure: RunDetail | None = None) -> Finding:
     """Return what a valid connection's newest run says of it. Pure.
 
     `failure` is the newest run that failed, of a connection that fails. It stands until a run succeeds, the spec or the
@@ -30,10 +32,10 @@ def finding_for(row: Row, newest: RunDetail | None, failure: RunDetail | None = 
         return _idle(row, newest)
     if newest.phase in ("pending", "running"):
         found = _under_way(row, newest)
-        stands = failure if failure and row["failures"] and not _is_past(failure, newest) else None
+        stands = failure if failure and row.failures and not _is_past(failure, newest) else None
         return _still_failing(stands, found) if stands and found.state != "stalled" else found
     reason: Any = newest.reason or "DefectError"
-    if newest.phase == "failed" and not row["failures"]:
+    if newest.phase == "failed" and not row.failures:
         message = f"the spec or the definition changed after run {newest.id} had failed ({reason}: {newest.message})"
         return Finding("ready", "AwaitingRun", f"{message}; the next run tells whether that mended it")
     return Finding("stalled", reason, newest.message)
@@ -47,9 +49,9 @@ def _still_failing(failure: RunDetail, found: Finding) -> Finding:
     return Finding("stalled", failure.reason or "DefectError", f"{failure.message} ({found.message})")
 
 
-def _under_way(row: Row, newest: RunDetail) -> Finding:
+def _under_way(row: ConnectionSummary, newest: RunDetail) -> Finding:
     phase, run, message, attempt = newest.phase, newest.id, newest.message, newest.attempt
-    settled: Any = "ready" if row["last_success_at"] else "reconciling"
+    settled: Any = "ready" if row.last_success_at else "reconciling"
     if phase == "pending" and attempt:
         at = moment(newest.next_attempt_at)
         if newest.reason == "QuotaExceeded":
@@ -65,8 +67,8 @@ def _under_way(row: Row, newest: RunDetail) -> Finding:
     return Finding(settled, "RunInProgress", f"run {run}, attempt {attempt}{again}")
 
 
-def _idle(row: Row, newest: RunDetail | None) -> Finding:
-    if row["suspended"]:
+def _idle(row: ConnectionSummary, newest: RunDetail | None) -> Finding:
+    if row.suspended:
         return Finding("ready", "Suspended", SUSPENDED)
     if newest is None:
         return Finding("ready", "AwaitingRun", "valid; no run has been due yet")
@@ -77,47 +79,47 @@ def _idle(row: Row, newest: RunDetail | None) -> Finding:
 def status_of(
     generation: int,
     listed: list[Document],
-    row: Row,
+    row: ConnectionSummary,
     newest: RunDetail | None,
-    definition: Row | None,
+    definition: DefinitionVersion | None,
     now: datetime | None = None,
 ) -> Document:
     """Return the status of a connection that was found as `listed` conditions tell."""
     status = {
         "observedGeneration": generation,
         "conditions": listed,
-        "definition": definition["name"] if definition else None,
+        "definition": definition.name if definition else None,
         "lastRun": _last_run(newest) if newest else None,
         **told_of(row, now or datetime.now(UTC)),
     }
     return {key: value for key, value in status.items() if value is not None}
 
 
-def told_of(row: Row, now: datetime) -> Document:
+def told_of(row: ConnectionSummary, now: datetime) -> Document:
     """Return the fields of a status that the connection's row alone decides; None is a field that is not there."""
     return {
-        "lastScheduleTime": moment(row["last_scheduled_at"]),
-        "lastSuccessfulTime": moment(row["last_success_at"]),
+        "lastScheduleTime": moment(row.last_scheduled_at),
+        "lastSuccessfulTime": moment(row.last_success_at),
         "nextScheduleTime": moment(_next_time(row, now)),
-        "lastHandledRequest": row["handled_request"],
-        "consecutiveFailures": row["failures"] or None,
-        "lastStateChange": row["state_answer"],
+        "lastHandledRequest": row.handled_request,
+        "consecutiveFailures": row.failures or None,
+        "lastStateChange": row.state_answer,
     }
 
 
-def _next_time(row: Row, now: datetime) -> datetime | None:
+def _next_time(row: ConnectionSummary, now: datetime) -> datetime | None:
     """Return when the next run is made: not before the pause after failures ends, and never a moment that is past.
 
     A due time that waits for the run under way stays due; what is told then is the one after it.
     """
-    at: datetime | None = row["next_run_at"]
-    if at is None or not row["ready"] or row["suspended"]:
+    at: datetime | None = row.next_run_at
+    if at is None or not row.ready or row.suspended:
         return None
-    at = max(at, row["paused_until"] or at)
+    at = max(at, row.paused_until or at)
     if at > now:
         return at
     with contextlib.suppress(ScheduleError, ArithmeticError, ValueError):  # `schedule_due` puts such a row aside
-        return next_time(row["schedule"], row["time_zone"], row["jitter_seconds"], now)
+        return next_time(row.schedule, row.time_zone, row.jitter_seconds, now)
     return None
 
 
@@ -142,10 +144,10 @@ def open_alert(row: Row) -> OpenAlert:
     return OpenAlert(sorts.get(row["kind"], "SchemaDrift"), row["stream"], row["kind"], row["message"])
 
 
-def pauses(row: Row, now: datetime) -> list[dict[str, str]]:
+def pauses(row: ConnectionSummary, now: datetime) -> list[dict[str, str]]:
     """Return the conditions of a connection that no tick makes run: paused after failures, or suspended by its owner."""
-    failing = paused(row, now)
+    failing = paused(row.failures, row.paused_until, now)
     found = [] if failing is None else [("Paused", failing.reason, failing.message)]
-    if row["suspended"]:
+    if row.suspended:
         found.append(("Suspended", "Suspended", SUSPENDED))
     return [{"type": kind, "status": "True", "reason": reason, "message": words} for kind, reason, words in found]

@@ -15,6 +15,7 @@ from typing import Any
 from penstock_operator.controller.identity import one_namespace
 from penstock_operator.controller.resource_client import Document, Page, key_of
 from penstock_operator.embedded.documents import FolderError, LocatedDocument, documents_of, yaml_files
+from penstock_operator.ids import NamespaceUid
 from penstock_operator.resources.models import API_VERSION, GROUP, Kind
 from penstock_operator.resources.spelling import nearest_word
 
@@ -154,7 +155,7 @@ class FolderResources:
         """Yield all documents of a kind at once."""
         yield await self.list(kind)
 
-    async def namespace_uid(self, namespace: str) -> str | None:
+    async def namespace_uid(self, namespace: str) -> NamespaceUid | None:
         """Return what stands for the uid of a namespace: a folder has one of each name, ever."""
         return await one_namespace(namespace)
 

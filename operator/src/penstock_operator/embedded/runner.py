@@ -13,6 +13,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from penstock_operator.connections import connection_store
+from penstock_operator.connections.connection_store import ConnectionRow
 from penstock_operator.controller.cancellation import heed_cancellation
 from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.controller.resource_client import Document, key_of
@@ -126,16 +127,16 @@ async def _once(platform: Platform, document: Document, report: ProgressReporter
     )
     async with platform.pool.connection() as db:
         row = await connection_store.connection_by_name(db, namespace, name)
-        if row is None or not row["ready"]:
+        if row is None or not row.ready:
             message = stalled["message"] if stalled else "the connection is not valid"
             report.run(RunProgress(f"{namespace}/{name}", "invalid", 0, 0, message))
             error = {"class": stalled["reason"] if stalled else "InvalidSpec", "message": message}
             return RunResult(namespace, name, None, "invalid", None, 0, 0, 0, [], error)
-        run_id = await request_run(db, row, f"once-{secrets.token_hex(8)}")
-        if run_id and row["upstreams"]:
-            await upstream_store.mark_followed(db, row["uid"], await upstream_store.successes_to_follow(db, row["uid"]))
+        run_id = await request_run(db, row.uid, f"once-{secrets.token_hex(8)}")
+        if run_id and row.upstreams:
+            await upstream_store.mark_followed(db, row.uid, await upstream_store.successes_to_follow(db, row.uid))
         if run_id is None:
-            run_id = (await run_store.active_runs(db, row["uid"]))[0].id
+            run_id = (await run_store.active_runs(db, row.uid))[0].id
     return await _follow(platform, run_id, report)
 
 
@@ -210,7 +211,7 @@ async def _follow_connections(platform: Platform, report: ProgressReporter) -> N
         try:
             async with platform.pool.connection() as db:
                 newest = await run_store.list_runs(db, None, None, 200)
-                rows = await connection_store.list_connections(db, None)
+                rows = await connection_store.live_connections(db)
         except (psycopg.OperationalError, PoolTimeout):
             continue
         lines = [*_refused(platform), *_runs_told(newest, since), *_next(rows)]
@@ -247,12 +248,15 @@ def _runs_told(newest: list[RunDetail], since: datetime) -> Iterator[tuple[str, 
             yield run.id, f"{where} is tried again at {at:%Y-%m-%dT%H:%M:%SZ}: {run.message or run.waits}"
 
 
-def _next(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+def _next(connections: list[ConnectionRow]) -> Iterator[tuple[str, str]]:
     """Yield when each connection runs next."""
-    for row in rows:
-        if row["ready"] and not row["suspended"] and row["next_run_at"]:
-            at = row["next_run_at"].astimezone(UTC)
-            yield f"next {row['uid']}", f"{row['namespace']}/{row['name']}: runs next at {at:%Y-%m-%dT%H:%M:%SZ}"
+    for connection in connections:
+        if connection.ready and not connection.suspended and connection.next_run_at:
+            at = connection.next_run_at.astimezone(UTC)
+            yield (
+                f"next {connection.uid}",
+                f"{connection.namespace}/{connection.name}: runs next at {at:%Y-%m-%dT%H:%M:%SZ}",
+            )
 
 
 async def _follow_folder(platform: Platform, report: ProgressReporter) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 FILLED_IN = re.compile(r"\{\{\s*config\.([A-Za-z0-9_.-]+)\s*\}\}")
 
 
-def source_host(manifest: dict[str, Any], config: dict[str, Any]) -> str | None:
-    """Return the first host of `network.egress`, with `{{config.KEY}}` filled in; None when none can be told.
+def source_host(hosts: Sequence[str], config: dict[str, Any]) -> str | None:
+    """Return the first of a manifest's hosts, with `{{config.KEY}}` filled in; None when none can be told.
 
     A host that the config fills in goes before one that is the same for everybody: it is the source itself, and the
     other, say, where its tokens come from.
     """
-    hosts = [str(each.get("host", "")) for each in manifest.get("network", {}).get("egress", [])]
     of_config = [host for host in hosts if FILLED_IN.search(host)]
     for host in (*of_config, *hosts):
         filled = _filled(host, config)

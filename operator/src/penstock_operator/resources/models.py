@@ -379,6 +379,10 @@ class ConnectionSpec(Declared):
         return self.model_dump(by_alias=True, exclude_unset=True)
 
 
+NO_SPEC = ConnectionSpec.parse({})
+"""The spec of a connection whose document was never valid."""
+
+
 class Condition(Declared):
     """One kstatus condition."""
 

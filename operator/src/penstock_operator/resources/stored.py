@@ -18,7 +18,7 @@ def parse_stored(model: type[Model], document: object, **required: BaseModel) ->
     A field that the model does not know any more is ignored, and a value that it does not allow any more counts as left
     out. `required` are the values of required fields that are left out. Raises ValidationError for any other one.
     """
-    remaining: Any = document
+    remaining: Any = document if isinstance(document, dict) else {}
     while True:
         try:
             return model.model_validate(remaining)

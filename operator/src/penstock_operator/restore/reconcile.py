@@ -20,9 +20,10 @@ from botocore.exceptions import ClientError
 from penstock_operator.bronze.keys import ParsedKey, commit_key, commit_of, place_of
 from penstock_operator.bronze.owner import owner_of_prefix
 from penstock_operator.bronze.store import BronzeStore
-from penstock_operator.connections.predecessors import connector_of
+from penstock_operator.connections.predecessors import ConnectorMethod
 from penstock_operator.registry.database import DatabaseConnection, Pool, Row
 from penstock_operator.registry.installation import controller_sessions, installation_id, set_installation_id
+from penstock_operator.resources.models import ConnectionSpec
 from penstock_operator.restore import statements
 from penstock_operator.runs import transitions
 from penstock_operator.runs.attempt_store import AttemptOutcome
@@ -346,4 +347,6 @@ def _of_manifest(rows: list[Row], registry: Manifest) -> Row | None:
 
 def _is_same(row: Row, registry: Manifest) -> bool:
     spaces = (row["namespace_uid"], registry["namespace_uid"])
-    return connector_of(row["spec"]) == connector_of(registry) and (None in spaces or spaces[0] == spaces[1])
+    return ConnectorMethod.of(ConnectionSpec.parse(row["spec"])) == ConnectorMethod.of(
+        ConnectionSpec.parse(registry)
+    ) and (None in spaces or spaces[0] == spaces[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from penstock_operator.connections.predecessors import STATES
+from penstock_operator.connections.predecessors import STREAM_TABLES
 from penstock_operator.registry.database import DatabaseConnection, Row, many, one, run
 
 
@@ -33,7 +33,7 @@ async def begin_purges(db: DatabaseConnection, before: datetime, limit: int) -> 
             limit=limit,
         )
         uids = [row["uid"] for row in rows]
-        for table in STATES:
+        for table in STREAM_TABLES:
             await run(db, f"DELETE FROM penstock.{table} WHERE connection_uid = ANY(%(uids)s)", uids=uids)  # noqa: S608
     return uids
 

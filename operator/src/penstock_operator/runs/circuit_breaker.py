@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from penstock_operator.resources.conditions import Finding, Reason, moment
 
@@ -18,14 +17,13 @@ def pause_after(failures: int) -> float:
     return float(min(FIRST_PAUSE * 2 ** min(failures - TOLERATED - 1, 20), LONGEST_PAUSE))
 
 
-def paused(row: dict[str, Any], now: datetime) -> Finding | None:
+def paused(failures: int, until: datetime | None, now: datetime) -> Finding | None:
     """Return what the status says of a connection that is left alone, None where it is not."""
-    until = row["paused_until"]
-    if until is None or until <= now or row["failures"] <= TOLERATED:
+    if until is None or until <= now or failures <= TOLERATED:
         return None
     reason: Reason = "CircuitOpen"
     message = (
-        f"{row['failures']} runs failed in a row: the next is made at {moment(until)} or later; a change of the spec or of"
+        f"{failures} runs failed in a row: the next is made at {moment(until)} or later; a change of the spec or of"
         " the definition, or a request (penstock.io/requestedAt), ends the pause at once"
     )
     return Finding("failing", reason, message)

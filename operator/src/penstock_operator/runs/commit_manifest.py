@@ -57,8 +57,8 @@ async def commit_document(db: DatabaseConnection, run_id: RunId, prefix: str) ->
         "registry": {
             "installation": await installation_id(db),
             "connection_uid": uid,
-            "namespace_uid": holder["namespace_uid"] if holder else None,
-            "first_generation": holder["first_generation"] if holder else 1,
+            "namespace_uid": holder.namespace_uid if holder else None,
+            "first_generation": holder.first_generation if holder else 1,
             "connector": run.spec.get("connector", {}),
             "bronze": run.spec.get("bronze", {}),
             "trigger": run.trigger,

@@ -157,6 +157,11 @@ class CommittedProgress:
     records: int
 
 
+async def _hosts_of(db: DatabaseConnection, definition: DefinitionUid) -> list[str]:
+    manifest = await manifest_of(db, definition)
+    return [egress.host for egress in manifest.network.egress] if manifest else []
+
+
 async def insert_run(db: DatabaseConnection, new: NewRun) -> bool:
     """Insert a run; False when its due time or token has made one already."""
     return bool(
@@ -176,7 +181,7 @@ async def insert_run(db: DatabaseConnection, new: NewRun) -> bool:
             trigger=new.trigger or ("request" if new.token else "schedule"),
             scheduled_at=new.scheduled_at,
             token=new.token,
-            host=source_host(await manifest_of(db, new.definition_uid) or {}, new.spec.get("config", {})),
+            host=source_host(await _hosts_of(db, DefinitionUid(new.definition_uid)), new.spec.get("config", {})),
         )
     )
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from penstock_operator import outbox
 from penstock_operator.connections import connection_store
+from penstock_operator.ids import ConnectionUid
 from penstock_operator.registry.database import DatabaseConnection
 from penstock_operator.runs import attempt_store, bronze_objects, run_store, stream_outcomes
 from penstock_operator.runs.attempt_store import AttemptOutcome, RunPhase
@@ -56,7 +57,7 @@ def history_of(run: Run) -> RetryHistory:
     return RetryHistory(run.streak, run.disruptions, run.memory or run.spec.resources.limits.memory)
 
 
-async def _count_failure(db: DatabaseConnection, uid: str) -> None:
+async def _count_failure(db: DatabaseConnection, uid: ConnectionUid) -> None:
     seconds = pause_after(await connection_store.count_failure(db, uid))
     if seconds:
         await connection_store.pause(db, uid, seconds)

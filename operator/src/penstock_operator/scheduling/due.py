@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import psycopg
 import structlog
 
 from penstock_operator import outbox
 from penstock_operator.connections import connection_store
+from penstock_operator.connections.connection_store import RunnableConnection
 from penstock_operator.failpoints import reach
-from penstock_operator.ids import new_run_id
-from penstock_operator.registry.database import DatabaseConnection, Pool, Row
+from penstock_operator.ids import ConnectionUid, RunId
+from penstock_operator.registry.database import DatabaseConnection, Pool
 from penstock_operator.runs import run_store, transitions
-from penstock_operator.runs.run_store import NewRun
 from penstock_operator.scheduling import upstream_store
+from penstock_operator.scheduling.new_run import new_run
 from penstock_operator.scheduling.ticks import ScheduleError, latest_tick, next_tick, within_deadline
 
 log = structlog.get_logger()
@@ -26,8 +28,8 @@ ASIDE_SECONDS = 300.0
 async def schedule_due(pool: Pool, now: datetime) -> int:
     """Make a run for each connection that is due, and return how many connections were moved on."""
     async with pool.connection() as db, db.transaction():
-        rows = await connection_store.claim_due(db, now, BATCH)
-        moved = sum([await _schedule_alone(db, row, now) for row in rows])
+        due = await connection_store.claim_due(db, now, BATCH)
+        moved = sum([await _schedule_alone(db, connection, now) for connection in due])
         if moved:
             reach("schedule.inserted")
     if moved:
@@ -35,16 +37,16 @@ async def schedule_due(pool: Pool, now: datetime) -> int:
     return moved
 
 
-async def _schedule_alone(db: DatabaseConnection, row: Row, now: datetime) -> bool:
+async def _schedule_alone(db: DatabaseConnection, connection: RunnableConnection, now: datetime) -> bool:
     """Move one connection on; one that cannot be is put aside for a while, and delays nobody else."""
     try:
         async with db.transaction():
-            return await _schedule(db, row, now)
+            return await _schedule(db, connection, now)
     except (ScheduleError, ArithmeticError, ValueError, psycopg.Error) as error:
         if db.broken:
             raise
-        log.warning("not scheduled", connection=f"{row['namespace']}/{row['name']}", error=str(error))
-        await connection_store.pause(db, row["uid"], ASIDE_SECONDS)
+        log.warning("scheduling failed", connection=f"{connection.namespace}/{connection.name}", error=str(error))
+        await connection_store.pause(db, connection.uid, ASIDE_SECONDS)
         return True
 
 
@@ -55,81 +57,84 @@ def next_time(schedule: str | None, time_zone: str, jitter: int, now: datetime) 
     return tick + off if tick else None
 
 
-async def _schedule(db: DatabaseConnection, row: Row, now: datetime) -> bool:
+async def _schedule(db: DatabaseConnection, connection: RunnableConnection, now: datetime) -> bool:
     """Move a due connection on, and say whether it was; one whose run cannot be replaced just now stays due."""
-    if row["schedule"] is None:
-        return await _follow(db, row)
-    off = timedelta(seconds=row["jitter_seconds"])
-    following = next_time(row["schedule"], row["time_zone"], row["jitter_seconds"], now)
-    tick = latest_tick(row["schedule"], row["time_zone"], row["next_run_at"] - off, now - off)
-    made = within_deadline(tick + off, now, row["spec"].get("startingDeadlineSeconds"))
-    if made and not await _make_way(db, row):
+    if connection.schedule is None or connection.next_run_at is None:
+        return await _follow(db, connection)
+    jitter = timedelta(seconds=connection.jitter_seconds)
+    next_run_at = next_time(connection.schedule, connection.time_zone, connection.jitter_seconds, now)
+    tick = latest_tick(connection.schedule, connection.time_zone, connection.next_run_at - jitter, now - jitter)
+    made = within_deadline(tick + jitter, now, connection.spec.starting_deadline_seconds)
+    if made and not await _make_way(db, connection):
         return False
     if made:
-        new = NewRun(new_run_id(), row["uid"], row["definition_uid"], row["spec"], scheduled_at=tick)
-        await run_store.insert_run(db, new)
-    await connection_store.mark_scheduled(db, row["uid"], tick if made else None, following)
-    await outbox.post_statuses(db, [row["uid"]])
+        await run_store.insert_run(db, new_run(connection, scheduled_at=tick))
+    await connection_store.mark_scheduled(db, connection.uid, tick if made else None, next_run_at)
+    await outbox.post_statuses(db, [connection.uid])
     return True
 
 
-async def _follow(db: DatabaseConnection, row: Row) -> bool:
+async def _follow(db: DatabaseConnection, connection: RunnableConnection) -> bool:
     """Make a run of the successes upstream that are new; the same successes make one run, whoever sees them."""
-    if not await _make_way(db, row):
+    if not await _make_way(db, connection):
         return False
-    seen = await upstream_store.successes_to_follow(db, row["uid"])
+    seen = await upstream_store.successes_to_follow(db, connection.uid)
     digest = hashlib.sha256(repr(sorted(seen.items())).encode()).hexdigest()[:32]
-    new = NewRun(
-        new_run_id(), row["uid"], row["definition_uid"], row["spec"], token=f"after:{digest}", trigger="upstream"
-    )
-    await run_store.insert_run(db, new)
-    await upstream_store.mark_followed(db, row["uid"], seen)
-    await outbox.post_statuses(db, [row["uid"]])
+    await run_store.insert_run(db, new_run(connection, token=f"after:{digest}", trigger="upstream"))
+    await upstream_store.mark_followed(db, connection.uid, seen)
+    await outbox.post_statuses(db, [connection.uid])
     return True
 
 
-async def _make_way(db: DatabaseConnection, row: Row) -> bool:
+async def _make_way(db: DatabaseConnection, connection: RunnableConnection) -> bool:
     """End what runs, where the connection wants it replaced; False when that cannot be done just now."""
-    if row["spec"].get("concurrencyPolicy") != "Replace":
+    if connection.spec.concurrency_policy != "Replace":
         return True
-    found = await run_store.lock_replaceable(db, row["uid"])
+    found = await run_store.lock_replaceable(db, connection.uid)
     for run in found or []:
         await transitions.replace(db, run)
     return found is not None
 
 
-async def request_run(db: DatabaseConnection, row: Row, token: str) -> str | None:
+async def request_run(db: DatabaseConnection, uid: ConnectionUid, token: str) -> RunId | None:
     """Make a run for a request token, once; None when the token has made one, or there is no room for another run.
 
     What is under way is treated as `concurrencyPolicy` says. A request ends the pause after failures.
     """
     async with db.transaction():
-        held = await _room(db, row["uid"])
-        return await _requested(db, held, token) if held else None
+        held = await _hold_for_request(db, uid)
+        return await _requested(db, held.runnable, token) if held else None
 
 
-async def handle_request(db: DatabaseConnection, row: Row, token: str) -> str | None:
+async def handle_request(db: DatabaseConnection, uid: ConnectionUid, token: str) -> RunId | None:
     """Make a run for an annotation's token, once, and return it; a token that finds no room is handled when there is."""
-    if row["handled_request"] == token:
-        return None
     async with db.transaction():
-        held = await _room(db, row["uid"])
-        if held is None or held["handled_request"] == token:
+        held = await _hold_for_request(db, uid)
+        if held is None or held.handled_request == token:
             return None
-        made = await _requested(db, held, token)
-        await connection_store.mark_request_handled(db, row["uid"], token)
+        made = await _requested(db, held.runnable, token)
+        await connection_store.mark_request_handled(db, uid, token)
         return made
 
 
-async def _room(db: DatabaseConnection, uid: str) -> Row | None:
+class _Held(NamedTuple):
+    """A connection that is held, and may have another run now."""
+
+    runnable: RunnableConnection
+    handled_request: str | None
+
+
+async def _hold_for_request(db: DatabaseConnection, uid: ConnectionUid) -> _Held | None:
     """Hold the connection, if it may have another run now."""
     held = await connection_store.claim_for_request(db, uid)
-    return held if held and held["ready"] and held["room"] and await _make_way(db, held) else None
+    if held is None or held.runnable is None or not held.room or not await _make_way(db, held.runnable):
+        return None
+    return _Held(held.runnable, held.handled_request)
 
 
-async def _requested(db: DatabaseConnection, held: Row, token: str) -> str | None:
-    new = NewRun(new_run_id(), held["uid"], held["definition_uid"], held["spec"], token=token)
+async def _requested(db: DatabaseConnection, connection: RunnableConnection, token: str) -> RunId | None:
+    new = new_run(connection, token=token)
     if not await run_store.insert_run(db, new):
         return None
-    await connection_store.forgive_failures(db, held["uid"])
-    return new.id
+    await connection_store.forgive_failures(db, connection.uid)
+    return RunId(new.id)

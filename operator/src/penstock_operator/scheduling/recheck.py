@@ -9,11 +9,10 @@ from datetime import datetime
 
 from penstock_operator import outbox
 from penstock_operator.connections import connection_store
-from penstock_operator.ids import new_run_id
 from penstock_operator.registry.database import Pool
 from penstock_operator.resources.conditions import Reason
 from penstock_operator.runs import run_store
-from penstock_operator.runs.run_store import NewRun
+from penstock_operator.scheduling.new_run import new_run
 
 MENDED_ELSEWHERE: tuple[Reason, ...] = ("SecretNotFound", "AuthenticationError", "ImagePullFailed", "LaunchRefused")
 PERIOD_SECONDS = 10.0
@@ -25,10 +24,9 @@ async def recheck_failed(pool: Pool, now: datetime, first_seconds: float) -> int
     if not first_seconds:
         return 0
     async with pool.connection() as db, db.transaction():
-        rows = await connection_store.claim_for_recheck(db, now, MENDED_ELSEWHERE, first_seconds, BATCH)
-        for row in rows:
-            token = f"recheck:{row['failed_run']}"
-            new = NewRun(new_run_id(), row["uid"], row["definition_uid"], row["spec"], token=token, trigger="recheck")
-            await run_store.insert_run(db, new)
-        await outbox.post_statuses(db, [row["uid"] for row in rows])
-    return len(rows)
+        failed = await connection_store.claim_for_recheck(db, now, MENDED_ELSEWHERE, first_seconds, BATCH)
+        for connection in failed:
+            token = f"recheck:{connection.failed_run}"
+            await run_store.insert_run(db, new_run(connection, token=token, trigger="recheck"))
+        await outbox.post_statuses(db, [connection.uid for connection in failed])
+    return len(failed)

@@ -13,7 +13,9 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import psycopg
+from penstock_sdk.manifest import Manifest
 
+from penstock_operator.connections.connection_store import ConnectionRow
 from penstock_operator.errors import Invalid, NotFound, NotReady
 from penstock_operator.registry.database import DatabaseConnection, Row
 from penstock_operator.runs import run_store, state_store
@@ -280,9 +282,9 @@ def _shown(state: State | None) -> dict[str, Any]:
     return {key: getattr(state, key) for key in SHOWN}
 
 
-async def document_of(db: DatabaseConnection, row: Row) -> StateDocument:
+async def document_of(db: DatabaseConnection, connection: ConnectionRow, manifest: Manifest | None) -> StateDocument:
     """Return the connection's state as an export writes it."""
-    locked = await state_store.states_of(db, row["uid"])
+    locked = await state_store.states_of(db, connection.uid)
     found = [
         StreamState(
             name=name,
@@ -295,6 +297,5 @@ async def document_of(db: DatabaseConnection, row: Row) -> StateDocument:
         )
         for name, state in sorted(locked.items())
     ]
-    manifest = row["manifest"] or {}
-    artifact = f"{manifest['name']}-{manifest['method']}" if manifest else ""
-    return StateDocument(connection=f"{row['namespace']}/{row['name']}", connector=artifact, streams=found)
+    artifact = manifest.artifact if manifest else ""
+    return StateDocument(connection=f"{connection.namespace}/{connection.name}", connector=artifact, streams=found)

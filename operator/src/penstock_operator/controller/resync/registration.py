@@ -16,15 +16,16 @@ import structlog
 from penstock_operator.connections import connection_records
 from penstock_operator.connections.connection_records import ConnectionRecord, Timing
 from penstock_operator.controller.desired import DefinitionCache, desired_connection, stands_alone
-from penstock_operator.controller.identity import NamespaceUid, one_namespace
+from penstock_operator.controller.identity import NamespaceUidReader, one_namespace
 from penstock_operator.controller.resource_client import Document, Page
 from penstock_operator.controller.resync.comparison import rows_of
+from penstock_operator.ids import NamespaceUid
 from penstock_operator.registry.database import Pool
 
 log = structlog.get_logger()
 
 
-async def register(pool: Pool, page: Page, namespace_uid: NamespaceUid = one_namespace) -> int:
+async def register(pool: Pool, page: Page, namespace_uid: NamespaceUidReader = one_namespace) -> int:
     """Record those of the page's connections that are new and need nothing besides; return how many.
 
     The others, and those that cannot be used, are left to their reconciles.
@@ -43,7 +44,7 @@ async def register(pool: Pool, page: Page, namespace_uid: NamespaceUid = one_nam
 
 
 async def _wanted(
-    documents: Iterable[Document], known: DefinitionCache, uids: dict[str, str | None]
+    documents: Iterable[Document], known: DefinitionCache, uids: dict[str, NamespaceUid | None]
 ) -> list[tuple[ConnectionRecord, Timing]]:
     found, now = [], datetime.now(UTC)
     for document in documents:

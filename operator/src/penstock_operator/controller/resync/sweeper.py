@@ -9,16 +9,17 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 
 from penstock_operator.connections import connection_records
+from penstock_operator.connections.connection_store import ConnectionSummary
 from penstock_operator.controller.observed_versions import ObservedVersions
 from penstock_operator.controller.ownership import Ownership
 from penstock_operator.controller.resource_client import Document, Page, ResourceClient, key_of, version_of
 from penstock_operator.controller.resync.comparison import UsableDefinitions, is_settled, is_told, rows_of
 from penstock_operator.controller.resync.registration import register
-from penstock_operator.controller.retirement import retire_all_but
+from penstock_operator.controller.retirement import LiveResources, retire_all_but
 from penstock_operator.controller.workqueue import Key, WorkQueue
 from penstock_operator.definitions import retire_definitions
 from penstock_operator.registry import installation
-from penstock_operator.registry.database import Pool, Row
+from penstock_operator.registry.database import Pool
 from penstock_operator.resources.models import Kind
 
 KINDS: tuple[Kind, Kind] = ("ConnectorDefinition", "TenantConnection")
@@ -64,9 +65,9 @@ class Sweeper:
     async def sweep(self) -> int:
         """Reconcile what differs from what a reconcile left, definitions first, and retire what the watch missed."""
         before: dict[Kind, datetime] = {"ConnectorDefinition": await self._moment()}
-        live: dict[Kind, list[str]] = {kind: [] for kind in KINDS}
+        live = LiveResources()
         async for page in self._pages("ConnectorDefinition"):
-            live["ConnectorDefinition"] += [each["metadata"]["uid"] for each in page]
+            live.definitions.extend(document["metadata"]["uid"] for document in page)
             self._queue_listed(page)
             # Connections of a definition that hangs are queued again once it is handled.
             with contextlib.suppress(TimeoutError):
@@ -77,7 +78,7 @@ class Sweeper:
         async with self._pool.connection() as db:
             catalog = await UsableDefinitions.read(db)
         async for page in self._pages("TenantConnection"):
-            live["TenantConnection"] += [each["metadata"]["uid"] for each in page]
+            live.connections.extend(document["metadata"]["uid"] for document in page)
             self._queue_listed(await self._differing(page, catalog))
             await self._queue.room(BACKLOG)
         if self._ownership.scope.is_everything:
@@ -87,16 +88,16 @@ class Sweeper:
         self._swept()
         return 0
 
-    async def _retire_in_scope(self, live: dict[Kind, list[str]], before: dict[Kind, datetime]) -> None:
+    async def _retire_in_scope(self, live: LiveResources, before: dict[Kind, datetime]) -> None:
         """Look at each connection that the list does not have: it is deleted, or it has left the scope."""
         async with self._pool.connection() as db:
-            await retire_definitions(db, live["ConnectorDefinition"], before["ConnectorDefinition"])
-            rows = await installation.unlisted_connections(db, live["TenantConnection"], before["TenantConnection"])
-        for row in rows:
-            if self._ownership.scope.has_namespace(row["namespace"]):
-                self.requeue(("TenantConnection", row["namespace"], row["name"]))
+            await retire_definitions(db, live.definitions, before["ConnectorDefinition"])
+            unlisted = await installation.unlisted_connections(db, live.connections, before["TenantConnection"])
+        for connection in unlisted:
+            if self._ownership.scope.has_namespace(connection.namespace):
+                self.requeue(("TenantConnection", connection.namespace, connection.name))
             else:
-                await self._ownership.release(row["uid"])
+                await self._ownership.release(connection.uid)
 
     async def _moment(self) -> datetime:
         async with self._pool.connection() as db:
@@ -140,9 +141,13 @@ class Sweeper:
         """Return what is not as the registry has it, and what this process has not seen and whose status is behind."""
         async with self._pool.connection() as db:
             rows = await rows_of(db, page)
-        return [each for each in page if not self._in_order(each, rows.get(each["metadata"]["uid"]), catalog)]
+        return [
+            document
+            for document in page
+            if not self._in_order(document, rows.get(document["metadata"]["uid"]), catalog)
+        ]
 
-    def _in_order(self, document: Document, row: Row | None, catalog: UsableDefinitions) -> bool:
+    def _in_order(self, document: Document, row: ConnectionSummary | None, catalog: UsableDefinitions) -> bool:
         if self._ownership.is_foreign(document):
             return not self._sightings.is_news(key_of(document), version_of(document) or "")
         if row is None or not self._ownership.is_ours(document) or not is_settled(document, row, catalog):
