@@ -34,7 +34,7 @@ Read = Iterator[Batch]
 
 
 class FailsOnAPage(TrialRest):
-    """reads: a record that it did not expect."""
+    """reads: fails on a record that it does not expect."""
 
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
         for batch in super().read(stream, since, cursor):
@@ -44,7 +44,7 @@ class FailsOnAPage(TrialRest):
 
 
 class SaysLessThanItDoes(TrialRest):
-    """manifest: it is said to read in full only (the test changes the manifest)."""
+    """manifest: the manifest declares full reads only (the test changes the manifest)."""
 
 
 class WiderConfig(Config):
@@ -54,7 +54,7 @@ class WiderConfig(Config):
 
 
 class ReadsAnotherConfig(TrialRest):
-    """manifest: the class knows a key that the manifest does not."""
+    """manifest: the config class has a key that the manifest does not declare."""
 
     @classmethod
     def argument_types(cls) -> tuple[type[Any], type[Any]]:
@@ -62,7 +62,7 @@ class ReadsAnotherConfig(TrialRest):
 
 
 class DatesItsCatalog(TrialRest):
-    """catalog: the schema says when it was asked for."""
+    """catalog: the schema contains the time of the call."""
 
     def discover(self) -> tuple[Stream, ...]:
         (items,) = STREAMS
@@ -70,7 +70,7 @@ class DatesItsCatalog(TrialRest):
 
 
 class ShufflesItsCatalog(TrialRest):
-    """catalog: the fields come from a set, whose order is another in each process."""
+    """catalog: the fields come from a set, whose order differs between processes."""
 
     def discover(self) -> tuple[Stream, ...]:
         (items,) = STREAMS
@@ -90,35 +90,35 @@ class Changing(TrialRest):
 
 
 class WritesNumbersAsText(Changing):
-    """schema: a price in quotes."""
+    """schema: prices are text."""
 
     def change(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         return [{**row, "price": str(row["price"])}] if row["id"] == 7 else [row]
 
 
 class AddsAField(Changing):
-    """schema: a field that nobody declared."""
+    """schema: records have a field that the schema does not declare."""
 
     def change(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         return [{**row, "colour": "red"}] if row["id"] == 7 else [row]
 
 
 class SaysItTwice(Changing):
-    """keys: the source joins, and a record comes twice."""
+    """keys: the source joins tables, and a record occurs twice."""
 
     def change(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         return [row, row] if row["id"] == 50 else [row]
 
 
 class StampsRecords(Changing):
-    """reread: every read gives other records."""
+    """reread: every read yields different records."""
 
     def change(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         return [{**row, "name": f"{row['name']} read at {time.time_ns()}"}]
 
 
 class LeaksIntoRecords(Changing):
-    """secrets: a link that opens the source is a record's value."""
+    """secrets: a record contains a link with the token."""
 
     def change(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         link = f"https://source.test/{row['id']}?token={self.credentials.token}"
@@ -126,7 +126,7 @@ class LeaksIntoRecords(Changing):
 
 
 class PrintsItsHeader(TrialRest):
-    """secrets: the token in base64, as a header has it, which no mask knows."""
+    """secrets: prints the token in base64, as in a header; no mask finds it."""
 
     def authenticate(self) -> None:
         print(base64.b64encode(self.credentials.token.encode()).decode())
@@ -134,7 +134,7 @@ class PrintsItsHeader(TrialRest):
 
 
 class PromisesAhead(TrialRest):
-    """resume: one cursor in the middle covers records that come after it."""
+    """resume: one cursor in the middle covers records that are yielded after it."""
 
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
         for batch in super().read(stream, since, cursor):
@@ -143,7 +143,7 @@ class PromisesAhead(TrialRest):
 
 
 class RepeatsTheLastMoment(TrialRest):
-    """boundary: what it says at the very end forgets what was seen at the last moment."""
+    """boundary: the last cursor forgets the keys seen at the last timestamp."""
 
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
         last = None
@@ -155,7 +155,7 @@ class RepeatsTheLastMoment(TrialRest):
 
 
 class LeavesTheFirstMomentOut(TrialRest):
-    """boundary: `since` is taken as after, and not as at or after."""
+    """boundary: `since` is exclusive."""
 
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
         for batch in super().read(stream, since, cursor):
@@ -165,7 +165,7 @@ class LeavesTheFirstMomentOut(TrialRest):
 
 
 class ReadsPastTheWindow(TrialRest):
-    """boundary: what is to be read again has no end for it (the test says in the manifest that it can)."""
+    """boundary: a window that is read again has no end (the test declares windows in the manifest)."""
 
     def discover(self) -> tuple[Stream, ...]:
         (items,) = STREAMS
@@ -173,7 +173,7 @@ class ReadsPastTheWindow(TrialRest):
 
 
 class SaysNothingOfWindows(ReadsPastTheWindow):
-    """manifest: a command that would read a window again is refused, though the stream could."""
+    """manifest: the manifest does not declare windows, although the stream offers them."""
 
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
         end = stream.window.end if stream.window else None
@@ -183,7 +183,7 @@ class SaysNothingOfWindows(ReadsPastTheWindow):
 
 
 class MissesLateTies(TrialRest):
-    """tie: when it comes back, the last moment is over for it."""
+    """tie: the next run does not read the last timestamp again."""
 
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
         over = cursor["at"] if cursor and any([99] in keys for _, keys in cursor["seen"]) else None
@@ -207,19 +207,19 @@ class Following(TrialRest):
 
 
 class FollowsWhatNobodyDeclared(Following):
-    """cursor-safety: a field that is not in the schema."""
+    """cursor-safety: the cursor field is not in the schema."""
 
     field = "changed_at"
 
 
 class FollowsWhatMayBeNull(Following):
-    """cursor-safety: items that were never changed have no moment."""
+    """cursor-safety: items that were never changed have no timestamp."""
 
     schema = {"type": ["string", "null"], "format": "date-time"}
 
 
 class FollowsWhatMayBeMissing(TrialRest):
-    """cursor-safety: not every item need have the field."""
+    """cursor-safety: the cursor field is optional."""
 
     def discover(self) -> tuple[Stream, ...]:
         (items,) = STREAMS
@@ -227,25 +227,25 @@ class FollowsWhatMayBeMissing(TrialRest):
 
 
 class FollowsAnything(Following):
-    """cursor-safety: any value will do."""
+    """cursor-safety: the cursor field may have any type."""
 
     schema = {"description": "when it was changed"}
 
 
 class FollowsAFloat(Following):
-    """cursor-safety: prices grow, mostly."""
+    """cursor-safety: the cursor field is a price, a float."""
 
     field = "price"
 
 
 class FollowsText(Following):
-    """cursor-safety: names have an order here, and another one there."""
+    """cursor-safety: the cursor field is a name; source and connector sort it differently."""
 
     field = "name"
 
 
 class FollowsAFlag(Following, Changing):
-    """cursor-safety: true comes after false."""
+    """cursor-safety: the cursor field is a boolean."""
 
     field = "done"
     schema = {"type": "boolean"}
@@ -255,7 +255,7 @@ class FollowsAFlag(Following, Changing):
 
 
 class FollowsADate(Following, Changing):
-    """cursor-safety: what is changed later that day is passed; telling ties apart does not help."""
+    """cursor-safety: the cursor field is a date; changes later on that day are lost."""
 
     field = "day"
     schema = {"type": "string", "format": "date"}
@@ -266,19 +266,19 @@ class FollowsADate(Following, Changing):
 
 
 class FollowsWithoutAKey(Following):
-    """cursor-safety: ties cannot be told apart."""
+    """cursor-safety: there is no primary key, so tied records cannot be distinguished."""
 
     known = {"primary_key": (), "cursor_care": ("ties",)}
 
 
 class SaysNothingOfTies(Following):
-    """cursor-safety: its items share moments."""
+    """cursor-safety: its items share timestamps, and it does not declare `ties`."""
 
     known = {"cursor_care": ()}
 
 
 class SaysNothingOfWholeSeconds(Following):
-    """cursor-safety: no two of its items share a moment yet, and each is a whole second."""
+    """cursor-safety: no two of its items share a timestamp yet, but all are whole seconds."""
 
     known = {"cursor_care": ()}
 
@@ -293,7 +293,7 @@ class SaysNothingOfWholeSeconds(Following):
 
 
 class NeedsAFirstPage(TrialRest):
-    """empty: there is always something, is there not?"""
+    """empty: expects at least one record."""
 
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
         batches = super().read(stream, since, cursor)
@@ -303,7 +303,7 @@ class NeedsAFirstPage(TrialRest):
 
 
 class BlamesTheConfig(TrialRest):
-    """wrong-credentials: the source's refusal is the config's fault."""
+    """wrong-credentials: reports wrong credentials as ConfigError."""
 
     def authenticate(self) -> None:
         try:
@@ -313,7 +313,7 @@ class BlamesTheConfig(TrialRest):
 
 
 class TakesRevocationForTheEnd(TrialRest):
-    """revoked-credentials: a page that is refused is the last."""
+    """revoked-credentials: treats a refused page as the end of the data."""
 
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
         with suppress(AuthenticationError):
@@ -321,7 +321,7 @@ class TakesRevocationForTheEnd(TrialRest):
 
 
 class LosesTheWish(TrialRest):
-    """throttling: for how long the source wants to be left alone is not passed on."""
+    """throttling: does not report Retry-After."""
 
     def _get(self, path: str, parameters: Mapping[str, str | int]) -> list[dict[str, Any]]:
         try:
@@ -331,7 +331,7 @@ class LosesTheWish(TrialRest):
 
 
 class TakesThrottlingForTheEnd(TrialRest):
-    """throttling: a page that is refused is the last."""
+    """throttling: treats a refused page as the end of the data."""
 
     def _get(self, path: str, parameters: Mapping[str, str | int]) -> list[dict[str, Any]]:
         try:
@@ -343,7 +343,7 @@ class TakesThrottlingForTheEnd(TrialRest):
 
 
 class AsksAgainAtOnce(TrialRest):
-    """throttling: it asks until it is answered."""
+    """throttling: repeats the request at once until it gets a response."""
 
     def _get(self, path: str, parameters: Mapping[str, str | int]) -> list[dict[str, Any]]:
         while True:
@@ -355,7 +355,7 @@ class AsksAgainAtOnce(TrialRest):
 
 
 class BlamesTheSource(TrialRest):
-    """slow-source: silence is said to be for good."""
+    """slow-source: reports a missing response as SourceContractError."""
 
     def _get(self, path: str, parameters: Mapping[str, str | int]) -> list[dict[str, Any]]:
         try:
@@ -367,7 +367,7 @@ class BlamesTheSource(TrialRest):
 
 
 class WaitsForEver(TrialRest):
-    """slow-source: no timeout."""
+    """slow-source: sets no timeout."""
 
     def authenticate(self) -> None:
         super().authenticate()
@@ -375,7 +375,7 @@ class WaitsForEver(TrialRest):
 
 
 class KeepsADirectory(TrialRest):
-    """local-writes: what it makes at home is not opened for writing, so that no guard in the process sees it."""
+    """local-writes: creates a folder in the home directory; it opens no file for writing, so the write guard does not see it."""
 
     def authenticate(self) -> None:
         (Path.home() / ".trial").mkdir()
@@ -383,7 +383,7 @@ class KeepsADirectory(TrialRest):
 
 
 class KeepsAFile(TrialRest):
-    """local-writes: a note of where it stands, which the runtime itself refuses."""
+    """local-writes: writes its cursor to a file, which the runtime refuses."""
 
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
         for batch in super().read(stream, since, cursor):
@@ -392,7 +392,7 @@ class KeepsAFile(TrialRest):
 
 
 class CallsHome(TrialRest):
-    """egress: it counts its users, through a library in C and for a moment only."""
+    """egress: contacts a host to count its users, with a C library and for a short time."""
 
     def authenticate(self) -> None:
         library = ctypes.CDLL(None)
@@ -404,7 +404,7 @@ class CallsHome(TrialRest):
 
 
 class AsksForAName(TrialRest):
-    """egress: a name that it looks up is a message, too."""
+    """egress: sends data in a host name that it looks up."""
 
     def discover(self) -> tuple[Stream, ...]:
         with suppress(OSError):
@@ -413,14 +413,14 @@ class AsksForAName(TrialRest):
 
 
 class CollectsPages(TrialRest):
-    """memory: everything first, then the first batch."""
+    """memory: collects all pages before it yields the first batch."""
 
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Read:
         yield from list(super().read(stream, since, cursor))
 
 
 class IgnoresSignals(TrialRest):
-    """sigterm: it has a handler of its own."""
+    """sigterm: has its own signal handler."""
 
     def authenticate(self) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -454,22 +454,26 @@ class Splits(TrialRest):
 
 
 class LeavesAGap(Splits):
-    """partitions: the border belongs to no range."""
+    """partitions: the boundary belongs to no partition."""
 
     middle = (50, 51)
 
 
 class Overlaps(Splits):
-    """partitions: the border belongs to both."""
+    """partitions: the boundary belongs to both partitions."""
 
     middle = (51, 50)
 
 
 class NamesItsRangesAnew(Splits):
-    """partitions: the same ranges have other names each time, so no cursor is ever found again."""
+    """partitions: the same partitions have different ids each time, so no cursor is found again."""
 
     def partitions(
         self, stream: Stream, since: datetime | None, cursor: Cursor | None, known: Sequence[Partition]
     ) -> Sequence[Partition]:
         parts = super().partitions(stream, since, cursor, known)
-        return parts if known else [msgspec.structs.replace(each, id=f"{each.id}-{time.time_ns()}") for each in parts]
+        return (
+            parts
+            if known
+            else [msgspec.structs.replace(partition, id=f"{partition.id}-{time.time_ns()}") for partition in parts]
+        )

@@ -18,10 +18,10 @@ PAGE = HERE.parent.parent / "docs" / "authors" / "hostile-connectors.md"
 MARKS = {"failed": "**✗**", "passed": "·", "not run": "-", "not applicable": "n/a"}
 HEAD = """# Hostile connectors
 
-Each does one thing wrong, and the suite's runs of it are what this table shows: **✗** failed, · passed, - not run, as no
-plain run survives. One cross a row: no other check would have found it. The first row is a new project, as
-`penstock-connector new` makes it. The connectors are [tests/conformance/hostile.py](../../tests/conformance/hostile.py);
-the page is written by `make conformance-table`, and `make conformance` fails when a run gives another row.
+Each connector does one thing wrong. The table shows the results of the suite: **✗** failed, · passed, - not run, because no
+undisturbed run succeeds. Each row has one cross: no other check finds the error. The first row is a new project of
+`penstock-connector new`. The connectors are in [tests/conformance/hostile.py](../../tests/conformance/hostile.py).
+`make conformance-table` writes this page, and `make conformance` fails if a run gives another row.
 
 """
 ORDINARY = "*a new project*"
@@ -40,7 +40,7 @@ def row(connector: str, outcomes: Mapping[str, str]) -> str:
 def wrongs() -> dict[str, str]:
     """Return what each hostile connector does wrong, in the words of its docstring."""
     tree = ast.parse((HERE / "hostile.py").read_text())
-    said = {each.name: ast.get_docstring(each) or "" for each in tree.body if isinstance(each, ast.ClassDef)}
+    said = {node.name: ast.get_docstring(node) or "" for node in tree.body if isinstance(node, ast.ClassDef)}
     return {name: text.partition(": ")[2] for name, text in said.items() if ": " in text}
 
 

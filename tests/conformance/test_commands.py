@@ -81,9 +81,9 @@ def test_parts_are_listed_and_read_one_at_a_time(project: Any) -> None:
     assert numbers("--partition", "from-30", "--cursor", state) == list(range(55, 60))
     assert numbers() == list(range(90))
     unnamed = project("read", "people", "-f", "faker.yaml", "--cursor", state)
-    assert (unnamed.returncode, "name one of them with --partition" in unnamed.stderr) == (2, True)
+    assert (unnamed.returncode, "name a partition with --partition" in unnamed.stderr) == (2, True)
     assert "it has: from-0" in project("read", "people", "-f", "faker.yaml", "--partition", "p9").stderr
-    assert "read in one" in project("partitions", "items").stderr
+    assert "is read as a whole" in project("partitions", "items").stderr
 
 
 def test_read_into_a_duckdb_file_makes_a_table_to_query(project: Any) -> None:
@@ -99,7 +99,7 @@ def test_read_into_a_duckdb_file_makes_a_table_to_query(project: Any) -> None:
         (("read", "nothing"), "the source offers no stream 'nothing'; it offers: items"),
         (("test", "--only", "everything"), "there is no check 'everything'; there are: reads, manifest"),
         (("check", "--file", "absent.yaml"), "absent.yaml: No such file or directory"),
-        (("new", "Orders"), "'Orders' is no name"),
+        (("new", "Orders"), "'Orders' is not a valid name"),
         (
             ("new", "orders", "--template", "sqll"),
             "no template 'sqll'; did you mean 'sql'? There are: rest, sql, files",
@@ -133,4 +133,4 @@ def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ScaffoldError, match="is not empty"):
         create("orders", "rest", tmp_path)
-    assert [each.name for each in tmp_path.iterdir()] == ["mine.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -32,7 +32,7 @@ def test_the_feed_example_is_conformant(feed: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((feed / "report.json").read_text())
     assert report["conformant"]
-    (other,) = [each["name"] for each in report["checks"] if each["outcome"] == "not applicable"]
+    (other,) = [check["name"] for check in report["checks"] if check["outcome"] == "not applicable"]
     assert other == "partitions", "a feed is read in one"
 
 

@@ -102,7 +102,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def outcomes(report: dict[str, Any]) -> dict[str, str]:
-    return {each["name"]: each["outcome"] for each in report["checks"]}
+    return {check["name"]: check["outcome"] for check in report["checks"]}
 
 
 def told(connector: str, report: dict[str, Any]) -> None:
@@ -123,9 +123,9 @@ def test_the_page_names_every_check_and_connector() -> None:
 
 def without_parts(report: dict[str, Any]) -> dict[str, Any]:
     """A new project's stream is read in one: only this check does not apply to it."""
-    (parts,) = [each for each in report["checks"] if each["name"] == "partitions"]
+    (parts,) = [check for check in report["checks"] if check["name"] == "partitions"]
     assert parts["outcome"] in ("not applicable", "not run")
-    return {**report, "checks": [each for each in report["checks"] if each is not parts]}
+    return {**report, "checks": [check for check in report["checks"] if check is not parts]}
 
 
 def test_a_connector_that_splits_well_is_conformant(suite: Suite) -> None:

@@ -96,7 +96,7 @@ BOUND = ("verify", f"{NAME}.yaml", "--report", f"{NAME}.conformance.json", "--ar
 def changed(archive: Path, wanted: Callable[[str], bool], change: Callable[[bytes], bytes]) -> None:
     """Rewrite one member of an archive."""
     with tarfile.open(archive) as opened:
-        members = [(each, opened.extractfile(each).read() if each.isfile() else b"") for each in opened]  # type: ignore[union-attr]
+        members = [(member, opened.extractfile(member).read() if member.isfile() else b"") for member in opened]  # type: ignore[union-attr]
     with tarfile.open(archive, "w") as written:
         for member, content in members:
             new = change(content) if member.isfile() and wanted(member.name) else content
@@ -108,7 +108,7 @@ def test_report_definition_and_image_are_bound_by_their_bytes(bound: Any) -> Non
     done = bound(*BOUND)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "report, definition and image belong together\n"
-    assert "the image was not looked into" in bound(*BOUND[:4]).stdout
+    assert "the image was not checked" in bound(*BOUND[:4]).stdout
 
 
 def test_another_report_definition_or_image_is_found_out(bound: Any) -> None:
@@ -141,8 +141,8 @@ def test_another_report_definition_or_image_is_found_out(bound: Any) -> None:
 def test_a_package_of_other_versions_than_were_tested_is_refused(bound: Any) -> None:
     report = bound.folder / "report.json"
     tested = json.loads(report.read_text())
-    others = [f"{each}.dev0" if each.startswith("msgspec==") else each for each in tested["packages"]]
+    others = [f"{package}.dev0" if package.startswith("msgspec==") else package for package in tested["packages"]]
     report.write_text(json.dumps({**tested, "packages": others}))
     done = bound(*ARGUMENTS, "--report", "report.json")
     assert done.returncode == 2
-    assert "is of other packages: tested with msgspec==" in done.stderr
+    assert "is for other packages: tested with msgspec==" in done.stderr

@@ -1,8 +1,8 @@
-"""Checks of what a connector's methods return, with one set of messages for a pod, a laptop and the conformance suite.
+"""Private: checks of the values that a connector's methods return, with the same messages in a pod, on a laptop and in the suite.
 
-Python does not check the types that the contract declares. Without these checks a mistake such as `yield rows` instead of
-`yield Batch(rows)` shows up far from its cause, or changes data silently. Each message names the stream, the field and
-the remedy. All of them raise DefectError: the connector's code has to change, not the source or the connection.
+Python does not check the types that the contract declares. Without these checks, a mistake such as `yield rows` instead of
+`yield Batch(rows)` appears far from its cause, or changes data silently. Each message names the stream, the field and the
+remedy. All checks raise DefectError, because the connector's code has to change, not the source or the connection.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CURSOR_CARE: tuple[str, ...] = get_args(CursorCare)
 JSON_TYPES = ("string", "integer", "number", "boolean", "object", "array", "null")
 LONGEST_NAME = 253
 MOST_NESTED = 100
-"""Levels of objects and arrays that a cursor or a schema may have; deeper ones are refused by strict JSON readers."""
+"""Levels of objects and arrays that a cursor or a schema may have. Strict JSON readers refuse more."""
 MAPS_OF_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 LISTS_OF_SCHEMAS = ("allOf", "anyOf", "oneOf", "prefixItems")
 SCHEMAS = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
@@ -32,19 +32,19 @@ OPEN_SCHEMA = ("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "patternPropert
 """Keywords with which a record may have fields that `properties` does not list."""
 
 
-def checked_streams(returned: Any) -> list[Stream]:
-    """Return what `discover()` returned as a list; raises DefectError that names the stream and the field."""
+def checked_streams(returned: object) -> list[Stream]:
+    """Return the streams of `discover()` as a list. Raises DefectError that names the stream and the field."""
     streams = [_checked_stream(stream, place) for place, stream in enumerate(_iterable(returned))]
     for problem in filter(None, _doubles(streams)):
         raise DefectError(problem)
     return streams
 
 
-def offered_streams(returned: Any, selected: frozenset[str] = frozenset()) -> list[Stream]:
-    """Return what `discover()` returned; a stream that breaks the contract is unavailable, so it fails only if it is selected.
+def offered_streams(returned: object, selected: frozenset[str] = frozenset()) -> list[Stream]:
+    """Return the streams of `discover()`. A stream that breaks the contract is unavailable: it fails only if it is selected.
 
-    `selected` are the streams that the connection selects, none where it selects all. Once all of them have been yielded,
-    an error that ends the generator is only logged. Raises DefectError for what holds no streams.
+    `selected` are the streams that the connection selects; empty if it selects all. After all of them have been yielded, an
+    error of the generator is only logged. Raises DefectError for a value that is not a list of streams.
     """
     streams = list[Stream]()
     try:
@@ -61,7 +61,7 @@ def offered_streams(returned: Any, selected: frozenset[str] = frozenset()) -> li
     return list(sound.values())
 
 
-def _iterable(returned: Any) -> Iterable[Any]:
+def _iterable(returned: object) -> Iterable[Any]:
     if isinstance(returned, str | bytes | Mapping | Stream) or not isinstance(returned, Iterable):
         message = f"discover() returned {_kind(returned)}; return a list of Stream, or yield each Stream"
         raise DefectError(message)
@@ -69,7 +69,7 @@ def _iterable(returned: Any) -> Iterable[Any]:
 
 
 def _doubles(streams: Sequence[Stream]) -> list[str]:
-    """Say of each stream which name or id it shares with another one; nothing where none."""
+    """Return, for each stream, the problem if it shares its name or id with another one, or nothing."""
     names, ids = Counter(stream.name for stream in streams), Counter(stream.identity for stream in streams)
     said = "discover() returned two streams with the {what} {shared!r}; each {what} must be unique"
     return [
@@ -83,7 +83,7 @@ def _doubles(streams: Sequence[Stream]) -> list[str]:
 
 
 def _sound_stream(stream: Any, place: int) -> Stream:
-    """Return a stream, or one that is unavailable in its place."""
+    """Return the stream, or an unavailable stream instead of it."""
     try:
         return _checked_stream(stream, place)
     except DefectError as error:
@@ -103,8 +103,8 @@ def _unavailable(name: str, id_: str | None, problem: str) -> Stream:
     )
 
 
-def checked_batches(returned: Any, stream: str) -> Iterator[Batch]:
-    """Yield the batches that `read()` yields; raises DefectError for anything else."""
+def checked_batches(returned: object, stream: str) -> Iterator[Batch]:
+    """Yield the batches of `read()`. Raises DefectError for any other value."""
     if isinstance(returned, str | bytes | Mapping | Batch) or not isinstance(returned, Iterable):
         remedy = "write read() as a generator that yields Batch(records, cursor=...)"
         message = f"stream {stream!r}: read() returned {_kind(returned)}; {remedy}"
@@ -113,8 +113,8 @@ def checked_batches(returned: Any, stream: str) -> Iterator[Batch]:
         yield checked_batch(batch, stream)
 
 
-def checked_batch(batch: Any, stream: str) -> Batch:
-    """Return the batch; raises DefectError if it, its records, its op or its cursor is none."""
+def checked_batch(batch: object, stream: str) -> Batch:
+    """Return the batch. Raises DefectError if it, its records, its op or its cursor is not valid."""
     if not isinstance(batch, Batch):
         message = f"stream {stream!r}: read() yielded {_kind(batch)}; yield Batch(records, cursor=...)"
         raise DefectError(message)
@@ -125,7 +125,7 @@ def checked_batch(batch: Any, stream: str) -> Batch:
     return batch
 
 
-def check_records(records: Any, stream: str) -> None:
+def check_records(records: object, stream: str) -> None:
     """Raise DefectError unless the records have one of the three forms."""
     if isinstance(records, bytes) or hasattr(records, "to_pylist"):
         return
@@ -142,7 +142,7 @@ def check_records(records: Any, stream: str) -> None:
     raise DefectError(message)
 
 
-def check_op(op: Any, stream: str) -> None:
+def check_op(op: object, stream: str) -> None:
     """Raise DefectError unless `op` is one that the contract knows."""
     if not isinstance(op, str) or op not in OPS:
         shown = repr(op) if isinstance(op, str) else _kind(op)
@@ -151,7 +151,7 @@ def check_op(op: Any, stream: str) -> None:
 
 
 def check_cursor(cursor: Cursor, stream: str) -> None:
-    """Raise DefectError unless the cursor comes back from the registry as it was yielded: plain JSON that jsonb holds."""
+    """Raise DefectError unless the cursor is plain JSON that jsonb can store, so that it is read back unchanged."""
     problem = _not_json(cursor, "cursor", 0)
     if problem:
         message = f"stream {stream!r}: {problem}. A cursor must be JSON: use text for dates, decimals and bytes"
@@ -174,7 +174,7 @@ def _checked_stream(stream: Any, place: int) -> Stream:
 
 
 def _stream_problems(stream: Stream) -> Iterator[str]:
-    """Yield what is wrong; the first is reported, and the later checks rely on the earlier ones."""
+    """Yield the problems. Only the first is reported, and later checks rely on earlier ones."""
     yield from _name_problems("name", stream.name)
     if stream.id is not None:
         yield from _name_problems("id", stream.id)
@@ -214,7 +214,7 @@ def _name_problems(field: str, name: Any) -> Iterator[str]:
     elif len(name) > LONGEST_NAME:
         yield f"{field} has {len(name)} characters; {LONGEST_NAME} are allowed"
     elif "\0" in name or _has_surrogate(name):
-        yield f"{field} has a NUL character or half a surrogate pair, which neither Postgres nor UTF-8 holds"
+        yield f"{field} has a NUL character or half a surrogate pair, which neither Postgres nor UTF-8 can store"
 
 
 def _names_problems(field: str, names: Any) -> Iterator[str]:
@@ -260,11 +260,11 @@ def _schema_problems(stream: Stream) -> Iterator[str]:
     for name in stream.primary_key:
         if name not in fields:
             yield f"primary_key has the field {name!r}, which is not in the schema's properties"
-    # A cursor field that is not in the schema is no defect: the platform's cursor safety and the suite tell of it.
+    # A cursor field that is not in the schema is not a defect: the platform's cursor safety and the suite report it.
 
 
 def _node_problems(node: Any, path: str) -> Iterator[str]:
-    """Yield what is wrong with a schema that is JSON: a type that JSON Schema does not know, a keyword of another form."""
+    """Yield the problems of a schema that is JSON: an unknown type, or a keyword with a value of a wrong type."""
     if isinstance(node, bool):
         return
     if not isinstance(node, dict):
@@ -303,7 +303,7 @@ def _is_names(value: Any) -> bool:
 
 
 def _not_json(value: Any, path: str, depth: int) -> str:
-    """Say which part of a value is no JSON that Postgres holds; nothing where all is. Never shows the value itself."""
+    """Return which part of a value is not JSON that Postgres can store, or nothing. Never shows the value."""
     if not isinstance(value, dict | list | tuple):
         return _not_scalar(value, path)
     if depth >= MOST_NESTED:
@@ -334,7 +334,7 @@ def _has_surrogate(text: str) -> bool:
 
 
 def _kind(value: Any) -> str:
-    """Name a value's type, never the value."""
+    """Return the type of a value, never the value."""
     if value is None:
         return "None"
     if isinstance(value, type):

@@ -1,8 +1,8 @@
-"""The contract: what an author writes, and what the platform calls.
+"""The contract of a connector: the class that an author writes, and the types that it uses.
 
-Five functions: `authenticate`, `discover` and `read` are the author's; `emit` and `checkpoint` are the
-platform's own and are called by the runtime for every batch that `read` yields. Nothing here needs a
-platform: `list(connector.read(stream, None, None))` works in a test.
+The author writes three functions: `authenticate`, `discover` and `read`. The platform has two of its own, `emit` and
+`checkpoint`; the runtime calls them for every batch that `read` yields. Nothing here needs a platform:
+`list(connector.read(stream, None, None))` works in a test.
 """
 
 from __future__ import annotations
@@ -16,37 +16,66 @@ import msgspec
 
 from penstock_sdk.errors import ConnectorError, DefectError
 
+__all__ = [
+    "ArrowBatch",
+    "Batch",
+    "CollectingSink",
+    "Connector",
+    "Cursor",
+    "CursorCare",
+    "Drift",
+    "Estimate",
+    "JsonSchema",
+    "Mode",
+    "Op",
+    "Partition",
+    "Record",
+    "Records",
+    "Sink",
+    "Stream",
+    "Window",
+    "first_rows",
+    "rows_of",
+]
+
 Mode = Literal["full", "incremental"]
-"""How a stream is read: everything each time, or on from where the last run stood."""
+"""How a stream is read: all of it in each run, or only what the last run has not read."""
 Op = Literal["upsert", "delete"]
-"""What a batch's records say of the source: they are there as they stand, or they are gone and only their keys count."""
+"""What happened to the records of a batch in the source: they exist with these values, or they were deleted.
+
+Of a deleted record only the key counts.
+"""
 CursorCare = Literal["ties", "settled", "nulls", "order"]
-"""What a connector says that its `read` takes care of, where a cursor would lose records otherwise (`Stream.cursor_care`)."""
+"""A way in which a cursor can lose records, and which the connector's `read` prevents (`Stream.cursor_care`)."""
 Cursor = Any
-"""Where a stream's read stands: any JSON value; opaque to the platform."""
+"""Where a read can resume: any JSON value. The platform stores it and does not look into it."""
 Record = Mapping[str, Any]
-"""One row, by field; values are whatever JSON can hold, and moments, dates, decimals, UUIDs and bytes."""
+"""One row, by field name. Values are JSON values, datetimes, dates, decimals, UUIDs and bytes."""
+JsonSchema = dict[str, Any]
+"""A JSON Schema (2020-12)."""
 
 ConfigT = TypeVar("ConfigT")
 CredentialsT = TypeVar("CredentialsT")
 
 
 class ArrowBatch(Protocol):
-    """What the SDK needs of a `pyarrow.RecordBatch` or `pyarrow.Table`."""
+    """The method of `pyarrow.RecordBatch` and `pyarrow.Table` that the SDK needs."""
 
     def to_pylist(self) -> list[dict[str, Any]]:
         """Return the rows as dictionaries."""
 
 
 Records = Sequence[Record] | bytes | ArrowBatch
-"""Rows as dictionaries, as one page of JSON (an array, or one object a line), or as an Arrow batch."""
+"""Records in one of three forms: a sequence of dicts, the bytes of one JSON page (an array, or one object a line), or an
+Arrow batch."""
 
 
 class Partition(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a stream that can be read by itself, such as a range of keys.
+    """A part of a stream that can be read by itself, such as an interval of keys.
 
-    `id` names the part for as long as it means the same records: its cursor is kept under it from run to run. `bounds`
-    is whatever `read` needs to know it by, as JSON, and never a secret: it is kept in the state beside the cursor.
+    `id` identifies the partition from run to run: its cursor is stored under this id, so the id must mean the same
+    records as long as it exists. `bounds` is any JSON value from which `read` knows which records belong to the partition.
+    It is stored in the state beside the cursor, so it must not hold a secret.
     """
 
     id: str
@@ -54,13 +83,13 @@ class Partition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Window(msgspec.Struct, frozen=True):
-    """A span of time from `start`, included, to `end`, excluded; both aware, in UTC."""
+    """A time span from `start` (inclusive) to `end` (exclusive). Both are aware datetimes in UTC."""
 
     start: datetime
     end: datetime
 
     def dates(self, zone: tzinfo) -> tuple[date, date]:
-        """Return the first and the last local date of the window, both included, as reports by the day are asked for."""
+        """Return the first and the last local date of the window, both inclusive, for a source that is queried by day."""
         last = (self.end - timedelta(microseconds=1)).astimezone(zone)
         return self.start.astimezone(zone).date(), last.date()
 
@@ -68,30 +97,33 @@ class Window(msgspec.Struct, frozen=True):
 class Stream(msgspec.Struct, frozen=True, kw_only=True):
     """An entity that the source offers.
 
-    `schema` is a JSON Schema (2020-12) of one record; `primary_key` names the fields that identify a record;
-    `cursor_field` is the field an incremental read follows, where there is one; `modes` are the ways it can be
-    read; `pii` names the fields that hold personal data, a nested one as `address.street`. `id` is what stays the
-    same when the source's people rename the entity: state and Bronze follow it. Without one they follow the name.
-    `pii_suggested` are fields that look like personal data, each with its class; what their names suggest the runtime
-    adds by itself, what samples suggest `penstock_sdk.pii.suggest_fields(schema, rows)` says. `partitioned` says that
-    `Connector.partitions` can split the stream. `partition` is the part that `read` is asked for, and None when it is
-    asked for all: the runtime sets it.
+    Required are `name` and `schema`, the JSON Schema (2020-12) of one record.
 
-    `cursor_care` declares what `read` takes care of where a cursor would lose records otherwise: `ties` (records that
-    share the last value are told apart by key), `settled` (a value is read only once nothing more can get it), `nulls`
-    (records without a value are read in another way), `order` (the source itself compares the values, none is rounded).
+    - `primary_key`: the fields that identify a record.
+    - `cursor_field`: the field that an incremental read follows, if there is one.
+    - `modes`: the ways in which the stream can be read.
+    - `pii`: the fields that hold personal data; a nested field is written as `address.street`.
+    - `pii_suggested`: fields that may hold personal data, each with its class. The runtime adds fields whose names suggest
+      it; `penstock_sdk.pii.suggest_fields(schema, rows)` also looks at sample records.
+    - `id`: an identifier that stays the same when the entity is renamed in the source. State and Bronze use it. Without an
+      id they use the name.
+    - `partitioned`: True if `Connector.partitions` can divide the stream.
+    - `cursor_care`: the ways of losing records that `read` prevents. `ties`: records that share the last value are
+      distinguished by their keys. `settled`: a value is read only when no further record can get it. `nulls`: records
+      without a value are read in another way. `order`: the source itself compares the values, and none is rounded.
+    - `windows`: True if `read` can be limited to a time span, to read that span again. `read` then gets the stream with
+      `window` set, the window's start as `since`, and cursors of that read only.
+    - `only_full`: why the stream cannot be read incrementally, and what the user can change.
+    - `unavailable`: the error with which a read of this stream would fail. `discover` returns the stream with this error
+      instead of raising it, so only this stream fails, and only if it is selected. Its schema is not compared with earlier
+      schemas.
 
-    `windows` says that `read` can be limited to a span of time, to read it again: it gets the stream with `window` set
-    then, the window's start as `since`, and cursors that are of that reading alone.
-
-    `only_full` says why the stream cannot be read incrementally, and what to change, for whoever asks for that.
-
-    `unavailable` is the error that a read of this stream would end with: `discover` met it, and returns the stream all the
-    same. It fails this stream alone, and only where it is selected; its schema is not compared with an earlier one then.
+    The runtime sets two more fields for `read`: `partition` is the partition to read, None for the whole stream; `window`
+    is the time span to read again.
     """
 
     name: str
-    schema: dict[str, Any]
+    schema: JsonSchema
     primary_key: tuple[str, ...] = ()
     cursor_field: str | None = None
     modes: tuple[Mode, ...] = ("full",)
@@ -113,10 +145,10 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """Records, and the promise that goes with them.
+    """Records, and the cursor that covers them.
 
-    `cursor` is a promise: a read resumed from it yields everything after this batch and nothing before it. None
-    promises nothing: the records are committed with the next batch that does, or at the stream's end.
+    A read that resumes from `cursor` must yield every record after this batch, and no record of this batch or before it.
+    With None, the records are committed together with the next batch that has a cursor, or at the end of the stream.
     """
 
     records: Records
@@ -125,7 +157,7 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """What a read is expected to cost: counts, and bytes before compression; None where it cannot be said."""
+    """The expected cost of a read: counts, and bytes before compression. None means unknown."""
 
     records: int | None = None
     bytes: int | None = None
@@ -133,9 +165,9 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
-    """A change that the source itself announces: a field that will go, a version of its API that will end.
+    """A change that the source announces, such as a field that will be removed or an API version that will end.
 
-    `stream` is the stream's id, or its name where it has none; `field` the field's path, empty for the whole stream.
+    `stream` is the stream's id, or its name if it has no id. `field` is the path of the field, empty for the whole stream.
     """
 
     stream: str
@@ -144,48 +176,45 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sink(Protocol):
-    """Where `emit` and `checkpoint` lead: the runtime's pipeline in a pod, a list in a test."""
+    """The receiver of `emit`, `checkpoint` and `reject`: the runtime's pipeline in a pod, a `CollectingSink` in a test."""
 
     def emit(self, records: Records, op: Op) -> None:
-        """Take records of the stream being read."""
+        """Receive records of the stream that is being read."""
 
     def checkpoint(self, state: Cursor) -> None:
-        """Take the state that covers everything emitted so far."""
+        """Receive the cursor that covers everything emitted so far."""
 
-    def reject(self, data: Any, message: str) -> None:
-        """Take what could not become a record of the stream being read."""
+    def reject(self, data: object, message: str) -> None:
+        """Receive data of the stream that is being read and that cannot become a record."""
 
 
 class CollectingSink:
-    """The sink of a connector that runs without a platform: it keeps what it was given.
+    """The sink of a connector that runs without a platform: it collects everything in lists.
 
-    `records` are the rows, `states` the promises in their order, `rejected` pairs of data and message.
+    `records` holds the rows, `states` the cursors in their order, `rejected` pairs of data and message.
     """
 
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.states: list[Cursor] = []
-        self.rejected: list[tuple[Any, str]] = []
+        self.rejected: list[tuple[object, str]] = []
 
     def emit(self, records: Records, op: Op) -> None:
-        """Keep the records, decoded; `op` is not kept."""
+        """Add the records, decoded. `op` is not stored."""
         del op
         self.records.extend(rows_of(records))
 
     def checkpoint(self, state: Cursor) -> None:
-        """Keep the state."""
+        """Add the cursor."""
         self.states.append(state)
 
-    def reject(self, data: Any, message: str) -> None:
-        """Keep it with its message."""
+    def reject(self, data: object, message: str) -> None:
+        """Add the data with its message."""
         self.rejected.append((data, message))
 
 
 def rows_of(records: Records) -> Sequence[Record]:
-    """Return any of the three forms of `Records` as dictionaries.
-
-    Raises msgspec.DecodeError when a JSON page is not JSON.
-    """
+    """Return records of any of the three forms as dicts. Raises msgspec.DecodeError for a page that is not JSON."""
     if isinstance(records, bytes):
         if records.lstrip()[:1] == b"[":
             return msgspec.json.decode(records, type=list[dict[str, Any]])
@@ -195,7 +224,7 @@ def rows_of(records: Records) -> Sequence[Record]:
 
 
 def first_rows(records: Records, count: int) -> Sequence[Record]:
-    """Return the first of any of the three forms of `Records` as dictionaries; none of a page that is not JSON."""
+    """Return the first `count` records of any of the three forms as dicts; nothing for a page that is not JSON."""
     part = getattr(records, "slice", None)
     try:
         return rows_of(part(0, count) if part else records)[:count]
@@ -206,12 +235,13 @@ def first_rows(records: Records, count: int) -> Sequence[Record]:
 class Connector(ABC, Generic[ConfigT, CredentialsT]):
     """One method of getting data from one kind of source.
 
-    Parametrize it with the types of its config and credentials: `msgspec.Struct`s (validated before the first
-    call: a mismatch is a ConfigError that names the field), or `dict`. An instance serves one attempt, in one thread;
-    what it is told is `self.config` and `self.credentials`. The runtime calls `authenticate`, `health`, `discover`,
-    `drift`, `estimate` for each stream that is to be read, `read` for one stream after the other, and `close`.
-    Where parts of a stream are read side by side, each worker has an instance of its own, made and authenticated in its
-    own thread; only the first one is asked for anything but `read`.
+    Parametrize the class with the types of its config and its credentials: `msgspec.Struct`s, or `dict`. Structs are
+    validated before the first call; a mismatch is a ConfigError that names the field. An instance serves one attempt, in
+    one thread. The runtime calls `authenticate`, `health`, `discover`, `drift`, `estimate` for each stream to read, `read`
+    for one stream after the other, and `close`.
+
+    Where partitions of a stream are read in parallel, each worker has its own instance, created and authenticated in the
+    worker's thread. The runtime calls only `authenticate`, `read` and `close` on these instances.
     """
 
     def __init__(self, config: ConfigT, credentials: CredentialsT, sink: Sink | None = None) -> None:
@@ -224,121 +254,126 @@ class Connector(ABC, Generic[ConfigT, CredentialsT]):
     def authenticate(self) -> None:
         """Open the session with the source.
 
-        Raise AuthenticationError (saying what to fix) when the source refuses the credentials, TransientError when
-        it cannot be reached now, ConfigError when the config cannot be right.
+        Raise AuthenticationError when the source refuses the credentials (the message says what to fix), TransientError
+        when the source cannot be reached now, ConfigError when the config cannot be right.
         """
 
     @abstractmethod
     def discover(self) -> Iterable[Stream]:
         """Return the streams that the source offers to these credentials, in any order, each name once.
 
-        Called once an attempt, after `authenticate`; the answer must be the same as long as the source is, down to the
-        order of a schema's fields, as every difference from the registry is drift. Raises as `authenticate` does.
+        Called once per attempt, after `authenticate`. While the source does not change, return the same streams with the
+        same schemas, down to the order of the fields: every difference from the registry is reported as drift. Raise the
+        same errors as `authenticate`.
         """
 
     @abstractmethod
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Iterator[Batch]:
         """Yield the stream's records with the cursors that cover them.
 
-        `since` is the oldest moment that is wanted (aware, UTC, inclusive), and only bounds a read that has no cursor; of a
-        stream that says `windows`, a `stream.window` bounds any read: nothing at or after its end, nor before its start.
-        `cursor` is a cursor of an earlier batch as JSON gives it back (a tuple is a list then), None for a read from the
-        start. The runtime decides which promises become commits, so a connector never counts records. It takes the next
-        batch only when there is room, so a generator that holds one page holds one page. Raise any ConnectorError:
-        what is promised by then stays. Where `stream.partition` is set, only that part is wanted, and `cursor` is the
-        part's own.
+        `since` is the earliest time that is wanted (aware, UTC, inclusive). It only limits a read without a cursor. For a
+        stream with `windows`, `stream.window` limits any read: yield nothing before its start, and nothing at or after its
+        end. `cursor` is the cursor of an earlier batch as JSON returns it (a tuple has become a list), or None to read from
+        the start. Where `stream.partition` is set, yield only that partition; `cursor` is then the partition's own.
+
+        The runtime decides which cursors are committed, so a connector never counts records. The runtime takes the next
+        batch only when it has room, so a generator that holds one page in memory never holds more. Raise any
+        ConnectorError: records that a cursor covers at that time are committed.
         """
 
     def partitions(
         self, stream: Stream, since: datetime | None, cursor: Cursor | None, known: Sequence[Partition]
     ) -> Sequence[Partition]:
-        """Return parts of a stream that can be read side by side; none has it read in one.
+        """Return the partitions of a stream, to be read in parallel. Without partitions the stream is read as a whole.
 
-        Each record belongs to exactly one part, those to come included. Asked of streams that say `partitioned`, and
-        only where the connection allows parallel reads. `cursor` is where an earlier read in one stood: return none
-        unless the parts leave out what it covers. `known` are the parts of the run before, whose cursors are kept: a
-        part that is returned again goes on there, one that is left out is forgotten, a new one is read from its start.
-        So return all of `known` where a changed split would have records read again.
+        Each record belongs to exactly one partition, records that do not exist yet included. Called for streams with
+        `partitioned`, if the connection allows parallel reads. `cursor` is the cursor of an earlier read of the whole
+        stream: return no partitions unless they leave out what that cursor covers. `known` are the partitions of the
+        previous run, whose cursors are stored. A partition that is returned again resumes from its cursor, one that is not
+        returned is forgotten, and a new one is read from its start. So return all of `known` if other partitions would read
+        records again.
         """
         del stream, since, cursor, known
         return ()
 
     def emit(self, records: Records, op: Op = "upsert") -> None:
-        """Deliver records to Bronze in the standard envelope; for a source that pushes.
+        """Deliver records to Bronze in the standard envelope. Call it directly for a source that pushes its records.
 
         The runtime calls it for each yielded batch.
         """
         self.sink.emit(records, op)
 
     def checkpoint(self, state: Cursor) -> None:
-        """Promise that `state` covers everything emitted so far, so that it may be committed.
+        """Declare that the cursor `state` covers everything emitted so far, so that it can be committed.
 
         The runtime calls it for each yielded batch that has a cursor.
         """
         self.sink.checkpoint(state)
 
-    def reject(self, data: Any, message: str) -> None:
-        """Put aside what the source gave and cannot be a record, such as a line that does not parse, and read on.
+    def reject(self, data: object, message: str) -> None:
+        """Set aside data that cannot be a record, such as a line that does not parse, and continue to read.
 
-        It goes to the stream's rejected objects with the next commit, is counted, and past the connection's threshold
-        the run fails; so call it before the batch whose cursor covers it is yielded. `message` says where it was found
-        and why it does not fit, and never holds a value of it: `data` does.
+        The data goes to the stream's rejected objects with the next commit, and is counted. If the count exceeds the
+        connection's threshold, the run fails. Call it before you yield the batch whose cursor covers the data. `message`
+        says where the data was found and why it is not valid; it must not hold a value of the data.
         """
         self.sink.reject(data, message)
 
     def keep_credential(self, name: str, value: str) -> None:
-        """Keep a credential that the source has replaced, such as a rotated refresh token; call it before using it.
+        """Store a credential that the source has replaced, such as a rotated refresh token. Call it before you use the value.
 
-        It returns once the platform has it, encrypted, so that a crash a moment later loses nothing: the next attempt's
-        `credentials` hold it. `name` is one of the manifest's credentials. A new value in the Secret goes before it.
-        Without a platform it is kept nowhere.
+        It returns when the platform has stored the value, encrypted. A crash after that loses nothing: `credentials` of the
+        next attempt hold the new value. `name` is one of the manifest's credentials. If the owner changes the value in the
+        Secret, the value of the Secret is used again. Without a platform the value is stored nowhere.
         """
         if not isinstance(name, str) or not isinstance(value, str):
             kind = type(value if isinstance(name, str) else name).__name__
-            raise DefectError(f"keep_credential(name, value) was given a {kind}; both must be text")
+            raise DefectError(f"keep_credential(name, value) got a {kind}; both must be text")
         if self.keep_credential_hook:
             self.keep_credential_hook(name, value)
 
     def health(self) -> None:
-        """Check cheaply that the source can serve a run; called after `authenticate`. Raise as it does.
+        """Check that the source can serve a run, at little cost. Raise the same errors as `authenticate`.
 
-        For what credentials do not say: a replica that lags behind, a maintenance window, a quota that is used up.
+        Called after `authenticate`, for problems that do not depend on credentials: a replica that lags behind, a
+        maintenance window, a quota that is used up.
         """
         return
 
     def estimate(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Estimate | None:
-        """Say what `read` with the same arguments would cost; None where that is not known.
+        """Return the expected cost of `read` with the same arguments, or None if it is unknown.
 
-        Called before the first record is read, for each stream that will be; the run is refused when the sum exceeds
-        the connection's budget. A ConnectorError fails no run: that stream counts for nothing.
+        Called for each stream to read, before the first record is read. The run is refused if the sum exceeds the
+        connection's budget. A ConnectorError does not fail the run: the stream then has no estimate.
         """
         del stream, since, cursor
         return None
 
     def not_offered(self, name: str) -> ConnectorError | None:
-        """Return why a stream is not among those that `discover` returned; None where nothing is known of such a name.
+        """Return why `discover` did not return a selected stream, or None if the connector knows nothing of this name.
 
-        Called for each stream that the connection selects and the source does not offer: it may be there and withheld
-        from these credentials, or be no stream by itself. The stream fails with this error, the others are read.
+        Called for each stream that the connection selects and `discover` did not return. For example, the stream exists
+        but these credentials may not see it, or the name is not a stream by itself. The stream fails with this error; the
+        others are read.
         """
         del name
         return None
 
     def drift(self, streams: Sequence[Stream]) -> Iterable[Drift]:
-        """Return what the source announces of the streams that `discover` returned; told for as long as it says so.
+        """Return the changes that the source announces for the streams of `discover`, in each run as long as it announces them.
 
-        What has changed already needs no word: the platform compares schemas by itself.
+        Do not return changes that have already happened: the platform finds them when it compares the schemas.
         """
         del streams
         return ()
 
     def close(self) -> None:
-        """Release what `authenticate` opened; called once, whatever happened, an `authenticate` that failed included."""
+        """Release what `authenticate` opened. Called once, also after an error, and also if `authenticate` failed."""
         return
 
     @classmethod
     def argument_types(cls) -> tuple[type[Any], type[Any]]:
-        """Return the types of config and credentials that the class was parametrized with."""
+        """Return the config type and the credentials type with which the class was parametrized."""
         for base in cls.__mro__:
             for generic in getattr(base, "__orig_bases__", ()):
                 arguments = get_args(generic)

@@ -1,27 +1,47 @@
-"""What can go wrong in a connector, by the reaction it wants.
+"""The errors of a connector, named by the reaction that they need.
 
     ConnectorError                  exit code
     ├── ConfigError                 10  the connection's config must change
     ├── AuthenticationError         11  the credentials must change
-    ├── SourceContractError         12  the source is not what discover() said
-    ├── LocalPersistenceError       13  the connector tried to keep something on disk
+    ├── SourceContractError         12  the source differs from what discover() returned
+    ├── LocalPersistenceError       13  the connector tried to write to the local file system
     ├── TransientError              20  try again later
     └── DefectError                  1  a defect of the connector
 
-    AttemptEnded                        not the connector's fault: the platform took the attempt away
+    AttemptEnded                        not an error of the connector: the platform ended the attempt
     ├── AttemptCancelled            30  a person or a policy cancelled the run
     ├── AttemptInterrupted          31  the pod was told to stop (SIGTERM)
-    └── AttemptRefused                  the run API takes nothing more from this attempt
-        ├── AttemptFenced           32  another attempt took over
-        └── AttemptUnauthenticated  33  the token is not one that the run API knows
+    └── AttemptRefused                  the run API refuses every further call of this attempt
+        ├── AttemptFenced           32  another attempt has replaced this one
+        └── AttemptUnauthenticated  33  the run API does not know the token
 
-An error carries a message for the user (what to fix, never a secret) and one for whoever operates the
-platform. Any other exception that leaves a connector is reported as a `DefectError`.
+An error has a message for the user, which says what to fix and never holds a secret, and a message for the platform's
+operator. Any other exception that leaves a connector is reported as a `DefectError`.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
+
+__all__ = [
+    "ERROR_CLASS_BY_EXIT_CODE",
+    "AttemptCancelled",
+    "AttemptEnded",
+    "AttemptFenced",
+    "AttemptInterrupted",
+    "AttemptRefused",
+    "AttemptUnauthenticated",
+    "AuthenticationError",
+    "ConfigError",
+    "ConnectorError",
+    "DefectError",
+    "ErrorClass",
+    "LocalPersistenceError",
+    "Scope",
+    "SourceContractError",
+    "TransientError",
+    "describe_error",
+]
 
 ErrorClass = Literal[
     "ConfigError",
@@ -32,19 +52,19 @@ ErrorClass = Literal[
     "DefectError",
 ]
 Scope = Literal["source", "stream"]
-"""What an error says something of: the whole source, or only the stream that was being read."""
+"""What an error affects: the whole source, or only the stream that was being read."""
 
 
 class ConnectorError(Exception):
-    """The connector could not go on.
+    """The connector cannot continue.
 
-    `message` is for the connection's owner: what is wrong, in which field or key, and what to do; never a secret, a
-    record's value or a trace. Without one it is the first paragraph of the class's docstring. `operator_message` is for
-    whoever runs the platform, and may be technical. Raise one of the subclasses.
+    `message` is for the connection's owner: what is wrong, in which field or key, and what to do. It never holds a secret,
+    a record's value or a stack trace. Without a message, it is the first paragraph of the class's docstring.
+    `operator_message` is for the platform's operator and may be technical. Raise one of the subclasses.
 
-    `scope` is "stream" where the error says nothing of the source's other streams: a lock on one table, a right that one
-    table lacks, one of several hosts that does not answer. The other streams are read then, in the same session. With the
-    default, "source", the streams that are left are not read after a TransientError with `retry_after`, nor after three
+    Set `scope` to "stream" if the error says nothing about the source's other streams: a lock on one table, a missing
+    right on one table, one of several hosts that does not answer. The other streams are then read in the same session. With
+    the default, "source", the remaining streams are not read after a TransientError with `retry_after`, nor after three
     streams in a row failed with an AuthenticationError or a TransientError.
     """
 
@@ -61,7 +81,8 @@ class ConnectorError(Exception):
 class ConfigError(ConnectorError):
     """The connection's config is not usable by this connector.
 
-    For what the configSchema cannot tell: a database that is not there, an account that has no API. Not tried again.
+    For errors that the configSchema cannot find: a database that does not exist, an account without API access. The run is
+    not retried.
     """
 
     error_class = "ConfigError"
@@ -71,8 +92,8 @@ class ConfigError(ConnectorError):
 class AuthenticationError(ConnectorError):
     """The source refused the credentials.
 
-    At any time, also in the middle of a read. Name the Secret's key to correct. Not tried again: a wrong password that
-    is sent over and over locks accounts.
+    Raise it at any time, also in the middle of a read, and name the key of the Secret to correct. The run is not retried:
+    a wrong password that is sent repeatedly locks accounts.
     """
 
     error_class = "AuthenticationError"
@@ -80,9 +101,9 @@ class AuthenticationError(ConnectorError):
 
 
 class SourceContractError(ConnectorError):
-    """The source does not hold what discover() promised.
+    """The source differs from what discover() returned.
 
-    A stream that is gone, an answer of another shape, records without a key. Not tried again.
+    For a stream that no longer exists, a response of another shape, records without a key. The run is not retried.
     """
 
     error_class = "SourceContractError"
@@ -92,7 +113,7 @@ class SourceContractError(ConnectorError):
 class LocalPersistenceError(ConnectorError):
     """The connector tried to write to the local file system; a connector is stateless, keep state with checkpoint().
 
-    The runtime raises it, and reports it even when the connector catches it. Scratch goes to the temporary directory.
+    The runtime raises it, and reports it also if the connector catches it. Temporary files belong in the temporary directory.
     """
 
     error_class = "LocalPersistenceError"
@@ -102,8 +123,8 @@ class LocalPersistenceError(ConnectorError):
 class TransientError(ConnectorError):
     """The source is not available now; a later attempt may succeed.
 
-    Timeouts, refused connections, 429 and 5xx. `retry_after` is the source's own wish, in seconds (1 to 86,400; less is
-    taken as 1, more as a day), and is honoured before the connection's backoff.
+    For timeouts, refused connections, HTTP 429 and 5xx. `retry_after` is the time that the source asked for, in seconds
+    (1 to 86,400; smaller and larger values are set to these limits). It replaces the connection's backoff.
     """
 
     error_class = "TransientError"
@@ -145,23 +166,23 @@ class AttemptCancelled(AttemptEnded):
 
 
 class AttemptInterrupted(AttemptEnded):
-    """The pod was told to stop; what is committed is kept and a later attempt goes on from there."""
+    """The pod got a SIGTERM. Committed records stay committed, and a later attempt resumes from there."""
 
     exit_code = 31
 
 
 class AttemptRefused(AttemptEnded):
-    """The run API takes nothing more from this attempt, its end included."""
+    """The run API refuses every further call of this attempt, also the report of its end."""
 
 
 class AttemptFenced(AttemptRefused):
-    """Another attempt of this run has taken over; this one can commit nothing more."""
+    """Another attempt of this run has replaced this one, which cannot commit any more."""
 
     exit_code = 32
 
 
 class AttemptUnauthenticated(AttemptRefused):
-    """The run API does not know this attempt's token: it is forged, expired, or of another installation."""
+    """The run API does not know this attempt's token: it is forged, expired, or from another installation."""
 
     exit_code = 33
 
@@ -180,7 +201,7 @@ ERROR_CLASS_BY_EXIT_CODE: dict[int, ErrorClass] = {
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an error's class and words; the class alone where it cannot say its words."""
+    """Return the class and the message of an error, or the class alone if its `__str__` fails."""
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - its own __str__ fails

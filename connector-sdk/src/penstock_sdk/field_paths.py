@@ -1,9 +1,9 @@
-"""How a field that holds personal data is named: `address.street`, whatever way an author writes it.
+"""Paths of nested fields, such as `address.street`, in one notation.
 
-The notation is the names on the way to the field, with dots between them. The items of a list have the path of the list:
-`orders.email` is the email of each order. A name that has a dot, a bracket or a quote is in double quotes, as in JSON.
+A path is the list of names that leads to the field, separated by dots. The items of a list have the path of the list:
+`orders.email` is the email of each order. A name with a dot, a bracket or a quote is in double quotes, as in JSON.
 
-`orders[].email`, `orders[*].email`, `/orders/email` (JSON Pointer) and `$.orders[*].email` (JSONPath) are read as well.
+`orders[].email`, `orders[*].email`, `/orders/email` (JSON Pointer) and `$.orders[*].email` (JSONPath) are accepted too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,13 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+__all__ = [
+    "format_path",
+    "normal_path",
+    "rewrite_hints",
+    "top_level_field",
+]
 
 Names = tuple[str, ...]
 PLAIN = re.compile(r"[^.\[\]\"]+")
@@ -22,24 +29,24 @@ DEEPEST = 20
 
 
 def format_path(names: Iterable[str]) -> str:
-    """Return the notation of a field."""
+    """Return the path of a field, given by its names."""
     return ".".join(name if PLAIN.fullmatch(name) else json.dumps(name, ensure_ascii=False) for name in names)
 
 
 def top_level_field(path: str) -> str:
-    """Return the name of the record's own field that a path begins with."""
+    """Return the top-level field with which a path begins."""
     return (_steps(path) or (path,))[0]
 
 
 def normal_path(text: str, schema: Mapping[str, Any]) -> str:
-    """Return the notation of a field that is written in any of the ways; the one that the schema knows is taken."""
+    """Return the path of a field that is written in any accepted notation. A field that the schema has is preferred."""
     known = set(_known(schema, (), 0))
     readings = list(_readings(text))
     return format_path(next((names for names in readings if names in known), readings[0]))
 
 
 def rewrite_hints(pii: Sequence[str], schema: Mapping[str, Any]) -> Iterator[str]:
-    """Say of each path in another notation how to write it."""
+    """Yield, for each path in another notation, how to write it."""
     for text in pii:
         path = normal_path(text, schema)
         if path != text:
@@ -47,12 +54,12 @@ def rewrite_hints(pii: Sequence[str], schema: Mapping[str, Any]) -> Iterator[str
 
 
 def _readings(text: str) -> Iterator[Names]:
-    """Yield what a path may mean, the likeliest first."""
+    """Yield the possible meanings of a path, the most likely first."""
     path = text.removeprefix("$") if text.startswith(("$.", "$[")) else text
     if text.startswith("/"):
         names = (name.replace("~1", "/").replace("~0", "~") for name in text[1:].split("/"))
         yield tuple(name for name in names if not name.isdigit() and name not in ("*", "-", ""))
-    for notation in dict.fromkeys((path, text)):  # a field's own name may begin with what begins another notation
+    for notation in dict.fromkeys((path, text)):  # the name of a field may look like another notation
         if steps := _steps(notation):
             yield steps
     yield (text,)
@@ -82,7 +89,7 @@ def _unquoted(text: str) -> str:
 
 
 def _known(node: Any, path: Names, depth: int) -> Iterator[Names]:
-    """Yield every field of a schema, objects too; a list's items have the list's own path."""
+    """Yield every field of a schema, objects included. The items of a list have the path of the list."""
     if not isinstance(node, Mapping) or depth > DEEPEST:
         return
     properties = node.get("properties")

@@ -1,8 +1,8 @@
-"""Which fields look like personal data, by their names and by samples of their values. Pure; no value is kept.
+"""Which fields look like personal data, judged by their names and by sample values. Pure functions; no value is stored.
 
-Names are split into words (`billingEmail`, `billing_email`: billing, email) and looked at with the name above them, so that
-`name.first` is a person's. A boolean, and a field whose last word says that it is about the data rather than the data
-(`email_verified`, `phone_type`, `address_id`), is none. `name` alone may be anything's and is none either.
+Names are divided into words (`billingEmail`, `billing_email`: billing, email) and judged together with the name of the object
+that contains them, so `name.first` is the name of a person. Not personal data are booleans, fields whose last word describes
+the data (`email_verified`, `phone_type`, `address_id`), and `name` alone, which may be the name of anything.
 
 | class | by words | by samples |
 |---|---|---|
@@ -17,7 +17,7 @@ Names are split into words (`billingEmail`, `billing_email`: billing, email) and
 | location | latitude, longitude, lat, lng, geolocation | |
 | special | gender, sex, religion, ethnicity, nationality, disability, diagnosis | |
 
-Samples decide where at least five values are known and four of five are of one class.
+Samples decide if at least five values are known and four of five are of one class.
 """
 
 from __future__ import annotations
@@ -31,6 +31,13 @@ from itertools import islice
 from typing import Any, Literal
 
 from penstock_sdk.field_paths import format_path
+
+__all__ = [
+    "PiiClass",
+    "suggest_by_name",
+    "suggest_by_values",
+    "suggest_fields",
+]
 
 PiiClass = Literal[
     "email",
@@ -128,7 +135,7 @@ DEEPEST = 10
 def suggest_fields(schema: Schema, samples: Iterable[Mapping[str, Any]] = ()) -> dict[str, PiiClass]:
     """Return the fields of a stream that look like personal data, by their paths (`address.street`), with their classes.
 
-    `samples` are some of its records; nothing of them is in the answer but a class.
+    `samples` are some of its records. The result holds no value of them.
     """
     rows = list(islice(samples, LOOKED_AT))
     found: dict[str, PiiClass] = {}
@@ -141,7 +148,7 @@ def suggest_fields(schema: Schema, samples: Iterable[Mapping[str, Any]] = ()) ->
 
 
 def _fields(node: Any, path: tuple[str, ...], depth: int) -> Iterator[tuple[tuple[str, ...], Schema]]:
-    """Yield every field; a list's items have the list's own path."""
+    """Yield every field. The items of a list have the path of the list."""
     if not isinstance(node, Mapping) or depth > DEEPEST:
         return
     properties = node.get("properties")
@@ -160,7 +167,7 @@ def _is_boolean(node: Schema) -> bool:
 
 @lru_cache(maxsize=20_000)
 def suggest_by_name(name: str, above: str = "") -> PiiClass | None:
-    """Return the class that a field's name suggests; `above` is the name of the object that holds it."""
+    """Return the class that a field's name suggests. `above` is the name of the object that contains it."""
     words = [word.lower() for word in WORD.findall(name)]
     if not words or {"is", "has"} & {words[0]}:
         return None
@@ -179,7 +186,7 @@ def suggest_by_name(name: str, above: str = "") -> PiiClass | None:
 
 
 def suggest_by_values(values: Iterable[Any]) -> PiiClass | None:
-    """Return the class that most of the values are of; None where too few are known."""
+    """Return the class of most of the values; None if too few are known."""
     known = [value for value in values if isinstance(value, str) and value]
     if len(known) < ENOUGH:
         return None

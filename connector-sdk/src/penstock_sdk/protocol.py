@@ -1,7 +1,7 @@
-"""What a run's pod and the run API say to each other.
+"""The messages between the pod of a run and the run API.
 
-Every path is under `/v1/attempts`. `start` is called with the pod's own token and answers with a run token; every
-other call carries that run token and is refused with 409 `fenced` once another attempt has taken over.
+Every path is under `/v1/attempts`. `start` is called with the pod's own token and returns a run token. Every other call
+carries that run token, and is refused with 409 `fenced` once another attempt has replaced this one.
 
     POST start        StartRequest        -> StartResponse
     POST streams      StreamsRequest      -> StreamsResponse
@@ -12,8 +12,8 @@ other call carries that run token and is refused with 409 `fenced` once another 
     POST heartbeat    HeartbeatRequest    -> HeartbeatResponse
     POST finish       FinishRequest       -> FinishResponse
 
-Each call can be repeated: a lost reply is followed by the same request again, and nothing happens twice.
-An error's body is `ApiError`.
+Each call can be repeated: after a lost reply the pod sends the same request again, and nothing happens twice. The body of
+an error is an `ApiError`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,61 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "API_URL_VARIABLE",
+    "ATTEMPT_VARIABLE",
+    "CONNECTOR_VARIABLE",
+    "CREDENTIAL_VARIABLE_PREFIX",
+    "MAX_PARALLELISM",
+    "PARENT_PIPE_VARIABLE",
+    "PROTOCOL_VERSION",
+    "RUN_ID_VARIABLE",
+    "TOKEN_AUDIENCE",
+    "TOKEN_FILE_VARIABLE",
+    "Ability",
+    "AnnouncedDrift",
+    "ApiError",
+    "CheckpointRequest",
+    "CheckpointResponse",
+    "ConnectorIdentity",
+    "Count",
+    "CredentialRequest",
+    "CredentialResponse",
+    "DiscoveredStream",
+    "ErrorClass",
+    "ErrorCode",
+    "EstimateRequest",
+    "EstimateResponse",
+    "FinishRequest",
+    "FinishResponse",
+    "HeartbeatRequest",
+    "HeartbeatResponse",
+    "Limits",
+    "Message",
+    "Mode",
+    "ObjectKind",
+    "Op",
+    "Outcome",
+    "ReadWindow",
+    "RejectRules",
+    "RotatedCredential",
+    "RunError",
+    "SelectedStream",
+    "StartRequest",
+    "StartResponse",
+    "StreamEstimate",
+    "StreamName",
+    "StreamOutcome",
+    "StreamVerdict",
+    "StreamsRequest",
+    "StreamsResponse",
+    "UnavailableReason",
+    "UploadGrant",
+    "UploadedObject",
+    "UploadsRequest",
+    "UploadsResponse",
+]
 
 PROTOCOL_VERSION = 1
 TOKEN_AUDIENCE = "penstock"  # noqa: S105 - an audience, not a secret
@@ -63,20 +118,20 @@ StreamName = Annotated[str, Field(min_length=1, max_length=253)]
 
 
 class Message(BaseModel):
-    """Base of all messages: unknown fields are ignored, so that either side may be the newer one."""
+    """Base of all messages. Unknown fields are ignored, so that either side may be newer than the other."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class ApiError(Message):
-    """Why a request was refused. `not_ready` and `unavailable` are worth a later try, the others are final."""
+    """Why a request was refused. `not_ready` and `unavailable` can be retried; the other codes are final."""
 
     code: ErrorCode
     message: str
 
 
 class ConnectorIdentity(Message):
-    """Which artifact runs: the three that name a definition."""
+    """The artifact that runs: the three names of a definition."""
 
     name: str
     method: str
@@ -84,7 +139,7 @@ class ConnectorIdentity(Message):
 
 
 class StartRequest(Message):
-    """Claims the attempt that the pod was launched for."""
+    """Claims the attempt for which the pod was launched."""
 
     run: str
     attempt: Annotated[int, Field(ge=1)]
@@ -94,7 +149,7 @@ class StartRequest(Message):
 
 
 class ReadWindow(Message):
-    """A span of time that is read again: from its start, included, to its end, excluded."""
+    """A time span that is read again, from `start` (inclusive) to `end` (exclusive)."""
 
     start: datetime
     end: datetime
@@ -103,9 +158,9 @@ class ReadWindow(Message):
 class SelectedStream(Message):
     """One stream that the connection selects.
 
-    `cursor` is where to go on: None for a read from the start. `done` says that an earlier attempt of this run has
-    finished the stream. `checkpoint` is the number of the stream's last committed checkpoint. With a `window`, only that
-    is read, and cursor, checkpoint and `done` are of that reading.
+    The read resumes from `cursor`; with None it begins at the start. `done`: an earlier attempt of this run has finished
+    the stream. `checkpoint` is the number of the stream's last committed checkpoint. With a `window`, only that time span is
+    read, and cursor, checkpoint and `done` belong to that read.
     """
 
     name: StreamName
@@ -118,10 +173,12 @@ class SelectedStream(Message):
 
 
 class Limits(Message):
-    """When a promise becomes a commit, whichever comes first, and how large an object grows (bytes, compressed).
+    """When a cursor is committed, and how large an object becomes.
 
-    `patience_seconds` is how long an attempt waits for a server or a bucket that does not answer; without it, as long
-    as the SDK does by itself. `parallelism` is how many parts of one stream are read at the same time, at most.
+    A cursor is committed after `checkpoint_records` records or `checkpoint_seconds` seconds, whichever comes first.
+    `object_bytes` is the compressed size of an object. `patience_seconds` is how long an attempt retries when the server or
+    the bucket does not answer; None means the SDK's default. `parallelism` is the largest number of partitions of one stream
+    that are read at the same time.
     """
 
     checkpoint_records: Annotated[int, Field(ge=1)] = 50_000
@@ -135,8 +192,8 @@ class Limits(Message):
 class RotatedCredential(Message):
     """A credential that the source has replaced during an earlier attempt.
 
-    `seed` is the SHA-256, in hex, of the Secret's value that it descends from: once the owner has put another value into
-    the Secret, that one counts.
+    `seed` is the SHA-256, in hex, of the value of the Secret that the source replaced. If the Secret now has another value,
+    the value of the Secret is used.
     """
 
     value: Annotated[str, Field(repr=False)]
@@ -144,9 +201,9 @@ class RotatedCredential(Message):
 
 
 class RejectRules(Message):
-    """What becomes of records that do not fit: they are put aside, and past a threshold the attempt fails.
+    """How the attempt treats invalid records: it sets them aside, and fails above a threshold.
 
-    `max_records` and `max_share` are of one stream, None where there is no such threshold; `strict` has every record
+    `max_records` and `max_share` are the thresholds of one stream; None means no threshold. With `strict`, every record is
     checked against the stream's schema.
     """
 
@@ -156,7 +213,7 @@ class RejectRules(Message):
 
 
 class StartResponse(Message):
-    """Everything the attempt needs; `streams` is empty when the connection selects all that discover() returns."""
+    """Everything that the attempt needs. `streams` is empty if the connection selects all streams of discover()."""
 
     run_token: str
     tenant: str
@@ -174,7 +231,7 @@ class StartResponse(Message):
 
 
 class UnavailableReason(Message):
-    """Why a stream cannot be read, and the class of error that it fails with."""
+    """Why a stream cannot be read, and the class of the error with which it fails."""
 
     error_class: ErrorClass
     message: Annotated[str, Field(max_length=2000)]
@@ -183,11 +240,10 @@ class UnavailableReason(Message):
 class DiscoveredStream(Message):
     """A stream as discover() returned it.
 
-    `id` is what stays the same when the name changes; without one the name is the identity. `pii_suggested` are fields
-    that look like personal data by their names, each with its class. `partitioned` says that it can be read in parts.
-    `cursor_care` is what the connector takes care of;
-    `windows`, that it can be read by spans of time; `only_full` is why it cannot be read incrementally; `unavailable` is
-    why it cannot be read at all: its schema says nothing then.
+    `id` stays the same when the name changes; without an id, the name identifies the stream. `pii_suggested` holds the fields
+    whose names suggest personal data, each with its class. `partitioned`: it can be read in partitions. `cursor_care`: the
+    ways of losing records that the connector prevents. `windows`: a time span of it can be read again. `only_full`: why it
+    cannot be read incrementally. `unavailable`: why it cannot be read at all; its schema then means nothing.
     """
 
     name: StreamName
@@ -208,7 +264,7 @@ class DiscoveredStream(Message):
 
     @property
     def identity(self) -> str:
-        """What verdicts, states and objects call the stream."""
+        """The name by which verdicts, state and objects identify the stream."""
         return self.id or self.name
 
 
@@ -216,7 +272,7 @@ Ability = Literal["drop", "care", "window"]
 
 
 class AnnouncedDrift(Message):
-    """A change of a stream that the connector knows of from its source, such as a field that is about to go."""
+    """A change of a stream that the source announces, such as a field that will be removed."""
 
     stream: StreamName
     field: str = ""
@@ -224,10 +280,10 @@ class AnnouncedDrift(Message):
 
 
 class StreamsRequest(Message):
-    """All that discover() returned, and what this SDK is able to: an older one says nothing.
+    """All streams of discover(), and the abilities of this SDK. An older SDK sends no abilities.
 
-    `drop`: it can leave fields out; `care`: its streams declare what is taken care of;
-    `window`: it reads a window that is asked for. `drift` is what the connector's own hook says.
+    `drop`: it can leave fields out. `care`: its streams declare their `cursor_care`. `window`: it can read a time span again.
+    `drift` are the changes that the connector's `drift` hook returned.
     """
 
     streams: list[DiscoveredStream]
@@ -236,11 +292,11 @@ class StreamsRequest(Message):
 
 
 class StreamVerdict(Message):
-    """What to do with one selected stream, in the order in which they are to be read.
+    """What to do with one selected stream. The verdicts are in the order in which the streams are read.
 
-    `name` is the stream's identity. One that is `refused` is not read, and fails with `reason` and `error_class` while
-    the others are read. `drop` are fields to leave out of every record, each as the names on the way to it; a list on the
-    way stands for all its items.
+    `name` is the stream's identity. A `refused` stream is not read, and fails with `reason` and `error_class`; the others are
+    read. `drop` are fields to leave out of every record, each as the list of names that leads to it; where such a name is a
+    list, the field is left out of all its items.
     """
 
     name: StreamName
@@ -254,7 +310,7 @@ class StreamVerdict(Message):
 
 
 class StreamsResponse(Message):
-    """What to do with each selected stream; one that the source does not offer is refused, the others are read."""
+    """What to do with each selected stream. A stream that the source does not offer is refused; the others are read."""
 
     verdicts: list[StreamVerdict]
 
@@ -263,7 +319,7 @@ ObjectKind = Literal["data", "rejected"]
 
 
 class StreamEstimate(Message):
-    """What reading one stream is expected to cost; bytes before compression; None where it is not known."""
+    """The expected cost of reading one stream. `bytes` are before compression. None means unknown."""
 
     records: Count | None = None
     bytes: Count | None = None
@@ -271,19 +327,19 @@ class StreamEstimate(Message):
 
 
 class EstimateRequest(Message):
-    """What the attempt is expected to cost, by stream; sent before the first record is read, where anything is known."""
+    """The expected cost of the attempt, by stream. Sent before the first record is read, if any cost is known."""
 
     streams: dict[StreamName, StreamEstimate]
 
 
 class EstimateResponse(Message):
-    """The attempt may begin. One that is over its budget is refused with `invalid`."""
+    """The attempt may read. An attempt over its budget is refused with `invalid`."""
 
 
 class UploadsRequest(Message):
-    """Asks for places to put the next objects of one stream; `after` is the last sequence number already granted.
+    """Asks for grants to upload the next objects of one stream. `after` is the last sequence number already granted.
 
-    Objects of records that do not fit have sequence numbers of their own.
+    Objects of rejected records have their own sequence numbers.
     """
 
     stream: StreamName
@@ -293,7 +349,10 @@ class UploadsRequest(Message):
 
 
 class UploadGrant(Message):
-    """One presigned PUT: send exactly these headers. `sequence` grows by one within the attempt's stream."""
+    """The right to upload one object with a presigned PUT. Send exactly these headers.
+
+    `sequence` grows by one within a stream of the attempt.
+    """
 
     key: str
     sequence: Annotated[int, Field(ge=1)]
@@ -303,16 +362,16 @@ class UploadGrant(Message):
 
 
 class UploadsResponse(Message):
-    """The granted places, in order; they expire, and an unused one is harmless."""
+    """The grants, in order. They expire; a grant that is not used has no effect."""
 
     grants: list[UploadGrant]
     expires_at: datetime
 
 
 class UploadedObject(Message):
-    """One immutable Bronze file, uploaded and not yet committed. `bytes` and `sha256` are of the compressed file.
+    """One immutable Bronze file that is uploaded and not yet committed. `bytes` and `sha256` are of the compressed file.
 
-    `by_op` says how many of the records are of each operation; an older SDK does not send it.
+    `by_op` counts the records by operation; an older SDK does not send it.
     """
 
     key: str
@@ -325,11 +384,11 @@ class UploadedObject(Message):
 
 
 class CheckpointRequest(Message):
-    """Commits objects and the state that covers them, in one transaction.
+    """Commits objects and the cursor that covers them, in one transaction.
 
-    `checkpoint` is the last committed number plus one. `done` says that the stream is finished for this run. `read` counts
-    the records that were read since the checkpoint before, by operation: the objects must hold exactly these, or the
-    checkpoint is refused. An older SDK does not send it.
+    `checkpoint` is the last committed number plus one. `done`: the stream is finished for this run. `read` counts the records
+    read since the previous checkpoint, by operation. The objects must hold exactly this number of records, or the checkpoint
+    is refused. An older SDK does not send `read`.
     """
 
     stream: StreamName
@@ -342,13 +401,13 @@ class CheckpointRequest(Message):
 
 
 class CheckpointResponse(Message):
-    """The number that is committed now."""
+    """The number of the last committed checkpoint."""
 
     checkpoint: int
 
 
 class CredentialRequest(Message):
-    """Keeps a credential that the source has replaced, such as a rotated refresh token, for the attempts to come."""
+    """Stores a credential that the source has replaced, such as a rotated refresh token, for later attempts."""
 
     name: Annotated[str, Field(min_length=1, max_length=60)]
     value: Annotated[str, Field(min_length=1, max_length=65_536, repr=False)]
@@ -356,26 +415,26 @@ class CredentialRequest(Message):
 
 
 class CredentialResponse(Message):
-    """The number of the version that is kept now; the same value again makes no new one."""
+    """The number of the stored version. The same value sent again makes no new version."""
 
     version: int
 
 
 class HeartbeatRequest(Message):
-    """The attempt is alive. `metrics` are numbers by name, cumulative within the attempt."""
+    """The attempt is alive. `metrics` are numbers by name, cumulative within the attempt. `stream` is being read now."""
 
     metrics: dict[str, float] = {}
     stream: str | None = None
 
 
 class HeartbeatResponse(Message):
-    """`cancel` asks the attempt to stop at the next batch border and to finish as `cancelled`."""
+    """With `cancel`, the attempt stops after the current batch and finishes as `cancelled`."""
 
     cancel: bool = False
 
 
 class RunError(Message):
-    """Why an attempt failed. `message` is for the connection's owner, `operator_message` for the platform's."""
+    """Why an attempt failed. `message` is for the connection's owner, `operator_message` for the platform's operator."""
 
     error_class: ErrorClass
     message: str
@@ -384,7 +443,7 @@ class RunError(Message):
 
 
 class StreamOutcome(Message):
-    """How one stream went in an attempt: read to its end, failed with an error, or not asked for; then why, if it is known."""
+    """The outcome of one stream in an attempt: read to its end, failed with `error`, or not read, with the `reason` if known."""
 
     outcome: Literal["succeeded", "failed", "not_read"]
     error: RunError | None = None
@@ -392,14 +451,15 @@ class StreamOutcome(Message):
 
 
 class FinishRequest(Message):
-    """The attempt's end. `records` counts what this attempt committed, by stream, `rejected` what it put aside.
+    """The end of the attempt.
 
-    `read` counts what the connector handed over, by stream and op: for each stream and op it must be what is committed and
-    rejected together, or the run fails and is not tried again. An older SDK says nothing of it. `streams` says how each
-    stream went, as far as the attempt came; an older SDK says nothing. The registry believes that a stream has succeeded
-    only when its last checkpoint is committed.
+    `records` counts the records that this attempt committed, by stream; `rejected` those that it set aside. `read` counts
+    the records that the connector yielded, by stream and operation. For each of them, `read` must equal the committed and
+    the rejected records together, or the run fails and is not retried. `streams` holds the outcome of each stream, as far as
+    the attempt came; the registry accepts a stream as succeeded only if its last checkpoint is committed. An older SDK sends
+    neither `read` nor `streams`.
 
-    `pii_suggested` are fields whose values look like personal data, by stream: names of classes, never a value.
+    `pii_suggested` holds, by stream, the fields whose values look like personal data, each with its class. It holds no value.
     """
 
     outcome: Outcome

@@ -212,7 +212,7 @@ class Counter(Connector[dict, dict]):  # type: ignore[type-arg]
 
 
 def test_testing_finds_a_promise_that_is_not_kept() -> None:
-    holds = guide("testing").assert_promises_hold
+    holds = guide("testing").assert_cursors_resume
     holds(Counter({}, {}), ITEMS, "id")
     broken = Counter({}, {})
     broken.ahead = 1
@@ -221,7 +221,7 @@ def test_testing_finds_a_promise_that_is_not_kept() -> None:
 
 
 def test_packaging_reads_cursors_of_both_forms() -> None:
-    position = guide("packaging").position
+    position = guide("packaging").parse_cursor
     assert position("2026-01-01") == ("2026-01-01", frozenset())
     assert position({"moment": "2026-01-01", "seen": [1]}) == ("2026-01-01", frozenset([1]))
 

@@ -128,7 +128,7 @@ class Story:
 
     def tell(self, read: Read) -> Told:
         """Carry attempts until one reads to the end after everything has happened."""
-        source = Source([list(each) for each in self.actions])
+        source = Source([list(action) for action in self.actions])
         committed: list[Row] = []
         cursor: Cursor | None = None
         for kill in [*self.kills, 0]:

@@ -64,14 +64,14 @@ def test_without_a_promise_everything_commits_once_at_the_end(attempt: Any, plat
 
     def read(*_: Any) -> Iterator[Batch]:
         for batch in range(12):  # os.urandom: what does not compress fills objects
-            yield Batch([{"n": batch * 50 + each, "noise": os.urandom(3000).hex()} for each in range(50)])
+            yield Batch([{"n": batch * 50 + row, "noise": os.urandom(3000).hex()} for row in range(50)])
 
     assert attempt(read) == 0
     (commit,) = platform.commits
     assert commit.done
     assert commit.cursor is None
     assert len(commit.objects) > 10  # more than one page of grants
-    assert [each.sequence for each in commit.objects] == list(range(1, len(commit.objects) + 1))
+    assert [uploaded.sequence for uploaded in commit.objects] == list(range(1, len(commit.objects) + 1))
     assert numbers(platform) == list(range(600))
 
 
@@ -257,7 +257,7 @@ def test_a_batch_larger_than_an_object_becomes_several(attempt: Any, platform: A
     rows = [{"n": number, "noise": os.urandom(2000).hex()} for number in range(4000)]  # 8 MB when compressed
     assert attempt(lambda *_: iter([Batch(rows, cursor=1)])) == 0
     (commit,) = platform.commits
-    sizes = [each.bytes for each in commit.objects]
+    sizes = [uploaded.bytes for uploaded in commit.objects]
     assert all(target <= size < target * 2 for size in sizes[:-1])
     assert len(sizes) > 3
     assert numbers(platform) == list(range(4000))
@@ -346,7 +346,7 @@ def test_an_author_who_skips_a_bad_record_keeps_an_object_that_holds_what_it_cou
     pipeline.emit([{"n": -1}], "upsert")
     pipeline.finish()
     pipeline.close()
-    assert sum(each.records for each in platform.commits[0].objects) == len(platform.lines())
+    assert sum(uploaded.records for uploaded in platform.commits[0].objects) == len(platform.lines())
     assert [line["seq"] for line in platform.lines()] == list(range(len(platform.lines())))
 
 

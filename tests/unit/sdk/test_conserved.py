@@ -128,7 +128,7 @@ def test_dicts_are_conserved(drawn: list[tuple[Any, int | None]], op: Op, strict
     committed, rejected = run(rows, op, strict=strict)
     assert committed == good
     assert len(committed) + len(rejected) == len(rows)
-    assert {each["position"] for each in rejected} == {
+    assert {rejection["position"] for rejection in rejected} == {
         row["id"] for row, (_, bad) in zip(rows, drawn, strict=True) if bad is not None
     }
 
@@ -173,7 +173,7 @@ def test_a_quoted_line_break_in_an_integer_column_is_one_bad_row(strict: bool) -
     rows = [{"id": 1, "n": msgspec.Raw(text)} for text in (b"1", b"2\n3", b"4")]
     committed, rejected = run(rows, strict=strict)
     assert [row["n"] for row in committed] == [1, 4]
-    assert [each["position"] for each in rejected] == [1]
+    assert [rejection["position"] for rejection in rejected] == [1]
 
 
 @pytest.mark.parametrize(
@@ -183,15 +183,15 @@ def test_a_quoted_line_break_in_an_integer_column_is_one_bad_row(strict: bool) -
 def test_a_delete_needs_its_key_and_no_more(rows: Any, strict: bool) -> None:  # noqa: FBT001 - a case
     committed, rejected = run(rows, "delete", strict=strict)
     assert committed == [{"id": 1}]
-    assert [each["op"] for each in rejected] == ["delete", "delete"]
+    assert [rejection["op"] for rejection in rejected] == ["delete", "delete"]
 
 
 def test_what_is_put_aside_says_where_and_why_without_the_value() -> None:
     _, rejected = run(
         [{"id": 1, "v": {"price": [1.0, math.nan]}}, {"id": 2, "v": deep(520)}, {"id": 3, "n": msgspec.Raw(b"1" * 30)}]
     )
-    assert [each["message"] for each in rejected] == [
-        "field v.price[1] is NaN or infinite, which JSON cannot hold",
+    assert [rejection["message"] for rejection in rejected] == [
+        "field v.price[1] is NaN or infinite, which JSON cannot represent",
         "it is nested deeper than 500 levels",
         "field n is an integer of more than 64 bits",
     ]
@@ -201,7 +201,7 @@ def test_records_of_both_kinds_in_one_batch() -> None:
     rows = [msgspec.Raw(b'{"id":1}'), {"v": 1}, msgspec.Raw(b"7"), {"id": 2}, msgspec.Raw(b'{"id":3}{"id":4}')]
     committed, rejected = run(rows)
     assert committed == [{"id": 1}, {"id": 2}]
-    assert [each["reason"] for each in rejected] == ["MissingKey", "NotARecord", "NotJson"]
+    assert [rejection["reason"] for rejection in rejected] == ["MissingKey", "NotARecord", "NotJson"]
 
 
 LOSING = {
@@ -284,11 +284,13 @@ def test_every_operation_is_counted_in_the_batch_the_object_and_the_commit(
     sink.close()
     told = Counter[str]()
     for commit in client.commits:
-        held = sum((client.by_op(each) for each in commit.objects), Counter[str]())
+        held = sum((client.by_op(uploaded) for uploaded in commit.objects), Counter[str]())
         assert held == +Counter(commit.read)
-        assert [+Counter(each.by_op) for each in commit.objects] == [client.by_op(each) for each in commit.objects]
-        assert [each.records for each in commit.objects] == [
-            sum((each.by_op or {}).values()) for each in commit.objects
+        assert [+Counter(uploaded.by_op) for uploaded in commit.objects] == [
+            client.by_op(uploaded) for uploaded in commit.objects
+        ]
+        assert [uploaded.records for uploaded in commit.objects] == [
+            sum((uploaded.by_op or {}).values()) for uploaded in commit.objects
         ]
         told += held
     assert told == +(covered if fails else covered + since)
@@ -317,7 +319,7 @@ def test_a_commit_that_lost_or_doubled_records_is_refused(fault: str) -> None:
         sink.emit([{"n": 1}, *numbered([4])], "upsert")
         LOSERS[fault](sink)
         with pytest.raises(
-            DefectError, match=r"stream 'people': 2 upserts and 3 deletes were read, .* are to be commit"
+            DefectError, match=r"stream 'people': 2 upserts and 3 deletes were read, .* would be commit"
         ):
             sink.finish()
         assert client.commits == []

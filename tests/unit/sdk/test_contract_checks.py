@@ -110,14 +110,14 @@ def test_a_stream_that_breaks_the_contract_is_unavailable_and_the_others_are_off
             stream(name="twice", id="2"),
         ]
     )
-    assert [(each.name, each.identity, each.unavailable is None) for each in found] == [
+    assert [(stream.name, stream.identity, stream.unavailable is None) for stream in found] == [
         ("orders", "orders", True),
         ("no_key", "no_key", False),
         ("(at place 2)", "(at place 2)", False),
         ("twice", "twice", False),
         ("twice", "2", False),
     ]
-    assert all(isinstance(each.unavailable, DefectError) for each in found[1:])
+    assert all(isinstance(stream.unavailable, DefectError) for stream in found[1:])
     assert "'nope', which is not in the schema" in str(found[1].unavailable)
 
 
@@ -126,7 +126,7 @@ def test_an_error_after_the_last_selected_stream_is_no_error_of_the_run() -> Non
         yield stream()
         raise SourceContractError("stream 'other': its schema cannot be read")
 
-    assert [each.name for each in offered_streams(discover(), frozenset({"orders"}))] == ["orders"]
+    assert [offered.name for offered in offered_streams(discover(), frozenset({"orders"}))] == ["orders"]
     for selected in (frozenset[str](), frozenset({"orders", "other"})):
         with pytest.raises(SourceContractError):
             offered_streams(discover(), selected)
@@ -145,10 +145,10 @@ FIELDS += ("partitioned", "windows", "only_full", "unavailable")
 def test_no_return_value_of_discover_keeps_a_sound_stream_from_being_offered(changes: list[dict[str, Any]]) -> None:
     """Whatever the others are, they can be told to the platform, and the sound stream is one of them."""
     told = streams_request(
-        Offering({}, {}), offered_streams([*(stream(**each) for each in changes), stream(name="sound")]), str
+        Offering({}, {}), offered_streams([*(stream(**change) for change in changes), stream(name="sound")]), str
     )
-    if all(each.get("name") != "sound" and each.get("id") != "sound" for each in changes):
-        assert [each.unavailable for each in told.streams if each.name == "sound"] == [None]
+    if all(change.get("name") != "sound" and change.get("id") != "sound" for change in changes):
+        assert [posted.unavailable for posted in told.streams if posted.name == "sound"] == [None]
     assert wire.StreamsRequest.model_validate_json(told.model_dump_json(by_alias=True)) == told
 
 

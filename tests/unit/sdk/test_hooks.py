@@ -67,7 +67,7 @@ def test_values_that_look_personal_are_reported_by_class_and_looked_at_once(
 
 def test_what_the_source_announces_is_told_with_the_streams_and_without_secrets(attempt: Any, platform: Any) -> None:
     def drift(streams: list[Stream]) -> list[Drift]:
-        return [Drift(stream=each.identity, field="a", message="ends in May, says hunter2000") for each in streams]
+        return [Drift(stream=stream.identity, field="a", message="ends in May, says hunter2000") for stream in streams]
 
     assert attempt(lambda *_: iter([]), drift=drift) == 0
     (body,) = [body for path, body in platform.calls if path == "streams"]

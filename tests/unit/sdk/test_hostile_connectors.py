@@ -197,10 +197,10 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "warning: the connector's close() failed: RuntimeError: close failed\nConfigError: the first",
         ),
         ("Authenticates", 1, "SystemExit: 0 at"),
-        ("Keeps", 1, "keep_credential(name, value) was given a dict; both must be text"),
+        ("Keeps", 1, "keep_credential(name, value) got a dict; both must be text"),
         ("Abstract", 1, "Abstract does not define discover, read"),
         ("WithoutArguments", 1, "TypeError: WithoutArguments.__init__()"),
-        ("function", 1, "it is no subclass of penstock_sdk.Connector"),
+        ("function", 1, "it is not a subclass of penstock_sdk.Connector"),
         ("absent", 1, "has no attribute 'absent'"),
     ],
 )
@@ -251,4 +251,4 @@ def test_a_manifest_that_is_none_is_named(
     assert "Traceback" not in error
     assert code in {1, 2}
     assert len(error) < 4000
-    assert f"{module}/connector.yaml is no manifest" in error
+    assert f"{module}/connector.yaml is not a manifest" in error

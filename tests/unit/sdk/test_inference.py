@@ -83,7 +83,7 @@ def test_a_column_of_csv_is_of_the_type_that_all_its_values_look_like(tmp_path: 
         b'\xef\xbb\xbfid,zip,n,ok,at,note\r\n1,01234,1,true,2026-01-01,\r\n2,99999,2.5,FALSE,2026-01-02,"a\nb"\r\n'
     )
     schema, _ = infer(records_of([file]))
-    types = {name: (each["type"], each.get("format")) for name, each in schema["properties"].items()}
+    types = {name: (node["type"], node.get("format")) for name, node in schema["properties"].items()}
     assert types == {
         "id": ("integer", None),
         "zip": ("string", None),

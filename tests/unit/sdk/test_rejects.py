@@ -62,7 +62,7 @@ def test_a_rejected_line_says_where_and_why_and_keeps_what_json_can_hold(rejecti
     assert rejecting(once([{"n": 1, "when": dt.date(2026, 1, 2), "bad": 1 + 2j, "obj": object(), 5: b"x"}])) == 0
     (line,) = platform.lines(kind="rejected")
     assert {"tenant": "team-a", "stream": "people", "run": RUN, "attempt": 1, "op": "upsert"}.items() <= line.items()
-    assert line["message"] == "field bad of type complex cannot be JSON"
+    assert line["message"] == "field bad of type complex cannot be represented in JSON"
     assert line["data"] == {
         "n": 1,
         "when": "2026-01-02",
@@ -75,7 +75,7 @@ def test_a_rejected_line_says_where_and_why_and_keeps_what_json_can_hold(rejecti
 def test_rejected_records_commit_with_the_cursor_that_covers_them(rejecting: Any, platform: Any) -> None:
     platform.limits = wire.Limits(checkpoint_records=1, heartbeat_seconds=60)
     assert rejecting(once([{"n": 0}, {}], [{}], [{"n": 1}])) == 0
-    kinds = [[each.kind for each in commit.objects] for commit in platform.commits]
+    kinds = [[uploaded.kind for uploaded in commit.objects] for commit in platform.commits]
     assert kinds == [["data", "rejected"], ["rejected"], ["data"], []]
     assert [commit.cursor for commit in platform.commits] == [0, 1, 2, 2]
 
@@ -98,7 +98,7 @@ def test_many_rejected_records_become_several_objects(rejecting: Any, platform: 
     platform.limits = wire.Limits(object_bytes=1 << 16, heartbeat_seconds=60)
     assert rejecting(once([{"noise": os.urandom(2000).hex()} for _ in range(200)])) == 0
     (commit,) = platform.commits
-    assert len([each for each in commit.objects if each.kind == "rejected"]) > 2
+    assert len([uploaded for uploaded in commit.objects if uploaded.kind == "rejected"]) > 2
     assert len(platform.lines(kind="rejected")) == 200
     assert platform.finished[0].rejected == {"people": 200}
 
@@ -204,7 +204,7 @@ def test_strict_validation_rejects_what_the_schema_forbids(rejecting: Any, platf
         ({"name": "too long"}, "at $.name"),
         ({"tags": ["a", 1]}, "at $.tags[1]"),
         ({"deep": {}}, "missing required field x - at $.deep"),
-        ({"kind": "s3cret"}, "it is none of the enum's values - at $.kind"),
+        ({"kind": "s3cret"}, "it is not one of the values of the enum - at $.kind"),
         ({"n": 1.5}, "Expected int, got float - at $.n"),
     ]
     rows = [good, *({**good, **change} for change, _ in bad), {**good, "name": None}]
@@ -238,7 +238,7 @@ def test_strict_validation_looks_into_pages_for_keys_too(rejecting: Any, platfor
     ],
 )
 def test_what_cannot_be_checked_is_not_rejected(schema: dict[str, Any]) -> None:
-    assert StrictSchema(schema, ()).fit([b'{"a":"x"}'])
+    assert StrictSchema(schema, ()).matches([b'{"a":"x"}'])
 
 
 def test_what_is_kept_of_a_record_is_always_json() -> None:

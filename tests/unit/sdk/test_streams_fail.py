@@ -57,7 +57,7 @@ def test_the_others_are_read_and_the_attempt_names_the_one_that_failed(attempt: 
     (finish,) = platform.finished
     assert finish.error is not None
     assert finish.error.message == "stream 'b': the view fails: division by zero"
-    assert {name: each.outcome for name, each in finish.streams.items()} == {
+    assert {name: outcome.outcome for name, outcome in finish.streams.items()} == {
         "a": "succeeded",
         "b": "failed",
         "c": "succeeded",
@@ -151,7 +151,7 @@ def test_a_source_that_is_away_is_not_asked_for_every_stream(attempt: Runner, pl
     (finish,) = platform.finished
     assert finish.error is not None
     assert "17 streams were not read" in finish.error.message
-    assert [each.outcome for each in finish.streams.values()].count("not_read") == 17
+    assert [outcome.outcome for outcome in finish.streams.values()].count("not_read") == 17
 
 
 def test_a_source_that_asks_for_patience_is_left_alone(attempt: Runner, platform: Platform) -> None:
@@ -165,7 +165,7 @@ def test_a_source_that_asks_for_patience_is_left_alone(attempt: Runner, platform
 
     assert attempt(read, authenticate=lambda: sessions.append("opened")) == TransientError.exit_code
     (finish,) = platform.finished
-    assert {name: each.outcome for name, each in finish.streams.items()} == {
+    assert {name: outcome.outcome for name, outcome in finish.streams.items()} == {
         "a": "succeeded",
         "b": "failed",
         "c": "not_read",
@@ -188,8 +188,8 @@ def test_an_error_of_one_stream_alone_stops_no_other_and_breaks_no_session(attem
 
     assert attempt(read, authenticate=lambda: sessions.append("opened")) == TransientError.exit_code
     (finish,) = platform.finished
-    assert [name for name, each in finish.streams.items() if each.outcome == "succeeded"] == ["s8"]
-    assert [each.outcome for each in finish.streams.values()].count("failed") == 8
+    assert [name for name, outcome in finish.streams.items() if outcome.outcome == "succeeded"] == ["s8"]
+    assert [outcome.outcome for outcome in finish.streams.values()].count("failed") == 8
     assert finish.error is not None
     assert finish.error.retry_after == 30, "the retry still waits for as long as the host asked"
     assert sessions == ["opened"]
@@ -202,7 +202,10 @@ def test_a_stream_that_is_unavailable_for_now_stops_no_other(attempt: Runner, pl
     platform.refusals = {"away": "answered 429"}
     assert attempt(lambda *_: iter([Batch(rows(0, 1), cursor=1)])) == TransientError.exit_code
     (finish,) = platform.finished
-    assert {name: each.outcome for name, each in finish.streams.items()} == {"here": "succeeded", "away": "failed"}
+    assert {name: outcome.outcome for name, outcome in finish.streams.items()} == {
+        "here": "succeeded",
+        "away": "failed",
+    }
     assert finish.error is not None
     assert finish.error.retry_after == 30
 
@@ -317,8 +320,8 @@ def test_the_attempt_is_tried_again_when_one_of_its_streams_may_succeed(
     errors: list[ConnectorError], expected: str
 ) -> None:
     outcomes = StreamOutcomes()
-    for number, each in enumerate(errors):
-        outcomes.fail(f"s{number}", f"s{number}", each)
+    for number, failure in enumerate(errors):
+        outcomes.fail(f"s{number}", f"s{number}", failure)
     found = outcomes.error()
     assert found is not None
     assert found.error_class == expected
@@ -388,12 +391,12 @@ def _retry_brings_the_rest(attempt: Runner, platform: Platform, drawn: list[Plan
 
         return read
 
-    failing = {name for name, each in plan.items() if each.fails_after is not None}
+    failing = {name for name, planned in plan.items() if planned.fails_after is not None}
     code = attempt(reading(fails=True))
     assert (code == 0) == (not failing)
-    sure = {name: each.promised(0) for name, each in plan.items()}
+    sure = {name: planned.promised(0) for name, planned in plan.items()}
     assert {name: by_stream(platform, name) for name in names} == {name: list(range(sure[name])) for name in names}
-    assert {name for name, each in platform.finished[0].streams.items() if each.outcome == "failed"} == failing
+    assert {name for name, outcome in platform.finished[0].streams.items() if outcome.outcome == "failed"} == failing
     assert attempt(reading(fails=False)) == 0
     assert {name: by_stream(platform, name) for name in names} == {
         name: list(range(sum(plan[name].pages))) for name in names

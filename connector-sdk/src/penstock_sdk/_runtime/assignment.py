@@ -1,4 +1,4 @@
-"""Which attempt a process carries, and the connector that it makes for it."""
+"""The attempt that a process runs, and the connector instance for it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ AnyConnector = Connector[Any, Any]
 
 @dataclass(frozen=True)
 class Assignment:
-    """Which attempt this process was launched for, and with what.
+    """The attempt for which this process was launched, with its connector and credentials.
 
-    `load` imports the connector: called once the attempt is claimed, so that a connector which cannot be imported is
-    reported like any other that fails. `log_context` is what every log line carries; the attempt adds to it.
+    `load` imports the connector. It is called after the attempt is claimed, so that a failed import is reported to the
+    platform. `non_secret` are the names of credentials that messages may show. `log_context` are the fields of every log
+    line; the attempt adds to them.
     """
 
     run: str
@@ -35,12 +36,12 @@ class Assignment:
 
     @cached_property
     def mask(self) -> Mask:
-        """What hides the credentials, but for those that the manifest declares to be no secret; it learns new ones."""
+        """The mask of the secret credentials. Rotated credentials are added to it."""
         return Mask([value for name, value in self.credentials.items() if name not in self.non_secret])
 
 
 def build(connector: type[AnyConnector], config: dict[str, Any], secret: dict[str, str]) -> AnyConnector:
-    """Return the connector with its config and credentials, both converted to the types that it declares."""
+    """Return the connector with its config and credentials, converted to the types that it declares."""
     config_type, credentials_type = connector.argument_types()
     try:
         converted = msgspec.convert(config, config_type)

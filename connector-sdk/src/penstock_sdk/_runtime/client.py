@@ -1,4 +1,4 @@
-"""The run API, as a pod calls it: every call is repeated until it is answered, and repeating is harmless."""
+"""The run API as a pod calls it. Every call is repeated until it is answered; a repetition changes nothing."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ CONFIG_ERROR_CALLS = ("start", "streams", "credentials")
 
 @dataclass
 class Upload:
-    """An object on its way. `perhaps_there`: a try had no clear answer, so the object may have arrived all the same."""
+    """An object to upload. `may_exist`: an earlier try had no clear answer, so the bucket may have the object already."""
 
     body: bytes
     may_exist: bool = False
 
 
-class GrantExpired(Exception):  # noqa: N818 - a reason to ask for another grant
-    """The presigned place is not valid any more."""
+class GrantExpired(Exception):  # noqa: N818 - not an error: another grant is requested
+    """The presigned grant is no longer valid."""
 
 
 class PlatformUnavailableError(TransientError):
-    """The run API or the bucket does not answer, or takes nothing: no stream can go on."""
+    """The run API or the bucket does not answer or refuses uploads, so no stream can continue."""
 
 
 @dataclass
 class RetryPolicy:
-    """How long to go on trying: a pod rides out minutes without the server or the bucket."""
+    """How long a call is retried. A pod survives minutes without the server or the bucket."""
 
     seconds: float = RETRY_SECONDS
     sleep: Callable[[float], None] = time.sleep
@@ -51,7 +51,7 @@ class RetryPolicy:
 
 
 class RunClient:
-    """Seven calls and the upload. Thread-safe: the heartbeat calls from a thread of its own."""
+    """The calls of the run API, and the upload to the bucket. Thread-safe: the heartbeat has its own thread."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class RunClient:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._retry_policy = retry_policy or RetryPolicy()
-        trusted = httpx.create_ssl_context()  # once for both: reading the certificates takes 40 ms of every attempt
+        trusted = httpx.create_ssl_context()  # shared by both clients: reading the certificates takes 40 ms
         base = f"{url.rstrip('/')}/v1/attempts/"
         self._http = httpx.Client(base_url=base, timeout=30.0, transport=transport, verify=trusted)
         self._bucket = httpx.Client(timeout=httpx.Timeout(120.0, connect=10.0), transport=transport, verify=trusted)
@@ -73,45 +73,45 @@ class RunClient:
         self._bucket.close()
 
     def start(self, request: wire.StartRequest) -> wire.StartResponse:
-        """Claim the attempt; later calls carry the run token that this one brings."""
+        """Claim the attempt. Later calls carry the run token of the response."""
         answer = self._call("start", request, wire.StartResponse)
         self._token = answer.run_token
         self._retry_policy.seconds = answer.limits.patience_seconds or self._retry_policy.seconds
         return answer
 
     def streams(self, request: wire.StreamsRequest) -> wire.StreamsResponse:
-        """Post what discover() returned."""
+        """Post the streams of discover()."""
         return self._call("streams", request, wire.StreamsResponse)
 
     def estimate(self, request: wire.EstimateRequest) -> None:
-        """Say what the attempt is expected to cost. Raises ConfigError when that is over the connection's budget.
+        """Send the expected cost of the attempt. Raises ConfigError if it exceeds the connection's budget.
 
-        A server that is too old to have the call has no budget either.
+        An older server has neither this call nor budgets.
         """
         response = self._answer("estimate", request)
         if response.status_code != NOT_FOUND:
             _raise_for(response, of_config=True)
 
     def uploads(self, request: wire.UploadsRequest) -> wire.UploadsResponse:
-        """Ask for places."""
+        """Request grants."""
         return self._call("uploads", request, wire.UploadsResponse)
 
     def checkpoint(self, request: wire.CheckpointRequest) -> wire.CheckpointResponse:
-        """Commit objects and state."""
+        """Commit objects and their cursor."""
         return self._call("checkpoints", request, wire.CheckpointResponse)
 
     def keep_credential(self, request: wire.CredentialRequest) -> wire.CredentialResponse:
-        """Have a replaced credential kept."""
+        """Store a rotated credential."""
         return self._call("credentials", request, wire.CredentialResponse)
 
     def heartbeat(self, request: wire.HeartbeatRequest) -> wire.HeartbeatResponse:
-        """Say that the attempt lives. Tried once: the next one follows soon."""
+        """Report that the attempt is alive. Tried once, because the next heartbeat follows soon."""
         response = self._post("heartbeat", request)
         _raise_for(response)
         return wire.HeartbeatResponse.model_validate_json(response.content)
 
     def finish(self, request: wire.FinishRequest) -> wire.FinishResponse:
-        """Say how the attempt ended."""
+        """Report the end of the attempt."""
         return self._call("finish", request, wire.FinishResponse)
 
     def _post(self, path: str, request: BaseModel) -> httpx.Response:
@@ -134,10 +134,10 @@ class RunClient:
         return answer.model_validate_json(response.content)
 
     def upload(self, grant: wire.UploadGrant, upload: Upload) -> None:
-        """Put an object in its place. Raises GrantExpired when the place is not valid any more.
+        """Upload an object. Raises GrantExpired if its grant is no longer valid.
 
-        A key belongs to one object of one attempt, so an object that is there after a try of ours without a clear
-        answer is ours, whichever of the key's grants the try was made with; before such a try it is not.
+        A key belongs to one object of one attempt. If the bucket already has the key after a try without a clear answer, that
+        try has arrived, whichever of the key's grants it used. Without such a try, the object is not ours.
         """
         reach("object.asked")
         response = self._retry("the bucket", lambda: self._put(grant, upload))

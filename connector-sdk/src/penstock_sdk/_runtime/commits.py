@@ -1,7 +1,8 @@
-"""The commits of one stream: one at a time, numbered without a gap, whoever of its readers has prepared them.
+"""The commits of one stream, one at a time, with consecutive numbers, for all readers of the stream.
 
-The readers share the numbers of objects too, so that each key is one object's. Once a commit has failed none is tried
-any more: whether it was carried out is not known then, and a later one under the same number could be taken for it.
+The readers also share the numbers of objects, so that each key belongs to one object. After a failed commit no other
+commit is tried: it is unknown whether the failed one took effect, and the server could take a later commit with the same
+number for a repetition of it.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from penstock_sdk.contract import Cursor, Op
 from penstock_sdk.errors import DefectError
 
 MergeCursor = Callable[[Cursor, bool], tuple[Cursor, bool]]
-"""Turns a reader's cursor, and whether its part is at its end, into the stream's. Called for one commit at a time."""
+"""Converts a reader's cursor, and whether its partition is at its end, to those of the stream. Called for one commit at a
+time."""
 
 
 class SequenceNumbers:
-    """The numbers of objects, from 1. Thread-safe."""
+    """Consecutive numbers from 1. Thread-safe."""
 
     def __init__(self) -> None:
         self._last = 0
@@ -37,14 +39,14 @@ class SequenceNumbers:
 
 
 class StreamCommits:
-    """What the readers of one stream share. Thread-safe."""
+    """The state that the readers of one stream share. Thread-safe."""
 
     def __init__(self, client: RunClient, stream: str, checkpoint: int, metrics: Metrics) -> None:
         self.metrics = metrics
         self.object_numbers, self.rejected_object_numbers = SequenceNumbers(), SequenceNumbers()
         self.id_series = (
             SequenceNumbers()
-        )  # of the records' ids: a series is begun with an object, and may end in the next one
+        )  # part of the records' ids; an object begins a series, which may end in the next object
         self.grants, self.rejected_grants = UploadGrants(client, stream), UploadGrants(client, stream, "rejected")
         self._client = client
         self._stream = stream
@@ -62,7 +64,7 @@ class StreamCommits:
         *,
         done: bool,
     ) -> None:
-        """Commit uploaded objects with the cursor that covers them; they must hold the records that were read, by op."""
+        """Commit uploaded objects with the cursor that covers them. `read` must equal their records, by operation."""
         with self._lock:
             if self._failure:
                 raise self._failure
@@ -76,10 +78,10 @@ class StreamCommits:
         self.metrics.add_checkpoint(self._stream, sum(uploaded.records for uploaded in objects) - rejected, rejected)
 
     def _check(self, objects: Sequence[wire.UploadedObject], read: Mapping[Op, int]) -> None:
-        held = Counter[Op]()
+        counted = Counter[Op]()
         for uploaded in objects:
-            held.update(uploaded.by_op or {})
-        if +held != +Counter(read):
+            counted.update(uploaded.by_op or {})
+        if +counted != +Counter(read):
             raise not_conserved(self._stream, read, objects)
 
     def _send(
@@ -104,13 +106,13 @@ class StreamCommits:
 
 
 def not_conserved(stream: str, read: Mapping[Op, int], objects: Sequence[wire.UploadedObject]) -> DefectError:
-    """Return the error of a commit whose objects hold other records than were read."""
+    """Return the error of a commit whose objects do not hold the records that were read."""
     counts = {kind: Counter[Op]() for kind in ("data", "rejected")}
     for uploaded in objects:
         counts[uploaded.kind].update(uploaded.by_op or {})
     return DefectError(
-        f"stream {stream!r}: {_counts_text(read)} were read, {_counts_text(counts['data'])} are to be committed and"
-        f" {_counts_text(counts['rejected'])} were rejected; nothing of them is committed."
+        f"stream {stream!r}: {_counts_text(read)} were read, {_counts_text(counts['data'])} would be committed and"
+        f" {_counts_text(counts['rejected'])} were rejected; none of them is committed."
         " This is a defect of the SDK: please report it with the connector's version"
     )
 
@@ -120,18 +122,18 @@ def _counts_text(by_op: Mapping[Op, int]) -> str:
 
 
 def unpartitioned(cursor: Cursor, done: bool) -> tuple[Cursor, bool]:  # noqa: FBT001 - a Cover
-    """Cover a stream that is read in one: the reader's cursor is the stream's."""
+    """Return the arguments: in a stream that is read as a whole, the reader's cursor is the stream's."""
     return cursor, done
 
 
 class PartitionedCursor:
-    """The cursor of a stream that is read in parts, as far as it is committed."""
+    """The committed cursor of a stream that is read in partitions."""
 
     def __init__(self, plan: PartitionPlan) -> None:
         self._plan = plan
 
     def merging(self, partition: str) -> MergeCursor:
-        """Return what puts one part's cursor into the stream's."""
+        """Return the function that puts the cursor of one partition into the stream's cursor."""
 
         def merge_cursor(cursor: Cursor, done: bool) -> tuple[Cursor, bool]:  # noqa: FBT001 - a Cover
             self._plan = self._plan.advanced(partition, cursor, done=done)
@@ -140,5 +142,5 @@ class PartitionedCursor:
         return merge_cursor
 
     def unchanged(self, _cursor: Cursor, _done: bool) -> tuple[Cursor, bool]:  # noqa: FBT001 - a Cover
-        """Cover nothing new."""
+        """Return the stream's cursor without a change."""
         return self._plan.as_cursor(), not self._plan.unfinished

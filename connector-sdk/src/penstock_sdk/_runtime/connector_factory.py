@@ -1,4 +1,4 @@
-"""The connector that an attempt begins with, and those of its further workers: an instance serves one thread."""
+"""Connector instances: one for the attempt, and one for each further worker, because an instance serves one thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger("penstock")
 
 
 class ConnectorFactory:
-    """Makes connectors of one connection. Thread-safe."""
+    """Creates connector instances of one connection. Thread-safe."""
 
     def __init__(
         self, connector: type[AnyConnector], config: dict[str, Any], credentials: CredentialStore, client: RunClient
@@ -29,16 +29,16 @@ class ConnectorFactory:
         self._lock = threading.Lock()
 
     def make(self) -> AnyConnector:
-        """Return a connector with its config and credentials, which keeps what its source replaces."""
+        """Return a connector with its config and credentials, whose rotated credentials are stored."""
         connector = build(self._class, self._config, self._credentials.values())
         connector.keep_credential_hook = partial(self._credentials.keep, self._client)
         return connector
 
     @contextmanager
     def authenticated(self) -> Iterator[AnyConnector]:
-        """Give a further connector, authenticated, and close it at the end.
+        """Yield another connector, authenticated, and close it at the end.
 
-        One authenticates at a time: a refresh token that the source replaces meanwhile is the next one's.
+        Only one connector authenticates at a time, so that each uses the refresh token that the previous one received.
         """
         with self._lock:
             connector = self.make()
@@ -54,7 +54,7 @@ class ConnectorFactory:
 
 
 def close(connector: AnyConnector) -> None:
-    """Close, and let nothing that goes wrong here hide how the reading ended."""
+    """Close a connector. An error of `close` is only logged, so that it does not hide how the read ended."""
     try:
         connector.close()
     except Exception:

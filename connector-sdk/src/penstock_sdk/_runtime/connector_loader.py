@@ -1,4 +1,4 @@
-"""The connector that the image holds: its manifest, without importing anything, and its class."""
+"""The connector that is installed in the image: its manifest, read without importing anything, and its class."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from penstock_sdk.protocol import ConnectorIdentity
 
 GROUP = "penstock.connectors"
 UNREADABLE = (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, OSError, RecursionError)
-"""What a file raises that is no manifest: a missing field, another type, bytes that are not UTF-8, endless nesting."""
+"""Errors of a file that is not a manifest: a missing field, a wrong type, bytes that are not UTF-8, endless nesting."""
 
 
 @dataclass(frozen=True)
 class InstalledConnector:
-    """A connector's entry point."""
+    """A connector, by its entry point."""
 
     entry: metadata.EntryPoint
 
     @classmethod
     def find(cls, name: str) -> InstalledConnector:
-        """Return the entry point of that name."""
+        """Return the connector with this entry point. Raises DefectError if it is not installed."""
         entry = next(iter(metadata.entry_points(group=GROUP, name=name)), None)
         if entry is None:
             message = f"no installed package has the entry point {name!r} in group {GROUP!r}; install the connector in the image"
@@ -35,24 +35,24 @@ class InstalledConnector:
         return cls(entry)
 
     def manifest(self) -> dict[str, Any]:
-        """Return the manifest beside the package, which is not imported, as that may fail."""
+        """Return the manifest from the package's folder. The package is not imported, because an import can fail."""
         package = self.entry.module.split(".")[0]
         spec = find_spec(package)
         for place in (spec and spec.submodule_search_locations) or ():
             path = Path(place) / "connector.yaml"
             if path.exists():
                 return _checked(path)
-        message = f"the package {package!r} holds no connector.yaml; add it to the package's data"
+        message = f"the package {package!r} has no connector.yaml; add it to the package's data"
         raise DefectError(message)
 
     def load(self) -> type[Connector[object, object]]:
-        """Import the connector. Raises DefectError for whatever goes wrong in its module, sys.exit() included."""
+        """Import the connector. Raises DefectError for any error of its module, sys.exit() included."""
         try:
             loaded: Any = self.entry.load()
         except BaseException as error:
             raise self._unusable(describe_error(error)) from error
         if not isinstance(loaded, type) or not issubclass(loaded, Connector):
-            raise self._unusable("it is no subclass of penstock_sdk.Connector")
+            raise self._unusable("it is not a subclass of penstock_sdk.Connector")
         missing = sorted(getattr(loaded, "__abstractmethods__", ()))
         if missing:
             raise self._unusable(f"{loaded.__name__} does not define {', '.join(missing)}")
@@ -69,18 +69,18 @@ def _checked(path: Path) -> dict[str, Any]:
         non_secret_credentials(manifest)
     except UNREADABLE as error:
         problem = f"{type(error).__name__}: {error}"
-        message = f"{path.parent.name}/connector.yaml is no manifest ({problem}); run penstock validate on it"
+        message = f"{path.parent.name}/connector.yaml is not a manifest ({problem}); run penstock validate on it"
         raise DefectError(message) from error
     return manifest
 
 
 def identity_of(manifest: dict[str, Any]) -> ConnectorIdentity:
-    """Return what names the definition."""
+    """Return the three names of the definition."""
     return ConnectorIdentity(**{key: str(manifest[key]) for key in ("name", "method", "version")})
 
 
 def non_secret_credentials(manifest: dict[str, Any]) -> frozenset[str]:
-    """Return the credentials that are no secret: a message that masks a user's name hides what it is about."""
+    """Return the names of the credentials that messages may show, such as a user name (`secret: false`)."""
     declared = [
         credential for method in manifest["authentication"]["methods"] for credential in method.get("credentials", [])
     ]

@@ -1,8 +1,8 @@
-"""The attempt's credentials: the Secret's, and in their place those that the source has replaced since.
+"""The attempt's credentials: those of the Secret, or the newer values with which the source has replaced them.
 
-Some sources hand out a new refresh token with each use and forget the old one: whoever loses the new one has to be let in
-by a person again. The platform keeps it before it is used. What is kept descends from a value of the Secret; once the
-owner has put another value there, that one counts.
+Some sources return a new refresh token at each use and invalidate the old one. If the new token is lost, a person has to
+authorize again, so the platform stores it before it is used. A stored value belongs to the value of the Secret that it
+replaced; if the owner changes the Secret, the value of the Secret is used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from penstock_sdk._runtime.masking import Mask
 
 
 class CredentialStore:
-    """What a connector authenticates with. No value of them shows in a repr, a log line or a message."""
+    """The credentials of one attempt. No value appears in a repr, a log line or a message."""
 
     def __init__(self, secret: Mapping[str, str], non_secret: frozenset[str], mask: Mask) -> None:
         self._seeds = {name: hashlib.sha256(value.encode()).hexdigest() for name, value in secret.items()}
@@ -27,17 +27,17 @@ class CredentialStore:
         self._lock = threading.Lock()
 
     def apply_rotated(self, rotated: Mapping[str, wire.RotatedCredential]) -> None:
-        """Put what the platform has kept in place of the Secret's values that it descends from."""
+        """Replace values of the Secret with the stored values that belong to them."""
         for name, credential in rotated.items():
             if self._seeds.get(name) == credential.seed:
                 self._replace(name, credential.value)
 
     def values(self) -> dict[str, str]:
-        """Return the values to authenticate with."""
+        """Return the values for the connector."""
         return dict(self._values)
 
     def keep(self, client: RunClient, name: str, value: str) -> None:
-        """Have the platform keep a value; it is masked from before the call on. Several readers may call it."""
+        """Let the platform store a value. The value is masked before the call. Several workers may call it."""
         with self._lock:
             self._replace(name, value)
             seed = self._seeds.get(name, hashlib.sha256(b"").hexdigest())

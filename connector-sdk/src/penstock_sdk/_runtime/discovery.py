@@ -1,4 +1,4 @@
-"""What a connector is asked before it reads: its catalog with what it announces of it, and what reading will cost."""
+"""What the runtime asks a connector before it reads: its streams, announced changes, and the expected cost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger("penstock")
 
 
 def streams_request(connector: AnyConnector, streams: list[Stream], mask: Mask) -> wire.StreamsRequest:
-    """Return the streams as the platform takes them, with the drift that the connector announces."""
+    """Return the request that posts the streams, with the changes that the connector announces."""
     drift = list[wire.AnnouncedDrift]()
     try:
         for announced in connector.drift(streams):
@@ -31,15 +31,15 @@ def streams_request(connector: AnyConnector, streams: list[Stream], mask: Mask) 
                     stream=announced.stream, field=announced.field, message=mask(announced.message)[:1000]
                 )
             )
-    except ConnectorError as error:  # reading says why, of the streams that it is about
-        log.warning("what the source announces is not known: %s", mask(error.message))
+    except ConnectorError as error:  # reading the affected streams reports the reason
+        log.warning("announced changes unknown: %s", mask(error.message))
     return wire.StreamsRequest(
         streams=[_discovered(stream, mask) for stream in streams], abilities=["drop", "care", "window"], drift=drift
     )
 
 
 def missing_streams(connector: AnyConnector, offered: list[Stream], selected: Sequence[str]) -> Iterator[Stream]:
-    """Yield selected streams that the source does not offer and that the connector knows the reason of, as unavailable."""
+    """Yield the selected streams that the source does not offer, as unavailable, if the connector knows the reason."""
     known = {name for stream in offered for name in (stream.name, stream.identity)}
     for name in selected:
         if name in known:
@@ -50,14 +50,16 @@ def missing_streams(connector: AnyConnector, offered: list[Stream], selected: Se
 
 
 def _reason_of(connector: AnyConnector, name: str) -> ConnectorError | None:
-    """Return what `not_offered` says; whatever else it does is a defect that this stream fails with, and no other."""
+    """Return the error of `not_offered`. If the function fails or returns another type, the stream gets a DefectError."""
     try:
         reason: Any = connector.not_offered(name)
     except ConnectorError as error:
         return error
     except Exception as error:
         log.exception("not_offered(%r) failed", name)
-        return DefectError(f"stream {name!r}: it is not offered, and not_offered() failed ({type(error).__name__})")
+        return DefectError(
+            f"stream {name!r}: the source does not offer it, and not_offered() failed ({type(error).__name__})"
+        )
     if reason is None or isinstance(reason, ConnectorError):
         return reason
     return DefectError(
@@ -94,9 +96,9 @@ def _reason(error: ConnectorError, mask: Mask) -> wire.UnavailableReason:
 def stream_to_read(
     stream: Stream, selected: wire.SelectedStream, since: datetime | None
 ) -> tuple[Stream, datetime | None]:
-    """Return what `read` gets of a stream and its `since`: one that is read again by a window carries it.
+    """Return the stream and the `since` that `read` gets. A stream that is read again carries the window.
 
-    It is read in one then: the parts of an ordinary read have cursors of their own.
+    It is then read as a whole, because the partitions of an ordinary read have their own cursors.
     """
     window = selected.window
     if window is None:
@@ -105,16 +107,17 @@ def stream_to_read(
 
 
 def envelope_window(selected: wire.SelectedStream) -> dict[str, str] | None:
-    """Return the window as envelopes hold it; None where there is none."""
+    """Return the window as envelopes hold it, or None."""
     return selected.window.model_dump(mode="json") if selected.window else None
 
 
 def estimate_stream(
     connector: AnyConnector, stream: Stream, since: datetime | None, cursor: Cursor | None, run: str
 ) -> wire.StreamEstimate | None:
-    """Return what a stream will cost. Where that cannot be told, reading says why: the streams before it are kept then.
+    """Return the expected cost of a stream, or None if it is unknown. An error here does not fail the run.
 
-    One whose state is of parts costs what is left of them; parts that are new to this run are not known yet.
+    For a stream that is read in partitions it is the cost of the remaining ones; partitions that are new in this run are not
+    known yet.
     """
     try:
         if is_partitioned(cursor):
@@ -124,10 +127,10 @@ def estimate_stream(
             asked = [(stream, cursor)]
         found = [connector.estimate(partition, since, stands) for partition, stands in asked]
     except ConnectorError as error:
-        log.warning("what %s will cost is not known: %s", stream.name, error.message)
+        log.warning("%s: cost unknown: %s", stream.name, error.message)
         return None
     except Exception:
-        log.exception("what %s will cost is not known: estimate() failed unexpectedly", stream.name)
+        log.exception("%s: cost unknown: estimate() failed unexpectedly", stream.name)
         return None
     known = [estimate for estimate in found if estimate is not None]
     if len(known) < len(found) or not known:
@@ -139,6 +142,6 @@ def estimate_stream(
 
 
 def _sum(counts: Sequence[int | None]) -> int | None:
-    """Return the sum, and None where a part of it is not known."""
+    """Return the sum, or None if one of the counts is unknown."""
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None

@@ -1,9 +1,9 @@
 """The record path: records in, compressed JSON Lines with their envelope out.
 
-What is the same for all records of an object is encoded once; a record costs its own encoding and one join.
+Fields that are the same for all records of an object are encoded once. A record costs its own encoding and one join.
 
-JSON has no NaN and no infinity, and msgspec writes null for them. `plain_values` tells quickly of a chunk of records that
-nothing like this can be in it; only where it cannot tell, they are looked at one by one. `strict_json` says what is refused.
+JSON has no NaN and no infinity, and msgspec writes null for them. `plain_values` finds out quickly that a chunk cannot hold
+such values; only if it is not certain, the records are checked one by one. `strict_json` defines what is refused.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ BadLine = Callable[[bytes, str], None]
 
 @dataclass(frozen=True)
 class Envelope:
-    """The constants of one stream's records in one attempt; `window` is what is read again, where something is."""
+    """The constant fields of one stream's records in one attempt. `window` is the time span that is read again, if any."""
 
     tenant: str
     connection: str
@@ -76,27 +76,29 @@ class FinishedObject:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some records of a batch: what is encoded at a time. `start` is the first one's place in its batch."""
+    """Records of a batch that are encoded together. `start` is the index of the first one in its batch."""
 
     rows: Sequence[Any]
     start: int
     split: bool = False
-    """They were split from a page of JSON, so that each is known to be one value on one line."""
+    """True if the rows come from a page of JSON, so that each is known to be one value on one line."""
 
 
 class _RecordNumbers:
-    """What stands between a line's constants and its record, by the record's number; every object counts from 0."""
+    """The text between the constant fields of a line and its record, by the record's number in its object, from 0."""
 
     cached: ClassVar[list[bytes]] = []
     growing: ClassVar[threading.Lock] = threading.Lock()
 
     @classmethod
     def range(cls, start: int, stop: int) -> list[bytes]:
-        """Return those from start to stop; the first 65,536 are made once, which takes 6 MB when they are used."""
+        """Return the texts from `start` to `stop`. The first 65,536 are cached, which takes up to 6 MB."""
         if stop > NUMBERS_CACHED:
             return [cls.make(number) for number in range(start, stop)]
         if len(cls.cached) < stop:
-            with cls.growing:  # two workers that made the same numbers would give two records one id
+            with (
+                cls.growing
+            ):  # without the lock two workers could add the same number twice, and two records would get one id
                 cls.cached += [cls.make(number) for number in range(len(cls.cached), stop)]
         return cls.cached[start:stop]
 
@@ -126,15 +128,15 @@ class LineEncoder:
         self._encoder = msgspec.json.Encoder()
 
     def encode(self, chunk: Chunk, op: Op) -> bytes:
-        """Return the chunk's lines; raises SourceContractError for a record that JSON cannot hold.
+        """Return the chunk's lines. Raises SourceContractError for a record that JSON cannot represent.
 
-        Records are counted when all of their chunk are encoded, so that an author who catches the error still has
-        an object that holds what it counts.
+        Records are counted only when their whole chunk is encoded, so the count matches the object even if the author
+        catches the error.
         """
         return self.lines(self.rows(chunk), op)
 
     def rows(self, chunk: Chunk) -> EncodedRows:
-        """Return the chunk's records as JSON; raises SourceContractError for a record that JSON cannot hold."""
+        """Return the chunk's records as JSON. Raises SourceContractError for a record that JSON cannot represent."""
         try:
             return encoded_rows(self._encoder, chunk.rows, split=chunk.split)
         except UNENCODABLE as error:
@@ -143,7 +145,9 @@ class LineEncoder:
     def lines(self, rows: Sequence[Any], op: Op) -> bytes:
         """Return the lines of records that are JSON already."""
         head = self._head(op)
-        parts = [b"}\n" + head, b"", b""] * len(rows)  # filled by slices: a loop in Python would cost more than JSON
+        parts = [b"}\n" + head, b"", b""] * len(
+            rows
+        )  # filled by slices, because a loop in Python would take longer than the encoding
         parts[0] = head
         parts[1::3] = _RecordNumbers.range(self.records, self.records + len(rows))
         parts[2::3] = rows
@@ -152,7 +156,7 @@ class LineEncoder:
         return b"".join(parts)
 
     def size_of_envelopes(self, first: int, stop: int, op: Op) -> int:
-        """Return how many bytes the lines of these records have beside their JSON."""
+        """Return the bytes of the lines of these records without the records' own JSON."""
         constant = len(self._head(op)) + len(_RecordNumbers.make(0)) - 2 + len(b"}\n")
         return (stop - first) * constant + 2 * (_digits_below(stop) - _digits_below(first))
 
@@ -161,7 +165,7 @@ class LineEncoder:
 
 
 def _digits_below(stop: int) -> int:
-    """Return how many digits the numbers from 0 to before `stop` have together."""
+    """Return the total number of digits of the numbers from 0 to `stop`, exclusive."""
     digits, power = stop, 10
     while power < stop:
         digits += stop - power
@@ -170,7 +174,7 @@ def _digits_below(stop: int) -> int:
 
 
 class EncodedRows(list[Any]):
-    """The JSON of records, each on one line and without the line's end; `size` is what they have in bytes together."""
+    """The JSON of records, each one line without its end. `size` is the total in bytes."""
 
     __slots__ = ("size",)
 
@@ -182,9 +186,9 @@ class EncodedRows(list[Any]):
 def encoded_rows(
     encoder: msgspec.json.Encoder, rows: Sequence[Any], integers: AbstractSet[str] = frozenset(), *, split: bool = False
 ) -> EncodedRows:
-    """Return the JSON of each record: one line of strict JSON for each; raises one of UNENCODABLE.
+    """Return each record as one line of strict JSON. Raises one of UNENCODABLE.
 
-    `integers` are the fields that the schema declares as such. `split` says that the rows were split from a page.
+    `integers` are the fields that the schema declares as integers. `split`: the rows come from a page of JSON.
     """
     if split or isinstance(rows[0], msgspec.Raw):
         text = b"\n".join(rows) if split else _one_value_each(rows)
@@ -202,7 +206,7 @@ def _one_value_each(rows: Sequence[Any]) -> bytes | None:
 
 
 def _checked_page(text: bytes, rows: Sequence[Any], integers: AbstractSet[str]) -> EncodedRows:
-    """Return rows that are JSON, of which the text is made; raises NotStrictJsonError."""
+    """Return rows that are JSON already; `text` are these rows joined. Raises NotStrictJsonError."""
     lines = lines_of(text)
     if len(lines) != len(rows) or set(map(FIRST_BYTE, lines)) != OBJECT:
         raise NotStrictJsonError(NOT_AN_OBJECT)
@@ -212,7 +216,7 @@ def _checked_page(text: bytes, rows: Sequence[Any], integers: AbstractSet[str]) 
 
 
 def _checked(encoder: msgspec.json.Encoder, rows: Sequence[Any], integers: AbstractSet[str]) -> EncodedRows:
-    """Return the JSON of records of any kind, each looked at by itself; raises one of UNENCODABLE."""
+    """Return the JSON of records of any kind, checked one by one. Raises one of UNENCODABLE."""
     lines = [bytes(_raw_line(row if isinstance(row, msgspec.Raw) else encoder.encode(row))) for row in rows]
     text = b"\n".join(lines)
     if set(map(FIRST_BYTE, lines)) != OBJECT:
@@ -233,10 +237,10 @@ def _check_lines(lines: Sequence[bytes], integers: AbstractSet[str]) -> None:
 
 
 def _check_values(row: Any) -> None:
-    """Raise NotStrictJsonError for what the line of a record does not show: what became null, what is several values."""
+    """Raise NotStrictJsonError for errors that the line does not show: NaN that became null, Raw with several values."""
     lost = lost_number(row)
     if lost:
-        message = f"field {lost} is NaN or infinite, which JSON cannot hold"
+        message = f"field {lost} is NaN or infinite, which JSON cannot represent"
         raise NotStrictJsonError(message)
     for _, value in leaves(row):
         if isinstance(value, msgspec.Raw):
@@ -244,7 +248,7 @@ def _check_values(row: Any) -> None:
 
 
 def _raw_line(value: Any) -> Any:
-    """Return JSON that a connector made, as one line; raises NotStrictJsonError if it is not exactly one value."""
+    """Return JSON that a connector made, as one line. Raises NotStrictJsonError if it is not exactly one value."""
     try:
         line = msgspec.json.decode(value, type=msgspec.Raw)
         text = bytes(line)
@@ -256,7 +260,7 @@ def _raw_line(value: Any) -> Any:
 
 
 class ObjectCompressor:
-    """Compresses one object. zstd and SHA-256 work without the interpreter's lock, so a thread of its own pays."""
+    """Compresses one object. zstd and SHA-256 release the interpreter's lock, so a separate thread is worthwhile."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -275,7 +279,7 @@ class ObjectCompressor:
 
 
 class Chunker:
-    """Cuts batches, however large, into what is encoded at a time; large records make smaller chunks."""
+    """Divides batches of any size into chunks that are encoded together. Large records make smaller chunks."""
 
     def __init__(self, stream: str, bad_line: BadLine | None = None) -> None:
         self._stream = stream
@@ -283,7 +287,7 @@ class Chunker:
         self._lines = FIRST_CHUNK_LINES
 
     def chunks(self, records: Records) -> Iterator[Chunk]:
-        """Yield the batch chunk by chunk; raises SourceContractError for a page that is not JSON."""
+        """Yield the chunks of a batch. Raises SourceContractError for a page that is not JSON."""
         rows, start = self._sliceable(records), 0
         split = isinstance(records, bytes) and not isinstance(rows, _Unchecked)
         while start < len(rows):
@@ -292,7 +296,7 @@ class Chunker:
             start += len(chunk.rows)
 
     def learn(self, lines: int, size: int) -> None:
-        """Take the size of the last chunk's lines, in bytes, as what the next ones will be like."""
+        """Adapt the next chunks to the size in bytes of the last chunk's lines."""
         self._lines = max(1, min(CHUNK_LINES, CHUNK_BYTES * lines // size))
 
     def _sliceable(self, records: Records) -> Sequence[Any]:
@@ -305,7 +309,7 @@ class Chunker:
 
 
 class _ArrowRows(Sequence[Any]):
-    """An Arrow batch whose rows become dictionaries a slice at a time."""
+    """An Arrow batch whose rows are converted to dicts, one slice at a time."""
 
     def __init__(self, batch: Any) -> None:
         self._batch = batch
@@ -319,15 +323,15 @@ class _ArrowRows(Sequence[Any]):
 
 
 def _one_line(value: Any) -> msgspec.Raw:
-    """Return JSON without the line breaks between its tokens; numbers and strings stay as they are written."""
+    """Return JSON without line breaks between its tokens. Numbers and strings stay as they are written."""
     return msgspec.Raw(msgspec.json.format(bytes(value), indent=-1))
 
 
 def _raw_lines(page: bytes, stream: str, bad_line: BadLine | None) -> Sequence[Any]:
-    """Split a page of JSON into records without decoding them; of a page of lines, one that is no JSON may be told apart."""
+    """Split a page of JSON into records without decoding them. Lines that are not JSON go to `bad_line`, if it is given."""
     try:
         if not page.isascii():
-            page.decode()  # msgspec.Raw is passed on as it is, and Bronze is UTF-8
+            page.decode()  # msgspec.Raw is written as it is, and Bronze must be UTF-8
         if page.lstrip()[:1] == b"[":
             raws = msgspec.json.decode(page, type=list[msgspec.Raw])
         else:
@@ -345,16 +349,16 @@ def _raw_lines(page: bytes, stream: str, bad_line: BadLine | None) -> Sequence[A
 
 
 class _Unchecked(list[msgspec.Raw]):
-    """Records of which some may not be JSON."""
+    """Records some of which may not be JSON."""
 
 
 LENIENT = json.JSONDecoder(parse_int=len, parse_float=len, parse_constant=len, strict=False)
-"""Finds where a value ends, also one that is not strict JSON; makes nothing of its numbers."""
+"""Finds the end of a value, also of one that is not strict JSON. Numbers are not converted."""
 BETWEEN = re.compile(r"[ \t\r\n]*([,\]])[ \t\r\n]*")
 
 
 def _lenient_array(page: bytes) -> list[msgspec.Raw]:
-    """Return the items of an array of which some are not strict JSON, to be looked at one by one; none where it is no array."""
+    """Return the items of an array some of which are not strict JSON; nothing if it is not an array."""
     try:
         text, items = page.decode(errors="surrogateescape").strip(), _Unchecked()
         at, sign = 1 + len(text[1:]) - len(text[1:].lstrip()), ","
@@ -386,7 +390,7 @@ def _reason(error: msgspec.DecodeError | UnicodeDecodeError | RecursionError) ->
 
 
 def _good_lines(page: bytes, bad_line: BadLine) -> list[msgspec.Raw] | None:
-    """Return the lines that are JSON, and tell the others; where none is, it is no page of lines, and none is told."""
+    """Return the lines that are JSON, and pass the others to `bad_line`; None if no line is an object."""
     good, bad, objects = list[msgspec.Raw](), list[tuple[bytes, str]](), False
     for line in filter(bytes.strip, page.split(b"\n")):
         try:
@@ -408,19 +412,19 @@ def _unencodable(stream: str, chunk: Chunk, error: Exception) -> SourceContractE
 
 
 def why_unencodable(row: Any, integers: AbstractSet[str] = frozenset()) -> str:
-    """Say why a record cannot be one line of strict JSON; nothing when it can. Never shows a value of it."""
+    """Return why a record cannot be one line of strict JSON, or nothing. Never shows a value of the record."""
     try:
         encoded_rows(msgspec.json.Encoder(), [row], integers)
     except NotStrictJsonError as error:
         return str(error)
     except UNENCODABLE:
         path, kind = culprit(row, "")
-        return f"field {path or '(the record)'} of type {kind} cannot be JSON"
+        return f"field {path or '(the record)'} of type {kind} cannot be represented in JSON"
     return ""
 
 
 def culprit(value: Any, path: str) -> tuple[str, str]:
-    """Return path and type of the first value that cannot be encoded; never the value itself."""
+    """Return the path and the type of the first value that cannot be encoded, never the value itself."""
     children = (
         [(f"{path}.{shown_key(key)}".lstrip("."), item) for key, item in value.items()]
         if isinstance(value, dict)
@@ -433,6 +437,6 @@ def culprit(value: Any, path: str) -> tuple[str, str]:
             msgspec.json.encode(child)
         except RecursionError:
             return child_path, "circular reference"
-        except Exception:  # noqa: BLE001 - any reason makes it the culprit
+        except Exception:  # noqa: BLE001 - whatever the reason, this value cannot be encoded
             return culprit(child, child_path)
     return path, type(value).__name__

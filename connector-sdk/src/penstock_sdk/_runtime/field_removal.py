@@ -13,7 +13,7 @@ Tree = dict[str, Any]
 
 
 class FieldRemover:
-    """Removes fields, each given as the names on the way to it. The author's own records stay as they are."""
+    """Removes fields, each given as the list of names that leads to it. The author's own records are not changed."""
 
     def __init__(self, paths: list[list[str]], stream: str) -> None:
         self._stream = stream
@@ -50,7 +50,7 @@ def _without(value: Any, tree: Tree) -> Any:
 
 
 def _without_raw(value: msgspec.Raw, tree: Tree) -> msgspec.Raw:
-    """Do the same to JSON, whose other values stay as they are written: a long number would not survive decoding."""
+    """Remove fields from JSON. The other values stay as they are written: decoding would change a long number."""
     first = bytes(value).lstrip()[:1]
     if first == b"[":
         items = msgspec.json.decode(value, type=list[msgspec.Raw])

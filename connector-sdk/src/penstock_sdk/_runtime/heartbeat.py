@@ -1,4 +1,4 @@
-"""The heartbeat: a thread that says that the attempt lives, and hears when it should stop."""
+"""The heartbeat: a thread that reports that the attempt is alive, and learns when the attempt has to stop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from penstock_sdk.errors import AttemptCancelled, AttemptEnded, AttemptInterrupt
 
 
 class Heartbeat:
-    """Runs from `start` to `stop`. `check` raises, at a batch border, what ended the attempt."""
+    """Runs from `start` to `stop`. `check`, called between two batches, raises the reason why the attempt has to end."""
 
     def __init__(self, client: RunClient, metrics: Metrics, seconds: float) -> None:
         self._client = client
@@ -24,21 +24,21 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and wait for the thread."""
+        """Stop the thread, and wait for its end."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
 
     def interrupt(self) -> None:
-        """Ask for the end at the next batch border: the pod was told to stop."""
-        self._ended = self._ended or AttemptInterrupted("the pod was told to stop")
+        """Let the attempt end after the current batch: the pod got a SIGTERM."""
+        self._ended = self._ended or AttemptInterrupted("the pod got a SIGTERM")
 
     def check(self) -> None:
-        """Raise what ended the attempt, if anything did."""
+        """Raise AttemptEnded if the attempt has to end."""
         if self._ended:
             raise self._ended
 
@@ -51,5 +51,9 @@ class Heartbeat:
                     self._ended = self._ended or AttemptCancelled("the run was cancelled")
             except AttemptRefused as ended:
                 self._ended = ended
-            except (httpx.HTTPError, ConnectorError, ValueError):  # ValueError: a proxy's page instead of an answer
+            except (
+                httpx.HTTPError,
+                ConnectorError,
+                ValueError,
+            ):  # ValueError: a proxy sent a page instead of a response
                 continue

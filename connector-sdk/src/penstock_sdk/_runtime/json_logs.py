@@ -1,4 +1,4 @@
-"""The pod's log: one JSON object a line."""
+"""The log of a connector's process: one JSON object per line."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from penstock_sdk._runtime.masking import Mask, MaskedStream
 
 
 class JsonLogFormatter(logging.Formatter):
-    """One JSON object a line, with what it belongs to (run, attempt, tenant, connection, stream) and no secret in it.
+    """Formats a line as JSON, with the run, attempt, tenant, connection and stream, and without secrets.
 
-    `context` is shared with the attempt, which adds to it what it comes to know.
+    The attempt shares `context` and adds these fields when it knows them.
     """
 
     def __init__(self, context: dict[str, Any], mask: Mask) -> None:
@@ -30,11 +30,11 @@ class JsonLogFormatter(logging.Formatter):
             else f"{record.getMessage()}: {self.formatException(record.exc_info)}"
         )
         line = {"ts": self.formatTime(record), "level": record.levelname.lower(), "message": self._mask(text)}
-        return json.dumps({**line, **self._context})  # masked before: JSON escapes what a secret may contain
+        return json.dumps({**line, **self._context})  # masked before it is encoded: JSON escapes characters of a secret
 
 
 def log_to_stderr(context: dict[str, Any], mask: Mask) -> None:
-    """Have everything that is logged, by any library, written in this form."""
+    """Write all log records of all libraries in this format."""
     handler = logging.StreamHandler(sys.__stderr__)
     handler.setFormatter(JsonLogFormatter(context, mask))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
@@ -42,8 +42,8 @@ def log_to_stderr(context: dict[str, Any], mask: Mask) -> None:
 
 
 def mask_printed_output(mask: Mask) -> None:
-    """Have what a connector prints, and a last traceback, masked too."""
-    assert sys.__stderr__  # noqa: S101 - a pod's process has one
+    """Mask the printed output of a connector too, and a final traceback."""
+    assert sys.__stderr__  # noqa: S101 - the process of a pod has one
     printed = MaskedStream(sys.__stderr__, mask)
     atexit.register(printed.close)
     sys.stdout = sys.stderr = printed

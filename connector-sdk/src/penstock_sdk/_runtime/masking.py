@@ -1,7 +1,7 @@
-"""Secrets never leave: what is logged, printed or reported has the value of every secret credential masked.
+"""Masks the values of secret credentials in everything that is logged, printed or reported.
 
-A credential is a secret unless the manifest says `secret: false` of it (a user's name). A value is found as it is and
-in the forms that error messages give it: quoted for a URL, escaped by JSON or `repr`, and line by line.
+A credential is a secret unless the manifest declares `secret: false`, as for a user name. A value is found as it is, and in
+the forms in which error messages show it: quoted for a URL, escaped by JSON or `repr`, and line by line.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def _forms(value: str) -> set[str]:
 
 
 def _pattern(form: str) -> str:
-    """Match a value anywhere; one that is as short as a syllable only where it stands alone."""
+    """Return a pattern that matches a value anywhere; a very short value only where it stands alone."""
     found = re.escape(form)
     return rf"(?<!\w){found}(?!\w)" if len(form) < SHORT else found
 
 
 class Mask:
-    """Replaces the values it was given."""
+    """Replaces secret values in text."""
 
     def __init__(self, values: list[str]) -> None:
         self._values: list[str] = []
@@ -39,7 +39,7 @@ class Mask:
         self.add(*values)
 
     def add(self, *values: str) -> None:
-        """Mask these too from now on."""
+        """Mask these values too."""
         self._values += values
         forms = sorted({form for value in self._values for form in _forms(value)}, key=len, reverse=True)
         self._found = re.compile("|".join(map(_pattern, forms))) if forms else None
@@ -50,7 +50,7 @@ class Mask:
 
 
 class MaskedStream(io.TextIOBase):
-    """A stream that passes whole lines on, masked: a secret may be written in pieces."""
+    """A stream that masks whole lines and passes them on, because a secret may be written in several pieces."""
 
     def __init__(self, stream: TextIO, mask: Mask) -> None:
         self._stream = stream
@@ -58,17 +58,17 @@ class MaskedStream(io.TextIOBase):
         self._begun = ""
 
     def write(self, text: str) -> int:
-        """Take text, and pass on the lines that it completes."""
+        """Buffer text, and pass on the complete lines."""
         *lines, self._begun = f"{self._begun}{text}".split("\n")
         self._stream.writelines(f"{self._mask(line)}\n" for line in lines)
         return len(text)
 
     def writable(self) -> bool:
-        """Say that it can be written to."""
+        """Return True."""
         return True
 
     def flush(self) -> None:
-        """Pass on what is complete; a line that has only begun could show half a secret."""
+        """Flush the stream. An incomplete line stays buffered, because it could show half of a secret."""
         self._stream.flush()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What an attempt has done so far."""
+"""The counters of an attempt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from penstock_sdk.contract import Op
 
 @dataclass
 class Metrics:
-    """Cumulative numbers; the readers, the uploading threads and the committing thread write, the heartbeat reads."""
+    """Cumulative counters. Readers and the uploading and committing threads write them; the heartbeat reads them."""
 
     stream: str | None = None
     records: int = 0
@@ -32,29 +32,29 @@ class Metrics:
             self.records += records
 
     def add_read(self, stream: str, op: Op, records: int) -> None:
-        """Count records that were read of a stream, by op."""
+        """Count records of a stream that were read, by operation."""
         with self._lock:
             counts = self.read_by_op.setdefault(stream, {})
             counts[op] = counts.get(op, 0) + records
 
     def add_planned_partitions(self, partitions: int) -> None:
-        """Count parts of a stream that are to be read."""
+        """Count the partitions of a stream that will be read."""
         with self._lock:
             self.partitions += partitions
 
     def add_finished_partition(self) -> None:
-        """Count a part that is read to its end."""
+        """Count a partition that is read to its end."""
         with self._lock:
             self.partitions_done += 1
 
     def add_object(self, size: int) -> None:
-        """Count an object of so many bytes."""
+        """Count an uploaded object of `size` bytes."""
         with self._lock:
             self.bytes_uploaded += size
             self.objects += 1
 
     def add_checkpoint(self, stream: str, records: int, rejected: int = 0) -> None:
-        """Count a checkpoint, what it committed, and what it put aside."""
+        """Count a checkpoint with its committed and its rejected records."""
         with self._lock:
             self.checkpoints += 1
             self.committed[stream] = self.committed.get(stream, 0) + records
@@ -62,7 +62,7 @@ class Metrics:
                 self.rejected[stream] = self.rejected.get(stream, 0) + rejected
 
     def snapshot(self) -> dict[str, float]:
-        """Return the metrics that a heartbeat carries."""
+        """Return the metrics for a heartbeat."""
         shown = {"records": self.records, "bytes_uploaded": self.bytes_uploaded, "objects": self.objects}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         with self._lock:

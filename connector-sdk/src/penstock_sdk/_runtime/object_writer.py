@@ -1,9 +1,10 @@
-"""What happens to objects while reading goes on: they are compressed, uploaded, and committed with the state they cover.
+"""Objects beside the read: they are compressed, uploaded, and committed with the cursor that covers them.
 
-One thread compresses, two upload and one commits, each in the order in which it was asked: a commit overtakes neither
-the one before it nor the upload of an object that it names, so whatever crash comes in between leaves a prefix of what
-is read committed. A stream that is read in parts has a delivery for each, and one order of commits. The reader is held up when too much is on its way, which bounds memory whatever the bucket's speed.
-After a failure no later commit is tried, and the reader hears of it at its next call.
+One thread compresses, two upload and one commits, each in the order of the requests. A commit never overtakes the commit
+before it, nor the upload of an object that it names, so after a crash the committed records are a prefix of the records
+that were read. A stream that is read in partitions has one writer for each partition, and one order of commits. The
+reader waits when too much is in progress, which limits memory whatever the speed of the bucket. After a failure no later
+commit is tried, and the reader gets the error at its next call.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ COMMITS_AHEAD = 4
 
 
 class OpenObject:
-    """An object that lines are added to, and the slices of it that the compressing thread has yet to take."""
+    """An object to which lines are added, and the slices that the compressing thread has not taken yet."""
 
     def __init__(self) -> None:
         self.compressor = ObjectCompressor()
@@ -37,17 +38,17 @@ class OpenObject:
         self.slices: deque[tuple[Future[None], int]] = deque()
 
     def settle(self, ahead: int = 0) -> None:
-        """Wait until so few slices are ahead of the compressing thread."""
+        """Wait until at most `ahead` slices wait for the compressing thread."""
         while len(self.slices) > ahead:
             self.slices.popleft()[0].result()
 
     def at_most(self) -> int:
-        """Return a size that the object has not exceeded, were nothing of what waits compressible."""
+        """Return an upper limit of the object's size: the waiting lines count as if they could not be compressed."""
         return self.compressor.size + self.waiting + sum(size for _, size in self.slices)
 
 
 class ObjectWriter:
-    """The way of one reader's objects and promises."""
+    """Writes the objects of one reader, and commits them with their cursors."""
 
     def __init__(self, shared: StreamCommits, merge_cursor: MergeCursor, object_bytes: int) -> None:
         self._shared = shared
@@ -73,15 +74,15 @@ class ObjectWriter:
             self._open.settle(SLICES_AHEAD)
 
     def reject(self, line: bytes, op: Op) -> None:
-        """Add a line to the open object of records that do not fit."""
-        held = self._rejected = self._rejected or OpenObject()
-        held.lines.append(line)
-        held.waiting += len(line)
+        """Add a line to the open object of rejected records."""
+        opened = self._rejected = self._rejected or OpenObject()
+        opened.lines.append(line)
+        opened.waiting += len(line)
         self._rejected_by_op[op] += 1
-        if held.waiting >= SLICE_BYTES:
-            self._hand_over(held)
-            held.settle(SLICES_AHEAD)
-        if held.at_most() >= self._object_bytes:
+        if opened.waiting >= SLICE_BYTES:
+            self._hand_over(opened)
+            opened.settle(SLICES_AHEAD)
+        if opened.at_most() >= self._object_bytes:
             self._upload_rejected()
 
     def _upload_rejected(self) -> None:
@@ -92,22 +93,22 @@ class ObjectWriter:
         self._rejected, self._rejected_by_op = None, Counter()
 
     def full(self) -> bool:
-        """Say whether the open object has reached its size; waits for the compressor only when that may be."""
+        """Return True if the open object has reached its size. Waits for the compressor only if that is possible."""
         if self._open.at_most() < self._object_bytes:
             return False
         self._hand_over(self._open)
         self._open.settle()
         return self._open.compressor.size >= self._object_bytes
 
-    def _hand_over(self, held: OpenObject) -> None:
-        lines, size = held.lines, held.waiting
-        held.lines, held.waiting = [], 0
+    def _hand_over(self, opened: OpenObject) -> None:
+        lines, size = opened.lines, opened.waiting
+        opened.lines, opened.waiting = [], 0
         if lines:
-            compressed = self._submit(self._compressing, lambda: held.compressor.write(b"".join(lines)))
-            held.slices.append((compressed, size))
+            compressed = self._submit(self._compressing, lambda: opened.compressor.write(b"".join(lines)))
+            opened.slices.append((compressed, size))
 
     def upload(self, sequence: int, by_op: Mapping[Op, int]) -> None:
-        """Close the open object, which holds so many records, and send it on its way."""
+        """Close the open object, whose records `by_op` counts, and upload it."""
         closed, self._open = self._open, OpenObject()
         self._send(closed, sequence, by_op, self._shared.grants)
 
@@ -121,7 +122,7 @@ class ObjectWriter:
         self._uncommitted.append(uploaded)
 
     def _make_room(self, size: int) -> None:
-        """Hold the reader up while too many objects, or more than one object's bytes, wait to be uploaded."""
+        """Wait while too many objects, or more bytes than one object has, wait to be uploaded."""
         while self._uploads and (
             len(self._uploads) >= OBJECTS_AHEAD
             or size + sum(waiting for _, waiting in self._uploads) > self._object_bytes
@@ -135,9 +136,9 @@ class ObjectWriter:
         return uploaded
 
     def commit(self, cursor: Cursor, schema_version: int, read: Mapping[Op, int], *, done: bool) -> None:
-        """Have everything uploaded so far committed with the cursor that covers it; `done` marks the end.
+        """Commit everything uploaded so far with the cursor that covers it. `done`: the stream or partition is at its end.
 
-        `read` counts the records that were read since the commit before.
+        `read` counts the records that were read since the previous commit.
         """
         self._upload_rejected()
         uploads, self._uncommitted = self._uncommitted, []
@@ -169,13 +170,13 @@ class ObjectWriter:
             raise self._failure
 
     def settle(self) -> None:
-        """Wait until everything that was asked for is committed; raises what went wrong."""
+        """Wait until every requested commit has ended. Raises the first failure."""
         while self._commits:
             self._commits.popleft().result()
         self._raise_failure()
 
     def close(self) -> None:
-        """Let the commits under way end, drop what no commit names, and end the threads; what failed was raised."""
+        """Wait for the commits in progress, drop objects that no commit names, and end the threads."""
         for upload in self._uncommitted:
             upload.cancel()
         for stage in (self._compressing, self._uploading, self._committing):

@@ -1,7 +1,7 @@
-"""End with the `penstock up` that started this process.
+"""Ends this process together with the `penstock up` that started it.
 
-`penstock up` keeps the other end of a pipe open for as long as it lives, and never writes. Mostly the kernel kills this
-process at its death; a thread does it where the kernel offers no such signal, or the death came before the request.
+`penstock up` keeps the other end of a pipe open as long as it lives, and never writes. When it dies, the kernel usually
+kills this process. The thread does it where the kernel has no such signal, or if `penstock up` died before it asked for it.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from penstock_sdk.protocol import PARENT_PIPE_VARIABLE
 
 
 def exit_with_parent(environment: Mapping[str, str]) -> None:
-    """Watch the pipe that the environment names; in a pod there is none, as Kubernetes ends what it started."""
+    """Watch the pipe that the environment names. A pod has none, because Kubernetes ends its processes."""
     descriptor = environment.get(PARENT_PIPE_VARIABLE, "")
     if descriptor.isdecimal():
-        threading.Thread(target=_wait, args=(int(descriptor),), name="lifeline", daemon=True).start()
+        threading.Thread(target=_wait, args=(int(descriptor),), name="parent-watch", daemon=True).start()
 
 
 def _wait(descriptor: int) -> None:
     try:
         os.read(descriptor, 1)
-    except OSError:  # closed by the connector: the kernel's signal is left
+    except OSError:  # the connector closed it; the kernel's signal remains
         return
     if os.getpgrp() == os.getpid():
-        os.killpg(os.getpid(), signal.SIGKILL)  # what the connector started ends too
+        os.killpg(os.getpid(), signal.SIGKILL)  # with all processes that the connector started
     os.kill(os.getpid(), signal.SIGKILL)

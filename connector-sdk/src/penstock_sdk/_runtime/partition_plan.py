@@ -1,8 +1,8 @@
-"""Where a stream that is read in parts stands: one cursor that holds the plan and each part's own cursor. Pure.
+"""The partitions of a stream, and how far each is read. Pure functions.
 
-The platform keeps one cursor per stream and looks into none. So what a split stream commits is a cursor of the runtime's
-own, marked as such: `{"penstock/partitions": 1, "run": …, "ranges": [{"id", "bounds", "cursor", "done"}]}`. `done` holds
-within the run that wrote it. docs/design/0007 argues what follows from it.
+The platform stores one cursor for each stream and does not look into it. A stream that is read in partitions therefore
+commits a cursor of the runtime's own: `{"penstock/partitions": 1, "run": …, "ranges": [{"id", "bounds", "cursor", "done"}]}`.
+`done` is valid only within the run that wrote it. docs/design/0007 explains the consequences.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_PARTITIONS = 1000
 
 
 class PartitionProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One part of a stream, and where its read stands."""
+    """One partition of a stream, its cursor, and whether it is read to its end."""
 
     id: str
     bounds: Any = None
@@ -30,7 +30,7 @@ class PartitionProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
     @property
     def partition(self) -> Partition:
-        """The part as its author made it."""
+        """The partition as the connector returned it."""
         return Partition(id=self.id, bounds=self.bounds)
 
 
@@ -41,7 +41,7 @@ class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PartitionPlan(msgspec.Struct, frozen=True):
-    """All parts of a stream, in the plan's order; `run` is the run whose plan it is."""
+    """All partitions of a stream, in the order of the plan. `run` is the run that made the plan."""
 
     run: str
     progress: tuple[PartitionProgress, ...]
@@ -60,26 +60,26 @@ class PartitionPlan(msgspec.Struct, frozen=True):
 
     @property
     def unfinished(self) -> tuple[PartitionProgress, ...]:
-        """The parts that are not read to their end."""
+        """The partitions that are not read to their end."""
         return tuple(partition for partition in self.progress if not partition.done)
 
     def remaining(self, run: str) -> tuple[PartitionProgress, ...]:
-        """The parts that a run has yet to read."""
+        """The partitions that a run still has to read."""
         return self.unfinished if run == self.run else self.progress
 
     @property
     def partitions(self) -> tuple[Partition, ...]:
-        """The parts as their author made them."""
+        """The partitions as the connector returned them."""
         return tuple(partition.partition for partition in self.progress)
 
 
 def is_partitioned(cursor: Cursor | None) -> bool:
-    """Say whether a cursor is one of parts."""
+    """Return True for the cursor of a stream that is read in partitions."""
     return isinstance(cursor, dict) and CURSOR_KEY in cursor
 
 
 def plan_from_cursor(cursor: Cursor, stream: str) -> PartitionPlan:
-    """Return the parts that a cursor holds; raises SourceContractError for one that this version cannot read."""
+    """Return the plan that a cursor holds. Raises SourceContractError for a cursor that this version cannot read."""
     try:
         document = msgspec.convert(cursor, _Document)
     except msgspec.ValidationError as error:
@@ -87,31 +87,31 @@ def plan_from_cursor(cursor: Cursor, stream: str) -> PartitionPlan:
     if document.version != VERSION:
         raise _unreadable(stream, f"it is of version {document.version}, and this connector's SDK reads {VERSION}")
     if len({partition.id for partition in document.partitions}) != len(document.partitions) or not document.partitions:
-        raise _unreadable(stream, "its parts are not told apart by their ids")
+        raise _unreadable(stream, "the ids of its partitions are not unique")
     return PartitionPlan(document.run, document.partitions)
 
 
 def _unreadable(stream: str, why: str) -> SourceContractError:
     return SourceContractError(
-        f"stream {stream!r}: the state of its parts cannot be read: {why};"
+        f"stream {stream!r}: the state of its partitions cannot be read: {why};"
         " use the connector version that wrote it, or reset the state"
     )
 
 
 def new_plan(run: str, partitions: Sequence[Partition], known: PartitionPlan | None, stream: str) -> PartitionPlan:
-    """Return the plan of a run: parts that stayed go on from their cursors, new ones start, others are forgotten.
+    """Return the plan of a run. Known partitions resume from their cursors, new ones begin, others are forgotten.
 
-    Raises DefectError for parts that cannot be told apart, or kept.
+    Raises DefectError for ids that are not unique, for too many partitions, and for bounds that are not JSON.
     """
     ids = [partition.id for partition in partitions]
-    doubled = next((identifier for identifier in ids if ids.count(identifier) > 1 or not identifier), None)
-    if doubled is not None:
+    repeated = next((identifier for identifier in ids if ids.count(identifier) > 1 or not identifier), None)
+    if repeated is not None:
         raise DefectError(
-            f"stream {stream!r}: partitions() returned the id {doubled!r} more than once, or an empty one"
+            f"stream {stream!r}: partitions() returned the id {repeated!r} more than once, or an empty one"
         )
     if len(ids) > MAX_PARTITIONS:
         raise DefectError(
-            f"stream {stream!r}: partitions() returned {len(ids)} parts; at most {MAX_PARTITIONS} are kept"
+            f"stream {stream!r}: partitions() returned {len(ids)} partitions; at most {MAX_PARTITIONS} are allowed"
         )
     cursors = {partition.id: partition.cursor for partition in known.progress} if known else {}
     return PartitionPlan(
@@ -124,10 +124,10 @@ def new_plan(run: str, partitions: Sequence[Partition], known: PartitionPlan | N
 
 
 def _as_json(partition: Partition, stream: str) -> Any:
-    """Return the bounds in the form that they have when they come back from the state."""
+    """Return the bounds as JSON returns them from the state."""
     try:
         return msgspec.json.decode(msgspec.json.encode(partition.bounds))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise DefectError(
-            f"stream {stream!r}: the bounds of part {partition.id!r} are no JSON", operator_message=str(error)
+            f"stream {stream!r}: the bounds of partition {partition.id!r} are not JSON", operator_message=str(error)
         ) from None

@@ -1,8 +1,8 @@
-"""A stream that is read in parts, several at a time.
+"""The read of a stream in partitions, several at a time.
 
-The attempt's own thread is one worker, with the connector that there is already; each further one has a thread and a
-connector of its own. Workers share a queue of parts and the stream's commits, and nothing else. Whatever ends one has the
-others stop at their batch border; what they have promised is committed.
+The attempt's own thread is one worker and uses the connector that exists already. Every other worker has its own thread
+and its own connector. Workers share a queue of partitions and the stream's commits, and nothing else. If a worker fails,
+the others stop after their current batch, and everything that a cursor covers is committed.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ SMALLEST_OBJECT = 4 << 20
 
 
 class _Halted(AttemptEnded):
-    """Another worker has ended the read; this one stops at its batch border."""
+    """Another worker has failed; this one stops after its batch."""
 
 
 def plan_read(connector: AnyConnector, task: ReadTask, run: str) -> PartitionPlan | None:
-    """Return the parts to read, or None for a read in one.
+    """Return the plan of the partitions to read, or None to read the stream as a whole.
 
-    Within a run the plan stays as it was first committed; between runs the connector is asked again.
+    Within a run the plan stays as it was first committed. A new run asks the connector again.
     """
     stream, cursor, since = task.stream, task.cursor, task.start.since
     if not is_partitioned(cursor):
@@ -51,19 +51,19 @@ def plan_read(connector: AnyConnector, task: ReadTask, run: str) -> PartitionPla
         return new_plan(run, found, None, stream.name) if found else None
     known = plan_from_cursor(cursor, stream.name)
     if not stream.partitioned:
-        raise _unreadable_state(task, known, "the connector does not split it any more")
+        raise _unreadable_state(task, known, "the connector does not divide the stream any more")
     if known.run == run:
         return known
     found = connector.partitions(stream, since, None, known.partitions)
     if not found:
-        raise _unreadable_state(task, known, "the connector returns no parts any more")
+        raise _unreadable_state(task, known, "the connector returns no partitions any more")
     _log_plan_change(task, known, found)
     return new_plan(run, found, known, stream.name)
 
 
 def _unreadable_state(task: ReadTask, known: PartitionPlan, why: str) -> SourceContractError:
     return SourceContractError(
-        f"stream {task.stream.name!r}: its state is of {len(known.progress)} parts, and {why};"
+        f"stream {task.stream.name!r}: its state holds {len(known.progress)} partitions, and {why};"
         " reset the state, or use the connector version that wrote it"
     )
 
@@ -71,11 +71,13 @@ def _unreadable_state(task: ReadTask, known: PartitionPlan, why: str) -> SourceC
 def _log_plan_change(task: ReadTask, known: PartitionPlan, found: Sequence[Partition]) -> None:
     before, now = {partition.id for partition in known.progress}, {partition.id for partition in found}
     if before != now:
-        log.info("%s: %d parts are new, %d are gone", task.stream.name, len(now - before), len(before - now))
+        log.info(
+            "%s: %d partitions are new, %d no longer exist", task.stream.name, len(now - before), len(before - now)
+        )
 
 
 class PartitionedRead:
-    """The read of one stream's parts."""
+    """The read of one stream's partitions."""
 
     def __init__(self, reader: StreamReader, plan: PartitionPlan, factory: ConnectorFactory) -> None:
         self._reader = reader
@@ -90,10 +92,10 @@ class PartitionedRead:
         self._planned_count = len(plan.progress)
 
     def run(self, connector: AnyConnector) -> None:
-        """Read what is left; raises what ended it before its end."""
+        """Read the remaining partitions. Raises the error of the worker that failed."""
         task = self._reader.task
         shown = (task.stream.name, task.verdict.selected.mode, len(self._remaining), self._planned_count, self._workers)
-        log.info("reading %s (%s): %d of %d parts, %d at a time", *shown)
+        log.info("reading %s (%s): %d of %d partitions, %d at a time", *shown)
         self._reader.metrics.add_planned_partitions(len(self._remaining))
         if not self._remaining:
             self._mark_done()
@@ -113,18 +115,18 @@ class PartitionedRead:
             )
 
     def _mark_done(self) -> None:
-        """Commit the end of a stream whose parts were all read before its state was put back to that point."""
+        """Commit the end of a stream whose partitions are all read: its state was rewound to that checkpoint."""
         task = self._reader.task
         self._reader.shared.commit(self._cursor.unchanged, None, (), task.envelope.schema_version, {}, done=True)
 
     def _run_worker(self) -> None:
-        """Work with a connector of one's own. A source that lets no further session in is read by those that are in."""
+        """Work with an own connector. If the source refuses another session, the other workers read on without this one."""
         try:
             with self._factory.authenticated() as connector:
                 self._work(connector)
         except TransientError as error:
-            log.warning("a further worker is done without: %s", error.message)
-        except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+            log.warning("reading with one worker less: %s", error.message)
+        except BaseException as error:  # noqa: BLE001 - the attempt's thread raises it again
             self._failures.append(error)
 
     def _work(self, connector: AnyConnector) -> None:
@@ -133,7 +135,7 @@ class PartitionedRead:
                 self._read(connector, partition)
         except _Halted:
             return
-        except BaseException as error:  # noqa: BLE001 - raised again when all have stopped
+        except BaseException as error:  # noqa: BLE001 - raised again when all workers have stopped
             self._failures.append(error)
 
     def _next(self) -> PartitionProgress | None:
@@ -158,6 +160,6 @@ class PartitionedRead:
 
 
 def _worker_limits(limits: wire.Limits, workers: int) -> wire.Limits:
-    """Let the workers' objects together take the memory that one reader's would."""
+    """Return smaller objects, so that all workers together need the memory of one reader."""
     size = max(limits.object_bytes // workers, min(limits.object_bytes, SMALLEST_OBJECT))
     return limits.model_copy(update={"object_bytes": size})

@@ -1,9 +1,9 @@
-"""From batches to commits: when an object is full, and when a cursor becomes a commit.
+"""From batches to commits: when an object is complete, and when a cursor is committed.
 
-Lines are held back until a cursor covers them, so that what ends a read at any point, an error of the connector or of
-the source, leaves everything committed that a cursor covers, and nothing else. Memory is bounded whatever the size of
-the stream and of its batches: a batch is encoded in chunks, an object is rolled in the middle of one where need be, and
-once too much is held back, what the last cursor covers is committed and the rest goes on its way.
+Lines wait in memory until a cursor covers them. So if a read ends at any point, by an error of the connector or of the
+source, everything that a cursor covers is committed, and nothing else. Memory is limited whatever the size of the stream
+and of its batches: a batch is encoded in chunks, an object can end in the middle of a batch, and if too many lines wait,
+the records that the last cursor covers are committed and the waiting lines are written to the next object.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LEAST_UNCOVERED_BYTES = 4 << 20
 
 
 class UncoveredLines:
-    """Lines that no cursor covers yet, with their numbers of records and op, and those of rejected records, in order."""
+    """Lines that no cursor covers yet, with their record counts and operations, and the lines of rejected records."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[bytes, int, Op]] = []
@@ -36,18 +36,18 @@ class UncoveredLines:
         self.size = 0
 
     def add(self, lines: bytes, records: int, op: Op) -> None:
-        """Hold lines of records."""
+        """Add lines of records."""
         self.lines.append((lines, records, op))
         self.size += len(lines)
 
     def reject(self, line: bytes, op: Op) -> None:
-        """Hold the line of a rejected record."""
+        """Add the line of a rejected record."""
         self.rejected.append((line, op))
         self.size += len(line)
 
 
 class StreamPipeline:
-    """The sink of one read: of a stream, or of one part of it. `cursor` is where the read begins."""
+    """The sink of one read: of a stream, or of one of its partitions. The read begins at `cursor`."""
 
     def __init__(
         self,
@@ -72,17 +72,17 @@ class StreamPipeline:
         self._delivery = ObjectWriter(shared, merge_cursor, limits.object_bytes)
         self._uncovered = UncoveredLines()
         self._most_uncovered_bytes = max(limits.object_bytes, LEAST_UNCOVERED_BYTES)
-        self._flushed_early = False  # lines that no cursor covers are on their way already
+        self._flushed_early = False  # lines that no cursor covers are written already
         self._in_object = Counter[Op]()
         self._rejected = 0
         self._read = Counter[Op]()  # since the last commit
-        self._covered = Counter[Op]()  # of these, those that a cursor covers
+        self._covered = Counter[Op]()  # the part of `_read` that a cursor covers
         self._since_time = clock()
         if validator:
             validator.send_to(self._take_rejected)
 
     def emit(self, records: Records, op: Op) -> None:
-        """Encode records; they go on their way once a cursor covers them, or when too many are held back."""
+        """Encode records. They are written when a cursor covers them, or when too many lines wait."""
         check_op(op, self._envelope.stream)
         check_records(records, self._envelope.stream)
         if self._validator:
@@ -94,7 +94,7 @@ class StreamPipeline:
             if self._uncovered.size > self._most_uncovered_bytes:
                 self._flush_early()
         if self._validator:
-            self._validator.op = "upsert"  # of what the connector rejects between batches
+            self._validator.op = "upsert"  # for data that the connector rejects between batches
         if handed_over is not None and taken != handed_over:
             raise self._not_conserved(handed_over, taken, 0)
 
@@ -105,11 +105,11 @@ class StreamPipeline:
         before, rejected = encoder.records, self._rejected
         rows = self._validator.rows(chunk) if self._validator else encoder.rows(chunk)
         lines = encoder.lines(rows, op) if rows else b""
-        added, put_aside = len(chunk.rows), self._rejected - rejected
-        # No row has a line break in it, so that the lines are as many as the records if they have all bytes and no more.
+        added, rejected_now = len(chunk.rows), self._rejected - rejected
+        # No row contains a line break, so the number of lines equals the number of records if the size is exactly this.
         size = rows.size + encoder.size_of_envelopes(before, encoder.records, op)
-        if encoder.records - before != added - put_aside or len(lines) != size:
-            raise self._not_conserved(added, lines.count(b"\n"), put_aside)
+        if encoder.records - before != added - rejected_now or len(lines) != size:
+            raise self._not_conserved(added, lines.count(b"\n"), rejected_now)
         self._shared.metrics.add_records(added)
         self._count(added, op)
         if lines:
@@ -129,7 +129,7 @@ class StreamPipeline:
     def _not_conserved(self, read: int, lines: int, rejected: int) -> DefectError:
         return DefectError(
             f"stream {self._envelope.stream!r}: {read} records were read, {lines} encoded and {rejected} rejected;"
-            " nothing of them is committed. This is a defect of the SDK: please report it with the connector's version"
+            " none of them is committed. This is a defect of the SDK: please report it with the connector's version"
         )
 
     def _take_rejected(self, line: bytes) -> None:
@@ -147,22 +147,22 @@ class StreamPipeline:
             self._close_object()
 
     def _flush_uncovered(self) -> None:
-        """Send what is held back on its way."""
-        held, self._uncovered = self._uncovered, UncoveredLines()
-        for line, op in held.rejected:
+        """Write the waiting lines."""
+        waiting, self._uncovered = self._uncovered, UncoveredLines()
+        for line, op in waiting.rejected:
             self._delivery.reject(line, op)
-        for lines, records, op in held.lines:
+        for lines, records, op in waiting.lines:
             self._write(lines, records, op)
 
     def _flush_early(self) -> None:
-        """Commit what the last cursor covers, while it can be told from the rest, and hold nothing back until the next."""
+        """Commit what the last cursor covers, and write all lines directly until the next cursor."""
         if self._is_ahead:
             self._commit(done=False)
         self._flush_uncovered()
         self._flushed_early = True
 
     def reject(self, data: Any, message: str) -> None:
-        """Put aside what the connector could not make a record of; a server that knows no rejects has it fail."""
+        """Set aside data that the connector rejects. With a server that does not support rejects, the read fails."""
         if self._validator is None:
             raise SourceContractError(f"stream {self._envelope.stream!r}: {message}")
         self._count(1, self._validator.op)
@@ -174,7 +174,7 @@ class StreamPipeline:
             self._validator.reject_line(line, reason)
 
     def checkpoint(self, state: Cursor) -> None:
-        """Take the cursor that covers everything until now; have it committed when enough has come together."""
+        """Take the cursor that covers everything emitted so far, and commit it if enough records or seconds have passed."""
         if state is not None:
             check_cursor(state, self._envelope.stream)
         self._cover(state)
@@ -187,13 +187,13 @@ class StreamPipeline:
         self._cursor, self._flushed_early, self._covered = state, False, self._read.copy()
 
     def finish(self) -> None:
-        """Commit what is left, mark what was read as done for this run, and wait for it."""
+        """Commit the rest, mark the stream or partition as done for this run, and wait for the commit."""
         self._cover(self._cursor)
         self._commit(done=True)
         self.settle()
 
     def interrupt(self) -> None:
-        """Commit what a cursor covers, and wait; what none covers is dropped, or stays uncommitted and is collected."""
+        """Commit what a cursor covers, and wait. Other lines are dropped, or stay in uncommitted objects that are collected."""
         self._uncovered = UncoveredLines()
         if self._is_ahead and not self._flushed_early:
             self._commit(done=False)
@@ -201,15 +201,15 @@ class StreamPipeline:
 
     @property
     def _is_ahead(self) -> bool:
-        """Whether the last cursor covers more than what is committed: records, or a span of the source without any."""
+        """True if the last cursor covers more than is committed: records, or a part of the source without records."""
         return self._covered.total() > 0 or self._cursor != self._committed_cursor
 
     def settle(self) -> None:
-        """Wait until every commit under way is answered; raises what went wrong."""
+        """Wait until every commit has ended. Raises the first failure."""
         self._delivery.settle()
 
     def close(self) -> None:
-        """Let the commits under way end."""
+        """Wait for the commits in progress."""
         self._delivery.close()
 
     def _close_object(self) -> None:
@@ -228,12 +228,12 @@ class StreamPipeline:
 
 
 def timestamp_now() -> str:
-    """Return the moment as envelopes hold it."""
+    """Return the current time as envelopes hold it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def record_count(records: Records) -> int | None:
-    """Return how many records a batch holds, by its own count; None for a page, which has none."""
+    """Return the number of records of a batch; None for a page of JSON, which does not know it."""
     if isinstance(records, bytes):
         return None
     rows = getattr(records, "num_rows", None)

@@ -1,13 +1,13 @@
-"""Finds out, from a chunk's Python values, that their JSON needs no second look.
+"""Finds out, from the Python values of a chunk, that their JSON needs no second check.
 
 msgspec writes strict JSON for nearly all values. The exceptions are NaN and infinity, which become null; integers of more
-than 64 bits; containers nested too deeply; `msgspec.Raw`, which is copied as it is; and objects that may hold any of them.
-Looking at each value in Python would cost more than encoding it. So the values are taken column by column, and each
-column is passed to one function in C that fails for values of any other type: a search for texts, the packing of integers,
-the length of a vector of floats, which is finite only if all of them are. `gc.get_referents` returns the values of many
-dicts or lists in one call, at every level.
+than 64 bits; containers that are nested too deeply; `msgspec.Raw`, which is copied unchanged; and objects that may hold any
+of these. A check of each value in Python would take longer than the encoding. So the values are taken column by column,
+and each column is passed to one C function that fails for values of another type: a text search, the packing of
+integers, or the length of a vector of floats, which is finite only if all of them are. `gc.get_referents` returns the
+values of many dicts or lists in one call, at every level.
 
-An object of the connector's own that can be converted to a number is taken for one in a column that begins with a number.
+In a column that begins with a number, an object that can be converted to a number is treated as a number.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from penstock_sdk._runtime.strict_json import (
 )
 
 DEEPEST = 20
-"""Levels of containers that are followed; what lies deeper is looked at in another way."""
+"""Levels of containers that are searched; records that are nested deeper are checked in another way."""
 FEW = 32
-"""Values that are looked at together rather than by column: a call for each column would cost more than it saves."""
+"""So few values are checked together and not by column, because a call for each column would cost more than it saves."""
 NUMBERS = frozenset((int, float, bool, type(None)))
 SAFE = NUMBERS | {str, bytes, bytearray, datetime, date, time, timedelta, Decimal, UUID}
 CONTAINERS = frozenset((dict, list, tuple, set, frozenset))
@@ -47,7 +47,7 @@ RAW = frozenset((msgspec.Raw,))
 
 
 class _Text:
-    """The JSON of the rows, and what is found out about it once it is asked for."""
+    """The JSON of the rows, with a search that runs only if it is needed."""
 
     def __init__(self, text: bytes) -> None:
         self._text = text
@@ -58,15 +58,15 @@ class _Text:
 
 
 def are_plain(rows: Sequence[Any], text: bytes) -> bool:
-    """Return True if the rows are dicts whose JSON is certainly strict; False also when that is not certain.
+    """Return True if the rows are dicts whose JSON is certainly strict; False if it is not, or not certainly.
 
-    `text` is what the encoder made of them, a line for each.
+    `text` is their JSON, one line for each row.
     """
     return set(map(type, rows)) == {dict} and _are_plain(gc.get_referents(*rows), len(rows), _Text(text), 1)
 
 
 def _are_plain(values: list[Any], owners: int, text: _Text, depth: int) -> bool:
-    """Look at the values of so many dicts or lists. That all have the same fields makes it faster, and is not assumed."""
+    """Check the values of `owners` dicts or lists. It is faster if all have the same fields, but this is not required."""
     if depth > DEEPEST:
         return False
     width, rest = divmod(len(values), owners)
@@ -78,7 +78,7 @@ def _are_plain(values: list[Any], owners: int, text: _Text, depth: int) -> bool:
 def _is_plain(column: list[Any], text: _Text, depth: int) -> bool:
     kind = type(column[0])
     try:
-        if kind is str and not "".startswith(tuple(column)):  # it is looked at up to the first empty one
+        if kind is str and not "".startswith(tuple(column)):  # the search ends at the first empty text
             return True
         if kind is int or kind is bool:
             return len(_packer(len(column)).pack(*column)) > 0
@@ -91,7 +91,7 @@ def _is_plain(column: list[Any], text: _Text, depth: int) -> bool:
 
 @lru_cache(maxsize=64)
 def _packer(count: int) -> struct.Struct:
-    """Return what packs so many 64-bit integers, and nothing else."""
+    """Return the struct that packs `count` 64-bit integers, and fails for other values."""
     return struct.Struct(f"{count}q")
 
 

@@ -1,8 +1,8 @@
-"""Records that do not fit: they are put aside with the reason, counted, and past a threshold the attempt fails.
+"""Invalid records: they are set aside with the reason, counted, and above a threshold the attempt fails.
 
-A record fits when it is an object that JSON can hold and its primary key is there; where the connection asks for strict
-validation, also when it is what its stream's schema says. Looking at what fits costs next to nothing: a batch is looked at
-record by record only once something in it does not.
+A record is valid if it is an object that JSON can represent and has its primary key. With strict validation it must also
+match the schema of its stream. Checking valid records costs almost nothing: a batch is checked record by record only if it
+contains an invalid one.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from penstock_sdk.contract import Op, Stream
 from penstock_sdk.errors import SourceContractError
 
 SHARE_FROM = 1000
-"""Records of a stream that must have been read before a share of them says anything, unless the stream is at its end."""
+"""The share of rejected records is checked after so many records of a stream, or at its end."""
 DEEPEST = 40
 SHOWN = 200
 REPRESENTED = (complex, set, frozenset, range)
-"""Types whose own words are kept where JSON cannot hold them; of any other only its name, as its words may be anything."""
+"""Types whose `repr` is stored if JSON cannot represent a value; of other types only the name is stored."""
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """Why a record does not fit; `message` never holds a value of it."""
+    """Why a record is invalid. `message` never holds a value of the record."""
 
     reason: str
     message: str
 
 
 class RejectCounts:
-    """What the readers of one stream have read and rejected; thresholds are of the stream. Thread-safe."""
+    """Counts the read and the rejected records of one stream, for all its readers. Thread-safe."""
 
     def __init__(self, readers: int = 1) -> None:
         self.read = 0
@@ -59,26 +59,26 @@ class RejectCounts:
         self._lock = threading.Lock()
 
     def take(self, records: int) -> int:
-        """Count records, and return how many were read before them."""
+        """Count records, and return the count before them."""
         with self._lock:
             self.read += records
             return self.read - records
 
     def reject(self, rejection: Rejection) -> None:
-        """Count one that was put aside; the first one's words are kept."""
+        """Count a rejected record. The reason of the first one is stored."""
         with self._lock:
             self.rejected += 1
             self.first = self.first or f"{rejection.reason}: {rejection.message}"
 
     def ended(self) -> bool:
-        """Take it that one reader is at its end, and say whether all are."""
+        """Record that one reader has finished, and return True if all have."""
         with self._lock:
             self._readers -= 1
             return self._readers <= 0
 
 
 class RecordValidator:
-    """Tells the records of one read that fit from those that do not."""
+    """Separates the valid records of one read from the invalid ones."""
 
     def __init__(
         self,
@@ -101,11 +101,11 @@ class RecordValidator:
         self._encoder = msgspec.json.Encoder()
 
     def send_to(self, reject: Callable[[bytes], None]) -> None:
-        """Say where the lines of rejected records go."""
+        """Set the function that receives the lines of rejected records."""
         self._reject = reject
 
     def rows(self, chunk: Chunk) -> EncodedRows:
-        """Return the JSON of the records that fit, and put the others aside."""
+        """Return the JSON of the valid records, and set the others aside."""
         before = self.counts.take(len(chunk.rows))
         if self._keys_present(chunk):
             try:
@@ -113,7 +113,7 @@ class RecordValidator:
             except UNENCODABLE:
                 rows = None
             strict = self._strict_now()
-            if rows is not None and (strict is None or strict.fit(rows)):
+            if rows is not None and (strict is None or strict.matches(rows)):
                 return rows
         valid = [line for at, row in enumerate(chunk.rows) for line in self._valid_lines(row, before + at)]
         return EncodedRows(valid, len(b"".join(valid)))
@@ -121,11 +121,11 @@ class RecordValidator:
     def _keys_present(self, chunk: Chunk) -> bool:
         rows = chunk.rows
         if chunk.split or (isinstance(rows[0], msgspec.Raw) and set(map(type, rows)) == {msgspec.Raw}):
-            # of JSON that says nothing of deletes, only strict validation looks for them
+            # in JSON, keys are looked for only in deletes, or with strict validation
             return self.op != "delete"
         try:
             return all(NoneType not in set(map(type, map(get, rows))) for _, get in self._keys)
-        except Exception:  # noqa: BLE001 - a record may be anything; one by one it is named
+        except Exception:  # noqa: BLE001 - a record may be anything; the check of each record finds it
             return False
 
     def _valid_lines(self, row: Any, position: int) -> Sequence[Any]:
@@ -133,7 +133,9 @@ class RecordValidator:
         if rejection is None:
             rows = encoded_rows(self._encoder, [row], self._integers)
             strict = self._strict_now()
-            rejection = Rejection("SchemaMismatch", strict.words(rows[0])) if strict and not strict.fit(rows) else None
+            rejection = (
+                Rejection("SchemaMismatch", strict.mismatch(rows[0])) if strict and not strict.matches(rows) else None
+            )
             if rejection is None:
                 return rows
         self._reject_row(row, position, rejection)
@@ -143,7 +145,7 @@ class RecordValidator:
         if isinstance(row, msgspec.Raw):
             return self._raw_rejection(row)
         if not isinstance(row, Mapping):
-            return Rejection("NotARecord", f"it is of type {type(row).__name__}, and a record is an object")
+            return Rejection("NotARecord", f"it is of type {type(row).__name__}, and a record must be an object")
         for name, _ in self._keys:
             if row.get(name) is None:
                 state = "null" if name in row else "missing"
@@ -159,7 +161,7 @@ class RecordValidator:
         return Rejection("MissingKey", key) if key else None
 
     def _missing_key(self, row: msgspec.Raw) -> str:
-        """Say which field of the key a JSON record lacks."""
+        """Return the field of the key that a JSON record lacks, or nothing."""
         fields = msgspec.json.decode(row, type=dict[str, msgspec.Raw]) if self._keys else {}
         for name, _ in self._keys:
             if name not in fields or bytes(fields[name]) == b"null":
@@ -170,12 +172,12 @@ class RecordValidator:
         return self._strict.get(self.op)
 
     def reject_line(self, line: bytes, reason: str) -> None:
-        """Put a line aside that is no JSON."""
+        """Set aside a line that is not JSON."""
         text = line.decode(errors="backslashreplace")
         self._reject_row(text, self.counts.take(1), Rejection("NotJson", f"the line is not JSON: {reason}"))
 
     def reject_data(self, data: Any, message: str) -> None:
-        """Put aside what the connector itself could not make a record of."""
+        """Set aside data that the connector rejects."""
         self._reject_row(data, self.counts.take(1), Rejection("Unreadable", message))
 
     def _reject_row(self, row: Any, position: int, rejection: Rejection) -> None:
@@ -202,7 +204,7 @@ class RecordValidator:
             raise self._too_many(f"spec.rejects.maxRecords ({most})")
 
     def check_share(self, *, done: bool) -> None:
-        """Raise once more of the records were rejected than the connection allows; `done` says that this read is at its end."""
+        """Raise SourceContractError if the share of rejected records exceeds the threshold. `done`: this read is at its end."""
         whole, most, counts = done and self.counts.ended(), self._rules.max_share, self.counts
         if most is None or not counts.rejected or (not whole and counts.read < SHARE_FROM):
             return
@@ -218,7 +220,7 @@ class RecordValidator:
 
 
 def integer_fields(schema: Mapping[str, Any]) -> frozenset[str]:
-    """Return the fields of a record that the schema declares as integers, and as nothing that holds larger numbers."""
+    """Return the fields that the schema declares as integers, and not also as numbers."""
     properties = schema.get("properties")
     fields = properties.items() if isinstance(properties, Mapping) else ()
     return frozenset(name for name, node in fields if isinstance(node, Mapping) and _is_integer(node.get("type")))
@@ -229,7 +231,7 @@ def _is_integer(declared: Any) -> bool:
 
 
 def strict_by_op(stream: Stream) -> dict[Op, StrictSchema]:
-    """Return what records must fit, by op: of a record that is gone only the key is known, and only the key counts."""
+    """Return the schema that records must match, by operation. Of a deleted record only the key is checked."""
     properties = stream.schema.get("properties", {})
     keys = {name: properties[name] for name in stream.primary_key if name in properties}
     return {
@@ -239,7 +241,7 @@ def strict_by_op(stream: Stream) -> dict[Op, StrictSchema]:
 
 
 def encodable(value: Any, depth: int = 0) -> Any:
-    """Return what JSON can hold of a record: its values as they are, and in place of one that JSON cannot hold its type."""
+    """Return a record as JSON can represent it: a value that JSON cannot represent is replaced by its type."""
     if isinstance(value, msgspec.Raw):
         return _encodable_json(value)
     if depth > DEEPEST:
@@ -251,12 +253,12 @@ def encodable(value: Any, depth: int = 0) -> Any:
     lost = isinstance(value, float) and not math.isfinite(value)
     try:
         return str(value) if lost else msgspec.Raw(msgspec.json.encode(value))
-    except Exception:  # noqa: BLE001 - it is why the record was rejected
+    except Exception:  # noqa: BLE001 - this is why the record was rejected
         return _unencodable(value)
 
 
 def _encodable_json(value: msgspec.Raw) -> Any:
-    """Return JSON of the connector's own making, as text where it is not strict JSON."""
+    """Return JSON that the connector made; as text if it is not strict JSON."""
     return bytes(value).decode(errors="backslashreplace") if _has_line_break(value) or _is_odd(value) else value
 
 
@@ -284,7 +286,7 @@ def _key(key: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """Return a number as text; an integer of more digits than Python writes is hexadecimal."""
+    """Return a number as text; an integer with more digits than Python writes, as hexadecimal."""
     try:
         return str(value)
     except ValueError:
@@ -292,7 +294,7 @@ def _number(value: float) -> str:
 
 
 def encodable_text(text: str) -> str:
-    """Return text that UTF-8 can hold."""
+    """Return text that UTF-8 can represent."""
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -307,5 +309,5 @@ def _unencodable(value: Any) -> Any:
 def _represented(value: Any) -> dict[str, str]:
     try:
         return {"repr": repr(value)[:SHOWN]} if type(value) in REPRESENTED else {}
-    except Exception:  # noqa: BLE001 - of an item of it, which may be anything
+    except Exception:  # noqa: BLE001 - an item of the value may be anything
         return {}

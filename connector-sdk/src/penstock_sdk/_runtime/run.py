@@ -1,4 +1,4 @@
-"""One attempt, in order: start, authenticate, health, discover, streams, read, finish."""
+"""One attempt: start, authenticate, health, discover, streams, estimate, read, finish."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ NEW_SESSION_ERRORS = (TransientError, DefectError)
 
 
 class Attempt:
-    """The attempt under way."""
+    """The attempt that this process runs."""
 
     def __init__(self, assignment: Assignment, client: RunClient) -> None:
         self._assignment = assignment
@@ -59,16 +59,16 @@ class Attempt:
         self._write_guard: WriteGuard | None = None
         self._interrupted = False
         self._session_broken = False
-        self._call = ""  # the connector's function that is being called: a defect's message names it
+        self._call = ""  # the function of the connector that is running, for the message of a defect
 
     def interrupt(self) -> None:
-        """Stop at the next batch border; what is committed is kept."""
+        """Stop after the current batch. Committed records stay committed."""
         self._interrupted = True
         if self._heartbeat:
             self._heartbeat.interrupt()
 
     def run(self) -> int:
-        """Carry the attempt to its end, report it, and return the exit code."""
+        """Run the attempt, report its end, and return the exit code."""
         try:
             self._execute()
             self._finish(self._finish_request("succeeded"))
@@ -78,7 +78,7 @@ class Attempt:
         except AttemptEnded as ended:
             outcome: wire.Outcome = "cancelled" if isinstance(ended, AttemptCancelled) else "interrupted"
             return self._report(self._finish_request(outcome), ended.exit_code)
-        except BaseException as error:  # noqa: BLE001 - whatever leaves a connector is reported, by its class
+        except BaseException as error:  # noqa: BLE001 - any error of a connector is reported by its class
             return self._fail(error)
         finally:
             if self._heartbeat:
@@ -88,19 +88,19 @@ class Attempt:
         return 0
 
     def _execute(self) -> None:
-        wanted = wire.StartRequest(
+        request = wire.StartRequest(
             run=self._assignment.run,
             attempt=self._assignment.attempt,
             connector=self._assignment.identity,
             sdk_version=metadata.version("penstock-sdk"),
         )
-        start = self._client.start(wanted)
+        start = self._client.start(request)
         self._assignment.log_context.update(tenant=start.tenant, connection=start.connection)
         self._heartbeat = Heartbeat(self._client, self._metrics, start.limits.heartbeat_seconds)
         self._heartbeat.start()
         if self._interrupted:
             self._heartbeat.interrupt()
-        connector_class = self._assignment.load()  # before the guard: an import may cache its bytecode
+        connector_class = self._assignment.load()  # before the write guard: an import may write its bytecode
         with no_local_writes() as self._write_guard:
             factory = ConnectorFactory(connector_class, start.config, self._credentials(start), self._client)
             connector = factory.make()
@@ -132,7 +132,7 @@ class Attempt:
                 self._outcomes.refuse(verdict.name, verdict.name, error)
 
     def _read_stream(self, factory: ConnectorFactory, connector: AnyConnector, task: ReadTask) -> AnyConnector:
-        """Read a stream, keep why it failed if it does, and return the connector to read the next one with."""
+        """Read a stream, record its outcome, and return the connector for the next stream."""
         stream, outcomes = task.stream.identity, self._outcomes
         if outcomes.source_failed:
             outcomes.skip(stream)
@@ -144,10 +144,10 @@ class Attempt:
             self._read(factory, connector, task)
         except AttemptEnded:
             raise
-        except (LocalPersistenceError, PlatformUnavailableError) as error:  # of the whole attempt
+        except (LocalPersistenceError, PlatformUnavailableError) as error:  # these end the whole attempt
             outcomes.fail(stream, task.stream.name, error)
             raise
-        except BaseException as error:  # noqa: BLE001 - whatever leaves a connector is of its stream
+        except BaseException as error:  # noqa: BLE001 - any other error fails this stream only
             known = self._log_error(error)
             outcomes.fail(stream, task.stream.name, known, progressed=self._metrics.committed.get(stream, 0) > before)
             self._session_broken = isinstance(known, NEW_SESSION_ERRORS) and known.scope == "source"
@@ -156,14 +156,14 @@ class Attempt:
         return connector
 
     def _renewed(self, factory: ConnectorFactory, connector: AnyConnector) -> AnyConnector:
-        """Return a connector with a session of its own: the failed one's may be broken."""
+        """Return a connector with a new session, because the session of the failed read may be broken."""
         self._session_broken = False
         close(connector)
         renewed = factory.make()
         try:
             renewed.authenticate()
         except ConnectorError as error:
-            log.warning("a new session was refused: %s", self._mask(error.message))
+            log.warning("new session refused: %s", self._mask(error.message))
         return renewed
 
     def _credentials(self, start: wire.StartResponse) -> CredentialStore:
@@ -176,7 +176,7 @@ class Attempt:
         for stream in offered:
             if isinstance(stream.unavailable, DefectError):
                 log.warning("%s", self._mask(stream.unavailable.message))
-        log.info("the source offers %d streams", len(offered))
+        log.info("source offers %d streams", len(offered))
         return [*offered, *missing_streams(connector, offered, [stream.name for stream in start.streams])]
 
     def _verdicts(self, connector: AnyConnector, offered: dict[str, Stream]) -> list[wire.StreamVerdict]:
@@ -190,7 +190,7 @@ class Attempt:
         verdicts: list[wire.StreamVerdict],
         start: wire.StartResponse,
     ) -> None:
-        """Ask what each stream will cost, and let the platform refuse a run over its budget before it reads anything."""
+        """Send the expected cost of the streams, so that the platform can refuse a run over its budget before the read."""
         known: dict[str, wire.StreamEstimate] = {}
         for verdict in (verdict for verdict in verdicts if verdict.read):
             stream, since = stream_to_read(offered[verdict.name], verdict.selected, start.since)
@@ -218,7 +218,7 @@ class Attempt:
 
     def _read(self, factory: ConnectorFactory, connector: AnyConnector, task: ReadTask) -> None:
         reader = StreamReader(self._client, self._metrics, task, BatchChecks(self._check, self._check_writes))
-        if task.stream.unavailable:  # an older platform does not refuse it
+        if task.stream.unavailable:  # an older server does not refuse such a stream
             raise task.stream.unavailable
         with self._named(task.stream.name):
             plan = plan_read(connector, task, self._assignment.run)
@@ -229,7 +229,7 @@ class Attempt:
 
     @contextmanager
     def _named(self, stream: str) -> Iterator[None]:
-        """Say in heartbeats and log lines which stream is being read; a failure's lines still say it."""
+        """Name the stream in heartbeats and log lines. After a failure, the log lines still name it."""
         self._metrics.stream = self._assignment.log_context["stream"] = stream
         yield
         self._metrics.stream = None
@@ -254,7 +254,7 @@ class Attempt:
         return self._report(self._finish_request("failed", report), known.exit_code)
 
     def _log_error(self, error: BaseException) -> ConnectorError:
-        """Write to the log what went wrong, with a trace where only the connector's author can tell why."""
+        """Log an error, with a stack trace unless the connector raised a ConnectorError, and return it as a ConnectorError."""
         known = error if isinstance(error, ConnectorError) else _defect_from(error, self._call)
         log.error(
             "%s: %s", known.error_class, self._run_error(known).message, exc_info=None if known is error else error
@@ -290,15 +290,15 @@ class Attempt:
         try:
             self._finish(request)
         except (AttemptEnded, ConnectorError) as error:
-            log.warning("the attempt's end could not be reported: %s", self._mask(str(error)))
+            log.warning("finish not reported: %s", self._mask(str(error)))
         return exit_code
 
     def _finish(self, request: wire.FinishRequest) -> None:
-        log.info("finish: %s, run is %s", request.outcome, self._client.finish(request).phase)
+        log.info("finished: outcome %s, run %s", request.outcome, self._client.finish(request).phase)
 
 
 def _printable(text: str) -> str:
-    """Return text that JSON and Postgres hold: a source's own words may have NUL or half a surrogate pair in them."""
+    """Return text that JSON and Postgres can store: a source's message may hold NUL or half a surrogate pair."""
     return text.encode(errors="replace").decode().replace("\0", "\ufffd")
 
 
@@ -306,12 +306,12 @@ def _defect_from(error: BaseException, call: str) -> DefectError:
     detail = describe_error(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return DefectError(
-            "the connector filled its temporary directory; it may keep scratch there and no more than it holds",
+            "the connector filled its temporary directory; write less to it, or raise its size",
             operator_message=detail,
         )
     where = f" in {call}()" if call else ""
     return DefectError(
-        f"the connector failed unexpectedly{where} ({type(error).__name__}); its log says more",
+        f"the connector failed unexpectedly{where} ({type(error).__name__}); see the log of the attempt",
         operator_message=detail,
     )
 
@@ -319,7 +319,7 @@ def _defect_from(error: BaseException, call: str) -> DefectError:
 def run_connector(
     assignment: Assignment, client: RunClient, on_interrupt: Callable[[Callable[[], None]], None] | None = None
 ) -> int:
-    """Carry one attempt and return the exit code; `on_interrupt` registers what SIGTERM calls."""
+    """Run one attempt and return the exit code. `on_interrupt` registers the function that SIGTERM calls."""
     attempt = Attempt(assignment, client)
     if on_interrupt:
         on_interrupt(attempt.interrupt)

@@ -1,9 +1,9 @@
-"""How each stream of an attempt went, and what that makes of the attempt.
+"""The outcome of each stream of an attempt, and the outcome of the attempt that follows from them.
 
-One failing stream stops no other. But where three streams in a row fail in the same way, the source refuses the
-credentials or is away, and none of them brought anything, it is the source that fails: the streams after them are not
-asked for in this attempt. Nor are they after a source has said how long it wants to be left alone. An error whose scope
-is its stream counts for neither. Once all others are read, the attempt fails with the errors of those that failed.
+A failing stream does not stop the others. But if three streams in a row fail in the same way and none of them committed
+anything, and the source refuses the credentials or is unavailable, then the source itself fails: the remaining streams
+are not read in this attempt. They are not read either if the source has asked to wait. An error whose scope is its stream
+counts for neither. When all other streams are read, the attempt fails with the errors of the failed streams.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ ERRORS_BY_PRIORITY: dict[ErrorClass, type[ConnectorError]] = {
         SourceContractError,
     )
 }
-"""By weight: where streams failed differently, the attempt gets the first of these classes. One that may be tried again
-goes before one that may not, so that what can succeed does."""
+"""By priority: if streams failed with different classes, the attempt gets the first of these. A class that is retried comes
+before one that is not, so that the streams that can succeed are tried again."""
 
 
 def make_error(error_class: ErrorClass, message: str) -> ConnectorError:
-    """Return an error of a class that the platform names."""
+    """Return an error of a class, by the name of the class."""
     return ERRORS_BY_PRIORITY[error_class](message)
 
 
 class StreamOutcomes:
-    """What became of the streams, in the order in which they were to be read."""
+    """The outcomes of the streams, in the order in which they are read."""
 
     def __init__(self) -> None:
         self.succeeded = list[str]()
@@ -57,12 +57,12 @@ class StreamOutcomes:
         self._retry_later = False
 
     def succeed(self, stream: str) -> None:
-        """Remember that a stream was read to its end."""
+        """Record that a stream was read to its end."""
         self.succeeded.append(stream)
         self._in_a_row.clear()
 
     def fail(self, stream: str, name: str, error: ConnectorError, *, progressed: bool = False) -> None:
-        """Remember why a stream failed; `name` is what its owner calls it, `progressed` that it committed something."""
+        """Record why a stream failed. `name` is its name in the source; `progressed`: it committed something."""
         self.failed[stream], self._names[stream] = error, name
         if error.scope == "stream":
             return
@@ -73,22 +73,24 @@ class StreamOutcomes:
             self._in_a_row.append(error.error_class)
 
     def refuse(self, stream: str, name: str, error: ConnectorError) -> None:
-        """Remember why a stream cannot be read at all; that says nothing of the others."""
+        """Record why a stream cannot be read at all. This says nothing about the other streams."""
         self.failed[stream], self._names[stream] = error, name
 
     def skip(self, stream: str) -> None:
-        """Remember that a stream was not read, as the source failed for those before it."""
+        """Record that a stream was not read, because the source failed for the streams before it."""
         last = list(self.failed.values())[-1:]
         because = f": {last[0].message}" if last else ""
-        self.not_read[stream] = f"not read in this attempt, as the source failed for the streams before it{because}"
+        self.not_read[stream] = (
+            f"not read in this attempt, because the source failed for the streams before it{because}"
+        )
 
     @property
     def source_failed(self) -> bool:
-        """Whether the source asks for patience, or so many streams in a row failed that it must be the reason."""
+        """True if the source asked to wait, or if so many streams in a row failed that the source must be the reason."""
         return self._retry_later or len(self._in_a_row) >= SAME_FAILURES
 
     def error(self) -> ConnectorError | None:
-        """Return what the attempt fails with, which names the streams that failed; None where none has."""
+        """Return the attempt's error, which names the failed streams; None if no stream failed."""
         if not self.failed:
             return None
         errors = list(self.failed.values())
@@ -110,16 +112,16 @@ class StreamOutcomes:
 
 
 def _longest_retry_after(errors: list[ConnectorError]) -> float | None:
-    wishes = [
+    waits = [
         error.retry_after for error in errors if isinstance(error, TransientError) and error.retry_after is not None
     ]
-    return max(wishes) if wishes else None
+    return max(waits) if waits else None
 
 
 def protocol_outcomes(
     outcomes: StreamOutcomes, report: dict[str, wire.RunError], mask: Callable[[str], str]
 ) -> dict[str, wire.StreamOutcome]:
-    """Return the outcomes as the run API takes them; `report` holds the errors, masked."""
+    """Return the outcomes for the run API. `report` holds the masked errors."""
     return {
         **{stream: wire.StreamOutcome(outcome="succeeded") for stream in outcomes.succeeded},
         **{stream: wire.StreamOutcome(outcome="failed", error=error) for stream, error in report.items()},

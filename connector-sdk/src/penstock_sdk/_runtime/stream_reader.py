@@ -1,4 +1,4 @@
-"""One stream's read: batches from the connector, through a pipeline, to the stream's commits."""
+"""The read of one stream: batches from the connector, through a pipeline, to the stream's commits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SAMPLES = 30
 
 @dataclass(frozen=True)
 class BatchChecks:
-    """What is looked at between two batches: whether the attempt is to end, and whether the connector wrote a file."""
+    """The checks between two batches: whether the attempt has to end, and whether the connector wrote a file."""
 
     check: Callable[[], None]
     check_writes: Callable[[], None]
@@ -35,7 +35,7 @@ class BatchChecks:
 
 @dataclass(frozen=True)
 class ReadTask:
-    """A stream to read, and what the platform says of it."""
+    """A stream to read, with the platform's verdict and limits."""
 
     stream: Stream
     verdict: wire.StreamVerdict
@@ -44,12 +44,12 @@ class ReadTask:
 
     @property
     def cursor(self) -> Cursor | None:
-        """Where the stream stands."""
+        """The committed cursor of the stream."""
         return self.verdict.selected.cursor
 
 
 class StreamReader:
-    """Reads a stream, or a part of it at a time; parts may be read side by side, each by a connector of its own."""
+    """Reads a stream, or one of its partitions. Partitions can be read in parallel, each by its own connector."""
 
     def __init__(self, client: RunClient, metrics: Metrics, task: ReadTask, batch_checks: BatchChecks) -> None:
         self.task = task
@@ -58,7 +58,7 @@ class StreamReader:
         self.shared = StreamCommits(client, task.envelope.stream, task.verdict.selected.checkpoint, metrics)
 
     def read_unpartitioned(self, connector: AnyConnector) -> None:
-        """Read the stream in one."""
+        """Read the stream as a whole."""
         task = self.task
         log.info("reading %s (%s)", task.stream.name, task.verdict.selected.mode)
         pipeline = self.pipeline(task.cursor, unpartitioned, task.start.limits, RejectCounts())
@@ -67,7 +67,7 @@ class StreamReader:
     def pipeline(
         self, cursor: Cursor | None, merge_cursor: MergeCursor, limits: wire.Limits, counts: RejectCounts
     ) -> StreamPipeline:
-        """Return the way of one read's batches."""
+        """Return the pipeline for the batches of one read."""
         task = self.task
         field_remover = FieldRemover(task.verdict.drop, task.stream.name) if task.verdict.drop else None
         rules = task.start.rejects
@@ -84,10 +84,10 @@ class StreamReader:
         pipeline: StreamPipeline,
         batch_checks: BatchChecks,
     ) -> None:
-        """Have the connector read from the cursor to the end; whatever ends it before leaves committed what a cursor covers.
+        """Let the connector read from the cursor to the end. On any error, everything that a cursor covers is committed.
 
-        What went wrong is raised; that the rest could not be committed either is only logged, unless another attempt
-        has taken over.
+        Raises the error of the read. If that commit fails too, this is only logged, unless another attempt has replaced
+        this one.
         """
         connector.sink = pipeline
         try:
@@ -119,7 +119,7 @@ class StreamReader:
             batch_checks.check()
 
     def _suggest(self, records: Records) -> None:
-        """Look once, at a stream's first records, for fields whose values look like personal data."""
+        """Search the first records of a stream, once, for fields whose values look like personal data."""
         stream, suggested = self.task.stream, self.metrics.suggested
         if stream.identity in suggested:
             return
@@ -133,5 +133,5 @@ def _keep_progress(pipeline: StreamPipeline, stream: str) -> None:
         pipeline.interrupt()
     except AttemptRefused:
         raise
-    except Exception as error:  # noqa: BLE001 - what ended the read is raised instead
-        log.warning("%s: what was read before the error could not be committed (%s)", stream, type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - the error of the read is raised instead
+        log.warning("%s: the records before the error could not be committed (%s)", stream, type(error).__name__)

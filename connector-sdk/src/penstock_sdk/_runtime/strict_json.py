@@ -1,8 +1,8 @@
-"""What Bronze accepts as the JSON of one record: what any strict reader accepts, and no more.
+"""The JSON that Bronze accepts for one record: what every strict reader accepts.
 
-RFC 8259 leaves to readers what they make of half a surrogate pair, of deep nesting and of numbers that no type holds.
-Here such a record is refused, so that nothing that is committed stops a reader. Looking costs little: searches over the
-bytes of many records find the few lines that `problem` parses.
+RFC 8259 leaves it to readers how they treat half a surrogate pair, deep nesting, and numbers that no type holds. Such
+records are refused here, so that no committed record stops a reader. The check is cheap: searches over the bytes of many
+records find the few lines that `problem` parses.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 MOST_NESTED = 500
-"""Levels of objects and arrays in a record. Python, Jackson and DuckDB's readers give up at about 1,000."""
+"""Levels of objects and arrays in a record. The readers of Python, Jackson and DuckDB fail at about 1,000."""
 MOST_DIGITS = 4000
 """Digits of one number; Python refuses more than 4,300."""
 SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**64 - 1
@@ -29,7 +29,7 @@ SEPARATORS = bytes.maketrans(b":[]} \t\r\n", b"," * 8)
 LONG_INTEGER, LONG_EXPONENT = b"0" * 19, b"0e000"
 LONGEST_LOOK = 400
 MOST_LOOKS = 8
-"""Places that are looked at one by one; past that it is faster to look at the whole text."""
+"""So many matches are checked one by one; with more it is faster to search the whole text."""
 BEFORE_NUMBER = b":,[ \t\r\n"
 LONG_INTEGER_STARTS = (*(bytes((before,)) + LONG_INTEGER + b"0" for before in BEFORE_NUMBER), b"-" + LONG_INTEGER)
 PAIR = re.compile(rb"(?<!\\)\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
@@ -40,13 +40,13 @@ _values = msgspec.json.Decoder(msgspec.Raw)
 
 
 class NotStrictJsonError(ValueError):
-    """A record cannot be one line of strict JSON; the message says why, never with a value."""
+    """A record cannot be one line of strict JSON. The message says why, and never holds a value."""
 
 
 def _search() -> Any:
-    """Return the C library's strstr, which is many times as fast as Python's own search; None where there is none.
+    """Return strstr of the C library, which is many times faster than Python's search; None if it is not available.
 
-    It keeps the interpreter's lock: releasing it would take longer than most of the searches.
+    It keeps the interpreter's lock, because releasing the lock takes longer than most searches.
     """
     try:
         found = ctypes.PyDLL(None).strstr
@@ -61,12 +61,12 @@ STRSTR = _search()
 
 
 def holds(text: bytes, part: bytes) -> bool:
-    """Return True if the text holds the other one; both without NUL, which JSON has nowhere."""
+    """Return True if the text contains the other one. Neither may contain NUL, which JSON never does."""
     return part in text if STRSTR is None else STRSTR(text, part) is not None
 
 
 def half_surrogates(text: bytes) -> bool:
-    """Return True if some line of the text may hold half a surrogate pair."""
+    """Return True if a line of the text may contain half a surrogate pair."""
     if b"\\" not in text or not (holds(text, b"\\ud") or holds(text, b"\\uD")):
         return False
     rest = PAIR.sub(b"-", text)
@@ -74,7 +74,7 @@ def half_surrogates(text: bytes) -> bool:
 
 
 def large_numbers(text: bytes) -> bool:
-    """Return True if some line of the text may hold a number that no type holds."""
+    """Return True if a line of the text may contain a number that no type can hold."""
     digits = text.translate(NUMBERS)
     if holds(digits, LONG_EXPONENT) and _has_exponent(digits):
         return True
@@ -84,24 +84,24 @@ def large_numbers(text: bytes) -> bool:
 
 
 def _has_exponent(digits: bytes) -> bool:
-    """Return True if a number has a long exponent; in texts such as UUIDs what looks like one is frequent."""
+    """Return True if a number has a long exponent. Texts such as UUIDs often contain the same characters."""
     at = digits.find(LONG_EXPONENT)
     for _ in range(MOST_LOOKS):
         if at < 0 or _begins_number(digits, at):
             return at >= 0
         at = digits.find(LONG_EXPONENT, at + len(LONG_EXPONENT))
-    # What is left of a number with an exponent, between its separators, is the e.
+    # Without digits, a number with an exponent leaves an e between two separators.
     return at >= 0 and holds(b",%b," % digits.translate(SEPARATORS, b"0.-"), b",e,")
 
 
 def _begins_number(digits: bytes, at: int) -> bool:
-    """Return True if the digits there may be a number's; those within a text mostly follow something else."""
+    """Return True if the digits may belong to a number: in a text, another character usually precedes them."""
     before = digits[max(0, at - LONGEST_LOOK) : at + 1].rstrip(b"0.").removesuffix(b"-")[-1:]
     return before in BEFORE_NUMBER
 
 
 def lines_of(text: bytes) -> list[bytes]:
-    """Return the lines of the text with their ends, faster than by splitting it."""
+    """Return the lines of the text with their ends. This is faster than a split."""
     return io.BytesIO(text).readlines()
 
 
@@ -113,25 +113,25 @@ def one_value_each(raws: Sequence[msgspec.Raw]) -> bytes | None:
         values = _values.decode_lines(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    # Values that share a line could make up for one on several lines, were the texts not compared.
+    # The texts are compared, because two values on one line could make up for one value on two lines.
     one_each = len(values) == len(raws) and b"\n".join(values) == text and b"\r" not in text
     return text if one_each and len(lines_of(text)) == len(raws) else None
 
 
 def nested(lines: Sequence[bytes], most: int = MOST_NESTED) -> bool:
-    """Return True if a line may have more levels than that; each takes two bytes."""
+    """Return True if a line may have more levels than `most`. Each level takes two bytes."""
     if max(map(len, lines)) < 2 * most:
         return False
     return any(_opens(line, most) for line in lines if len(line) >= 2 * most)
 
 
 def _opens(line: bytes, most: int) -> bool:
-    """Return True if more objects and arrays than that begin in the line."""
+    """Return True if more than `most` objects and arrays begin in the line."""
     return _has_many(line) and line.count(b"{") + line.count(b"[") > most
 
 
 def _has_many(line: bytes) -> bool:
-    """Return True if more than a few objects or arrays begin in the line; looking for them is faster than counting."""
+    """Return True if more than a few objects or arrays begin in the line. A search is faster than a count."""
     for sign in (b"{", b"["):
         at = -1
         for _ in range(MOST_LOOKS):
@@ -144,7 +144,7 @@ def _has_many(line: bytes) -> bool:
 
 
 def problem(line: bytes, integers: AbstractSet[str] = frozenset()) -> str:
-    """Say why a line of UTF-8 is not strict JSON; nothing when it is. `integers` are fields of that type."""
+    """Return why a line of UTF-8 is not strict JSON, or nothing. `integers` are the fields of that type."""
     text = line.decode(errors="replace")
     if depth_of(text) > MOST_NESTED:
         return f"it is nested deeper than {MOST_NESTED} levels"
@@ -152,7 +152,7 @@ def problem(line: bytes, integers: AbstractSet[str] = frozenset()) -> str:
         value = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_whole)
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        return "a text holds half a surrogate pair"
+        return "a text contains half a surrogate pair"
     except ValueError as error:
         return str(error) if isinstance(error, NotStrictJsonError) else "it is not JSON"
     too_long = _long_integer(value, integers) if isinstance(value, dict) else None
@@ -176,14 +176,14 @@ def depth_of(text: str) -> int:
     return deepest
 
 
-def lost_number(row: Any) -> str:
-    """Return the path of the first NaN or infinity, which the encoder would write as null; nothing when there is none."""
+def lost_number(row: object) -> str:
+    """Return the path of the first NaN or infinity, which the encoder would write as null; nothing if there is none."""
     lost = (path for path, value in leaves(row) if isinstance(value, float) and not math.isfinite(value))
     return next((path or "(the record)" for path in lost), "")
 
 
-def leaves(record: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the values of a record that hold no others, each with its path, in their order."""
+def leaves(record: object) -> Iterator[tuple[str, Any]]:
+    """Yield the values of a record that contain no other values, each with its path, in order."""
     found = [("", record)]
     while found:
         path, value = found.pop()
@@ -194,13 +194,13 @@ def leaves(record: Any) -> Iterator[tuple[str, Any]]:
             found += reversed(children)
 
 
-def shown_key(key: Any) -> str:
+def shown_key(key: object) -> str:
     """Return the key of a dict as paths show it."""
     return key if isinstance(key, str) else f"(a key of type {type(key).__name__})"
 
 
 def _children(path: str, value: Any) -> list[tuple[str, Any]] | None:
-    """Return what a value holds, with paths; None of a value that holds no others."""
+    """Return the values that a value contains, with their paths; None if it contains none."""
     if isinstance(value, str | int | float) or value is None:
         return None
     if isinstance(value, dict):
@@ -209,7 +209,7 @@ def _children(path: str, value: Any) -> list[tuple[str, Any]] | None:
         return [(f"{path}[{place}]", item) for place, item in enumerate(value)]
     if isinstance(value, Enum):
         return [(path, value.value)]
-    # What the encoder takes as an object: a Struct, a dataclass, an attrs class.
+    # Objects for the encoder: a Struct, a dataclass, an attrs class.
     names = getattr(value, "__struct_fields__", None) or list(getattr(value, "__dataclass_fields__", ()))
     names = names or [field.name for field in getattr(value, "__attrs_attrs__", ())]
     return [(f"{path}.{name}".lstrip("."), getattr(value, name, None)) for name in names] or None

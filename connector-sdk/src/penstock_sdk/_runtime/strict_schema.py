@@ -1,7 +1,7 @@
-"""A stream's JSON Schema as a type that msgspec checks while it decodes: types, presence, null, enums, bounds, lengths.
+"""A stream's JSON Schema as a type that msgspec checks while it decodes: types, required fields, null, enums, bounds, lengths.
 
-What msgspec has no type for (`not`, `if`, choices of several objects) is not checked: a record is rejected only for what
-its schema certainly forbids. `format` is a note about a value, as JSON Schema has it by default.
+Rules for which msgspec has no type (`not`, `if`, alternatives of several objects) are not checked: a record is rejected
+only if its schema certainly forbids it. `format` is an annotation, as JSON Schema defines by default.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ class StrictSchema:
         self._one = msgspec.json.Decoder(checked)
         self._many = msgspec.json.Decoder(many)
 
-    def fit(self, rows: Sequence[Any]) -> bool:
-        """Say whether all of them fit."""
+    def matches(self, rows: Sequence[Any]) -> bool:
+        """Return True if all records match the schema."""
         try:
             return len(self._many.decode(b"[" + b",".join(rows) + b"]")) == len(rows)
         except msgspec.MsgspecError:
             return False
 
-    def words(self, row: Any) -> str:
-        """Say what does not fit, by its path and types, never by its value."""
+    def mismatch(self, row: Any) -> str:
+        """Return what does not match, by path and types, never by value."""
         try:
             self._one.decode(row)
         except msgspec.MsgspecError as error:
             words = str(error).replace("`", "")
-            return VALUE.sub("it is none of the enum's values", words)
-        return "it fits"
+            return VALUE.sub("it is not one of the values of the enum", words)
+        return "it matches"
 
 
 def record_type(schema: Schema, primary_key: Sequence[str]) -> Any:
-    """Return the type of one record, whose key must be there and not null."""
+    """Return the type of one record. The fields of the key are required and not null."""
     required = {*schema.get("required", []), *primary_key}
     properties = {**{key: {} for key in primary_key}, **schema.get("properties", {})}
     made = _object({"properties": properties, "required": list(required)}, schema, 0, frozenset(primary_key))
@@ -72,7 +72,7 @@ def _object(node: Schema, root: Schema, depth: int, keys: frozenset[str] = froze
 
 
 def _type(node: Any, root: Schema, depth: int, *, nullable: bool = True) -> Any:
-    """Return the type of a value; Any for what is not understood."""
+    """Return the type of a value; Any for a schema that is not supported."""
     if (
         not isinstance(node, dict)
         or depth > DEEPEST
@@ -81,12 +81,12 @@ def _type(node: Any, root: Schema, depth: int, *, nullable: bool = True) -> Any:
         return Any if nullable else _not_null(Any)
     declared = node.get("type")
     names = [declared] if isinstance(declared, str) else list(declared or [])
-    if not names or ("enum" not in node and "const" not in node and not set(names) <= PARTS.keys() | {"null"}):
+    if not names or ("enum" not in node and "const" not in node and not set(names) <= TYPE_OF.keys() | {"null"}):
         return Any if nullable else _not_null(Any)
     made = (
         _enum(node)
         if "enum" in node or "const" in node
-        else _union([PARTS[name](node, root, depth) for name in names if name != "null"])
+        else _union([TYPE_OF[name](node, root, depth) for name in names if name != "null"])
     )
     if "null" in names and nullable:
         made = made | None
@@ -97,10 +97,10 @@ def _not_null(_: Any) -> Any:
     return str | int | float | bool | list[Any] | dict[str, Any]
 
 
-def _union(parts: list[Any]) -> Any:
-    made = parts[0] if parts else None
-    for part in parts[1:]:
-        made = made | part
+def _union(alternatives: list[Any]) -> Any:
+    made = alternatives[0] if alternatives else None
+    for alternative in alternatives[1:]:
+        made = made | alternative
     return made
 
 
@@ -116,7 +116,7 @@ def _limited(type_: Any, node: Schema, names: dict[str, str]) -> Any:
         return type_
     try:
         limited = Annotated[type_, msgspec.Meta(**limits)]
-    except (TypeError, ValueError, re.error):  # a bound that is no number, a pattern that is none
+    except (TypeError, ValueError, re.error):  # a bound that is not a number, an invalid pattern
         return type_
     return limited if _is_sound(limited) else type_
 
@@ -147,7 +147,7 @@ def _nested(node: Schema, root: Schema, depth: int) -> Any:
     return dict[str, _type(node.get("additionalProperties"), root, depth + 1)]  # type: ignore[misc]
 
 
-PARTS = {
+TYPE_OF = {
     "string": _string,
     "number": _number,
     "integer": _integer,
@@ -158,9 +158,9 @@ PARTS = {
 
 
 def _is_sound(type_: Any) -> bool:
-    """Say whether msgspec can check the type: it takes one object, one array and one text form in a choice."""
+    """Return True if msgspec supports the type: a union may hold one object, one array and one kind of text."""
     try:
         msgspec.json.Decoder(type_)
-    except Exception:  # noqa: BLE001 - a pattern that is none, a bound of the wrong type, a choice that it cannot tell apart
+    except Exception:  # noqa: BLE001 - an invalid pattern, a bound of a wrong type, an ambiguous union
         return False
     return True

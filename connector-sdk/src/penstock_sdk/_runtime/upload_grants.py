@@ -1,4 +1,4 @@
-"""Where objects go: presigned places, asked for in bulk, replaced when they have expired."""
+"""The grants to upload the objects of one stream: requested in bulk, and replaced when they expire."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GRANT_TRIES = 3
 
 
 class UploadGrants:
-    """The places of one stream's objects. Thread-safe."""
+    """Uploads the objects of one stream with presigned grants. Thread-safe."""
 
     def __init__(self, client: RunClient, stream: str, kind: wire.ObjectKind = "data") -> None:
         self._client = client
@@ -24,7 +24,7 @@ class UploadGrants:
         self._lock = threading.Lock()
 
     def upload(self, finished: FinishedObject) -> wire.UploadedObject:
-        """Upload an object, to a new place with the same key when the first one has expired."""
+        """Upload an object. If its grant has expired, request a new grant for the same key."""
         upload = Upload(finished.body)
         for _ in range(GRANT_TRIES):
             grant = self._take(finished.sequence)
@@ -42,7 +42,7 @@ class UploadGrants:
                 kind=self._kind,
                 by_op=dict(finished.by_op),
             )
-        message = "the bucket refuses the presigned places; check the clock and the S3 credentials of the server"
+        message = "the bucket refuses the presigned grants; check the clock and the S3 credentials of the server"
         raise TransientError(message)
 
     def _take(self, sequence: int) -> wire.UploadGrant:
@@ -51,12 +51,12 @@ class UploadGrants:
                 request = wire.UploadsRequest(stream=self._stream, kind=self._kind, count=GRANTS, after=sequence - 1)
                 grants = self._client.uploads(request).grants
                 if any(grant.kind != self._kind for grant in grants):
-                    message = "a run API of an older version answered, which has no places for rejected records"
+                    message = "the run API is older than this SDK: it has no grants for rejected records"
                     raise TransientError(message)
                 self._grants.update((grant.sequence, grant) for grant in grants)
             return self._grants.pop(sequence)
 
     def _forget(self) -> None:
-        """Drop every grant: what was asked for at the same time has expired too."""
+        """Drop all grants: they were requested at the same time, so they have expired too."""
         with self._lock:
             self._grants.clear()

@@ -1,4 +1,4 @@
-"""A connector is stateless: a write to the local file system ends the attempt with a reason of its own."""
+"""Ends the attempt with LocalPersistenceError if the connector writes to the local file system."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ ALLOWED = ("/dev/", "/proc/self/")
 
 
 class WriteGuard:
-    """What the connector's code tried so far: the first violation is kept, whoever catches the exception."""
+    """Remembers the first write of the connector's code, even if the connector catches the exception."""
 
     def __init__(self, allowed: tuple[str, ...]) -> None:
         self._allowed = allowed
         self._violation: LocalPersistenceError | None = None
 
     def check(self) -> None:
-        """Raise the violation, if there was one."""
+        """Raise the first violation, if there was one."""
         if self._violation:
             raise self._violation
 
     def check_open(self, path: Any, flags: Any) -> None:
-        """Refuse an open for writing beside the temporary directory."""
+        """Refuse to open a file for writing outside the temporary directory."""
         if not isinstance(flags, int) or not flags & WRITING or isinstance(path, int):
             return
         name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - a hook must not touch the file system
-        if not (name + os.sep).startswith(self._allowed):  # with the separator: O_TMPFILE opens the directory itself
+        if not (name + os.sep).startswith(self._allowed):  # with the separator, as O_TMPFILE opens the directory itself
             self.refuse(name)
 
     def refuse(self, path: object) -> None:
-        """Keep the violation, and raise it."""
-        message = f"the connector tried to write {path}; a connector is stateless: keep state with cursors, scratch in the temp dir"
+        """Record the violation, and raise it."""
+        message = f"the connector tried to write {path}; a connector is stateless: keep state in cursors, and temporary files in the temporary directory"
         self._violation = self._violation or LocalPersistenceError(message)
         raise self._violation
 
 
 class _AuditHook:
-    """One audit hook for the process, as hooks cannot be removed; it acts only while connector code runs."""
+    """The process's one audit hook, because hooks cannot be removed. It acts only while connector code runs."""
 
     guard: WriteGuard | None = None
     installed = False
@@ -59,13 +59,13 @@ class _AuditHook:
 def no_local_writes() -> Iterator[WriteGuard]:
     """Raise LocalPersistenceError when the code inside opens a file for writing outside the temporary directory.
 
-    It is raised where the file is opened, at `check`, and in place of any other error that leaves the block, so that
-    an `except Exception` around the write cannot hide it.
+    The error is raised where the file is opened, at `check`, and instead of any other error that leaves the block, so an
+    `except Exception` around the write cannot hide it.
     """
-    # Looked up now: the first gettempdir() opens a file under a lock that the hook would wait for.
+    # Called before the hook acts: the first gettempdir() opens a file under a lock for which the hook would wait.
     scratch = tempfile.gettempdir()
     guard = WriteGuard((*ALLOWED, os.path.abspath(scratch) + os.sep, os.path.realpath(scratch) + os.sep))  # noqa: PTH100
-    bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a lazy import is not the connector's writing
+    bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # so that a lazy import writes no bytecode
     if not _AuditHook.installed:
         sys.addaudithook(_AuditHook.on_event)
         _AuditHook.installed = True

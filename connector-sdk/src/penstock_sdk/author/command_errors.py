@@ -1,4 +1,4 @@
-"""How a command ends that cannot be carried out: in one line, with an exit code, and without a traceback."""
+"""How a command ends after an error: with one line and an exit code, and without a traceback."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 import typer
 
+from penstock_sdk._spelling import nearest_word
 from penstock_sdk.errors import describe_error
-from penstock_sdk.spelling import nearest_word
 
 USAGE_ERRORS: tuple[type[Exception], ...] = typer.BadParameter.__mro__[1:3]
-"""What typer raises for a wrong command line: its UsageError and ClickException, wherever it keeps them."""
+"""The errors of typer for a wrong command line: its UsageError and ClickException, wherever it defines them."""
 USAGE, DEFECT = 2, 1
 LONGEST_LINE = 2000
 TRACEBACK_VARIABLE = "PENSTOCK_TRACEBACK"
@@ -24,7 +24,7 @@ UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 
 def printable(text: object) -> str:
-    """Return text in one line, without characters that a terminal would act on or show in another place."""
+    """Return text in one line, without control characters and other characters that a terminal would interpret."""
     line = " ".join(str(text).split())[:LONGEST_LINE]
     return "".join(
         character.encode("unicode_escape").decode() if unicodedata.category(character) in UNPRINTABLE else character
@@ -33,17 +33,17 @@ def printable(text: object) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return the question to add to a message about an unknown word: the nearest known one, or nothing."""
+    """Return the suggestion to add to a message about an unknown word, or nothing."""
     near = nearest_word(word, known)
     return f"; did you mean {near!r}?" if near else ""
 
 
 def usage_line(error: Any) -> str:
-    """Return what is wrong with a command line, and the nearest word or the help's command."""
+    """Return the problem of a command line, with a suggestion or the help command."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "penstock-connector"
     message = printable(error.format_message())
-    if not message:  # the help was printed in place of a command that was not given
+    if not message:  # no command was given, and the help was printed
         return ""
     found = UNKNOWN.match(message)
     if found and context is not None:
@@ -64,13 +64,13 @@ def _words(context: Any, what: str) -> Iterable[str]:
 
 
 def system_line(error: OSError) -> str:
-    """Return which file the system refuses, and why."""
+    """Return the file and the reason of a system error."""
     place = f"{error.filename}: " if error.filename else ""
     return printable(f"{place}{error.strerror or type(error).__name__}")
 
 
 def defect_line(error: BaseException) -> str:
-    """Return where an error was raised that nobody foresaw; the whole traceback if the variable asks for it."""
+    """Return where an unexpected error was raised, or the whole traceback if the environment variable is set."""
     if os.environ.get(TRACEBACK_VARIABLE):
         return "".join(traceback.format_exception(error)).rstrip()
     frames = traceback.extract_tb(error.__traceback__)

@@ -1,4 +1,4 @@
-"""The commands: a few lines each."""
+"""The commands of `penstock-connector`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from penstock_sdk.author.command_errors import (
     system_line,
     usage_line,
 )
-from penstock_sdk.author.local_read import DuckDbFile, JsonLinesOutput, parts_of, read_stream
+from penstock_sdk.author.local_read import DuckDbFile, JsonLinesOutput, planned_partitions, read_stream
 from penstock_sdk.contract import Record
 from penstock_sdk.errors import ConnectorError
 from penstock_sdk.manifest import manifest_problems
@@ -44,9 +44,9 @@ NEW_HELP = """Make a project that passes its own tests at once.
 
 \b
 Templates:
-    rest   pages of an HTTP API, by the moment of their last change
-    sql    tables of a database, by key or by the moment of their last change
-    files  CSV files in a folder that a web server lists, each read once a version
+    rest   pages of an HTTP API, by the time of their last change
+    sql    tables of a database, by key or by the time of their last change
+    files  CSV files in a folder that a web server lists; each version is read once
 """
 NEW_EXAMPLES = """\b
 Examples:
@@ -90,7 +90,7 @@ def new(
 
 @app.command()
 def spec(file: File = DEFAULT_FILE) -> None:
-    """Print the manifest, and say what is wrong with it."""
+    """Print the manifest, and its problems."""
     manifest = find_connector(session.declared_connector(file)).manifest()
     typer.echo(yaml.safe_dump(manifest, sort_keys=False, width=120), nl=False)
     for problem in manifest_problems(manifest):
@@ -101,7 +101,7 @@ def spec(file: File = DEFAULT_FILE) -> None:
 
 @app.command()
 def check(file: File = DEFAULT_FILE) -> None:
-    """Authenticate with the source, ask for its health, and refuse streams whose cursor can lose records."""
+    """Authenticate with the source, check its health, and refuse streams whose cursor can lose records."""
     output = sys.stdout  # what the connector prints goes to standard error
     with session.opened(file) as (connector, _target):
         connector.health()
@@ -135,15 +135,15 @@ def discover(
 def partitions(
     stream: Annotated[str, typer.Argument(help="A stream's name, as discover lists it.")],
     file: File = DEFAULT_FILE,
-    since: Annotated[datetime | None, typer.Option(help="The oldest moment that is wanted (UTC).")] = None,
+    since: Annotated[datetime | None, typer.Option(help="The earliest time that is wanted (UTC).")] = None,
 ) -> None:
-    """List the parts that a stream would be read in side by side, with their bounds."""
+    """List the partitions in which a stream would be read, with their bounds."""
     with session.opened(file) as (connector, _target):
-        parts = parts_of(connector, stream, since=since)
-    for part in parts:
-        typer.echo(f"{printable(part.id)}\t{json.dumps(part.bounds)}")
-    if not parts:
-        typer.echo(f"{stream} is read in one", err=True)
+        planned = planned_partitions(connector, stream, since=since)
+    for partition in planned:
+        typer.echo(f"{printable(partition.id)}\t{json.dumps(partition.bounds)}")
+    if not planned:
+        typer.echo(f"{stream} has no partitions and is read as a whole", err=True)
 
 
 @app.command()
@@ -151,14 +151,14 @@ def read(
     stream: Annotated[str, typer.Argument(help="A stream's name, as discover lists it.")],
     file: File = DEFAULT_FILE,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many records.")] = None,
-    since: Annotated[datetime | None, typer.Option(help="The oldest moment that is wanted (UTC).")] = None,
-    cursor: Annotated[str | None, typer.Option(help="Go on from a cursor: JSON, as a read prints it.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="The earliest time that is wanted (UTC).")] = None,
+    cursor: Annotated[str | None, typer.Option(help="Resume from a cursor: JSON, as a read prints it.")] = None,
     duckdb: Annotated[Path | None, typer.Option(help="Write a DuckDB file instead of JSON lines.")] = None,
-    partition: Annotated[str | None, typer.Option(help="Only this part, by its id.")] = None,
+    partition: Annotated[str | None, typer.Option(help="Only this partition, by its id.")] = None,
 ) -> None:
     """Read a stream to the terminal, one JSON object a line, or into a DuckDB file, and print the last cursor.
 
-    A record of a delete batch has the field _op, "delete", and needs no more than its key.
+    A record of a delete batch has the field _op with the value "delete", and needs only its key.
     """
     target = DuckDbFile(duckdb, stream) if duckdb else JsonLinesOutput(sys.stdout)
     with session.opened(file) as (connector, _target):
@@ -173,11 +173,11 @@ def read(
 @app.command("infer-schema")
 def infer_schema(
     samples: Annotated[list[Path] | None, typer.Argument(help="JSON, JSON Lines, CSV or TSV files.")] = None,
-    stream: Annotated[str | None, typer.Option(help="In place of files: a stream to read samples of.")] = None,
+    stream: Annotated[str | None, typer.Option(help="Instead of files: the stream from which to read samples.")] = None,
     file: File = DEFAULT_FILE,
     limit: Annotated[int, typer.Option(min=1, help="Read so many records of the stream.")] = 1000,
 ) -> None:
-    """Print the JSON Schema of samples, to be pasted; standard error names fields that look like personal data."""
+    """Print the JSON Schema of samples. Standard error names the fields that look like personal data."""
     if bool(samples) == bool(stream):
         raise project.ProjectError("name files with samples, or a stream with --stream")
     found = read_samples(file, stream, limit) if stream else schema_inference.records_of(samples or [])
@@ -198,7 +198,7 @@ def read_samples(file: Path, stream: str, limit: int) -> list[Record]:
 @app.command("test")
 def conform(
     file: File = DEFAULT_FILE,
-    only: Annotated[list[str] | None, typer.Option("--only", help="A check by name; may be given again.")] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="The name of a check; can be repeated.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
 ) -> None:
     """Run the conformance suite: 0 conformant, 1 a check failed, 3 a check was not run."""
@@ -210,33 +210,39 @@ def package(
     image: Annotated[str, typer.Option(help="The image's repository, such as registry.example/penstock-orders-rest.")],
     file: File = DEFAULT_FILE,
     base: Annotated[
-        str | None, typer.Option(help="A base image in place of the Dockerfile's; name it by digest.")
+        str | None, typer.Option(help="A base image instead of the Dockerfile's; name it by digest.")
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="The conformance report that the definition is bound to.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="The conformance report to which the definition is bound.")
+    ] = None,
     stage: Annotated[
-        str, typer.Option(help="preview, which no range selects, certified, deprecated or withdrawn.")
+        str, typer.Option(help="preview, which no version range selects, certified, deprecated or withdrawn.")
     ] = "preview",
-    push: Annotated[bool, typer.Option("--push", help="Push the image; else it is written as an OCI archive.")] = False,
-    out: Annotated[Path, typer.Option(help="Where the definition (and the archive) go.")] = Path("dist"),
+    push: Annotated[
+        bool, typer.Option("--push", help="Push the image; otherwise it is written as an OCI archive.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="The folder for the definition and the archive.")] = Path("dist"),
 ) -> None:
-    """Build the image, and the ConnectorDefinition that names it by digest; the same environment, the same digest."""
+    """Build the image, and the ConnectorDefinition that names it by digest. The same environment gives the same digest."""
     from penstock_sdk.author.packaging import PackageOptions
     from penstock_sdk.author.packaging import package as make
 
     found = find_connector(session.declared_connector(file))
     made = make(found, file.absolute().parent, PackageOptions(image, base, stage, report, push, out))
-    typer.echo(f"{made.image}\n{made.definition}\n{made.archive or 'pushed'}\n{len(made.packages)} packages in it")
+    typer.echo(
+        f"{made.image}\n{made.definition}\n{made.archive or 'pushed'}\n{len(made.packages)} packages in the image"
+    )
 
 
 @app.command()
 def verify(
     definition: Annotated[Path, typer.Argument(help="The ConnectorDefinition that package wrote.")],
-    report: Annotated[Path, typer.Option(help="The conformance report that it is said to be bound to.")],
+    report: Annotated[Path, typer.Option(help="The conformance report to which it is bound.")],
     archive: Annotated[
         Path | None, typer.Option(help="The image as an OCI archive: its layers are compared with the report.")
     ] = None,
 ) -> None:
-    """Say whether report, definition and image belong together, by their bytes: 0 they do, 1 they do not."""
+    """Check by their bytes that report, definition and image belong together. Exit code 0: they do, 1: they do not."""
     from penstock_sdk.author.report_binding import verify as compare
 
     wrong = compare(report, definition, archive)
@@ -244,30 +250,34 @@ def verify(
         typer.echo(printable(line), err=True)
     if wrong:
         raise typer.Exit(1)
-    typer.echo("report, definition and image belong together" if archive else f"report and definition do; {UNSEEN}")
+    typer.echo(
+        "report, definition and image belong together"
+        if archive
+        else f"report and definition belong together; {UNSEEN}"
+    )
 
 
-UNSEEN = "the image was not looked into: name its OCI archive with --archive"
+UNSEEN = "the image was not checked: name its OCI archive with --archive"
 
 
 @app.command()
 def checks() -> None:
-    """List the conformance checks: what each proves, and what to do when it fails."""
+    """List the conformance checks: what each proves, and what to do if it fails."""
     typer.echo(conformance.listing())
 
 
 def run() -> int:
-    """Run a command, and return its exit code. No error ends in a traceback: each is a line that says what to do."""
+    """Run a command, and return its exit code. An error prints one line that says what to do, and no traceback."""
     try:
         return int(app(standalone_mode=False) or 0)
     except typer.Exit as ended:
         return ended.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:  # whoever read the output wants no more of it
+    except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except BaseException as error:  # noqa: BLE001 - what nobody foresaw is a line, too
+    except BaseException as error:  # noqa: BLE001 - an unexpected error prints a line too
         line, code = _ending(error)
         if line:
             typer.echo(line, err=True)
@@ -275,7 +285,7 @@ def run() -> int:
 
 
 def _ending(error: BaseException) -> tuple[str, int]:
-    """Return what to say of an error, and the exit code."""
+    """Return the line for an error, and the exit code."""
     if isinstance(error, USAGE_ERRORS):
         line = usage_line(error)
         return (f"error: {line}" if line else "", USAGE)

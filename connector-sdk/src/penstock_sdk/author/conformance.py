@@ -1,4 +1,4 @@
-"""The conformance suite at the command line."""
+"""The conformance suite as a command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from penstock_sdk.author.command_errors import did_you_mean
 from penstock_sdk.author.credential_file import CredentialFile
 from penstock_sdk.author.project import ProjectError
-from penstock_sdk.author.session import fitting
+from penstock_sdk.author.session import checked_target
 from penstock_sdk.testing import (
     CHECKS,
     Check,
@@ -27,17 +27,17 @@ FAILED, NOT_RUN = 1, 3
 
 
 def run(file: Path, only: list[str], report: Path | None, say: Callable[[str], None]) -> int:
-    """Run checks, say what became of each, and return the exit code."""
+    """Run checks, print each result, and return the exit code."""
     chosen = _chosen(only)
-    kept = CredentialFile(file)
-    with open_target(file) as target, Harness(fitting(target, file)) as harness:
-        harness.kept.update(kept.values)
+    credentials = CredentialFile(file)
+    with open_target(file) as target, Harness(checked_target(target, file)) as harness:
+        harness.rotated_credentials.update(credentials.values)
         logs = _FailedLogs(harness)
         try:
-            results = run_checks(harness, chosen, lambda result: say(_line(result) + logs.told(result)))
+            results = run_checks(harness, chosen, lambda result: say(_line(result) + logs.lines_for(result)))
         finally:
-            kept.values = harness.kept
-            kept.save()
+            credentials.values = harness.rotated_credentials
+            credentials.save()
         document = build_report(harness, results, len(CHECKS))
     if report:
         report.write_text(json.dumps(document, indent=2) + "\n")
@@ -51,15 +51,15 @@ def run(file: Path, only: list[str], report: Path | None, say: Callable[[str], N
 
 
 class _FailedLogs:
-    """Keeps the logs of the attempts of a check that failed, and says which attempt it was and what its trace is."""
+    """Stores the logs of the attempts of a failed check, and returns the failing attempt and its traceback."""
 
     def __init__(self, harness: Harness) -> None:
         self._harness = harness
         self._folder: Path | None = None
         self._seen = 0
 
-    def told(self, result: CheckResult) -> str:
-        """Return the lines to add to a verdict; none for one that did not fail."""
+    def lines_for(self, result: CheckResult) -> str:
+        """Return the lines to add to a result; none if the check did not fail."""
         trials, self._seen = self._harness.trials[self._seen :], len(self._harness.trials)
         if result.outcome != "failed" or not trials:
             return ""
@@ -76,7 +76,7 @@ TRACE = "Traceback (most recent call last)"
 
 
 def traceback_in(output: str) -> str:
-    """Return the last traceback of a log, in one of its JSON lines or as it was printed; nothing where there is none."""
+    """Return the last traceback of a log, from a JSON line or as printed; nothing if there is none."""
     found = ""
     for line in output.splitlines():
         try:

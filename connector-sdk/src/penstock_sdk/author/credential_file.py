@@ -1,7 +1,7 @@
-"""Credentials that a source has replaced, kept from one command to the next: a used refresh token is worth nothing any more.
+"""Credentials that a source has replaced, stored between commands, because a used refresh token is no longer valid.
 
-They lie beside the test file, readable by their owner only; each test file of a folder has its own. As on the platform, a value descends from the one that the
-test file holds; once that is another one, it counts.
+The file is beside the test file and readable by its owner only. Each test file of a folder has its own. As on the platform,
+a value belongs to the value of the test file that it replaced; if the test file changes, its value is used.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from penstock_sdk.author.project import ProjectError
 from penstock_sdk.testing import TARGET_FILE
 
 FILE = ".penstock-credentials.json"
-KEPT = TypeAdapter(dict[str, wire.RotatedCredential])
+STORED = TypeAdapter(dict[str, wire.RotatedCredential])
 
 
 class CredentialFile:
-    """What is kept for one test file. `values` are by credential."""
+    """The stored credentials of one test file. `values` are by the name of the credential."""
 
     def __init__(self, test_file: Path) -> None:
         self.path = test_file.parent / (FILE if test_file.name == TARGET_FILE else f".{test_file.stem}{FILE}")
@@ -31,22 +31,22 @@ class CredentialFile:
 
     def _read(self) -> dict[str, wire.RotatedCredential]:
         try:
-            return KEPT.validate_json(self.path.read_bytes())
+            return STORED.validate_json(self.path.read_bytes())
         except FileNotFoundError:
             return {}
         except (OSError, ValidationError):
-            message = f"{self.path}: it should hold credentials that a source has replaced, and cannot be read as such"
-            raise ProjectError(f"{message}; remove it, and put credentials that work into the test file") from None
+            message = f"{self.path}: it should contain replaced credentials, and cannot be read"
+            raise ProjectError(f"{message}; remove it, and put valid credentials into the test file") from None
 
     def applied_to(self, credentials: Mapping[str, str]) -> dict[str, str]:
-        """Return the credentials with what was kept in place of the values that it descends from."""
+        """Return the credentials, with stored values instead of the values that they replaced."""
         return {
             name: self.values[name].value if name in self.values and self.values[name].seed == _seed(value) else value
             for name, value in credentials.items()
         }
 
     def hook_for(self, credentials: Mapping[str, str]) -> Callable[[str, str], None]:
-        """Return what a connector's `keep_credential` calls; `credentials` are those of the test file."""
+        """Return the function that `keep_credential` calls. `credentials` are those of the test file."""
 
         def keep(name: str, value: str) -> None:
             self.values[name] = wire.RotatedCredential(value=value, seed=_seed(credentials.get(name, "")))
@@ -55,7 +55,7 @@ class CredentialFile:
         return keep
 
     def save(self) -> None:
-        """Write what is kept; nothing kept makes no file."""
+        """Write the file. Without any value no file is created."""
         if not self.values and not self.path.exists():
             return
         text = json.dumps({name: credential.model_dump() for name, credential in self.values.items()}, indent=2)

@@ -1,4 +1,4 @@
-"""A read without a platform: records to the terminal, or into a file to query."""
+"""A read without a platform: records to the terminal, or to a file that can be queried."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from penstock_sdk.protocol import RejectRules
 Row = Any
 """The JSON of one record, as bytes."""
 ENVELOPE = Envelope(tenant="", connection="", connector="", stream="", run="", attempt=0, schema_version=0)
-MOST_TOLD = 20
-"""Rejected records that are told one by one; the summary counts all of them."""
+MOST_PRINTED = 20
+"""So many rejected records are printed; the summary counts all of them."""
 
 
 class RecordOutput(Protocol):
-    """Where records go."""
+    """The destination of records."""
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Take records."""
+        """Write records."""
 
     def close(self) -> None:
-        """Take no more."""
+        """Finish the output."""
 
 
 def lines_of(rows: Sequence[Row]) -> str:
@@ -47,33 +47,33 @@ def lines_of(rows: Sequence[Row]) -> str:
 
 
 class JsonLinesOutput:
-    """One JSON object a line."""
+    """Writes one JSON object per line."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Print them."""
+        """Write records."""
         self._stream.write(lines_of(rows))
 
     def close(self) -> None:
-        """Print nothing more."""
+        """Flush the stream."""
         self._stream.flush()
 
 
 class DuckDbFile:
-    """A table of a DuckDB file, named as the stream; one that exists is replaced."""
+    """Writes a table of a DuckDB file with the name of the stream. An existing table is replaced."""
 
     def __init__(self, path: Path, table: str) -> None:
         self._path, self._table = path, table
         self._lines = tempfile.NamedTemporaryFile("w", suffix=".jsonl")  # noqa: SIM115 - closed by close()
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Keep them as lines: DuckDB finds the types over all of them."""
+        """Store records as lines, because DuckDB infers the types from all of them."""
         self._lines.write(lines_of(rows))
 
     def close(self) -> None:
-        """Make the table."""
+        """Create the table."""
         try:
             import duckdb
         except ImportError:
@@ -95,7 +95,7 @@ class DuckDbFile:
 
 @dataclass(frozen=True)
 class ReadSummary:
-    """How many records a read gave, how many of them are deletes, how many were rejected, and its last cursor."""
+    """The numbers of records, of deletes among them, and of rejected records, and the last cursor."""
 
     count: int
     deletes: int
@@ -103,28 +103,28 @@ class ReadSummary:
     cursor: Cursor | None
 
 
-class _Enough(Exception):  # noqa: N818 - no error
-    """So many records were wanted."""
+class _Enough(Exception):  # noqa: N818 - not an error
+    """The limit of records is reached."""
 
 
 class _Counting:
-    """The sink: it checks records as a pod does, and stops a read that has given enough."""
+    """The sink: checks records like a pod, and stops the read at the limit."""
 
     def __init__(self, target: RecordOutput, limit: int | None, stream: Stream) -> None:
         self._target, self._limit, self._name = target, limit, stream.name
         self._validator = RecordValidator(ENVELOPE, stream, RejectRules(), timestamp_now)
-        self._validator.send_to(self._tell)
+        self._validator.send_to(self._print_rejection)
         self._chunker = Chunker(stream.name, self._validator.reject_line)
         self.count = self.deletes = 0
         self.cursor: Cursor | None = None
 
     @property
     def rejected(self) -> int:
-        """Return how many records were put aside."""
+        """The number of rejected records."""
         return self._validator.counts.rejected
 
     def emit(self, records: Records, op: Op) -> None:
-        """Pass on the records that fit; those of a delete batch say so in the field `_op`."""
+        """Write the valid records. Records of a delete batch get the field `_op`."""
         check_op(op, self._name)
         check_records(records, self._name)
         self._validator.op = op
@@ -139,25 +139,25 @@ class _Counting:
         self._validator.op = "upsert"
 
     def checkpoint(self, state: Cursor) -> None:
-        """Keep the cursor."""
+        """Store the cursor."""
         if state is not None:
             check_cursor(state, self._name)
         self.cursor = state
 
     def reject(self, data: Any, message: str) -> None:
-        """Put aside what the connector could not make a record of."""
+        """Count data that the connector rejects."""
         self._validator.reject_data(data, message)
 
-    def _tell(self, line: bytes) -> None:
-        """Say why a record was put aside, and not what it holds."""
-        if self.rejected <= MOST_TOLD:
+    def _print_rejection(self, line: bytes) -> None:
+        """Print why a record was rejected, without its values."""
+        if self.rejected <= MOST_PRINTED:
             document = json.loads(line)
             said = printable(f"rejected: {document['reason']}: {document['message']}")
-            print(said, file=sys.stderr)  # noqa: T201 - standard output is the records'
+            print(said, file=sys.stderr)  # noqa: T201 - standard output is for records
 
 
 def _deleted(row: Row) -> Row:
-    """Return a delete record with its op; its other values stay as they are written."""
+    """Return a deleted record with the field `_op`. Its other values stay as they are written."""
     return msgspec.json.encode({"_op": "delete", **msgspec.json.decode(row, type=dict[str, msgspec.Raw])})
 
 
@@ -171,17 +171,17 @@ def read_stream(
     limit: int | None = None,
     partition: str | None = None,
 ) -> ReadSummary:
-    """Read a stream, or one part of it; return how many records came, and the last cursor that covers what came before."""
+    """Read a stream, or one of its partitions, and return a summary with the last cursor."""
     stream, moment = _offered(connector, name), _aware(since)
-    stands = _cursor(cursor) if cursor else None
+    start = _cursor(cursor) if cursor else None
     if partition is not None:
-        stream, stands = _part_of(connector, stream, moment, stands, partition)
-    elif is_partitioned(stands):
-        raise ProjectError("--cursor is that of a stream in parts: name one of them with --partition")
+        stream, start = _one_partition(connector, stream, moment, start, partition)
+    elif is_partitioned(start):
+        raise ProjectError("--cursor is the cursor of a partitioned stream; name a partition with --partition")
     sink = _Counting(target, limit, stream)
     connector.sink = sink
     try:
-        for batch in checked_batches(connector.read(stream, moment, stands), stream.name):
+        for batch in checked_batches(connector.read(stream, moment, start), stream.name):
             connector.emit(batch.records, batch.op)
             if batch.cursor is not None:
                 connector.checkpoint(batch.cursor)
@@ -198,10 +198,10 @@ def _cursor(text: str) -> Cursor:
         raise ProjectError("--cursor is not JSON: give the cursor as a read prints it, in single quotes") from None
 
 
-def parts_of(
+def planned_partitions(
     connector: Connector[Any, Any], name: str, *, since: datetime | None = None
 ) -> tuple[PartitionProgress, ...]:
-    """Return the parts that a stream splits into, none where it is read in one."""
+    """Return the partitions of a stream; none if it is read as a whole."""
     return _planned(connector, _offered(connector, name), _aware(since))
 
 
@@ -210,17 +210,17 @@ def _planned(connector: Connector[Any, Any], stream: Stream, since: datetime | N
     return new_plan("", found, None, stream.name).progress
 
 
-def _part_of(
-    connector: Connector[Any, Any], stream: Stream, since: datetime | None, cursor: Cursor | None, wanted: str
+def _one_partition(
+    connector: Connector[Any, Any], stream: Stream, since: datetime | None, cursor: Cursor | None, name: str
 ) -> tuple[Stream, Cursor | None]:
-    """Return the stream as `read` takes it for one part, and where the part stands."""
-    held = is_partitioned(cursor)
-    parts = plan_from_cursor(cursor, stream.name).progress if held else _planned(connector, stream, since)
-    part = next((partition for partition in parts if partition.id == wanted), None)
-    if part is None:
-        known = ", ".join(partition.id for partition in parts) or "none"
-        raise ProjectError(f"--partition: stream {stream.name!r} has no part {wanted!r}; it has: {known}")
-    return replace(stream, partition=part.partition), part.cursor if held else cursor
+    """Return the stream with one partition set, as `read` takes it, and the cursor of the partition."""
+    has_plan = is_partitioned(cursor)
+    partitions = plan_from_cursor(cursor, stream.name).progress if has_plan else _planned(connector, stream, since)
+    found = next((partition for partition in partitions if partition.id == name), None)
+    if found is None:
+        known = ", ".join(partition.id for partition in partitions) or "none"
+        raise ProjectError(f"--partition: stream {stream.name!r} has no partition {name!r}; it has: {known}")
+    return replace(stream, partition=found.partition), found.cursor if has_plan else cursor
 
 
 def _offered(connector: Connector[Any, Any], name: str) -> Stream:

@@ -1,4 +1,4 @@
-"""From a project to what a platform takes: an image, and the definition that names it by digest."""
+"""From a project to an image, and to the definition that names the image by digest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 from penstock_sdk._runtime.connector_loader import InstalledConnector
 from penstock_sdk.author import site_packages
 from penstock_sdk.author.project import ProjectError
-from penstock_sdk.author.report_binding import LABEL, different, load_report, notes_on
+from penstock_sdk.author.report_binding import LABEL, different, load_report, report_annotations
 from penstock_sdk.manifest import manifest_problems
 from penstock_sdk.testing.report import tree_digest
 
@@ -23,7 +23,7 @@ DOCKERFILE = "Dockerfile"
 
 @dataclass(frozen=True)
 class PackageOptions:
-    """What to make. `repository` is the image's name without tag; `base` replaces the Dockerfile's base image."""
+    """The options of `package`. `repository` is the image name without a tag; `base` replaces the Dockerfile's base image."""
 
     repository: str
     base: str | None
@@ -35,7 +35,7 @@ class PackageOptions:
 
 @dataclass(frozen=True)
 class PackageResult:
-    """What was made."""
+    """The result of `package`."""
 
     image: str
     definition: Path
@@ -43,35 +43,35 @@ class PackageResult:
     packages: list[str]
 
 
-def package(found: InstalledConnector, project: Path, wanted: PackageOptions) -> PackageResult:
+def package(found: InstalledConnector, project: Path, options: PackageOptions) -> PackageResult:
     """Build the image from the project's Dockerfile, and write the definition beside it.
 
-    Raises ProjectError when there is nothing to build with, or the report is of other files.
+    Raises ProjectError if buildah is not installed, or if the report belongs to other files.
     """
     manifest = found.manifest()
-    _admissible(manifest)
+    _check_manifest(manifest)
     buildah = shutil.which("buildah")
     if buildah is None:
         raise ProjectError("package builds with buildah, which is not installed: apt-get install buildah (or dnf)")
     name = f"{manifest['name']}-{manifest['method']}-{manifest['version']}"
-    wanted.out.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="penstock-") as directory:
         context = Path(directory)
         packages = site_packages.fill(context / "site", _distribution(found))
         tree = tree_digest(context / "site" / found.entry.module.split(".")[0])
-        notes = _notes(wanted.report, tree, packages) if wanted.report else {}
-        image = f"{wanted.repository}:{manifest['version']}"
-        _build(buildah, context, project / DOCKERFILE, image, _options(manifest["version"], wanted.base, tree))
-        archive = None if wanted.push else wanted.out / f"{name}.oci.tar"
+        notes = _notes(options.report, tree, packages) if options.report else {}
+        image = f"{options.repository}:{manifest['version']}"
+        _build(buildah, context, project / DOCKERFILE, image, _build_arguments(manifest["version"], options.base, tree))
+        archive = None if options.push else options.out / f"{name}.oci.tar"
         digest = _deliver(buildah, image, archive, context / "digest")
-    if wanted.report:
-        shutil.copyfile(wanted.report, wanted.out / f"{name}.conformance.json")
-    definition = wanted.out / f"{name}.yaml"
-    definition.write_text(_definition(manifest, f"{wanted.repository}@{digest}", wanted.stage, notes))
-    return PackageResult(f"{wanted.repository}@{digest}", definition, archive, packages)
+    if options.report:
+        shutil.copyfile(options.report, options.out / f"{name}.conformance.json")
+    definition = options.out / f"{name}.yaml"
+    definition.write_text(_definition(manifest, f"{options.repository}@{digest}", options.stage, notes))
+    return PackageResult(f"{options.repository}@{digest}", definition, archive, packages)
 
 
-def _admissible(manifest: dict[str, Any]) -> None:
+def _check_manifest(manifest: dict[str, Any]) -> None:
     wrong = manifest_problems(manifest)
     if wrong:
         raise ProjectError(f"connector.yaml: {'; '.join(wrong)}")
@@ -84,29 +84,31 @@ def _distribution(found: InstalledConnector) -> str:
 
 
 def _notes(path: Path, tree: str, packages: list[str]) -> dict[str, str]:
-    """Return the annotations that bind the definition to its report; it must be of these very files and packages."""
+    """Return the annotations that bind the definition to its report. The report must belong to exactly these files and packages."""
     report = load_report(path)
     tested = report["artifact"]["digest"]
     if tested != tree:
-        raise ProjectError(f"--report {path} is of {tested}, the package is {tree}: run penstock-connector test again")
+        raise ProjectError(
+            f"--report {path} is for {tested}, and the package is {tree}; run penstock-connector test again"
+        )
     if set(report["packages"]) != set(packages):
         change = different(frozenset(report["packages"]), frozenset(packages))
-        raise ProjectError(f"--report {path} is of other packages: {change}; run penstock-connector test again")
+        raise ProjectError(f"--report {path} is for other packages: {change}; run penstock-connector test again")
     if not report["conformant"]:
-        raise ProjectError(f"--report {path} says that the connector is not conformant: {report['counts']}")
-    return notes_on(path, report)
+        raise ProjectError(f"--report {path}: the connector is not conformant: {report['counts']}")
+    return report_annotations(path, report)
 
 
-def _options(version: str, base: str | None, tree: str) -> list[str]:
+def _build_arguments(version: str, base: str | None, tree: str) -> list[str]:
     chosen = ["--build-arg", f"BASE={base}"] if base else []
     return ["--build-arg", f"VERSION={version}", *chosen, "--label", f"{LABEL}={tree}"]
 
 
-def _build(buildah: str, context: Path, dockerfile: Path, image: str, options: list[str]) -> None:
+def _build(buildah: str, context: Path, dockerfile: Path, image: str, arguments: list[str]) -> None:
     if not dockerfile.exists():
-        raise ProjectError(f"{dockerfile} is missing: it says what the image is made of")
-    # Timestamp 0: an image is the same bytes whenever it is built.
-    command = [buildah, "bud", "--quiet", "--isolation", "chroot", "--timestamp", "0", *options]
+        raise ProjectError(f"{dockerfile} is missing; it defines how the image is built")
+    # With timestamp 0, the image has the same bytes whenever it is built.
+    command = [buildah, "bud", "--quiet", "--isolation", "chroot", "--timestamp", "0", *arguments]
     _run([*command, "-f", str(dockerfile), "-t", image, str(context)])
 
 

@@ -1,4 +1,4 @@
-"""The connector at hand, and how it is shown."""
+"""The connector project in the current folder, and the output of its streams."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from penstock_sdk.manifest import Followed, unsafe_cursor
 
 
 class ProjectError(Exception):
-    """The project cannot be worked with as it is; the message says what to do."""
+    """The project is not usable as it is. The message says what to do."""
 
 
 def streams_as_json(streams: Sequence[Stream]) -> str:
-    """Return the catalog, whole."""
+    """Return the whole catalog as JSON."""
     return msgspec.json.format(msgspec.json.encode(streams, enc_hook=_error_as_json), indent=2).decode()
 
 
 def _error_as_json(value: object) -> dict[str, str]:
-    """Return the error of a stream that is unavailable, as the run API takes it."""
+    """Return the error of an unavailable stream in the format of the run API."""
     if isinstance(value, ConnectorError):
         return {"error_class": value.error_class, "message": value.message}
     raise NotImplementedError
@@ -31,7 +31,7 @@ def _error_as_json(value: object) -> dict[str, str]:
 
 def streams_as_text(streams: Sequence[Stream]) -> str:
     """Return the catalog as a table."""
-    rows = [("STREAM", "MODES", "KEY", "CURSOR", "SPLITS", "FIELDS")] + [
+    rows = [("STREAM", "MODES", "KEY", "CURSOR", "PARTITIONS", "FIELDS")] + [
         (
             printable(stream.name),
             ",".join(stream.modes),
@@ -53,7 +53,7 @@ def streams_as_text(streams: Sequence[Stream]) -> str:
 
 
 def pii_notes(streams: Iterable[Stream]) -> list[str]:
-    """Return how to write the paths of personal data that are in another notation."""
+    """Return, for paths of personal data in another notation, how to write them."""
     return [
         f"stream {stream.name!r}: {note} (docs/authors/discovery.md)"
         for stream in streams
@@ -62,7 +62,7 @@ def pii_notes(streams: Iterable[Stream]) -> list[str]:
 
 
 def unsafe_streams(streams: Iterable[Stream]) -> list[str]:
-    """Return why streams must not be read incrementally as they are: a line for each reason, with the remedy."""
+    """Return why streams must not be read incrementally: one line for each reason, with the remedy."""
     return [
         f"refused: stream {stream.name!r}, cursor {stream.cursor_field!r}: {rule} (docs/authors/cursors.md, {rule.name})"
         for stream in streams

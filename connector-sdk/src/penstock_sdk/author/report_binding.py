@@ -1,8 +1,8 @@
-"""Whether a report, a definition and an image belong together: by the bytes of each, and nobody's word.
+"""Whether a report, a definition and an image belong together, checked by their bytes alone.
 
-report      ->  the digest of the connector's package, and the packages that it was tested with
+report      ->  the digest of the connector's package, and the packages with which it was tested
 definition  ->  the digest of the report, and the digest of the image
-image       ->  the package and the packages themselves, in its layers
+image       ->  the package and the other packages, in its layers
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ Json = Mapping[str, Any]
 
 
 def verify(report: Path, definition: Path, archive: Path | None) -> list[str]:
-    """Return what does not belong together, empty when all does; without an archive the image is not looked into."""
+    """Return the mismatches; empty if everything belongs together. Without an archive the image is not checked."""
     tested, defined = load_report(report), load_definition(definition)
-    held = contents(archive, tested["artifact"]["package"]) if archive else None
-    return list(mismatches(tested, notes_on(report, tested), defined, held))
+    found = image_contents(archive, tested["artifact"]["package"]) if archive else None
+    return list(mismatches(tested, report_annotations(report, tested), defined, found))
 
 
 @dataclass(frozen=True)
 class ImageContents:
-    """What an image holds at the place where Penstock's packages are."""
+    """The contents of an image below Penstock's folder."""
 
     digest: str
     label: str
@@ -47,34 +47,34 @@ class ImageContents:
 
 
 def load_report(path: Path) -> dict[str, Any]:
-    """Return a report. Raises ProjectError when it cannot be read, or is of another version of the suite."""
+    """Return a report. Raises ProjectError if it cannot be read, or has the version of another suite."""
     try:
         report: dict[str, Any] = json.loads(path.read_bytes())
         version = report["reportVersion"]
         artifact, tested = report["artifact"], report["connector"]
-        told = artifact["digest"], artifact["package"], *(tested[key] for key in ("name", "method", "version"))
-        whole = "conformant" in report and "counts" in report and all(isinstance(text, str) for text in told)
+        texts = artifact["digest"], artifact["package"], *(tested[key] for key in ("name", "method", "version"))
+        whole = "conformant" in report and "counts" in report and all(isinstance(text, str) for text in texts)
         if version == REPORT_VERSION and not (whole and isinstance(report["packages"], list)):
-            raise ValueError("a field is missing or of another type")  # noqa: TRY301 - one message for all
+            raise ValueError("a field is missing or of another type")  # noqa: TRY301 - the same message as for other errors
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ProjectError(
-            f"{path} is no report ({error}); write one: penstock-connector test --report {path}"
+            f"{path} is not a report ({error}); write one: penstock-connector test --report {path}"
         ) from None
     if version != REPORT_VERSION:
         raise ProjectError(
-            f"{path} is a report of version {version}, and this SDK's is {REPORT_VERSION}: run penstock-connector test again"
+            f"{path} has the report version {version}, and this SDK has {REPORT_VERSION}; run penstock-connector test again"
         )
     return report
 
 
-def notes_on(path: Path, report: Json) -> dict[str, str]:
-    """Return what a definition says of its report."""
+def report_annotations(path: Path, report: Json) -> dict[str, str]:
+    """Return the annotations that bind a definition to its report."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return {TREE: report["artifact"]["digest"], REPORT: f"sha256:{digest}"}
 
 
 def mismatches(report: Json, noted: Json, definition: Json, contents: ImageContents | None) -> Iterator[str]:
-    """Say what does not belong together; nothing when all does. `noted` is what `notes_on` makes of the report."""
+    """Say what does not belong together; nothing when all does. `noted` is what `report_annotations` makes of the report."""
     if not report["conformant"]:
         yield f"the report says that the connector is not conformant: {report['counts']}"
     manifest, tested = definition["spec"]["manifest"], report["connector"]
@@ -103,28 +103,28 @@ def _of_image(report: Json, definition: Json, contents: ImageContents) -> Iterat
 
 
 def different(tested: frozenset[str], there: frozenset[str]) -> str:
-    """Say how what is there differs from what was tested."""
+    """Return how the packages differ from the tested ones."""
     gone, new = ", ".join(sorted(tested - there)), ", ".join(sorted(there - tested))
     return "; ".join(part for part in (gone and f"tested with {gone}", new and f"there is {new}") if part)
 
 
 def load_definition(path: Path) -> dict[str, Any]:
-    """Return a ConnectorDefinition. Raises ProjectError when the file holds none."""
+    """Return a ConnectorDefinition. Raises ProjectError if the file does not contain one."""
     try:
         document: dict[str, Any] = yaml.safe_load(path.read_bytes().decode())
         said = document["metadata"]["name"], document["spec"]["image"], document["spec"]["manifest"]["version"]
         dict(document["metadata"].get("annotations") or {})
     except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ProjectError(
-            f"{path} is no ConnectorDefinition ({error}); penstock-connector package writes one"
+            f"{path} is not a ConnectorDefinition ({error}); penstock-connector package writes one"
         ) from None
     if not all(isinstance(text, str) for text in said):
         raise ProjectError(f"{path}: name, image and the manifest's version must be text")
     return document
 
 
-def contents(archive: Path, package: str) -> ImageContents:
-    """Return what an OCI archive holds; each blob is checked against the digest that names it."""
+def image_contents(archive: Path, package: str) -> ImageContents:
+    """Return the contents of an OCI archive. Each blob is checked against its digest."""
     try:
         with tarfile.open(archive) as opened:
             index = json.loads(_member(opened, "index.json").read())
@@ -153,17 +153,17 @@ def _blob(archive: tarfile.TarFile, digest: str) -> bytes:
 
 
 def _checked(archive: tarfile.TarFile, digest: str) -> str:
-    """Return a blob's name in the archive once its bytes are known to be those that the digest names."""
+    """Return the name of a blob in the archive, after its bytes are checked against the digest."""
     name = f"blobs/{digest.replace(':', '/')}"
     with _member(archive, name) as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != f"sha256:{found}":
-        raise ProjectError(f"the archive's blob {digest} has the bytes of sha256:{found}: it was changed")
+        raise ProjectError(f"the archive's blob {digest} has the digest sha256:{found}; it was changed")
     return name
 
 
 def _files(archive: tarfile.TarFile, layers: list[str], package: str) -> tuple[dict[str, bytes], set[str]]:
-    """Return the package's files by path, and the names of all that is installed beside it; later layers win."""
+    """Return the files of the package by path, and the names of the other packages. Later layers replace earlier ones."""
     found: dict[str, bytes] = {}
     installed: set[str] = set()
     root = f"{PLACE.strip('/')}/"

@@ -1,4 +1,4 @@
-"""A JSON Schema from samples: the same one in whatever order the samples come."""
+"""A JSON Schema from sample records. The order of the samples does not matter."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?([eE][+-]?[0-9]{1,2})?")
 CSV_SUFFIXES = (".csv", ".tsv")
 DELIMITERS = ",;\t|"
-"""What separates columns: the first of these that the header has."""
+"""Column separators: the first of these that occurs in the header is used."""
 
 
 def infer(records: Iterable[Record]) -> tuple[Schema, dict[str, str]]:
     """Return the schema of records, and the fields that look like personal data with their classes.
 
-    A field that is not in each record is not `required`, and one that was null has the type `null` beside its own. Raises
+    A field that some records lack is not `required`. A field that was null in a record also has the type `null`. Raises
     ProjectError without records.
     """
     seen, sample = _Values(), _Sample()
@@ -52,7 +52,7 @@ def infer(records: Iterable[Record]) -> tuple[Schema, dict[str, str]]:
 
 @dataclass
 class _Values:
-    """What is known of the values at one place."""
+    """The observed values of one field."""
 
     count: int = 0
     types: set[str] = field(default_factory=set)
@@ -93,18 +93,18 @@ class _Values:
 
 
 class _Sample:
-    """Some records, the same ones in whatever order they come: those with the lowest digests."""
+    """A sample of the records that does not depend on their order: those with the lowest digests."""
 
     def __init__(self) -> None:
-        self._held: dict[str, Any] = {}
+        self._sampled: dict[str, Any] = {}
 
     def add(self, record: Any) -> None:
-        self._held[hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()] = record
-        if len(self._held) > 10 * LOOKED_AT:
-            self._held = dict(self._lowest())
+        self._sampled[hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()] = record
+        if len(self._sampled) > 10 * LOOKED_AT:
+            self._sampled = dict(self._lowest())
 
     def _lowest(self) -> list[tuple[str, Any]]:
-        return sorted(self._held.items(), key=lambda item: item[0])[:LOOKED_AT]
+        return sorted(self._sampled.items(), key=lambda item: item[0])[:LOOKED_AT]
 
     def records(self) -> list[Any]:
         return [record for _, record in self._lowest()]
@@ -193,7 +193,7 @@ def _delimiter(text: str) -> str:
 
 
 def _of_csv(text: str, path: Path, delimiter: str) -> Iterator[Record]:
-    """Yield rows; a column is of the type that all of its values look like, and an empty value is null."""
+    """Yield rows. A column has the type that all its values match; an empty value is null."""
     try:
         header, *rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     except ValueError:
@@ -224,15 +224,15 @@ def _column_type(values: list[str]) -> Any:
 
 
 class Samples:
-    """A target that keeps the records of a read, but for deletes: they hold a key and nothing else."""
+    """Collects the records of a read, without deletes, which have only a key."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
 
     def write(self, rows: Sequence[Any]) -> None:
-        """Keep records."""
+        """Add records."""
         records = (msgspec.json.decode(row, type=dict[str, Any]) for row in rows)
         self.records += [record for record in records if record.get("_op") != "delete"]
 
     def close(self) -> None:
-        """Keep no more."""
+        """Do nothing: the records stay."""

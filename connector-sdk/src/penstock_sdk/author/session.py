@@ -1,4 +1,4 @@
-"""A connector in this process, on the connection of the test file: for looking, not for proving."""
+"""A connector in this process, with the connection of the test file: to look at its streams and records, not to test it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from penstock_sdk.testing import Target, TargetError, find_connector, open_targe
 
 
 def declared_connector(file: Path) -> str:
-    """Return the entry point that the test file names; nothing of it is started."""
+    """Return the entry point that the test file names. Nothing is started."""
     document = read_document(file)
     if not isinstance(document, dict) or "connector" not in document:
         raise TargetError(f"{file}: connector: Required value: the entry point's name, such as orders-rest")
     return str(document["connector"])
 
 
-def fitting(target: Target, file: Path) -> Target:
-    """Return the subject. Raises ProjectError where its config is not what its connector's manifest wants."""
+def checked_target(target: Target, file: Path) -> Target:
+    """Return the target. Raises ProjectError if its config does not match the manifest's configSchema."""
     wrong = config_problems(
         target.config, find_connector(target.artifact).manifest()["configSchema"], f"{file}: config"
     )
@@ -39,12 +39,12 @@ def fitting(target: Target, file: Path) -> Target:
 
 @contextmanager
 def opened(file: Path) -> Iterator[tuple[Connector[Any, Any], Target]]:
-    """Give the connector, authenticated, and close it at the end.
+    """Yield the authenticated connector and its target, and close the connector at the end.
 
-    What it prints meanwhile goes to standard error: standard output is the command's own, such as records as JSON.
+    The connector's printed output goes to standard error, because standard output belongs to the command.
     """
     with open_target(file) as target, _printing_to_errors():
-        found = find_connector(fitting(target, file).artifact)
+        found = find_connector(checked_target(target, file).artifact)
         kept = CredentialFile(file)
         connector = build(found.load(), target.config, kept.applied_to(target.credentials))
         connector.keep_credential_hook = kept.hook_for(target.credentials)
@@ -57,7 +57,7 @@ def opened(file: Path) -> Iterator[tuple[Connector[Any, Any], Target]]:
 
 @contextmanager
 def _printing_to_errors() -> Iterator[None]:
-    """Let print() write to standard error, through a stream of its own that a connector may close."""
+    """Let print() write to standard error, through a separate stream, which a connector may close."""
     own = io.TextIOWrapper(io.BufferedWriter(_Errors()), "utf-8", errors="backslashreplace", line_buffering=True)
     try:
         with redirect_stdout(own):
@@ -68,20 +68,20 @@ def _printing_to_errors() -> Iterator[None]:
 
 
 class _Errors(io.RawIOBase):
-    """Standard error, wherever it leads to."""
+    """The present standard error."""
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
         text = bytes(data).decode(errors="backslashreplace")
-        print(text, end="", file=sys.stderr)  # noqa: T201 - the connector's own words
+        print(text, end="", file=sys.stderr)  # noqa: T201 - output of the connector
         return len(bytes(data))
 
 
 def _close(connector: Connector[Any, Any]) -> None:
-    """Close, and let nothing that goes wrong here hide how the command ended, as in a pod."""
+    """Close the connector. As in a pod, an error of `close` is only a warning."""
     try:
         connector.close()
-    except Exception as error:  # noqa: BLE001 - whatever it is
+    except Exception as error:  # noqa: BLE001 - any error is only a warning
         print(printable(f"warning: the connector's close() failed: {describe_error(error)}"), file=sys.stderr)  # noqa: T201

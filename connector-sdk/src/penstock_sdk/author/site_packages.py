@@ -1,7 +1,7 @@
-"""What an image holds: the connector and the very packages that it was tested with, file by file.
+"""The packages of an image: the connector and exactly the packages with which it was tested, file by file.
 
-Nothing is resolved or downloaded: the environment that passed the tests is what is copied. Whatever says when or where
-a package was installed is left out, so that the same environment gives the same files.
+Nothing is resolved or downloaded: the tested environment is copied. Files that record when or where a package was
+installed are left out, so that the same environment gives the same files.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OF_THE_INSTALLATION = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "u
 
 
 def fill(site: Path, distribution: str) -> list[str]:
-    """Put a distribution and all that it requires into a folder; return what it is, as `name==version`."""
+    """Copy a distribution and all that it requires to a folder. Return the packages as `name==version`."""
     wanted = required(distribution)
     for package in wanted:
         source = _source(package)
@@ -38,7 +38,7 @@ def fill(site: Path, distribution: str) -> list[str]:
 
 
 def required(distribution: str) -> list[metadata.Distribution]:
-    """Return a distribution and all that it requires, by name."""
+    """Return a distribution and all that it requires, sorted by name."""
     try:
         return sorted(installed_dependencies(distribution), key=lambda package: canonicalize_name(package.name))
     except metadata.PackageNotFoundError as error:
@@ -46,7 +46,7 @@ def required(distribution: str) -> list[metadata.Distribution]:
 
 
 def _source(distribution: metadata.Distribution) -> Path | None:
-    """Return the folder of a distribution that is installed editable."""
+    """Return the source folder of a distribution that is installed as editable, or None."""
     text = distribution.read_text("direct_url.json")
     origin = json.loads(text) if text else {}
     if not origin.get("dir_info", {}).get("editable"):
@@ -77,7 +77,7 @@ def _install(source: Path, site: Path) -> None:
 def _copy(distribution: metadata.Distribution, site: Path) -> None:
     for file in distribution.files or []:
         if ".." in file.parts or file.suffix == ".pyc":
-            continue  # a script, or what compiling left
+            continue  # a script, or a compiled file
         target = site / file
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(str(distribution.locate_file(file)), target)
@@ -90,7 +90,7 @@ def _strip(site: Path) -> None:
     for name in OF_THE_INSTALLATION:
         for path in site.glob(f"*.dist-info/{name}"):
             path.unlink()
-    # Unchecked: the image is never written to, and a pod that compiled at its start would lose a second.
+    # Unchecked, because the image is read-only; without compiled files a pod would lose a second when it starts.
     compileall.compile_dir(
         site,
         quiet=2,

@@ -1,14 +1,14 @@
-"""Reading without the classic losses: late, tied, unsorted and moving records, and windows over time.
+"""Incremental reads that lose no record: late, tied, unsorted and moving records, and time windows.
 
-Each function here yields batches that `read` can pass on with `yield from`. They are plain generators over what the
-author's own code fetches, need no platform, and hold a page and a bounded memory of keys.
+Each function yields batches, which `read` passes on with `yield from`. They are plain generators over the pages that the
+author's own code fetches. They need no platform, and hold one page and a limited number of keys in memory.
 
-    follow       a source that filters by >= and sorts by the cursor's field
-    scan         a source that filters, and gives its records in any order
-    in_windows   a source that is asked for a span of time, [start, end)
-    keyset       a whole read in the order of the key, while records come and go
+    follow       a source that filters by >= and sorts by the cursor field
+    scan         a source that filters, and returns its records in any order
+    in_windows   a source that is queried by time span, [start, end)
+    keyset       a complete read in the order of the key, while records are added and deleted
 
-docs/authors/cursors.md says which loss each of them prevents, and where a record may come twice.
+docs/authors/cursors.md says which loss each function prevents, and where a record may be read twice.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Three ways to read on: a sorted source, one in any order, and one in the order of its key."""
+"""The incremental reads of a sorted source, of an unsorted source, and of a source in the order of its key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from penstock_sdk.incremental.timestamps import Value, has_clock
 from penstock_sdk.incremental.watermark import CursorField, Watermark
 
 Rows = Sequence[Record]
-Placed = list[tuple[Value, Record]]
+Valid = list[tuple[Value, Record]]
 """Records with their values."""
 SHORTEST_LIMIT = 10
 
@@ -28,14 +28,14 @@ def follow(
     until: Value = None,
     reject: Reject | None = None,
 ) -> Iterator[Batch]:
-    """Read a source that filters and sorts by the trail's field, up to `until` (excluded).
+    """Read a source that filters and sorts by the cursor field, up to `until` (exclusive).
 
-    `fetch(value)` returns the first `size` records whose field is at or after `value` (None: of all), in its order. It
-    is always asked by value and never by page number, so that records which are changed or deleted meanwhile shift
-    nothing; what it gives from before `value` is dropped. An overlap over numbers or local times needs `until`, the
-    highest there was when the read began. A record without its key or value goes to `reject` (give `self.reject`).
-    Raises SourceContractError without `reject`, when the source is not sorted or ignores `value`, or when more than a
-    page share one value.
+    `fetch(value)` returns the first `size` records whose field is at or after `value`, in the order of the field; with None,
+    the first records of all. The source is always queried by value and never by page number, so records that change or are
+    deleted during the read shift nothing. Records from before `value` are dropped. An overlap over numbers or local times
+    needs `until`: the highest value when the read began. A record without its key or value goes to `reject` (pass
+    `self.reject`). Raises SourceContractError for such a record without `reject`, if the source is not sorted or ignores
+    `value`, and if more records share one value than a page holds.
     """
     watermark, passed = cursor_field.watermark(cursor), dict[Key, Value]()
     check = RecordCheck(
@@ -46,24 +46,26 @@ def follow(
     )
     start, limit = watermark.start_since(since), _PageLimit(size)
     while rows := fetch(start):
-        placed = check(rows)
-        if not placed:
+        valid = check(rows)
+        if not valid:
             check.finish()
             limit.refuse_full(cursor_field, rows)
             return
-        values = [value for value, _ in placed]
+        values = [value for value, _ in valid]
         if values != sorted(values):
-            raise SourceContractError(f"the source does not sort by {cursor_field.name!r}: read it with scan()")
+            raise SourceContractError(f"the source does not sort by {cursor_field.name!r}; read it with scan()")
         if cursor_field.overlap is not None and until is None and not has_clock(values[-1]):
-            raise ValueError("until: say the highest value there is now; no clock tells what comes during the read")
-        wanted = [row for value, row in placed if _within(value, start, until)]
+            raise ValueError(
+                "until: give the highest value that exists now; the values are not timestamps, so the clock cannot limit the read"
+            )
+        wanted = [row for value, row in valid if _within(value, start, until)]
         fresh = [
             row for row in watermark.unseen(wanted) if passed.get(cursor_field.key_of(row)) != cursor_field.value(row)
         ]
         watermark = watermark.advanced(fresh)
         if fresh:
             yield Batch(fresh, cursor=watermark.cursor)
-        passed = {cursor_field.key_of(row): value for value, row in placed if value == values[-1]}
+        passed = {cursor_field.key_of(row): value for value, row in valid if value == values[-1]}
         if (until is not None and values[-1] >= until) or not limit.goes_on(cursor_field, start, values, len(rows)):
             return
         start = values[-1]
@@ -75,39 +77,39 @@ def _within(value: Value, start: Value, until: Value) -> bool:
 
 @dataclass
 class _PageLimit:
-    """How many records a full page has: `size`, or fewer where the source has shown that it gives fewer at a time."""
+    """The number of records of a full page: `size`, or fewer if the source has shown a smaller limit of its own."""
 
     size: int
     _before: int = 0
     _equal: int = 0
 
     def goes_on(self, cursor_field: CursorField, start: Value, values: list[Value], count: int) -> bool:
-        """Say whether there is more to ask for. Raises SourceContractError where what follows a page cannot be asked for."""
+        """Return True if the next page can be fetched. Raises SourceContractError if no value leads past this page."""
         if start is None or values[-1] > start:
             self._learn(count)
             return True
         if count >= self.full:
             if values[0] < start:
                 raise SourceContractError(
-                    f"the source was asked for records from a value of {cursor_field.name!r} on, and gives a full page from"
-                    " before it: its filter is coarser than the values, or ignored; read it with scan()"
+                    f"the source was asked for records from a value of {cursor_field.name!r} on, and returns a full page from"
+                    " before it: its filter is less precise than the values, or ignored; read it with scan()"
                 )
             raise SourceContractError(
                 f"{count} records or more share one value of {cursor_field.name!r}, and what follows them cannot be asked for:"
-                " make the pages larger, or read with keyset() or in_windows()"
+                " use larger pages, or read with keyset() or in_windows()"
             )
         return False
 
     def refuse_full(self, cursor_field: CursorField, rows: Rows) -> None:
-        """Raise SourceContractError for a full page of records that cannot be placed: nothing leads past it."""
+        """Raise SourceContractError for a full page of invalid records: no value leads past it."""
         if len(rows) >= self.full:
             raise SourceContractError(
-                f"no record of a full page has its key and a value of {cursor_field.name!r} to go on from"
+                f"no record of a full page has its key and a value of {cursor_field.name!r} from which to continue"
             )
 
     @property
     def full(self) -> int:
-        """The records of a full page: pages of one length that others followed show a smaller limit of the source."""
+        """The records of a full page. Several pages of equal length, each followed by another, show the source's limit."""
         return self._before if self._equal > 1 and self._before >= SHORTEST_LIMIT else self.size
 
     def _learn(self, count: int) -> None:
@@ -125,13 +127,13 @@ def scan(
     disorder: Any = None,
     reject: Reject | None = None,
 ) -> Iterator[Batch]:
-    """Read a source that gives its records in any order, up to `until` (excluded).
+    """Read a source that returns its records in any order, up to `until` (exclusive).
 
-    `pages(value)` yields the pages of all records at or after `value` (None: of all); one may be empty. Nothing is
-    promised before the end, so `until` must be a moment that is over (`settled`): what is written during the scan comes
-    after it. With `disorder`, by how much a record may come too late in the order, each page is promised but for as
-    much. A record without its key or value goes to `reject` (give `self.reject`). Raises SourceContractError without
-    `reject`, and when the source gives the same page again and again.
+    `pages(value)` yields the pages of all records at or after `value`, or of all records with None; a page may be empty. The
+    cursor moves only at the end of the scan, so `until` must be in the past (`settled`): records that are written during the
+    scan have later values. With `disorder`, the largest distance by which a record is out of order, the cursor moves after
+    each page, reduced by that distance. A record without its key or value goes to `reject` (pass `self.reject`). Raises
+    SourceContractError for such a record without `reject`, and if the source returns the same page again and again.
     """
     wider = (
         cursor_field
@@ -144,23 +146,23 @@ def scan(
     )
     if watermark.at is not None and until <= watermark.at:
         return
-    found = _placed(pages(watermark.start_since(since)), check, wider)
+    found = _valid_pages(pages(watermark.start_since(since)), check, wider)
     yield from (
         _to_the_end(found, watermark, until) if disorder is None else _nearly_sorted(found, watermark, until, disorder)
     )
 
 
-def _placed(pages: Iterable[Rows], check: RecordCheck, cursor_field: CursorField) -> Iterator[Placed]:
+def _valid_pages(pages: Iterable[Rows], check: RecordCheck, cursor_field: CursorField) -> Iterator[Valid]:
     guard = RepeatGuard("page")
     for page in pages:
-        placed = check(page)
-        guard([(cursor_field.key_of(row), value) for value, row in placed])
-        if placed:
-            yield placed
+        valid = check(page)
+        guard([(cursor_field.key_of(row), value) for value, row in valid])
+        if valid:
+            yield valid
     check.finish()
 
 
-def _to_the_end(pages: Iterable[Placed], before: Watermark, until: Value) -> Iterator[Batch]:
+def _to_the_end(pages: Iterable[Valid], before: Watermark, until: Value) -> Iterator[Batch]:
     read = before
     for page in pages:
         wanted = (row for value, row in page if value < until)
@@ -172,7 +174,7 @@ def _to_the_end(pages: Iterable[Placed], before: Watermark, until: Value) -> Ite
         yield Batch([], cursor=read.cursor)
 
 
-def _nearly_sorted(pages: Iterable[Placed], watermark: Watermark, until: Value, disorder: Any) -> Iterator[Batch]:
+def _nearly_sorted(pages: Iterable[Valid], watermark: Watermark, until: Value, disorder: Any) -> Iterator[Batch]:
     highest = None
     for page in pages:
         wanted = [(value, row) for value, row in page if value < until]
@@ -180,7 +182,7 @@ def _nearly_sorted(pages: Iterable[Placed], watermark: Watermark, until: Value, 
             highest = value if highest is None else max(highest, value)
             if value < highest - disorder:
                 raise SourceContractError(
-                    f"a record's {watermark.cursor_field.name!r} is more out of order than the {disorder} that was declared"
+                    f"a record's {watermark.cursor_field.name!r} is out of order by more than the declared disorder of {disorder}"
                 )
         fresh = watermark.unseen(row for _, row in wanted)
         watermark = watermark.advanced(fresh)
@@ -195,32 +197,35 @@ def keyset(
     *,
     reject: Reject | None = None,
 ) -> Iterator[Batch]:
-    """Read all of a source in the order of its key, while records come and go.
+    """Read a whole source in the order of its key, while records are added and deleted.
 
-    `fetch(after)` returns the next records whose key is greater than `after` (None: the first), in the key's order; a
-    moment, UUID or decimal in `after` is text, as in the cursor. A page number would lose as many records as are
-    deleted before it; a key that is never changed loses none. A record without its key goes to `reject` (give
-    `self.reject`). Raises SourceContractError without `reject`, and when the source does not go on after a key.
+    `fetch(after)` returns the next records whose key is greater than `after`, in the order of the key; with None, the first
+    records. Timestamps, UUIDs and decimals in `after` are text, as in the cursor. A page number would skip one record for
+    each record that is deleted before it; a key skips none, provided that keys never change. A record without its key goes to
+    `reject` (pass `self.reject`). Raises SourceContractError for such a record without `reject`, and if the source does not
+    continue after a key.
     """
-    check = RecordCheck(lambda row: _numbered(row, key), reject, None, ", ".join(key))
+    check = RecordCheck(lambda row: _constant_value(row, key), reject, None, ", ".join(key))
     after, guard = _after(cursor, key), RepeatGuard("keys")
     while rows := fetch(after):
-        placed = [row for _, row in check(rows)]
-        if not placed:
+        valid = [row for _, row in check(rows)]
+        if not valid:
             check.finish()
-            raise SourceContractError(f"no record of a page has its key {key}: nothing leads past it")
-        last = key_values(placed[-1], key)
+            raise SourceContractError(
+                f"no record of a page has its key {key}, so the read cannot continue after the page"
+            )
+        last = key_values(valid[-1], key)
         if last == after:
             raise SourceContractError(
-                f"the source gives the record {key} it was to go on after: filter by >, not by >="
+                f"the source returns the record after which it should continue, by {key}; filter by >, not by >="
             )
         guard(last)
         after = last
-        yield Batch(placed, cursor={"after": list(after)})
+        yield Batch(valid, cursor={"after": list(after)})
 
 
-def _numbered(row: Record, key: tuple[str, ...]) -> int:
-    """Return the same value for every record that has its key: only the key counts here."""
+def _constant_value(row: Record, key: tuple[str, ...]) -> int:
+    """Return the same value for every record with a key: only the key matters here."""
     key_values(row, key)
     return 0
 
@@ -233,5 +238,5 @@ def _after(cursor: Cursor | None, key: tuple[str, ...]) -> Key | None:
     except (TypeError, KeyError):
         after = ()
     if len(after) != len(key):
-        raise SourceContractError("the state is not one of this reading: reset the stream's state")
+        raise SourceContractError("the state is not from this kind of read; reset the stream's state")
     return after

@@ -1,4 +1,4 @@
-"""Which records a reading can place: those with a key and a cursor value that can be compared, stored and found again."""
+"""Which records an incremental read can use: those with a key and a value that can be compared and stored."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import msgspec
 from penstock_sdk.errors import SourceContractError
 
 Reject = Callable[[Any, str], None]
-"""Puts a record aside with the reason, as `Connector.reject` does."""
+"""Sets a record aside with the reason, as `Connector.reject` does."""
 Key = tuple[Any, ...]
-MOST_REMEMBERED, MOST_HELD = 10_000, 100
+MOST_REMEMBERED, MOST_PENDING = 10_000, 100
 MOST_EMPTY = 10_000
-"""Empty pages in a row: a source that filters late gives some, and one whose paging does not go on gives no other."""
+"""Empty pages in a row. A source that filters after it pages returns some; one whose paging is stuck returns only these."""
 
 
 class InvalidRecordError(SourceContractError):
-    """A record has no key or no cursor value that a read can go on from."""
+    """A record has no key, or no value from which a read can resume."""
 
 
 class _OtherKindError(InvalidRecordError):
-    """A record's value cannot be compared with those that the read is about."""
+    """A record's value cannot be compared with the other values of the read."""
 
 
 def kind_of(value: Any) -> str:
-    """Return what a cursor value is: only values of one kind can be compared. Raises ValueError for any other."""
+    """Return the kind of a value; only values of one kind can be compared. Raises ValueError for a value of no kind."""
     if isinstance(value, datetime):
-        return "moments" if value.tzinfo else "local times"
+        return "timestamps" if value.tzinfo else "local times"
     if isinstance(value, int | float) and not isinstance(value, bool):
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError("a cursor value must be finite")
@@ -39,26 +39,26 @@ def kind_of(value: Any) -> str:
 
 
 def one_kind(at: Any, given: Mapping[str, Any]) -> str | None:
-    """Return the kind of the state and of the arguments of a read, None where nothing is given.
+    """Return the kind of the state's value and of the arguments of a read; None if nothing is given.
 
-    Raises ValueError where the arguments differ, and SourceContractError where the state is of another kind.
+    Raises ValueError if the arguments are of different kinds, and SourceContractError if the state is of another kind.
     """
     kinds = {name: kind_of(value) for name, value in given.items() if value is not None}
     if len(set(kinds.values())) > 1:
         raise ValueError(f"{' and '.join(f'{name} ({kind})' for name, kind in kinds.items())} cannot be compared")
     found = next(iter(kinds.values()), None)
     if at is not None and found not in (None, kind_of(at)):
-        raise SourceContractError(f"the state is of {kind_of(at)}, the read of {found}: reset the stream's state")
+        raise SourceContractError(f"the state holds {kind_of(at)}, and the read uses {found}; reset the stream's state")
     return found if at is None else kind_of(at)
 
 
 def key_values(row: Any, key: Sequence[str]) -> Key:
-    """Return a record's key as JSON gives it back, so that it is found again after a resume.
+    """Return a record's key as JSON returns it, so that it equals the key in a stored cursor.
 
-    Raises InvalidRecordError for a record without it.
+    Raises InvalidRecordError if a field of the key has no value.
     """
     if not isinstance(row, Mapping):
-        raise InvalidRecordError(f"a record is no object but {type(row).__name__}")
+        raise InvalidRecordError(f"a record is of type {type(row).__name__}, not an object")
     found = []
     for name in key:
         value = row.get(name)
@@ -80,79 +80,79 @@ def _as_json(value: Any, name: str) -> Any:
     except (TypeError, ValueError):
         plain = None
     if not isinstance(plain, str | int | float):
-        raise InvalidRecordError(f"a record's key {name!r} is {type(value).__name__}, which cannot be compared")
+        raise InvalidRecordError(f"a record's key {name!r} is of type {type(value).__name__}, which cannot be compared")
     return plain
 
 
 class RecordCheck:
-    """Separates the records of a read that can be placed from those that cannot.
+    """Separates the valid records of a read from the invalid ones.
 
-    One that cannot is given to `reject`, once a read however often the source repeats it; without `reject` it ends the
-    read with SourceContractError.
+    An invalid record goes to `reject`, once per read even if the source repeats it. Without `reject`, it ends the read with
+    SourceContractError.
     """
 
-    def __init__(self, place: Callable[[Any], Any], reject: Reject | None, kind: str | None, field: str) -> None:
-        self._place = place
+    def __init__(self, value_of: Callable[[Any], Any], reject: Reject | None, kind: str | None, field: str) -> None:
+        self._value_of = value_of
         self._reject = reject
         self._kind = kind
-        self._met = False
+        self._found_valid = False
         self._field = field
-        self._told: set[int] = set()
-        self._held: list[tuple[Any, InvalidRecordError]] = []
+        self._rejected: set[int] = set()
+        self._pending: list[tuple[Any, InvalidRecordError]] = []
 
     def __call__(self, rows: Iterable[Any]) -> list[tuple[Any, Any]]:
-        """Return the records that can be placed, each with its cursor value."""
+        """Return the valid records, each with its value."""
         found: list[tuple[Any, Any]] = []
-        unfit: list[tuple[Any, InvalidRecordError]] = []
+        invalid: list[tuple[Any, InvalidRecordError]] = []
         for row in rows:
             try:
                 found.append((self._value(row), row))
             except InvalidRecordError as error:
-                unfit.append((row, error))
-        self._met = self._met or bool(found)
-        self._held += unfit
-        if self._met or self._reject is None:
-            held, self._held = self._held, []
-            for row, why in held:
-                self._put_aside(row, why)
-        elif len(self._held) >= MOST_HELD:
+                invalid.append((row, error))
+        self._found_valid = self._found_valid or bool(found)
+        self._pending += invalid
+        if self._found_valid or self._reject is None:
+            pending, self._pending = self._pending, []
+            for row, why in pending:
+                self._reject_record(row, why)
+        elif len(self._pending) >= MOST_PENDING:
             self.finish()
         return found
 
     def finish(self) -> None:
-        """End the read. Raises SourceContractError where all of the stream, and not a record of it, is of another kind."""
-        others = [error for _, error in self._held if isinstance(error, _OtherKindError)]
+        """End the read. Raises SourceContractError if no record of the stream has a value of the expected kind."""
+        others = [error for _, error in self._pending if isinstance(error, _OtherKindError)]
         if others:
             raise SourceContractError(
-                f"{others[0].message} by the state, since or until: reset the stream's state, or correct the read"
+                f"{others[0].message} by the state, since or until; reset the stream's state, or correct the read"
             )
-        held, self._held = self._held, []
-        for row, error in held:
-            self._put_aside(row, error)
+        pending, self._pending = self._pending, []
+        for row, error in pending:
+            self._reject_record(row, error)
 
     def _value(self, row: Any) -> Any:
-        value = self._place(row)
+        value = self._value_of(row)
         kind = kind_of(value)
-        self._kind = self._kind or kind  # the first value decides where nothing else did
+        self._kind = self._kind or kind  # without state and arguments, the first value decides
         if kind != self._kind:
             raise _OtherKindError(f"the values of {self._field!r} are {kind}, where {self._kind} are expected")
         return value
 
-    def _put_aside(self, row: Any, error: InvalidRecordError) -> None:
+    def _reject_record(self, row: Any, error: InvalidRecordError) -> None:
         if self._reject is None:
             raise error
         known = hash(repr(row))
-        if known not in self._told:
-            if len(self._told) < MOST_REMEMBERED:
-                self._told.add(known)
+        if known not in self._rejected:
+            if len(self._rejected) < MOST_REMEMBERED:
+                self._rejected.add(known)
             self._reject(row, error.message)
 
 
 class RepeatGuard:
-    """Finds a source that gives the same answers over and over. It holds one answer, whatever their number.
+    """Detects a source that returns the same response again and again. It holds one response in memory.
 
-    Raises SourceContractError at the last of `allowed` answers that equal an earlier one (records without a key may well
-    be equal: allow more then), and after MOST_EMPTY empty ones in a row.
+    Raises SourceContractError at the last of `allowed` responses that equal an earlier one, and after MOST_EMPTY empty
+    responses in a row. Records without a key may be equal; allow more repeats for them.
     """
 
     def __init__(self, what: str, allowed: int = 3) -> None:
@@ -161,21 +161,21 @@ class RepeatGuard:
         self._repeats, self._since_anchor, self._reach = 0, 0, 1
         self._empty = 0
 
-    def __call__(self, answer: Sequence[Any]) -> None:
-        """Take the next answer."""
-        self._empty = 0 if answer else self._empty + 1
+    def __call__(self, response: Sequence[Any]) -> None:
+        """Check the next response."""
+        self._empty = 0 if response else self._empty + 1
         if self._empty > MOST_EMPTY:
-            raise SourceContractError(f"{MOST_EMPTY} answers in a row are empty: the source's paging does not go on")
-        if answer:
-            self._compare(list(answer))
+            raise SourceContractError(f"{MOST_EMPTY} responses in a row are empty: the source's paging is stuck")
+        if response:
+            self._compare(list(response))
 
-    def _compare(self, answer: list[Any]) -> None:
-        if answer == self._anchor:
+    def _compare(self, response: list[Any]) -> None:
+        if response == self._anchor:
             self._repeats += 1
             if self._repeats >= self._allowed:
                 raise SourceContractError(
-                    f"the source gives the same {self._what} again and again: its paging does not go on"
+                    f"the source returns the same {self._what} again and again: its paging is stuck"
                 )
         self._since_anchor += 1
         if self._since_anchor >= self._reach and not self._repeats:
-            self._anchor, self._since_anchor, self._reach = answer, 0, self._reach * 2
+            self._anchor, self._since_anchor, self._reach = response, 0, self._reach * 2

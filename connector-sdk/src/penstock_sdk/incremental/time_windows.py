@@ -1,4 +1,4 @@
-"""Half-open windows over time: each moment is in one of them, whatever the source thinks of ends and local clocks."""
+"""Half-open time windows: each instant is in exactly one window, however the source treats ends and local clocks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from penstock_sdk.incremental.timestamps import to_utc
 from penstock_sdk.incremental.watermark import CursorField
 
 MOST_EQUAL = 100
-"""Pages of a window that may be equal: records without a key or a moment, such as counts, may well be."""
+"""Pages of one window that may be equal: records without a key or a timestamp, such as counts, can be equal."""
 
 
 def windows(start: datetime, until: datetime, step: timedelta) -> Iterator[Window]:
-    """Cut [start, until) into windows of `step`, counted in UTC; the last may be shorter."""
+    """Divide [start, until) into windows of length `step`, in UTC. The last window may be shorter."""
     if step <= timedelta():
-        raise ValueError("step: must be longer than nothing")
+        raise ValueError("step: must be greater than zero")
     begin, last = to_utc(start), to_utc(until)
     while begin < last:
         end = min(begin + step, last)
@@ -28,9 +28,9 @@ def windows(start: datetime, until: datetime, step: timedelta) -> Iterator[Windo
 
 
 def local_days(start: datetime, until: datetime, zone: ZoneInfo) -> Iterator[Window]:
-    """Yield the whole days of a zone from the one that holds `start` on, as far as they are over at `until`.
+    """Yield the days of a time zone, from the day that contains `start` to the last day that has ended at `until`.
 
-    A day has 23 or 25 hours where the clock is changed; one that is not over is left for a later read.
+    A day has 23 or 25 hours when the clock changes. A day that has not ended is left to a later read.
     """
     day = to_utc(start).astimezone(zone).date()
     while (window := Window(_midnight(day, zone), _midnight(day + timedelta(days=1), zone))).end <= to_utc(until):
@@ -51,16 +51,16 @@ def in_windows(
     inclusive: CursorField | None = None,
     reject: Reject | None = None,
 ) -> Iterator[Batch]:
-    """Read window by window; a window's end is the promise, so its records may come in any order.
+    """Read window by window. The cursor is the end of the last complete window, so a window's records may be in any order.
 
-    `spans(start)` gives the windows from `start` on, such as `lambda start: windows(start, settled(lag), step)`; they
-    must be over. `fetch(window)` yields its pages. For a source that takes a window's end as included, give the trail
-    as `inclusive`: what lies on the end is left for the window that begins there. Where records may come later than
-    the windows wait, begin earlier in `spans`; what was read then comes again. With `inclusive`, a record without its
-    key or value goes to `reject` (give `self.reject`), and raises SourceContractError without it.
+    `spans(start)` returns the windows from `start` on, such as `lambda start: windows(start, settled(lag), step)`. They must
+    have ended. `fetch(window)` yields the pages of a window. If the source treats the end of a window as inclusive, pass the
+    `CursorField` as `inclusive`: records at the end are then left to the next window. If records may arrive later than the
+    windows wait, let `spans` begin earlier; records that were read before are then read again. With `inclusive`, a record
+    without its key or value goes to `reject` (pass `self.reject`); without `reject` it raises SourceContractError.
     """
     start = _start(cursor, since)
-    check = None if inclusive is None else RecordCheck(inclusive.comparable_value, reject, "moments", inclusive.name)
+    check = None if inclusive is None else RecordCheck(inclusive.comparable_value, reject, "timestamps", inclusive.name)
     for window in spans(start):
         if window.end <= window.start:
             raise ValueError("spans: a window's end must be after its start")
@@ -81,4 +81,4 @@ def _start(cursor: Cursor | None, since: datetime) -> datetime:
     try:
         return to_utc(cursor["from"])
     except (TypeError, KeyError):
-        raise SourceContractError("the state is not one of windows: reset the stream's state") from None
+        raise SourceContractError("the state is not from a read by windows; reset the stream's state") from None

@@ -1,4 +1,7 @@
-"""Where a read stands among records that share a value, come late, or are not sorted: the value, and the keys seen there."""
+"""The cursor of an incremental read: the highest value read, and the keys seen near it.
+
+With the keys, records that share a value, arrive late or are not sorted are read once.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,15 @@ NO_KEYS: Mapping[Key, Value] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class CursorField:
-    """What a read follows: a field, and the key that tells records with the same value apart.
+    """The field that an incremental read follows, and the key that distinguishes records with the same value.
 
-    `overlap` is how late a record may come: a read begins so far before where the last one stood (a timedelta, or a
-    number where the values are numbers). `order` makes of a record's value what can be compared. `remember` bounds the
-    keys that a cursor holds; what it forgets comes twice, and is never lost.
+    - `name`: the field.
+    - `key`: the fields that identify a record.
+    - `overlap`: how late a record may arrive. A read begins this far before the highest value of the last read: a timedelta,
+      or a number if the values are numbers.
+    - `order`: converts a record's value to one that can be compared.
+    - `remember`: the largest number of keys in a cursor. A record whose key was dropped is read twice, and never lost.
+    - `clock`: returns the current time.
     """
 
     name: str
@@ -34,21 +41,22 @@ class CursorField:
     def __post_init__(self) -> None:
         if not self.key:
             raise ValueError(
-                "CursorField.key: name the fields that identify a record: without them ties are lost or doubled"
+                "CursorField.key: name the fields that identify a record; without them records that share a value are lost"
+                " or read twice"
             )
         if self.order is local_time and (self.overlap or timedelta()) < timedelta(hours=1):
             raise ValueError(
-                "CursorField.overlap: a local clock goes back an hour once a year: an hour or more is needed"
+                "CursorField.overlap: local clocks go back one hour once a year; set an overlap of one hour or more"
             )
 
     def value(self, row: Record) -> Value:
-        """Return a record's place in the order. Raises InvalidRecordError for a record that has none."""
+        """Return a record's value in a form that can be compared. Raises InvalidRecordError if it has none."""
         if not isinstance(row, Mapping):
-            raise InvalidRecordError(f"a record is no object but {type(row).__name__}")
+            raise InvalidRecordError(f"a record is of type {type(row).__name__}, not an object")
         found = row.get(self.name)
         if found is None:
             raise InvalidRecordError(
-                f"a record has no value of {self.name!r}: no cursor ever finds it; follow another field"
+                f"a record has no value of {self.name!r}, so no cursor ever finds it; follow another field"
             )
         try:
             value = self.order(found)
@@ -56,39 +64,40 @@ class CursorField:
             raise InvalidRecordError(f"{self.name!r}: {error.message}") from None
         except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             raise InvalidRecordError(
-                f"{self.name!r}: a value of type {type(found).__name__} has no place in the order: {type(error).__name__}"
+                f"{self.name!r}: a value of type {type(found).__name__} cannot be compared: {type(error).__name__}"
             ) from None
         kind_of(value)
         return value
 
     def key_of(self, row: Record) -> Key:
-        """Return what tells a record from all others, as JSON gives it back. Raises InvalidRecordError without it."""
+        """Return a record's key as JSON returns it. Raises InvalidRecordError if a field of the key has no value."""
         return key_values(row, self.key)
 
     def comparable_value(self, row: Record) -> Value:
-        """Return a record's value; its key is there too. Raises InvalidRecordError where one of both is not."""
+        """Return a record's value. Raises InvalidRecordError if the value or the key is missing."""
         self.key_of(row)
         return self.value(row)
 
     def watermark(self, cursor: Cursor | None) -> Watermark:
-        """Return where a cursor stands; the beginning where there is none."""
+        """Return the watermark that a cursor holds; an empty one for None. Raises SourceContractError for another cursor."""
         if cursor is None:
             return Watermark(self, self.clock())
         try:
-            seen = {tuple(key): _read(value) for value, keys in cursor["seen"] for key in keys}
-            at = _read(cursor["at"])
+            seen = {tuple(key): _from_json(value) for value, keys in cursor["seen"] for key in keys}
+            at = _from_json(cursor["at"])
             kind_of(at)
             return Watermark(self, self.clock(), at, seen)
         except (TypeError, KeyError, ValueError):
-            raise SourceContractError("the state is not one of this reading: reset the stream's state") from None
+            raise SourceContractError("the state is not from this kind of read; reset the stream's state") from None
 
 
 @dataclass(frozen=True)
 class Watermark:
-    """The highest value read, and the keys seen from an overlap before it on. Immutable.
+    """The highest value read, and the keys seen between the overlap's start and that value. Immutable.
 
-    `began` is when the read began. The border never stands behind it: what is written during the read may come late
-    by then, to where the read has been. A record that is dated after it is remembered by its key, and moves nothing.
+    `began` is the time at which the read began. The watermark never exceeds it, because a record that is written during the
+    read may get a value that the read has already passed. A record with a later value is remembered by its key and does not
+    move the watermark.
     """
 
     cursor_field: CursorField
@@ -98,27 +107,27 @@ class Watermark:
 
     @property
     def start(self) -> Value:
-        """From where on, included, the source is to be asked; None for all of it."""
+        """The value at which the next read begins, inclusive; None for the start of the source."""
         if self.at is None or self.cursor_field.overlap is None:
             return self.at
         try:
             return self.at - self.cursor_field.overlap
-        except OverflowError:  # there is nothing before the first moment of the calendar
+        except OverflowError:  # the calendar begins there
             return datetime.min.replace(tzinfo=self.at.tzinfo)
 
     def start_since(self, since: Value) -> Value:
-        """Return from where on to ask in a read that wants nothing before `since`: an overlap does not reach behind it."""
+        """Return the value at which a read with `since` begins: the overlap never extends to before `since`."""
         if self.at is None:
             return since
         return self.start if since is None or self.at < since else max(self.start, since)
 
     def unseen(self, rows: Iterable[Record]) -> list[Record]:
-        """Return the records that were not seen yet with the value that they have now."""
+        """Return the records that were not seen with their present value."""
         key_of, value = self.cursor_field.key_of, self.cursor_field.value
         return [row for row in rows if self.seen.get(key_of(row)) != value(row)]
 
     def advanced(self, rows: Iterable[Record]) -> Watermark:
-        """Return the border once these records are read too."""
+        """Return the watermark after these records are read."""
         found = {self.cursor_field.key_of(row): self.cursor_field.value(row) for row in rows}
         if not found:
             return self
@@ -128,27 +137,27 @@ class Watermark:
         return self._at(at, {**self.seen, **found})
 
     def _at(self, at: Value, seen: Mapping[Key, Value]) -> Watermark:
-        """Return the border there, with the keys that a read from it on would meet again: the newest, if they are many."""
+        """Return the watermark at a value, with the keys that the next read meets again; the newest if there are too many."""
         moved = replace(self, at=at, seen=NO_KEYS)
-        kept = {key: value for key, value in seen.items() if value >= moved.start}
-        if len(kept) > self.cursor_field.remember:
-            newest = sorted(kept.items(), key=lambda item: item[1], reverse=True)
-            kept = dict(newest[: self.cursor_field.remember])
-        return replace(moved, seen=kept)
+        remembered = {key: value for key, value in seen.items() if value >= moved.start}
+        if len(remembered) > self.cursor_field.remember:
+            newest = sorted(remembered.items(), key=lambda item: item[1], reverse=True)
+            remembered = dict(newest[: self.cursor_field.remember])
+        return replace(moved, seen=remembered)
 
     @property
     def cursor(self) -> Cursor:
-        """What the border is as JSON: the value, and the keys seen, by value."""
+        """The watermark as JSON: the value, and the keys seen, grouped by value."""
         grouped: dict[Value, list[list[Any]]] = {}
         for key, value in self.seen.items():
             grouped.setdefault(value, []).append(list(key))
-        seen = [[_written(value), keys] for value, keys in sorted(grouped.items())]
-        return {"at": _written(self.at), "seen": seen}
+        seen = [[_to_json(value), keys] for value, keys in sorted(grouped.items())]
+        return {"at": _to_json(self.at), "seen": seen}
 
 
-def _written(value: Value) -> Any:
+def _to_json(value: Value) -> Any:
     return value.isoformat() if isinstance(value, datetime) else value
 
 
-def _read(value: Any) -> Value:
+def _from_json(value: Any) -> Value:
     return datetime.fromisoformat(value) if isinstance(value, str) else value

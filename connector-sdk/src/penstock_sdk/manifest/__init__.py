@@ -1,4 +1,4 @@
-"""The manifest: `connector.yaml`, its model, its schema and its check."""
+"""The manifest, `connector.yaml`: its model, its schema, and its checks."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ __all__ = [
 
 @cache
 def manifest_schema() -> dict[str, Any]:
-    """Return the manifest's structural schema, as the ConnectorDefinition's CRD holds it."""
+    """Return the structural schema of the manifest, as it stands in the CRD of ConnectorDefinition."""
     return structural_schema(Manifest)
 
 
 def manifest_problems(document: Any, path: str = "") -> list[str]:
-    """Return what is wrong with a manifest, each with its path; empty when it can be admitted."""
+    """Return the problems of a manifest, each with its path; empty if it is valid."""
     found = problems(document, manifest_schema(), path)
     return found or _schema_problems(document["configSchema"], f"{path}.configSchema" if path else "configSchema")
 
@@ -53,7 +53,7 @@ def _schema_problems(schema: Any, path: str) -> list[str]:
 
 
 def config_problems(config: dict[str, Any], schema: dict[str, Any], path: str = "spec.config") -> list[str]:
-    """Return what is wrong with a connection's config by its connector's schema, each with path and remedy."""
+    """Return the problems of a connection's config by the connector's schema, each with its path and a remedy."""
     validator = jsonschema.Draft202012Validator(schema)
     errors = sorted(validator.iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path])
     return [f"{path}{''.join(f'.{part}' for part in error.absolute_path)}: {_advice(error)}" for error in errors]

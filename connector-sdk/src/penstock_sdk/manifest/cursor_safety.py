@@ -1,7 +1,7 @@
-"""Which cursors can lose records, why, and what to do instead. Pure; docs/authors/cursors.md has the same table.
+"""Which cursors can lose records, why, and what to do instead. Pure functions. docs/authors/cursors.md has the same table.
 
-What a schema shows is judged before anything is read (`unsafe_cursor`), what only records show afterwards
-(`unsafe_values`). A stream declares what its connector takes care of (`Stream.cursor_care`), and is not refused for it.
+`unsafe_cursor` judges by the schema before anything is read, `unsafe_values` by records that were read. A stream declares
+which losses its connector prevents (`Stream.cursor_care`), and is not refused for these.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FEW = 5
 
 @dataclass(frozen=True)
 class Rule:
-    """One way to lose records: `why` they get lost, the `remedy`, and the words of `cursor_care` that answer for it."""
+    """One way to lose records: `why` they are lost, the `remedy`, and the words of `cursor_care` that prevent it."""
 
     name: str
     why: str
@@ -31,59 +31,59 @@ class Rule:
 
 NOT_IN_SCHEMA = Rule(
     "not-in-schema",
-    "the cursor field is not in the stream's schema, so no record need have it",
-    "name a field of the schema, at its top",
+    "the cursor field is not in the stream's schema, so records may lack it",
+    "name a top-level field of the schema",
 )
 MAY_BE_NULL = Rule(
     "may-be-null",
-    "the cursor field may be null or missing, and a record without a value is never found by a cursor",
-    "follow a field that is always there and `required`, or declare `nulls` if such records are read in another way",
+    "the cursor field may be null or missing, and no cursor finds a record without a value",
+    "follow a `required` field that is never null, or declare `nulls` if such records are read in another way",
     ("nulls",),
 )
 NO_ORDER = Rule(
     "no-order",
-    "the cursor field is a boolean or an object, which has no order to go on in",
-    "follow a moment or a growing number",
+    "the cursor field is a boolean or an object, and these have no order",
+    "follow a timestamp or a growing number",
 )
 UNKNOWN_ORDER = Rule(
     "unknown-order",
-    "the cursor field holds values of any type or of several, and not every two of them can be compared",
+    "the cursor field may hold values of several types, which cannot all be compared",
     "give it one type, or declare `order` if the source itself compares the values in one total order",
     ("order",),
 )
 FLOAT = Rule(
     "float",
-    "the cursor field is a floating-point number: it may be rounded on its way, and what lies between is passed over",
-    "follow an integer or a moment, or declare `order` if no value is rounded",
+    "the cursor field is a floating-point number: it may be rounded, and records between the two values are lost",
+    "follow an integer or a timestamp, or declare `order` if no value is rounded",
     ("order",),
 )
 TEXT = Rule(
     "text",
     "the cursor field is text without a format that has an order: source and connector may sort it differently, or it is random",
-    "give it `format: date-time` if it is a moment, or declare `order` if only the source compares the values",
+    "give it `format: date-time` if it is a timestamp, or declare `order` if only the source compares the values",
     ("order",),
 )
 DATE = Rule(
     "date",
-    "the cursor field is a date: what comes, or is changed, later on the last day read has a value that is passed",
-    "follow a moment, or read only days that are over (penstock_sdk.incremental.local_days) and declare `settled`",
+    "the cursor field is a date: records that are added or changed later on the last day read have a value already read",
+    "follow a timestamp, or read only days that have ended (penstock_sdk.incremental.local_days) and declare `settled`",
     ("settled",),
 )
 NO_KEY = Rule(
     "no-key",
-    "there is no primary key, so records that share the cursor's value cannot be told apart: they are lost or doubled",
-    "declare the primary key, or read only what is over and declare `settled`",
+    "there is no primary key, so records that share the cursor's value cannot be distinguished: they are lost or read twice",
+    "declare the primary key, or read only values that no new record can get and declare `settled`",
     ("settled",),
 )
 TIES = Rule(
     "ties",
-    "records share values of the cursor field, and nothing says that those which come at the last value later are read",
-    "ask for values at or after the last and drop the keys seen there (penstock_sdk.incremental.follow), and declare `ties`",
+    "records share values of the cursor field, and nothing declares that later records with the last value are read",
+    "query for values at or after the last one and drop the keys seen there (penstock_sdk.incremental.follow), and declare `ties`",
     ("ties", "settled"),
 )
 COARSE = Rule(
     "coarse",
-    "the cursor field's moments are whole seconds, which records share, and nothing says that late ones are read",
+    "the cursor field's timestamps are whole seconds, which records share, and nothing declares that late ones are read",
     "drop the keys seen at the last value (penstock_sdk.incremental.follow) and declare `ties`, or read with a lag and declare"
     " `settled`",
     ("ties", "settled"),
@@ -93,7 +93,7 @@ RULES = (NOT_IN_SCHEMA, MAY_BE_NULL, NO_ORDER, UNKNOWN_ORDER, FLOAT, TEXT, DATE,
 
 @dataclass(frozen=True)
 class Followed:
-    """A stream as far as its cursor goes."""
+    """The properties of a stream that decide whether its cursor is safe."""
 
     schema: Node
     primary_key: tuple[str, ...]
@@ -103,19 +103,19 @@ class Followed:
 
     @property
     def judged(self) -> bool:
-        """Whether it is read on by a field; where it is by a position of the source's own, only the connector knows."""
+        """True if it follows a field. If it follows a cursor of the source, such as a token, only the connector can judge."""
         return "incremental" in self.modes and self.cursor_field is not None
 
 
 def unsafe_cursor(stream: Followed) -> list[Rule]:
-    """Return the rules by which a stream's cursor can lose records, as far as its schema shows."""
+    """Return the rules that a stream's cursor breaks, judged by its schema."""
     return (
         [rule for rule in _of_schema(stream) if not set(rule.answered_by) & set(stream.care)] if stream.judged else []
     )
 
 
 def unsafe_values(stream: Followed, values: Sequence[Any]) -> list[Rule]:
-    """Return the rules by which it can, as far as the cursor field's values in some records show."""
+    """Return the rules that a stream's cursor breaks, judged by values of the cursor field in some records."""
     if not stream.judged or stream.primary_key == (stream.cursor_field,):
         return []
     found = [TIES] if len({str(value) for value in values}) < len(values) else []
@@ -124,7 +124,7 @@ def unsafe_values(stream: Followed, values: Sequence[Any]) -> list[Rule]:
 
 
 def _is_whole(value: Any) -> bool:
-    """Say whether a value is a moment of a whole second."""
+    """Return True for a timestamp with whole seconds."""
     try:
         return (
             isinstance(value, str) and len(value) > len("2026-01-01") and not datetime.fromisoformat(value).microsecond
@@ -158,26 +158,26 @@ def _unordered(kinds: frozenset[str]) -> Rule | None:
 
 
 def _field(schema: Node, name: str) -> tuple[Any, bool]:
-    """Return the schema of a field at a record's top, None where it is not named, and whether each record has it."""
+    """Return the schema of a top-level field, or None, and whether the field is required."""
     found, required = None, False
-    for node in _parts(schema, schema, DEPTH):
+    for node in _applied(schema, schema, DEPTH):
         properties = node.get("properties", {})
         found = properties[name] if found is None and name in properties else found
         required = required or name in node.get("required", ())
     return found, required
 
 
-def _parts(node: Any, root: Node, depth: int) -> Iterator[Node]:
-    """Yield a schema and all that holds together with it."""
+def _applied(node: Any, root: Node, depth: int) -> Iterator[Node]:
+    """Yield a schema and all schemas that apply together with it."""
     if not isinstance(node, Mapping) or not depth:
         return
     yield node
-    for part in (*node.get("allOf", ()), _referred(node, root)):
-        yield from _parts(part, root, depth - 1)
+    for applied in (*node.get("allOf", ()), _referred(node, root)):
+        yield from _applied(applied, root, depth - 1)
 
 
 def _referred(node: Node, root: Node) -> Any:
-    """Return what a reference within the document leads to; None for any other."""
+    """Return the target of a reference within the document; None for any other reference."""
     reference = node.get("$ref")
     if not isinstance(reference, str) or not reference.startswith("#/"):
         return None
@@ -188,12 +188,12 @@ def _referred(node: Node, root: Node) -> Any:
 
 
 def _kinds(node: Any, root: Node, depth: int = DEPTH) -> frozenset[str]:
-    """Return what a value may be: JSON types, text by its format, `any` where the schema does not say."""
-    said = [found for part in _parts(node, root, depth) if (found := _said(part, root, depth))]
-    return frozenset.intersection(*said) or said[0] if said else frozenset({"any"})
+    """Return the possible kinds of a value: JSON types, text by its format, `any` if the schema does not say."""
+    kinds = [found for applied in _applied(node, root, depth) if (found := _declared_kinds(applied, root, depth))]
+    return frozenset.intersection(*kinds) or kinds[0] if kinds else frozenset({"any"})
 
 
-def _said(node: Node, root: Node, depth: int) -> frozenset[str]:
+def _declared_kinds(node: Node, root: Node, depth: int) -> frozenset[str]:
     for choice in ("anyOf", "oneOf"):
         if choice in node:
             return frozenset().union(*(_kinds(alternative, root, depth - 1) for alternative in node[choice]))

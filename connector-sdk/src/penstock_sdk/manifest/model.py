@@ -1,8 +1,8 @@
-"""The manifest's model: what one version of one connector method declares of itself.
+"""The model of the manifest: what one version of a connector method declares about itself.
 
-It is the source of truth for catalog, orchestrator and governance, and part of the ConnectorDefinition's CRD, so
-that the API server refuses an invalid one. Constraints that need words are CEL rules with a message of their own:
-the API server and `penstock validate` evaluate the same rule and print the same message.
+It is the source of truth for catalog, orchestrator and governance, and part of the CRD of ConnectorDefinition, so the API
+server refuses an invalid manifest. Constraints that need a message are CEL rules: the API server and `penstock validate`
+evaluate the same rule and print the same message.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic.alias_generators import to_camel
 
 
 def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
-    """Return the schema extension that makes the API server evaluate CEL rules: (rule, message) each."""
+    """Return the schema extension with CEL rules, each a pair of rule and message, which the API server evaluates."""
     return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]}
 
 
@@ -65,7 +65,7 @@ FreeForm = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-pres
 
 
 class Declared(BaseModel):
-    """Base of the manifest's parts: camelCase in YAML, unknown fields refused."""
+    """Base of the models that become structural schemas: camelCase in YAML, unknown fields are refused."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -80,76 +80,75 @@ class Taxonomy(Declared):
     """Where the catalog lists the connector."""
 
     category: Literal["database", "saas", "files", "events", "api", "test"]
-    """The shelf in the catalog."""
+    """The category in the catalog."""
     tags: Annotated[list[ShortText], Field(max_length=20)] = []
-    """Words to be found by."""
+    """Search words."""
 
 
 class Capabilities(Declared):
-    """What the connector can do; an undeclared mode is never asked of it.
+    """What the connector can do. The platform never uses a mode that is not declared.
 
-    `partitions` and `windows` have no default: one would come into definitions that a controller of the version before
-    still reads.
+    `partitions` and `windows` have no default, because a default would appear in definitions that an older controller reads.
     """
 
     modes: Annotated[list[Mode], Field(min_length=1, max_length=2)]
     """The modes that at least one stream can be read in."""
     discovery: Literal["dynamic", "static"] = "dynamic"
-    """static: every connection has the streams of streams.list; dynamic: the source is asked."""
+    """static: every connection has the streams of streams.list; dynamic: discover() asks the source."""
     partitions: bool | None = None
-    """Whether streams can be read in parts side by side."""
+    """Whether streams can be read in partitions, in parallel."""
     windows: bool | None = None
-    """A span of time can be read again, of the streams that say so; without it `runs backfill --reread` is refused."""
+    """Whether a time span can be read again, for streams that declare it; without it `runs backfill --reread` is refused."""
 
 
 class Credential(Declared):
-    """One key that the connection's Secret must (or may) hold. `secret: false` lets messages show it, as a user name."""
+    """One key that the connection's Secret must or may have. With `secret: false`, messages may show it, as a user name."""
 
     name: CredentialName
     """The Secret's key, and the field of the connector's credentials."""
     required: bool = True
     """Whether a Secret without it is refused."""
     secret: bool = True
-    """false lets messages show the value, as a user's name; every other one is masked everywhere."""
+    """false: messages may show the value, such as a user name. Every other value is masked everywhere."""
 
 
 class AuthenticationMethod(Declared):
     """One way to authenticate, with the credentials that it takes."""
 
     type: Literal["none", "basic", "apiKey", "oauth2", "saml"]
-    """What kind it is, for the catalog."""
+    """The kind of authentication, for the catalog."""
     credentials: Annotated[list[Credential], Field(max_length=20, json_schema_extra=BY_NAME)] = []
-    """The Secret's keys that it takes."""
+    """The keys of the Secret that it uses."""
 
 
 class Authentication(Declared):
     """The ways to authenticate."""
 
     methods: Annotated[list[AuthenticationMethod], Field(min_length=1, max_length=5)]
-    """With more than one, every credential is optional to the platform: the connector says which it found wanting."""
+    """With more than one method, the platform treats every credential as optional; the connector reports a missing one."""
 
 
 class Egress(Declared):
-    """One network destination; `{{config.KEY}}` stands for a value of the connection's config."""
+    """One network destination. `{{config.KEY}}` stands for a value of the connection's config."""
 
     host: ShortText
-    """A host's name, or a value of the config such as {{config.host}}; a URL stands for its host."""
+    """A host name, or a value of the config such as {{config.host}}; a URL stands for its host."""
     port: ShortText | None = None
     """A port, or a value of the config."""
 
 
 class Network(Declared):
-    """The destinations that the connector talks to."""
+    """The destinations to which the connector connects."""
 
     egress: Annotated[list[Egress], Field(max_length=50)] = []
-    """Every host that the connector asks for; another one fails conformance."""
+    """Every host that the connector looks up or connects to; any other host fails the conformance suite."""
 
 
 class DeclaredStream(Declared):
     """A stream that every connection of a static connector has."""
 
     name: ShortText
-    """As discover() returns it."""
+    """The name, as discover() returns it."""
     modes: Annotated[list[Mode], Field(min_length=1, max_length=2)] = ["full"]
     """The ways it can be read."""
     primary_key: Annotated[list[ShortText], Field(max_length=20)] = []
@@ -159,10 +158,10 @@ class DeclaredStream(Declared):
 
 
 class Streams(Declared):
-    """How streams are named, and which there are where that is known beforehand."""
+    """How streams are named, and their list if it is known in advance."""
 
     naming: ShortText | None = None
-    """How names come about, such as schema.table."""
+    """How names are formed, such as schema.table."""
     list_: Annotated[list[DeclaredStream], Field(alias="list", max_length=500, json_schema_extra=BY_NAME)] = []
     """The streams of a static connector."""
 
@@ -171,7 +170,7 @@ class Compliance(Declared):
     """What governance needs to know."""
 
     data_classification: Literal["public", "internal", "confidential", "restricted"]
-    """The strictest class of what the source may hold."""
+    """The strictest classification of the data that the source may hold."""
     pii: Literal["none", "possible", "present"]
     """Whether records may hold personal data."""
 
@@ -184,29 +183,29 @@ class Manifest(Declared):
     method: Method
     """The way of getting data; one artifact per method."""
     version: Version
-    """Of this artifact; a published one never changes."""
+    """The version of this artifact. A published version never changes."""
     title: ShortText
-    """The catalog's heading."""
+    """The title in the catalog."""
     description: Annotated[str, Field(max_length=4000)] = ""
-    """What it reads and how, for whoever chooses."""
+    """What it reads and how, for people who choose a connector."""
     taxonomy: Taxonomy
     """Where the catalog lists it."""
     capabilities: Capabilities
     """What it can do."""
     authentication: Authentication
-    """What its Secret holds."""
+    """How it authenticates, and the keys of its Secret."""
     config_schema: Annotated[FreeForm, Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
     """The JSON Schema (2020-12) of a connection's config."""
     runners: Annotated[list[Literal["kubernetes", "process"]], Field(min_length=1, max_length=2)]
     """Where it can run: in pods, as a process of `penstock up`."""
     network: Network = Network()
-    """Whom it talks to."""
+    """The hosts to which it connects."""
     streams: Streams = Streams()
-    """What is known of its streams beforehand."""
+    """The streams that are known in advance."""
     compliance: Compliance
     """What governance needs to know."""
     state_version: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    """The form of its cursors; raise it when an older cursor cannot be read on from."""
+    """The version of its cursors. Increase it when the connector cannot resume from older cursors."""
 
     @property
     def artifact(self) -> str:
@@ -219,7 +218,7 @@ class Manifest(Declared):
         return f"{self.artifact}-{self.version}"
 
     def credentials(self) -> dict[str, bool]:
-        """Return the keys that a Secret may hold; true where every method that takes a key requires it."""
+        """Return the keys that a Secret may have; True for a key that every method requires."""
         wanted: dict[str, bool] = {}
         methods = self.authentication.methods
         for credential in (credential for method in methods for credential in method.credentials):

@@ -1,7 +1,7 @@
-"""Kubernetes structural schemas: made from a model, and checked with the API server's own words.
+"""Kubernetes structural schemas: generated from a model, and checked with the messages of the API server.
 
-A document that `kubectl apply` would refuse is refused by `penstock validate` and `penstock up` with the same
-messages, because both evaluate the same schema and the same CEL rules.
+`penstock validate` and `penstock up` refuse the same documents as `kubectl apply`, with the same messages, because they
+evaluate the same schema and the same CEL rules.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import cel
 from pydantic import BaseModel
 
 Schema = dict[str, Any]
-KEPT = (
+COPIED_KEYWORDS = (
     "type",
     "enum",
     "minimum",
@@ -53,7 +53,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 def structural_schema(model: type[BaseModel]) -> Schema:
-    """Return the model's structural schema: no references, no unions, nothing that a CRD may not hold."""
+    """Return the structural schema of a model: without references, unions and everything else that a CRD may not have."""
     source = model.model_json_schema(by_alias=True, mode="validation")
     return _convert(source, source.get("$defs", {}))
 
@@ -66,7 +66,7 @@ def _convert(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
         chosen = next(alternative for alternative in node["anyOf"] if alternative.get("type") != "null")
         rest = {key: value for key, value in node.items() if key not in ("anyOf", "default")}
         return _convert({**rest, **chosen}, definitions)
-    result: Schema = {key: node[key] for key in KEPT if key in node and node[key] is not None}
+    result: Schema = {key: node[key] for key in COPIED_KEYWORDS if key in node and node[key] is not None}
     if "const" in node:
         result.update(type="string", enum=[node["const"]])
     if "description" in node:
@@ -92,14 +92,14 @@ def _with_children(result: Schema, node: Schema, definitions: Mapping[str, Schem
 
 
 def _without_nulls(value: Any) -> Any:
-    """Return a default without what is absent: a structural schema has no null."""
+    """Return a default without null values, which a structural schema cannot have."""
     if isinstance(value, dict):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def problems(document: Any, schema: Schema, path: str = "") -> list[str]:
-    """Return what the API server would say against the document, one message each; empty when it is valid."""
+    """Return the messages with which the API server would refuse the document; empty if it is valid."""
     found = list(_structure(document, schema, path))
     return found or list(_rules(with_defaults(document, schema), schema, path))
 
@@ -188,12 +188,12 @@ def _rules(value: Any, schema: Schema, path: str) -> Iterator[str]:
 
 @cache
 def _compiled(rule: str) -> cel.Program:
-    """Return a rule ready to be run: to compile it takes eight times as long as to run it. Rules are the schema's own."""
+    """Return a compiled rule. To compile it takes eight times as long as to run it. All rules come from the schema."""
     return cel.compile(rule)
 
 
 def _context(value: Any) -> cel.Context:
-    """Return what a rule is evaluated with: Kubernetes' own functions on quantities are added to CEL's."""
+    """Return the context of a rule: CEL's functions, and those of Kubernetes for quantities."""
     context = cel.Context(variables={"self": value})
     context.add_function("quantity", _quantity)
     context.add_function("compareTo", lambda one, other: (one > other) - (one < other))
@@ -210,7 +210,7 @@ def _kind(value: Any) -> str:
 
 
 def with_defaults(value: Any, schema: Schema) -> Any:
-    """Return the document with the schema's defaults filled in, as the API server stores it."""
+    """Return the document with the defaults of the schema, as the API server stores it."""
     if isinstance(value, list):
         return [with_defaults(item, schema.get("items", {})) for item in value]
     if not isinstance(value, dict) or "properties" not in schema:

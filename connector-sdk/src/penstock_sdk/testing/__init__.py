@@ -1,6 +1,7 @@
-"""The conformance suite: what a connector must do, shown by real runs in real processes.
+"""The conformance suite: what a connector must do, tested with real runs in real processes.
 
-`penstock-connector test` and the pytest plugin run the same checks on a subject: a connector and a connection of it.
+`penstock-connector test` and the pytest plugin run the same checks on a target: a connector and a connection to its source.
+The names in `__all__` are public; the modules of this package are internal.
 """
 
 from __future__ import annotations

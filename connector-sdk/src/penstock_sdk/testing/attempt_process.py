@@ -1,4 +1,4 @@
-"""Attempts in processes of their own: the real runtime, fresh directories each, and what it left behind."""
+"""Attempts in their own processes: the real runtime, with new directories, and the files that it wrote."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MOST_PATIENCE = 20
 
 @dataclass(frozen=True)
 class AttemptResult:
-    """How an attempt's process ended, and what was seen of it. `exit_code` is None when it had to be killed."""
+    """The result of an attempt's process. `exit_code` is None if the process had to be killed."""
 
     exit_code: int | None
     output: str = field(repr=False)
@@ -39,12 +39,12 @@ class AttemptResult:
 
     @property
     def peak_bytes(self) -> int | None:
-        """The most memory that the process held, where it lived to say so."""
+        """The memory peak of the process, if it ended by itself."""
         return next((observation["bytes"] for observation in self.observations if observation["event"] == "peak"), None)
 
 
 class RunningAttempt:
-    """An attempt under way."""
+    """The process of an attempt."""
 
     def __init__(self, child: AttemptProcess, room: Path) -> None:
         self.child = child
@@ -53,13 +53,13 @@ class RunningAttempt:
         self._began = time.monotonic()
 
     def kill(self) -> None:
-        """End it at this very instruction."""
+        """Kill the process."""
         self.child.send(signal.SIGKILL)
 
     def wait(self, patience: float, progressed: Callable[[], float]) -> AttemptResult:
-        """Wait for its end, and kill it when nothing has come of it for so many seconds, or no end after twenty times as many.
+        """Wait for the end. Kill the process after `patience` seconds without progress, or after twenty times as many in total.
 
-        `progressed` gives the moment of the last progress: a slow machine makes a run longer, and not a step of it.
+        `progressed` returns the time of the last progress. A slow machine makes a run longer, but not a single step.
         """
         code = None
         while code is None:
@@ -81,7 +81,7 @@ class RunningAttempt:
 
 @contextmanager
 def start_attempt(target: Target, api: RunApi, fork_server: ForkServer) -> Iterator[RunningAttempt]:
-    """Start the next attempt of the run; it is over when the block is left."""
+    """Start the next attempt of the run. Its process has ended when the block is left."""
     with tempfile.TemporaryDirectory(prefix="penstock-", ignore_cleanup_errors=True) as directory:
         room = Path(directory)
         running = RunningAttempt(fork_server.spawn(_environment(target, api, room), room), room)
@@ -114,7 +114,7 @@ def _environment(target: Target, api: RunApi, room: Path) -> dict[str, str]:
 
 
 def _tree(room: Path) -> set[str]:
-    """Return what is in the process's working directory and home; the temporary directory is its own."""
+    """Return the files in the working directory and in the home directory. The temporary directory may be used."""
     return {
         f"~/{path.relative_to(room / 'home')}" if part == "home" else str(path.relative_to(room / "work"))
         for part in ("work", "home")

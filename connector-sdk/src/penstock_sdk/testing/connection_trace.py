@@ -1,11 +1,11 @@
-"""Every connection that a process and its children open, as the kernel is asked for it (Linux 5.9 and later).
+"""Records every connection that a process and its children open, with the help of the kernel (Linux 5.9 and later).
 
-A seccomp filter in the process sends each call that names a network address (connect, sendto, sendmsg, sendmmsg) to the
-process that watches it, and the call waits until the address is written down. So a connection is seen however short it
-is, whichever library opens it, and in whichever child. No rights are needed, and the call itself is not changed.
+A seccomp filter in the process reports each call that names a network address (connect, sendto, sendmsg, sendmmsg) to the
+process that watches it. The call waits until the address is recorded. So a connection is seen however short it is,
+whichever library opens it, and in whichever child. It needs no rights, and does not change the call.
 
-`accept_watch` runs in the process that is watched, `Watch` in its parent. Both do nothing where the kernel, or the
-sandbox around it, does not allow this; `Watch.reason` says why then.
+`accept_trace` runs in the watched process, `ConnectionTrace` in its parent. Both do nothing if the kernel, or a sandbox
+around it, does not allow this; `ConnectionTrace.reason` then says why.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ObservationWriter = Callable[..., None]
 
 @dataclass(frozen=True)
 class _Calls:
-    """Numbers of system calls, and the architecture as the kernel names it to a filter."""
+    """Numbers of system calls, and the number of the architecture in a filter."""
 
     architecture: int
     seccomp: int
@@ -65,10 +65,10 @@ class _Program(ctypes.Structure):
 
 
 def accept_trace(channel: socket.socket) -> bool:
-    """Let the parent at the other end of the channel see every connection from here on; return whether it does.
+    """Let the parent at the other end of the channel record every connection from now on. Return True if it does.
 
-    The filter stays with the process and its children. The listener's number goes through the channel with plain
-    reads and writes: a message that carries a descriptor would wait for the listener itself.
+    The filter stays with the process and its children. The number of the listener goes through the channel with plain reads
+    and writes, because a message that carries a descriptor would wait for the listener itself.
     """
     calls = MACHINES.get(platform.machine()) if sys.platform == "linux" else None
     if calls is None:
@@ -89,7 +89,7 @@ def accept_trace(channel: socket.socket) -> bool:
 
 
 def _install(library: Any, calls: _Calls) -> int:
-    """Install the filter for this process; return its listener, or the negative error number."""
+    """Install the filter for this process. Return its listener, or the negative error number."""
     lines = _filter(calls)
     code = ctypes.create_string_buffer(b"".join(lines))
     program = _Program(len(lines), ctypes.addressof(code))
@@ -113,9 +113,9 @@ def _filter(calls: _Calls) -> list[bytes]:
         (EQUAL, calls.connect, notify, following),
         (EQUAL, calls.sendmsg, notify, following),
         (EQUAL, calls.sendmmsg, notify, following),
-        (EQUAL, IO_URING_SETUP, refuse, following),  # its connections would pass by the filter
+        (EQUAL, IO_URING_SETUP, refuse, following),  # its connections would bypass the filter
         (EQUAL, calls.sendto, following, allow),
-        (LOAD, 48, following, following),  # the two halves of sendto's address, which a connected socket leaves out
+        (LOAD, 48, following, following),  # the two halves of sendto's address; a connected socket has none
         (EQUAL, 0, following, notify),
         (LOAD, 52, following, following),
         (EQUAL, 0, allow, notify),
@@ -130,12 +130,12 @@ def _filter(calls: _Calls) -> list[bytes]:
 
 
 def _jump(at: int, target: int | None) -> int:
-    """Return how many instructions lie between an instruction and its target."""
+    """Return the number of instructions between an instruction and its target."""
     return 0 if target is None else target - at - 1
 
 
 class ConnectionTrace:
-    """The parent's side: it writes down each connection of a process until that process has ended."""
+    """The parent's side: records each connection of a process until that process has ended."""
 
     def __init__(self, process: int, channel: socket.socket, note: ObservationWriter) -> None:
         self._process = process
@@ -154,7 +154,7 @@ class ConnectionTrace:
         note(event="watch", complete=self._listener >= 0, reason=self.reason)
 
     def _agree(self, channel: socket.socket) -> int:
-        """Return the listener of the process's filter. Raises OSError where the process cannot be watched."""
+        """Return the listener of the process's filter. Raises OSError if the process cannot be watched."""
         said = _line(channel)
         if said in ("", "none"):
             raise OSError(errno.ENOSYS, "connections can be watched on Linux only, on x86_64 and aarch64")
@@ -173,7 +173,7 @@ class ConnectionTrace:
         return taken
 
     def run(self) -> None:
-        """Answer the process's calls until it has ended; it is not waited for."""
+        """Answer the calls of the process until it has ended."""
         waiting = select.poll()
         if self._handle < 0:
             return
@@ -186,16 +186,16 @@ class ConnectionTrace:
                 self._take()
             elif self._handle in ready:
                 return
-            elif self._listener in ready:  # the last process with the filter is gone
+            elif self._listener in ready:  # the last process with the filter has ended
                 waiting.unregister(self._listener)
 
     def _take(self) -> None:
-        """Note the addresses of one call, and have the kernel carry the call out."""
+        """Record the addresses of one call, and let the kernel execute the call."""
         notification = bytearray(NOTIFICATION)
         try:
             fcntl.ioctl(self._listener, RECEIVE, notification)
         except OSError:
-            return  # the caller was killed meanwhile
+            return  # the caller was killed in the meantime
         number, task, _flags, call = struct.unpack_from("=QIIi", notification)
         try:
             self._note_call(task, call, struct.unpack_from("=6Q", notification, 32))
@@ -215,7 +215,7 @@ class ConnectionTrace:
                 self._note(event="connect", host=host, port=port, kind=kind, program=_program_of(task))
 
     def _kind(self, task: int, descriptor: int) -> str:
-        """Say what the socket of a call speaks: `tcp`, or `udp` for all that has no connection."""
+        """Return the protocol of a call's socket: `tcp`, or `udp` for every socket without connections."""
         process = _leader(task)
         handle = self._handle if process == self._process else _process_handle(process)
         try:
@@ -235,7 +235,7 @@ class ConnectionTrace:
         return into.raw[:read]
 
     def _descriptor(self, handle: int, number: int) -> int:
-        """Return a copy of another process's descriptor."""
+        """Return a copy of a descriptor of another process."""
         copied = self._library.syscall(PIDFD_GETFD, handle, ctypes.c_int(number & 0xFFFFFFFF), 0)
         if copied < 0:
             error = ctypes.get_errno()
@@ -276,7 +276,7 @@ def _program_of(task: int) -> str:
 def _addresses(
     calls: _Calls, call: int, arguments: tuple[int, ...], memory: Callable[[int, int], bytes]
 ) -> Iterator[tuple[int, int]]:
-    """Yield the place and length of each address that a call names."""
+    """Yield the memory address and the length of each socket address that a call names."""
     if call == calls.connect:
         yield arguments[1], arguments[2] & 0xFFFFFFFF
     elif call == calls.sendto:
@@ -290,7 +290,7 @@ def _addresses(
 
 
 def _parsed(address: bytes) -> tuple[str, int] | None:
-    """Return host and port of a socket address, and None for one that is not of a network."""
+    """Return host and port of a socket address; None if it is not a network address."""
     if len(address) < 8:  # noqa: PLR2004 - family, port and the shortest host
         return None
     (family,) = struct.unpack_from("=H", address)

@@ -1,4 +1,4 @@
-"""What a connector is made of: its distribution, and all that it requires here."""
+"""The distributions that a connector needs: its own, and all that it requires in this environment."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from packaging.utils import canonicalize_name
 
 
 def installed_dependencies(name: str) -> Iterator[metadata.Distribution]:
-    """Return a distribution and all that it requires here: markers are those of this interpreter.
+    """Yield a distribution and everything that it requires in this environment.
 
-    Raises importlib.metadata.PackageNotFoundError, whose `name` is the requirement that is not installed.
+    Raises importlib.metadata.PackageNotFoundError; its `name` is the requirement that is not installed.
     """
     seen: set[str] = set()
     waiting = [name]
@@ -35,7 +35,7 @@ def pinned(name: str, version: str) -> str:
 
 
 def _of_extras(requirement: Requirement) -> list[str]:
-    """Return what the extras that a requirement names ask for, such as psycopg[binary]."""
+    """Return the requirements of the extras of a requirement, such as psycopg[binary]."""
     lines = metadata.distribution(requirement.name).requires or [] if requirement.extras else []
     parsed = [Requirement(line) for line in lines]
     return [

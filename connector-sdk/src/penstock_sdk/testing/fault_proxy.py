@@ -1,4 +1,4 @@
-"""Between the connector and its source: what passes is counted, and can be held up, refused or cut off."""
+"""A proxy between the connector and its source. It counts requests, and can delay, refuse or interrupt them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHUNK = 65536
 
 @dataclass(frozen=True)
 class ErrorResponse:
-    """An answer that the source did not give."""
+    """An error response from the proxy instead of the source."""
 
     status: int
     retry_after: int | None = None
@@ -31,23 +31,23 @@ class ErrorResponse:
 
 @dataclass(frozen=True)
 class DelayedResponse:
-    """The answer comes later by so many seconds."""
+    """The response is delayed by `seconds`."""
 
     seconds: float
 
 
 class NoResponse:
-    """No answer comes."""
+    """No response is sent."""
 
 
 Fault = ErrorResponse | DelayedResponse | NoResponse
 FaultPlan = Callable[[int], Fault | None]
-"""What happens to the request, or the connection, of this number: from 1."""
+"""Returns the fault of a request, or of a connection, by its number from 1."""
 
 
 @dataclass
 class FaultProxy:
-    """Where the connector finds its source, and when it asked: (moment, refused)."""
+    """The address at which the connector finds its source, and its requests: (time, refused)."""
 
     host: str = HOST
     port: int = 0
@@ -58,19 +58,19 @@ class FaultProxy:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def next(self) -> Fault | None:
-        """Count a request, and say what happens to it."""
+        """Count a request, and return its fault."""
         with self._lock:
             fault = self.plan(len(self.requests) + 1)
             self.requests.append((time.monotonic(), isinstance(fault, ErrorResponse)))
             return fault
 
     def end(self) -> None:
-        """Let go of all that waits, and take no more."""
+        """Release all waiting requests, and accept no more."""
         self.closing.set()
         self.released.set()
 
     def hold(self, seconds: float | None) -> None:
-        """Wait for so long, or for the end."""
+        """Wait for so many seconds, or for the end."""
         if seconds != 0:
             self.released.wait(seconds)
 
@@ -91,7 +91,7 @@ def through_proxy(target: Target, plan: FaultPlan | None = None) -> Iterator[tup
 @contextmanager
 def _http(target: Target, proxy: FaultProxy) -> Iterator[None]:
     url = urlsplit(str(target.config[target.url_field or ""]))
-    upstream = f"{url.scheme}://{url.netloc}"  # the path stays in the config's value, as the connector knows it
+    upstream = f"{url.scheme}://{url.netloc}"  # the path stays in the config's value
     with httpx.Client(timeout=60.0) as client, LoopbackServer(_forwarder(proxy, upstream, client)) as server:
         proxy.port = server.port
         try:
@@ -131,7 +131,7 @@ def _forwarder(proxy: FaultProxy, upstream: str, client: httpx.Client) -> type[Q
             here = f"http://{HOST}:{proxy.port}"
             headers = {key: value.replace(upstream, here) for key, value in answer.headers.items()}
             kept = {key: value for key, value in headers.items() if key.lower() not in HOP_BY_HOP}
-            # A source that gives its next page as a whole address would lead the connector past us.
+            # A source may send the URL of its next page; with its own host, the connector would bypass the proxy.
             self.answer(answer.status_code, kept, answer.content.replace(upstream.encode(), here.encode()))
 
     return Handler
@@ -174,9 +174,9 @@ def _forward_connection(incoming: socket.socket, address: tuple[str, int], proxy
 
 
 def _copy(incoming: socket.socket, outgoing: socket.socket, proxy: FaultProxy, delay: float) -> None:
-    """Copy both ways; the first answer is held up, and each fifth after it for half as long as the one before.
+    """Copy both ways. The first response is delayed, and each fifth after it for half as long as the previous one.
 
-    An answer begins where the source speaks after the connector has: how many packets it comes in is the machine's.
+    A response begins when the source sends data after the connector has sent some. It may arrive in any number of packets.
     """
     other: dict[Any, socket.socket] = {incoming: outgoing, outgoing: incoming}
     answers, spoke_last = 0, incoming

@@ -1,4 +1,4 @@
-"""Processes for attempts, forked from one that has the runtime imported already."""
+"""Processes for attempts, forked from one that has imported the runtime already."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "V
 
 
 class ForkServer:
-    """One process that forks others, one at a time. It ends with us: its standard input does."""
+    """A process that forks attempts, one at a time. It ends with this process, because its standard input then closes."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -29,7 +29,7 @@ class ForkServer:
         self._read = b""
 
     def spawn(self, environment: dict[str, str], room: Path) -> AttemptProcess:
-        """Start a process with this environment in a room of its own."""
+        """Start a process with this environment, in its own directories below `room`."""
         order = {
             "environment": environment,
             "directory": str(room / "work"),
@@ -42,14 +42,14 @@ class ForkServer:
         return AttemptProcess(int(self._line(None)), self)
 
     def ending(self, seconds: float | None) -> int | None:
-        """Return the exit code of the process that runs, or None when it has not ended in time."""
+        """Return the exit code of the running process, or None if it has not ended within `seconds`."""
         line = self._line(seconds)
         return int(line) if line else None
 
     def _line(self, seconds: float | None) -> str:
-        """Return the next line, or nothing when it does not come in time.
+        """Return the next line, or nothing if it does not arrive within `seconds`.
 
-        Read from the descriptor: a line that a buffer holds already is not seen by select.
+        It reads from the descriptor, because select does not see a line that is already in a buffer.
         """
         assert self._process.stdout  # noqa: S101 - a pipe was asked for
         pipe, end = self._process.stdout.fileno(), None if seconds is None else time.monotonic() + seconds
@@ -65,7 +65,7 @@ class ForkServer:
         return line.decode()
 
     def close(self) -> None:
-        """End."""
+        """End the process."""
         if self._process.stdin:
             self._process.stdin.close()
         try:
@@ -78,7 +78,7 @@ class ForkServer:
 
 
 class AttemptProcess:
-    """A process of an attempt."""
+    """The process of one attempt."""
 
     def __init__(self, pid: int, spawner: ForkServer) -> None:
         self.pid = pid
@@ -86,31 +86,31 @@ class AttemptProcess:
         self._ended = False
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal, unless it has ended."""
+        """Send a signal, unless the process has ended."""
         if not self._ended:
             os.kill(self.pid, number)
 
     def wait(self, seconds: float | None) -> int | None:
-        """Return the exit code (negative: the signal that killed it), or None when it has not ended in time."""
+        """Return the exit code, or None if the process has not ended in time. A negative code is the signal that killed it."""
         code = self._spawner.ending(seconds)
         self._ended = code is not None
         return code
 
     @property
     def ended(self) -> bool:
-        """Whether its end was seen."""
+        """True if the process has ended and its exit code was read."""
         return self._ended
 
 
 def base_environment() -> dict[str, str]:
-    """Return what every process gets: what finds Python and its packages, and nothing else of ours."""
+    """Return the environment of every process: the variables that Python needs to find its packages."""
     inherited = {key: os.environ[key] for key in INHERITED if key in os.environ}
     paths = [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     return {
         **inherited,
         "HOME": os.environ.get("HOME", "/"),
         "PYTHONPATH": os.pathsep.join(paths),
-        "PYTHONUSERBASE": site.getuserbase(),  # an attempt has another HOME, and packages may be below this one
+        "PYTHONUSERBASE": site.getuserbase(),  # an attempt has another HOME, and packages may be installed below this one
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }

@@ -1,4 +1,4 @@
-"""Where a connector is tried: runs of the real runtime, kept so that several checks can look at one."""
+"""Runs of the real runtime, stored so that several checks can use the same run."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ SHOWN = 200
 
 
 class Failed(Exception):  # noqa: N818 - an outcome
-    """The check has found what it looks for."""
+    """The check has found an error of the connector."""
 
 
 class NotRun(Exception):  # noqa: N818 - an outcome
-    """The check needs something that the subject does not have."""
+    """The check needs something that the target does not declare."""
 
 
 class NotApplicable(Exception):  # noqa: N818 - an outcome
-    """The connector does not do what the check is about."""
+    """The check does not apply to this connector."""
 
 
 @dataclass
 class Trial:
-    """One run of the subject: its attempts, and the run API that it talks to."""
+    """One run of the target: its attempts, and the run API that they call."""
 
     target: Target
     api: RunApi
@@ -58,12 +58,12 @@ class Trial:
     _signalled: float | None = None
 
     def run_attempt(self) -> AttemptResult:
-        """Carry an attempt to its end."""
+        """Run an attempt to its end."""
         with start_attempt(self.target, self.api, next(self.fork_servers)) as running:
             return self._ended(running)
 
     def run_until_killed(self, what: str, number: int) -> AttemptResult:
-        """Carry an attempt that is killed when the run API hears of this moment, and is not answered."""
+        """Run an attempt that is killed at an event of the run API, before the API answers."""
 
         def kill(running: RunningAttempt) -> None:
             running.kill()
@@ -73,7 +73,7 @@ class Trial:
         return self._at(what, number, kill)
 
     def run_until_sigterm(self, what: str, number: int) -> AttemptResult:
-        """Carry an attempt that gets a SIGTERM at this moment."""
+        """Run an attempt that gets a SIGTERM at an event of the run API."""
 
         def stop(running: RunningAttempt) -> None:
             running.child.send(signal.SIGTERM)
@@ -105,26 +105,26 @@ class Trial:
 
     @property
     def last(self) -> AttemptResult:
-        """The newest attempt's end."""
+        """The result of the newest attempt."""
         return self.attempts[-1]
 
     @property
     def report(self) -> wire.FinishRequest | None:
-        """What the newest attempt reported, if it came to that."""
+        """The report of the newest attempt, if it sent one."""
         return self.api.finished[-1] if self.api.finished else None
 
     def records(self, stream: str, op: Op | None = None) -> list[Data]:
-        """Return what a reader by commits sees of a stream: all its records, or those of one operation."""
+        """Return the committed records of a stream: all, or those of one operation."""
         return [line["data"] for line in self.api.state(stream).records if op is None or line["op"] == op]
 
     @property
     def total(self) -> int:
-        """The records of all streams."""
+        """The number of committed records of all streams."""
         return sum(len(state.records) for state in self.api.states.values())
 
     @property
     def plans(self) -> dict[str, list[Partition]]:
-        """The parts of each stream that was read in parts, as its first commit says."""
+        """The partitions of each partitioned stream, from its first commit."""
         return {
             name: list(plan_from_cursor(state.cursors[0], name).partitions)
             for name, state in self.api.states.items()
@@ -133,21 +133,19 @@ class Trial:
 
     @property
     def commits(self) -> int:
-        """The checkpoints of all streams."""
+        """The number of checkpoints of all streams."""
         return sum(state.checkpoint for state in self.api.states.values())
 
     def ending(self) -> str:
-        """Say how the newest attempt ended, with its own words."""
+        """Return how the newest attempt ended, with its message."""
         code, error = self.last.exit_code, self.report.error if self.report else None
         if code is None:
             return (
-                f"nothing came of it for {self.target.patience_seconds:.0f} s, or it did not end after"
+                f"it made no progress for {self.target.patience_seconds:.0f} s, or did not end after"
                 f" {MOST_PATIENCE} times as many, and it was killed"
             )
         if error is not None:
-            return (
-                f"it failed with {error.error_class}: {error.message} ({error.operator_message or 'no more is said'})"
-            )
+            return f"it failed with {error.error_class}: {error.message} ({error.operator_message or 'no operator message'})"
         known = ERROR_CLASS_BY_EXIT_CODE.get(code)
         tail = " / ".join(self.last.output.strip().splitlines()[-3:])
         return (
@@ -155,25 +153,25 @@ class Trial:
         )
 
     def expect(self, exit_code: int, meaning: str) -> None:
-        """Raise Failed unless the newest attempt ended so."""
+        """Raise Failed unless the newest attempt ended with this exit code."""
         if self.last.exit_code != exit_code:
             raise Failed(f"{meaning}, but {self.ending()}")
 
 
 class Harness:
-    """Tries one subject. What costs a run is run once."""
+    """Runs the connector of one target. Each kind of run is done once and stored."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
         self.trials: list[Trial] = []
-        self.kept: dict[str, wire.RotatedCredential] = {}
-        self._kept: dict[tuple[str, str, wire.Limits], Trial] = {}
+        self.rotated_credentials: dict[str, wire.RotatedCredential] = {}
+        self._runs: dict[tuple[str, str, wire.Limits], Trial] = {}
         self._installed = find_connector(target.artifact)
         self.package = self._installed.entry.module.split(".")[0]
         self.distribution = self._installed.entry.dist.name if self._installed.entry.dist else None
         self.version = self._installed.entry.dist.version if self._installed.entry.dist else None
         self._both = (ForkServer(), ForkServer())
-        self._fork_servers = cycle(self._both)  # by turns: two processes in a row never have the same order of sets
+        self._fork_servers = cycle(self._both)  # alternating: two processes in a row never have the same order of sets
 
     def close(self) -> None:
         """End the processes."""
@@ -188,11 +186,11 @@ class Harness:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """The manifest, as it lies beside the class."""
+        """The manifest of the installed package."""
         return self._installed.manifest()
 
     def secrets(self, target: Target) -> dict[str, str]:
-        """Return the credentials that are secret: all but those that the manifest calls `secret: false`."""
+        """Return the secret credentials: all except those that the manifest declares `secret: false`."""
         non_secret = non_secret_credentials(self.manifest)
         return {name: value for name, value in target.credentials.items() if name not in non_secret}
 
@@ -203,7 +201,7 @@ class Harness:
 
     @cached_property
     def folder(self) -> Path:
-        """Where the connector's package is; nothing of it is imported."""
+        """The folder of the connector's package. Nothing is imported from it."""
         found = find_spec(self.package)
         return Path(found.origin).parent if found and found.origin else Path(self.package)
 
@@ -223,7 +221,7 @@ class Harness:
         window: wire.ReadWindow | None = None,
         limits: wire.Limits = BRISK,
     ) -> Iterator[Trial]:
-        """Open a run of the subject, or of a variant of it."""
+        """Open a run of the target, or of a variant of it."""
         chosen = target or self.target
         config = chosen.config
         with RunApi(
@@ -235,21 +233,21 @@ class Harness:
             since=since,
             window=window,
             limits=limits,
-            kept=self.kept,
+            kept=self.rotated_credentials,
         ) as api:
             trial = Trial(chosen, api, self._fork_servers)
             self.trials.append(trial)
             yield trial
 
     def baseline(self, mode: wire.Mode) -> Trial:
-        """Return an undisturbed run; checks that compare with it are not run when it does not succeed."""
+        """Return an undisturbed run. Raises NotRun if it did not succeed, because there is nothing to compare with."""
         trial = self._undisturbed(mode, "first")
         if trial.last.exit_code == LocalPersistenceError.exit_code:
-            raise NotRun("needs a plain run that succeeds: see local-writes")
+            raise NotRun("needs an undisturbed run that succeeds: see local-writes")
         if trial.last.exit_code != 0:
-            raise NotRun("needs a plain run that succeeds: see reads")
+            raise NotRun("needs an undisturbed run that succeeds: see reads")
         if not trial.total:
-            raise NotRun("needs a source with records: the plain run gave none")
+            raise NotRun("needs a source with records: the undisturbed run read none")
         return trial
 
     def second_baseline(self, mode: wire.Mode) -> Trial:
@@ -258,42 +256,42 @@ class Harness:
         return self._undisturbed(mode, "second")
 
     def partitioned_baseline(self, mode: wire.Mode, which: str = "first") -> Trial:
-        """Return an undisturbed run that reads parts of streams at the same time."""
+        """Return an undisturbed run that reads partitions of streams at the same time."""
         self.baseline(mode)
         trial = self._undisturbed(mode, which, SIDE_BY_SIDE)
-        trial.expect(0, f"a {mode} read in parts should succeed as the one in one does")
+        trial.expect(0, f"a {mode} read in partitions should succeed like the read of the whole stream")
         return trial
 
     @property
     def partitioned_modes(self) -> tuple[wire.Mode, ...]:
-        """The modes in which at least one stream is read in parts."""
+        """The modes in which at least one stream is read in partitions."""
         if not any(stream.partitioned for stream in self.catalog):
             return ()
         return tuple(mode for mode in self.modes if self.partitioned_baseline(mode).plans)
 
     def _undisturbed(self, mode: wire.Mode, which: str, limits: wire.Limits = BRISK) -> Trial:
         key = (mode, which, limits)
-        if key not in self._kept:
+        if key not in self._runs:
             with self.trial(mode=mode, limits=limits) as trial:
-                trial.fork_servers = repeat(self._both[which == "second"])  # another order of sets than the first had
+                trial.fork_servers = repeat(self._both[which == "second"])  # the second run has another order of sets
                 trial.run_attempt()
-            self._kept[key] = trial
-        return self._kept[key]
+            self._runs[key] = trial
+        return self._runs[key]
 
     def first_run(self, mode: wire.Mode = "full") -> Trial:
         """Return the first undisturbed run, however it ended."""
         return self._undisturbed(mode, "first")
 
     def forget_runs(self) -> None:
-        """Keep nothing: the source has changed."""
-        self._kept.clear()
+        """Forget all stored runs, because the source has changed."""
+        self._runs.clear()
 
     @property
     def catalog(self) -> list[wire.DiscoveredStream]:
-        """What the source offers, of what the subject selects."""
+        """The streams that the source offers and the target selects."""
         offered, wanted = self.first_run().api.offered, self.target.streams
         if not offered:
-            raise NotRun(f"needs a plain run that gets as far as discover(): {self.first_run().ending()}")
+            raise NotRun(f"needs an undisturbed run that gets past discover(): {self.first_run().ending()}")
         return [stream for stream in offered if not wanted or stream.name in wanted]
 
     @property
@@ -303,24 +301,28 @@ class Harness:
 
     @property
     def has_proxy(self) -> bool:
-        """Whether the config says where the source is, so that the suite can put itself between."""
+        """True if the config holds the address of the source, so that the suite can put a proxy before it."""
         return bool(self.target.url_field or (self.target.host_field and self.target.port_field))
 
     @cached_property
     def requests(self) -> int:
-        """How many requests, or connections, an undisturbed full run makes of its source."""
+        """The number of requests, or of connections, of an undisturbed run."""
         if not self.has_proxy:
-            raise NotRun("needs source.url, or source.host and source.port: the config's keys that say where it is")
+            raise NotRun(
+                "needs source.url, or source.host and source.port: the keys of the config that hold the source's address"
+            )
         self.baseline(self.modes[0])
         with through_proxy(self.target) as (moved, proxy), self.trial(moved, mode=self.modes[0]) as trial:
             trial.run_attempt()
-            trial.expect(0, "a run through the suite's own relay should end as the plain one did")
+            trial.expect(0, "a run through the suite's proxy should end like the undisturbed one")
         if not proxy.requests:
-            raise NotRun("needs source.url (or host and port) that the connector uses: nothing came through the relay")
+            raise NotRun(
+                "needs source.url (or host and port) that the connector uses: no request reached the suite's proxy"
+            )
         return len(proxy.requests)
 
     def compare(self, trial: Trial, mode: wire.Mode, what: str, expected: Trial | None = None) -> None:
-        """Raise Failed when the trial's records are not those of an undisturbed run, by key."""
+        """Raise Failed if the records of a run differ from those of an undisturbed run, by key."""
         expected = expected or self.baseline(mode)
         for stream in self.catalog:
             if mode in stream.modes:
@@ -330,18 +332,18 @@ class Harness:
 
 
 def difference(expected: Sequence[Data], got: Sequence[Data], key: Sequence[str] = ()) -> str | None:
-    """Say what is missing and what is too much, by key, or by content where there is none."""
+    """Return which records are missing and which are too many, by key, or by content if there is no key."""
     wanted, found = Counter(identity(row, key) for row in expected), Counter(identity(row, key) for row in got)
     lost, extra = wanted - found, found - wanted
     said = []
     if lost:
         said.append(f"{lost.total()} of {wanted.total()} records are missing, such as {next(iter(lost))}")
     if extra:
-        said.append(f"{extra.total()} are there that should not be (or twice), such as {next(iter(extra))}")
+        said.append(f"{extra.total()} are unexpected, or there twice, such as {next(iter(extra))}")
     return "; ".join(said) or None
 
 
 def identity(row: Data, key: Sequence[str] = ()) -> str:
-    """Return a record's key as text, or the whole record."""
+    """Return the key of a record as text, or the whole record if there is no key."""
     text = json.dumps({name: row.get(name) for name in key} if key else row, sort_keys=True)
     return text if len(text) < SHOWN else f"{text[:SHOWN]}… ({hashlib.sha256(text.encode()).hexdigest()[:12]})"

@@ -1,4 +1,4 @@
-"""An HTTP server of a test: on this machine only, in threads, and quiet."""
+"""An HTTP server for tests: on this machine only, in threads, and without logs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ POLL_SECONDS = 0.01
 
 
 class LoopbackServer(ThreadingHTTPServer):
-    """Serves from entering to leaving. A client that is killed is no error: tests kill them."""
+    """Serves within a `with` block. A client that is killed is not an error, because tests kill clients."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -29,18 +29,18 @@ class LoopbackServer(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: whoever asked is gone."""
+        """Ignore the error: the client has gone."""
 
 
 class QuietHandler(BaseHTTPRequestHandler):
-    """Keeps connections, sends head and body in one packet, and logs nothing."""
+    """Keeps connections open, sends head and body in one packet, and logs nothing."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1
 
     def answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
-        """Send a whole answer."""
+        """Send a complete response."""
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
@@ -55,4 +55,4 @@ class QuietHandler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: what matters is kept by the test."""
+        """Log nothing: the test records what it needs."""

@@ -1,10 +1,10 @@
-"""`python -m penstock_sdk.testing.process_probe`: the runtime of a pod, with an eye on what the process does.
+"""`python -m penstock_sdk.testing.process_probe`: the runtime of a pod, with a record of what the process does.
 
-It notes each name that is looked up and each address that is connected to, and the process's own peak of memory, on
-a descriptor that was opened before any of the connector's code ran. Nothing of the runtime is changed.
+It records each host name that is looked up, each address to which the process connects, and the memory peak. It writes to a
+descriptor that was opened before any code of the connector ran. The runtime is not changed.
 
-Connections are noted by the process that waits for this one (`connections.py`). Where the kernel does not allow that,
-Python's own calls are noted, and a thread looks at the connections that are open; `watch` says which of both it was.
+Connections are recorded by the parent of this process (`connection_trace.py`). If the kernel does not allow that, Python's
+own calls are recorded, and a thread looks for open connections. The event `watch` says which of the two was used.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ LISTENING = "0A"
 
 
 class ObservationWriter(Protocol):
-    """Writes a line."""
+    """Writes an observation."""
 
     def __call__(self, **what: Any) -> None:
-        """Write it."""
+        """Write the observation as one line of JSON."""
 
 
 def _watch_sockets(note: ObservationWriter) -> None:
-    """Note the peers of the process's connections: a library in C opens them without a word to Python."""
+    """Record the peers of open connections, because a C library opens connections without an event in Python."""
     seen: set[tuple[str, int]] = set()
     while Path("/proc/self/net/tcp").exists():
         for peer in _peers() - seen:
@@ -67,7 +67,7 @@ def _link(descriptor: str) -> str:
 
 
 def _address(text: str) -> tuple[str, int]:
-    """Return host and port of the kernel's notation: words of four bytes in the machine's order."""
+    """Return host and port from the kernel's notation: words of four bytes in the machine's byte order."""
     host, port = text.split(":")
     words = [int(host[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(host), 8)]
     address = ipaddress.ip_address(b"".join(words))
@@ -105,7 +105,7 @@ def _observe(note: ObservationWriter, *, watched: bool) -> None:
 
 
 def _note_answers(note: ObservationWriter) -> None:
-    """Note the addresses that a name had when it was looked up: a later look may find others."""
+    """Record the addresses of a name when it is looked up, because a later lookup may return others."""
     ask = socket.getaddrinfo
 
     def asked(*arguments: Any, **options: Any) -> Any:
@@ -128,7 +128,7 @@ def _is_address(host: str) -> bool:
 
 
 def _peak() -> int:
-    """Return the most memory that this program held; getrusage would count what the parent held before exec."""
+    """Return the memory peak of this program. getrusage would include the memory of the parent before exec."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * KILOBYTE for line in lines if line.startswith("VmHWM"))
@@ -138,10 +138,10 @@ def _peak() -> int:
 
 
 def _serve() -> dict[str, Any] | None:
-    """Fork a process for each order that comes in, and say its number and its end; return the order in the child.
+    """Fork a process for each order on standard input, and print its number and its exit code. Return the order in the child.
 
-    The runtime is imported once here, and a child is a process like any other: its own session, environment,
-    directory and output. Importing takes ten times as long as everything else that an attempt of a test does.
+    The runtime is imported once, in this process. A child has its own session, environment, directory and output. The import
+    takes ten times as long as everything else in an attempt of a test.
     """
     for line in sys.stdin:
         order = dict(json.loads(line))
@@ -153,9 +153,9 @@ def _serve() -> dict[str, Any] | None:
 
 
 def _guarded(order: dict[str, Any]) -> dict[str, Any]:
-    """Fork the attempt, watch its connections and say its end; return the order in the attempt.
+    """Fork the attempt, record its connections, and print its exit code. Return the order in the attempt.
 
-    What watches is the parent of what is watched: kernels that restrict who may look into a process allow that.
+    The parent watches its child, because kernels that restrict access to other processes allow this.
     """
     ours, theirs = socket.socketpair()
     child = os.fork()
@@ -164,7 +164,7 @@ def _guarded(order: dict[str, Any]) -> dict[str, Any]:
         _become(order, theirs)
         return order
     theirs.close()
-    print(child, flush=True)  # noqa: T201 - the protocol of spawner.py
+    print(child, flush=True)  # noqa: T201 - the protocol of fork_server.py
     try:
         ConnectionTrace(child, ours, _noting(_observations(order))).run()
     finally:
@@ -178,7 +178,7 @@ def _observations(order: dict[str, Any]) -> int:
 
 
 def _become(order: dict[str, Any], channel: socket.socket) -> None:
-    """Make the forked process what a process that was started so would be."""
+    """Set the session, directory, environment and output of the forked process."""
     os.setsid()
     os.chdir(order["directory"])
     os.environ.clear()
@@ -198,7 +198,7 @@ if __name__ == "__main__":
 
     from penstock_sdk._runtime.main import main
 
-    httpx.Client().close()  # imports what the first client would
+    httpx.Client().close()  # imports everything that the first client needs
     taken = _serve()
     if taken is not None:
         sys.exit(main())

@@ -1,4 +1,4 @@
-"""The report: what was checked, of which bytes."""
+"""The conformance report: which checks were run, and of which files."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ REPORT_VERSION = 2
 
 
 def tree_digest(folder: Path) -> str:
-    """Return the digest of a package's files: sha256 over a line `sha256  path` for each, sorted by path.
+    """Return the digest of a package's files: the SHA-256 of one line `sha256  path` for each file, sorted by path.
 
-    Compiled files are left out, so that it is the same wherever the same sources are installed.
+    Compiled files are left out, so that the digest is the same wherever the same sources are installed.
     """
     paths = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     return digest_of({path.relative_to(folder).as_posix(): path.read_bytes() for path in paths})
 
 
 def digest_of(files: Mapping[str, bytes]) -> str:
-    """Return the digest of files by their paths, as `tree_digest` does."""
+    """Return the digest of files, given by path, as `tree_digest` does."""
     lines = [f"{hashlib.sha256(files[path]).hexdigest()}  {path}\n" for path in sorted(files)]
     return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
 
 
 def count(results: Sequence[CheckResult]) -> dict[str, int]:
-    """Return how many checks came to each outcome."""
+    """Return the number of checks with each outcome."""
     counted = Counter(result.outcome for result in results)
     return {outcome: counted[outcome] for outcome in get_args(Outcome)}
 
 
 def is_conformant(results: Sequence[CheckResult], wanted: int) -> bool:
-    """Say whether every check there is passed, or does not apply; one that was not run proves nothing."""
+    """Return True if every check has passed or does not apply. A check that was not run proves nothing."""
     return len(results) == wanted and all(result.outcome in ("passed", "not applicable") for result in results)
 
 
 def build_report(harness: Harness, results: Sequence[CheckResult], wanted: int) -> dict[str, Any]:
-    """Return the report as a document."""
+    """Return the report as a JSON document."""
     identity = harness.identity
     return {
         "reportVersion": REPORT_VERSION,
@@ -62,11 +62,11 @@ def build_report(harness: Harness, results: Sequence[CheckResult], wanted: int) 
 
 
 def _packages(distribution: str | None) -> list[str]:
-    """Return what was there when it was tested; a requirement that is not installed ends the list and is named."""
+    """Return the packages of the test. A requirement that is not installed is named, and ends the list."""
     found: list[str] = []
     try:
         for installed in installed_dependencies(distribution) if distribution else ():
-            found.append(pinned(installed.name, installed.version))  # noqa: PERF401 - what came before a missing one is kept
+            found.append(pinned(installed.name, installed.version))  # noqa: PERF401 - the packages before a missing one are reported
     except metadata.PackageNotFoundError as error:
         found.append(f"{error.name} (not installed)")
     return sorted(found)

@@ -35,8 +35,8 @@ BRISK = wire.Limits(checkpoint_records=1, object_bytes=1024 * 1024, heartbeat_se
 """Every cursor is committed, so that a test sees each of them."""
 SIDE_BY_SIDE = BRISK.model_copy(update={"parallelism": 3})
 PRODUCTION = wire.Limits(heartbeat_seconds=0.25)
-"""As in a cluster, but for heartbeats: a cursor is committed after 50,000 records or 30 seconds, or when a read ends. Where a
-source fails, that shows whether progress is kept; a commit after each cursor would hide that it is not."""
+"""The limits of a cluster, except for heartbeats: a cursor is committed after 50,000 records or 30 seconds, or when a read ends.
+If the source fails, this shows whether the progress is committed; a commit after each cursor would hide an error."""
 COARSE = wire.Limits(checkpoint_records=20_000, object_bytes=1024 * 1024, heartbeat_seconds=1.0)
 
 STATUSES: dict[wire.ErrorCode, HTTPStatus] = {
@@ -64,7 +64,7 @@ class Line(TypedDict):
 
 @dataclass
 class StreamState:
-    """What is committed of one stream. `committed_by` is the attempt that committed last, 0 where that was an earlier run."""
+    """The committed state of one stream. `committed_by` is the attempt that committed last, 0 if that was an earlier run."""
 
     cursor: Any = None
     checkpoint: int = 0
@@ -75,7 +75,7 @@ class StreamState:
     last: wire.CheckpointRequest | None = None
 
 
-class RequestRefused(Exception):  # noqa: N818 - an answer, not an error of ours
+class RequestRefused(Exception):  # noqa: N818 - a response, not an error
     """The request is refused with a code."""
 
     def __init__(self, code: wire.ErrorCode, message: str) -> None:
@@ -156,7 +156,7 @@ class Bucket:
 
 
 class RunApi:
-    """One run. `moment` is called with what just happened: a test kills, waits or counts there.
+    """One run. `moment` is called with each event and its number, so that a test can kill, wait or count there.
 
     `streams` are selected in `mode`; `selected` are selected with a mode each, and begin with the cursor and checkpoint that
     they name. `refusals` are streams that a schema policy refuses, each with the reason; `drop` are the fields to leave out of

@@ -1,7 +1,7 @@
-"""What is tested: a connector, a connection that works, and how to bring its source into the states a check needs.
+"""What is tested: a connector, a connection that works, and commands that bring its source into the states of the checks.
 
-An author declares it in `connector.test.yaml`, or makes it in a fixture. Whatever is left out is not guessed: the
-checks that need it say `not run`, and what they need.
+An author declares the target in `connector.test.yaml`, or creates it in a fixture. Nothing that is left out is guessed:
+the checks that need it report `not run`, with what they need.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ Hook = Callable[[], AbstractContextManager[None]]
 
 
 class TargetError(Exception):
-    """The test's own declaration cannot be used; the message names the field and the remedy."""
+    """The declaration of the target is not usable. The message names the field and the remedy."""
 
 
 class _SourceEndedError(TargetError):
-    """The source that the file starts ended at once: another process may have taken its port."""
+    """The source that the file starts has ended at once; another process may have taken its port."""
 
 
 def find_connector(artifact: str) -> InstalledConnector:
-    """Return the installed connector of that entry point."""
+    """Return the installed connector with this entry point. Raises TargetError if it is not installed."""
     known = sorted(entry_point.name for entry_point in metadata.entry_points(group=GROUP))
     if artifact not in known:
         there = ", ".join(known) or "none"
         raise TargetError(
-            f"no installed package offers {artifact!r}: pip install -e . in its folder; there are: {there}"
+            f"no installed package has the connector {artifact!r}; run pip install -e . in its folder. Installed: {there}"
         )
     return InstalledConnector.find(artifact)
 
 
 class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is different in another connection: values put over those of the one that works."""
+    """Another connection: values that replace those of the working connection."""
 
     config: dict[str, Any] = {}
     credentials: dict[str, str] = {}
@@ -62,17 +62,18 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Target:
-    """A connector and a connection of it.
+    """A connector and a connection to its source.
 
-    `artifact` is the entry point's name. `url_field`, or `host_field` and `port_field`, name the config's keys that
-    say where the source is: the suite puts itself between, to slow it down and to interrupt it. `empty`, `wrong` and
-    `large` are other connections: with nothing in the source, with credentials that it refuses, with much in it.
-    `revoked` and `throttled` open a time in which the source refuses; `grow` adds a record whose cursor field has the
-    value that is the highest now.
+    `artifact` is the name of the entry point. `url_field`, or `host_field` and `port_field`, are the keys of the config that
+    hold the address of the source. With them, the suite can put a proxy between the connector and its source, to delay or
+    interrupt it. `empty`, `wrong` and `large` are other connections: to a source without records, with credentials that the
+    source refuses, and to a source with many records. `revoked` and `throttled` are context managers during which the source
+    refuses requests. `grow` adds a record whose cursor field has the highest value that exists.
 
-    `patience_seconds` is how long a run may do nothing that the platform hears of before it is killed (heartbeats do not
-    count) and `grace_seconds` how long one that was told to stop may take to end; `max_kills` is at how many commits of a mode it is killed, spread over the read; and
-    `memory_growth_mb` by how many MB the peak of a large read may exceed that of a small one.
+    `patience_seconds` is how long a run may make no progress before it is killed; heartbeats are no progress.
+    `grace_seconds` is how long a run may take to end after a SIGTERM. `max_kills` is the number of commits of one mode at
+    which the run is killed, spread over the read. `memory_growth_mb` is by how many MB the memory peak of a large read may
+    exceed that of a small one.
     """
 
     artifact: str
@@ -94,7 +95,7 @@ class Target:
     memory_growth_mb: int = 40
 
     def with_variant(self, variant: Variant | None) -> Self:
-        """Return the subject with the variant's connection."""
+        """Return the target with the connection of a variant."""
         if variant is None:
             return self
         return replace(
@@ -104,7 +105,7 @@ class Target:
         )
 
     def at_address(self, host: str, port: int) -> Self:
-        """Return the subject whose source is found at another address."""
+        """Return the target with another address of its source."""
         if self.url_field:
             moved_url = urlsplit(str(self.config[self.url_field]))._replace(scheme="http", netloc=f"{host}:{port}")
             return replace(self, config={**self.config, self.url_field: moved_url.geturl()})
@@ -144,10 +145,10 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
 
 @contextmanager
 def open_target(path: Path) -> Iterator[Target]:
-    """Read a `connector.test.yaml`, start the source that it declares, and give the subject until the end.
+    """Read a `connector.test.yaml`, start the source that it declares, and yield the target.
 
-    In its values `${NAME}` stands for an environment variable, so that a credential need not be in the file, and
-    `{port}` for a free port of this machine, as a number where it stands alone.
+    In its values, `${NAME}` stands for an environment variable, so that credentials need not be in the file, and `{port}` for
+    a free port of this machine; a value that is only `{port}` becomes a number.
     """
     document = read_document(path)
     with ExitStack() as stack:
@@ -164,12 +165,12 @@ def open_target(path: Path) -> Iterator[Target]:
 
 
 def read_document(path: Path) -> Any:
-    """Return what a YAML file holds. Raises TargetError with the place of what is wrong in it."""
+    """Return the document of a YAML file. Raises TargetError that names the line of an error."""
     try:
         return yaml.safe_load(path.read_bytes().decode())
     except OSError as error:
         raise TargetError(
-            f"{path}: {error.strerror}; run this in the project's folder, or name one with --file"
+            f"{path}: {error.strerror}; run this in the project's folder, or name the file with --file"
         ) from None
     except UnicodeDecodeError as error:
         raise TargetError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8 text") from None
@@ -197,7 +198,7 @@ def _filled(value: Any, port: int, path: Path) -> Any:
 
 def _variable(name: str, path: Path) -> str:
     if name not in os.environ:
-        raise TargetError(f"{path}: it uses ${{{name}}}: set the environment variable {name}")
+        raise TargetError(f"{path}: it uses ${{{name}}}; set the environment variable {name}")
     return os.environ[name]
 
 
@@ -246,7 +247,7 @@ def _run(command: Arguments, directory: Path) -> None:
 
 
 def _words(command: Arguments) -> list[str]:
-    """Return the command; `python` is the interpreter that runs the suite, as it has the connector's packages."""
+    """Return the command. `python` becomes the interpreter that runs the suite, which has the connector's packages."""
     words = [str(word) for word in command]
     return [sys.executable if words[0] == "python" else words[0], *words[1:]]
 
@@ -279,7 +280,7 @@ def _free_port() -> int:
 
 @contextmanager
 def _served(declared: _File, port: int, directory: Path) -> Iterator[None]:
-    """Run the source that the file starts with `serve`."""
+    """Run the source that the file declares as `serve`."""
     if declared.serve is None:
         yield
         return
@@ -303,7 +304,7 @@ def _await_port(process: subprocess.Popen[bytes], port: int, command: list[str])
     end = time.monotonic() + START_SECONDS
     while True:
         if process.poll() is not None:
-            raise _SourceEndedError(f"serve: {' '.join(command)} ended with {process.returncode} at its start")
+            raise _SourceEndedError(f"serve: {' '.join(command)} ended with {process.returncode} when it started")
         if time.monotonic() > end:
             raise TargetError(f"serve: {' '.join(command)} does not listen on 127.0.0.1:{port}; it must take {{port}}")
         try:

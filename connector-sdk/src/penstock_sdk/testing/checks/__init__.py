@@ -1,4 +1,4 @@
-"""What a conformant connector does, check by check."""
+"""The checks of the conformance suite."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ CHECKS: tuple[Check, ...] = (
     *faults.CHECKS,
     *sandbox.CHECKS,
     complete_reads.SIGTERM,
-    complete_reads.TIE,  # the last: it changes the source
+    complete_reads.TIE,  # the last one, because it changes the source
 )
 """All checks, in the order in which they are run."""

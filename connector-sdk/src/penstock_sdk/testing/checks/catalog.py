@@ -1,4 +1,4 @@
-"""What the connector says of itself, against what it does."""
+"""What the connector declares, compared with what it does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMATS = jsonschema.FormatChecker(["date", "email", "ipv4", "ipv6", "uuid"])
 
 @FORMATS.checks("date-time", raises=ValueError)
 def _is_moment(value: object) -> bool:
-    """RFC 3339: a date, a time and an offset."""
+    """Return True for an RFC 3339 timestamp: a date, a time and an offset."""
     if not isinstance(value, str):
         return True
     return datetime.fromisoformat(value).tzinfo is not None and value[10:11] in "Tt"
@@ -41,14 +41,14 @@ def _of_artifact(harness: Harness) -> Iterator[str]:
     document, target = harness.manifest, harness.target
     artifact = f"{document['name']}-{document['method']}"
     if artifact != target.artifact:
-        yield f"the manifest is of {artifact}, the entry point is called {target.artifact}"
+        yield f"the manifest is for {artifact}, and the entry point is {target.artifact}"
     if harness.version not in (None, document["version"]):
-        yield f"version: the manifest says {document['version']}, the package is {harness.version}"
+        yield f"version: the manifest has {document['version']}, the package has {harness.version}"
     yield from config_problems(target.config, document["configSchema"], "config")
 
 
 def _of_class(harness: Harness) -> Iterator[str]:
-    """A config or credential that only one of both knows is refused, or ignored, where its owner cannot see why."""
+    """Yield configs and credentials that only the manifest or only the class has: they would be refused or ignored."""
     config_type, credentials_type = harness.connector.argument_types()
     schema = harness.manifest["configSchema"]
     declared = set(schema.get("properties", {}))
@@ -72,7 +72,7 @@ def _keys(where: str, declared: set[str], type_: type[Any], required: set[str]) 
     for name in sorted(declared - fields.keys()):
         yield f"{where}: the manifest declares {name!r}, which {type_.__name__} does not read"
     for name in sorted(name for name, field in fields.items() if field.required and name in declared - required):
-        yield f"{where}: {type_.__name__} requires {name!r}, which the manifest calls optional"
+        yield f"{where}: {type_.__name__} requires {name!r}, which the manifest declares as optional"
 
 
 def _of_catalog(harness: Harness) -> Iterator[str]:
@@ -82,11 +82,11 @@ def _of_catalog(harness: Harness) -> Iterator[str]:
         for mode in sorted(set(stream.modes) - allowed):
             yield f"capabilities.modes: stream {stream.name!r} offers {mode}, which the manifest does not declare"
         if stream.partitioned and not document["capabilities"].get("partitions"):
-            yield f"capabilities.partitions: stream {stream.name!r} can be split, which the manifest does not declare"
+            yield f"capabilities.partitions: stream {stream.name!r} offers partitions, which the manifest does not declare"
         if stream.windows and not document["capabilities"].get("windows"):
             yield f"capabilities.windows: stream {stream.name!r} offers windows, which the manifest does not declare"
         if stream.pii and document["compliance"]["pii"] == "none":
-            yield f"compliance.pii: none, but stream {stream.name!r} tags {', '.join(stream.pii)}"
+            yield f"compliance.pii: none, but stream {stream.name!r} declares {', '.join(stream.pii)}"
     if document["capabilities"].get("discovery") == "static":
         yield from _of_static(harness)
 
@@ -109,7 +109,7 @@ def _listed(entry: dict[str, Any]) -> tuple[list[str], list[str], str | None]:
 
 
 def catalog(harness: Harness) -> str:
-    """Discover in two processes."""
+    """Call discover() in two processes."""
     mode = harness.modes[0]
     first, second = harness.baseline(mode).api.offered, harness.second_baseline(mode).api.offered
     doubles = [name for name, count in Counter(stream.name for stream in first).items() if count > 1]
@@ -123,7 +123,7 @@ def catalog(harness: Harness) -> str:
             raise Failed(
                 f"two discoveries differ: stream {one.name!r}: {', '.join(changed).replace('schema_', 'schema')}"
             )
-    return f"{len(first)} streams, twice the same"
+    return f"{len(first)} streams, the same twice"
 
 
 def _names(streams: list[wire.DiscoveredStream]) -> str:
@@ -131,18 +131,18 @@ def _names(streams: list[wire.DiscoveredStream]) -> str:
 
 
 def schema(harness: Harness) -> str:
-    """Hold records against the schema that their stream declares."""
+    """Check records against the schema of their stream."""
     checked = 0
     for stream in harness.catalog:
         known = stream.schema_.get("properties", {})
         for name in stream.primary_key:
             if name not in known:
-                raise Failed(f"stream {stream.name!r}: {name!r} is of its key, and not in its schema")
+                raise Failed(f"stream {stream.name!r}: {name!r} is part of its key, but not in its schema")
         for mode in stream.modes:
             checked += _hold(
                 stream, _sample(harness.baseline(mode).records(stream.name, "upsert"))
-            )  # a delete needs only its key
-    return f"{checked} records hold"
+            )  # a deleted record needs only its key
+    return f"{checked} records match"
 
 
 def _sample(records: list[Data]) -> list[Data]:
@@ -154,7 +154,7 @@ def _hold(stream: wire.DiscoveredStream, records: list[Data]) -> int:
     try:
         jsonschema.Draft202012Validator.check_schema(stream.schema_)
     except jsonschema.SchemaError as error:
-        raise Failed(f"stream {stream.name!r}: its schema is no JSON Schema (2020-12): {error.message}") from None
+        raise Failed(f"stream {stream.name!r}: its schema is not a JSON Schema (2020-12): {error.message}") from None
     validator = jsonschema.Draft202012Validator(stream.schema_, format_checker=FORMATS)
     open_ended = "additionalProperties" in stream.schema_ or "patternProperties" in stream.schema_
     known = stream.schema_.get("properties", {}).keys()
@@ -171,7 +171,7 @@ def _hold(stream: wire.DiscoveredStream, records: list[Data]) -> int:
 
 
 def keys(harness: Harness) -> str:
-    """Count records by key."""
+    """Count the records by key."""
     with_keys = [stream for stream in harness.catalog if stream.primary_key]
     if not with_keys:
         raise NotApplicable("no stream declares a primary key")
@@ -187,34 +187,34 @@ def keys(harness: Harness) -> str:
             if doubles:
                 key, count = doubles[0]
                 raise Failed(
-                    f"stream {stream.name!r}, {mode}: {len(doubles)} keys are there more than once, {key} {count} times"
+                    f"stream {stream.name!r}, {mode}: {len(doubles)} keys occur more than once, such as {key} {count} times"
                 )
-    return f"{len(with_keys)} streams, each key once"
+    return f"{len(with_keys)} streams, each key occurs once"
 
 
 CHECKS = (
     Check(
         "manifest",
-        "The manifest is valid and says what the artifact, its classes and its catalog do.",
-        "Bring connector.yaml and the code together: the platform believes the manifest.",
+        "The manifest is valid and agrees with the artifact, its classes and its catalog.",
+        "Correct connector.yaml or the code; the platform relies on the manifest.",
         manifest,
     ),
     Check(
         "catalog",
         "discover() returns the same streams with the same schemas each time, each name once.",
-        "Leave whatever changes from call to call (times, counts, the order of a set) out of discover().",
+        "Remove everything from discover() that changes from call to call: times, counts, the order of a set.",
         catalog,
     ),
     Check(
         "schema",
-        "Records are what their stream's schema says, and hold no field that it does not name.",
+        "Records match the schema of their stream and have no other fields.",
         "Correct the schema in discover(), or convert the values in read().",
         schema,
     ),
     Check(
         "keys",
-        "A primary key is in every record and identifies it.",
-        "Declare the fields that really identify a record, or none; do not yield a record twice in one read.",
+        "Every record has the primary key, and the key identifies it.",
+        "Declare the fields that identify a record, or no key; do not yield a record twice in one read.",
         keys,
     ),
 )

@@ -1,4 +1,4 @@
-"""Nothing lost, nothing doubled: whole reads, reads that are killed, and what lies at a cursor's border."""
+"""Reads lose no record and read none twice: complete reads, killed reads, and reads that resume from a cursor."""
 
 from __future__ import annotations
 
@@ -30,26 +30,28 @@ def reads(harness: Harness) -> str:
     modes = harness.modes if harness.first_run().api.offered else MODES[:1]
     for mode in modes:
         trial = harness.first_run(mode)
-        if trial.last.exit_code != LocalPersistenceError.exit_code:  # which is the business of local-writes
-            trial.expect(0, f"a connection that works should be read to its end ({mode})")
+        if trial.last.exit_code != LocalPersistenceError.exit_code:  # the check local-writes reports this
+            trial.expect(0, f"a working connection should be read to its end ({mode})")
         harness.baseline(mode)
         report = trial.report
         counted = {name: len(state.records) for name, state in trial.api.states.items() if state.records}
         if report is None or {name: count for name, count in report.records.items() if count} != counted:
-            raise Failed(f"{mode}: the attempt reported {report.records if report else None}, committed are {counted}")
+            raise Failed(
+                f"{mode}: the attempt reported {report.records if report else None} records, and {counted} are committed"
+            )
         said.append(f"{mode}: {trial.total} records, {trial.commits} commits")
     return "; ".join(said)
 
 
 def resume(harness: Harness) -> str:
-    """Kill an attempt at each commit, and let the next go on; where streams are read in parts, of such a read too."""
+    """Kill an attempt at each commit, and let the next one resume. The same for a read in partitions, if there are any."""
     said = [_resume(harness, mode, harness.baseline(mode), BRISK) for mode in harness.modes]
     for mode in harness.modes:
         _crash(harness, mode)
-    split = [
+    partitioned = [
         _resume(harness, mode, harness.partitioned_baseline(mode), SIDE_BY_SIDE) for mode in harness.partitioned_modes
     ]
-    return "; ".join([*said, *(f"in parts, {text}" for text in split)])
+    return "; ".join([*said, *(f"in partitions, {text}" for text in partitioned)])
 
 
 def _resume(harness: Harness, mode: wire.Mode, undisturbed: Trial, limits: wire.Limits) -> str:
@@ -67,11 +69,11 @@ def _resume(harness: Harness, mode: wire.Mode, undisturbed: Trial, limits: wire.
         trial.run_attempt()
         trial.expect(0, f"after {len(points) + 1} kills the last attempt should read to the end")
         harness.compare(trial, mode, f"after a kill at each of {len(points)} commits", undisturbed)
-    return f"{mode}: killed before the first commit and at {len(points)} of {commits}, and nothing lost or doubled"
+    return f"{mode}: killed before the first commit and at {len(points)} of {commits}, and no record was lost or read twice"
 
 
 def _crash(harness: Harness, mode: wire.Mode) -> None:
-    """Kill an attempt at its first commit under the limits of a cluster, where a commit covers many cursors."""
+    """Kill an attempt at its first commit with the limits of a cluster, where one commit covers many cursors."""
     with harness.trial(mode=mode, limits=PRODUCTION) as trial:
         trial.run_until_killed("committed", 1)
         _killed(trial, "at its first commit")
@@ -82,11 +84,11 @@ def _crash(harness: Harness, mode: wire.Mode) -> None:
 
 def _killed(trial: Trial, when: str) -> None:
     if trial.last.exit_code not in (KILLED, 0):
-        raise Failed(f"an attempt that was to be killed {when} ended by itself: {trial.ending()}")
+        raise Failed(f"an attempt ended by itself before it was killed {when}: {trial.ending()}")
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """Return the commits to kill at: all, or so many evenly spread."""
+    """Return the commits at which to kill: all, or `most` evenly spread ones."""
     if count <= most:
         return list(range(1, count + 1))
     return sorted({round(1 + index * (count - 1) / (most - 1)) for index in range(most)})
@@ -96,11 +98,11 @@ def reread(harness: Harness) -> str:
     """Read twice from the start."""
     for mode in harness.modes:
         first, second = harness.baseline(mode), harness.second_baseline(mode)
-        second.expect(0, f"a second {mode} read should end as the first")
+        second.expect(0, f"a second {mode} read should end like the first")
         for stream in harness.catalog:
             wrong = difference(_lines(first, stream.name), _lines(second, stream.name))
             if wrong:
-                raise Failed(f"stream {stream.name!r}, {mode}: two reads of a source that stood still differ: {wrong}")
+                raise Failed(f"stream {stream.name!r}, {mode}: two reads of an unchanged source differ: {wrong}")
     return "two reads gave the same records, value by value"
 
 
@@ -109,20 +111,20 @@ def _lines(trial: Trial, stream: str) -> list[Data]:
 
 
 def empty(harness: Harness) -> str:
-    """Read a source with nothing in it."""
+    """Read a source without records."""
     if harness.target.empty is None:
-        raise NotRun("needs `empty`: what config (or credentials) lead to a source without records")
+        raise NotRun("needs `empty`: a config (or credentials) for a source without records")
     for mode in harness.modes:
         with harness.trial(harness.target.with_variant(harness.target.empty), mode=mode) as trial:
             trial.run_attempt()
             trial.expect(0, f"a {mode} read of an empty source should succeed with 0 records")
             if trial.total:
-                raise NotRun(f"needs `empty` to lead to a source without records: {trial.total} were read")
-    return "an empty source is a success with 0 records"
+                raise NotRun(f"needs `empty` to be a source without records; {trial.total} were read")
+    return "an empty source succeeds with 0 records"
 
 
 def boundary(harness: Harness) -> str:
-    """Look at both ends of an incremental window: the cursor of a finished run, and `since`."""
+    """Check both ends of an incremental read: the cursor of a finished run, and `since`."""
     followed = [stream for stream in harness.catalog if "incremental" in stream.modes]
     if not followed:
         raise NotApplicable("no stream is read incrementally")
@@ -130,14 +132,14 @@ def boundary(harness: Harness) -> str:
     if "incremental" in harness.partitioned_modes:
         _reads_nothing_again(harness, harness.partitioned_baseline("incremental"), followed, SIDE_BY_SIDE)
     for stream in followed:
-        field = stream.cursor_field or ""  # one that is not in the schema at all is the business of cursor-safety
+        field = stream.cursor_field or ""  # the check cursor-safety reports a field that is not in the schema
         if field in stream.schema_.get("properties", {}) and any(
             row.get(field) is None for row in plain.records(stream.name)
         ):
-            raise Failed(f"stream {stream.name!r}: records without a value of {field!r} are never found by a cursor")
+            raise Failed(f"stream {stream.name!r}: no cursor finds records without a value of {field!r}")
     _reads_nothing_again(harness, plain, followed, BRISK)
     windows = sum(_window(harness, stream) for stream in followed)
-    return f"the next run of a source that stood still read nothing again; since held for {windows} of {len(followed)} streams"
+    return f"the next run of an unchanged source read no record again; since was tested on {windows} of {len(followed)} streams"
 
 
 def _reads_nothing_again(
@@ -155,11 +157,11 @@ def _reads_nothing_again(
 
 
 def _window(harness: Harness, stream: wire.DiscoveredStream) -> int:
-    """Read with `since` at a value of the middle: that record and all later ones are in, no earlier one is."""
+    """Read with `since` at a value in the middle: that record and all later ones are read, and no earlier one."""
     rows = harness.baseline("incremental").records(stream.name)
     moments = [(moment, row) for row in rows if (moment := _moment(row.get(stream.cursor_field or ""))) is not None]
     if not moments or len(moments) < len(rows):
-        return 0  # a cursor that is no moment has nothing to do with since
+        return 0  # since applies only to timestamps
     since = sorted(moment for moment, _ in moments)[len(moments) // 2]
     with harness.trial(mode="incremental", since=since) as trial:
         trial.run_attempt()
@@ -167,19 +169,17 @@ def _window(harness: Harness, stream: wire.DiscoveredStream) -> int:
         wanted = [row for moment, row in moments if moment >= since]
         wrong = difference(wanted, trial.records(stream.name), stream.primary_key)
     if wrong:
-        raise Failed(
-            f"stream {stream.name!r}, since {since.isoformat()} (that moment is in, all before it out): {wrong}"
-        )
+        raise Failed(f"stream {stream.name!r}, since {since.isoformat()} (inclusive): {wrong}")
     if stream.windows:
         _again(harness, stream, moments)
     return 1
 
 
 def _again(harness: Harness, stream: wire.DiscoveredStream, moments: list[tuple[datetime, Data]]) -> None:
-    """Read the middle half again, killed at its first commit: its start is in, its end and all after it are out."""
+    """Read the middle half again, killed at its first commit: its start is inclusive, its end exclusive."""
     ordered = sorted(moment for moment, _ in moments)
     window = wire.ReadWindow(start=ordered[len(ordered) // 4], end=ordered[len(ordered) * 3 // 4])
-    span = f"stream {stream.name!r}, again from {window.start.isoformat()} (in) to {window.end.isoformat()} (out)"
+    span = f"stream {stream.name!r}, again from {window.start.isoformat()} (inclusive) to {window.end.isoformat()} (exclusive)"
     with harness.trial(mode="incremental", window=window) as trial:
         trial.run_until_killed("committed", 1)
         trial.run_attempt()
@@ -201,15 +201,15 @@ def _moment(value: object) -> datetime | None:
 
 
 def tie(harness: Harness) -> str:
-    """Add a record that shares the cursor's last value, and see it arrive."""
+    """Add a record with the cursor's last value, and check that the next run reads it."""
     if "incremental" not in harness.modes:
         raise NotApplicable("no stream is read incrementally")
     followed = [stream for stream in harness.catalog if "incremental" in stream.modes]
     if all(stream.primary_key == [stream.cursor_field] for stream in followed):
-        raise NotApplicable("the cursor field is the whole key: no two records share a value of it")
+        raise NotApplicable("the cursor field is the whole key, so no two records share a value")
     grow = harness.target.grow
     if grow is None:
-        raise NotRun("needs `grow`: what adds a record whose cursor field has the value that is the highest now")
+        raise NotRun("needs `grow`: a command that adds a record whose cursor field has the highest value")
     cursors = harness.baseline("incremental").api.final_cursors()
     before = {stream.name: harness.baseline("incremental").records(stream.name) for stream in harness.catalog}
     grow()
@@ -220,39 +220,41 @@ def tie(harness: Harness) -> str:
         whole = harness.baseline("incremental")
         new = list(_added(harness, trial, whole, before))
     if not sum(new):
-        raise NotRun("needs `grow` to add a record: a read from the start found none")
-    return f"{sum(new)} late records with the cursor's own value arrived"
+        raise NotRun("needs `grow` to add a record; a read from the start found none")
+    return f"{sum(new)} late records with the cursor's value were read"
 
 
 def _added(harness: Harness, trial: Trial, whole: Trial, before: dict[str, list[Data]]) -> Iterator[int]:
-    """Count the late records of each stream; that others do not come again is the boundary's business."""
+    """Yield the number of late records of each stream. The check boundary finds records that are read again."""
     for stream in harness.catalog:
         known = {identity(row, stream.primary_key) for row in before[stream.name]}
         arrived = {identity(row, stream.primary_key) for row in trial.records(stream.name)}
         late = {identity(row, stream.primary_key) for row in whole.records(stream.name)} - known
         if "incremental" in stream.modes and late - arrived:
             raise Failed(
-                f"stream {stream.name!r}: added at the cursor's own value, and not read: {next(iter(late - arrived))}"
+                f"stream {stream.name!r}: added with the cursor's value, and not read: {next(iter(late - arrived))}"
             )
         yield len(late)
 
 
 def sigterm(harness: Harness) -> str:
-    """Tell an attempt to stop, and let the next go on; where streams are read in parts, of such a read too."""
+    """Send a SIGTERM, and let the next attempt resume. The same for a read in partitions, if there are any."""
     mode = harness.modes[0]
     seconds = _told_to_stop(harness, mode, harness.baseline(mode), BRISK)
     for mode in harness.partitioned_modes[:1]:
         _told_to_stop(harness, mode, harness.partitioned_baseline(mode), SIDE_BY_SIDE)
-    return f"it ended {seconds:.1f} s after the signal as interrupted, and nothing was lost or doubled"
+    return f"it ended {seconds:.1f} s after the signal as interrupted, and no record was lost or read twice"
 
 
 def _told_to_stop(harness: Harness, mode: wire.Mode, undisturbed: Trial, limits: wire.Limits) -> float:
     with harness.trial(mode=mode, limits=limits) as trial:
-        trial.run_until_sigterm("streams", 1)  # the first batch is read after it, and is the border at which it ends
+        trial.run_until_sigterm("streams", 1)  # the attempt ends after the first batch, which is read later
         if trial.last.exit_code is None or trial.seconds_after_signal > harness.target.grace_seconds:
-            raise Failed(f"it did not end within {harness.target.grace_seconds:.0f} s of a SIGTERM, as a pod is given")
+            raise Failed(
+                f"it did not end within {harness.target.grace_seconds:.0f} s of a SIGTERM, the time that a pod has"
+            )
         seconds = trial.seconds_after_signal
-        trial.expect(INTERRUPTED, "an attempt that is told to stop should end at the next batch as interrupted")
+        trial.expect(INTERRUPTED, "an attempt that gets a SIGTERM should end after the current batch as interrupted")
         trial.run_attempt()
         trial.expect(0, "the attempt after a SIGTERM should read to the end")
         harness.compare(trial, mode, "after a SIGTERM", undisturbed)
@@ -261,48 +263,48 @@ def _told_to_stop(harness: Harness, mode: wire.Mode, undisturbed: Trial, limits:
 
 READS = Check(
     "reads",
-    "A connection that works is read to its end in every mode, and the counts agree.",
-    "Run `penstock-connector read STREAM` and mend what it says.",
+    "A working connection is read to its end in every mode, and the counts agree.",
+    "Run `penstock-connector read STREAM` and correct the errors that it shows.",
     reads,
 )
 CHECKS = (
     Check(
         "resume",
-        "An attempt that is killed at any commit is followed by one that goes on there: no gap, no double.",
-        "A yielded cursor must give, when read() gets it, everything after that batch and nothing of it. Keep no state"
+        "After an attempt is killed at any commit, the next one resumes there: no record is lost or read twice.",
+        "When read() gets a yielded cursor, it must yield all records after that batch and none of the batch. Keep no state"
         " anywhere else.",
         resume,
     ),
     Check(
         "boundary",
-        "A run from a finished run's cursor reads nothing again; `since` takes its own moment in, and nothing earlier;"
-        " a window that is read again is its start and all before its end.",
-        "Keep the keys seen at the cursor's value in the cursor and drop them; filter `since` with >=; refuse cursor"
-        " fields that may be null.",
+        "A run from a finished run's cursor reads no record again. `since` is inclusive. A window that is read again includes"
+        " its start and excludes its end.",
+        "Store the keys seen at the cursor's value in the cursor, and drop these records; filter `since` with >=; do not"
+        " follow fields that may be null.",
         boundary,
     ),
     Check(
         "reread",
-        "Reading a source that stands still twice gives the same records.",
-        "Leave times, random values and run numbers out of records: the platform adds its own envelope.",
+        "Two reads of an unchanged source yield the same records.",
+        "Do not add times, random values or run numbers to records; the platform adds its own envelope.",
         reread,
     ),
     Check(
         "empty",
-        "A source without records is a success with 0 records.",
-        "Do not index into a first page or a last record before looking whether there is one.",
+        "A source without records succeeds with 0 records.",
+        "Check that a page or a record exists before you access the first or the last one.",
         empty,
     ),
 )
 SIGTERM = Check(
     "sigterm",
-    "A pod that is told to stop ends within its grace, keeps what is committed, and the next goes on there.",
-    "Leave signals to the runtime, and yield batches that take seconds, not minutes.",
+    "After a SIGTERM the attempt ends in time, committed records stay committed, and the next attempt resumes there.",
+    "Do not handle signals, and yield batches that take seconds, not minutes.",
     sigterm,
 )
 TIE = Check(
     "tie",
-    "A record that arrives later with the cursor's own value is read by the next run.",
-    "Ask the source for values >= the cursor's, and drop the keys that the cursor says were seen.",
+    "A record that is added later with the cursor's value is read by the next run.",
+    "Query the source for values >= the cursor's, and drop the records whose keys are in the cursor.",
     tie,
 )

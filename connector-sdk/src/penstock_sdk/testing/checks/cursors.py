@@ -1,4 +1,4 @@
-"""Whether an incremental read's cursor can lose records, by what the stream says and what its records show."""
+"""Whether the cursor of an incremental read can lose records, judged by the stream's schema and by its records."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from penstock_sdk.testing.harness import Failed, Harness, NotApplicable
 
 
 def cursor_safety(harness: Harness) -> str:
-    """Judge each stream that is read on by a field."""
+    """Check each stream that follows a cursor field."""
     followed = [stream for stream in harness.catalog if "incremental" in stream.modes]
     if not followed:
         raise NotApplicable("no stream is read incrementally")
@@ -22,9 +22,7 @@ def cursor_safety(harness: Harness) -> str:
             "; ".join(f"stream {stream.name!r}, cursor {stream.cursor_field!r}: {rule}" for stream, rule in wrong)
         )
     by_field = [stream for stream in followed if stream.cursor_field]
-    return (
-        f"{len(by_field)} streams are followed by a field, {len(followed) - len(by_field)} by a position of their own"
-    )
+    return f"{len(by_field)} streams follow a field, {len(followed) - len(by_field)} have cursors of their own"
 
 
 def _followed(stream: wire.DiscoveredStream) -> Followed:
@@ -39,7 +37,7 @@ def _values(harness: Harness, stream: wire.DiscoveredStream) -> list[object]:
 
 CURSOR_SAFETY = Check(
     "cursor-safety",
-    "No incremental stream follows a field that passes records over.",
-    "See docs/authors/cursors.md: each reason, why records get lost, and what to follow, read with or declare instead.",
+    "No incremental stream follows a field with which records are lost.",
+    "See docs/authors/cursors.md: for each reason, why records are lost, and what to follow or declare instead.",
     cursor_safety,
 )

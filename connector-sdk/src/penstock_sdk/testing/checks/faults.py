@@ -1,4 +1,4 @@
-"""A source that refuses, slows down or falls silent."""
+"""A source that refuses, delays, or does not answer."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ JITTER = 0.1
 
 
 def wrong_credentials(harness: Harness) -> str:
-    """Run with credentials that nobody gave out."""
+    """Run with credentials that the source refuses."""
     with harness.trial(refused_target(harness)) as trial:
         trial.run_attempt()
         _expect_refusal(trial, "wrong credentials")
         if trial.total:
-            raise Failed(f"{trial.total} records were committed with credentials that are wrong")
+            raise Failed(f"{trial.total} records were committed with wrong credentials")
     return f"refused: {trial.report.error.message if trial.report and trial.report.error else ''}"
 
 
 def refused_target(harness: Harness) -> Target:
-    """Return the subject with wrong credentials: those declared, or made up."""
+    """Return the target with wrong credentials: the declared ones, or random ones."""
     target = harness.target
     if target.wrong is not None:
         return target.with_variant(target.wrong)
@@ -59,17 +59,17 @@ def _expect_refusal(trial: Trial, what: str) -> None:
     trial.expect(AuthenticationError.exit_code, f"{what} should end the attempt with AuthenticationError")
     error = trial.report.error if trial.report else None
     if error is None or error.message in ("", AuthenticationError().message):
-        raise Failed(f"{what}: the message does not say what to fix: {error.message if error else 'there is none'}")
+        raise Failed(f"{what}: the message does not say what to fix: {error.message if error else '(none)'}")
 
 
 def revoked_credentials(harness: Harness) -> str:
-    """Take the credentials away in the middle, and give them back."""
+    """Revoke the credentials in the middle of a read, and restore them."""
     if not _takes_credentials(harness):
         raise NotApplicable("the manifest declares no credentials")
     mode, hook = harness.modes[0], harness.target.revoked
     if hook is None and harness.target.url_field is None:
         raise NotRun(
-            "needs source.url (an HTTP source), or `revoked`: what takes the credentials away and gives them back"
+            "needs source.url (an HTTP source), or `revoked`: commands that revoke and restore the credentials"
         )
     if hook is None:
         return _revoked_by_proxy(harness, mode)
@@ -78,12 +78,12 @@ def revoked_credentials(harness: Harness) -> str:
         with hook():
             trial.run_attempt()
             _expect_refusal(trial, "revoked credentials")
-        return _goes_on(harness, trial, mode, "after the credentials were given back")
+        return _goes_on(harness, trial, mode, "after the credentials were restored")
 
 
 def _revoked_by_proxy(harness: Harness, mode: wire.Mode) -> str:
     middle_request = max(2, (harness.requests + 1) // 2)
-    plan: FaultPlan = lambda number: ErrorResponse(UNAUTHORIZED) if number >= middle_request else None  # noqa: E731 - three words
+    plan: FaultPlan = lambda number: ErrorResponse(UNAUTHORIZED) if number >= middle_request else None  # noqa: E731 - short
     with (
         through_proxy(harness.target, plan) as (moved, proxy),
         harness.trial(moved, mode=mode, limits=PRODUCTION) as trial,
@@ -91,47 +91,50 @@ def _revoked_by_proxy(harness: Harness, mode: wire.Mode) -> str:
         trial.run_attempt()
         _expect_refusal(trial, f"credentials that are revoked at request {middle_request}")
         proxy.plan = lambda _number: None
-        return _goes_on(harness, trial, mode, "after the credentials were given back")
+        return _goes_on(harness, trial, mode, "after the credentials were restored")
 
 
 def _goes_on(harness: Harness, trial: Trial, mode: wire.Mode, when: str) -> str:
     trial.run_attempt()
     trial.expect(0, f"{when} the next attempt should read to the end")
     harness.compare(trial, mode, when)
-    return f"refused, and {when} nothing was lost or doubled"
+    return f"refused, and {when} no record was lost or read twice"
 
 
 def throttling(harness: Harness) -> str:
-    """Have the source ask for patience."""
+    """Let the source ask the connector to wait."""
     _has_source(harness)
     mode, hook = harness.modes[0], harness.target.throttled
     if hook is None and harness.target.url_field is None:
         raise NotRun(
-            "needs source.url (an HTTP source), or `throttled`: what makes the source refuse for load, for a while"
+            "needs source.url (an HTTP source), or `throttled`: commands that make the source refuse requests for a while"
         )
     if hook is None:
         return _throttled_by_proxy(harness, mode)
     with harness.trial(mode=mode, limits=PRODUCTION) as trial:
         with hook():
             trial.run_attempt()
-            trial.expect(TransientError.exit_code, "a source that refuses for load should end in TransientError")
-        return _goes_on(harness, trial, mode, "after the source had time again")
+            trial.expect(
+                TransientError.exit_code,
+                "a source that refuses because of load should end the attempt with TransientError",
+            )
+        return _goes_on(harness, trial, mode, "after the source accepted requests again")
 
 
 def _has_source(harness: Harness) -> None:
     if not harness.manifest.get("network", {}).get("egress"):
-        raise NotApplicable("the manifest declares no network: there is no source to wait for")
+        raise NotApplicable("the manifest declares no network, so there is no source to wait for")
 
 
 class _Busy:
-    """Refuses the first request, one in the middle and the last, once each."""
+    """Refuses the first request, one in the middle and the last one, once each."""
 
     def __init__(self, requests: int) -> None:
         self._due = {1: TOO_MANY, (requests + 1) // 2: UNAVAILABLE, requests: TOO_MANY}
         self.refused = 0
 
     def __call__(self, number: int) -> Fault | None:
-        """Say what happens to a request; those refused do not count for what comes after."""
+        """Return the fault of a request. Refused requests are not counted in the numbers of later ones."""
         status = self._due.pop(number - self.refused, None)
         if status is None:
             return None
@@ -149,21 +152,24 @@ def _throttled_by_proxy(harness: Harness, mode: wire.Mode) -> str:
             trial.run_attempt()
             if trial.last.exit_code == 0:
                 break
-            _await_wish(trial)
-        trial.expect(0, f"after {busy.refused} refusals with Retry-After the read should come to its end")
+            _await_retry_after(trial)
+        trial.expect(0, f"after {busy.refused} refusals with Retry-After the read should reach its end")
         _was_patient(proxy)
         harness.compare(trial, mode, "after answers of 429 and 503")
     return (
-        f"{busy.refused} refusals (429, 503 with Retry-After: {WAIT}) in {len(trial.attempts)} attempts, nothing lost"
+        f"{busy.refused} refusals (429, 503 with Retry-After: {WAIT}) in {len(trial.attempts)} attempts, no record lost"
     )
 
 
-def _await_wish(trial: Trial) -> None:
-    trial.expect(TransientError.exit_code, "a refusal with Retry-After should be waited for, or end in TransientError")
+def _await_retry_after(trial: Trial) -> None:
+    trial.expect(
+        TransientError.exit_code,
+        "after a refusal with Retry-After the connector should wait, or end with TransientError",
+    )
     error = trial.report.error if trial.report else None
     if error is None or error.retry_after is None or error.retry_after < WAIT:
-        wish = error.retry_after if error else None
-        raise Failed(f"the source's Retry-After: {WAIT} is lost: TransientError(retry_after={wish})")
+        retry_after = error.retry_after if error else None
+        raise Failed(f"the source's Retry-After: {WAIT} was not reported: TransientError(retry_after={retry_after})")
     time.sleep(WAIT)
 
 
@@ -174,7 +180,7 @@ def _was_patient(proxy: FaultProxy) -> None:
 
 
 def slow_source(harness: Harness) -> str:
-    """Have the source take its time, and then say nothing at all."""
+    """Delay the source, and then let it send no response at all."""
     _has_source(harness)
     requests, mode = harness.requests, harness.modes[0]
     late = {1, (requests + 1) // 2, requests}
@@ -190,49 +196,51 @@ def slow_source(harness: Harness) -> str:
         harness.compare(trial, mode, "from a slow source")
         if not trial.api.heartbeats:
             raise Failed(
-                "no heartbeat left the process while it waited for the source: it holds the interpreter's lock"
+                "the process sent no heartbeat while it waited for the source: it holds the interpreter's lock"
             )
-    return f"{len(late)} answers of {SLOW_SECONDS} s; {_silence(harness, mode, requests)}"
+    return f"{len(late)} responses after {SLOW_SECONDS} s; {_no_response(harness, mode, requests)}"
 
 
-def _silence(harness: Harness, mode: wire.Mode, requests: int) -> str:
+def _no_response(harness: Harness, mode: wire.Mode, requests: int) -> str:
     silent_from = max(1, (requests + 1) // 2) if harness.target.url_field else 1
-    plan: FaultPlan = lambda number: NoResponse() if number >= silent_from else None  # noqa: E731 - three words
+    plan: FaultPlan = lambda number: NoResponse() if number >= silent_from else None  # noqa: E731 - short
     with (
         through_proxy(harness.target, plan) as (moved, proxy),
         harness.trial(moved, mode=mode, limits=PRODUCTION) as trial,
     ):
         trial.run_attempt()
-        trial.expect(TransientError.exit_code, "a source that does not answer at all should end in TransientError")
+        trial.expect(
+            TransientError.exit_code, "a source that does not answer at all should end the attempt with TransientError"
+        )
         waited = trial.last.seconds
         proxy.plan = lambda _number: None
         proxy.released.set()
         _goes_on(harness, trial, mode, "after the source answered again")
-    return f"a silent one was given up after {waited:.0f} s"
+    return f"a source without a response was given up after {waited:.0f} s"
 
 
 CHECKS = (
     Check(
         "wrong-credentials",
-        "Wrong credentials end the attempt with AuthenticationError and words that say what to fix.",
+        "Wrong credentials end the attempt with AuthenticationError and a message that says what to fix.",
         "Raise AuthenticationError from authenticate() when the source refuses, and name the Secret's key.",
         wrong_credentials,
     ),
     Check(
         "revoked-credentials",
-        "Credentials that are revoked during a read end it with AuthenticationError; what is committed stays.",
+        "Credentials that are revoked during a read end it with AuthenticationError; committed records stay committed.",
         "Turn the source's 401 into AuthenticationError wherever a request is made, not only in authenticate().",
         revoked_credentials,
     ),
     Check(
         "throttling",
-        "A source that asks for patience is given it, and no record is lost over it.",
-        "On 429 and 503 raise TransientError(retry_after=...) from the Retry-After header, or wait so long.",
+        "The connector waits if the source asks it to, and loses no record.",
+        "On 429 and 503 raise TransientError(retry_after=...) with the Retry-After header's value, or wait that long.",
         throttling,
     ),
     Check(
         "slow-source",
-        "A slow source is read to its end; one that does not answer is given up with TransientError.",
+        "A slow source is read to its end. A source that does not answer ends the attempt with TransientError.",
         "Set a timeout on every request and turn it into TransientError.",
         slow_source,
     ),

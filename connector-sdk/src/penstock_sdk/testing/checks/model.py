@@ -1,4 +1,4 @@
-"""The checks: each an object with a name, what it proves, and the remedy when it fails."""
+"""What a check is: a name, what it proves, the remedy if it fails, and a function."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Outcome = Literal["passed", "failed", "not run", "not applicable"]
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that a conformant connector does. `run` returns what was seen, or raises an outcome."""
+    """One property of a conformant connector. `run` returns what was observed, or raises Failed, NotRun or NotApplicable."""
 
     name: str
     proves: str
@@ -25,7 +25,7 @@ class Check:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What became of a check."""
+    """The outcome of a check."""
 
     check: Check
     outcome: Outcome
@@ -54,11 +54,11 @@ def _outcome(check: Check, harness: Harness) -> tuple[Outcome, str]:
 
 
 def run_checks(
-    harness: Harness, checks: Sequence[Check], heard: Callable[[CheckResult], None] = lambda _verdict: None
+    harness: Harness, checks: Sequence[Check], on_result: Callable[[CheckResult], None] = lambda _result: None
 ) -> list[CheckResult]:
-    """Run checks in their order; `heard` is told each verdict as it falls."""
+    """Run checks in their order. `on_result` gets each result at once."""
     results = []
     for check in checks:
         results.append(run_check(check, harness))
-        heard(results[-1])
+        on_result(results[-1])
     return results

@@ -1,4 +1,4 @@
-"""What a connector must not do beside reading: write, call home, talk, hoard."""
+"""What a connector must not do: write files, contact other hosts, reveal secrets, or hold the source in memory."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ Destination = tuple[str, int | None]
 
 
 def local_writes(harness: Harness) -> str:
-    """Look for files that a run left behind."""
+    """Look for files that a run has written."""
     first = harness.first_run()
     if first.last.exit_code == LocalPersistenceError.exit_code:
         raise Failed(first.ending())
     for mode in harness.modes:
         written = harness.baseline(mode).last.written
         if written:
-            raise Failed(f"{mode}: the run left {', '.join(written[:5])} behind")
-    return "nothing outside the temporary directory"
+            raise Failed(f"{mode}: the run wrote {', '.join(written[:5])}")
+    return "no file outside the temporary directory"
 
 
 def egress(harness: Harness) -> str:
-    """Compare whom the process talked to with what the manifest declares."""
+    """Compare the hosts that the process contacted with the manifest."""
     declared = list(_declared(harness))
     trials = [harness.baseline(mode) for mode in harness.modes]
     seen = {place for trial in trials for place in _reached(trial, declared)}
     if seen or not declared:
-        return f"connected to {', '.join(sorted(seen)) or 'nobody'}"
+        return f"connected to {', '.join(sorted(seen)) or 'no host'}"
     blind = next(
         (str(event["reason"]) for trial in trials for event in _events(trial, "watch") if not event["complete"]), ""
     )
     if not blind:
-        raise NotRun("needs a connection whose read connects to a declared host: this one connected to none")
+        raise NotRun("needs a connection whose read connects to a declared host; this one connected to none")
     if not harness.has_proxy:
         raise NotRun(f"needs source.url, or source.host and source.port, as {blind}")
-    return f"nobody else was seen, and the source was reached {harness.requests} times through a relay ({blind})"
+    return f"no other host was contacted, and the source got {harness.requests} requests through a proxy ({blind})"
 
 
 def _events(trial: Trial, name: str) -> list[dict[str, Any]]:
@@ -59,7 +59,7 @@ def _events(trial: Trial, name: str) -> list[dict[str, Any]]:
 
 
 def _reached(trial: Trial, declared: list[Destination]) -> set[str]:
-    """Return whom an attempt connected to. Raises Failed at one that is not declared."""
+    """Return the addresses to which an attempt connected. Raises Failed for one that is not declared."""
     allowed = [*declared, ("127.0.0.1", trial.api.port)]
     for event in _events(trial, "lookup"):
         if not _looks_up(str(event["host"]), allowed):
@@ -80,7 +80,7 @@ def _reached(trial: Trial, declared: list[Destination]) -> set[str]:
 
 
 def _is_name_server(host: str, port: int) -> bool:
-    """Say whether a datagram goes to one of the machine's name servers: the C library asks them for names."""
+    """Return True if a datagram goes to one of the machine's name servers: the C library queries them."""
     if port != DNS_PORT:
         return False
     try:
@@ -93,7 +93,7 @@ def _is_name_server(host: str, port: int) -> bool:
 
 
 def _declared(harness: Harness) -> Iterator[Destination]:
-    """Return the declared places, with the config's values in them; a URL stands for its host and port."""
+    """Return the declared hosts and ports with the config's values. A URL stands for its host and port."""
     config = {
         **{
             name: schema["default"]
@@ -140,12 +140,12 @@ def _resolved(host: str) -> set[str]:
 
 
 def _permitted(place: Destination, addresses: list[Destination]) -> bool:
-    """Say whether an address is declared; a datagram has no port here, as the C library tries routes with any."""
+    """Return True if an address is declared. Ports of datagrams are ignored: the C library tests routes with any port."""
     return any(place[0] == address and (place[1] is None or port in (None, place[1])) for address, port in addresses)
 
 
 def secrets_in_output(harness: Harness) -> str:
-    """Look for the credentials' values in all that left the process, in the runs that went well and in those refused."""
+    """Look for the values of credentials in everything that left the process, in successful and in refused runs."""
     if not harness.target.credentials:
         raise NotApplicable("the connection has no credentials")
     for mode in harness.modes:
@@ -156,7 +156,7 @@ def secrets_in_output(harness: Harness) -> str:
     short = [name for name, value in found.items() if len(value) < SHORTEST_SECRET]
     if short:
         raise NotRun(
-            f"needs a value of {short[0]!r} of {SHORTEST_SECRET} characters or more: a shorter one is anywhere"
+            f"needs a value of {short[0]!r} with {SHORTEST_SECRET} characters or more; a shorter one occurs by chance"
         )
     for trial in harness.trials:
         _search(trial, harness.secrets(trial.target))
@@ -166,7 +166,7 @@ def secrets_in_output(harness: Harness) -> str:
 def _search(trial: Trial, secrets: dict[str, str]) -> None:
     places = {
         "its output": "\n".join(ended.output for ended in trial.attempts),
-        "what it told the run API": "\n".join(trial.api.heard),
+        "its messages to the run API": "\n".join(trial.api.heard),
         "its records": json.dumps([state.records for state in trial.api.states.values()], ensure_ascii=False),
     }
     for name, value in secrets.items():
@@ -177,7 +177,7 @@ def _search(trial: Trial, secrets: dict[str, str]) -> None:
 
 
 def _forms(value: str, values: list[str]) -> dict[str, str]:
-    """Return the ways in which a secret is usually written."""
+    """Return the forms in which a secret is usually written."""
     basic = {
         f"as a Basic header ({index})": base64.b64encode(":".join(pair).encode()).decode()
         for index, pair in enumerate(permutations(values, 2))
@@ -193,10 +193,10 @@ def _forms(value: str, values: list[str]) -> dict[str, str]:
 
 
 def memory(harness: Harness) -> str:
-    """Read much, and compare the peak with that of a small read."""
+    """Compare the memory peak of a large read with that of a small one."""
     target, allowed = harness.target, harness.target.memory_growth_mb * MEGABYTE
     if target.large is None:
-        raise NotRun(f"needs `large`: what config leads to a source of {target.memory_growth_mb} MB or more")
+        raise NotRun(f"needs `large`: a config for a source with {target.memory_growth_mb} MB or more")
     mode = harness.modes[0]
     small = harness.baseline(mode).last.peak_bytes
     with harness.trial(target.with_variant(target.large), mode=mode, limits=COARSE) as trial:
@@ -204,38 +204,42 @@ def memory(harness: Harness) -> str:
         trial.expect(0, "a large source should be read to its end")
         size = sum(len(json.dumps(row)) for state in trial.api.states.values() for row in state.records)
     if size < allowed:
-        raise NotRun(f"needs `large` to lead to {target.memory_growth_mb} MB or more: {size // MEGABYTE} MB were read")
+        raise NotRun(
+            f"needs `large` to be a source with {target.memory_growth_mb} MB or more; {size // MEGABYTE} MB were read"
+        )
     large = trial.last.peak_bytes
     if small is None or large is None:
-        raise Failed("the process did not live to say how much memory it held")
+        raise Failed("the process ended before it reported its memory peak")
     if large - small > allowed:
-        raise Failed(f"reading {size // MEGABYTE} MB took {(large - small) // MEGABYTE} MB more than reading a little")
-    return f"{size // MEGABYTE} MB were read in {large // MEGABYTE} MB, {max(0, large - small) // MEGABYTE} MB more than a little"
+        raise Failed(
+            f"reading {size // MEGABYTE} MB took {(large - small) // MEGABYTE} MB more memory than a small read"
+        )
+    return f"{size // MEGABYTE} MB were read in {large // MEGABYTE} MB of memory, {max(0, large - small) // MEGABYTE} MB more than a small read"
 
 
 CHECKS = (
     Check(
         "local-writes",
-        "A run leaves nothing on the local file system.",
-        "Keep state in cursors and scratch in the temporary directory; a pod's root file system is read-only.",
+        "A run writes nothing to the local file system.",
+        "Keep state in cursors, and temporary files in the temporary directory; a pod's root file system is read-only.",
         local_writes,
     ),
     Check(
         "egress",
-        "The connector talks to the places that its manifest declares, and to nobody else.",
-        "Declare the host under network.egress, or turn off what calls home.",
+        "The connector connects only to the hosts that its manifest declares.",
+        "Declare the host under network.egress, or disable the code that contacts it.",
         egress,
     ),
     Check(
         "secrets",
-        "No credential's value is in logs, messages, cursors or records.",
-        "Log no request or header as a whole; take credentials out of URLs before they become records or cursors.",
+        "No value of a credential appears in logs, messages, cursors or records.",
+        "Do not log whole requests or headers; remove credentials from URLs before they become records or cursors.",
         secrets_in_output,
     ),
     Check(
         "memory",
-        "Memory does not grow with the source.",
-        "Yield a page as it comes; do not collect pages in a list, and use a server-side cursor.",
+        "Memory use does not grow with the source.",
+        "Yield each page when it arrives; do not collect pages in a list, and use a server-side cursor.",
         memory,
     ),
 )

@@ -79,9 +79,9 @@ def test_a_window_that_was_read_is_not_read_again() -> None:
 def test_what_is_no_span_is_refused() -> None:
     start = datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=2)))
     assert to_utc(start) == datetime(2025, 12, 31, 22, tzinfo=UTC)
-    with pytest.raises(ValueError, match="longer than nothing"):
+    with pytest.raises(ValueError, match="greater than zero"):
         list(windows(start, start, timedelta()))
-    with pytest.raises(SourceContractError, match="no moment"):
+    with pytest.raises(SourceContractError, match="not a timestamp"):
         list(in_windows(lambda _window: [], lambda _start: [], {"from": 3}, since=start))
     with pytest.raises(SourceContractError, match="reset the stream's state"):
         list(in_windows(lambda _window: [], lambda _start: [], {"at": 3}, since=start))

@@ -158,7 +158,7 @@ def capped_too_late(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
 
 def test_an_overlap_is_counted_from_when_the_read_began() -> None:
     caught(capped_too_late, Told.missing)
-    with pytest.raises(ValueError, match="until: say the highest value there is now"):
+    with pytest.raises(ValueError, match="until: give the highest value that exists now"):
         list(follow(lambda _start: [{"id": 1, "at": 1}], CursorField(name="at", key=("id",), overlap=5), None, size=5))
 
 
@@ -255,7 +255,7 @@ def test_a_declared_disorder_is_kept_back_from_each_promise(drawn: tuple[list[in
 def test_a_disorder_that_was_declared_too_small_is_refused_and_not_lost() -> None:
     rows = nearly_sorted([0] * 10 + [6] + [0] * 9)
     assert sorted(resumed(rows, [1], 6)) == list(range(20))
-    with pytest.raises(SourceContractError, match="more out of order than the 2"):
+    with pytest.raises(SourceContractError, match="out of order by more than the declared disorder of 2"):
         resumed(rows, [], 2)
 
 
@@ -390,7 +390,7 @@ def test_a_record_that_is_dated_in_the_future_moves_nothing() -> None:
 
 
 def test_a_local_clock_that_goes_back_is_read_twice_for_an_hour() -> None:
-    with pytest.raises(ValueError, match="a local clock goes back an hour"):
+    with pytest.raises(ValueError, match="local clocks go back one hour"):
         CursorField(name="at", key=("id",), order=local_time)
     track = CursorField(name="at", key=("id",), order=local_time, overlap=timedelta(hours=1))
     rows: list[Row] = [{"id": 1, "at": "2026-10-25T02:45:00"}]
@@ -404,12 +404,12 @@ def test_a_local_clock_that_goes_back_is_read_twice_for_an_hour() -> None:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([{"id": 1, "at": None}], "has no value of 'at': no cursor ever finds it"),
+        ([{"id": 1, "at": None}], "has no value of 'at', so no cursor ever finds it"),
         ([{"id": 1, "at": float("nan")}], "not a finite number"),
-        ([{"id": 1, "at": "yesterday"}], "no moment"),
-        ([{"id": 1, "at": "2026-01-01T00:00:00"}], "says no offset from UTC"),
-        ([{"id": 1, "at": True}], "no moment: it is bool"),
-        ([{"id": 1, "at": 2}, {"id": 2, "at": 1}], "does not sort by 'at': read it with scan"),
+        ([{"id": 1, "at": "yesterday"}], "not a timestamp"),
+        ([{"id": 1, "at": "2026-01-01T00:00:00"}], "has no offset from UTC"),
+        ([{"id": 1, "at": True}], "not a timestamp: it is of type bool"),
+        ([{"id": 1, "at": 2}, {"id": 2, "at": 1}], "does not sort by 'at'; read it with scan"),
     ],
 )
 def test_what_has_no_safe_order_is_refused(rows: list[Row], said: str) -> None:
@@ -424,7 +424,7 @@ def test_a_page_that_is_full_of_one_value_is_refused_and_not_passed_over() -> No
 
 
 def test_a_trail_needs_a_key_and_a_state_of_its_own() -> None:
-    with pytest.raises(ValueError, match="without them ties are lost or doubled"):
+    with pytest.raises(ValueError, match="without them records that share a value are lost"):
         CursorField(name="at", key=())
     with pytest.raises(SourceContractError, match="reset the stream's state"):
         list(follow(lambda _start: [], CursorField(name="at", key=("id",)), {"page": 3}, size=5))

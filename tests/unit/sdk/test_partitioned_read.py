@@ -89,13 +89,15 @@ def test_4_each_commit_holds_exactly_what_its_cursors_cover(split: Any, platform
     assert [commit.checkpoint for commit in platform.commits] == list(range(1, len(platform.commits) + 1))
     assert [commit.done for commit in platform.commits] == [*[False] * (len(platform.commits) - 1), True]
     for end, commit in enumerate(platform.commits, 1):
-        assert [each["id"] for each in commit.cursor["ranges"]] == ["p0", "p1", "p2", "p3"], "the plan is in each"
+        assert [partition["id"] for partition in commit.cursor["ranges"]] == ["p0", "p1", "p2", "p3"], (
+            "the plan is in each"
+        )
         assert numbers(platform, platform.commits[:end]) == covered(commit.cursor)
 
 
 def test_5_no_two_workers_make_objects_of_one_number(split: Any, platform: Any) -> None:
     assert split(read, partitions=partitions) == 0
-    sequences = [each.sequence for commit in platform.commits for each in commit.objects]
+    sequences = [uploaded.sequence for commit in platform.commits for uploaded in commit.objects]
     assert len(set(sequences)) == len(sequences) >= PARTS * LENGTH / 10
 
 
@@ -192,7 +194,7 @@ def test_what_is_left_is_read_by_the_next_attempt_and_no_done_part_again(split: 
 
     platform.limits = platform.limits.model_copy(update={"parallelism": 2})
     assert split(fails, partitions=partitions) == TransientError.exit_code
-    done = {each["id"] for each in platform.commits[-1].cursor["ranges"] if each["done"]}
+    done = {partition["id"] for partition in platform.commits[-1].cursor["ranges"] if partition["done"]}
     seen: list[Any] = []
 
     def reading(stream: Stream, cursor: Any) -> Iterator[Batch]:
@@ -288,13 +290,13 @@ def test_the_next_run_asks_again_and_parts_that_stayed_go_on(split: Any, platfor
     seen: list[Any] = []
 
     def asked(_stream: Stream, cursor: Any, known: Sequence[Partition]) -> Sequence[Partition]:
-        seen.append((cursor, [each.id for each in known]))
+        seen.append((cursor, [partition.id for partition in known]))
         return [known[0], Partition(id="p1", bounds={"from": 50, "to": 100})]
 
     assert split(read, partitions=asked) == 0
     assert seen == [(None, ["p0", "p7"])], "a cursor of parts is never shown to a connector"
     assert numbers(platform) == [*range(31, 50), *range(50, 100)]
-    assert [each["id"] for each in platform.commits[-1].cursor["ranges"]] == ["p0", "p1"]
+    assert [partition["id"] for partition in platform.commits[-1].cursor["ranges"]] == ["p0", "p1"]
     assert platform.commits[-1].cursor["run"] == RUN
 
 
@@ -305,7 +307,9 @@ def test_a_state_of_parts_is_read_on_by_one_worker_where_one_is_allowed(split: A
     assert numbers(platform) == [*range(31, 100)]
 
 
-@pytest.mark.parametrize(("partitioned", "words"), [(False, "does not split it any more"), (True, "no parts any more")])
+@pytest.mark.parametrize(
+    ("partitioned", "words"), [(False, "does not divide the stream any more"), (True, "no partitions any more")]
+)
 def test_a_connector_that_splits_no_more_says_what_to_do(
     split: Any,
     platform: Any,
@@ -365,15 +369,15 @@ def test_memory_is_shared_out(split: Any, platform: Any) -> None:
             yield Batch([{"n": n, "noise": os.urandom(100_000).hex()}])  # 5 MB a part when compressed
 
     assert split(reading, partitions=partitions) == 0
-    sizes = [each.bytes for commit in platform.commits for each in commit.objects]
+    sizes = [uploaded.bytes for commit in platform.commits for uploaded in commit.objects]
     assert max(sizes) < target
     assert numbers(platform) == list(range(PARTS * LENGTH))
 
 
 def test_an_estimate_is_of_what_is_left_of_the_parts(split: Any, platform: Any) -> None:
     next_run(platform, {**state(("p0", 30), ("p1", None), ("p2", 120)), "run": RUN})
-    for each in platform.selected[0].cursor["ranges"][:2]:
-        each["done"] = False
+    for partition in platform.selected[0].cursor["ranges"][:2]:
+        partition["done"] = False
 
     def estimate(stream: Stream, cursor: Any) -> Estimate:
         return Estimate(records=len(span(stream, cursor)))

@@ -29,7 +29,7 @@ IDS = st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=8, unique=T
 
 @st.composite
 def plans(draw: st.DrawFn) -> PartitionPlan:
-    return new_plan("run1", [Partition(id=each, bounds=draw(JSON)) for each in draw(IDS)], None, "s")
+    return new_plan("run1", [Partition(id=name, bounds=draw(JSON)) for name in draw(IDS)], None, "s")
 
 
 def stored(ranges: PartitionPlan) -> Any:
@@ -52,17 +52,21 @@ def test_progress_moves_one_part_and_no_other(plan: PartitionPlan, data: st.Data
     moved = [(old, new) for old, new in zip(plan.progress, after.progress, strict=True) if old != new]
     assert [new.id for _, new in moved] == [part.id]
     assert all((new.cursor, new.done, new.bounds) == (cursor, True, old.bounds) for old, new in moved)
-    assert [each.id for each in after.unfinished] == [each.id for each in plan.progress if each.id != part.id]
+    assert [partition.id for partition in after.unfinished] == [
+        partition.id for partition in plan.progress if partition.id != part.id
+    ]
 
 
 @given(plan=plans(), data=st.data())
 def test_within_a_run_what_is_done_is_left_out_and_in_the_next_run_nothing_is(
     plan: PartitionPlan, data: st.DataObject
 ) -> None:
-    done = data.draw(st.sets(st.sampled_from([each.id for each in plan.progress])))
+    done = data.draw(st.sets(st.sampled_from([partition.id for partition in plan.progress])))
     for part in done:
         plan = plan.advanced(part, 1, done=True)
-    assert {each.id for each in plan.remaining("run1")} == {each.id for each in plan.progress} - done
+    assert {partition.id for partition in plan.remaining("run1")} == {
+        partition.id for partition in plan.progress
+    } - done
     assert plan.remaining("run2") == plan.progress
 
 
@@ -70,9 +74,11 @@ def test_within_a_run_what_is_done_is_left_out_and_in_the_next_run_nothing_is(
 def test_the_next_plan_keeps_the_cursors_of_parts_that_stayed(plan: PartitionPlan, ids: list[str]) -> None:
     for number, part in enumerate(plan.progress):
         plan = plan.advanced(part.id, {"n": number}, done=True)
-    after = new_plan("run2", [Partition(id=each) for each in ids], plan, "s")
-    cursors = {each.id: each.cursor for each in plan.progress}
-    assert [(each.id, each.cursor, each.done) for each in after.progress] == [(i, cursors.get(i), False) for i in ids]
+    after = new_plan("run2", [Partition(id=name) for name in ids], plan, "s")
+    cursors = {partition.id: partition.cursor for partition in plan.progress}
+    assert [(partition.id, partition.cursor, partition.done) for partition in after.progress] == [
+        (i, cursors.get(i), False) for i in ids
+    ]
 
 
 @given(plan=plans(), data=st.data())
@@ -98,8 +104,8 @@ def test_bounds_are_from_the_start_as_they_come_back() -> None:
         ({CURSOR_KEY: 2, "run": "r", "ranges": [{"id": "a"}]}, "version 2"),
         ({CURSOR_KEY: 1, "ranges": [{"id": "a"}]}, "run"),
         ({CURSOR_KEY: 1, "run": "r", "ranges": [{"id": 7}]}, "id"),
-        ({CURSOR_KEY: 1, "run": "r", "ranges": []}, "told apart"),
-        ({CURSOR_KEY: 1, "run": "r", "ranges": [{"id": "a"}, {"id": "a"}]}, "told apart"),
+        ({CURSOR_KEY: 1, "run": "r", "ranges": []}, "not unique"),
+        ({CURSOR_KEY: 1, "run": "r", "ranges": [{"id": "a"}, {"id": "a"}]}, "not unique"),
     ],
 )
 def test_a_state_that_cannot_be_read_says_what_to_do(document: Any, words: str) -> None:
@@ -113,7 +119,7 @@ def test_a_state_that_cannot_be_read_says_what_to_do(document: Any, words: str) 
         ([Partition(id="a"), Partition(id="a")], "'a' more than once"),
         ([Partition(id="")], "empty"),
         ([Partition(id=str(n)) for n in range(MAX_PARTITIONS + 1)], "at most 1000"),
-        ([Partition(id="a", bounds={1, 2j})], "no JSON"),
+        ([Partition(id="a", bounds={1, 2j})], "not JSON"),
     ],
 )
 def test_parts_that_cannot_be_kept_are_the_authors_defect(made: list[Partition], words: str) -> None:

@@ -21,9 +21,9 @@ def test_empty_pages_are_passed_over_and_an_endless_row_of_them_is_refused() -> 
     pages = [[], rows[0], *[[]] * 200, rows[1]]
     batches = list(scan(lambda _start: pages, CURSOR_FIELD, None, until=UNTIL))
     assert [row["id"] for batch in batches for row in batch.records] == [0, 1]  # type: ignore[union-attr, index]
-    with pytest.raises(SourceContractError, match=f"{MOST_EMPTY} answers in a row are empty"):
+    with pytest.raises(SourceContractError, match=f"{MOST_EMPTY} responses in a row are empty"):
         list(scan(lambda _start: repeat([]), CURSOR_FIELD, None, until=UNTIL))
-    with pytest.raises(SourceContractError, match=f"{MOST_EMPTY} answers in a row are empty"):
+    with pytest.raises(SourceContractError, match=f"{MOST_EMPTY} responses in a row are empty"):
         list(in_windows(lambda _window: repeat([]), lambda _start: [SPAN], None, since=BEGIN))
 
 
