@@ -192,7 +192,7 @@ async def _runs(pool: Pool, cluster: Cluster, orchestrator: Orchestrator) -> Non
     working = asyncio.create_task(orchestrator.queue.work())
     await asyncio.sleep(outbox.COALESCE_SECONDS)
     lap = Lap(cluster)
-    await orchestrator.deliveries.drain()
+    await orchestrator.outbox_dispatcher.drain()
     await orchestrator.queue.room(1)
     lap.end("statuses of runs that began", RUNS)
     working.cancel()

@@ -10,7 +10,7 @@ import pytest
 from penstock_operator.connections import connection_records, connection_store
 from penstock_operator.controller.orchestrator import Components, Orchestrator
 from penstock_operator.controller.reconcile import reconcile_connection
-from penstock_operator.controller.resync.registration import register
+from penstock_operator.controller.resync.new_connections import record_new
 from penstock_operator.launchers.process import ProcessLauncher
 from penstock_operator.runs import run_store
 from penstock_operator.settings import Timings
@@ -90,7 +90,7 @@ async def test_10_a_connection_that_goes_while_all_are_put_on_schedule_is_retire
 
     async def recorded() -> None:
         listing.meanwhile = None
-        assert await register(world.pool, [{**document(world), "metadata": {**NEW, "name": "short-lived"}}]) == 1
+        assert await record_new(world.pool, [{**document(world), "metadata": {**NEW, "name": "short-lived"}}]) == 1
 
     listing.meanwhile = recorded
     await orchestrator.sweeper.sweep()

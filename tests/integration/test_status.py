@@ -13,7 +13,7 @@ from penstock_operator.attempts.supervisor import Supervisor
 from penstock_operator.connections import connection_store
 from penstock_operator.controller.kubernetes_resources import merge_patch
 from penstock_operator.controller.progress_updates import MOST, ProgressUpdates
-from penstock_operator.controller.reconcile import facts_of
+from penstock_operator.controller.reconcile import recorded_connection
 from penstock_operator.controller.status import status_of
 from penstock_operator.controller.workqueue import Key
 from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt
@@ -103,8 +103,8 @@ async def told(world: World) -> dict[str, Any]:
     async with world.pool.connection() as db:
         row = await connection_store.connection_by_uid(db, "c1")
         assert row
-        facts = await facts_of(db, row)
-    return status_of(1, [], facts.row, facts.newest, None)
+        recorded = await recorded_connection(db, row)
+    return status_of(1, [], recorded.row, recorded.newest, None)
 
 
 def consistent(status: dict[str, Any]) -> None:

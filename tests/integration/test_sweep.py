@@ -14,7 +14,7 @@ from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.connections.connection_store import ConnectionRow, connection_by_name
 from penstock_operator.controller.orchestrator import Components, Orchestrator
 from penstock_operator.controller.resource_client import Document, Page, StaleDocumentError, key_of, version_of
-from penstock_operator.controller.resync.registration import register
+from penstock_operator.controller.resync.new_connections import record_new
 from penstock_operator.controller.workqueue import Key
 from penstock_operator.launchers.logs import FileLogs
 from penstock_operator.registry.database import Pool, many, run
@@ -192,7 +192,7 @@ async def test_12_what_cannot_be_recorded_with_the_others_is_left_to_its_own_rec
     poisoned["spec"] = "no object at all"
     again["metadata"]["uid"] = "c3, deleted and made anew"
     page = [wrong, asking, following, poisoned, again, good]
-    assert await register(pool, page) == 1
+    assert await record_new(pool, page) == 1
     assert await _row(pool, 105)
     for each in page:
         server.put(each)

@@ -142,7 +142,7 @@ async def test_a_replaced_attempts_job_is_stopped_through_the_outbox(world: Worl
         assert locked is not None
         await transitions.replace(db, locked)
     parts = Components(world.pool, FolderResources(folder), jobs, world.store, TIMINGS, FileLogs(folder))  # type: ignore[arg-type]
-    await Orchestrator(parts).deliveries.drain()
+    await Orchestrator(parts).outbox_dispatcher.drain()
     assert jobs.stopped == jobs.retired == ["penstock-run1-1"]
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock_operator.connections.connection_store import ConnectionSummary
 from penstock_operator.controller.kubernetes_resources import merge_patch
-from penstock_operator.controller.status import finding_for, pauses, told_of
+from penstock_operator.controller.status import finding_for, pauses, row_fields
 from penstock_operator.resources.conditions import conditions_for
 from penstock_operator.resources.crds import crds
 from penstock_operator.runs.attempt_store import RunPhase
@@ -133,7 +133,7 @@ def test_the_next_run_is_never_in_the_past(at: int, paused: int | None, schedule
     due = NOW + timedelta(minutes=at)
     until = None if paused is None else NOW + timedelta(minutes=paused)
     connection = row(next_run_at=due, paused_until=until, schedule=schedule, jitter_seconds=jitter)
-    told = told_of(connection, NOW)["nextScheduleTime"]
+    told = row_fields(connection, NOW)["nextScheduleTime"]
     if told is None:
         assert max(due, until or due) <= NOW
         assert schedule in (None, "0 0 31 2 *")

@@ -25,7 +25,7 @@ from penstock_operator.resources.versions import selectable
 
 @dataclass
 class ValidationContext:
-    """What stands beside a connection: the valid definitions by connector and method, and the keys of Secrets."""
+    """What a connection is checked against: the valid definitions by connector and method, and the keys of Secrets."""
 
     definitions: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
     secret_keys: dict[tuple[str, str], set[str]] = field(default_factory=dict)
@@ -58,33 +58,33 @@ def examined(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
             read_folder(path)
         except FolderError as error:
             found.append(str(error))
-    beside = _beside(files)
-    found += [problem for path in files for problem in _file_problems(path, beside)]
+    context = _context_of(files)
+    found += [problem for path in files for problem in _file_problems(path, context)]
     return files, list(dict.fromkeys(found))
 
 
-def _beside(files: list[Path]) -> ValidationContext:
+def _context_of(files: list[Path]) -> ValidationContext:
     """Return what is in the files, and in those of their folders."""
-    beside = ValidationContext()
-    siblings = {each for file in files for pattern in ("*.yaml", "*.yml") for each in file.parent.glob(pattern)}
+    context = ValidationContext()
+    siblings = {sibling for file in files for pattern in ("*.yaml", "*.yml") for sibling in file.parent.glob(pattern)}
     for path in sorted({*files, *siblings}):
         try:
             for located in documents_of(path):
-                beside.add(located)
+                context.add(located)
         except FolderError:
             continue
-    return beside
+    return context
 
 
-def _file_problems(path: Path, beside: ValidationContext) -> Iterator[str]:
+def _file_problems(path: Path, context: ValidationContext) -> Iterator[str]:
     try:
         for located in documents_of(path):
-            yield from (f"{located.place}: {problem}" for problem in _document_problems(located, beside))
+            yield from (f"{located.location}: {problem}" for problem in _document_problems(located, context))
     except FolderError as error:
         yield str(error)
 
 
-def _document_problems(located: LocatedDocument, beside: ValidationContext) -> Iterator[str]:
+def _document_problems(located: LocatedDocument, context: ValidationContext) -> Iterator[str]:
     document = located.document
     if not isinstance(document, dict) or "kind" not in document:
         yield from manifest_problems(document)
@@ -107,18 +107,18 @@ def _document_problems(located: LocatedDocument, beside: ValidationContext) -> I
         return
     try:
         if kind == "TenantConnection":
-            _check_beside(defaulted(document), beside)
+            _check_in_context(defaulted(document), context)
     except Stalled as stalled:
         yield stalled.finding.message
 
 
-def _check_beside(document: dict[str, Any], beside: ValidationContext) -> None:
+def _check_in_context(document: dict[str, Any], context: ValidationContext) -> None:
     """Check a connection against the definition that it selects and its Secret, where these are there. Raises Stalled."""
     spec, meta = ConnectionSpec.parse(document["spec"]), document["metadata"]
-    offers = beside.definitions.get((spec.connector.name, spec.connector.method))
+    offers = context.definitions.get((spec.connector.name, spec.connector.method))
     if not offers:
         return
-    by_version = {each["spec"]["manifest"]["version"]: each for each in offers}
+    by_version = {offer["spec"]["manifest"]["version"]: offer for offer in offers}
     stages = {version: defaulted(each)["spec"].get("stage", "certified") for version, each in by_version.items()}
     reach = spec.connector.version
     chosen = selectable(stages, reach)
@@ -128,7 +128,7 @@ def _check_beside(document: dict[str, Any], beside: ValidationContext) -> None:
     check_against(spec, by_version[chosen[0]]["metadata"]["name"], manifest)
     _check_modes(spec, manifest)
     reference = spec.secret_ref.name if spec.secret_ref else None
-    held = beside.secret_keys.get((meta.get("namespace") or "default", reference or ""))
+    held = context.secret_keys.get((meta.get("namespace") or "default", reference or ""))
     if reference and held is not None:
         _check_keys(reference, held, manifest)
 

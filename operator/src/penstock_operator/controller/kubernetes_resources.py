@@ -56,7 +56,7 @@ class KubernetesResources:
         """Read all resources of a kind that are in the scope, page by page. Definitions are everybody's."""
         for read in self._reads(kind):
             async for page in pages(read):
-                yield [{**each, "kind": kind, "apiVersion": f"{GROUP}/{API_VERSION}"} for each in page]
+                yield [{**document, "kind": kind, "apiVersion": f"{GROUP}/{API_VERSION}"} for document in page]
 
     def _reads(self, kind: Kind) -> list[PageReader]:
         where = (GROUP, API_VERSION, PLURALS[kind])
@@ -66,7 +66,10 @@ class KubernetesResources:
         if not self._scope.namespaces:
             return [functools.partial(self._custom.list_cluster_custom_object, *where, **chosen)]
         listed, group = self._custom.list_namespaced_custom_object, (GROUP, API_VERSION)
-        return [functools.partial(listed, *group, each, PLURALS[kind], **chosen) for each in self._scope.namespaces]
+        return [
+            functools.partial(listed, *group, namespace, PLURALS[kind], **chosen)
+            for namespace in self._scope.namespaces
+        ]
 
     async def write_status(self, document: Document, status: Document) -> str | None:
         """Patch the status; what it does not have any more is removed, at every depth."""

@@ -32,7 +32,7 @@ class ObservedVersions:
         self._event.pop(key, None)
         self._listed[key] = document
 
-    def wanted(self, key: Key) -> None:
+    def requested(self, key: Key) -> None:
         """The key is to be handled whatever was seen of it."""
         self._event.pop(key, None)
 

@@ -73,20 +73,22 @@ class Orchestrator:
         keeper = LogKeeper(parts.pool, parts.logs, parts.store, parts.log_bytes)
         launcher = KeepingLauncher(parts.launcher, keeper)
         self.supervisor = Supervisor(parts.pool, launcher, parts.timings, parts.clock, parts.quotas)
-        self._sightings = ObservedVersions()
+        self._observed = ObservedVersions()
         self._to_count: set[str] = set()
         self._generations: dict[Key, int] = {}
         self._made = asyncio.Event()
         self.queue = WorkQueue(self._handle)
         self._ownership = Ownership(parts.pool, parts.resources, parts.installation, parts.scope)
-        self.sweeper = Sweeper(parts.pool, parts.resources, self.queue, self._sightings, self._ownership)
+        self.sweeper = Sweeper(parts.pool, parts.resources, self.queue, self._observed, self._ownership)
         self.collector = Collector(
             lambda: CollectionContext(parts.pool, parts.store, parts.retention, parts.clock()),
             launcher,
             parts.logs.forget,
         )
         self.progress = ProgressUpdates(parts.pool, self.sweeper.requeue)
-        self.deliveries = OutboxDispatcher(parts.pool, parts.store, launcher, keeper, self.sweeper.requeue, parts.clock)
+        self.outbox_dispatcher = OutboxDispatcher(
+            parts.pool, parts.store, launcher, keeper, self.sweeper.requeue, parts.clock
+        )
 
     async def run(self) -> None:
         """Run every loop until cancelled."""
@@ -97,7 +99,7 @@ class Orchestrator:
 
     async def _run(self) -> None:
         timings = self._parts.timings
-        async with contextlib.aclosing(self.deliveries), asyncio.TaskGroup() as group:
+        async with contextlib.aclosing(self.outbox_dispatcher), asyncio.TaskGroup() as group:
             group.create_task(self.queue.work())
             group.create_task(self._every(timings.sweep, self.sweeper.sweep))
             group.create_task(self._every(LOOK_SECONDS, self.sweeper.look_again))
@@ -157,24 +159,24 @@ class Orchestrator:
 
     async def deliver(self) -> int:
         """Begin to act on the outbox; a message that fails comes back later. Return how many messages there were."""
-        return await self.deliveries.step()
+        return await self.outbox_dispatcher.step()
 
     async def _handle(self, key: Key) -> None:
         kind, namespace, name = key
         if kind == "Job":
             await self.supervisor.observe_job(name)
             return
-        if self._sightings.is_echo(key):
+        if self._observed.is_echo(key):
             return
-        document = self._sightings.take(key) or await self._parts.resources.get(kind, namespace, name)  # type: ignore[arg-type]
+        document = self._observed.take(key) or await self._parts.resources.get(kind, namespace, name)  # type: ignore[arg-type]
         if document is None:
-            self._sightings.forget(key)
+            self._observed.forget(key)
             self._ownership.kept([key])
             await self.forget(kind, namespace, name)
             return
         if kind == "TenantConnection" and self._ownership.is_foreign(document):
             await self._ownership.leave(document)
-            self._sightings.left(key, version_of(document))
+            self._observed.left(key, version_of(document))
             return
         await self._reconcile(key, document)
 
@@ -184,7 +186,7 @@ class Orchestrator:
             if document["kind"] == "TenantConnection":
                 document = await self._ownership.claim(document)
                 self._ownership.kept([key])
-                self._sightings.left(key, version_of(document))  # its event is the echo of the mark
+                self._observed.left(key, version_of(document))  # its event is the echo of the mark
             status = self._marked(
                 before, await reconcile(self._parts.pool, document, self._parts.resources.namespace_uid)
             )
@@ -194,7 +196,7 @@ class Orchestrator:
         except StaleDocumentError:
             self.sweeper.requeue(key)
             return
-        self._sightings.left(key, version)
+        self._observed.left(key, version)
         if document["kind"] == "TenantConnection":
             await self._requeue_followers(document)
             self._recount(before.get("definition"), status.get("definition"))

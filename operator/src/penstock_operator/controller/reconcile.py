@@ -90,18 +90,18 @@ async def reconcile_connection(
             row = await _record_stalled(db, document, problem, namespace_uid)
             if not annotation_problems(document):
                 await handle_state_requests(db, document, row)
-        facts = RecordedConnection(row) if untouched else await facts_of(db, row)
-    finding = problem or upstream_finding(facts.row) or finding_for(facts.row, facts.newest, facts.failure)
+        recorded = RecordedConnection(row) if untouched else await recorded_connection(db, row)
+    finding = problem or upstream_finding(recorded.row) or finding_for(recorded.row, recorded.newest, recorded.failure)
     previous = document.get("status", {}).get("conditions", [])
     extra = [
-        *pauses(facts.row, now),
+        *pauses(recorded.row, now),
         *notes(document),
         *(note.as_condition() for note in about),
-        *alert_conditions([open_alert(each) for each in reversed(facts.alerts)]),
+        *alert_conditions([open_alert(alert) for alert in reversed(recorded.alerts)]),
     ]
     listed = conditions_for(finding, generation, previous, now, *extra)
-    counted = {"alerts": len(facts.alerts), **({"waitingRuns": facts.waiting} if facts.waiting else {})}
-    return {**status_of(generation, listed, facts.row, facts.newest, definition), **counted}
+    counted = {"alerts": len(recorded.alerts), **({"waitingRuns": recorded.waiting} if recorded.waiting else {})}
+    return {**status_of(generation, listed, recorded.row, recorded.newest, definition), **counted}
 
 
 def notes(document: Document) -> list[dict[str, str]]:
@@ -124,7 +124,7 @@ class RecordedConnection:
     failure: RunDetail | None = None
 
 
-async def facts_of(db: DatabaseConnection, row: ConnectionRow) -> RecordedConnection:
+async def recorded_connection(db: DatabaseConnection, row: ConnectionRow) -> RecordedConnection:
     """Read what a status tells in one snapshot: no run of it begins or ends between two of its fields."""
     async with snapshot(db):
         row = await connection_store.connection_by_uid(db, row.uid) or row

@@ -33,7 +33,7 @@ async def _handle(db: DatabaseConnection, uid: ConnectionUid, request: StateRequ
         try:
             async with db.transaction():
                 moved = await carry_out(db, held, _order(request), author)
-            answer = _answer(request, "applied", ", ".join(each["stream"] for each in moved))
+            answer = _answer(request, "applied", ", ".join(state["stream"] for state in moved))
         except Invalid as refused:
             answer = _answer(request, "refused", refused.message)
         await history.answer_request(db, uid, request.action, request.token, answer)

@@ -90,12 +90,12 @@ def status_of(
         "conditions": listed,
         "definition": definition.name if definition else None,
         "lastRun": _last_run(newest) if newest else None,
-        **told_of(row, now or datetime.now(UTC)),
+        **row_fields(row, now or datetime.now(UTC)),
     }
     return {key: value for key, value in status.items() if value is not None}
 
 
-def told_of(row: ConnectionSummary, now: datetime) -> Document:
+def row_fields(row: ConnectionSummary, now: datetime) -> Document:
     """Return the fields of a status that the connection's row alone decides; None is a field that is not there."""
     return {
         "lastScheduleTime": moment(row.last_scheduled_at),

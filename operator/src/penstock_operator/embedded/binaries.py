@@ -50,14 +50,16 @@ class Binaries:
 
 def _is_reachable(path: Path) -> bool:
     """Return True if any user may enter the directory and all above it."""
-    return all(each.stat().st_mode & 0o001 for each in (path, *path.parents))
+    return all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents))
 
 
 def _executable_places() -> list[Path]:
     """Return the directories for temporary files in which programs can be run; all of them if that is none."""
     places = [Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/var/lib")]  # noqa: S108 - mkdtemp makes the names
-    there = [each for each in places if each.is_dir()]
-    return [each for each in there if not os.statvfs(each).f_flag & os.ST_NOEXEC and _is_reachable(each)] or places
+    there = [directory for directory in places if directory.is_dir()]
+    return [
+        directory for directory in there if not os.statvfs(directory).f_flag & os.ST_NOEXEC and _is_reachable(directory)
+    ] or places
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -1,4 +1,4 @@
-"""The documents of YAML files, read as `kubectl apply` reads them; whatever cannot be used is one line with its place."""
+"""The documents of YAML files, read as `kubectl apply` reads them. An error is one line that names the location."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class FolderError(Exception):
 
 @dataclass(frozen=True)
 class LocatedDocument:
-    """One document, and its place for messages: the file, and which document of it where there are several."""
+    """One document, and its location for messages: the file, and which document of it where there are several."""
 
-    place: str
+    location: str
     document: Any
 
 
@@ -57,7 +57,7 @@ class _Loader(yaml.SafeLoader):
 
 def yaml_files(directory: Path) -> list[Path]:
     """Return all YAML files below a directory. Raises FolderError where it cannot be read."""
-    below = (each for pattern in ("*.yaml", "*.yml") for each in directory.rglob(pattern))
+    below = (path for pattern in ("*.yaml", "*.yml") for path in directory.rglob(pattern))
     try:
         files = sorted(islice(below, MOST_FILES + 1))
     except OSError as error:
@@ -71,23 +71,23 @@ def documents_of(path: Path) -> Iterator[LocatedDocument]:
     """Yield a file's documents, those of a List one by one. Raises FolderError."""
     loaded = list(_loaded(path))
     for number, document in enumerate(loaded, 1):
-        place = f"{path}: document {number}" if len(loaded) > 1 else str(path)
+        location = f"{path}: document {number}" if len(loaded) > 1 else str(path)
         if document is None:
             continue
         if problem := _not_json(document):
-            raise FolderError(f"{place}: {problem}")
+            raise FolderError(f"{location}: {problem}")
         if isinstance(document, dict) and document.get("kind") == "List":
-            yield from _items(document, place)
+            yield from _items(document, location)
         else:
-            yield LocatedDocument(place, document)
+            yield LocatedDocument(location, document)
 
 
-def _items(document: dict[str, Any], place: str) -> Iterator[LocatedDocument]:
+def _items(document: dict[str, Any], location: str) -> Iterator[LocatedDocument]:
     items = document.get("items")
     if not isinstance(items, list):
-        raise FolderError(f"{place}: items: a List needs a list of documents, [] for none")
+        raise FolderError(f"{location}: items: a List needs a list of documents, [] for none")
     for index, item in enumerate(items):
-        yield LocatedDocument(f"{place}: items[{index}]", item)
+        yield LocatedDocument(f"{location}: items[{index}]", item)
 
 
 def _loaded(path: Path) -> Iterator[Any]:
@@ -141,9 +141,9 @@ def _not_json(document: Any) -> str | None:
         if isinstance(value, dict):
             if wrong := next((key for key in value if not isinstance(key, str)), None):
                 return f"the key {str(wrong)[:40]!r} is not text; write it in quotes"
-            waiting += [(each, depth + 1) for each in value.values()]
+            waiting += [(inner, depth + 1) for inner in value.values()]
         elif isinstance(value, list):
-            waiting += [(each, depth + 1) for each in value]
+            waiting += [(inner, depth + 1) for inner in value]
         elif not _scalar(value):
             return f"holds a value that JSON has not ({type(value).__name__}); write it in quotes"
     return None

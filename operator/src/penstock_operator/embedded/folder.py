@@ -1,4 +1,4 @@
-"""A folder in place of an API server: the same documents that `kubectl apply` takes, one or many in each YAML file."""
+"""A folder in location of an API server: the same documents that `kubectl apply` takes, one or many in each YAML file."""
 
 from __future__ import annotations
 
@@ -41,9 +41,11 @@ def read_folder(directory: Path) -> FolderContent:
     for located in (located for path in yaml_files(directory) for located in documents_of(path)):
         key = key_at(located)
         if key in seen:
-            message = f"{located.place}: {'/'.join(filter(None, key))} is in {seen[key]} too; a name can be used once"
+            message = (
+                f"{located.location}: {'/'.join(filter(None, key))} is in {seen[key]} too; a name can be used once"
+            )
             raise FolderError(message)
-        seen[key] = located.place
+        seen[key] = located.location
         if key[0] == "Secret":
             content.secrets[key[1:]] = secret_values(located)
         elif key[0] in OURS:
@@ -56,38 +58,40 @@ def check_kind(located: LocatedDocument) -> str:
     document = located.document
     if not isinstance(document, dict):
         what = "a list" if isinstance(document, list) else "a single value"
-        raise FolderError(f"{located.place}: is {what}; a document needs apiVersion, kind and metadata.name")
+        raise FolderError(f"{located.location}: is {what}; a document needs apiVersion, kind and metadata.name")
     kind = document.get("kind")
     if not isinstance(kind, str) or not kind:
-        raise FolderError(f"{located.place}: kind: a document needs apiVersion, kind and metadata.name")
+        raise FolderError(f"{located.location}: kind: a document needs apiVersion, kind and metadata.name")
     meta = document.get("metadata")
     for name, value in (
         ("metadata", meta),
         ("metadata.annotations", meta.get("annotations") if isinstance(meta, dict) else {}),
     ):
         if value is not None and not isinstance(value, dict):
-            raise FolderError(f"{located.place}: {name}: must be a mapping")
+            raise FolderError(f"{located.location}: {name}: must be a mapping")
     if kind in KINDS or kind in PASSED_OVER:
         return kind
     near = nearest_word(kind, KINDS)
     hint = f"did you mean {near}?" if near else "move it out of the folder;"
-    raise FolderError(f"{located.place}: kind: {kind[:100]!r} is not known; {hint} the kinds are {', '.join(KINDS)}")
+    raise FolderError(f"{located.location}: kind: {kind[:100]!r} is not known; {hint} the kinds are {', '.join(KINDS)}")
 
 
 def key_at(located: LocatedDocument) -> tuple[str, str, str]:
     """Return kind, namespace and name of a document. Raises FolderError."""
-    kind, document, place = check_kind(located), located.document, located.place
+    kind, document, location = check_kind(located), located.document, located.location
     meta = document.get("metadata")
     if not isinstance(meta, dict) or not meta.get("name"):
-        message = f"{place}: metadata.name: a document needs apiVersion, kind and metadata.name"
+        message = f"{location}: metadata.name: a document needs apiVersion, kind and metadata.name"
         raise FolderError(message)
     if kind in OURS and document.get("apiVersion") != f"{GROUP}/{API_VERSION}":
-        message = f"{place}: apiVersion of a {kind} must be {GROUP}/{API_VERSION}, not {document.get('apiVersion')!r}"
+        message = (
+            f"{location}: apiVersion of a {kind} must be {GROUP}/{API_VERSION}, not {document.get('apiVersion')!r}"
+        )
         raise FolderError(message)
     for part in ("name", "namespace"):
         if kind in OURS and not SUBDOMAIN.fullmatch(str(meta.get(part) or "default")):
             message = (
-                f"{place}: metadata.{part}: Invalid value: a lowercase RFC 1123 subdomain must consist of lower case"
+                f"{location}: metadata.{part}: Invalid value: a lowercase RFC 1123 subdomain must consist of lower case"
                 " alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character"
             )
             raise FolderError(message)
@@ -101,25 +105,25 @@ def key_at(located: LocatedDocument) -> tuple[str, str, str]:
 
 def secret_values(located: LocatedDocument) -> dict[str, str]:
     """Return what a Secret holds. Raises FolderError; no message holds a value."""
-    document, place = located.document, located.place
+    document, location = located.document, located.location
     for part in ("stringData", "data"):
         if not isinstance(document.get(part) or {}, dict):
-            raise FolderError(f"{place}: {part}: must be a mapping of keys to text")
+            raise FolderError(f"{location}: {part}: must be a mapping of keys to text")
     values = dict[str, str]()
     for key, value in (document.get("stringData") or {}).items():
         if not isinstance(value, str):
-            raise FolderError(f"{place}: stringData.{key}: must be text; write it in quotes")
+            raise FolderError(f"{location}: stringData.{key}: must be text; write it in quotes")
         values[key] = value
     for key, encoded in (document.get("data") or {}).items():
         try:
             decoded = base64.b64decode(encoded, validate=True)
         except (ValueError, TypeError):
-            message = f"{place}: data.{key} of the Secret is not base64; use stringData for plain text"
+            message = f"{location}: data.{key} of the Secret is not base64; use stringData for plain text"
             raise FolderError(message) from None
         try:
             values.setdefault(key, decoded.decode())
         except UnicodeDecodeError:
-            raise FolderError(f"{place}: data.{key} of the Secret is not text in UTF-8, once decoded") from None
+            raise FolderError(f"{location}: data.{key} of the Secret is not text in UTF-8, once decoded") from None
     return values
 
 

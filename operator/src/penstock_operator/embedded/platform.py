@@ -85,7 +85,7 @@ class DataDirectory:
         """Take the directory, or say who has it, or why it cannot be had."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            foreign = {each.name for each in self.path.iterdir()}
+            foreign = {entry.name for entry in self.path.iterdir()}
         except FileExistsError:
             raise EmbeddedError(f"--data-dir: {self.path} is a file; name a directory") from None
         except OSError as error:

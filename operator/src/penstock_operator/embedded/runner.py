@@ -89,7 +89,7 @@ async def run_once(platform: Platform, report: ProgressReporter) -> list[RunResu
     finally:
         loops.cancel()
         await asyncio.gather(loops, return_exceptions=True)
-        await platform.orchestrator.deliveries.drain()
+        await platform.orchestrator.outbox_dispatcher.drain()
 
 
 async def _in_order(platform: Platform, documents: list[Document], report: ProgressReporter) -> list[RunResult]:
@@ -100,7 +100,7 @@ async def _in_order(platform: Platform, documents: list[Document], report: Progr
         _, namespace, name = key_of(document)
         named = {each: upstream_names(other) for (_, of, each), other in by_key.items() if of == namespace}
         if not find_cycle(name, named):
-            first = [tasks[key_of(document)[0], namespace, each] for each in named[name] if each in named]
+            first = [tasks[key_of(document)[0], namespace, upstream] for upstream in named[name] if upstream in named]
             await asyncio.gather(*first)
         return await _once(platform, document, report)
 
@@ -114,7 +114,9 @@ def upstream_names(document: Document) -> list[str]:
     """Return what a document's `spec.after` names, whatever else is wrong with it."""
     spec = document.get("spec")
     listed = spec.get("after") if isinstance(spec, dict) else None
-    names = [each.get("name") for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    names = (
+        [upstream.get("name") for upstream in listed if isinstance(upstream, dict)] if isinstance(listed, list) else []
+    )
     return [name for name in names if isinstance(name, str)]
 
 
@@ -122,7 +124,11 @@ async def _once(platform: Platform, document: Document, report: ProgressReporter
     _, namespace, name = key_of(document)
     status = await reconcile(platform.pool, document)
     stalled = next(
-        (each for each in status["conditions"] if each["type"] == "Stalled" and each["reason"] != "SecretNotFound"),
+        (
+            condition
+            for condition in status["conditions"]
+            if condition["type"] == "Stalled" and condition["reason"] != "SecretNotFound"
+        ),
         None,
     )
     async with platform.pool.connection() as db:

@@ -176,7 +176,7 @@ def _credentials(launch: AttemptLaunch) -> list[dict[str, Any]]:
     if secret is None:
         return []
     methods = launch.manifest["authentication"]["methods"]
-    declared = {each["name"]: each for method in methods for each in method.get("credentials", [])}
+    declared = {credential["name"]: credential for method in methods for credential in method.get("credentials", [])}
     return [
         {
             "name": f"{CREDENTIAL_VARIABLE_PREFIX}{name}",
@@ -195,7 +195,7 @@ def _credentials(launch: AttemptLaunch) -> list[dict[str, Any]]:
 def is_over(job: dict[str, Any]) -> bool:
     """Say whether the Job has ended, or is about to be ended."""
     conditions = job.get("status", {}).get("conditions", [])
-    return any(each["status"] == "True" and each["type"] in ENDED for each in conditions)
+    return any(condition["status"] == "True" and condition["type"] in ENDED for condition in conditions)
 
 
 def observe_job(job: dict[str, Any] | None, pod: dict[str, Any] | None) -> AttemptObservation:
@@ -203,7 +203,9 @@ def observe_job(job: dict[str, Any] | None, pod: dict[str, Any] | None) -> Attem
     if job is None:
         return AttemptObservation("gone", "AttemptLost", "the attempt's Job was deleted", disrupted=True)
     conditions = {
-        each["type"]: each for each in job.get("status", {}).get("conditions", []) if each["status"] == "True"
+        condition["type"]: condition
+        for condition in job.get("status", {}).get("conditions", [])
+        if condition["status"] == "True"
     }
     if "Complete" in conditions:
         return AttemptObservation("succeeded")
@@ -245,9 +247,9 @@ def _lacks_cause(seen: AttemptObservation) -> bool:
 
 def refused_pod(words: str) -> AttemptObservation:
     """Return what it means that the Job's pod could not be created: a quota is waited for, a rule stays as it is."""
-    if any(each in words for each in QUOTA_WORDS):
+    if any(phrase in words for phrase in QUOTA_WORDS):
         return AttemptObservation("waiting", "QuotaExceeded", words)
-    if any(each in words for each in REFUSING_WORDS) and not any(each in words for each in PASSING_WORDS):
+    if any(phrase in words for phrase in REFUSING_WORDS) and not any(phrase in words for phrase in PASSING_WORDS):
         return AttemptObservation(
             "waiting", "LaunchRefused", f"Kubernetes refuses the run's pod: {words}", "ConfigError", final=True
         )
@@ -309,13 +311,16 @@ def _tail(ended: dict[str, Any]) -> str:
 
 def _disrupted(pod: dict[str, Any] | None) -> bool:
     status = (pod or {}).get("status", {})
-    conditions = {each["type"] for each in status.get("conditions", []) if each["status"] == "True"}
+    conditions = {condition["type"] for condition in status.get("conditions", []) if condition["status"] == "True"}
     return "DisruptionTarget" in conditions or status.get("reason") in DISRUPTIONS
 
 
 def _running(pod: dict[str, Any]) -> AttemptObservation:
     """Say whether the node still answers for a pod: without probes, only its node's silence makes it not ready."""
-    ready = next((each for each in pod["status"].get("conditions", []) if each["type"] == "Ready"), {"status": "True"})
+    ready = next(
+        (condition for condition in pod["status"].get("conditions", []) if condition["type"] == "Ready"),
+        {"status": "True"},
+    )
     if ready["status"] == "True" and not _disrupted(pod):
         return AttemptObservation("active")
     return AttemptObservation("active", "AttemptLost", "its node does not answer", disrupted=True)
@@ -330,7 +335,8 @@ def _waiting(pod: dict[str, Any]) -> AttemptObservation:
         waiting = state.get("waiting") or {}
         return _waiting_container(waiting.get("reason", ""), waiting.get("message", ""))
     scheduled: dict[str, Any] = next(
-        (each for each in pod.get("status", {}).get("conditions", []) if each["type"] == "PodScheduled"), {}
+        (condition for condition in pod.get("status", {}).get("conditions", []) if condition["type"] == "PodScheduled"),
+        {},
     )
     if scheduled.get("status") == "False":
         return AttemptObservation("waiting", "Unschedulable", scheduled.get("message") or scheduled.get("reason", ""))
@@ -356,6 +362,6 @@ def _waiting_container(reason: str, message: str) -> AttemptObservation:
 def _image_fault(words: str) -> AttemptObservation:
     """Return what it means that an image is not pulled: a registry that refuses goes on doing so, one that is away comes back."""
     lowered = words.lower()
-    refused = any(each in lowered for each in REGISTRY_REFUSALS)
+    refused = any(phrase in lowered for phrase in REGISTRY_REFUSALS)
     message = f"the definition's image: {words}"
     return AttemptObservation("waiting", "ImagePullFailed", message, "ConfigError" if refused else "TransientError")

@@ -77,7 +77,7 @@ class KubernetesLauncher:
         job = await self._job(launch)
         if job is None:
             raise conflict
-        owners = [each["uid"] for each in job["metadata"].get("ownerReferences", [])]
+        owners = [owner["uid"] for owner in job["metadata"].get("ownerReferences", [])]
         other = job["metadata"].get("labels", {}).get(LABEL_INSTALLATION, self._settings.installation)
         if launch.connection_uid not in owners or other != self._settings.installation:
             reason: Reason = "LaunchRefused"
@@ -90,7 +90,7 @@ class KubernetesLauncher:
         job = await self._job(launch)
         if job is not None and launch.job_uid and job["metadata"]["uid"] != launch.job_uid:
             job = None
-        done = {each["type"] for each in (job or {}).get("status", {}).get("conditions", [])}
+        done = {condition["type"] for condition in (job or {}).get("status", {}).get("conditions", [])}
         pod = await self._pod(launch) if job is not None and "Complete" not in done else None
         seen = observe_job(job, pod)
         if job is None or not wants_words(seen):
@@ -122,7 +122,7 @@ class KubernetesLauncher:
         """
         if not attempts:
             return {}
-        wanted = {each.job_uid: each.job_name for each in attempts}
+        wanted = {attempt.job_uid: attempt.job_name for attempt in attempts}
         waiting = {_attempt_of(pod): pod async for page in self._pages_of_waiting_pods() for pod in page}
         return {
             wanted[job["metadata"]["uid"]]: observe_job(job, waiting.get(_attempt_of(job)))
@@ -179,8 +179,8 @@ class KubernetesLauncher:
     async def _pages_of_jobs(self) -> AsyncIterator[list[dict[str, Any]]]:
         chosen = {"label_selector": self._selector}
         reads = [
-            functools.partial(self._jobs.list_namespaced_custom_object, *JOBS, each, "jobs", **chosen)
-            for each in self._namespaces
+            functools.partial(self._jobs.list_namespaced_custom_object, *JOBS, namespace, "jobs", **chosen)
+            for namespace in self._namespaces
         ]
         for read in reads or [functools.partial(self._jobs.list_cluster_custom_object, *JOBS, "jobs", **chosen)]:
             async for page in pages(read):
@@ -190,8 +190,8 @@ class KubernetesLauncher:
         chosen = {"label_selector": self._selector, "field_selector": "status.phase=Pending"}
         core = self._core
         reads = [
-            functools.partial(core.list_namespaced_pod_without_preload_content, each, **chosen)
-            for each in self._namespaces
+            functools.partial(core.list_namespaced_pod_without_preload_content, namespace, **chosen)
+            for namespace in self._namespaces
         ]
         for read in reads or [functools.partial(core.list_pod_for_all_namespaces_without_preload_content, **chosen)]:
             async for page in pages(_parsed(read)):
@@ -226,9 +226,9 @@ async def _document(response: Any) -> dict[str, Any]:
 
 def _leftover(job: dict[str, Any]) -> LeftoverJob:
     ended = [
-        datetime.fromisoformat(each["lastTransitionTime"])
-        for each in job.get("status", {}).get("conditions", [])
-        if each["type"] in ("Complete", "Failed") and each["status"] == "True"
+        datetime.fromisoformat(condition["lastTransitionTime"])
+        for condition in job.get("status", {}).get("conditions", [])
+        if condition["type"] in ("Complete", "Failed") and condition["status"] == "True"
     ]
     return LeftoverJob(job["metadata"]["namespace"], job["metadata"]["name"], ended[0] if ended else None)
 
@@ -243,10 +243,10 @@ def _refused(error: ApiException) -> LaunchRefused:
     words = _words(error)
     if error.status == HTTPStatus.FORBIDDEN and WANT_OF_RIGHTS in words:
         return LaunchRefused(reason, f"Penstock may not create the run's Job: {words}", "TransientError", passing=True)
-    if any(each in words for each in QUOTA_WORDS):
+    if any(phrase in words for phrase in QUOTA_WORDS):
         message = f"the namespace's ResourceQuota has no room for the run's Job; raise it, or run less at once: {words}"
         return LaunchRefused("QuotaExceeded", message, "TransientError", no_room=True)
-    if any(each in words for each in PASSING_WORDS):
+    if any(phrase in words for phrase in PASSING_WORDS):
         return LaunchRefused(
             reason, f"Kubernetes does not take the run's Job now: {words}", "TransientError", passing=True
         )

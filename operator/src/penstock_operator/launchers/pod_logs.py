@@ -114,5 +114,5 @@ def _has_ended(pod: dict[str, Any]) -> bool:
     status = pod.get("status", {})
     containers = status.get("containerStatuses") or []
     return status.get("phase") in ("Succeeded", "Failed") or any(
-        "terminated" in (each.get("state") or {}) for each in containers
+        "terminated" in (container.get("state") or {}) for container in containers
     )

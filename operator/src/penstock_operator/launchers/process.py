@@ -115,15 +115,19 @@ class ProcessLauncher:
             message = f'spec.secretRef: secret "{name}" not found in namespace {launch.namespace}; add it to the folder'
             raise LaunchRefused("SecretNotFound", message)
         methods = launch.manifest["authentication"]["methods"]
-        declared = [each for method in methods for each in method.get("credentials", [])]
-        missing = [each["name"] for each in declared if each.get("required", True) and each["name"] not in found]
+        declared = [credential for method in methods for credential in method.get("credentials", [])]
+        missing = [
+            credential["name"]
+            for credential in declared
+            if credential.get("required", True) and credential["name"] not in found
+        ]
         if missing and len(methods) == 1:
             message = f"spec.secretRef: couldn't find key {missing[0]} in Secret {launch.namespace}/{name}; add it"
             raise LaunchRefused("SecretNotFound", message)
         return {
-            f"{CREDENTIAL_VARIABLE_PREFIX}{each['name']}": found[each["name"]]
-            for each in declared
-            if each["name"] in found
+            f"{CREDENTIAL_VARIABLE_PREFIX}{credential['name']}": found[credential["name"]]
+            for credential in declared
+            if credential["name"] in found
         }
 
     async def observe(self, launch: LaunchedAttempt) -> AttemptObservation:
@@ -150,7 +154,7 @@ class ProcessLauncher:
 
     async def observe_many(self, attempts: list[LaunchedAttempt]) -> dict[str, AttemptObservation]:
         """Say it of each: nothing is asked of anybody else."""
-        return {each.job_name: await self.observe(each) for each in attempts}
+        return {attempt.job_name: await self.observe(attempt) for attempt in attempts}
 
     async def stop(self, launch: LaunchedAttempt) -> None:
         """Ask the process to end, and kill it and whatever it started after the grace."""

@@ -120,14 +120,14 @@ def conditions_for(
     if finding.state in ("reconciling", "stalled"):
         kind = finding.state.capitalize()
         wanted.append({"type": kind, "status": "True", "reason": finding.reason, "message": finding.message})
-    since = {(each["type"], each["status"]): each["lastTransitionTime"] for each in previous}
+    since = {(condition["type"], condition["status"]): condition["lastTransitionTime"] for condition in previous}
     return [
         {
-            **each,
+            **condition,
             "observedGeneration": generation,
-            "lastTransitionTime": since.get((each["type"], each["status"]), moment(now)),
+            "lastTransitionTime": since.get((condition["type"], condition["status"]), moment(now)),
         }
-        for each in (*wanted, *extra)
+        for condition in (*wanted, *extra)
     ]
 
 
@@ -168,6 +168,6 @@ def alert_conditions(alerts: list[OpenAlert]) -> list[dict[str, str]]:
 
 
 def _told(alerts: list[OpenAlert]) -> str:
-    shown = "; ".join(f"{each.stream}: {each.kind}: {each.message}" for each in alerts[:SHOWN_ALERTS])
+    shown = "; ".join(f"{alert.stream}: {alert.kind}: {alert.message}" for alert in alerts[:SHOWN_ALERTS])
     more = f"; and {len(alerts) - SHOWN_ALERTS} more" if len(alerts) > SHOWN_ALERTS else ""
     return f"{shown}{more} (`penstock alerts list`)"

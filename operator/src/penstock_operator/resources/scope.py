@@ -58,8 +58,8 @@ def _requirement(match: re.Match[str]) -> Requirement:
     if match["sign"]:
         return Requirement(match["name"], frozenset({match["value"]}), is_met=match["sign"] != "!=")
     if match["set"]:
-        values = frozenset(each.strip() for each in match["values"].split(","))
-        wrong = sorted(each for each in values if not re.fullmatch(LABEL_VALUE, each))
+        values = frozenset(value.strip() for value in match["values"].split(","))
+        wrong = sorted(value for value in values if not re.fullmatch(LABEL_VALUE, value))
         if wrong:
             raise SelectorError(f"{wrong[0]!r} is no value of a label")
         return Requirement(match["name"], values, is_met=match["set"] == "in")
@@ -89,7 +89,7 @@ class Scope:
         """Say whether a connection with this metadata is in it."""
         labels = metadata.get("labels") or {}
         return self.has_namespace(metadata.get("namespace", "")) and all(
-            each.matches(labels) for each in parse_selector(self.selector)
+            requirement.matches(labels) for requirement in parse_selector(self.selector)
         )
 
 

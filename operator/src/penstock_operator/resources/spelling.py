@@ -15,6 +15,6 @@ def nearest_word(word: str, known: Iterable[str], likeness: float = LIKENESS) ->
     """
     by_lower = {each.casefold(): each for each in sorted(known)}
     near = get_close_matches(word.casefold(), list(by_lower), 1, likeness)
-    begun = [each for each in by_lower if word and each.startswith(word.casefold())]
+    begun = [lower for lower in by_lower if word and lower.startswith(word.casefold())]
     found = near or (begun if len(begun) == 1 else [])
     return by_lower[found[0]] if found else None

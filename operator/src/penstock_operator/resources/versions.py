@@ -35,7 +35,7 @@ def matches(version: str, range_: str) -> bool:
     """Say whether the version is in the range. A pre-release is only matched by its exact pin."""
     if range_ == "*":
         return parse_version(version).release
-    operator = next((each for each in (">=", "^", "~") if range_.startswith(each)), "")
+    operator = next((prefix for prefix in (">=", "^", "~") if range_.startswith(prefix)), "")
     wanted, found = parse_version(range_[len(operator) :]), parse_version(version)
     if not operator:
         return found == wanted
@@ -54,8 +54,8 @@ def selectable(stages: Mapping[str, str], range_: str) -> list[str]:
     A range selects certified versions; where it has none, deprecated ones. A preview is only taken by its exact version,
     and a withdrawn version never.
     """
-    reached = sorted((each for each in stages if matches(each, range_)), key=parse_version, reverse=True)
+    reached = sorted((version for version in stages if matches(version, range_)), key=parse_version, reverse=True)
     if is_pin(range_):
-        return [each for each in reached if stages[each] != "withdrawn"]
-    certified = [each for each in reached if stages[each] == "certified"]
-    return certified or [each for each in reached if stages[each] == "deprecated"]
+        return [version for version in reached if stages[version] != "withdrawn"]
+    certified = [version for version in reached if stages[version] == "certified"]
+    return certified or [version for version in reached if stages[version] == "deprecated"]

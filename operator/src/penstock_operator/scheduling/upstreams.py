@@ -15,12 +15,12 @@ def find_cycle(name: str, upstreams: Edges) -> list[str]:
     waiting, seen = [[name]], set[str]()
     while waiting:
         path = waiting.pop()
-        for each in upstreams.get(path[-1], ()):
-            if each == name:
+        for upstream in upstreams.get(path[-1], ()):
+            if upstream == name:
                 return [*path, name]
-            if each not in seen:
-                seen.add(each)
-                waiting.append([*path, each])
+            if upstream not in seen:
+                seen.add(upstream)
+                waiting.append([*path, upstream])
     return []
 
 

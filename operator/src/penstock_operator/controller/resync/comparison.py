@@ -9,7 +9,7 @@ from penstock_operator import definitions
 from penstock_operator.connections import connection_store
 from penstock_operator.connections.connection_store import ConnectionSummary
 from penstock_operator.controller.resource_client import Document, Page
-from penstock_operator.controller.status import told_of
+from penstock_operator.controller.status import row_fields
 from penstock_operator.definitions import DefinitionVersion
 from penstock_operator.ids import ConnectionUid, DefinitionName, DefinitionUid
 from penstock_operator.registry.database import DatabaseConnection
@@ -71,7 +71,7 @@ def is_settled(document: Document, row: ConnectionSummary | None, catalog: Usabl
     )
 
 
-def is_told(document: Document, row: ConnectionSummary, catalog: UsableDefinitions) -> bool:
+def is_reported(document: Document, row: ConnectionSummary, catalog: UsableDefinitions) -> bool:
     """Say whether the status tells what the settled row does, so that a process which never saw it need not write it. Pure.
 
     What runs and alerts have to say comes by the outbox, whoever was there when it was posted.
@@ -81,7 +81,7 @@ def is_told(document: Document, row: ConnectionSummary, catalog: UsableDefinitio
         return False
     if "Ready" not in {condition["type"] for condition in status.get("conditions", [])}:
         return False
-    told = {**told_of(row, datetime.now(UTC)), "definition": catalog.name_of(row.definition_uid)}
+    told = {**row_fields(row, datetime.now(UTC)), "definition": catalog.name_of(row.definition_uid)}
     return all(status.get(field) == value for field, value in told.items())
 
 

@@ -13,8 +13,8 @@ from penstock_operator.connections.connection_store import ConnectionSummary
 from penstock_operator.controller.observed_versions import ObservedVersions
 from penstock_operator.controller.ownership import Ownership
 from penstock_operator.controller.resource_client import Document, Page, ResourceClient, key_of, version_of
-from penstock_operator.controller.resync.comparison import UsableDefinitions, is_settled, is_told, rows_of
-from penstock_operator.controller.resync.registration import register
+from penstock_operator.controller.resync.comparison import UsableDefinitions, is_reported, is_settled, rows_of
+from penstock_operator.controller.resync.new_connections import record_new
 from penstock_operator.controller.retirement import LiveResources, retire_all_but
 from penstock_operator.controller.workqueue import Key, WorkQueue
 from penstock_operator.definitions import retire_definitions
@@ -32,12 +32,12 @@ class Sweeper:
     """Queues what is to be reconciled. `registered` is set once all that the registry had never seen is on schedule."""
 
     def __init__(
-        self, pool: Pool, resources: ResourceClient, queue: WorkQueue, sightings: ObservedVersions, ownership: Ownership
+        self, pool: Pool, resources: ResourceClient, queue: WorkQueue, observed: ObservedVersions, ownership: Ownership
     ) -> None:
         self._pool = pool
         self._resources = resources
         self._queue = queue
-        self._sightings = sightings
+        self._observed = observed
         self._ownership = ownership
         self._early: dict[Key, str] | None = {}
         self._first_listed: dict[Key, str | None] = {}
@@ -53,13 +53,13 @@ class Sweeper:
             self._queue.add(key)
         elif listed and self._early is not None:
             self._early[key] = version
-        elif self._sightings.is_news(key, version):
-            self._sightings.event(key, version, waiting=key in self._queue)
+        elif self._observed.is_news(key, version):
+            self._observed.event(key, version, waiting=key in self._queue)
             self._queue.add(key)
 
     def requeue(self, key: Key) -> None:
         """Ask for a key to be handled, whatever was seen of it."""
-        self._sightings.wanted(key)
+        self._observed.requested(key)
         self._queue.add(key)
 
     async def sweep(self) -> int:
@@ -106,14 +106,14 @@ class Sweeper:
     async def _register(self) -> None:
         """Put all that the registry has never seen on schedule, before the first status is written, or the watch lists all."""
         async for page in self._resources.pages("TenantConnection"):
-            await register(self._pool, await self._ownership.claim_page(page), self._resources.namespace_uid)
+            await record_new(self._pool, await self._ownership.claim_page(page), self._resources.namespace_uid)
         self.registered.set()
 
     async def _pages(self, kind: Kind) -> AsyncIterator[Page]:
         """Read all resources of a kind; of the first sweep's, note the versions."""
         async for page in self._resources.pages(kind):
             if self._early is not None:
-                self._first_listed |= {key_of(each): version_of(each) for each in page}
+                self._first_listed |= {key_of(document): version_of(document) for document in page}
             yield page
 
     def _swept(self) -> None:
@@ -134,7 +134,7 @@ class Sweeper:
 
     def _queue_listed(self, documents: Page) -> None:
         for document in documents:
-            self._sightings.listed(key_of(document), document)
+            self._observed.listed(key_of(document), document)
             self._queue.add(key_of(document))
 
     async def _differing(self, page: Page, catalog: UsableDefinitions) -> Page:
@@ -149,14 +149,14 @@ class Sweeper:
 
     def _in_order(self, document: Document, row: ConnectionSummary | None, catalog: UsableDefinitions) -> bool:
         if self._ownership.is_foreign(document):
-            return not self._sightings.is_news(key_of(document), version_of(document) or "")
+            return not self._observed.is_news(key_of(document), version_of(document) or "")
         if row is None or not self._ownership.is_ours(document) or not is_settled(document, row, catalog):
             return False
         key, version = key_of(document), version_of(document)
-        if not self._sightings.is_news(key, version or ""):
+        if not self._observed.is_news(key, version or ""):
             return True
-        if not version or not is_told(document, row, catalog):
+        if not version or not is_reported(document, row, catalog):
             return False
-        self._sightings.left(key, version)
+        self._observed.left(key, version)
         self._to_look_at.append(key)
         return True

@@ -25,17 +25,17 @@ from penstock_operator.registry.database import Pool
 log = structlog.get_logger()
 
 
-async def register(pool: Pool, page: Page, namespace_uid: NamespaceUidReader = one_namespace) -> int:
+async def record_new(pool: Pool, page: Page, namespace_uid: NamespaceUidReader = one_namespace) -> int:
     """Record those of the page's connections that are new and need nothing besides; return how many.
 
     The others, and those that cannot be used, are left to their reconciles.
     """
     async with pool.connection() as db:
         rows = await rows_of(db, page)
-        new = [each for each in page if each["metadata"]["uid"] not in rows]
+        new = [document for document in page if document["metadata"]["uid"] not in rows]
         if not new:
             return 0
-        uids = {name: await namespace_uid(name) for name in {each["metadata"]["namespace"] for each in new}}
+        uids = {name: await namespace_uid(name) for name in {document["metadata"]["namespace"] for document in new}}
         try:
             return len(await connection_records.insert_connections(db, await _wanted(new, DefinitionCache(db), uids)))
         except psycopg.DataError as error:
