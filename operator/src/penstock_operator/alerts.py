@@ -20,7 +20,7 @@ class NewAlert:
 
 async def open_alerts(db: DatabaseConnection, uid: str, run_id: str, alerts: list[NewAlert]) -> None:
     """Open alerts, all in one statement; one that is open already stays as it is."""
-    columns = {name: [getattr(each, name) for each in alerts] for name in NewAlert.__dataclass_fields__}
+    columns = {name: [getattr(alert, name) for alert in alerts] for name in NewAlert.__dataclass_fields__}
     await run(
         db,
         """

@@ -98,13 +98,13 @@ class BronzeView:
             self._create(list(loaded.files), TYPED)
         except duckdb.Error:
             judged = {path: self._judge(path, TYPED) for path in loaded.files}
-            if not any(each.left for each in judged.values()):
+            if not any(lines.left for lines in judged.values()):
                 judged = {path: self._judge(path, AS_JSON) for path in loaded.files}
             self._leave_out(loaded, judged)
             self._create_checked(loaded)
 
     def _create(self, files: Sequence[Path], options: str) -> None:
-        listed = json.dumps([str(each) for each in files]).replace('"', "'")  # the names are our own
+        listed = json.dumps([str(file) for file in files]).replace('"', "'")  # the names are our own
         self._database.execute(f"CREATE OR REPLACE VIEW bronze AS SELECT * FROM read_json({listed}, {options})")  # noqa: S608
 
     def _create_checked(self, loaded: FetchedObjects) -> None:

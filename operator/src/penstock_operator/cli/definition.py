@@ -29,7 +29,7 @@ _Quoting.add_representer(str, _quoted)
 
 def installed_connectors() -> list[str]:
     """Return the names of the connectors that installed packages offer."""
-    return sorted(each.name for each in metadata.entry_points(group="penstock.connectors"))
+    return sorted(entry.name for entry in metadata.entry_points(group="penstock.connectors"))
 
 
 def installed_manifest(artifact: str) -> dict[str, Any]:

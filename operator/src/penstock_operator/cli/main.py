@@ -187,8 +187,8 @@ def command_tree() -> Any:
 
 def _with_subcommands(command: Any) -> Iterator[Any]:
     yield command
-    for each in getattr(command, "commands", {}).values():
-        yield from _with_subcommands(each)
+    for subcommand in getattr(command, "commands", {}).values():
+        yield from _with_subcommands(subcommand)
 
 
 def run(arguments: list[str]) -> int:

@@ -52,4 +52,7 @@ def _words(context: Any, what: str) -> Iterable[str]:
     """Return the options or commands that the command at hand knows."""
     if what == "command":
         return list(context.command.commands)
-    return ["--help", *(option for each in context.command.params for option in (*each.opts, *each.secondary_opts))]
+    return [
+        "--help",
+        *(option for parameter in context.command.params for option in (*parameter.opts, *parameter.secondary_opts)),
+    ]

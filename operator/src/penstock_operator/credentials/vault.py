@@ -73,7 +73,7 @@ class Vault:
         """Return what is kept for a connection; what no key opens is left out, and the Secret's value counts again."""
         rows = await credential_store.credentials_of(db, connection_uid) if self._cipher else []
         opened = {row["name"]: self._open(connection_uid, row) for row in rows}
-        return {name: each for name, each in opened.items() if each}
+        return {name: credential for name, credential in opened.items() if credential}
 
     def _open(self, connection_uid: str, row: Row) -> RotatedCredential | None:
         assert self._cipher  # noqa: S101 - the callers have looked

@@ -1,22 +1,52 @@
-"""What a deleted connection leaves behind, and how it goes where its policy says so."""
+"""Statements of the purge of deleted connections whose deletionPolicy is Delete."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from penstock_operator.connections.predecessors import STREAM_TABLES
-from penstock_operator.registry.database import DatabaseConnection, Row, many, one, run
+from penstock_operator.ids import AttemptNumber, ConnectionName, ConnectionUid, Namespace, RunId
+from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_value, fetch_values
 
 
-async def begin_purges(db: DatabaseConnection, before: datetime, limit: int) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """A deleted connection whose objects and runs are being deleted."""
+
+    uid: ConnectionUid
+    namespace: Namespace
+    name: ConnectionName
+    purge_started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PurgedObject:
+    """An object to delete."""
+
+    key: str
+    run_id: RunId
+
+
+@dataclass(frozen=True, slots=True)
+class PurgedAttempt:
+    """An attempt of a run to delete; `attempt` and `job_name` are None for a run without one."""
+
+    id: RunId
+    attempt: AttemptNumber | None
+    job_name: str | None
+
+
+async def begin_purges(db: DatabaseConnection, before: datetime, limit: int) -> list[ConnectionUid]:
     """Begin with connections deleted before that moment whose policy is Delete and that no attempt writes to.
 
-    From here on their objects are doomed and their states gone, in one transaction: a connection that is applied again
+    From here on their objects will be deleted and their states are gone, in one transaction: a connection that is applied again
     meanwhile with the same uid, as in a folder, begins from the start.
     """
     async with db.transaction():
-        rows = await many(
+        uids = await fetch_values(
             db,
+            ConnectionUid,
             """
             UPDATE penstock.tenant_connections SET purge_started_at = now(),
                 first_generation = penstock.next_generation(namespace, name)
@@ -32,25 +62,26 @@ async def begin_purges(db: DatabaseConnection, before: datetime, limit: int) -> 
             before=before,
             limit=limit,
         )
-        uids = [row["uid"] for row in rows]
         for table in STREAM_TABLES:
-            await run(db, f"DELETE FROM penstock.{table} WHERE connection_uid = ANY(%(uids)s)", uids=uids)  # noqa: S608
+            await execute(db, f"DELETE FROM penstock.{table} WHERE connection_uid = ANY(%(uids)s)", uids=uids)  # noqa: S608
     return uids
 
 
-async def purges_under_way(db: DatabaseConnection) -> list[Row]:
-    """Return the connections whose objects are doomed."""
-    return await many(
+async def purges_under_way(db: DatabaseConnection) -> list[Purge]:
+    """Return the connections whose purge is under way."""
+    return await fetch_all(
         db,
+        Purge,
         "SELECT uid, namespace, name, purge_started_at FROM penstock.tenant_connections"
         " WHERE purge_started_at IS NOT NULL AND purged_at IS NULL ORDER BY purge_started_at",
     )
 
 
-async def doomed_objects(db: DatabaseConnection, uid: str, limit: int) -> list[Row]:
+async def objects_to_purge(db: DatabaseConnection, uid: ConnectionUid, limit: int) -> list[PurgedObject]:
     """Return committed objects from before the purge. Uncommitted ones are orphans, and wait until nobody can upload."""
-    return await many(
+    return await fetch_all(
         db,
+        PurgedObject,
         """
         SELECT o.key, o.run_id FROM penstock.bronze_objects o JOIN penstock.tenant_connections c ON c.uid = o.connection_uid
         WHERE o.connection_uid = %(uid)s AND o.committed_at IS NOT NULL AND o.granted_at < c.purge_started_at
@@ -61,9 +92,9 @@ async def doomed_objects(db: DatabaseConnection, uid: str, limit: int) -> list[R
     )
 
 
-async def forget_doomed(db: DatabaseConnection, uid: str, keys: list[str]) -> int:
+async def forget_purged_objects(db: DatabaseConnection, uid: ConnectionUid, keys: list[str]) -> int:
     """Forget objects that are deleted; none from after the purge began."""
-    return await run(
+    return await execute(
         db,
         """
         DELETE FROM penstock.bronze_objects o USING penstock.tenant_connections c
@@ -74,10 +105,13 @@ async def forget_doomed(db: DatabaseConnection, uid: str, keys: list[str]) -> in
     )
 
 
-async def doomed_runs(db: DatabaseConnection, uid: str, before: datetime, limit: int) -> list[Row]:
+async def attempts_to_purge(
+    db: DatabaseConnection, uid: ConnectionUid, before: datetime, limit: int
+) -> list[PurgedAttempt]:
     """Return ended runs from before the purge, with their attempts, that nobody can upload for any more."""
-    return await many(
+    return await fetch_all(
         db,
+        PurgedAttempt,
         """
         SELECT r.id, a.attempt, a.job_name FROM (
             SELECT r.id FROM penstock.connector_runs r JOIN penstock.tenant_connections c ON c.uid = r.connection_uid
@@ -94,15 +128,16 @@ async def doomed_runs(db: DatabaseConnection, uid: str, before: datetime, limit:
     )
 
 
-async def end_purge(db: DatabaseConnection, uid: str) -> bool:
+async def end_purge(db: DatabaseConnection, uid: ConnectionUid) -> bool:
     """End the purge once nothing from before it is left; False while something is.
 
     A connection that lives again, or was deleted once more since, may be purged another time.
     """
-    left = await one(
+    left = await fetch_value(
         db,
+        int,
         """
-        SELECT 1 AS something FROM penstock.tenant_connections c WHERE c.uid = %(uid)s AND (
+        SELECT 1 FROM penstock.tenant_connections c WHERE c.uid = %(uid)s AND (
             EXISTS (SELECT 1 FROM penstock.bronze_objects o
                     WHERE o.connection_uid = c.uid AND o.granted_at < c.purge_started_at)
             OR EXISTS (SELECT 1 FROM penstock.connector_runs r
@@ -112,7 +147,7 @@ async def end_purge(db: DatabaseConnection, uid: str) -> bool:
     )
     if left:
         return False
-    await run(
+    await execute(
         db,
         """
         UPDATE penstock.tenant_connections SET purge_started_at = NULL,

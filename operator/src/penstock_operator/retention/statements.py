@@ -1,10 +1,57 @@
-"""What may be deleted. Each statement finds a batch; what it finds stays deletable, so two collectors do no harm."""
+"""Statements that find a batch of objects or rows to delete, and delete its rows.
+
+A row that may be deleted stays so: two collectors at once do no harm.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
-from penstock_operator.registry.database import DatabaseConnection, Row, many, run
+from penstock_operator.ids import AttemptNumber, ConnectionName, ConnectionUid, Namespace, RunId
+from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_value, fetch_values
+
+
+@dataclass(frozen=True, slots=True)
+class OldAttempt:
+    """An attempt of a run to delete; `attempt` and `job_name` are None for a run without one.
+
+    `empty` is True if the run left no object, and its commit manifest can go with it.
+    """
+
+    namespace: Namespace
+    name: ConnectionName
+    id: RunId
+    attempt: AttemptNumber | None
+    job_name: str | None
+    empty: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobAttempt:
+    """The attempt that a Job was made for; `posted` is True if its Job is about to be retired."""
+
+    job_name: str
+    run_id: RunId
+    attempt: AttemptNumber
+    finished_at: datetime | None
+    log_key: str | None
+    log_note: str | None
+    posted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _RunPhase:
+    id: RunId
+    phase: str
+
+
+@dataclass(frozen=True, slots=True)
+class _FirstSeen:
+    namespace: Namespace
+    name: ConnectionName
+    at: datetime
+
 
 PAGE = """
     SELECT uid, namespace, name, CASE WHEN jsonb_typeof(spec -> 'historyLimit') = 'number'
@@ -13,10 +60,10 @@ PAGE = """
 """
 
 
-async def page_end(db: DatabaseConnection, after: str, page: int) -> str | None:
+async def page_end(db: DatabaseConnection, after: ConnectionUid, page: int) -> ConnectionUid | None:
     """Return the last connection's uid of the page that begins after one, None behind the last page."""
-    rows = await many(db, f"SELECT max(uid) AS uid FROM ({PAGE}) p", after=after, page=page)  # noqa: S608 - a constant
-    return rows[0]["uid"] if rows else None
+    sql = f"SELECT max(uid) FROM ({PAGE}) p"  # noqa: S608 - a constant
+    return await fetch_value(db, ConnectionUid, sql, after=after, page=page)
 
 
 async def orphan_keys(db: DatabaseConnection, before: datetime, limit: int) -> list[str]:
@@ -25,8 +72,9 @@ async def orphan_keys(db: DatabaseConnection, before: datetime, limit: int) -> l
     An attempt that has ended commits nothing, and gets no URL signed; `before` is so far back that those which it had
     are no longer valid.
     """
-    rows = await many(
+    return await fetch_values(
         db,
+        str,
         """
         SELECT o.key FROM penstock.bronze_objects o
         LEFT JOIN penstock.run_attempts a ON a.run_id = o.run_id AND a.attempt = o.attempt
@@ -36,12 +84,11 @@ async def orphan_keys(db: DatabaseConnection, before: datetime, limit: int) -> l
         before=before,
         limit=limit,
     )
-    return [row["key"] for row in rows]
 
 
 async def forget_orphans(db: DatabaseConnection, keys: list[str]) -> int:
     """Forget places whose objects are deleted."""
-    return await run(
+    return await execute(
         db,
         "DELETE FROM penstock.bronze_objects WHERE key = ANY(%(keys)s) AND committed_at IS NULL",
         keys=keys,
@@ -50,8 +97,9 @@ async def forget_orphans(db: DatabaseConnection, keys: list[str]) -> int:
 
 async def superseded_keys(db: DatabaseConnection, before: datetime, limit: int) -> list[str]:
     """Return committed objects of generations that were followed by another before that moment."""
-    rows = await many(
+    return await fetch_values(
         db,
+        str,
         """
         SELECT o.key FROM penstock.connector_run_state s
         JOIN LATERAL (
@@ -67,12 +115,11 @@ async def superseded_keys(db: DatabaseConnection, before: datetime, limit: int) 
         before=before,
         limit=limit,
     )
-    return [row["key"] for row in rows]
 
 
 async def forget_superseded(db: DatabaseConnection, keys: list[str]) -> int:
     """Forget objects that are deleted; one of a live generation stays, whatever was asked for."""
-    return await run(
+    return await execute(
         db,
         """
         DELETE FROM penstock.bronze_objects o USING penstock.connector_run_state s
@@ -83,14 +130,17 @@ async def forget_superseded(db: DatabaseConnection, keys: list[str]) -> int:
     )
 
 
-async def old_runs(db: DatabaseConnection, after: str, page: int, before: datetime, limit: int) -> list[Row]:
+async def old_runs(
+    db: DatabaseConnection, after: ConnectionUid, page: int, before: datetime, limit: int
+) -> list[OldAttempt]:
     """Return runs beyond their connections' history limits, with their attempts, of one page of connections.
 
     `empty` is one that left no object, so that its commit manifest tells of nothing. The newest run and the newest success stay, and whatever something else still needs: a place that may be uploaded to,
     a commit manifest that is to be written, a state that names the run, an attempt whose end is not known.
     """
-    return await many(
+    return await fetch_all(
         db,
+        OldAttempt,
         f"""
         WITH page AS ({PAGE}), old AS (
             SELECT c.namespace, c.name, r.id FROM page c
@@ -119,18 +169,18 @@ async def old_runs(db: DatabaseConnection, after: str, page: int, before: dateti
     )
 
 
-async def forget_runs(db: DatabaseConnection, ids: list[str]) -> int:
+async def forget_runs(db: DatabaseConnection, ids: list[RunId]) -> int:
     """Forget runs, with their attempts."""
-    return await run(
+    return await execute(
         db,
         "DELETE FROM penstock.connector_runs WHERE id = ANY(%(ids)s) AND phase IN ('succeeded', 'failed', 'cancelled')",
         ids=ids,
     )
 
 
-async def forget_checkpoints(db: DatabaseConnection, after: str, page: int, keep: int, limit: int) -> int:
+async def forget_checkpoints(db: DatabaseConnection, after: ConnectionUid, page: int, keep: int, limit: int) -> int:
     """Forget a batch of checkpoints beyond the newest of each stream, of one page of connections."""
-    return await run(
+    return await execute(
         db,
         f"""
         DELETE FROM penstock.stream_checkpoints WHERE ctid = ANY(ARRAY(
@@ -152,9 +202,9 @@ async def forget_checkpoints(db: DatabaseConnection, after: str, page: int, keep
     )
 
 
-async def forget_schemas(db: DatabaseConnection, after: str, page: int, keep: int, limit: int) -> int:
+async def forget_schemas(db: DatabaseConnection, after: ConnectionUid, page: int, keep: int, limit: int) -> int:
     """Forget a batch of schema versions beyond the newest of each stream, but for those that committed objects have."""
-    return await run(
+    return await execute(
         db,
         f"""
         DELETE FROM penstock.stream_registry WHERE ctid = ANY(ARRAY(
@@ -180,18 +230,19 @@ async def forget_schemas(db: DatabaseConnection, after: str, page: int, keep: in
 
 async def forget_dead_messages(db: DatabaseConnection, tries: int) -> int:
     """Forget status messages that nobody could act on: the sweep does the same."""
-    return await run(db, "DELETE FROM penstock.outbox WHERE kind = 'status' AND tries > %(tries)s", tries=tries)
+    return await execute(db, "DELETE FROM penstock.outbox WHERE kind = 'status' AND tries > %(tries)s", tries=tries)
 
 
 async def forget_turns(db: DatabaseConnection, before: datetime) -> int:
     """Forget tenants that have had nothing for so long that it counts no more."""
-    return await run(db, "DELETE FROM penstock.tenant_turns WHERE at < %(before)s", before=before)
+    return await execute(db, "DELETE FROM penstock.tenant_turns WHERE at < %(before)s", before=before)
 
 
-async def attempts_of_jobs(db: DatabaseConnection, names: list[str]) -> list[Row]:
+async def attempts_of_jobs(db: DatabaseConnection, names: list[str]) -> list[JobAttempt]:
     """Return what is known of the attempts that Jobs were made for; `posted`: it is about to be retired."""
-    return await many(
+    return await fetch_all(
         db,
+        JobAttempt,
         """
         SELECT a.job_name, a.run_id, a.attempt, a.finished_at, a.log_key, a.log_note,
             EXISTS (SELECT 1 FROM penstock.outbox m WHERE m.kind = 'retire' AND m.payload ->> 'run' = a.run_id
@@ -204,20 +255,21 @@ async def attempts_of_jobs(db: DatabaseConnection, names: list[str]) -> list[Row
 
 async def known_keys(db: DatabaseConnection, keys: list[str]) -> set[str]:
     """Return those of the keys that the registry knows, committed or not."""
-    rows = await many(db, "SELECT key FROM penstock.bronze_objects WHERE key = ANY(%(keys)s)", keys=keys)
-    return {row["key"] for row in rows}
+    sql = "SELECT key FROM penstock.bronze_objects WHERE key = ANY(%(keys)s)"
+    return set(await fetch_values(db, str, sql, keys=keys))
 
 
-async def known_runs(db: DatabaseConnection, ids: list[str]) -> dict[str, str]:
+async def known_runs(db: DatabaseConnection, ids: list[RunId]) -> dict[RunId, str]:
     """Return the phases of those of the runs that the registry knows."""
-    rows = await many(db, "SELECT id, phase FROM penstock.connector_runs WHERE id = ANY(%(ids)s)", ids=ids)
-    return {row["id"]: row["phase"] for row in rows}
+    sql = "SELECT id, phase FROM penstock.connector_runs WHERE id = ANY(%(ids)s)"
+    return {run.id: run.phase for run in await fetch_all(db, _RunPhase, sql, ids=ids)}
 
 
 async def first_seen(db: DatabaseConnection) -> dict[tuple[str, str], datetime]:
     """Return when each name of a connection, live or deleted, was first in this registry."""
-    rows = await many(
+    rows = await fetch_all(
         db,
+        _FirstSeen,
         "SELECT namespace, name, min(created_at) AS at FROM penstock.tenant_connections GROUP BY namespace, name",
     )
-    return {(row["namespace"], row["name"]): row["at"] for row in rows}
+    return {(row.namespace, row.name): row.at for row in rows}

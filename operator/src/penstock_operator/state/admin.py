@@ -98,7 +98,7 @@ class LockedConnection:
 
     def mode(self, stream: str) -> str:
         """How the connection reads the stream; without a selection, everything is read in full."""
-        listed = {each["name"]: each.get("mode", "full") for each in self.row["spec"].get("streams", [])}
+        listed = {stream["name"]: stream.get("mode", "full") for stream in self.row["spec"].get("streams", [])}
         return str(listed.get(stream, "full"))
 
 
@@ -128,7 +128,7 @@ async def hold(db: DatabaseConnection, uid: str) -> LockedConnection:
 
 async def _held(db: DatabaseConnection, row: Row, locked: list[Run]) -> LockedConnection:
     found = await state_store.states_of(db, row["uid"])
-    selected = {each["name"] for each in row["spec"].get("streams", [])}
+    selected = {stream["name"] for stream in row["spec"].get("streams", [])}
     seen = await schema_store.stream_heads(db, row["uid"])
     active = [run for run in locked if run.is_active]
     return LockedConnection(row, active, found, selected | seen.keys() | found.keys())
@@ -226,16 +226,16 @@ def import_positions(held: LockedConnection, document: StateDocument) -> list[Ta
     artifact = f"{manifest.get('name')}-{manifest.get('method')}"
     if document.connector != artifact:
         raise Invalid(f"connector: the document is of {document.connector}, and the connection uses {artifact}")
-    _check_known(held, [each.name for each in document.streams])
-    for index, each in enumerate(document.streams):
-        if each.state_version != held.state_version:
+    _check_known(held, [stream.name for stream in document.streams])
+    for index, stream in enumerate(document.streams):
+        if stream.state_version != held.state_version:
             raise Invalid(
-                f"streams[{index}].stateVersion: {each.name} is in version {each.state_version}, and"
+                f"streams[{index}].stateVersion: {stream.name} is in version {stream.state_version}, and"
                 f" {held.row['definition']} reads {held.state_version}: import it under the earlier connector version"
             )
     return [
-        TargetState(each.name, each.cursor, each.state_version, _generation(held, each.name))
-        for each in document.streams
+        TargetState(stream.name, stream.cursor, stream.state_version, _generation(held, stream.name))
+        for stream in document.streams
     ]
 
 

@@ -51,7 +51,7 @@ def _rewind(text: str) -> StateRequest:
 
 
 def _streams(text: str) -> tuple[str, ...]:
-    return tuple(name for name in (each.strip() for each in text.split(",")) if name)
+    return tuple(name for name in (word.strip() for word in text.split(",")) if name)
 
 
 def author_of(metadata: dict[str, Any], annotation: str) -> str:

@@ -37,7 +37,7 @@ class StateDocument(_Part):
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
-        counted = Counter(each.name for each in self.streams)
+        counted = Counter(stream.name for stream in self.streams)
         twice = sorted(name for name, count in counted.items() if count > 1)
         if twice:
             raise ValueError(f"streams: {', '.join(twice)} is there more than once")
