@@ -72,31 +72,3 @@ async def acknowledged_alerts_of(db: DatabaseConnection, uid: str) -> list[Row]:
         "SELECT * FROM penstock.compat_alerts WHERE connection_uid = %(uid)s AND acknowledged_at IS NOT NULL",
         uid=uid,
     )
-
-
-ALERT = """
-    SELECT a.*, c.namespace, c.name FROM penstock.compat_alerts a
-    JOIN penstock.tenant_connections c ON c.uid = a.connection_uid
-"""
-
-
-async def alert_by_id(db: DatabaseConnection, alert: int) -> Row | None:
-    """Return one alert with its connection's name."""
-    return await one(db, ALERT + " WHERE a.id = %(id)s", id=alert)
-
-
-async def list_alerts(
-    db: DatabaseConnection, namespace: str | None, *, resolved: bool = False, limit: int = 1000
-) -> list[Row]:
-    """Return the open alerts, or those that are resolved, newest first, of one namespace or of all."""
-    return await many(
-        db,
-        ALERT
-        + """
-        WHERE (a.resolved_at IS NOT NULL) = %(resolved)s AND (%(namespace)s::text IS NULL OR c.namespace = %(namespace)s)
-        ORDER BY a.id DESC LIMIT %(limit)s
-        """,
-        namespace=namespace,
-        resolved=resolved,
-        limit=limit,
-    )

@@ -17,8 +17,10 @@ from penstock_sdk.protocol import CredentialRequest, RotatedCredential
 from pydantic import BaseModel, ConfigDict
 
 from penstock_operator.credentials import credential_store
+from penstock_operator.credentials.credential_store import StoredCredential
 from penstock_operator.errors import Invalid
-from penstock_operator.registry.database import DatabaseConnection, Row
+from penstock_operator.ids import ConnectionUid
+from penstock_operator.registry.database import DatabaseConnection
 
 log = structlog.get_logger()
 
@@ -41,7 +43,7 @@ def _fernet(key: str) -> Fernet:
 class CredentialOwner:
     """On whose behalf a credential is kept, and which ones its manifest declares."""
 
-    connection_uid: str
+    connection_uid: ConnectionUid
     declared: frozenset[str]
 
 
@@ -64,22 +66,22 @@ class Vault:
         kept = RotatedCredential(value=request.value, seed=request.seed)
         known_row = await credential_store.lock_credential(db, holder.connection_uid, request.name)
         if known_row and self._open(holder.connection_uid, known_row) == kept:
-            return int(known_row["version"])
+            return known_row.version
         sealed = _Sealed(connection=holder.connection_uid, name=request.name, kept=kept)
         ciphertext = self._cipher.encrypt(sealed.model_dump_json().encode())
         return await credential_store.put_credential(db, holder.connection_uid, request.name, ciphertext)
 
-    async def kept(self, db: DatabaseConnection, connection_uid: str) -> dict[str, RotatedCredential]:
+    async def kept(self, db: DatabaseConnection, connection_uid: ConnectionUid) -> dict[str, RotatedCredential]:
         """Return what is kept for a connection; what no key opens is left out, and the Secret's value counts again."""
         rows = await credential_store.credentials_of(db, connection_uid) if self._cipher else []
-        opened = {row["name"]: self._open(connection_uid, row) for row in rows}
+        opened = {row.name: self._open(connection_uid, row) for row in rows}
         return {name: credential for name, credential in opened.items() if credential}
 
-    def _open(self, connection_uid: str, row: Row) -> RotatedCredential | None:
+    def _open(self, connection_uid: ConnectionUid, row: StoredCredential) -> RotatedCredential | None:
         assert self._cipher  # noqa: S101 - the callers have looked
         try:
-            sealed = _Sealed.model_validate_json(self._cipher.decrypt(row["ciphertext"]))
+            sealed = _Sealed.model_validate_json(self._cipher.decrypt(row.ciphertext))
         except InvalidToken:
-            log.warning("a kept credential does not open with any key", connection=connection_uid, name=row["name"])
+            log.warning("stored credential not decrypted", connection=connection_uid, name=row.name)
             return None
-        return sealed.kept if (sealed.connection, sealed.name) == (connection_uid, row["name"]) else None
+        return sealed.kept if (sealed.connection, sealed.name) == (connection_uid, row.name) else None
