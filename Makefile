@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DISTRIBUTIONS := operator connector-sdk $(wildcard connectors/*)
 SOURCES := operator/src connector-sdk/src $(wildcard connectors/*/src)
-TYPED := $(SOURCES) docs benchmarks examples locks
+# The other tests are not clean yet.
+TYPED_TESTS := $(wildcard tests/*.py) $(addprefix tests/,chart fakes run_api unit/cluster unit/code)
+TYPED := $(SOURCES) docs benchmarks examples locks $(TYPED_TESTS)
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help

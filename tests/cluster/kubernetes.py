@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import subprocess
 import time
@@ -46,11 +47,15 @@ class Cluster:
 
     def get(self, kind: str, name: str, namespace: str) -> dict[str, Any]:
         done = self.kubectl("get", kind, name, "-n", namespace, "-o", "json", check=False)
-        return json.loads(done.stdout) if done.returncode == 0 else {}
+        document: dict[str, Any] = json.loads(done.stdout) if done.returncode == 0 else {}
+        return document
 
-    def list(self, kind: str, namespace: str = "", selector: str = "") -> list[dict[str, Any]]:
+    def list(self, kind: str, namespace: str = "", selector: str = "") -> builtins.list[dict[str, Any]]:
         where = ["-n", namespace] if namespace else ["-A"]
-        return json.loads(self.kubectl("get", kind, *where, "-l", selector, "-o", "json").stdout)["items"]
+        page: dict[str, builtins.list[dict[str, Any]]] = json.loads(
+            self.kubectl("get", kind, *where, "-l", selector, "-o", "json").stdout
+        )
+        return page["items"]
 
     def until(self, what: str, find: Callable[[], Any], seconds: float = PATIENCE) -> Any:
         end = time.monotonic() + seconds
@@ -72,6 +77,7 @@ class Cluster:
             return document if reasons == [reason] else None
 
         try:
-            return self.until(f"{name} is {reason}", found, seconds)
+            connection: dict[str, Any] = self.until(f"{name} is {reason}", found, seconds)
         except AssertionError:
             raise AssertionError(json.dumps(self.get("tc", name, namespace).get("status"), indent=1)) from None
+        return connection

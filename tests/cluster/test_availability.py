@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from penstock_operator.launchers.jobs import LABEL_CONNECTION
 
-from tests.cluster.conftest import ROOT
-from tests.cluster.installation import LEASE, NAMESPACE, Installation, document
+from tests.cluster.installation import LEASE, NAMESPACE, ROOT, Installation, document
 from tests.cluster.kubernetes import Cluster
 from tests.cluster.provider import Access
 from tests.cluster.runs import Records, faker

@@ -11,7 +11,7 @@ from penstock_operator.resources.crds import resource_problems
 from penstock_operator.settings import S3Settings
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.cluster.installation import NAMESPACE, Installation, document
+from tests.cluster.installation import NAMESPACE, Installation, Role, document
 from tests.cluster.kubernetes import Cluster
 from tests.cluster.runs import FAKER, PEOPLE, Records, connection, faker
 
@@ -56,7 +56,11 @@ def test_tables_become_bronze_with_the_secret_that_kubernetes_injects(
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "db", "namespace": namespace}}
     cluster.apply({**secret, "stringData": {"username": "penstock", "password": str(found["password"])}})
     config = {"host": found["host"], "port": int(str(found["port"])), "database": "penstock"}
-    spec = {"connector": {"name": "postgres", "method": "sql"}, "config": config, "secretRef": {"name": "db"}}
+    spec: dict[str, Any] = {
+        "connector": {"name": "postgres", "method": "sql"},
+        "config": config,
+        "secretRef": {"name": "db"},
+    }
     cluster.apply(connection("orders", **spec, streams=[{"name": "public.orders", "mode": "incremental"}]))
     cluster.condition("orders", namespace, "RunSucceeded")
     records.whole("orders", 1000)
@@ -66,7 +70,11 @@ def test_8_a_missing_secret_is_named_by_kubernetes_itself(
     cluster: Cluster, operator: Installation, namespace: str
 ) -> None:
     config = {"host": "db", "database": "d"}
-    spec = {"connector": {"name": "postgres", "method": "sql"}, "config": config, "secretRef": {"name": "nope"}}
+    spec: dict[str, Any] = {
+        "connector": {"name": "postgres", "method": "sql"},
+        "config": config,
+        "secretRef": {"name": "nope"},
+    }
     cluster.apply(connection("nosecret", **spec))
     found = cluster.condition("nosecret", namespace, "SecretNotFound")
     assert 'secret "nope" not found' in found["status"]["lastRun"]["message"]
@@ -118,10 +126,11 @@ def test_9_killing_every_pod_of_both_roles_loses_nothing_and_starts_nothing_twic
 ) -> None:
     cluster.apply(faker("killed", 8000, delay=0.5))
     cluster.until("its pod reads", lambda: records.running("killed"))
-    for role in ("operate", "serve"):
+    roles: tuple[Role, ...] = ("operate", "serve")
+    for role in roles:
         for pod in operator.pods(role):
             operator.signal(pod["metadata"]["name"], "KILL")
-    for role in ("operate", "serve"):
+    for role in roles:
         names = [each["metadata"]["name"] for each in operator.pods(role)]
         cluster.kubectl("delete", "pod", *names, "-n", NAMESPACE, "--grace-period=0", "--force")
     cluster.condition("killed", namespace, "RunSucceeded")

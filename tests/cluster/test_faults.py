@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from tests.cluster.faults import Faults
 from tests.cluster.installation import Installation
@@ -60,7 +61,7 @@ def test_a_run_out_of_memory_succeeds_once_it_has_more(
     cluster: Cluster, operator: Installation, namespace: str, records: Records
 ) -> None:
     few, many = ({"limits": {"memory": memory, "cpu": "1"}} for memory in ("44Mi", "512Mi"))
-    hungry = {"records": 100_000, "batch": 100_000, "retry": {"limit": 0}}
+    hungry: dict[str, Any] = {"records": 100_000, "batch": 100_000, "retry": {"limit": 0}}
     cluster.apply(faker("hungry", **hungry, resources=few))
     cluster.condition("hungry", namespace, "OutOfMemory")
     assert records.attempts("hungry")[0]["exit_code"] == 137

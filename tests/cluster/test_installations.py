@@ -78,7 +78,10 @@ def test_20_a_release_whose_scope_overlaps_leaves_alone_what_is_marked(
     mark = owner(cluster, "marked")
     operator.upgrade(operate={"sweepSeconds": 10})
     leader = operator.settled_leader()
-    log = lambda: cluster.kubectl("logs", leader, "-n", operator.namespace, check=False).stdout  # noqa: E731
+
+    def log() -> str:
+        return cluster.kubectl("logs", leader, "-n", operator.namespace, check=False).stdout
+
     cluster.until("the first says that it leaves it alone", lambda: "left alone" in log() and "marked" in log())
     cluster.kubectl("annotate", "tc", "marked", "-n", SHARED, "penstock.io/requestedAt=t2", "--overwrite")
     cluster.until(

@@ -157,7 +157,7 @@ def test_12_what_is_poisoned_delays_nobody(
     bad["manifest"] = {**good["manifest"], "name": "poisoned"}
     definition = {"apiVersion": "penstock.io/v1alpha1", "kind": "ConnectorDefinition"}
     cluster.apply({**definition, "metadata": {"name": "poisoned-generate-0.1.0"}, "spec": bad})
-    secret = {"connector": {"name": "postgres", "method": "sql"}, "secretRef": {"name": "nope"}}
+    secret: dict[str, Any] = {"connector": {"name": "postgres", "method": "sql"}, "secretRef": {"name": "nope"}}
     for number in range(5):
         cluster.apply(
             connection(f"bad-image-{number}", connector={"name": "poisoned", "method": "generate"}),

@@ -117,7 +117,7 @@ def test_an_image_that_cannot_be_pulled_is_told_in_the_kubelets_words(
         "spec": {**document_["spec"], "image": missing, "manifest": manifest},
     }
     cluster.apply(made)
-    spec = {"connector": {**FAKER, "version": "0.0.1"}, "config": {"records": 10}}
+    spec: dict[str, Any] = {"connector": {**FAKER, "version": "0.0.1"}, "config": {"records": 10}}
     cluster.apply(connection("unpulled", namespace=tenant, **spec))
     found = cluster.condition("unpulled", tenant, "ImagePullFailed")
     assert "0" * 64 in message(found)
@@ -129,7 +129,11 @@ def test_an_image_that_cannot_be_pulled_is_told_in_the_kubelets_words(
 def test_a_secret_that_comes_later_ends_the_failure_that_it_caused(cluster: Cluster, tenant: str) -> None:
     """The attempt waits for it, as whoever makes it may come after the connection."""
     config = {"host": "127.0.0.1", "database": "d"}
-    spec = {"connector": {"name": "postgres", "method": "sql"}, "config": config, "secretRef": {"name": "later"}}
+    spec: dict[str, Any] = {
+        "connector": {"name": "postgres", "method": "sql"},
+        "config": config,
+        "secretRef": {"name": "later"},
+    }
     cluster.apply(connection("early", namespace=tenant, **spec))
     found = cluster.condition("early", tenant, "SecretNotFound")
     assert "Stalled" in kinds(found)
@@ -152,7 +156,7 @@ def test_a_status_follows_its_run_and_a_finished_job_is_gone(
 
     def reading() -> bool:
         last = cluster.get("tc", "followed", namespace).get("status", {}).get("lastRun", {})
-        return last.get("phase") == "running" and last.get("attempt") == 1
+        return bool(last.get("phase") == "running" and last.get("attempt") == 1)
 
     cluster.until("the status says that it runs", reading)
     assert records.running("followed") or records.runs("followed")[0]["finished_at"] is None
@@ -175,7 +179,11 @@ def test_a_rotated_secret_ends_the_failure_that_it_caused_without_a_request(
     cluster.apply({**secret, "stringData": {"username": "penstock", "password": "the old one"}})
     operator.upgrade(operate={"recheckMinutes": 1})
     config = {"host": found["host"], "port": int(str(found["port"])), "database": "penstock", "schemas": ["public"]}
-    spec = {"connector": {"name": "postgres", "method": "sql"}, "config": config, "secretRef": {"name": "rotated"}}
+    spec: dict[str, Any] = {
+        "connector": {"name": "postgres", "method": "sql"},
+        "config": config,
+        "secretRef": {"name": "rotated"},
+    }
     cluster.apply(connection("rotated", namespace=tenant, **spec, streams=[{"name": "public.rotated", "mode": "full"}]))
     stalled = cluster.condition("rotated", tenant, "AuthenticationError")
     assert "Stalled" in kinds(stalled)

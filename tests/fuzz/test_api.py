@@ -24,6 +24,7 @@ from penstock_operator.logs.reader import RunLogs
 from penstock_operator.registry.database import create_pool
 from penstock_operator.registry.migrate import migrate
 from penstock_operator.runs.protocol import RunProtocol
+from schemathesis.core.result import Ok
 
 from tests.integration.world import World, new_world
 from tests.model.reality import NO_LOGS, NOWHERE
@@ -79,7 +80,7 @@ def server(database_url: str) -> Iterator[Server]:
 
 def test_no_call_that_the_openapi_document_allows_is_answered_with_5xx(server: Server) -> None:
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
-    operations = [found.ok() for found in schema.get_all_operations()]
+    operations = [found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)]
     assert len(operations) > 20
     for operation in operations:
         if not operation.path.endswith("/logs"):  # a followed one has no end of its own
@@ -138,7 +139,7 @@ def test_neither_depth_nor_size_nor_a_strange_token_is_answered_with_5xx(server:
             headers = {"Authorization": f"Bearer {server.token}", "Content-Type": "application/json"}
             assert http.post("/v1/attempts/checkpoints", content=body, headers=headers).status_code < 500
         for token in ("é", "a.b", ".", "x" * 9000, "\x7f"):
-            strange = {"Authorization": b"Bearer " + token.encode("latin-1")}
+            strange = {b"Authorization": b"Bearer " + token.encode("latin-1")}
             assert http.get("/v1/runs", headers=strange).status_code < 500
             assert http.post("/v1/attempts/start", headers=strange, json={}).status_code < 500
         person = {"Authorization": f"Bearer {AUTHORITY.mint_person()}"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,12 +21,14 @@ from penstock_operator.connections import connection_records
 from penstock_operator.connections.connection_records import ConnectionRecord, Timing
 from penstock_operator.embedded.private_files import free_port
 from penstock_operator.errors import Forbidden
+from penstock_operator.logs.reader import RunLogs
 from penstock_operator.registry.database import Pool
 from penstock_operator.resources.models import ConnectionSpec, Kind
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.scheduling import fairness
 from pytest_httpserver import HTTPServer
 
+from tests.fakes.logs import FakeLogs
 from tests.integration.world import MANIFEST
 
 SPEC = {"connector": {"name": "faker", "method": "generate"}, "streams": []}
@@ -43,6 +46,9 @@ class OneNamespace(EmbeddedAuthenticator):
         return name
 
 
+NO_DIRECTORY = Path("/nonexistent")
+
+
 @dataclass
 class Api:
     """Two ways to call the same registry."""
@@ -53,10 +59,8 @@ class Api:
 
 
 def client(pool: Pool, store: BronzeStore, authority: Authenticator, token: str | None) -> httpx.AsyncClient:
-    async def no_logs(namespace: str, job_name: str) -> str:
-        return f"log of {namespace}/{job_name}\n"
-
-    app = create_app(Services(RunProtocol(pool, store), pool, authority, no_logs))
+    logs = RunLogs(pool, FakeLogs(NO_DIRECTORY), store)
+    app = create_app(Services(RunProtocol(pool, store), pool, authority, logs))
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://penstock", headers=headers)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,30 +24,23 @@ from penstock_operator.settings import Retention
 from penstock_operator.state.admin import Author, Reset, change_state
 from penstock_sdk import protocol as wire
 
+from tests.fakes.launcher import FakeLauncher
 from tests.integration.world import EVENTS, STREAM, World, checkpoint
 
 LATER = timedelta(hours=3)
 
 
-@dataclass
-class Jobs:
-    """The Jobs of a cluster, as a launcher sees them."""
-
-    there: list[LeftoverJob] = field(default_factory=list)
-
-    async def leftovers(self) -> AsyncIterator[list[LeftoverJob]]:
-        yield list(self.there)
-
-    async def discard(self, leftover: LeftoverJob) -> None:
-        self.there.remove(leftover)
-
-
 def collector(
-    world: World, after: timedelta = LATER, *, store: BronzeStore | None = None, jobs: Jobs | None = None, **policy: int
+    world: World,
+    after: timedelta = LATER,
+    *,
+    store: BronzeStore | None = None,
+    jobs: FakeLauncher | None = None,
+    **policy: int,
 ) -> Collector:
     """A collector whose clock is ahead by that much."""
     grounds = CollectionContext(world.pool, store or world.store, Retention(**policy), datetime.now(UTC) + after)
-    return Collector(lambda: grounds, jobs or Jobs(), lambda _: None)  # type: ignore[arg-type]
+    return Collector(lambda: grounds, jobs or FakeLauncher(), lambda _: None)
 
 
 def exists(store: BronzeStore, key: str) -> bool:
@@ -269,16 +260,17 @@ async def test_a_job_that_its_ttl_missed_goes_when_its_log_is_kept(world: World)
         LeftoverJob("team", "penstock-forgotten-2", now + timedelta(hours=2, minutes=50)),
     )
     running = LeftoverJob("team", "penstock-forgotten-3", None)
-    jobs = Jobs([ours, strange, young, running])
+    jobs = FakeLauncher()
+    jobs.left_over = [ours, strange, young, running]
     await forget_outbox(world)
     await collector(world, jobs=jobs).collect()
-    assert jobs.there == [ours, young, running]
+    assert jobs.left_over == [ours, young, running]
     (posted,) = await rows(world, "SELECT kind FROM penstock.outbox")
     assert posted == {"kind": "retire"}, "what nobody kept the log of is retired once more"
     async with world.pool.connection() as db:
         await attempt_store.record_no_log(db, run_id, attempt, "its pod was gone")
     await collector(world, jobs=jobs).collect()
-    assert jobs.there == [young, running]
+    assert jobs.left_over == [young, running]
 
 
 class Dies(BronzeStore):
@@ -310,11 +302,11 @@ async def test_9_a_collector_killed_at_any_step_is_followed_by_one_that_ends_the
     await forget_outbox(world)
     await other_connection(world, "c2", "gone")
     doomed = await doomed_connection(world, "c2", "gone")
-    later, policy = timedelta(days=40), {"generation_days": 30}
-    dying = collector(world, later, store=Dies(world, call, after=moment == "after"), **policy)
+    later, days = timedelta(days=40), 30
+    dying = collector(world, later, store=Dies(world, call, after=moment == "after"), generation_days=days)
     with pytest.raises(asyncio.CancelledError):  # else there are fewer deletions than the test kills
         await dying.collect()
-    await collector(world, later, **policy).collect()
+    await collector(world, later, generation_days=days).collect()
     assert [exists(world.store, key) for key in (live, old, orphan, *doomed)] == [True] + [False] * (2 + len(doomed))
     assert [row["key"] for row in await rows(world, "SELECT key FROM penstock.bronze_objects")] == [live]
     assert await rows(world, "SELECT uid FROM penstock.tenant_connections WHERE purged_at IS NOT NULL") == [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,40 +12,31 @@ from penstock_operator.controller.orchestrator import Components, Orchestrator
 from penstock_operator.controller.reconcile import reconcile_connection
 from penstock_operator.controller.resync.new_connections import record_new
 from penstock_operator.launchers.process import ProcessLauncher
+from penstock_operator.resources.models import Kind
 from penstock_operator.runs import run_store
 from penstock_operator.settings import Timings
 
+from tests.fakes.resources import FakeResources
 from tests.integration.world import World
-
-
-class Listing:
-    """An API server's listing that misses the connection, and during which something else may happen."""
-
-    def __init__(self) -> None:
-        self.meanwhile: Any = None
-
-    async def pages(self, kind: str) -> AsyncIterator[list[dict[str, Any]]]:
-        if kind == "ConnectorDefinition":
-            yield [{"kind": kind, "metadata": {"uid": "d1", "name": "faker-generate-0.1.0"}}]
-        elif self.meanwhile:
-            await self.meanwhile()
-
 
 NEW = {"uid": "c9", "namespace": "team"}
 
 
 @pytest.fixture
-def listing() -> Listing:
-    return Listing()
+def listing() -> FakeResources:
+    """A listing that has the definition and misses the connection."""
+    resources = FakeResources()
+    resources.put({"kind": "ConnectorDefinition", "metadata": {"uid": "d1", "name": "faker-generate-0.1.0"}})
+    return resources
 
 
 @pytest.fixture
-def orchestrator(world: World, listing: Listing, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Orchestrator:
+def orchestrator(world: World, listing: FakeResources, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Orchestrator:
     monkeypatch.setattr(
         "penstock_operator.controller.resync.sweeper.DEFINITIONS_SECONDS", 0.01
     )  # no worker handles them
     launcher = ProcessLauncher(lambda: "", tmp_path, lambda _namespace, _name: None, lambda job: job)
-    return Orchestrator(Components(world.pool, listing, launcher, world.store, Timings(), launcher.logs))  # type: ignore[arg-type]
+    return Orchestrator(Components(world.pool, listing, launcher, world.store, Timings(), launcher.logs))
 
 
 def document(world: World) -> dict[str, Any]:
@@ -66,14 +57,15 @@ async def test_10_runs_of_a_connection_end_though_the_operator_was_killed_while_
 
 
 async def test_9_a_connection_that_came_during_the_listing_is_not_retired(
-    world: World, orchestrator: Orchestrator, listing: Listing
+    world: World, orchestrator: Orchestrator, listing: FakeResources
 ) -> None:
     await world.new_run()
 
-    async def reconciled() -> None:
-        await reconcile_connection(world.pool, document(world))
+    async def reconciled(kind: Kind) -> None:
+        if kind == "TenantConnection":
+            await reconcile_connection(world.pool, document(world))
 
-    listing.meanwhile = reconciled
+    listing.before_list = reconciled
     orchestrator.sweeper.registered.set()
     await orchestrator.sweeper.sweep()
     async with world.pool.connection() as db:
@@ -84,15 +76,17 @@ async def test_9_a_connection_that_came_during_the_listing_is_not_retired(
 
 
 async def test_10_a_connection_that_goes_while_all_are_put_on_schedule_is_retired_at_once(
-    world: World, orchestrator: Orchestrator, listing: Listing
+    world: World, orchestrator: Orchestrator, listing: FakeResources
 ) -> None:
     """The watch, which begins after it, has nothing to say of it."""
+    lists = Counter[Kind]()
 
-    async def recorded() -> None:
-        listing.meanwhile = None
-        assert await record_new(world.pool, [{**document(world), "metadata": {**NEW, "name": "short-lived"}}]) == 1
+    async def recorded(kind: Kind) -> None:
+        lists[kind] += 1
+        if kind == "TenantConnection" and lists[kind] == 1:
+            assert await record_new(world.pool, [{**document(world), "metadata": {**NEW, "name": "short-lived"}}]) == 1
 
-    listing.meanwhile = recorded
+    listing.before_list = recorded
     await orchestrator.sweeper.sweep()
     async with world.pool.connection() as db:
         row = await connection_store.connection_by_uid(db, NEW["uid"])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import statistics
 from collections import Counter, defaultdict, deque
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from penstock_operator.api.models import RunView
 from penstock_operator.attempts.supervisor import Supervisor
-from penstock_operator.cli.runs import _said
+from penstock_operator.cli.runs import COLUMNS
 from penstock_operator.connections import connection_records
 from penstock_operator.connections.connection_records import ConnectionRecord
 from penstock_operator.controller.status import finding_for
@@ -22,6 +24,7 @@ from penstock_operator.runs import run_store
 from penstock_operator.scheduling import fairness
 from penstock_operator.settings import NO_QUOTAS, Quotas, Timings
 
+from tests.fakes.launcher import FakeLauncher
 from tests.integration.world import World
 from tests.patience import PATIENCE
 from tests.rows import CONNECTION, RUN
@@ -40,7 +43,7 @@ async def tenant(pool: Pool, name: str, count: int = 1) -> None:
             await connection_records.upsert_connection(db, record)
 
 
-async def wait_in_line(pool: Pool, rows: list[tuple[str, str, str | None, datetime]]) -> None:
+async def wait_in_line(pool: Pool, rows: Sequence[tuple[str, str, str | None, datetime]]) -> None:
     """Put runs (id, connection, source, due) in line, as they are when their connections were due."""
     async with pool.connection() as db, db.cursor() as cursor:
         await cursor.executemany(
@@ -255,26 +258,22 @@ async def test_12_a_tenant_at_ten_times_its_share_moves_the_others_p99_by_less_t
 # --- a poisoned connection among many ---
 
 
-class Cluster:
+class PoisonedLauncher(FakeLauncher):
     """Makes Jobs, but for one connection: its Job is refused, or the API server does not answer for it."""
 
     def __init__(self, poisoned: str, how: str) -> None:
+        super().__init__()
         self._poisoned, self._how = poisoned, how
-        self.made: list[str] = []
 
     async def launch(self, launch: AttemptLaunch) -> str:
         if launch.connection_uid != self._poisoned:
-            self.made.append(launch.run_id)
-            return f"job-{launch.run_id}"
+            return await super().launch(launch)
         if self._how == "refused":
             raise LaunchRefused("LaunchRefused", "a quota of the namespace is used up")
         if self._how == "error":
             raise OSError("connection reset")
         await asyncio.Event().wait()
         return ""
-
-    async def stop(self, launch: AttemptLaunch) -> None:
-        """Nothing is there to stop."""
 
 
 @pytest.mark.parametrize("how", ["refused", "error", "hangs"])
@@ -283,13 +282,13 @@ async def test_12_one_poisoned_connection_among_a_thousand_delays_none(world: Wo
     await wait_in_line(
         world.pool, [(f"a{n:04d}", f"a-{n}", None, START + timedelta(milliseconds=n)) for n in range(1000)]
     )
-    cluster = Cluster("a-0", how)
-    supervisor = Supervisor(world.pool, cluster, Timings())  # type: ignore[arg-type]
+    launcher = PoisonedLauncher("a-0", how)
+    supervisor = Supervisor(world.pool, launcher, Timings())
     async with asyncio.timeout(PATIENCE):
-        while len(cluster.made) < 999:
+        while len(launcher.launched) < 999:
             await supervisor.launch_pending()
             await asyncio.sleep(0)
-    assert len(set(cluster.made)) == 999
+    assert len({launch.run_id for launch in launcher.launched}) == 999
     await supervisor.close()
 
 
@@ -297,4 +296,5 @@ def test_a_waiting_connection_says_so_in_its_status() -> None:
     newest = replace(RUN, id=RunId("r1"), attempt=AttemptNumber(0), waits="tenant a has 3 of 3 runs")
     found = finding_for(CONNECTION, newest)
     assert (found.state, found.message) == ("reconciling", "run r1 waits: tenant a has 3 of 3 runs")
-    assert _said(asdict(newest)) == "waits: tenant a has 3 of 3 runs"
+    (shown,) = [column.cell(RunView.model_construct(waits=newest.waits, message="")) for column in COLUMNS[-1:]]
+    assert shown == "waits: tenant a has 3 of 3 runs"

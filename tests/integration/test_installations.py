@@ -30,7 +30,9 @@ from penstock_operator.runs import run_store
 from penstock_operator.runs.run_store import NewRun
 from penstock_operator.settings import S3Settings, Timings
 
-from tests.integration.test_sweep import COUNT, DEFINITION, ApiServer, connection, definition, key
+from tests.fakes.launcher import FakeLauncher
+from tests.fakes.resources import FakeResources
+from tests.integration.test_sweep import COUNT, DEFINITION, connection, definition, key
 
 SEEDS = range(int(os.environ.get("INSTALLATION_SEEDS") or "6"))
 STEPS = 40
@@ -39,7 +41,7 @@ STEPS = 40
 class Seen:
     """The API server as one installation lists it: what its selector and its namespaces leave out is not there."""
 
-    def __init__(self, server: ApiServer, scope: Scope) -> None:
+    def __init__(self, server: FakeResources, scope: Scope) -> None:
         self._server, self.scope = server, scope
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Document | None:
@@ -97,8 +99,8 @@ class Installed:
 
 
 @pytest.fixture
-def server() -> ApiServer:
-    made = ApiServer()
+def server() -> FakeResources:
+    made = FakeResources()
     made.put(definition())
     for number in range(COUNT):
         made.put(labelled(number))
@@ -134,7 +136,7 @@ class Two:
     """Two installations on one API server."""
 
     pools: list[Pool]
-    server: ApiServer
+    server: FakeResources
     store: BronzeStore
     directory: Path
 
@@ -146,18 +148,18 @@ class Two:
         parts = Components(
             self.pools[number],
             seen,
-            None,
+            FakeLauncher(),
             self.store,
             Timings(),
             logs,
             installation=id_,
-            scope=scope,  # type: ignore[arg-type]
+            scope=scope,
         )
         return Installed(self.pools[number], parts, id_)
 
 
 @pytest.fixture
-def two(registries: list[Pool], server: ApiServer, store: BronzeStore, tmp_path: Path) -> Two:
+def two(registries: list[Pool], server: FakeResources, store: BronzeStore, tmp_path: Path) -> Two:
     return Two(registries, server, store, tmp_path)
 
 
@@ -170,7 +172,7 @@ async def begin_run(one: Installed, uid: str) -> None:
         )
 
 
-async def test_20_installations_whose_scopes_overlap_share_no_connection(two: Two, server: ApiServer) -> None:
+async def test_20_installations_whose_scopes_overlap_share_no_connection(two: Two, server: FakeResources) -> None:
     first, second = await two.installed(0), await two.installed(1)
     await asyncio.gather(first.sweep(), second.sweep())
     await asyncio.gather(first.sweep(), second.sweep())
@@ -182,7 +184,9 @@ async def test_20_installations_whose_scopes_overlap_share_no_connection(two: Tw
         assert owner == (first.id if f"c{number}" in mine else second.id)
 
 
-async def test_two_installations_do_not_undo_each_others_status_of_a_definition(two: Two, server: ApiServer) -> None:
+async def test_two_installations_do_not_undo_each_others_status_of_a_definition(
+    two: Two, server: FakeResources
+) -> None:
     first, second = await two.installed(0), await two.installed(1)
     await asyncio.gather(first.sweep(), second.sweep())
     for _ in range(5):
@@ -195,7 +199,7 @@ async def test_two_installations_do_not_undo_each_others_status_of_a_definition(
     assert server.written == []
 
 
-async def test_installations_with_scopes_apart_have_each_its_own(two: Two, server: ApiServer) -> None:
+async def test_installations_with_scopes_apart_have_each_its_own(two: Two, server: FakeResources) -> None:
     left, right = await two.installed(0, Scope((), "side=left")), await two.installed(1, Scope((), "side!=left"))
     await asyncio.gather(left.sweep(), right.sweep())
     assert await left.works_on() == {f"c{number}" for number in range(COUNT) if number % 2}
@@ -203,7 +207,7 @@ async def test_installations_with_scopes_apart_have_each_its_own(two: Two, serve
 
 
 async def test_a_connection_that_leaves_the_scope_is_let_go_and_nothing_of_it_is_deleted(
-    two: Two, server: ApiServer
+    two: Two, server: FakeResources
 ) -> None:
     left = await two.installed(0, Scope(("team-1", "team-3"), "side=left"))
     await left.sweep()
@@ -225,7 +229,7 @@ async def test_a_connection_that_leaves_the_scope_is_let_go_and_nothing_of_it_is
     assert len(await wider.works_on()) == COUNT, "what was let go is taken up again"
 
 
-async def test_what_is_deleted_is_retired_with_a_scope_too(two: Two, server: ApiServer) -> None:
+async def test_what_is_deleted_is_retired_with_a_scope_too(two: Two, server: FakeResources) -> None:
     left = await two.installed(0, Scope((), "side=left"))
     await left.sweep()
     del server.documents[key(1)]
@@ -235,7 +239,7 @@ async def test_what_is_deleted_is_retired_with_a_scope_too(two: Two, server: Api
     assert row.deleted_at is not None
 
 
-async def test_20_a_connection_that_another_installation_took_over_is_let_go(two: Two, server: ApiServer) -> None:
+async def test_20_a_connection_that_another_installation_took_over_is_let_go(two: Two, server: FakeResources) -> None:
     first, second = await two.installed(0), await two.installed(1)
     await first.sweep()
     await begin_run(first, "c1")
@@ -247,7 +251,7 @@ async def test_20_a_connection_that_another_installation_took_over_is_let_go(two
     assert await second.works_on() == {"c1"}
 
 
-async def test_an_installation_that_lost_its_registry_goes_on_under_its_id(two: Two, server: ApiServer) -> None:
+async def test_an_installation_that_lost_its_registry_goes_on_under_its_id(two: Two, server: FakeResources) -> None:
     first, second = await two.installed(0), await two.installed(1)
     await first.sweep()
     await second.sweep()
@@ -261,7 +265,7 @@ async def test_an_installation_that_lost_its_registry_goes_on_under_its_id(two: 
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_20_no_order_of_events_gives_a_connection_to_both(two: Two, server: ApiServer, seed: int) -> None:
+async def test_20_no_order_of_events_gives_a_connection_to_both(two: Two, server: FakeResources, seed: int) -> None:
     """Sweeps, events, edits, deletions, new scopes and restarts at random; looked at after each step."""
     chance = random.Random(seed)
     scopes = (

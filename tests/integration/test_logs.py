@@ -8,11 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -24,7 +23,7 @@ from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.outbox_dispatcher import OutboxDispatcher
 from penstock_operator.embedded.platform import serving
 from penstock_operator.embedded.private_files import free_port
-from penstock_operator.launchers import AttemptLaunch, AttemptObservation
+from penstock_operator.launchers import AttemptLaunch, LaunchedAttempt
 from penstock_operator.launchers.logs import FileLogs
 from penstock_operator.logs.keeper import KeepingLauncher, LogKeeper
 from penstock_operator.logs.reader import RunLogs
@@ -33,6 +32,8 @@ from penstock_operator.runs import attempt_store
 from penstock_operator.runs.attempt_store import AttemptLog
 from penstock_sdk import protocol as wire
 
+from tests.fakes.launcher import FakeLauncher
+from tests.fakes.logs import FakeLogs
 from tests.installed import install
 from tests.integration.test_up import PENSTOCK, User
 from tests.integration.world import World, checkpoint
@@ -156,46 +157,16 @@ def log_of_its_run(data: Path) -> Path:
     pytest.fail("the run was not launched within a minute")
 
 
-class Carrier:
-    """Attempts whose output the test writes itself, with a process's lock on it."""
+class Carrier(FakeLogs, FakeLauncher):
+    """A launcher whose attempts' logs go with their Jobs."""
 
     def __init__(self, directory: Path) -> None:
-        self.files = FileLogs(directory)
-        self.writing: dict[str, Any] = {}
-        self.opened, self.closed = asyncio.Event(), asyncio.Event()
-        self.retired: list[str] = []
+        FakeLogs.__init__(self, directory)
+        FakeLauncher.__init__(self)
 
-    def prints(self, job_name: str, text: str) -> None:
-        if job_name not in self.writing:
-            self.writing[job_name] = self.files.open_for_writing(job_name)
-        self.writing[job_name].write(text.encode())
-        self.writing[job_name].flush()
-
-    def ends(self, job_name: str) -> None:
-        self.writing.pop(job_name).close()
-
-    def read(self, namespace: str, job_name: str) -> AsyncGenerator[bytes]:
-        return self.files.read(namespace, job_name)
-
-    async def follow(self, namespace: str, job_name: str) -> AsyncGenerator[bytes]:
-        self.opened.set()
-        try:
-            async for chunk in self.files.follow(namespace, job_name):
-                yield chunk
-        finally:
-            self.closed.set()
-
-    async def launch(self, launch: AttemptLaunch) -> str:
-        return f"job-{launch.attempt}"
-
-    async def observe(self, launch: AttemptLaunch) -> AttemptObservation:
-        return AttemptObservation("active", message=launch.job_name)
-
-    async def stop(self, launch: AttemptLaunch) -> None:
-        self.files.path(launch.job_name).unlink()
-
-    async def retire(self, launch: AttemptLaunch) -> None:
-        self.retired.append(launch.job_name)
+    async def stop(self, launch: LaunchedAttempt) -> None:
+        await super().stop(launch)
+        self.files.forget(launch.job_name)
 
 
 @asynccontextmanager
@@ -239,24 +210,24 @@ async def test_a_followed_run_goes_on_with_its_next_attempt_and_ends_with_the_ru
     carrier = Carrier(tmp_path / "logs")
     async with reader(world, carrier) as client:
         run_id, attempt, _ = await world.attempt("pod1")
-        carrier.prints("penstock-run1-1", "one\n")
+        carrier.print("penstock-run1-1", "one\n")
         followed = Followed(client, "/runs/run1/logs?follow=true")
         only_first = Followed(client, "/runs/run1/logs?follow=true&attempt=1")
         await followed.until(lambda text: text == "one\n")
-        carrier.prints("penstock-run1-1", "one and a half\n")
+        carrier.print("penstock-run1-1", "one and a half\n")
         await followed.until(lambda text: text.endswith("half\n"))
-        carrier.ends("penstock-run1-1")
+        carrier.end("penstock-run1-1")
         await world.fail(run_id, attempt)
         await asyncio.wait_for(only_first.task, PATIENCE)
         await followed.until(lambda text: "the next is due at" in text)
         _, _, token = await world.attempt("pod2")
-        carrier.prints("penstock-run1-2", "two\n")
+        carrier.print("penstock-run1-2", "two\n")
         await followed.until(lambda text: text.endswith("two\n"))
         await world.protocol.checkpoint(token, checkpoint(1, await world.upload(token), done=True))
         await world.protocol.finish(token, wire.FinishRequest(outcome="succeeded", records={"people": 3}))
         assert not followed.task.done(), "the pod may still print"
-        carrier.prints("penstock-run1-2", "last words\n")
-        carrier.ends("penstock-run1-2")
+        carrier.print("penstock-run1-2", "last words\n")
+        carrier.end("penstock-run1-2")
         await asyncio.wait_for(followed.task, PATIENCE)
         lines = followed.text.splitlines()
         assert "the next is due at" in lines.pop(2)
@@ -268,7 +239,7 @@ async def test_a_reader_that_goes_away_leaves_nothing_behind(world: World, tmp_p
     await world.new_run()
     await world.attempt()
     carrier = Carrier(tmp_path / "logs")
-    carrier.prints("penstock-run1-1", "one\n")
+    carrier.print("penstock-run1-1", "one\n")
     async with reader(world, carrier) as client:
         followed = Followed(client, "/runs/run1/logs?follow=true")
         await followed.until(lambda text: text == "one\n")
@@ -276,7 +247,7 @@ async def test_a_reader_that_goes_away_leaves_nothing_behind(world: World, tmp_p
         followed.task.cancel()
         await asyncio.wait_for(carrier.closed.wait(), PATIENCE)
         assert world.pool.get_stats().get("pool_available") == world.pool.get_stats().get("pool_size")
-    carrier.ends("penstock-run1-1")
+    carrier.end("penstock-run1-1")
 
 
 def kept_text(store: BronzeStore, key: str) -> str:
@@ -302,8 +273,8 @@ async def test_a_long_log_is_kept_with_its_head_and_its_tail(world: World, tmp_p
     await world.attempt()
     carrier = Carrier(tmp_path / "logs")
     lines = [f"line {number:06d}\n" for number in range(20_000)]
-    carrier.prints("penstock-run1-1", "".join(lines))
-    carrier.ends("penstock-run1-1")
+    carrier.print("penstock-run1-1", "".join(lines))
+    carrier.end("penstock-run1-1")
     await LogKeeper(world.pool, carrier, world.store, 100_000).keep(await launch_of(world))
     row = await log_row(world)
     text = kept_text(world.store, row.log_key)
@@ -323,7 +294,7 @@ async def test_what_a_stopped_attempt_had_printed_is_kept(world: World, tmp_path
     carrier = Carrier(tmp_path / "logs")
     keeper = LogKeeper(world.pool, carrier, world.store, 100_000)
     launcher, launch = KeepingLauncher(carrier, keeper), await launch_of(world)
-    carrier.prints("penstock-run1-1", "last words\n")
+    carrier.print("penstock-run1-1", "last words\n")
     await launcher.stop(launch)  # the carrier's file goes with it, as a deleted pod's log does
     await launcher.retire(launch)
     row = await log_row(world)
@@ -350,8 +321,8 @@ async def test_a_job_is_not_let_go_before_its_log_is_kept(world: World, tmp_path
     await world.new_run()
     run_id, attempt, _ = await world.attempt()
     carrier = Carrier(tmp_path / "logs")
-    carrier.prints("penstock-run1-1", "one\n")
-    carrier.ends("penstock-run1-1")
+    carrier.print("penstock-run1-1", "one\n")
+    carrier.end("penstock-run1-1")
     await world.fail(run_id, attempt)
     away = BronzeStore(replace(world.store.settings, endpoint="http://127.0.0.1:9"))
     for store, kept in ((away, False), (world.store, True)):

@@ -86,7 +86,7 @@ async def test_12_a_slow_message_holds_up_no_other(world: World, tmp_path: Path)
     await finished_run(world, "run1")
     key = await finished_run(world, "run2")
     carrier = Carrier(tmp_path / "logs")
-    carrier.prints("penstock-run1-1", "still running\n")  # its log has no end, so its Job is not retired for a while
+    carrier.print("penstock-run1-1", "still running\n")  # its log has no end, so its Job is not retired for a while
     delivering = deliveries(world, carrier)
     async with asyncio.timeout(PATIENCE):
         while [each["kind"] for each in await left(world)] != ["retire"]:
@@ -94,7 +94,7 @@ async def test_12_a_slow_message_holds_up_no_other(world: World, tmp_path: Path)
     assert json.loads(world.store.read(key))["run"] == "run2"
     assert carrier.retired == ["penstock-run2-1"]
     await delivering.aclose()
-    carrier.ends("penstock-run1-1")
+    carrier.end("penstock-run1-1")
     await deliveries(world, carrier).drain()
     assert carrier.retired == ["penstock-run2-1", "penstock-run1-1"], "what was dropped is there for the next leader"
 

@@ -13,7 +13,7 @@ from penstock_operator.definitions import manifest_of
 from penstock_operator.errors import Fenced, Invalid
 from penstock_operator.ids import ConnectionUid
 from penstock_operator.registry.database import Row, many
-from penstock_operator.resources.models import ConnectionSpec
+from penstock_operator.resources.models import RESET_STATE, REWIND_STATE, ConnectionSpec
 from penstock_operator.runs import run_store, state_store
 from penstock_operator.runs.state_store import State
 from penstock_operator.state import history
@@ -28,7 +28,6 @@ from penstock_operator.state.admin import (
     change_state,
     document_of,
 )
-from penstock_operator.state.annotations import RESET_STATE, REWIND_STATE
 from penstock_operator.state.document import StateDocument, StreamState
 from penstock_sdk import protocol as wire
 

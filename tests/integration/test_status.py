@@ -16,7 +16,7 @@ from penstock_operator.controller.progress_updates import MOST, ProgressUpdates
 from penstock_operator.controller.reconcile import recorded_connection
 from penstock_operator.controller.status import status_of
 from penstock_operator.controller.workqueue import Key
-from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt
+from penstock_operator.ids import ConnectionUid
 from penstock_operator.registry.database import many, one, run
 from penstock_operator.runs import run_store, transitions
 from penstock_operator.runs.attempt_store import AttemptOutcome
@@ -25,6 +25,7 @@ from penstock_operator.runs.run_store import Run
 from penstock_operator.settings import Timings
 from penstock_sdk import protocol as wire
 
+from tests.fakes.launcher import FakeLauncher
 from tests.integration.world import World, checkpoint
 from tests.unit.operator.test_statuses import merged
 
@@ -145,16 +146,6 @@ async def test_a_status_is_one_snapshot_of_one_run(world: World, seed: int) -> N
     assert (settled["lastRun"]["id"], settled["lastRun"]["records"]) == (known["id"], known["records"])
 
 
-class Jobs:
-    """Makes every Job."""
-
-    async def launch(self, launch: AttemptLaunch) -> str:
-        return f"uid-{launch.job_name}"
-
-    async def observe_many(self, attempts: list[LaunchedAttempt]) -> dict[str, AttemptObservation]:
-        return {each.job_name: AttemptObservation("active") for each in attempts}
-
-
 async def asked(world: World) -> int:
     async with world.pool.connection() as db:
         row = await one(db, "SELECT count(*) AS n FROM penstock.outbox WHERE kind = 'status'")
@@ -163,7 +154,7 @@ async def asked(world: World) -> int:
 
 
 async def test_a_launch_and_a_start_have_the_status_written_soon(world: World) -> None:
-    supervisor = Supervisor(world.pool, Jobs(), Timings())  # type: ignore[arg-type]
+    supervisor = Supervisor(world.pool, FakeLauncher(), Timings())
     await world.new_run()
     assert await supervisor.launch_pending() == 1
     await supervisor.settled()
@@ -175,7 +166,7 @@ async def test_a_launch_and_a_start_have_the_status_written_soon(world: World) -
     await world.protocol.start(PodIdentity("pod1", "uid-penstock-run1-1"), request)
     assert await asked(world) == 2
     async with world.pool.connection() as db:
-        assert len(await outbox.status_messages(db, ["c1"])) == 2, "one write tells both"
+        assert len(await outbox.status_messages(db, [ConnectionUid("c1")])) == 2, "one write tells both"
     await supervisor.close()
 
 

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from penstock_operator.attempts import supervisor as supervising
@@ -18,25 +17,27 @@ from penstock_operator.controller.status import finding_for
 from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt, LaunchRefused
 from penstock_operator.launchers.logs import FileLogs
 from penstock_operator.registry.database import Pool, Row, create_pool, many, one, run
+from penstock_operator.resources.models import Kind
 from penstock_operator.runs import run_store
 from penstock_operator.runs.attempt_store import CarriedAttempt, attempt_by_job
 from penstock_operator.settings import Timings
 
+from tests.fakes.clock import FakeClock
+from tests.fakes.launcher import FakeLauncher
+from tests.fakes.resources import FakeResources
 from tests.integration.world import World
 from tests.patience import PATIENCE
 
 POISONED = "run0"
 
 
-class Cluster:
-    """A launcher whose Jobs are names; the poisoned run's launch hangs until it is let go."""
+class HangingLauncher(FakeLauncher):
+    """A launcher that hangs on the poisoned run until it is let go, and that may refuse."""
 
     def __init__(self) -> None:
-        self.jobs: set[str] = set()
-        self.looked: list[str] = []
+        super().__init__()
         self.blocked, self.healed = asyncio.Event(), asyncio.Event()
         self.refusal: LaunchRefused | None = None
-        self.seen: Callable[[LaunchedAttempt], AttemptObservation | None] = lambda _: AttemptObservation("active")
 
     async def launch(self, launch: AttemptLaunch) -> str:
         if self.refusal:
@@ -44,48 +45,29 @@ class Cluster:
         if launch.run_id == POISONED and not self.healed.is_set():
             self.blocked.set()
             await self.healed.wait()
-        self.jobs.add(launch.job_name)
-        return f"uid-{launch.job_name}"
+        return await super().launch(launch)
 
     async def observe(self, launch: LaunchedAttempt) -> AttemptObservation:
-        self.looked.append(launch.run_id)
-        if launch.job_name not in self.jobs:
-            return AttemptObservation("gone", "AttemptLost", "the attempt's Job was deleted", disrupted=True)
-        return self.seen(launch) or AttemptObservation("active")
+        found = await super().observe(launch)
+        gone = AttemptObservation("gone", "AttemptLost", "the attempt's Job was deleted", disrupted=True)
+        return found if launch.job_name in self.jobs else gone
 
     async def observe_many(self, attempts: list[LaunchedAttempt]) -> dict[str, AttemptObservation]:
-        found = {each.job_name: self.seen(each) for each in attempts if each.job_name in self.jobs}
-        return {name: seen for name, seen in found.items() if seen}
-
-    async def stop(self, launch: LaunchedAttempt) -> None:
-        self.jobs.discard(launch.job_name)
-
-    async def retire(self, launch: LaunchedAttempt) -> None:
-        raise NotImplementedError
-
-
-class Clock:
-    """A clock that a test turns."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta(seconds=1)
-
-    def __call__(self) -> datetime:
-        return datetime.now(UTC) + self.ahead
+        return await super().observe_many([attempt for attempt in attempts if attempt.job_name in self.jobs])
 
 
 @pytest.fixture
-def jobs() -> Cluster:
-    return Cluster()
+def jobs() -> HangingLauncher:
+    return HangingLauncher()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock(timedelta(seconds=1))
 
 
 @pytest.fixture
-async def supervisor(world: World, jobs: Cluster, clock: Clock) -> AsyncIterator[Supervisor]:
+async def supervisor(world: World, jobs: HangingLauncher, clock: FakeClock) -> AsyncIterator[Supervisor]:
     made = Supervisor(world.pool, jobs, Timings(), clock)
     yield made
     await made.close()
@@ -118,7 +100,9 @@ async def _until(found: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_12_a_launch_that_hangs_delays_no_other(world: World, supervisor: Supervisor, jobs: Cluster) -> None:
+async def test_12_a_launch_that_hangs_delays_no_other(
+    world: World, supervisor: Supervisor, jobs: HangingLauncher
+) -> None:
     await _runs(world, 60)
     async with asyncio.timeout(PATIENCE):
         while await supervisor.launch_pending():
@@ -133,7 +117,7 @@ async def test_12_a_launch_that_hangs_delays_no_other(world: World, supervisor: 
 
 
 async def test_12_a_launch_that_hangs_is_given_up_and_made_later(
-    world: World, jobs: Cluster, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    world: World, jobs: HangingLauncher, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervising, "LAUNCH_SECONDS", 0.2)
     supervisor = Supervisor(world.pool, jobs, Timings(), clock)
@@ -149,7 +133,7 @@ async def test_12_a_launch_that_hangs_is_given_up_and_made_later(
 
 
 async def test_9_a_refusal_that_may_pass_is_waited_out_and_costs_no_attempt(
-    world: World, supervisor: Supervisor, jobs: Cluster, clock: Clock
+    world: World, supervisor: Supervisor, jobs: HangingLauncher, clock: FakeClock
 ) -> None:
     """An API server that starts knows nobody's rights for a moment."""
     jobs.healed.set()
@@ -167,7 +151,7 @@ async def test_9_a_refusal_that_may_pass_is_waited_out_and_costs_no_attempt(
 
 
 async def test_a_refusal_that_does_not_pass_ends_the_attempt_in_its_words(
-    world: World, supervisor: Supervisor, jobs: Cluster, clock: Clock
+    world: World, supervisor: Supervisor, jobs: HangingLauncher, clock: FakeClock
 ) -> None:
     jobs.refusal = LaunchRefused("LaunchRefused", "no rights", "TransientError", passing=True)
     await _runs(world, 1)
@@ -181,7 +165,7 @@ async def test_a_refusal_that_does_not_pass_ends_the_attempt_in_its_words(
 
 
 async def test_a_full_quota_is_waited_for_and_the_status_says_so(
-    world: World, supervisor: Supervisor, jobs: Cluster
+    world: World, supervisor: Supervisor, jobs: HangingLauncher
 ) -> None:
     """The run waits as for a node: it does not count as a failure, and what is asked for next is a new attempt."""
     jobs.refusal = LaunchRefused("QuotaExceeded", "no room in the quota", "TransientError", no_room=True)
@@ -200,7 +184,7 @@ async def test_a_full_quota_is_waited_for_and_the_status_says_so(
 
 
 async def test_a_quota_that_stays_full_never_fails_a_run(
-    world: World, supervisor: Supervisor, jobs: Cluster, clock: Clock
+    world: World, supervisor: Supervisor, jobs: HangingLauncher, clock: FakeClock
 ) -> None:
     jobs.refusal = LaunchRefused("QuotaExceeded", "no room in the quota", "TransientError", no_room=True)
     await _runs(world, 1)
@@ -217,7 +201,7 @@ async def test_a_quota_that_stays_full_never_fails_a_run(
     assert await _bound(world.pool) == {POISONED}
 
 
-async def _started(world: World, supervisor: Supervisor, jobs: Cluster, clock: Clock) -> None:
+async def _started(world: World, supervisor: Supervisor, jobs: HangingLauncher, clock: FakeClock) -> None:
     jobs.healed.set()
     await _runs(world, 1)
     await supervisor.launch_pending()
@@ -233,10 +217,10 @@ async def _note(pool: Pool) -> tuple[str, str | None]:
 
 
 async def test_why_a_pod_waits_is_noted_and_told_once(
-    world: World, supervisor: Supervisor, jobs: Cluster, clock: Clock
+    world: World, supervisor: Supervisor, jobs: HangingLauncher, clock: FakeClock
 ) -> None:
     words = "0/1 nodes are available"
-    jobs.seen = lambda _: AttemptObservation("waiting", "Unschedulable", words)
+    jobs.observe_as(AttemptObservation("waiting", "Unschedulable", words))
     await _started(world, supervisor, jobs, clock)
     for _ in range(3):
         await supervisor.observe_all()
@@ -247,18 +231,18 @@ async def test_why_a_pod_waits_is_noted_and_told_once(
         asked = await many(db, "SELECT 1 FROM penstock.outbox WHERE kind = 'status'")
     assert listed[0].waits == words
     assert len(asked) == 2, "one for the launch, one for the note"
-    assert jobs.looked == [], "the list had the words"
+    assert jobs.observed == [], "the list had the words"
 
 
 async def test_a_pod_that_says_nothing_gets_a_look_of_its_own_for_its_warnings(
-    world: World, supervisor: Supervisor, jobs: Cluster, clock: Clock
+    world: World, supervisor: Supervisor, jobs: HangingLauncher, clock: FakeClock
 ) -> None:
-    jobs.seen = lambda _: AttemptObservation("waiting")
+    jobs.observe_as(AttemptObservation("waiting"))
     await _started(world, supervisor, jobs, clock)
     for _ in range(3):
         await supervisor.observe_all()
         await supervisor.settled()
-    assert jobs.looked == [POISONED], "warnings are not read at each look"
+    assert jobs.observed == [POISONED], "warnings are not read at each look"
 
 
 @pytest.mark.parametrize(
@@ -280,14 +264,14 @@ async def test_a_pod_that_says_nothing_gets_a_look_of_its_own_for_its_warnings(
 async def test_what_a_pod_waited_for_decides_what_becomes_of_its_run(
     world: World,
     supervisor: Supervisor,
-    jobs: Cluster,
-    clock: Clock,
+    jobs: HangingLauncher,
+    clock: FakeClock,
     seen: AttemptObservation,
     phase: str,
     reason: str,
     state: str,
 ) -> None:
-    jobs.seen = lambda _: seen
+    jobs.observe_as(seen)
     await _started(world, supervisor, jobs, clock)
     clock.ahead += timedelta(seconds=Timings().start_deadline + 1)
     await supervisor.observe_all()
@@ -301,7 +285,7 @@ async def test_what_a_pod_waited_for_decides_what_becomes_of_its_run(
 
 
 async def test_a_launch_under_way_is_not_begun_again(
-    world: World, supervisor: Supervisor, jobs: Cluster, clock: Clock
+    world: World, supervisor: Supervisor, jobs: HangingLauncher, clock: FakeClock
 ) -> None:
     await _runs(world, 1)
     await supervisor.launch_pending()
@@ -320,11 +304,11 @@ async def _live(pool: Pool) -> CarriedAttempt:
     return row
 
 
-async def test_a_launch_holds_no_connection_to_postgres(world: World, database_url: str, jobs: Cluster) -> None:
+async def test_a_launch_holds_no_connection_to_postgres(world: World, database_url: str, jobs: HangingLauncher) -> None:
     await _runs(world, 1)
     narrow = create_pool(database_url, size=1)
     await narrow.open(wait=True)
-    supervisor = Supervisor(narrow, jobs, Timings(), Clock())
+    supervisor = Supervisor(narrow, jobs, Timings(), FakeClock(timedelta(seconds=1)))
     try:
         await supervisor.launch_pending()
         await jobs.blocked.wait()
@@ -336,7 +320,7 @@ async def test_a_launch_holds_no_connection_to_postgres(world: World, database_u
 
 
 async def test_runs_beyond_the_places_wait_in_the_registry(
-    world: World, jobs: Cluster, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    world: World, jobs: HangingLauncher, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervising, "LAUNCHES", 1)
     supervisor = Supervisor(world.pool, jobs, Timings(), clock)
@@ -349,7 +333,7 @@ async def test_runs_beyond_the_places_wait_in_the_registry(
 
 
 async def test_a_job_made_for_an_attempt_that_has_ended_is_removed(
-    world: World, supervisor: Supervisor, jobs: Cluster
+    world: World, supervisor: Supervisor, jobs: HangingLauncher
 ) -> None:
     await _runs(world, 1)
     await supervisor.launch_pending()
@@ -361,7 +345,7 @@ async def test_a_job_made_for_an_attempt_that_has_ended_is_removed(
 
 
 async def test_an_attempt_that_goes_on_as_it_should_gets_no_look_of_its_own(
-    world: World, supervisor: Supervisor, jobs: Cluster
+    world: World, supervisor: Supervisor, jobs: HangingLauncher
 ) -> None:
     jobs.healed.set()
     await _runs(world, 10)
@@ -369,18 +353,20 @@ async def test_an_attempt_that_goes_on_as_it_should_gets_no_look_of_its_own(
     await supervisor.settled()
     await supervisor.observe_all()
     await supervisor.settled()
-    assert jobs.looked == []
+    assert jobs.observed == []
     jobs.jobs.discard("penstock-run3-1")
     await supervisor.observe_all()
     await supervisor.settled()
-    assert jobs.looked == ["run3"]
+    assert jobs.observed == ["run3"]
     assert (await _attempt(world.pool, "run3"))["reason"] == "AttemptLost"
 
 
-async def test_a_pod_that_cannot_start_ends_its_attempt(world: World, supervisor: Supervisor, jobs: Cluster) -> None:
+async def test_a_pod_that_cannot_start_ends_its_attempt(
+    world: World, supervisor: Supervisor, jobs: HangingLauncher
+) -> None:
     jobs.healed.set()
     refused = AttemptObservation("waiting", "SecretNotFound", "spec.secretRef: no", "ConfigError", final=True)
-    jobs.seen = lambda each: refused if each.run_id == "run1" else AttemptObservation("active")
+    jobs.observation = lambda each: refused if each.run_id == "run1" else AttemptObservation("active")
     await _runs(world, 3)
     await supervisor.launch_pending()
     await supervisor.settled()
@@ -391,7 +377,7 @@ async def test_a_pod_that_cannot_start_ends_its_attempt(world: World, supervisor
 
 
 async def test_a_silent_attempt_is_ended_whatever_its_job_says(
-    world: World, supervisor: Supervisor, jobs: Cluster, clock: Clock
+    world: World, supervisor: Supervisor, jobs: HangingLauncher, clock: FakeClock
 ) -> None:
     jobs.healed.set()
     await _runs(world, 1)
@@ -407,21 +393,30 @@ async def test_a_silent_attempt_is_ended_whatever_its_job_says(
     assert jobs.jobs == set()
 
 
-class NoResources:
-    """An API server that lists nothing yet."""
-
-    def pages(self, kind: str) -> AsyncIterator[list[Any]]:
-        raise ConnectionRefusedError(kind)
-
-
-async def test_a_run_is_launched_as_soon_as_it_is_made(world: World, jobs: Cluster, tmp_path: Path) -> None:
+async def test_a_run_is_launched_as_soon_as_it_is_made(
+    world: World, jobs: HangingLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The loop that launches has looked by then, and would look again a minute later."""
     jobs.healed.set()
-    parts = Components(world.pool, NoResources(), jobs, world.store, Timings(poll=60), FileLogs(tmp_path))  # type: ignore[arg-type]
+    resources = FakeResources()
+
+    async def no_answer(kind: Kind) -> None:
+        raise ConnectionRefusedError(kind)
+
+    resources.before_list = no_answer
+    parts = Components(world.pool, resources, jobs, world.store, Timings(poll=60), FileLogs(tmp_path))
     orchestrator, past = Orchestrator(parts), datetime.now(UTC) - timedelta(minutes=1)
+    looked, launch_pending = asyncio.Event(), orchestrator.supervisor.launch_pending
+
+    async def look() -> int:
+        found = await launch_pending()
+        looked.set()
+        return found
+
+    monkeypatch.setattr(orchestrator.supervisor, "launch_pending", look)
     running = asyncio.create_task(orchestrator.run())
     try:
-        await asyncio.sleep(1)
+        await asyncio.wait_for(looked.wait(), PATIENCE)
         async with world.pool.connection() as db:
             await connection_records.set_timing(db, "c1", Timing("@hourly", "Etc/UTC", 0, past))
         assert await orchestrator.schedule() == 1

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.connections.connection_store import ConnectionRow, connection_by_name
 from penstock_operator.controller.orchestrator import Components, Orchestrator
-from penstock_operator.controller.resource_client import Document, Page, StaleDocumentError, key_of, version_of
+from penstock_operator.controller.resource_client import Document, Page, key_of, version_of
 from penstock_operator.controller.resync.new_connections import record_new
 from penstock_operator.controller.workqueue import Key
 from penstock_operator.launchers.logs import FileLogs
@@ -21,63 +19,14 @@ from penstock_operator.registry.database import Pool, many, run
 from penstock_operator.resources.models import REQUESTED_AT, Kind
 from penstock_operator.settings import Timings
 
+from tests.fakes.launcher import FakeLauncher
+from tests.fakes.resources import FakeResources
 from tests.integration.world import MANIFEST
 from tests.patience import PATIENCE
 
 DEFINITION: Key = ("ConnectorDefinition", "", "faker-generate-0.1.0")
 SETTLING_SWEEPS = 3
 COUNT = 30
-
-
-class ApiServer:
-    """Resources with versions, as an API server keeps them: a status is refused for a version that is not the newest."""
-
-    def __init__(self) -> None:
-        self.documents: dict[Key, Document] = {}
-        self.read: list[Key] = []
-        self.written: list[Key] = []
-        self.before_write: Callable[[Key], None] = lambda _: None
-        self._version = 0
-
-    def put(self, document: Document) -> None:
-        self._version += 1
-        document["metadata"]["resourceVersion"] = str(self._version)
-        self.documents[key_of(document)] = document
-
-    def change(self, key: Key, **spec: Any) -> str:
-        document = copy.deepcopy(self.documents[key])
-        document["spec"].update(spec)
-        document["metadata"]["generation"] += 1
-        self.put(document)
-        return str(self._version)
-
-    async def get(self, kind: Kind, namespace: str, name: str) -> Document | None:
-        self.read.append((kind, namespace, name))
-        return copy.deepcopy(self.documents.get((kind, namespace, name)))
-
-    async def list(self, kind: Kind) -> list[Document]:
-        return [copy.deepcopy(each) for key, each in self.documents.items() if key[0] == kind]
-
-    async def pages(self, kind: Kind) -> AsyncIterator[Page]:
-        found = await self.list(kind)
-        for start in range(0, len(found), 7):
-            yield found[start : start + 7]
-
-    async def namespace_uid(self, namespace: str) -> str | None:
-        return f"uid of {namespace}"
-
-    async def write_status(self, document: Document, status: Document) -> str | None:
-        key = key_of(document)
-        self.before_write(key)
-        if version_of(self.documents[key]) != version_of(document):
-            raise StaleDocumentError
-        self.written.append(key)
-        self.put({**self.documents[key], "status": status})
-        return str(self._version)
-
-    def reason(self, key: Key) -> str:
-        conditions: list[dict[str, str]] = self.documents[key].get("status", {}).get("conditions", [])
-        return next((each["reason"] for each in conditions if each["type"] == "Ready"), "")
 
 
 def definition(name: str = "faker", stage: str = "certified") -> Document:
@@ -99,8 +48,8 @@ def key(number: int) -> Key:
 
 
 @pytest.fixture
-def server() -> ApiServer:
-    made = ApiServer()
+def server() -> FakeResources:
+    made = FakeResources()
     made.put(definition())
     for number in range(COUNT):
         made.put(connection(number))
@@ -108,8 +57,8 @@ def server() -> ApiServer:
 
 
 @pytest.fixture
-def parts(pool: Pool, server: ApiServer, store: BronzeStore, tmp_path: Path) -> Components:
-    return Components(pool, server, None, store, Timings(), FileLogs(tmp_path))  # type: ignore[arg-type] - nothing is launched
+def parts(pool: Pool, server: FakeResources, store: BronzeStore, tmp_path: Path) -> Components:
+    return Components(pool, server, FakeLauncher(), store, Timings(), FileLogs(tmp_path))
 
 
 @pytest.fixture
@@ -118,7 +67,7 @@ async def orchestrator(parts: Components) -> AsyncIterator[Orchestrator]:
         yield made
 
 
-async def _settle(orchestrator: Orchestrator, server: ApiServer) -> None:
+async def _settle(orchestrator: Orchestrator, server: FakeResources) -> None:
     """Sweep until statuses, the count of the definition among them, have come to rest; then forget what was counted.
 
     A sweep looks once more at what the one before it wrote: how often the definition's count is written on the way to the
@@ -157,7 +106,7 @@ async def _row(pool: Pool, number: int) -> ConnectionRow | None:
         return await connection_by_name(held, f"team-{number % 5}", f"c{number}")
 
 
-async def test_a_first_sweep_reads_no_resource_on_its_own(orchestrator: Orchestrator, server: ApiServer) -> None:
+async def test_a_first_sweep_reads_no_resource_on_its_own(orchestrator: Orchestrator, server: FakeResources) -> None:
     await orchestrator.sweeper.sweep()
     await _idle(orchestrator)
     assert set(server.read) <= {DEFINITION}, "it counts its connections once they have come"
@@ -165,7 +114,7 @@ async def test_a_first_sweep_reads_no_resource_on_its_own(orchestrator: Orchestr
 
 
 async def test_what_the_registry_has_never_seen_is_on_schedule_before_a_status_is_written(
-    orchestrator: Orchestrator, server: ApiServer, pool: Pool
+    orchestrator: Orchestrator, server: FakeResources, pool: Pool
 ) -> None:
     async def on_schedule() -> int:
         await orchestrator.sweeper.registered.wait()
@@ -182,7 +131,7 @@ async def test_what_the_registry_has_never_seen_is_on_schedule_before_a_status_i
 
 
 async def test_12_what_cannot_be_recorded_with_the_others_is_left_to_its_own_reconcile(
-    orchestrator: Orchestrator, server: ApiServer, pool: Pool
+    orchestrator: Orchestrator, server: FakeResources, pool: Pool
 ) -> None:
     await _settle(orchestrator, server)
     wrong, asking, following = connection(100), connection(101, **{REQUESTED_AT: "t1"}), connection(102)
@@ -211,7 +160,7 @@ async def test_12_what_cannot_be_recorded_with_the_others_is_left_to_its_own_rec
 
 
 async def test_what_the_watch_lists_as_the_first_sweep_did_is_handled_once(
-    orchestrator: Orchestrator, server: ApiServer
+    orchestrator: Orchestrator, server: FakeResources
 ) -> None:
     for number in range(COUNT):
         orchestrator.sweeper.changed(key(number), version_of(server.documents[key(number)]), listed=True)
@@ -222,7 +171,7 @@ async def test_what_the_watch_lists_as_the_first_sweep_did_is_handled_once(
 
 
 async def test_a_sweep_of_what_has_not_changed_queues_no_connection(
-    orchestrator: Orchestrator, server: ApiServer
+    orchestrator: Orchestrator, server: FakeResources
 ) -> None:
     await _settle(orchestrator, server)
     await orchestrator.sweeper.sweep()
@@ -232,7 +181,7 @@ async def test_a_sweep_of_what_has_not_changed_queues_no_connection(
 
 
 async def test_9_a_sweep_that_failed_is_tried_again_long_before_its_period_is_over(
-    orchestrator: Orchestrator, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+    orchestrator: Orchestrator, server: FakeResources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A leader may begin while the API server starts, or a page of its list may expire."""
     monkeypatch.setattr("penstock_operator.controller.orchestrator.AGAIN_SECONDS", 0.01)
@@ -261,7 +210,7 @@ async def _another(parts: Components) -> AsyncIterator[Orchestrator]:
 
 
 async def test_9_a_new_process_has_no_work_where_statuses_tell_what_the_registry_holds(
-    orchestrator: Orchestrator, server: ApiServer, parts: Components
+    orchestrator: Orchestrator, server: FakeResources, parts: Components
 ) -> None:
     await _settle(orchestrator, server)
     async with _another(parts) as second:
@@ -274,7 +223,7 @@ async def test_9_a_new_process_has_no_work_where_statuses_tell_what_the_registry
 
 
 async def test_9_a_new_process_writes_the_statuses_that_are_behind(
-    orchestrator: Orchestrator, server: ApiServer, pool: Pool, parts: Components
+    orchestrator: Orchestrator, server: FakeResources, pool: Pool, parts: Components
 ) -> None:
     await _settle(orchestrator, server)
     async with pool.connection() as held:
@@ -289,7 +238,7 @@ async def test_9_a_new_process_writes_the_statuses_that_are_behind(
 
 
 async def test_10_what_changes_between_the_first_list_and_the_watchs_is_seen(
-    orchestrator: Orchestrator, server: ApiServer, pool: Pool, parts: Components
+    orchestrator: Orchestrator, server: FakeResources, pool: Pool, parts: Components
 ) -> None:
     await _settle(orchestrator, server)
     async with _another(parts) as second:
@@ -303,7 +252,7 @@ async def test_10_what_changes_between_the_first_list_and_the_watchs_is_seen(
 
 
 async def test_what_a_new_process_left_alone_is_looked_at_by_and_by(
-    orchestrator: Orchestrator, server: ApiServer, parts: Components
+    orchestrator: Orchestrator, server: FakeResources, parts: Components
 ) -> None:
     await _settle(orchestrator, server)
     server.documents[key(8)]["status"]["alerts"] = "what an older release said"
@@ -318,7 +267,7 @@ async def test_what_a_new_process_left_alone_is_looked_at_by_and_by(
     assert server.documents[key(8)]["status"]["alerts"] == 0
 
 
-async def test_9_a_sweep_mends_the_registry(orchestrator: Orchestrator, server: ApiServer, pool: Pool) -> None:
+async def test_9_a_sweep_mends_the_registry(orchestrator: Orchestrator, server: FakeResources, pool: Pool) -> None:
     await _settle(orchestrator, server)
     async with pool.connection() as held:
         await run(held, "UPDATE penstock.tenant_connections SET deleted_at = now() WHERE uid = 'c3'")
@@ -330,7 +279,9 @@ async def test_9_a_sweep_mends_the_registry(orchestrator: Orchestrator, server: 
     assert [(row.generation, row.ready) for row in rows if row] == [(1, True)] * 3
 
 
-async def test_10_a_sweep_sees_what_the_watch_missed(orchestrator: Orchestrator, server: ApiServer, pool: Pool) -> None:
+async def test_10_a_sweep_sees_what_the_watch_missed(
+    orchestrator: Orchestrator, server: FakeResources, pool: Pool
+) -> None:
     await _settle(orchestrator, server)
     server.change(key(7), schedule="@daily")
     server.put(connection(8, **{REQUESTED_AT: "now"}))
@@ -345,7 +296,7 @@ async def test_10_a_sweep_sees_what_the_watch_missed(orchestrator: Orchestrator,
     assert await _row(pool, 9) is None
 
 
-async def test_the_echo_of_our_own_status_is_no_work(orchestrator: Orchestrator, server: ApiServer) -> None:
+async def test_the_echo_of_our_own_status_is_no_work(orchestrator: Orchestrator, server: FakeResources) -> None:
     await _settle(orchestrator, server)
     for number in range(COUNT):
         orchestrator.sweeper.changed(key(number), version_of(server.documents[key(number)]))
@@ -357,7 +308,7 @@ async def test_the_echo_of_our_own_status_is_no_work(orchestrator: Orchestrator,
 
 
 async def test_a_change_while_the_status_is_written_is_not_lost(
-    orchestrator: Orchestrator, server: ApiServer, pool: Pool
+    orchestrator: Orchestrator, server: FakeResources, pool: Pool
 ) -> None:
     await _settle(orchestrator, server)
     changes = iter(["@monthly"])
@@ -376,7 +327,7 @@ async def test_a_change_while_the_status_is_written_is_not_lost(
 
 
 async def test_12_a_status_that_cannot_be_written_delays_no_other(
-    orchestrator: Orchestrator, server: ApiServer
+    orchestrator: Orchestrator, server: FakeResources
 ) -> None:
     def poison(written: Key) -> None:
         if written == key(0):
@@ -389,7 +340,7 @@ async def test_12_a_status_that_cannot_be_written_delays_no_other(
 
 
 async def test_a_new_version_is_news_for_the_connections_of_its_connector_only(
-    orchestrator: Orchestrator, server: ApiServer
+    orchestrator: Orchestrator, server: FakeResources
 ) -> None:
     await _settle(orchestrator, server)
     server.put(connection(100, connector="later"))
@@ -405,7 +356,7 @@ async def test_a_new_version_is_news_for_the_connections_of_its_connector_only(
 
 
 async def test_a_withdrawn_version_is_taken_back_from_its_connections(
-    orchestrator: Orchestrator, server: ApiServer
+    orchestrator: Orchestrator, server: FakeResources
 ) -> None:
     await _settle(orchestrator, server)
     server.change(DEFINITION, stage="withdrawn")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from penstock_operator.errors import Refused
 from penstock_operator.ids import ConnectionUid, DefinitionUid
 from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt
 from penstock_operator.launchers.logs import FileLogs
+from penstock_operator.logs.reader import RunLogs
 from penstock_operator.registry.database import Pool, many
 from penstock_operator.resources.models import ConnectionSpec
 from penstock_operator.runs import attempt_store, transitions
@@ -39,6 +39,8 @@ from penstock_operator.settings import S3Settings, Timings
 from penstock_operator.state.admin import Author, Reset, RewindToCheckpoint, change_state
 from penstock_sdk import protocol as wire
 
+from tests.fakes.launcher import FakeLauncher
+from tests.fakes.resources import FakeResources
 from tests.integration.world import EVENTS, IDENTITY, MANIFEST, STREAM
 from tests.model.oracle import MODES, Answer, Caller, Wanted
 
@@ -62,12 +64,13 @@ class Crash(BaseException):
     """The operator is killed here."""
 
 
-@dataclass
-class Jobs:
+class CrashingLauncher(FakeLauncher):
     """The launcher of the model: it remembers Jobs, and crashes the operator before or after making one."""
 
-    made: dict[str, str] = field(default_factory=dict)
-    crash: str = ""
+    def __init__(self) -> None:
+        super().__init__(self._observed)
+        self.made: dict[str, str] = {}
+        self.crash = ""
 
     async def launch(self, launch: AttemptLaunch) -> str:
         if self.crash == "before":
@@ -77,24 +80,8 @@ class Jobs:
             raise Crash
         return launch.job_name
 
-    async def observe(self, launch: LaunchedAttempt) -> AttemptObservation:
-        return ENDED.get(self.made.get(launch.job_name, "disrupted"), AttemptObservation("active"))
-
-    async def observe_many(self, attempts: list[LaunchedAttempt]) -> dict[str, AttemptObservation]:
-        return {each.job_name: await self.observe(each) for each in attempts}
-
-    async def stop(self, launch: LaunchedAttempt) -> None:
-        """A pod that does not hear it is what the model plays."""
-
-    async def retire(self, launch: LaunchedAttempt) -> None:
-        """As above."""
-
-
-class Resources:
-    """The API server's list of what there is; nothing is reconciled here."""
-
-    def __init__(self) -> None:
-        self.uids: dict[str, str] = {}
+    def _observed(self, attempt: LaunchedAttempt) -> AttemptObservation:
+        return ENDED.get(self.made.get(attempt.job_name, "disrupted"), AttemptObservation("active"))
 
 
 class Reality:
@@ -102,16 +89,18 @@ class Reality:
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self.jobs, self.resources = Jobs(), Resources()
+        self.jobs = CrashingLauncher()
+        self.uids: dict[str, str] = {}
+        """What there is, by name; nothing is reconciled here."""
         self.ids: dict[str, str] = {}
         self.tokens: dict[tuple[str, int], list[str]] = {}
         self._late = timedelta(0)
         store = BronzeStore(NOWHERE)
-        parts = Components(pool, self.resources, self.jobs, store, Timings(), NO_LOGS, clock=self._clock)  # type: ignore[arg-type]
+        parts = Components(pool, FakeResources(), self.jobs, store, Timings(), NO_LOGS, clock=self._clock)
         self.orchestrator = Orchestrator(parts)
         self.protocol = RunProtocol(pool, store)
         authority = EmbeddedAuthenticator(b"secret")
-        app = create_app(Services(self.protocol, pool, authority, None))  # type: ignore[arg-type]
+        app = create_app(Services(self.protocol, pool, authority, RunLogs(pool, NO_LOGS, store)))
         headers = {"Authorization": f"Bearer {authority.mint_person()}"}
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://model", headers=headers)
 
@@ -121,7 +110,7 @@ class Reality:
     async def begin(self) -> None:
         """Empty the registry but for the definition."""
         self.jobs.made.clear()
-        self.resources.uids.clear()
+        self.uids.clear()
         self.ids.clear()
         self.tokens.clear()
         async with self.pool.connection() as db:
@@ -185,7 +174,7 @@ class Reality:
             return await transitions.fail_current(db, self.ids[run], attempt, ending, disrupted=True)
 
     async def delete(self, name: str, crash: str) -> Answer:
-        self.resources.uids.pop(name, None)
+        self.uids.pop(name, None)
         if not crash:
             await self.orchestrator.forget("TenantConnection", "team", name)
             return
@@ -193,7 +182,7 @@ class Reality:
             await connection_records.retire_connection(db, "team", name)
 
     async def create(self, name: str, uid: str, next_run_at: datetime) -> Answer:
-        if self.resources.uids.setdefault(name, uid) != uid:
+        if self.uids.setdefault(name, uid) != uid:
             return
         record = ConnectionRecord(uid, "team", name, 1, ConnectionSpec.parse(SPEC), "d1", ready=True)
         async with self.pool.connection() as db, db.transaction():
@@ -203,7 +192,7 @@ class Reality:
     async def sweep(self) -> Answer:
         async with self.pool.connection() as db:
             moment = await connection_records.moment_of(db)
-        live = LiveResources([DefinitionUid("d1")], [ConnectionUid(uid) for uid in self.resources.uids.values()])
+        live = LiveResources([DefinitionUid("d1")], [ConnectionUid(uid) for uid in self.uids.values()])
         await retire_all_but(self.pool, live, {"ConnectorDefinition": moment, "TenantConnection": moment})
 
     # What a person does.
@@ -295,11 +284,13 @@ class Reality:
         call = self.protocol.heartbeat(self._token(caller), wire.HeartbeatRequest())
         return await _answer(call, lambda answer: answer.cancel)
 
-    async def finish(self, caller: Caller, outcome: str, records: dict[str, int], failed: tuple[str, ...]) -> Answer:
+    async def finish(
+        self, caller: Caller, outcome: wire.Outcome, records: dict[str, int], failed: tuple[str, ...]
+    ) -> Answer:
         error = wire.RunError(error_class="TransientError", message="it failed") if outcome == "failed" else None
         why = wire.RunError(error_class="SourceContractError", message="its view fails")
         told = {stream: wire.StreamOutcome(outcome="failed", error=why) for stream in failed}
-        request = wire.FinishRequest(outcome=outcome, error=error, records=records, streams=told)  # type: ignore[arg-type]
+        request = wire.FinishRequest(outcome=outcome, error=error, records=records, streams=told)
         return await _answer(self.protocol.finish(self._token(caller), request), lambda answer: answer.phase)
 
 

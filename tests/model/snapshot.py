@@ -39,11 +39,12 @@ async def read(pool: Pool) -> Rows:
 def shape_of_registry(rows: Rows) -> dict[str, Any]:
     """Return what the rows say, without what the oracle does not know: ids, moments, messages."""
     names = names_of(rows["runs"])
-    attempts, objects = defaultdict(list), defaultdict(dict)
+    attempts = defaultdict[str, list[Any]](list)
+    objects = defaultdict[tuple[str, int], dict[tuple[str, int], tuple[int, ...]]](dict)
     for row in rows["objects"]:
-        held = _span(row) if row["sha256"] else (0, 0)
+        span = _span(row) if row["sha256"] else (0, 0)
         objects[row["run_id"], row["attempt"]][row["stream"], row["sequence"]] = (
-            *(row["generation"], *held),
+            *(row["generation"], *span),
             row["checkpoint"],
         )
     for row in rows["attempts"]:

@@ -87,6 +87,9 @@ def test_postgres_sql_is_conformant(source: psycopg.Connection[Any], database_ur
         finally:
             source.execute(f"ALTER ROLE {READER} {back}".encode())
 
+    def grow() -> None:
+        source.execute(GROW.encode())
+
     parts = conninfo_to_dict(database_url)
     place = {"host": parts["host"], "port": int(str(parts["port"])), "database": parts["dbname"], "sslmode": "disable"}
     target = Target(
@@ -99,7 +102,7 @@ def test_postgres_sql_is_conformant(source: psycopg.Connection[Any], database_ur
         large=Variant(config={"schemas": ["much"], "fetchSize": 500}),
         revoked=lambda: altered("PASSWORD 'another'", f"PASSWORD '{PASSWORD}'"),
         throttled=lambda: altered("CONNECTION LIMIT 0", "CONNECTION LIMIT -1"),
-        grow=lambda: source.execute(GROW.encode()) and None,
+        grow=grow,
     )
     outcomes = assert_conformant(target, tmp_path / "report.json")
     assert set(outcomes.values()) == {"passed"}
@@ -113,7 +116,7 @@ FILES = {
     "orders.csv": csv_of(60),
     "events.jsonl.gz": gzip.compress(b"".join(b'{"id":%d,"at":{"n":%d}}\n' % (n, n) for n in range(60))),
 }
-FILE_STREAMS = [
+FILE_STREAMS: list[dict[str, Any]] = [
     {"name": "orders", "format": "csv", "primaryKey": ["id"]},
     {"name": "events", "format": "jsonl", "primaryKey": ["id"]},
     {"name": "days", "format": "parquet"},
@@ -140,6 +143,10 @@ def test_files_object_is_conformant_over_http(tmp_path: Path) -> None:
             server.put(name, body)
         for name, body in {"no.csv": b"id,zip,note\n", "no.jsonl": b"", "no.parquet": parquet_of(0)}.items():
             server.put(name, body)
+
+        def grow() -> None:
+            server.put("orders.csv", FILES["orders.csv"] + b"60,00060,late\n")
+
         target = Target(
             artifact="files-object",
             config={
@@ -152,7 +159,7 @@ def test_files_object_is_conformant_over_http(tmp_path: Path) -> None:
             url_field="baseUrl",
             empty=Variant(config=paths_of("no.csv", "no.jsonl", "no.parquet")),
             large=Variant(config={"batchRows": 1000, **paths_of("much.csv", "events.jsonl.gz", "days.parquet")}),
-            grow=lambda: server.put("orders.csv", FILES["orders.csv"] + b"60,00060,late\n") and None,
+            grow=grow,
             max_kills=5,
         )
         outcomes = assert_conformant(target, tmp_path / "report.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from penstock_operator.errors import Invalid
@@ -91,7 +92,7 @@ async def test_the_status_tells_of_what_runs_and_not_of_what_waits(tenant: Tenan
     ],
 )
 async def test_what_cannot_be_filled_says_why(
-    tenant: Tenant, spec: dict[str, str], start: timedelta, end: timedelta, words: str
+    tenant: Tenant, spec: dict[str, Any], start: timedelta, end: timedelta, words: str
 ) -> None:
     await tenant.apply("orders", **spec)
     now = datetime.now(UTC)

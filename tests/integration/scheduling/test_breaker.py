@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from penstock_operator.runs.retry import AttemptFailure
@@ -13,7 +14,7 @@ MINUTE = timedelta(minutes=1)
 EVERY_MINUTE = "* * * * *"
 
 
-async def fail_on_schedule(tenant: Tenant, times: int, **spec: object) -> datetime:
+async def fail_on_schedule(tenant: Tenant, times: int, **spec: Any) -> datetime:
     """Fail so many runs in a row, and return the time of the last tick."""
     await tenant.apply("orders", schedule=EVERY_MINUTE, **spec)
     at = await tenant.due("orders")
@@ -58,7 +59,7 @@ async def test_a_success_closes_the_circuit(tenant: Tenant) -> None:
 
 
 @pytest.mark.parametrize("change", [{"timeout": "3h"}, {"config": {"records": 7}}])
-async def test_a_changed_spec_closes_the_circuit(tenant: Tenant, change: dict[str, object]) -> None:
+async def test_a_changed_spec_closes_the_circuit(tenant: Tenant, change: dict[str, Any]) -> None:
     at = await fail_on_schedule(tenant, 3)
     await tenant.reconcile("orders")
     assert (await tenant.row("orders")).paused_until is not None, "looking at it again changes nothing"

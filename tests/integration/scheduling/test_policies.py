@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from penstock_operator.errors import Fenced
@@ -149,7 +150,7 @@ async def test_suspension_makes_no_run_and_resuming_makes_one(tenant: Tenant) ->
 
 
 @pytest.mark.parametrize("change", [{"schedule": "* * * * *"}, {"jitter": "20m"}, {"timeZone": "Asia/Kathmandu"}])
-async def test_a_changed_schedule_never_fires_for_the_past(tenant: Tenant, change: dict[str, str]) -> None:
+async def test_a_changed_schedule_never_fires_for_the_past(tenant: Tenant, change: dict[str, Any]) -> None:
     await tenant.apply("orders", schedule=OFTEN)
     await tenant.sql("UPDATE penstock.tenant_connections SET next_run_at = now() - interval '3 days'")
     await tenant.apply("orders", **{"schedule": OFTEN, **change})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from penstock_operator.attempts.supervisor import Supervisor
 from penstock_operator.controller.orchestrator import Components, Orchestrator
 from penstock_operator.embedded.folder import FolderResources
 from penstock_operator.errors import Fenced
-from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt
+from penstock_operator.launchers import AttemptObservation
 from penstock_operator.launchers.logs import FileLogs
 from penstock_operator.registry.database import many, one, run
 from penstock_operator.runs import attempt_store, run_store, transitions
@@ -20,46 +20,20 @@ from penstock_operator.runs.run_store import RunDetail
 from penstock_operator.scheduling import fairness
 from penstock_operator.settings import Timings
 
+from tests.fakes.launcher import FakeLauncher
 from tests.integration.world import World, checkpoint
 from tests.rows import LIVE
 
 TIMINGS = Timings()
 
 
-@dataclass
-class Jobs:
-    """A launcher whose Jobs do what the test says, at the border that the platform has for launchers."""
-
-    seen: AttemptObservation = field(default_factory=lambda: AttemptObservation("active"))
-    launched: list[AttemptLaunch] = field(default_factory=list)
-    stopped: list[str] = field(default_factory=list)
-    retired: list[str] = field(default_factory=list)
-
-    async def launch(self, launch: AttemptLaunch) -> str:
-        self.launched.append(launch)
-        return f"job-{launch.attempt}"
-
-    async def observe(self, launch: AttemptLaunch) -> AttemptObservation:
-        del launch
-        return self.seen
-
-    async def observe_many(self, attempts: list[LaunchedAttempt]) -> dict[str, AttemptObservation]:
-        return {each.job_name: self.seen for each in attempts}
-
-    async def stop(self, launch: AttemptLaunch) -> None:
-        self.stopped.append(launch.job_name)
-
-    async def retire(self, launch: AttemptLaunch) -> None:
-        self.retired.append(launch.job_name)
+@pytest.fixture
+def jobs() -> FakeLauncher:
+    return FakeLauncher()
 
 
 @pytest.fixture
-def jobs() -> Jobs:
-    return Jobs()
-
-
-@pytest.fixture
-async def supervisor(world: World, jobs: Jobs) -> Supervisor:
+async def supervisor(world: World, jobs: FakeLauncher) -> Supervisor:
     return Supervisor(world.pool, jobs, TIMINGS)
 
 
@@ -86,7 +60,7 @@ async def cancel(world: World) -> None:
 
 
 async def test_a_cancelled_attempt_that_has_not_started_ends_at_once(
-    world: World, jobs: Jobs, supervisor: Supervisor
+    world: World, jobs: FakeLauncher, supervisor: Supervisor
 ) -> None:
     await world.new_run()
     await supervisor.launch_pending()
@@ -108,7 +82,7 @@ async def test_a_cancelled_attempt_whose_launch_never_came_through_ends_at_once(
 
 
 async def test_a_connector_that_hangs_is_cancelled_in_bounded_time_and_fenced(
-    world: World, jobs: Jobs, supervisor: Supervisor
+    world: World, jobs: FakeLauncher, supervisor: Supervisor
 ) -> None:
     await world.new_run()
     run_id, attempt, token = await world.attempt()
@@ -134,19 +108,21 @@ async def test_a_cancellation_of_a_server_without_times_is_bounded_too(world: Wo
     assert (await the_run(world)).cancel_requested_at is not None
 
 
-async def test_a_replaced_attempts_job_is_stopped_through_the_outbox(world: World, jobs: Jobs, folder: Path) -> None:
+async def test_a_replaced_attempts_job_is_stopped_through_the_outbox(
+    world: World, jobs: FakeLauncher, folder: Path
+) -> None:
     await world.new_run()
     await world.attempt()
     async with world.pool.connection() as db, db.transaction():
         locked = await run_store.lock_run(db, "run1")
         assert locked is not None
         await transitions.replace(db, locked)
-    parts = Components(world.pool, FolderResources(folder), jobs, world.store, TIMINGS, FileLogs(folder))  # type: ignore[arg-type]
+    parts = Components(world.pool, FolderResources(folder), jobs, world.store, TIMINGS, FileLogs(folder))
     await Orchestrator(parts).outbox_dispatcher.drain()
     assert jobs.stopped == jobs.retired == ["penstock-run1-1"]
 
 
-async def test_silence_is_fenced_its_job_removed_and_the_run_tried_again(world: World, jobs: Jobs) -> None:
+async def test_silence_is_fenced_its_job_removed_and_the_run_tried_again(world: World, jobs: FakeLauncher) -> None:
     supervisor = Supervisor(world.pool, jobs, replace(TIMINGS, heartbeat_deadline=0.0))
     await world.new_run()
     _, _, token = await world.attempt()
@@ -161,8 +137,8 @@ async def test_silence_is_fenced_its_job_removed_and_the_run_tried_again(world: 
     assert attempt == 2
 
 
-async def test_a_silent_attempt_on_a_node_that_does_not_answer_is_disrupted(world: World, jobs: Jobs) -> None:
-    jobs.seen = AttemptObservation("active", "AttemptLost", "its node does not answer", disrupted=True)
+async def test_a_silent_attempt_on_a_node_that_does_not_answer_is_disrupted(world: World, jobs: FakeLauncher) -> None:
+    jobs.observe_as(AttemptObservation("active", "AttemptLost", "its node does not answer", disrupted=True))
     supervisor = Supervisor(world.pool, jobs, replace(TIMINGS, heartbeat_deadline=0.0))
     await world.new_run()
     await world.attempt()
@@ -203,14 +179,14 @@ def test_silence_needs_the_registrys_clock_and_a_witness() -> None:
 
 
 async def test_running_out_of_memory_is_told_with_its_peak_and_the_next_attempt_gets_more(
-    world: World, jobs: Jobs, supervisor: Supervisor
+    world: World, jobs: FakeLauncher, supervisor: Supervisor
 ) -> None:
     world.spec["resources"] = {"limits": {"memory": "64Mi", "cpu": "1"}, "onOutOfMemory": {"factor": 2, "max": "96Mi"}}
     await world.new_run()
     _, _, token = await world.attempt()
     async with world.pool.connection() as db:
         await attempt_store.heartbeat(db, "run1", 1, {"rss_peak_bytes": 61.0 * 2**20})
-    jobs.seen = AttemptObservation("failed", "OutOfMemory", "", "DefectError", 137)
+    jobs.observe_as(AttemptObservation("failed", "OutOfMemory", "", "DefectError", 137))
     await look(supervisor)
     waiting = await the_run(world)
     assert waiting.message == (
@@ -229,13 +205,13 @@ async def test_running_out_of_memory_is_told_with_its_peak_and_the_next_attempt_
     ("peak", "reason", "phase"), [(500.0, "OutOfMemory", "pending"), (80.0, "AttemptLost", "pending")]
 )
 async def test_a_kill_without_a_word_is_for_memory_only_when_memory_was_used_up(
-    world: World, jobs: Jobs, supervisor: Supervisor, peak: float, reason: str, phase: str
+    world: World, jobs: FakeLauncher, supervisor: Supervisor, peak: float, reason: str, phase: str
 ) -> None:
     await world.new_run()
     await world.attempt()
     async with world.pool.connection() as db:
         await attempt_store.heartbeat(db, "run1", 1, {"rss_peak_bytes": peak * 2**20})
-    jobs.seen = AttemptObservation("failed", "AttemptLost", "killed", exit_code=137, disrupted=True)
+    jobs.observe_as(AttemptObservation("failed", "AttemptLost", "killed", exit_code=137, disrupted=True))
     await look(supervisor)
     waiting = await the_run(world)
     assert (waiting.reason, waiting.phase) == (reason, phase)
@@ -243,13 +219,15 @@ async def test_a_kill_without_a_word_is_for_memory_only_when_memory_was_used_up(
 
 
 async def test_an_image_that_cannot_be_pulled_fails_the_run_in_minutes_and_is_not_tried_again(
-    world: World, jobs: Jobs, supervisor: Supervisor
+    world: World, jobs: FakeLauncher, supervisor: Supervisor
 ) -> None:
     await world.new_run()
     await supervisor.launch_pending()
     await supervisor.settled()
     for words in ("ErrImagePull: not found", "back-off pulling image"):
-        jobs.seen = AttemptObservation("waiting", "ImagePullFailed", f"the definition's image: {words}", "ConfigError")
+        jobs.observe_as(
+            AttemptObservation("waiting", "ImagePullFailed", f"the definition's image: {words}", "ConfigError")
+        )
         await look(supervisor)
         assert (await the_run(world)).phase == "running"
     await sql(world, "UPDATE penstock.run_attempts SET launched_at = now() - interval '121 s'")

@@ -20,7 +20,7 @@ from penstock_operator.attempts.supervisor import Supervisor
 from penstock_operator.connections import connection_store
 from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.embedded.platform import DataDirectory, Platform, platform
-from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt
+from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt, LeftoverJob
 from penstock_operator.launchers.process import ProcessLauncher
 from penstock_operator.registry.database import one
 from penstock_operator.runs import attempt_store, bronze_objects, run_store
@@ -60,6 +60,12 @@ class OutOfReach:
 
     async def retire(self, launch: LaunchedAttempt) -> None:
         """Nothing gets through."""
+
+    def leftovers(self) -> AsyncIterator[list[LeftoverJob]]:
+        return self.processes.leftovers()
+
+    async def discard(self, leftover: LeftoverJob) -> None:
+        await self.processes.discard(leftover)
 
 
 @pytest.fixture

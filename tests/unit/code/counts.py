@@ -23,6 +23,7 @@ from tests.unit.code.sources import (
     last_counted,
     parameters,
     signature,
+    tree_of_tests,
     working_tree,
 )
 
@@ -37,6 +38,7 @@ DOCUMENTS_ENTER = (
 
 UNKNOWN_VALUES = frozenset({"Any", "object", "JsonValue", "Json"})
 """Values that say nothing about the shape of the dict that holds them."""
+POLLS = (ast.While, ast.For, ast.AsyncFor)
 MAPPINGS = {"dict", "Dict", "Mapping", "MutableMapping", "defaultdict", "OrderedDict"}
 IDS = re.compile(r"(.*_)?(uid|id|namespace|attempt)")
 PLAIN = {"str", "int"}
@@ -299,6 +301,28 @@ def _line_with(word: OldWord, text: str) -> str:
     return next((line.strip() for line in text.splitlines() if word.is_in_text(line)), text)
 
 
+# --- the counts of tests
+
+
+def private_names_in_tests(modules: list[Module]) -> Iterator[Place]:
+    """Attributes that start with one underscore, of something other than `self` or `cls`."""
+    for module in modules:
+        for node in module.nodes:
+            private = isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("__")
+            if isinstance(node, ast.Attribute) and private and _name(node.value) not in {"self", "cls"}:
+                yield Place(ast.unparse(node), module.path, node.lineno)
+
+
+def sleeps_in_tests(modules: list[Module]) -> Iterator[Place]:
+    """Calls of `time.sleep` and `asyncio.sleep`, unless in a loop that waits for a condition."""
+    for module in modules:
+        polling = {id(node) for loop in module.nodes if isinstance(loop, POLLS) for node in ast.walk(loop)}
+        calls = [node for node in module.nodes if isinstance(node, ast.Call) and id(node) not in polling]
+        for call in calls:
+            if ast.unparse(call.func) in {"time.sleep", "asyncio.sleep"} and ast.unparse(call) != "asyncio.sleep(0)":
+                yield Place(ast.unparse(call), module.path, call.lineno)
+
+
 COUNTS: dict[str, Count] = {
     count.__name__: count
     for count in (
@@ -311,6 +335,8 @@ COUNTS: dict[str, Count] = {
         loops_named_each,
         class_names_defined_twice,
         module_names_more_than_twice,
+        private_names_in_tests,
+        sleeps_in_tests,
     )
 } | {f"old_word_{word.word}": old_word(word) for word in OLD_WORDS}
 
@@ -334,10 +360,16 @@ def table_text(numbers: dict[str, int]) -> str:
     )
 
 
+def places_of(name: str, modules: list[Module]) -> list[Place]:
+    """Return the places of a count: those in tests for a count of tests, else those in sources."""
+    of_tests = name.endswith("_in_tests")
+    return list(COUNTS[name]([module for module in modules if module.is_test == of_tests]))
+
+
 def new_places(name: str, places: list[Place]) -> list[Place]:
     """Return the places that the commit that last wrote the table did not have; all places if there is none."""
     before = last_counted(TABLE)
-    known = Counter(place.what for place in COUNTS[name](before or []))
+    known = Counter(place.what for place in places_of(name, before or []))
     found = []
     for place in places:
         known[place.what] -= 1
@@ -354,12 +386,12 @@ def risen(name: str, places: list[Place], allowed: int) -> str:
 
 def main() -> int:
     """Write the counts that fell into the table, and say which rose."""
-    modules = working_tree()
+    modules = working_tree() + tree_of_tests()
     allowed = read_table(TABLE.read_text()) if TABLE.exists() else {}
-    found = {name: list(count(modules)) for name, count in COUNTS.items()}
+    found = {name: places_of(name, modules) for name in COUNTS}
     numbers = {name: min(len(places), allowed.get(name, len(places))) for name, places in found.items()}
     TABLE.write_text(table_text(numbers))
-    everything = len(list(public_signatures(modules)))
+    everything = len(list(public_signatures([module for module in modules if not module.is_test])))
     for name, places in found.items():
         share = f" ({len(places) / everything:.1%} of {everything})" if name.startswith("public_signatures") else ""
         sys.stdout.write(f"{name} = {len(places)}{share}\n")

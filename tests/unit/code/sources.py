@@ -13,6 +13,8 @@ from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).parents[3]
 
+ARCHIVED = ("operator/src", "connector-sdk/src", "connectors", "tests")
+
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -71,6 +73,11 @@ class Module:
         """All annotations: of parameters, results, fields and variables."""
         return [annotation for node in self.nodes for annotation in _annotations(node)]
 
+    @property
+    def is_test(self) -> bool:
+        """Return True for a module of tests/, which is no source."""
+        return self.path.parts[0] == "tests"
+
     def is_below(self, package: str) -> bool:
         """Return True if this is the package or module of that dotted name, or lives inside it."""
         return self.name == package or self.name.startswith(f"{package}.")
@@ -114,11 +121,17 @@ def working_tree() -> list[Module]:
     return _modules((path.relative_to(ROOT).as_posix(), path.read_text()) for path in paths)
 
 
+def tree_of_tests() -> list[Module]:
+    """Return the tests as they are now."""
+    paths = [path for path in sorted((ROOT / "tests").rglob("*.py")) if "cluster/machine" not in path.as_posix()]
+    return _modules((path.relative_to(ROOT).as_posix(), path.read_text()) for path in paths)
+
+
 def last_counted(table: Path) -> list[Module] | None:
-    """Return the sources of the commit that last changed the table, or None outside of a git repository."""
+    """Return the sources and tests of the commit that last changed the table, or None outside of a git repository."""
     try:
         commit = _git("log", "-1", "--format=%H", "--", str(table.relative_to(ROOT))).decode().strip()
-        archive = _git("archive", commit, "operator/src", "connector-sdk/src", "connectors") if commit else None
+        archive = _git("archive", commit, *ARCHIVED) if commit else None
     except (OSError, subprocess.CalledProcessError):
         return None
     return None if archive is None else _modules(_files(archive))
@@ -128,7 +141,7 @@ def _files(archive: bytes) -> Iterator[tuple[str, str]]:
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         for member in tar:
             content = tar.extractfile(member) if member.isfile() and member.name.endswith(".py") else None
-            if content is not None and "/src/" in member.name:
+            if content is not None:
                 yield member.name, content.read().decode()
 
 

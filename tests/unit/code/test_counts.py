@@ -14,6 +14,8 @@ number, so that the table stays true. An old word whose number is 0 is refused f
 | loops_named_each | loops and comprehensions whose item is named `each` |
 | class_names_defined_twice | names of public classes that more than one module defines |
 | module_names_more_than_twice | names that more than two modules or packages have |
+| private_names_in_tests | attributes with an underscore, of something other than `self` |
+| sleeps_in_tests | sleeps, except in a loop that waits for a condition |
 | old_word_... | names, and for some words texts, with a word that the glossary replaced (old_words.py) |
 """
 
@@ -23,13 +25,22 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from tests.unit.code.counts import COUNTS, DOCUMENTS_ENTER, TABLE, public_signatures, read_table, risen, table_text
-from tests.unit.code.sources import Module, working_tree
+from tests.unit.code.counts import (
+    COUNTS,
+    DOCUMENTS_ENTER,
+    TABLE,
+    places_of,
+    public_signatures,
+    read_table,
+    risen,
+    table_text,
+)
+from tests.unit.code.sources import Module, tree_of_tests, working_tree
 
 
 @pytest.fixture(scope="module")
 def sources() -> list[Module]:
-    return working_tree()
+    return working_tree() + tree_of_tests()
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +55,14 @@ def test_the_table_has_every_count(table: dict[str, int]) -> None:
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_a_count_may_only_fall(name: str, sources: list[Module], table: dict[str, int]) -> None:
-    places = list(COUNTS[name](sources))
+    places = places_of(name, sources)
     if len(places) > table[name]:
         pytest.fail(risen(name, places, table[name]))
     assert len(places) == table[name], f"lower {name} to {len(places)} in {TABLE.name}: make counts"
 
 
 def test_the_modules_where_documents_enter_exist(sources: list[Module]) -> None:
-    names = {module.name for module in sources}
+    names = {module.name for module in sources if not module.is_test}
     assert [name for name in DOCUMENTS_ENTER if name not in names] == []
 
 
@@ -126,6 +137,20 @@ def test_names_that_are_used_too_often() -> None:
     (repeated,) = COUNTS["module_names_more_than_twice"](modules)
     assert str(repeated).endswith(f"logs also in {paths[0]}, {paths[1]}")
     assert list(COUNTS["module_names_more_than_twice"](modules[1:])) == []
+
+
+def test_what_the_counts_of_tests_find() -> None:
+    text = """
+def test(thing):
+    thing._private.public = self._own
+    while True:
+        time.sleep(1)
+    asyncio.sleep(0)
+    asyncio.sleep(2)
+"""
+    module = Module(PurePosixPath("tests/unit/test_example.py"), text)
+    assert [place.what for place in places_of("private_names_in_tests", [module, EXAMPLE])] == ["thing._private"]
+    assert [place.what for place in places_of("sleeps_in_tests", [module, EXAMPLE])] == ["asyncio.sleep(2)"]
 
 
 def test_of_two_numbers_in_a_merge_conflict_the_lower_is_meant() -> None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -179,7 +179,12 @@ ITEMS = Stream(name="items", schema={"type": "object"}, primary_key=("id",))
 
 def test_estimating_counts_what_the_read_would_get() -> None:
     asked: list[Any] = []
-    cls = without_its_own(guide("estimating").Orders, count=lambda *given: asked.append(given[2]) or 450)
+
+    def count(*given: Any) -> int:
+        asked.append(given[2])
+        return 450
+
+    cls = without_its_own(guide("estimating").Orders, count=count)
     connector = build(cls, {}, {})
     expected = Estimate(records=450, bytes=405_000, api_calls=4)
     assert connector.estimate(ITEMS, None, {"moment": "2026-02-01"}) == expected
@@ -192,8 +197,9 @@ def test_rejected_rows_are_put_aside_with_a_message_that_holds_no_value() -> Non
     text = "id,price\n1,10\n2\n3,30\n"
     connector = build(without_its_own(guide("rejected").Prices, open=lambda *_: io.StringIO(text)), {}, {})
     (batch,) = connector.read(ITEMS, None, None)
-    assert [row["id"] for row in batch.records] == ["1", "3"]
-    assert connector.sink.rejected == [(["2"], "line 3: 1 fields, and the header has 2")]
+    records, sink = cast("list[dict[str, str]]", batch.records), cast("Any", connector.sink)
+    assert [row["id"] for row in records] == ["1", "3"]
+    assert sink.rejected == [(["2"], "line 3: 1 fields, and the header has 2")]
 
 
 class Counter(Connector[dict, dict]):  # type: ignore[type-arg]

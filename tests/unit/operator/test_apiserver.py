@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.utils.retry import Backoff
 from penstock_operator import apiserver
 from penstock_operator.controller.kubernetes_resources import KubernetesResources
 from penstock_operator.launchers import LaunchedAttempt
@@ -25,7 +26,7 @@ REFUSED = {"kind": "Status", "code": 403, "reason": "Forbidden"}
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Patience in hundredths."""
-    monkeypatch.setattr(apiserver, "PATIENCE", apiserver.Backoff(steps=6, duration=0.002, factor=2.0))
+    monkeypatch.setattr(apiserver, "PATIENCE", Backoff(steps=6, duration=0.002, factor=2.0))
 
 
 class Server:

@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -214,7 +214,7 @@ def foreign(place: Path) -> None:
     (place / "thesis.txt").write_text("mine")
 
 
-DIRECTORIES = {
+DIRECTORIES: dict[str, Callable[[Path], object]] = {
     "none": lambda _: None,
     "a file": lambda place: place.write_text("x"),
     "foreign": foreign,
@@ -235,7 +235,12 @@ def test_without_a_data_directory_the_remedy_is_said(
     DIRECTORIES[kind](nowhere / "data")
     before = sorted(nowhere.rglob("*"))
     word = "a.json" if path == ("state", "import") else "team-a/people"
-    extra = {("state", "reset"): ["--all"], ("state", "rewind"): ["--to-run", "x"], ("alerts", "ack"): []}.get(path, [])
+    extras: dict[tuple[str, ...], list[str]] = {
+        ("state", "reset"): ["--all"],
+        ("state", "rewind"): ["--to-run", "x"],
+        ("alerts", "ack"): [],
+    }
+    extra = extras.get(path, [])
     given = ["1"] if path == ("alerts", "ack") else plausible(command, word)
     given = ["abc"] if path[0] == "runs" and path[1] in ("show", "logs", "cancel") else given
     given = ["select 1"] if path == ("bronze", "sql") else given
@@ -315,7 +320,7 @@ def test_a_server_that_is_no_penstock_is_said_to_be_none(
     monkeypatch.setenv("PENSTOCK_SERVER", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("PENSTOCK_TOKEN", "t")
     (nowhere / "a.json").write_text("{}")
-    given = {
+    arguments: dict[tuple[str, ...], list[str]] = {
         ("state", "import"): ["team-a/people", "a.json"],
         ("state", "reset"): ["team-a/people", "--all"],
         ("state", "rewind"): ["team-a/people", "--to-run", "x"],
@@ -323,7 +328,8 @@ def test_a_server_that_is_no_penstock_is_said_to_be_none(
         ("runs", "show"): ["0" * 22],
         ("runs", "cancel"): ["0" * 22],
         ("runs", "logs"): ["0" * 22],
-    }.get(path) or plausible(command)
+    }
+    given = arguments.get(path) or plausible(command)
     code, _, errors = called(capsys, *path, *given)
     assert code in (0, 2), errors
     assert errors == "" or one_line(errors)

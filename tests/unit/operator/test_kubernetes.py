@@ -21,6 +21,7 @@ from penstock_operator.launchers.kubernetes import KubernetesLauncher
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from tests.fakes.changes import FakeChangeHandler
 from tests.patience import PATIENCE
 from tests.unit.operator.conftest import answered, run_spec
 
@@ -233,7 +234,7 @@ async def test_a_watch_that_an_error_ends_begins_anew(
         return answered(refusal(415, "UnsupportedMediaType"), 415)
 
     httpserver.expect_request(re.compile(".*")).respond_with_handler(fail)
-    watching = asyncio.create_task(watch(lambda *_: None, stop))
+    watching = asyncio.create_task(watch(FakeChangeHandler(), stop))
     await asyncio.wait_for(again.wait(), PATIENCE)
     assert not watching.done()
     stop.set()

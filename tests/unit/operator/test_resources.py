@@ -12,7 +12,7 @@ from penstock_operator.resources.models import ConnectionSpec
 from penstock_operator.resources.notations import Duration
 from penstock_sdk.manifest import Manifest, config_problems, manifest_problems
 
-CONNECTION = {
+CONNECTION: dict[str, Any] = {
     "apiVersion": "penstock.io/v1alpha1",
     "kind": "TenantConnection",
     "metadata": {"name": "orders", "namespace": "team"},
@@ -165,7 +165,7 @@ def test_a_spec_of_an_older_release_is_parsed() -> None:
 
 
 def test_a_spec_is_stored_in_the_notation_of_its_document() -> None:
-    document = {**CONNECTION["spec"], "timeout": "90m", "retry": {"limit": 1}, "config": {"n": None}}  # type: ignore[dict-item]
+    document = {**CONNECTION["spec"], "timeout": "90m", "retry": {"limit": 1}, "config": {"n": None}}
     spec = ConnectionSpec.parse(document)
     assert (spec.timeout.seconds, spec.jitter.seconds, spec.resources.limits.memory.bytes) == (5400, 0, 512 * 2**20)
     assert spec.document() == document

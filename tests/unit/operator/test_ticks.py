@@ -8,8 +8,8 @@ import pytest
 from penstock_operator.scheduling.ticks import ScheduleError, check_schedule, latest_tick, next_tick, within_deadline
 
 
-def utc(*parts: int) -> datetime:
-    return datetime(*parts, tzinfo=UTC)  # type: ignore[arg-type]
+def utc(year: int, month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0) -> datetime:
+    return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
 
 
 def test_a_tick_is_in_the_connections_own_zone() -> None:
