@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -21,16 +22,20 @@ from penstock_operator.logs.reader import RunLogs
 from penstock_operator.registry.database import Pool
 from penstock_operator.runs.protocol import RunProtocol
 
+from tests.integration.world import MANIFEST
+
 HIDDEN = re.compile(
     r"operator_message|(job|pod)_?uid|token_sha256|sha256|.*hash.*|.*digest.*|.*fingerprint.*|ciphertext"
 )
 """Names of fields that no answer has."""
 SENTINEL = "hidden-from-tenants"
 """The value of every such column in the registry."""
+MANIFEST_WITH_WINDOWS = {**MANIFEST, "capabilities": {**MANIFEST["capabilities"], "windows": True}}
+WINDOWS = json.dumps(MANIFEST_WITH_WINDOWS).replace("'", "''")
 HISTORY = f"""
 INSERT INTO penstock.connector_definitions (uid, name, connector, method, version, image, stage, manifest, generation)
 SELECT 'd' || n, 'faker-generate-0.1.' || n, 'faker', 'generate', '0.1.' || n, 'i', 'certified',
-    '{{"name": "faker", "method": "generate", "capabilities": {{"windows": true}}}}', 1 FROM generate_series(1, 3) n;
+    '{WINDOWS}', 1 FROM generate_series(1, 3) n;
 INSERT INTO penstock.tenant_connections (uid, namespace, name, generation, spec, definition_uid, ready, suspended,
     schedule, time_zone)
 SELECT 'c' || n, 'team', 'connection-' || n, 1, '{{"streams": [{{"name": "stream-1", "mode": "incremental"}}]}}', 'd1',
