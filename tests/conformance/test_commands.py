@@ -44,9 +44,9 @@ def test_check_refuses_a_stream_whose_cursor_can_lose_records(project: Any) -> N
     assert done.returncode == 1
     assert done.stdout == "the source accepts the connection\n"
     assert done.stderr == (
-        "refused: stream 'items', cursor 'updated_at': the cursor field may be null or missing, and a record without a value"
-        " is never found by a cursor; follow a field that is always there and `required`, or declare `nulls` if such records"
-        " are read in another way (docs/authors/cursors.md, may-be-null)\n"
+        "refused: stream 'items', cursor 'updated_at': the cursor field may be null or missing, and no cursor finds a record"
+        " without a value; follow a `required` field that is never null, or declare `nulls` if such records are read in"
+        " another way (docs/authors/cursors.md, may-be-null)\n"
     )
 
 
