@@ -51,7 +51,8 @@ class FolderJobs:
         """Make the Job, or adopt the one that is there: a name is used once, as in an API server."""
         uid = uuid.uuid4().hex
         scratch = self._file(launch.job_name, uid)
-        scratch.write_text(json.dumps({**asdict(launch), "job_uid": uid}))
+        made = LaunchedAttempt(launch.run_id, launch.attempt, launch.job_name, uid, launch.namespace, launch.connection)
+        scratch.write_text(json.dumps(asdict(made)))
         try:
             os.link(scratch, self._file(launch.job_name, "job"))
         except FileExistsError:

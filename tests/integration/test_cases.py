@@ -39,12 +39,17 @@ REFUSED: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
     "page-headless": ("csv", SIGN_IN, {"csv": {"header": False, "columns": ["a"]}, "infer": False}, "it is HTML"),
     "part-of-page": ("csv", b"<div class=login>\nsign in\n</div>\n", {}, "it is HTML"),
     "page-parquet": ("parquet", SIGN_IN, {}, "it is HTML"),
-    "binary": ("csv", b"\0\0\0\1Bud1\0", {}, "line 1: a column's name holds a NUL"),
+    "binary": ("csv", b"\0\0\0\1Bud1\0", {}, "line 1: a column's name has a NUL"),
     "named-nul-parquet": ("parquet", _parquet(**{"a\0b": [1]}), {}, "has a NUL in its name"),
     "twice": ("csv", b"id,x,x\n1,2,3\n", {}, "set csv.duplicateHeaders: rename"),
-    "break": ("csv", b'n\n1\n"2\n3"\n4\n', {"schema": INTEGER}, "line 3: the column 'n' holds what is no integer"),
+    "break": (
+        "csv",
+        b'n\n1\n"2\n3"\n4\n',
+        {"schema": INTEGER},
+        "line 3: the column 'n' holds a value that is not of type integer",
+    ),
     "large": ("jsonl", b'{"a": 1e400}\n', {}, "line 1: the field 'a' holds a number beyond 1.8e308"),
-    "text": ("parquet", _parquet(s=NOT_UTF8), {}, "row 2: the column 's' holds text that is not UTF-8"),
+    "text": ("parquet", _parquet(s=NOT_UTF8), {}, "row 2: the column 's' has text that is not UTF-8"),
 }
 PUT_ASIDE: dict[str, tuple[str, bytes, dict[str, Any], list[Any]]] = {
     "break-aside": ("csv", b'n\n1\n"2\n3"\n4\n', {"schema": INTEGER}, [{"n": 1}, {"n": 4}]),

@@ -279,9 +279,7 @@ async def test_a_cursor_that_can_lose_records_is_an_alert_until_it_is_taken_care
     token, (verdict,) = await post(world, unsafe)
     assert (verdict.read, await open_kinds(world)) == (True, [("CursorUnsafe", "at")])
     (alert,) = await rows(world, "compat_alerts")
-    assert (
-        "a record without a value is never found by a cursor; follow a field that is always there" in alert["message"]
-    )
+    assert "no cursor finds a record without a value; follow a `required` field that is never null" in alert["message"]
     assert (await finish(world, token, "people"))["phase"] == "succeeded"
     token, _ = await post(world, unsafe, abilities=("drop",))
     assert await open_kinds(world) == [("CursorUnsafe", "at")], "nor does it clear what is known"

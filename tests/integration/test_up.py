@@ -120,7 +120,7 @@ def test_a_failed_attempt_is_followed_by_another_that_loses_and_doubles_nothing(
     code, results, errors = user.up()
     assert code == 0, errors
     assert results["fake"]["attempt"] == 2
-    assert "failing after 1500 records, as spec.config.failAfter asks" in errors
+    assert "failing after 1500 records, as spec.config.failAfter says" in errors
     assert numbers(user.records(results["fake"])) == list(range(3000))
 
 
