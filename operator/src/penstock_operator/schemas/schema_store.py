@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from penstock_sdk.protocol import Mode
-
-from penstock_operator.ids import RunId, StreamName
+from penstock_operator.ids import StreamName
 from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all
 
 
@@ -36,27 +33,6 @@ class RegisteredStream:
     primary_key: list[str]
     cursor_field: str | None
     pii: list[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListedStream:
-    """The newest version of a stream, with its state; the state's fields are None before the first checkpoint."""
-
-    stream: StreamName
-    display_name: str
-    version: int
-    schema: dict[str, Any]
-    primary_key: list[str]
-    cursor_field: str | None
-    modes: list[Mode]
-    pii: list[str]
-    pii_suggested: dict[str, str]
-    first_seen_at: datetime
-    cursor: Any
-    checkpoint: int | None
-    generation: int | None
-    run_id: RunId | None
-    updated_at: datetime | None
 
 
 async def stream_heads(db: DatabaseConnection, connection_uid: str) -> dict[str, StreamHead]:
@@ -150,20 +126,4 @@ async def add_suggestions(db: DatabaseConnection, connection_uid: str, found: di
         uid=connection_uid,
         streams=list(found),
         suggested=[json.dumps(suggested) for suggested in found.values()],
-    )
-
-
-async def list_streams(db: DatabaseConnection, connection_uid: str) -> list[ListedStream]:
-    """Return the newest version of each stream, with its state."""
-    return await fetch_all(
-        db,
-        ListedStream,
-        """
-        SELECT DISTINCT ON (s.stream) s.stream, coalesce(s.display_name, s.stream) AS display_name, s.version, s.schema, s.primary_key, s.cursor_field, s.modes, s.pii,
-            s.pii_suggested, s.first_seen_at, t.cursor, t.checkpoint, t.generation, t.run_id, t.updated_at
-        FROM penstock.stream_registry s
-        LEFT JOIN penstock.connector_run_state t ON t.connection_uid = s.connection_uid AND t.stream = s.stream
-        WHERE s.connection_uid = %(uid)s ORDER BY s.stream, s.version DESC
-        """,
-        uid=connection_uid,
     )

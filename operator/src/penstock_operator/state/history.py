@@ -102,21 +102,6 @@ async def changes_of(db: DatabaseConnection, uid: str, limit: int) -> list[Row]:
     )
 
 
-async def history_of(db: DatabaseConnection, uid: str, stream: str | None, limit: int) -> list[Row]:
-    """Return the newest checkpoints, of one stream or of all."""
-    return await many(
-        db,
-        """
-        SELECT * FROM penstock.stream_checkpoints
-        WHERE connection_uid = %(uid)s AND (%(stream)s::text IS NULL OR stream = %(stream)s)
-        ORDER BY committed_at DESC, checkpoint DESC LIMIT %(limit)s
-        """,
-        uid=uid,
-        stream=stream,
-        limit=limit,
-    )
-
-
 async def checkpoint_of(db: DatabaseConnection, uid: str, stream: str, checkpoint: int) -> Row | None:
     """Return one checkpoint of a stream."""
     return await one(
