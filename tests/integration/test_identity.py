@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 from penstock_operator import definitions
+from penstock_operator.api.paging import PageRequest
+from penstock_operator.api.queries import ObjectFilter, list_objects
 from penstock_operator.connections import connection_records, connection_store
 from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.controller.retirement import retire_connection
 from penstock_operator.errors import Fenced
-from penstock_operator.ids import new_run_id
+from penstock_operator.ids import Namespace, new_run_id
 from penstock_operator.registry.database import many
 from penstock_operator.retention import purge_statements
-from penstock_operator.runs import attempt_store, bronze_objects, run_store
+from penstock_operator.runs import attempt_store, run_store
 from penstock_operator.runs.protocol import PodIdentity
 from penstock_operator.scheduling import fairness
 from penstock_sdk import protocol as wire
@@ -171,7 +173,7 @@ class Apart:
             )
             for row in rows:
                 prefixes[row["key"].split("/run=")[0]] += self.read[row["key"]]
-            shown = await bronze_objects.committed_objects(db, "team", self.name, None, None)
+            shown = (await list_objects(db, PageRequest(1000), ObjectFilter(Namespace("team"), self.name))).items
         for prefix, numbers in prefixes.items():
             assert len(numbers) == len(set(numbers)), f"twice in {prefix}: {sorted(numbers)}"
         if self.uid:

@@ -182,7 +182,6 @@ HOT: dict[str, Callable[[Any], Awaitable[object]]] = {
     "the page of checkpoints": lambda c: queries.list_checkpoints(c, PageRequest(20), ConnectionUid("c8")),
     "the page of state changes": lambda c: queries.list_state_changes(c, PageRequest(20), ConnectionUid("c8")),
     "the detail of a run": lambda c: queries.run_detail(c, RunId("000000000008")),
-    "committed_objects": lambda c: bronze_objects.committed_objects(c, None, None, None, "000000000008"),
     "take": lambda c: outbox.take(c, 100),
 }
 

@@ -16,16 +16,18 @@ from typing import Any
 import psycopg
 import pytest
 from penstock_operator import definitions, outbox
+from penstock_operator.api.paging import PageRequest
+from penstock_operator.api.queries import ObjectFilter, list_objects
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.connections import connection_store
 from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.controller.retirement import retire_connection
-from penstock_operator.ids import new_run_id
+from penstock_operator.ids import Namespace, new_run_id
 from penstock_operator.registry.database import Pool, create_pool, many, one
 from penstock_operator.registry.installation import CONTROLLER
 from penstock_operator.registry.migrate import migrate
 from penstock_operator.restore.reconcile import ReconcileError, reconcile_registry
-from penstock_operator.runs import attempt_store, bronze_objects, run_store, transitions
+from penstock_operator.runs import attempt_store, run_store, transitions
 from penstock_operator.runs.commit_manifest import commit_document
 from penstock_operator.runs.protocol import PodIdentity, RunProtocol
 from penstock_operator.scheduling import fairness
@@ -170,7 +172,7 @@ class History:
     async def check(self) -> None:
         """Each record is once among what is committed, and in each prefix but for what the collector was left."""
         async with self.pool.connection() as db:
-            shown = await bronze_objects.committed_objects(db, "team", "orders", None, None)
+            shown = (await list_objects(db, PageRequest(1000), ObjectFilter(Namespace("team"), "orders"))).items
             left = await many(db, "SELECT key FROM penstock.bronze_objects WHERE committed_at IS NULL")
         assert sorted(number for row in shown for number in self.read[row.key]) == self.numbers
         prefixes: dict[str, list[int]] = defaultdict(list)

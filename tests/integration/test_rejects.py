@@ -6,10 +6,12 @@ import hashlib
 
 import httpx
 import pytest
+from penstock_operator.api.paging import PageRequest
+from penstock_operator.api.queries import ObjectFilter, list_objects
 from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.errors import Fenced
+from penstock_operator.ids import Namespace
 from penstock_operator.registry.database import Row, many
-from penstock_operator.runs import bronze_objects
 from penstock_operator.runs.commit_manifest import commit_document
 from penstock_operator.scheduling import fairness
 from penstock_sdk import protocol as wire
@@ -69,8 +71,8 @@ async def test_rejected_records_have_places_and_numbers_of_their_own(world: Worl
     assert "/connection=orders/_rejected/stream=people/" in rejected.key
     await world.protocol.checkpoint(token, checkpoint(1, data, rejected))
     async with world.pool.connection() as db:
-        found = await bronze_objects.committed_objects(db, "team", None, None, None)
-        aside = await bronze_objects.committed_objects(db, "team", None, None, None, "rejected")
+        found = (await list_objects(db, PageRequest(1000), ObjectFilter(Namespace("team")))).items
+        aside = (await list_objects(db, PageRequest(1000), ObjectFilter(Namespace("team"), kind="rejected"))).items
     assert ([row.key for row in found], [row.key for row in aside]) == ([data.key], [rejected.key])
 
 

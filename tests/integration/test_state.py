@@ -6,6 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
+from penstock_operator.api.paging import PageRequest
+from penstock_operator.api.queries import list_state_changes
 from penstock_operator.connections import connection_records, connection_store
 from penstock_operator.connections.connection_records import ConnectionRecord
 from penstock_operator.controller.reconcile import reconcile_connection
@@ -28,7 +30,7 @@ from penstock_operator.state.admin import (
     change_state,
     document_of,
 )
-from penstock_operator.state.document import StateDocument, StreamState
+from penstock_operator.state.document import ExportedState, StateDocument
 from penstock_sdk import protocol as wire
 
 from tests.integration.world import EVENTS, STREAM, World, checkpoint
@@ -182,19 +184,26 @@ async def test_every_change_is_audited_with_who_when_before_and_after(world: Wor
     await world.attempt("pod2")
     await change(world, Reset(("people",)))
     async with world.pool.connection() as db:
-        (entry,) = await history.changes_of(db, "c1", 10)
-    assert (entry["action"], entry["stream"], entry["changed_by"]) == ("reset", "people", "anna")
-    assert entry["reason"] == "the source was corrected"
-    assert entry["before"] == {
+        (entry,) = (await list_state_changes(db, PageRequest(10), ConnectionUid("c1"))).items
+    assert (entry.action, entry.stream, entry.changed_by) == ("reset", "people", "anna")
+    assert entry.reason == "the source was corrected"
+    assert entry.before is not None
+    assert entry.before.model_dump() == {
         "cursor": {"n": 1},
         "state_version": 1,
         "generation": 1,
         "checkpoint": 1,
         "run_id": "run1",
     }
-    assert entry["after"] == {"cursor": None, "state_version": 1, "generation": 2, "checkpoint": 2, "run_id": None}
-    assert entry["fenced_runs"] == ["run2"]
-    assert entry["changed_at"].tzinfo is not None
+    assert entry.after.model_dump() == {
+        "cursor": None,
+        "state_version": 1,
+        "generation": 2,
+        "checkpoint": 2,
+        "run_id": None,
+    }
+    assert entry.fenced_runs == ("run2",)
+    assert entry.changed_at.tzinfo is not None
 
 
 async def test_what_cannot_be_carried_out_changes_nothing_and_says_why(both: World) -> None:
@@ -219,12 +228,12 @@ async def test_what_cannot_be_carried_out_changes_nothing_and_says_why(both: Wor
         await change(both, RewindToCursor("people", {"n": 1}))
     assert await state(both) == before
     async with both.pool.connection() as db:
-        assert await history.changes_of(db, "c1", 10) == []
+        assert (await list_state_changes(db, PageRequest(10), ConnectionUid("c1"))).items == []
 
 
 def _document(connector: str = "faker-generate", **cursors: tuple[Any, int]) -> StateDocument:
     listed = [
-        StreamState(name=name, cursor=cursor, state_version=version) for name, (cursor, version) in cursors.items()
+        ExportedState(name=name, cursor=cursor, state_version=version) for name, (cursor, version) in cursors.items()
     ]
     return StateDocument(connector=connector, streams=listed)
 

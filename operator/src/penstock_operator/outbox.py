@@ -44,7 +44,7 @@ Task: TypeAlias = WriteCommit | WriteStatus | RetireAttempt
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class OutboxMessage:
     """A message that was taken, for the `tries`-th time."""
 
     id: int
@@ -59,9 +59,9 @@ class _Row:
     payload: dict[str, Any]
     tries: int
 
-    def message(self) -> Message:
+    def message(self) -> OutboxMessage:
         kinds = {"commit": WriteCommit, "status": WriteStatus, "retire": RetireAttempt}
-        return Message(self.id, self.tries, kinds[self.kind](**self.payload))
+        return OutboxMessage(self.id, self.tries, kinds[self.kind](**self.payload))
 
 
 async def post_commit(db: DatabaseConnection, run_id: RunId) -> None:
@@ -106,7 +106,7 @@ async def status_messages(db: DatabaseConnection, connections: list[ConnectionUi
     )
 
 
-async def take(db: DatabaseConnection, limit: int) -> list[Message]:
+async def take(db: DatabaseConnection, limit: int) -> list[OutboxMessage]:
     """Take messages that are due. Nobody else gets them for 30 seconds, and for longer after each try, 600 at most."""
     rows = await fetch_all(
         db,

@@ -16,14 +16,16 @@ from pathlib import Path
 import pytest
 import yaml
 import zstandard
+from penstock_operator.api.queries import run_detail
 from penstock_operator.attempts.supervisor import Supervisor
 from penstock_operator.connections import connection_store
 from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.embedded.platform import DataDirectory, Platform, platform
+from penstock_operator.ids import RunId
 from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt, LeftoverJob
 from penstock_operator.launchers.process import ProcessLauncher
 from penstock_operator.registry.database import one
-from penstock_operator.runs import attempt_store, bronze_objects, run_store
+from penstock_operator.runs import bronze_objects, run_store
 from penstock_operator.runs.run_store import RunDetail
 from penstock_operator.scheduling.due import request_run
 from penstock_operator.settings import Timings
@@ -140,7 +142,7 @@ async def test_3_a_paused_process_is_fenced_succeeded_and_refused_when_it_wakes_
     assert (await the_run()).attempt == 2
     assert numbers(running, before) == list(range(RECORDS)), "nothing is lost and nothing doubled"
     async with running.pool.connection() as db:
-        first = (await attempt_store.attempts_of(db, run_id))[0]
+        first = (await run_detail(db, RunId(run_id))).attempts[0]
         state = await one(db, "SELECT run_id, attempt, done FROM penstock.connector_run_state")
     assert first.phase == "lost"
     assert state == {"run_id": run_id, "attempt": 2, "done": True}

@@ -89,7 +89,7 @@ class FeedRest(Connector[Config, Credentials]):
         return STREAMS
 
     def read(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Iterator[Batch]:
-        """Yield the feed's pages; nothing is promised before the last, as the newest entry comes first.
+        """Yield the feed's pages; only the last has a cursor, as the newest entry comes first.
 
         The watermark stays at the newest entry that was read, less the overlap: one that shares its moment, or is put
         before it later, is found by the next read, and what was seen is dropped by its id.

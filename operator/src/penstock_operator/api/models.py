@@ -7,7 +7,7 @@ They are not the registry's rows: a field is here because a tenant may see it. W
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated
 
 from penstock_sdk.protocol import ObjectKind
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, RootModel
@@ -24,12 +24,10 @@ from penstock_operator.ids import (
     StreamName,
 )
 from penstock_operator.resources.models import Stage
+from penstock_operator.runs.attempt_store import AttemptPhase, RunPhase
 from penstock_operator.runs.run_store import Trigger
 from penstock_operator.runs.stream_outcomes import Outcome
-
-RunPhase: TypeAlias = Literal["pending", "running", "succeeded", "failed", "cancelled"]
-AttemptPhase: TypeAlias = Literal["launching", "running", "succeeded", "failed", "cancelled", "interrupted", "lost"]
-StateAction: TypeAlias = Literal["reset", "rewind", "import"]
+from penstock_operator.state.admin import Action
 
 
 class JsonDocument(RootModel[dict[str, JsonValue]]):
@@ -303,7 +301,7 @@ class StateChangeView(ReadModel):
 
     id: StateChangeId
     stream: StreamName
-    action: StateAction
+    action: Action
     changed_by: str
     reason: str
     before: Annotated[StateSummary | None, BeforeValidator(lambda summary: summary or None)]

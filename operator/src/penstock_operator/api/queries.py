@@ -25,6 +25,7 @@ from penstock_operator.api.paging import MOST_ITEMS, Page, PageRequest
 from penstock_operator.errors import NotFound
 from penstock_operator.ids import ConnectionUid, Namespace, RunId
 from penstock_operator.registry.database import DatabaseConnection, fetch_all, fetch_one
+from penstock_operator.runs.run_store import RUNS, SHOWN_COLUMNS
 
 ONE_TEXT = TypeAdapter(tuple[str])
 TWO_TEXTS = TypeAdapter(tuple[str, str])
@@ -163,23 +164,7 @@ async def list_objects(db: DatabaseConnection, page: PageRequest, filters: Objec
     return page.page(rows, lambda row: (row.run_id, row.attempt, row.stream, row.sequence))
 
 
-RUN_COLUMNS = """
-    r.id, c.namespace, c.name, d.name AS definition, r.spec, r.trigger, r.token, r.scheduled_at, r.phase, r.attempt,
-    a.started_at AS attempt_started_at, r.next_attempt_at, r.cancel_requested, r.waits_reason, r.reason, r.error_class,
-    r.message, r.created_at, r.started_at, r.finished_at, r.records, r.deletes, r.rejected, r.bytes, r.objects, r.memory,
-    r.estimate, r.metrics,
-    CASE WHEN r.phase = 'pending' OR r.phase = 'running' AND a.started_at IS NULL THEN r.waits ELSE '' END AS waits,
-    (SELECT coalesce(sum(o.records), 0)::bigint FROM penstock.bronze_objects o
-     WHERE o.run_id = r.id AND o.kind = 'data' AND o.committed_at IS NOT NULL) AS committed_records,
-    ARRAY(SELECT f.stream FROM penstock.run_streams f WHERE f.run_id = r.id AND f.outcome = 'failed'
-          ORDER BY f.stream LIMIT 20) AS failed_streams
-"""
-RUNS = """
-    penstock.connector_runs r
-    JOIN penstock.tenant_connections c ON c.uid = r.connection_uid
-    JOIN penstock.connector_definitions d ON d.uid = r.definition_uid
-    LEFT JOIN penstock.run_attempts a ON a.run_id = r.id AND a.attempt = r.attempt
-"""
+RUN_COLUMNS = f"{SHOWN_COLUMNS}, r.estimate, r.metrics"
 
 
 async def list_runs(

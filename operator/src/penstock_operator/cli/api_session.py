@@ -17,6 +17,7 @@ import httpx
 import typer
 from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 
+from penstock_operator.api.paging import MOST_ITEMS
 from penstock_operator.api.services import Services
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.cli.exit_codes import CommandError
@@ -33,8 +34,6 @@ from penstock_operator.settings import s3_settings
 M = TypeVar("M")
 T = TypeVar("T")
 Parameter: TypeAlias = str | int | bool | None
-PAGE = 1000
-"""Items of a page, the most that the read API gives."""
 DATA_DIR = Path(".penstock")
 LAST_PORT = 65535
 DataDir = Annotated[
@@ -67,7 +66,7 @@ class ApiSession:
         adapter, cursor = TypeAdapter(list[model]), None  # type: ignore[valid-type]
         left = most
         while left is None or left > 0:
-            limit = PAGE if left is None else min(PAGE, left)
+            limit = MOST_ITEMS if left is None else min(MOST_ITEMS, left)
             response = await self.http.get(path, params=_given({**query, "limit": limit, "cursor": cursor}))
             items = _parsed(adapter, response)
             for item in items:

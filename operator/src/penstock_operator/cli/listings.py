@@ -14,6 +14,7 @@ from penstock_operator.cli.names import connection_name, connection_path
 from penstock_operator.cli.output import Cell, ListingColumn, Output, OutputOption, moment, print_rows
 from penstock_operator.ids import RunId
 from penstock_operator.resources.spelling import nearest_word
+from penstock_operator.runs.attempt_store import ENDED_PHASES
 
 NEWEST_RUNS = 1000
 """A connection whose newest run is older than these is listed without one."""
@@ -87,14 +88,14 @@ def connection_listing(connection: ConnectionView, run: RunView | None, now: dat
         next_retry_at=retry,
         reason=_reason(connection, run),
         last_run=run.id if run else None,
-        active=run is not None and run.phase in ("pending", "running"),
+        active=run is not None and run.phase not in ENDED_PHASES,
     )
 
 
 def _phase(connection: ConnectionView, run: RunView | None) -> str:
     if not connection.ready:
         return "stalled"
-    if run and run.phase in ("pending", "running"):
+    if run and run.phase not in ENDED_PHASES:
         return "retrying" if run.phase == "pending" and run.attempt else run.phase
     if connection.suspended:
         return "suspended"

@@ -10,9 +10,10 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 from rich.text import Text
 
 from penstock_operator.cli.output import printable_block
-from penstock_operator.embedded.runner import ENDED, ProgressReporter, RunProgress
+from penstock_operator.embedded.runner import ProgressReporter, RunProgress
 
 MARKS = {"succeeded": "[green]✔[/]", "failed": "[red]✘[/]", "cancelled": "[yellow]■[/]", "invalid": "[red]✘[/]"}
+"""The sign of each phase in which a connection's run has ended."""
 
 
 class PlainLines:
@@ -46,7 +47,7 @@ class LiveLines(PlainLines):
         """Change the run's line."""
         if seen.connection not in self._tasks:
             self._tasks[seen.connection] = self._progress.add_task(seen.connection, total=None, mark=" ", state="")
-        task, ended = self._tasks[seen.connection], seen.phase in (*ENDED, "invalid")
+        task, ended = self._tasks[seen.connection], seen.phase in MARKS
         retries = f", attempt {seen.attempt}" if seen.attempt > 1 else ""
         state = f"{seen.phase}{retries}, {seen.records:,} records"
         self._progress.update(task, mark=MARKS.get(seen.phase, " "), state=state)

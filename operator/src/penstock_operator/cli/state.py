@@ -15,7 +15,7 @@ from penstock_operator.cli.api_session import DATA_DIR, DataDir, with_session
 from penstock_operator.cli.exit_codes import CommandError
 from penstock_operator.cli.names import connection_path
 from penstock_operator.cli.output import ListingColumn, Output, OutputOption, moment, print_json, print_rows, printable
-from penstock_operator.state.document import StateDocument, StreamState
+from penstock_operator.state.document import ExportedState, StateDocument
 
 app = typer.Typer(no_args_is_help=True, help="State: show, history, changes, reset, rewind, export, import.")
 Which = Annotated[str, typer.Argument(metavar="NAMESPACE/CONNECTION", help="The connection.")]
@@ -41,7 +41,7 @@ def _cursor(summary: StateSummary | None) -> str:
     return json.dumps(summary.cursor if summary else None)
 
 
-STATES: tuple[ListingColumn[StreamState], ...] = (
+STATES: tuple[ListingColumn[ExportedState], ...] = (
     ListingColumn("stream", lambda state: state.name),
     ListingColumn("generation", lambda state: state.generation),
     ListingColumn("checkpoint", lambda state: state.checkpoint),

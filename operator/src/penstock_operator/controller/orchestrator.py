@@ -238,7 +238,7 @@ class Orchestrator:
         self._to_count.clear()
 
     async def forget(self, kind: str, namespace: str, name: str) -> None:
-        """Retire a resource that is gone, and tell those whom it concerns."""
+        """Retire a resource that is gone, and queue the resources that depend on it."""
         if kind == "ConnectorDefinition":
             async with self._parts.pool.connection() as db:
                 await definitions.retire_definition(db, name)

@@ -105,7 +105,7 @@ class OutboxDispatcher:
                 await upstream_store.wake_followers(db, namespace, self._clock())
             await outbox.delete(db, answered)
 
-    async def _deliver(self, message: outbox.Message) -> None:
+    async def _deliver(self, message: outbox.OutboxMessage) -> None:
         try:
             async with asyncio.timeout(LEASE_SECONDS):
                 await self._act(message)
@@ -118,7 +118,7 @@ class OutboxDispatcher:
             await outbox.delete(db, [message.id])
         reach("outbox.done")
 
-    async def _act(self, message: outbox.Message) -> None:
+    async def _act(self, message: outbox.OutboxMessage) -> None:
         match message.task:
             case outbox.WriteCommit(run):
                 await self._commit(run)

@@ -30,7 +30,7 @@ def finding_for(row: ConnectionSummary, newest: RunDetail | None, failure: RunDe
     """
     if newest is None or newest.phase == "succeeded":
         return _idle(row, newest)
-    if newest.phase in ("pending", "running"):
+    if newest.is_active:
         found = _under_way(row, newest)
         stands = failure if failure and row.failures and not _is_past(failure, newest) else None
         return _still_failing(stands, found) if stands and found.state != "stalled" else found

@@ -146,7 +146,7 @@ class EmbeddedPostgres(EmbeddedServer):
         if made.returncode:
             message = f"initdb failed: {made.stderr.strip() or made.stdout.strip()}"
             raise EmbeddedError(message)
-        with (data / "pg_hba.conf").open("a") as rules:  # whom the address that it listens on lets in, SCRAM checks
+        with (data / "pg_hba.conf").open("a") as rules:  # clients of the address that it listens on log in with SCRAM
             rules.write("host all all 0.0.0.0/0 scram-sha-256\n")
 
     def _is_ready(self) -> bool:

@@ -28,7 +28,6 @@ from penstock_operator.scheduling.due import request_run
 from penstock_operator.scheduling.upstreams import find_cycle
 
 REGISTRY_TRIES = 20
-ENDED = ("succeeded", "failed", "cancelled")
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ async def _follow(platform: Platform, run_id: str, report: ProgressReporter) -> 
         if seen != told:
             told = seen
             report.run(seen)
-        if run.phase in ENDED:
+        if not run.is_active:
             return await _result(platform, run)
         await asyncio.sleep(0.2)
 
@@ -241,11 +240,11 @@ def _runs_told(newest: list[RunDetail], since: datetime) -> Iterator[tuple[str, 
     """Yield where each run of this time stands: its start, its end with counts and reason, or its next attempt."""
     for run in reversed(newest):
         where, phase = f"{run.namespace}/{run.name}: run {run.id}", run.phase
-        if phase in ENDED and run.finished_at and run.finished_at < since:
+        if not run.is_active and run.finished_at and run.finished_at < since:
             continue
         if phase == "running":
             yield run.id, f"{where} started, attempt {run.attempt}"
-        elif phase in ENDED:
+        elif not run.is_active:
             counts = f"{run.records:,} records, {run.rejected:,} rejected"
             why = "; ".join(filter(None, (run.reason, run.message)))
             yield run.id, f"{where} {phase}: {counts}; {why}"

@@ -47,7 +47,7 @@ STOP_SECONDS, CLOSE_SECONDS = 10.0, 2.0
 
 
 @dataclass(frozen=True)
-class AttemptProcess:
+class RunningProcess:
     """The process of an attempt, the leader of its group."""
 
     job_uid: str
@@ -65,7 +65,7 @@ class ProcessLauncher:
         self.logs = FileLogs(directory / "logs")
         self._secrets = secrets
         self._mint = mint
-        self._children: dict[str, AttemptProcess] = {}
+        self._children: dict[str, RunningProcess] = {}
         self.on_exit: Callable[[AttemptLaunch], Awaitable[None]] | None = None
 
     async def launch(self, launch: AttemptLaunch) -> str:
@@ -92,7 +92,7 @@ class ProcessLauncher:
             )
             lifeline.tie_group(process.pid)
         cleared = asyncio.create_task(_clear_group(process, lifeline), name=f"end of {launch.job_name}")
-        self._children[launch.job_name] = AttemptProcess(job_uid, process, cleared)
+        self._children[launch.job_name] = RunningProcess(job_uid, process, cleared)
         return job_uid
 
     def _environment(self, launch: AttemptLaunch, artifact: str) -> dict[str, str]:

@@ -19,8 +19,6 @@ from penstock_operator.runs import attempt_store, run_store
 from penstock_operator.runs.attempt_store import AttemptLog
 from penstock_operator.runs.run_store import RunDetail
 
-ENDED = ("succeeded", "failed", "cancelled")
-
 
 class RunLogs:
     """Reads and follows runs' logs. No connection to the registry is held while a text is sent."""
@@ -66,7 +64,7 @@ class RunLogs:
                 printed += 1
                 continue
             now = await self._run(run.id)
-            if now is None or (now.phase in ENDED and now.attempt <= printed):
+            if now is None or (not now.is_active and now.attempt <= printed):
                 return
             if now.attempt <= printed and (news := _waiting(now)) != told:
                 told = news

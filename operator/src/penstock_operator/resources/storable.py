@@ -1,4 +1,4 @@
-"""What the registry can hold: text that is UTF-8 without NUL, numbers that JSON and Kubernetes have, and no abyss.
+"""What the registry can hold: text that is UTF-8 without NUL, numbers that JSON and Kubernetes have, and bounded nesting.
 
 An API server lets some of it through (NUL in free-form config), a folder of YAML all of it.
 """

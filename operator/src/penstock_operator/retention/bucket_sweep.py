@@ -17,9 +17,9 @@ from penstock_operator.bronze.keys import ParsedKey, commit_key, place_of
 from penstock_operator.ids import RunId
 from penstock_operator.retention import statements
 from penstock_operator.retention.batches import CollectionContext
+from penstock_operator.runs.attempt_store import ENDED_PHASES
 
 YOUNG = timedelta(hours=24)
-ENDED = ("succeeded", "failed", "cancelled")
 
 
 async def sweep_page(context: CollectionContext, token: str | None) -> tuple[int, str | None]:
@@ -49,7 +49,7 @@ async def _unknown_objects(context: CollectionContext, places: dict[str, ParsedK
             return False
         if place.kind == "log":
             return place.run not in phases
-        return key not in known and phases.get(RunId(place.run), "succeeded") in ENDED
+        return key not in known and phases.get(RunId(place.run), "succeeded") in ENDED_PHASES
 
     return {key: place for key, place in places.items() if is_unknown(key, place)}
 

@@ -16,6 +16,8 @@ from penstock_operator.resources.conditions import Reason
 from penstock_operator.runs.run_spec import RunSpec
 
 RunPhase = Literal["pending", "running", "succeeded", "failed", "cancelled"]
+ENDED_PHASES: tuple[RunPhase, ...] = ("succeeded", "failed", "cancelled")
+"""The phases of a run that has ended."""
 AttemptPhase = Literal["launching", "running", "succeeded", "failed", "cancelled", "interrupted", "lost"]
 AttemptKey = tuple[RunId, AttemptNumber]
 LIVE = """
@@ -117,32 +119,6 @@ class HeldAttempt:
     def parse(cls, *, spec: Mapping[str, Any], **columns: Any) -> HeldAttempt:
         """Return the attempt that a row describes."""
         return cls(spec=RunSpec.parse(spec), **columns)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListedAttempt:
-    """What is told of an attempt. Its token and the uids of its pod and Job are nobody's but the platform's."""
-
-    run_id: RunId
-    attempt: AttemptNumber
-    phase: AttemptPhase
-    job_name: str
-    streams: list[str]
-    incremental: list[str]
-    refused: dict[str, str]
-    launched_at: datetime
-    started_at: datetime | None
-    heartbeat_at: datetime | None
-    finished_at: datetime | None
-    exit_code: int | None
-    reason: Reason | None
-    error_class: ErrorClass | None
-    message: str
-    operator_message: str
-    metrics: dict[str, float]
-    log_key: str | None
-    log_bytes: int | None
-    log_note: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,18 +309,6 @@ async def end_attempt(db: DatabaseConnection, run_id: str, attempt: int, ending:
             exit_code=ending.exit_code,
             metrics=Jsonb(dict(ending.metrics or {})),
         )
-    )
-
-
-async def attempts_of(db: DatabaseConnection, run_id: str) -> list[ListedAttempt]:
-    """Return a run's attempts in order."""
-    return await fetch_all(
-        db,
-        ListedAttempt,
-        "SELECT run_id, attempt, phase, job_name, streams, incremental, refused, launched_at, started_at, heartbeat_at,"
-        " finished_at, exit_code, reason, error_class, message, operator_message, metrics, log_key, log_bytes, log_note"
-        " FROM penstock.run_attempts WHERE run_id = %(run)s ORDER BY attempt",
-        run=run_id,
     )
 
 

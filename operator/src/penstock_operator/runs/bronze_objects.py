@@ -7,7 +7,7 @@ from datetime import datetime
 
 from penstock_sdk.protocol import ObjectKind, UploadedObject
 
-from penstock_operator.ids import AttemptNumber, ConnectionName, ConnectionUid, Namespace, RunId, StreamName
+from penstock_operator.ids import AttemptNumber, ConnectionUid, RunId, StreamName
 from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_value, fetch_values
 
 
@@ -64,14 +64,6 @@ class CommittedObject:
     sha256: str
     schema_version: int
     committed_at: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListedObject(CommittedObject):
-    """A committed object with the name of its connection."""
-
-    namespace: Namespace
-    name: ConnectionName
 
 
 OBJECT_COLUMNS = ", ".join(f"o.{name}" for name in CommittedObject.__dataclass_fields__)
@@ -216,44 +208,6 @@ async def has_progressed(db: DatabaseConnection, run_id: str, attempt: int) -> b
         attempt=attempt,
     )
     return bool(progressed)
-
-
-async def committed_objects(
-    db: DatabaseConnection,
-    namespace: str | None,
-    name: str | None,
-    stream: str | None,
-    run_id: str | None,
-    kind: ObjectKind = "data",
-) -> list[ListedObject]:
-    """Return the committed objects of live generations in the order in which they were committed.
-
-    A reset reads a stream anew into its next generation; with the ones before it, each record would be there twice. So it
-    would with those of another connection that had the name before.
-    """
-    return await fetch_all(
-        db,
-        ListedObject,
-        f"""
-        SELECT {OBJECT_COLUMNS}, c.namespace, c.name
-        FROM penstock.bronze_objects o JOIN penstock.tenant_connections c ON c.uid = o.connection_uid
-        LEFT JOIN penstock.connector_run_state s ON s.connection_uid = o.connection_uid AND s.stream = o.stream
-        WHERE o.committed_at IS NOT NULL AND o.kind = %(kind)s
-          AND o.generation = coalesce(s.generation, greatest(o.generation, c.first_generation))
-          AND (%(run)s::text IS NOT NULL OR c.uid = (
-              SELECT n.uid FROM penstock.tenant_connections n WHERE n.namespace = c.namespace AND n.name = c.name
-              ORDER BY n.deleted_at DESC NULLS FIRST, n.first_generation DESC LIMIT 1))
-          AND o.granted_at >= coalesce(c.purge_started_at, '-infinity') AND (%(namespace)s::text IS NULL OR c.namespace = %(namespace)s)
-          AND (%(name)s::text IS NULL OR c.name = %(name)s) AND (%(stream)s::text IS NULL OR o.stream = %(stream)s)
-          AND (%(run)s::text IS NULL OR o.run_id = %(run)s)
-        ORDER BY o.run_id, o.attempt, o.stream, o.sequence
-        """,  # noqa: S608 - a constant
-        namespace=namespace,
-        name=name,
-        stream=stream,
-        run=run_id,
-        kind=kind,
-    )
 
 
 async def objects_of_run(db: DatabaseConnection, run_id: str) -> list[CommittedObject]:

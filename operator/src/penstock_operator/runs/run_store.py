@@ -30,7 +30,7 @@ from penstock_operator.registry.database import (
 )
 from penstock_operator.resources.conditions import Reason
 from penstock_operator.resources.hosts import source_host
-from penstock_operator.runs.attempt_store import AttemptOutcome, RunPhase
+from penstock_operator.runs.attempt_store import ENDED_PHASES, AttemptOutcome, RunPhase
 from penstock_operator.runs.run_spec import RunSpec
 
 Trigger = Literal["schedule", "request", "backfill", "upstream", "recheck"]
@@ -90,7 +90,7 @@ class Run:
     @property
     def is_active(self) -> bool:
         """Whether it has not ended."""
-        return self.phase in ("pending", "running")
+        return self.phase not in ENDED_PHASES
 
 
 RUN_COLUMNS = (
@@ -133,9 +133,6 @@ class RunDetail:
     reason: Reason | None
     error_class: ErrorClass | None
     message: str
-    operator_message: str
-    metrics: dict[str, dict[str, float]]
-    estimate: dict[str, Any] | None
     waits: str
     waits_reason: Reason | None
     committed_records: int
@@ -144,7 +141,7 @@ class RunDetail:
     @property
     def is_active(self) -> bool:
         """Whether it has not ended."""
-        return self.phase in ("pending", "running")
+        return self.phase not in ENDED_PHASES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,21 +305,27 @@ async def runs_of_deleted_connections(db: DatabaseConnection) -> list[RunId]:
     )
 
 
-RUN = """
-    SELECT r.id, r.connection_uid, r.definition_uid, r.spec, r.trigger, r.scheduled_at, r.token, r.phase, r.attempt, r.streak,
-        r.disruptions, r.memory, r.next_attempt_at, r.cancel_requested, r.cancel_requested_at, r.created_at, r.started_at, r.finished_at, r.records,
-        r.deletes, r.rejected, r.bytes, r.objects, r.reason, r.error_class, r.message, r.operator_message, r.metrics,
-        r.estimate, r.waits_reason, c.namespace, c.name, d.name AS definition, a.started_at AS attempt_started_at,
-        CASE WHEN r.phase = 'pending' OR r.phase = 'running' AND a.started_at IS NULL THEN r.waits ELSE '' END AS waits,
-        (SELECT coalesce(sum(o.records), 0)::bigint FROM penstock.bronze_objects o
-         WHERE o.run_id = r.id AND o.kind = 'data' AND o.committed_at IS NOT NULL) AS committed_records,
-        ARRAY(SELECT s.stream FROM penstock.run_streams s WHERE s.run_id = r.id AND s.outcome = 'failed'
-              ORDER BY s.stream LIMIT 20) AS failed_streams
-    FROM penstock.connector_runs r
+RUNS = """
+    penstock.connector_runs r
     JOIN penstock.tenant_connections c ON c.uid = r.connection_uid
     JOIN penstock.connector_definitions d ON d.uid = r.definition_uid
     LEFT JOIN penstock.run_attempts a ON a.run_id = r.id AND a.attempt = r.attempt
 """
+"""Runs, each with its connection, its definition and its current attempt."""
+SHOWN_COLUMNS = """
+    r.id, c.namespace, c.name, d.name AS definition, r.spec, r.trigger, r.token, r.scheduled_at, r.phase, r.attempt,
+    a.started_at AS attempt_started_at, r.next_attempt_at, r.cancel_requested, r.waits_reason, r.reason, r.error_class,
+    r.message, r.created_at, r.started_at, r.finished_at, r.records, r.deletes, r.rejected, r.bytes, r.objects, r.memory,
+    CASE WHEN r.phase = 'pending' OR r.phase = 'running' AND a.started_at IS NULL THEN r.waits ELSE '' END AS waits,
+    (SELECT coalesce(sum(o.records), 0)::bigint FROM penstock.bronze_objects o
+     WHERE o.run_id = r.id AND o.kind = 'data' AND o.committed_at IS NOT NULL) AS committed_records,
+    ARRAY(SELECT f.stream FROM penstock.run_streams f WHERE f.run_id = r.id AND f.outcome = 'failed'
+          ORDER BY f.stream LIMIT 20) AS failed_streams
+"""
+"""Columns of RUNS that the read API shows and the platform itself needs."""
+RUN = f"""
+    SELECT {SHOWN_COLUMNS}, r.connection_uid, r.definition_uid, r.streak, r.disruptions, r.cancel_requested_at FROM {RUNS}
+"""  # noqa: S608 - constants
 
 
 TELLING = """ WHERE r.id = coalesce(

@@ -24,7 +24,7 @@ from penstock_operator.runs.run_store import Run
 from penstock_operator.runs.state_store import State
 from penstock_operator.schemas import schema_store
 from penstock_operator.state import history
-from penstock_operator.state.document import StateDocument, StreamState
+from penstock_operator.state.document import ExportedState, StateDocument
 from penstock_operator.state.history import StateChangeEntry, TargetState
 
 Action = Literal["reset", "rewind", "import"]
@@ -286,7 +286,7 @@ async def document_of(db: DatabaseConnection, connection: ConnectionRow, manifes
     """Return the connection's state as an export writes it."""
     locked = await state_store.states_of(db, connection.uid)
     found = [
-        StreamState(
+        ExportedState(
             name=name,
             cursor=state.cursor,
             state_version=state.state_version,

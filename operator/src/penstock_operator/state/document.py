@@ -14,7 +14,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
 
-class StreamState(_Part):
+class ExportedState(_Part):
     """Where one stream stands. An import takes name, cursor and state version; the rest tells a reader more."""
 
     name: Annotated[str, Field(min_length=1, max_length=253)]
@@ -33,7 +33,7 @@ class StateDocument(_Part):
     kind: Literal["StreamStates"] = "StreamStates"
     connection: str = ""
     connector: str
-    streams: Annotated[list[StreamState], Field(max_length=10_000)]
+    streams: Annotated[list[ExportedState], Field(max_length=10_000)]
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:

@@ -92,16 +92,6 @@ async def record_change(db: DatabaseConnection, uid: str, change: StateChangeEnt
     )
 
 
-async def changes_of(db: DatabaseConnection, uid: str, limit: int) -> list[Row]:
-    """Return the newest entries of the audit."""
-    return await many(
-        db,
-        "SELECT * FROM penstock.state_changes WHERE connection_uid = %(uid)s ORDER BY id DESC LIMIT %(limit)s",
-        uid=uid,
-        limit=limit,
-    )
-
-
 async def checkpoint_of(db: DatabaseConnection, uid: str, stream: str, checkpoint: int) -> Row | None:
     """Return one checkpoint of a stream."""
     return await one(
