@@ -22,7 +22,7 @@ from control_plane_player import Player
 from penstock_operator.embedded.postgres import EmbeddedPostgres
 from penstock_operator.embedded.private_files import free_port
 from penstock_operator.embedded.s3 import EmbeddedS3
-from penstock_operator.registry.database import Pool, create_pool, many, run
+from penstock_operator.registry.database import Pool, create_pool, execute, many
 from penstock_operator.registry.migrate import migrate
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -133,7 +133,7 @@ class Platform:
                 return await self.make_due(count, over)
             self._offset += count
             uids = [row["uid"] for row in rows]
-            await run(
+            await execute(
                 held,
                 "UPDATE penstock.tenant_connections c SET next_run_at = now() + n * %(step)s * interval '1 s'"
                 " FROM unnest(%(uids)s::text[]) WITH ORDINALITY AS t (uid, n) WHERE c.uid = t.uid",
@@ -211,7 +211,7 @@ class Platform:
     async def forget_runs(self, uids: list[str]) -> None:
         """Take back runs that nobody is to launch."""
         async with self.pool.connection() as held:
-            await run(
+            await execute(
                 held,
                 "DELETE FROM penstock.connector_runs WHERE phase = 'pending' AND connection_uid = ANY(%(uids)s)",
                 uids=uids,

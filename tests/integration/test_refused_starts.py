@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from penstock_operator.errors import Fenced, Invalid, Unauthenticated
-from penstock_operator.registry.database import Row, one, run
+from penstock_operator.registry.database import Row, execute, one
 from penstock_operator.runs import attempt_store
 from penstock_operator.runs.protocol import PodIdentity
 from penstock_operator.scheduling import fairness
@@ -55,7 +55,7 @@ async def test_state_of_another_version_fails_the_run_with_the_remedy(world: Wor
     await world.protocol.checkpoint(token, done)
     await world.protocol.finish(token, wire.FinishRequest(outcome="succeeded", records={"people": 3}))
     async with world.pool.connection() as db:
-        await run(db, "UPDATE penstock.connector_run_state SET state_version = 7")
+        await execute(db, "UPDATE penstock.connector_run_state SET state_version = 7")
     await world.new_run("run2")
     run_id, attempt = await _launched(world)
     request = wire.StartRequest(run=run_id, attempt=attempt, connector=IDENTITY, sdk_version="0")

@@ -17,7 +17,7 @@ from penstock_operator.controller.reconcile import recorded_connection
 from penstock_operator.controller.status import status_of
 from penstock_operator.controller.workqueue import Key
 from penstock_operator.ids import ConnectionUid
-from penstock_operator.registry.database import many, one, run
+from penstock_operator.registry.database import execute, many, one
 from penstock_operator.runs import run_store, transitions
 from penstock_operator.runs.attempt_store import AttemptOutcome
 from penstock_operator.runs.protocol import PodIdentity
@@ -177,10 +177,10 @@ async def test_progress_is_told_of_a_bounded_number_of_runs_and_each_has_its_tur
         await world.new_connection(f"of{number}")
         await world.new_run(f"run{number}", connection=f"of{number}", token=str(number))
     async with world.pool.connection() as db:
-        await run(db, "UPDATE penstock.connector_runs SET phase = 'running', attempt = 1")
+        await execute(db, "UPDATE penstock.connector_runs SET phase = 'running', attempt = 1")
         await progress.tell()
         assert queued == [], "nothing is committed"
-        await run(
+        await execute(
             db,
             "INSERT INTO penstock.bronze_objects (key, connection_uid, stream, generation, run_id, attempt, sequence, records,"
             " committed_at) SELECT id, connection_uid, 's', 1, id, 1, 1, 5, now() FROM penstock.connector_runs",

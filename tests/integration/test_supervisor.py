@@ -16,7 +16,7 @@ from penstock_operator.controller.orchestrator import Components, Orchestrator
 from penstock_operator.controller.status import finding_for
 from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt, LaunchRefused
 from penstock_operator.launchers.logs import FileLogs
-from penstock_operator.registry.database import Pool, Row, create_pool, many, one, run
+from penstock_operator.registry.database import Pool, Row, create_pool, execute, many, one
 from penstock_operator.resources.models import Kind
 from penstock_operator.runs import run_store
 from penstock_operator.runs.attempt_store import CarriedAttempt, attempt_by_job
@@ -384,7 +384,9 @@ async def test_a_silent_attempt_is_ended_whatever_its_job_says(
     await supervisor.launch_pending()
     await supervisor.settled()
     async with world.pool.connection() as db:
-        await run(db, "UPDATE penstock.run_attempts SET phase = 'running', started_at = now(), heartbeat_at = now()")
+        await execute(
+            db, "UPDATE penstock.run_attempts SET phase = 'running', started_at = now(), heartbeat_at = now()"
+        )
     await supervisor.observe_all()
     clock.ahead += timedelta(seconds=Timings().heartbeat_deadline + 1)
     await supervisor.observe_all()

@@ -15,7 +15,7 @@ from penstock_operator.controller.resource_client import Document, Page, key_of,
 from penstock_operator.controller.resync.new_connections import record_new
 from penstock_operator.controller.workqueue import Key
 from penstock_operator.launchers.logs import FileLogs
-from penstock_operator.registry.database import Pool, many, run
+from penstock_operator.registry.database import Pool, execute, many
 from penstock_operator.resources.models import REQUESTED_AT, Kind
 from penstock_operator.settings import Timings
 
@@ -227,8 +227,8 @@ async def test_9_a_new_process_writes_the_statuses_that_are_behind(
 ) -> None:
     await _settle(orchestrator, server)
     async with pool.connection() as held:
-        await run(held, "UPDATE penstock.tenant_connections SET failures = 2 WHERE uid = 'c3'")
-        await run(held, "UPDATE penstock.tenant_connections SET last_success_at = now() WHERE uid = 'c4'")
+        await execute(held, "UPDATE penstock.tenant_connections SET failures = 2 WHERE uid = 'c3'")
+        await execute(held, "UPDATE penstock.tenant_connections SET last_success_at = now() WHERE uid = 'c4'")
     server.documents[key(5)]["status"].pop("conditions")
     async with _another(parts) as second:
         await second.sweeper.sweep()
@@ -270,9 +270,11 @@ async def test_what_a_new_process_left_alone_is_looked_at_by_and_by(
 async def test_9_a_sweep_mends_the_registry(orchestrator: Orchestrator, server: FakeResources, pool: Pool) -> None:
     await _settle(orchestrator, server)
     async with pool.connection() as held:
-        await run(held, "UPDATE penstock.tenant_connections SET deleted_at = now() WHERE uid = 'c3'")
-        await run(held, "UPDATE penstock.tenant_connections SET generation = 0 WHERE uid = 'c4'")
-        await run(held, "UPDATE penstock.tenant_connections SET ready = false, definition_uid = NULL WHERE uid = 'c5'")
+        await execute(held, "UPDATE penstock.tenant_connections SET deleted_at = now() WHERE uid = 'c3'")
+        await execute(held, "UPDATE penstock.tenant_connections SET generation = 0 WHERE uid = 'c4'")
+        await execute(
+            held, "UPDATE penstock.tenant_connections SET ready = false, definition_uid = NULL WHERE uid = 'c5'"
+        )
     await orchestrator.sweeper.sweep()
     await _idle(orchestrator)
     rows = [await _row(pool, number) for number in (3, 4, 5)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock_operator.registry.database import DatabaseConnection, Row, many, one, run
+from penstock_operator.registry.database import DatabaseConnection, Row, execute, many, one
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class NewAlert:
 async def open_alerts(db: DatabaseConnection, uid: str, run_id: str, alerts: list[NewAlert]) -> None:
     """Open alerts, all in one statement; one that is open already stays as it is."""
     columns = {name: [getattr(alert, name) for alert in alerts] for name in NewAlert.__dataclass_fields__}
-    await run(
+    await execute(
         db,
         """
         INSERT INTO penstock.compat_alerts (connection_uid, run_id, stream, kind, path, message, baseline)
@@ -37,7 +37,7 @@ async def open_alerts(db: DatabaseConnection, uid: str, run_id: str, alerts: lis
 
 async def resolve_alerts(db: DatabaseConnection, ids: list[int]) -> None:
     """Resolve alerts: what they tell is not so any more."""
-    await run(
+    await execute(
         db,
         "UPDATE penstock.compat_alerts SET resolved_at = now() WHERE id = ANY(%(ids)s) AND resolved_at IS NULL",
         ids=ids,

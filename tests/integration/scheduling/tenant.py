@@ -11,7 +11,7 @@ from penstock_operator.connections import connection_store
 from penstock_operator.connections.connection_store import ConnectionRow
 from penstock_operator.controller.dependencies import affected
 from penstock_operator.controller.reconcile import reconcile
-from penstock_operator.registry.database import Pool, Row, many, run
+from penstock_operator.registry.database import Pool, Row, execute, many
 from penstock_operator.runs import attempt_store, bronze_objects, run_store, transitions
 from penstock_operator.runs.attempt_store import AttemptOutcome
 from penstock_operator.runs.retry import AttemptFailure
@@ -137,4 +137,4 @@ class Tenant:
     async def sql(self, statement: str) -> None:
         """Run a statement."""
         async with self.pool.connection() as db:
-            await run(db, statement)
+            await execute(db, statement)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from penstock_operator.registry.database import Row, many, run
+from penstock_operator.registry.database import Row, execute, many
 from penstock_operator.runs import transitions
 from penstock_operator.runs.attempt_store import AttemptOutcome
 from penstock_operator.scheduling.recheck import MENDED_ELSEWHERE, recheck_failed
@@ -21,7 +21,7 @@ async def failed(world: World, run_id: str, reason: str, seconds: float) -> None
     claimed, attempt, _ = await world.attempt(f"pod-{run_id}")
     await again(world, claimed, attempt, reason)
     async with world.pool.connection() as db:
-        await run(
+        await execute(
             db,
             "UPDATE penstock.connector_runs SET finished_at = now() - %(s)s * interval '1 s' WHERE id = %(id)s",
             s=seconds,
@@ -52,7 +52,7 @@ async def test_what_is_mended_elsewhere_is_looked_at_again_once(world: World, re
     await failed(world, "001", reason, 2 * FIRST)
     assert await look(world) == 0, "the second failure in a row is given three times as long"
     async with world.pool.connection() as db:
-        await run(db, "UPDATE penstock.tenant_connections SET failures = 1")
+        await execute(db, "UPDATE penstock.tenant_connections SET failures = 1")
     assert await look(world) == 1
     assert await look(world) == 0, "it is under way"
     assert [each["token"] for each in await rechecks(world)] == ["recheck:001"]
@@ -61,7 +61,7 @@ async def test_what_is_mended_elsewhere_is_looked_at_again_once(world: World, re
 async def test_waits_grow_to_an_hour_and_no_longer(world: World) -> None:
     await failed(world, "000", "AuthenticationError", 3599)
     async with world.pool.connection() as db:
-        await run(db, "UPDATE penstock.tenant_connections SET failures = 50")
+        await execute(db, "UPDATE penstock.tenant_connections SET failures = 50")
     assert await look(world) == 0
     later = datetime.now(UTC) + timedelta(seconds=2)
     assert await recheck_failed(world.pool, later, FIRST) == 1
@@ -87,7 +87,7 @@ async def test_other_failures_wait_for_a_tick_or_a_request(world: World, reason:
 async def test_a_connection_that_runs_nothing_is_left_alone(world: World, change: str) -> None:
     await failed(world, "000", "SecretNotFound", 10 * FIRST)
     async with world.pool.connection() as db:
-        await run(db, f"UPDATE penstock.tenant_connections SET {change}")
+        await execute(db, f"UPDATE penstock.tenant_connections SET {change}")
     assert await look(world) == 0
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from penstock_operator.connections import connection_records
 from penstock_operator.connections.connection_records import Timing
-from penstock_operator.registry.database import Pool, create_pool, many, one, run
+from penstock_operator.registry.database import Pool, create_pool, execute, many, one
 from penstock_operator.registry.migrate import migrate
 from penstock_operator.scheduling import fairness
 from penstock_operator.scheduling.due import next_time, schedule_due
@@ -52,9 +52,9 @@ CONNECTIONS = st.lists(
 
 async def prepare(pool: Pool, wanted: list[tuple[str, str, int]]) -> None:
     async with pool.connection() as db:
-        await run(db, "TRUNCATE penstock.tenant_connections, penstock.connector_runs CASCADE")
+        await execute(db, "TRUNCATE penstock.tenant_connections, penstock.connector_runs CASCADE")
         for number, (schedule, policy, jitter) in enumerate(wanted):
-            await run(
+            await execute(
                 db,
                 "INSERT INTO penstock.tenant_connections (uid, namespace, name, generation, spec, definition_uid, ready,"
                 " suspended, time_zone) VALUES (%(uid)s, 'team', %(uid)s, 1, jsonb_build_object('concurrencyPolicy',"
@@ -73,7 +73,7 @@ async def launch(pool: Pool, now: datetime) -> list[tuple[str, int]]:
 
 async def end_all(pool: Pool) -> None:
     async with pool.connection() as db:
-        await run(db, "UPDATE penstock.connector_runs SET phase = 'succeeded' WHERE phase = 'running'")
+        await execute(db, "UPDATE penstock.connector_runs SET phase = 'succeeded' WHERE phase = 'running'")
 
 
 async def scenario(pool: Pool, wanted: list[tuple[str, str, int]], steps: list[Step]) -> None:

@@ -14,7 +14,7 @@ from penstock_operator.embedded.folder import FolderResources
 from penstock_operator.errors import Fenced
 from penstock_operator.launchers import AttemptObservation
 from penstock_operator.launchers.logs import FileLogs
-from penstock_operator.registry.database import many, one, run
+from penstock_operator.registry.database import execute, many, one
 from penstock_operator.runs import attempt_store, run_store, transitions
 from penstock_operator.runs.run_store import RunDetail
 from penstock_operator.scheduling import fairness
@@ -51,7 +51,7 @@ async def look(supervisor: Supervisor) -> None:
 
 async def sql(world: World, statement: str) -> None:
     async with world.pool.connection() as db:
-        await run(db, statement)
+        await execute(db, statement)
 
 
 async def cancel(world: World) -> None:

@@ -99,9 +99,3 @@ async def many(connection: DatabaseConnection, sql: str, /, **values: Any) -> li
     """Run one statement and return all rows."""
     cursor = await connection.execute(sql.encode(), values)
     return await cursor.fetchall()
-
-
-async def run(connection: DatabaseConnection, sql: str, /, **values: Any) -> int:
-    """Run one statement and return how many rows it touched."""
-    cursor = await connection.execute(sql.encode(), values)
-    return cursor.rowcount

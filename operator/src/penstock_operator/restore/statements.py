@@ -6,7 +6,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from penstock_operator.registry.database import DatabaseConnection, Row, fetch_all, many, one, run
+from penstock_operator.registry.database import DatabaseConnection, Row, execute, fetch_all, many, one
 from penstock_operator.runs.run_store import RUN_COLUMNS, Run
 
 
@@ -64,7 +64,7 @@ async def put_run(db: DatabaseConnection, values: dict[str, Any]) -> int:
 
     A due time or a token that has made another run here is that one's. Return how many runs were recorded: 0 or 1.
     """
-    count = await run(
+    count = await execute(
         db,
         """
         INSERT INTO penstock.connector_runs AS r (id, connection_uid, definition_uid, spec, trigger, scheduled_at, token, phase,
@@ -85,7 +85,7 @@ async def put_run(db: DatabaseConnection, values: dict[str, Any]) -> int:
         """,
         **{**values, "spec": Jsonb(values["spec"])},
     )
-    await run(
+    await execute(
         db,
         "UPDATE penstock.run_attempts SET phase = 'lost', finished_at = now() WHERE run_id = %(id)s AND finished_at IS NULL",
         id=values["id"],
@@ -97,7 +97,7 @@ async def put_objects(db: DatabaseConnection, uid: str, run_id: str, objects: li
     """Record committed objects that are not known as such, and return how many."""
     count = 0
     for each in objects:
-        count += await run(
+        count += await execute(
             db,
             """
             INSERT INTO penstock.bronze_objects AS o (key, connection_uid, stream, generation, run_id, attempt, sequence,
@@ -118,7 +118,7 @@ async def put_leftovers(db: DatabaseConnection, uid: str, leftovers: list[dict[s
     """Record objects that no commit covers as granted and never committed: the collector deletes them."""
     count = 0
     for each in leftovers:
-        count += await run(
+        count += await execute(
             db,
             "INSERT INTO penstock.bronze_objects (key, connection_uid, stream, generation, run_id, attempt, sequence, kind)"
             " VALUES (%(key)s, %(uid)s, %(stream)s, %(generation)s, %(run_id)s, %(attempt)s, %(sequence)s, %(kind)s)"
@@ -131,7 +131,7 @@ async def put_leftovers(db: DatabaseConnection, uid: str, leftovers: list[dict[s
 async def bring_forward(db: DatabaseConnection, uid: str, run_id: str, state: dict[str, Any]) -> bool:
     """Put a stream where a run left it, unless the registry knows a later checkpoint; False where it does."""
     values = {**state, "cursor": Jsonb(state["cursor"]), "uid": uid, "run": run_id}
-    moved = await run(
+    moved = await execute(
         db,
         """
         INSERT INTO penstock.connector_run_state AS s
@@ -145,7 +145,7 @@ async def bring_forward(db: DatabaseConnection, uid: str, run_id: str, state: di
         """,
         **values,
     )
-    await run(
+    await execute(
         db,
         """
         INSERT INTO penstock.stream_checkpoints
@@ -162,7 +162,7 @@ async def bring_forward(db: DatabaseConnection, uid: str, run_id: str, state: di
 async def put_schema(db: DatabaseConnection, uid: str, schema: dict[str, Any]) -> int:
     """Record a stream's version, unless it is known."""
     as_json = ("schema", "primary_key", "modes", "pii", "names", "pii_suggested")
-    return await run(
+    return await execute(
         db,
         """
         INSERT INTO penstock.stream_registry (connection_uid, stream, version, fingerprint, schema, primary_key, cursor_field,
@@ -177,7 +177,7 @@ async def put_schema(db: DatabaseConnection, uid: str, schema: dict[str, Any]) -
 
 async def raise_first_generation(db: DatabaseConnection, uid: str, generation: int, succeeded: str | None) -> None:
     """Note the first generation of a connection's newest life, and its newest success."""
-    await run(
+    await execute(
         db,
         "UPDATE penstock.tenant_connections SET first_generation = greatest(first_generation, %(generation)s),"
         " last_success_run = greatest(last_success_run, %(run)s) WHERE uid = %(uid)s",
@@ -199,4 +199,4 @@ async def committed_keys(db: DatabaseConnection) -> dict[tuple[str, str], set[st
 
 async def forget_objects(db: DatabaseConnection, keys: list[str]) -> int:
     """Forget objects that are not in the bucket any more."""
-    return await run(db, "DELETE FROM penstock.bronze_objects WHERE key = ANY(%(keys)s)", keys=keys)
+    return await execute(db, "DELETE FROM penstock.bronze_objects WHERE key = ANY(%(keys)s)", keys=keys)

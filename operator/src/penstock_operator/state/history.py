@@ -7,7 +7,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from penstock_operator.registry.database import DatabaseConnection, Row, many, one, run
+from penstock_operator.registry.database import DatabaseConnection, Row, execute, many, one
 
 
 async def lock_connection(db: DatabaseConnection, uid: str) -> Row | None:
@@ -74,7 +74,7 @@ class StateChangeEntry:
 
 async def record_change(db: DatabaseConnection, uid: str, change: StateChangeEntry) -> None:
     """Add an entry to the audit."""
-    await run(
+    await execute(
         db,
         """
         INSERT INTO penstock.state_changes
@@ -119,7 +119,7 @@ async def last_checkpoints_of_run(db: DatabaseConnection, uid: str, run_id: str)
 async def answer_request(db: DatabaseConnection, uid: str, action: str, token: str, answer: dict[str, Any]) -> None:
     """Remember that an annotation's token was handled, and what became of it."""
     column = {"reset": "handled_reset", "rewind": "handled_rewind"}[action]
-    await run(
+    await execute(
         db,
         f"UPDATE penstock.tenant_connections SET {column} = %(token)s, state_answer = %(answer)s WHERE uid = %(uid)s",  # noqa: S608
         uid=uid,
