@@ -5,13 +5,13 @@ BIN := $(VENV)/bin
 DISTRIBUTIONS := operator connector-sdk $(wildcard connectors/*)
 SOURCES := operator/src connector-sdk/src $(wildcard connectors/*/src)
 # The other tests are not clean yet.
-TYPED_TESTS := $(wildcard tests/*.py) $(addprefix tests/,chart fakes run_api unit/cluster unit/code)
+TYPED_TESTS := $(wildcard tests/*.py) $(addprefix tests/,chart fakes run_api unit/adversarial unit/cluster unit/code)
 TYPED := $(SOURCES) docs benchmarks examples locks $(TYPED_TESTS)
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: conformance-table counts reference reference-check
-.PHONY: help demo test unit integration model fuzz chaos conformance chart cluster-test lint format crds crds-check lock images cluster cluster-demo cluster-down bench bench-control-plane
+.PHONY: help demo test unit integration model fuzz adversarial chaos conformance chart cluster-test lint format crds crds-check lock images cluster cluster-demo cluster-down bench bench-control-plane
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -25,7 +25,7 @@ $(READY): locks/dev.txt $(addsuffix /pyproject.toml,$(DISTRIBUTIONS))
 demo: $(READY) ## Real tables through the whole platform on this machine
 	$(BIN)/python examples/demo/demo.py
 
-test: $(READY) lint crds-check unit integration model fuzz chaos conformance chart cluster-test ## Everything that CI runs
+test: $(READY) lint crds-check unit integration model fuzz adversarial chaos conformance chart cluster-test ## Everything that CI runs
 
 unit: $(READY) ## Tests that need no server
 	$(BIN)/pytest tests/unit -n 2
@@ -38,6 +38,9 @@ model: $(READY) ## The run protocol against a model, on a real Postgres (N=10000
 
 fuzz: $(READY) ## Resources made from the CRDs' schema, and calls made from the API's (N=50000 documents for the long run)
 	PENSTOCK_FUZZ_DOCUMENTS=$(or $(N),2000) $(BIN)/pytest tests/fuzz -n 2
+
+adversarial: $(READY) ## Attacks, each with the invariant that it attacks, and a table of tried and succeeded
+	$(BIN)/pytest tests/adversarial -n 2
 
 chaos: $(READY) ## Processes killed, paused and cut off; Bronze read back (SCALE=1 for 100 kills, SCALE=10 for 1,000)
 	SCALE=$(or $(SCALE),0.15) $(BIN)/python -m tests.chaos.run
