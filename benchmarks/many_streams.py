@@ -15,6 +15,7 @@ from penstock_operator.registry.migrate import migrate
 from penstock_operator.runs import stream_verdicts
 from penstock_operator.runs.attempt_store import HeldAttempt
 from penstock_operator.runs.run_spec import RunSpec
+from penstock_sdk.json_types import JsonSchema
 from penstock_sdk.pii import suggest_fields
 from penstock_sdk.protocol import DiscoveredStream, StreamsRequest
 
@@ -23,8 +24,10 @@ STREAMS, COLUMNS = 5000, 50
 
 def posted(columns: int) -> bytes:
     """Return the request's body, as a pod sends it."""
-    properties = {f"column_{n}": {"type": ["string", "null"], "x-sql-type": "text"} for n in range(columns)}
-    schema = {"type": "object", "properties": properties, "required": list(properties)}
+    properties: dict[str, JsonSchema] = {
+        f"column_{n}": {"type": ["string", "null"], "x-sql-type": "text"} for n in range(columns)
+    }
+    schema: JsonSchema = {"type": "object", "properties": properties, "required": list(properties)}
     streams = [
         DiscoveredStream(
             name=f"schema.table_{n}",

@@ -7,16 +7,17 @@ import time
 import msgspec
 import zstandard
 from penstock_faker_generate.connector import records
+from penstock_sdk import Record
 
 COUNT, BATCH = 300_000, 500
 
 
-def sample() -> list[dict[str, object]]:
+def sample() -> list[Record]:
     """Return the records that both sides encode."""
     return records(0, "people", 0, COUNT)
 
 
-def raw_seconds(rows: list[dict[str, object]]) -> tuple[float, float]:
+def raw_seconds(rows: list[Record]) -> tuple[float, float]:
     """Return how long the raw limit takes for the rows, by the clock and in CPU seconds."""
     encoder, compressor = msgspec.json.Encoder(), zstandard.ZstdCompressor(level=1).compressobj()
     began, cpu = time.perf_counter(), time.process_time()

@@ -51,9 +51,13 @@ def load(folder: str | None = None) -> Tree:
 
 def kinds() -> Iterator[tuple[str, list[Row]]]:
     """Yield records of many kinds."""
-    people, draw = records(0, "people", 0, COUNT), random.Random(1)  # noqa: S311 - not a secret
+    draw = random.Random(1)  # noqa: S311 - not a secret
+    people = [dict(record) for record in records(0, "people", 0, COUNT)]
     yield "people", people
-    yield "nulls", [{**row, "balance": None if row["n"] % 3 else row["balance"], "deleted_at": None} for row in people]
+    yield (
+        "nulls",
+        [{**row, "balance": None if n % 3 else row["balance"], "deleted_at": None} for n, row in enumerate(people)],
+    )
     yield "nested nulls", [{**row, "more": {"a": None, "b": [1, None]}} for row in people]
     yield "floats", [{"n": n, **{f"f{i}": draw.random() * 1000 for i in range(10)}} for n in range(COUNT)]
     yield (

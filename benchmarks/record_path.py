@@ -6,7 +6,7 @@ import time
 from statistics import median
 
 from penstock_faker_generate.connector import SCHEMAS
-from penstock_sdk import Stream
+from penstock_sdk import Record, Stream
 from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.encode import Chunker, Envelope, LineEncoder, ObjectCompressor
 from penstock_sdk._runtime.rejects import RecordValidator
@@ -20,7 +20,7 @@ STREAM = Stream(name="people", schema=SCHEMAS["people"], primary_key=("n",))
 RULES = {"not looked at": None, "fitting": wire.RejectRules(), "strict": wire.RejectRules(strict=True)}
 
 
-def encode_seconds(rows: list[dict[str, object]], rules: wire.RejectRules | None) -> tuple[float, float]:
+def encode_seconds(rows: list[Record], rules: wire.RejectRules | None) -> tuple[float, float]:
     """Return how long the SDK's encoder takes for the rows, by the clock and in CPU seconds."""
     validator = RecordValidator(ENVELOPE, STREAM, rules, str) if rules else None
     began, cpu = time.perf_counter(), time.process_time()
@@ -29,7 +29,7 @@ def encode_seconds(rows: list[dict[str, object]], rules: wire.RejectRules | None
     return time.perf_counter() - began, time.process_time() - cpu
 
 
-def encode_object(sequence: int, rows: list[dict[str, object]], validator: RecordValidator | None) -> None:
+def encode_object(sequence: int, rows: list[Record], validator: RecordValidator | None) -> None:
     """Encode one object."""
     encoder, compressor = LineEncoder(ENVELOPE, sequence, "2026-01-01T00:00:00.000Z"), ObjectCompressor()
     chunker = Chunker("people")

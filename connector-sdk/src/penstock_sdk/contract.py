@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime, timedelta, tzinfo
-from typing import Any, Generic, Literal, Protocol, TypeVar, cast, get_args, get_origin
+from datetime import date, datetime, time, timedelta, tzinfo
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar, cast, get_args, get_origin
+from uuid import UUID
 
 import msgspec
 
 from penstock_sdk.errors import ConnectorError, DefectError
+from penstock_sdk.json_types import JsonSchema, JsonValue
 
 __all__ = [
     "ArrowBatch",
@@ -25,6 +28,7 @@ __all__ = [
     "CursorCare",
     "Drift",
     "Estimate",
+    "FieldValue",
     "JsonSchema",
     "Mode",
     "Op",
@@ -47,21 +51,36 @@ Of a deleted record only the key counts.
 """
 CursorCare = Literal["ties", "settled", "nulls", "order"]
 """A way in which a cursor can lose records, and which the connector's `read` prevents (`Stream.cursor_care`)."""
-Cursor = Any
+Cursor: TypeAlias = JsonValue
 """Where a read can resume: any JSON value. The platform stores it and does not look into it."""
-Record = Mapping[str, Any]
-"""One row, by field name. Values are JSON values, datetimes, dates, decimals, UUIDs and bytes."""
-JsonSchema = dict[str, Any]
-"""A JSON Schema (2020-12)."""
+if TYPE_CHECKING:
+    FieldValue: TypeAlias = (
+        JsonValue
+        | datetime
+        | date
+        | time
+        | timedelta
+        | Decimal
+        | UUID
+        | bytes
+        | Sequence["FieldValue"]
+        | Mapping[str, "FieldValue"]
+    )
+    """The value of one field: JSON, or a value that the SDK writes as JSON."""
+    Record: TypeAlias = Mapping[str, FieldValue]
+    """One row, by field name."""
+else:  # msgspec cannot build a validator from a type that contains itself
+    FieldValue = Any
+    Record = Mapping[str, Any]
 
-ConfigT = TypeVar("ConfigT")
-CredentialsT = TypeVar("CredentialsT")
+ConfigT_co = TypeVar("ConfigT_co", covariant=True)
+CredentialsT_co = TypeVar("CredentialsT_co", covariant=True)
 
 
 class ArrowBatch(Protocol):
     """The method of `pyarrow.RecordBatch` and `pyarrow.Table` that the SDK needs."""
 
-    def to_pylist(self) -> list[dict[str, Any]]:
+    def to_pylist(self) -> Sequence[Record]:
         """Return the rows as dictionaries."""
 
 
@@ -79,7 +98,7 @@ class Partition(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     id: str
-    bounds: Any = None
+    bounds: JsonValue = None
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -232,7 +251,7 @@ def first_rows(records: Records, count: int) -> Sequence[Record]:
         return ()
 
 
-class Connector(ABC, Generic[ConfigT, CredentialsT]):
+class Connector(ABC, Generic[ConfigT_co, CredentialsT_co]):
     """One method of getting data from one kind of source.
 
     Parametrize the class with the types of its config and its credentials: `msgspec.Struct`s, or `dict`. Structs are
@@ -244,7 +263,7 @@ class Connector(ABC, Generic[ConfigT, CredentialsT]):
     worker's thread. The runtime calls only `authenticate`, `read` and `close` on these instances.
     """
 
-    def __init__(self, config: ConfigT, credentials: CredentialsT, sink: Sink | None = None) -> None:
+    def __init__(self, config: ConfigT_co, credentials: CredentialsT_co, sink: Sink | None = None) -> None:
         self.config = config
         self.credentials = credentials
         self.sink: Sink = sink or CollectingSink()
@@ -372,7 +391,7 @@ class Connector(ABC, Generic[ConfigT, CredentialsT]):
         return
 
     @classmethod
-    def argument_types(cls) -> tuple[type[Any], type[Any]]:
+    def argument_types(cls) -> tuple[type[object], type[object]]:
         """Return the config type and the credentials type with which the class was parametrized."""
         for base in cls.__mro__:
             for generic in getattr(base, "__orig_bases__", ()):

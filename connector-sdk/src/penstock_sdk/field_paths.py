@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from penstock_sdk.json_types import JsonSchema
+
 __all__ = [
     "format_path",
     "normal_path",
@@ -38,14 +40,14 @@ def top_level_field(path: str) -> str:
     return (_steps(path) or (path,))[0]
 
 
-def normal_path(text: str, schema: Mapping[str, Any]) -> str:
+def normal_path(text: str, schema: JsonSchema) -> str:
     """Return the path of a field that is written in any accepted notation. A field that the schema has is preferred."""
     known = set(_known(schema, (), 0))
     readings = list(_readings(text))
     return format_path(next((names for names in readings if names in known), readings[0]))
 
 
-def rewrite_hints(pii: Sequence[str], schema: Mapping[str, Any]) -> Iterator[str]:
+def rewrite_hints(pii: Sequence[str], schema: JsonSchema) -> Iterator[str]:
     """Yield, for each path in another notation, how to write it."""
     for text in pii:
         path = normal_path(text, schema)

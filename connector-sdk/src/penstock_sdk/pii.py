@@ -30,7 +30,9 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any, Literal
 
+from penstock_sdk.contract import Record
 from penstock_sdk.field_paths import format_path
+from penstock_sdk.json_types import JsonSchema
 
 __all__ = [
     "PiiClass",
@@ -51,7 +53,6 @@ PiiClass = Literal[
     "location",
     "special",
 ]
-Schema = Mapping[str, Any]
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 PEOPLE = frozenset(
     {
@@ -132,7 +133,7 @@ ENOUGH, SHARE, LOOKED_AT = 5, 0.8, 100
 DEEPEST = 10
 
 
-def suggest_fields(schema: Schema, samples: Iterable[Mapping[str, Any]] = ()) -> dict[str, PiiClass]:
+def suggest_fields(schema: JsonSchema, samples: Iterable[Record] = ()) -> dict[str, PiiClass]:
     """Return the fields of a stream that look like personal data, by their paths (`address.street`), with their classes.
 
     `samples` are some of its records. The result holds no value of them.
@@ -147,7 +148,7 @@ def suggest_fields(schema: Schema, samples: Iterable[Mapping[str, Any]] = ()) ->
     return found
 
 
-def _fields(node: Any, path: tuple[str, ...], depth: int) -> Iterator[tuple[tuple[str, ...], Schema]]:
+def _fields(node: Any, path: tuple[str, ...], depth: int) -> Iterator[tuple[tuple[str, ...], JsonSchema]]:
     """Yield every field. The items of a list have the path of the list."""
     if not isinstance(node, Mapping) or depth > DEEPEST:
         return
@@ -160,7 +161,7 @@ def _fields(node: Any, path: tuple[str, ...], depth: int) -> Iterator[tuple[tupl
     yield from _fields(node.get("items"), path, depth + 1)
 
 
-def _is_boolean(node: Schema) -> bool:
+def _is_boolean(node: JsonSchema) -> bool:
     declared = node.get("type")
     return declared == "boolean" or (isinstance(declared, list) and set(declared) - {"null"} == {"boolean"})
 

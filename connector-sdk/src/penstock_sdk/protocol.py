@@ -19,9 +19,11 @@ an error is an `ApiError`.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from penstock_sdk.json_types import JsonObject, JsonSchema, JsonValue
 
 __all__ = [
     "API_URL_VARIABLE",
@@ -165,7 +167,7 @@ class SelectedStream(Message):
 
     name: StreamName
     mode: Mode
-    cursor: Any = None
+    cursor: JsonValue = None
     done: bool = False
     checkpoint: Count = 0
     generation: Annotated[int, Field(ge=1)] = 1
@@ -219,7 +221,7 @@ class StartResponse(Message):
     tenant: str
     connection: str
     connector: ConnectorIdentity
-    config: dict[str, Any]
+    config: JsonObject
     streams: list[SelectedStream]
     default_mode: Mode = "full"
     since: datetime | None = None
@@ -248,7 +250,7 @@ class DiscoveredStream(Message):
 
     name: StreamName
     id: StreamName | None = None
-    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    schema_: Annotated[JsonSchema, Field(alias="schema")]
     primary_key: list[str] = []
     cursor_field: str | None = None
     modes: list[Mode] = ["full"]
@@ -393,7 +395,7 @@ class CheckpointRequest(Message):
 
     stream: StreamName
     checkpoint: Annotated[int, Field(ge=1)]
-    cursor: Any = None
+    cursor: JsonValue = None
     objects: list[UploadedObject] = []
     done: bool = False
     schema_version: int = 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from penstock_sdk import AuthenticationError, ConfigError, SourceContractError, TransientError
+from penstock_sdk import AuthenticationError, ConfigError, Cursor, SourceContractError, TransientError
+from penstock_sdk.contract import rows_of
 
 from penstock_feed_rest import FeedRest
 from penstock_feed_rest.connector import STREAMS, Config, Credentials
@@ -40,11 +41,11 @@ def opened(handler: httpx.MockTransport, **config: object) -> FeedRest:
     return connector
 
 
-def read(connector: FeedRest, cursor: object = None) -> tuple[list[str], object]:
-    """Read on from a cursor; return the ids and the last promise."""
+def read(connector: FeedRest, cursor: Cursor = None) -> tuple[list[str], Cursor]:
+    """Read on from a cursor; return the ids and the last cursor."""
     ids: list[str] = []
     for batch in connector.read(ENTRIES, None, cursor):
-        ids += [row["id"] for row in batch.records]  # type: ignore[union-attr, index]
+        ids += [str(row["id"]) for row in rows_of(batch.records)]
         cursor = batch.cursor if batch.cursor is not None else cursor
     return ids, cursor
 

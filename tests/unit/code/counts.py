@@ -38,6 +38,19 @@ DOCUMENTS_ENTER = (
 
 UNKNOWN_VALUES = frozenset({"Any", "object", "JsonValue", "Json"})
 """Values that say nothing about the shape of the dict that holds them."""
+NAMED_DOCUMENTS = frozenset(
+    {
+        ("penstock_sdk.json_types", "JsonObject"),
+        ("penstock_sdk.json_types", "JsonSchema"),
+        ("penstock_sdk.json_types", "JsonValue"),
+        ("penstock_sdk.contract", "Cursor"),
+        ("penstock_sdk.contract", "Record"),
+    }
+)
+"""Types whose fields another party decides: the author of a connector, the source, or JSON Schema. Their names say this, so
+they are not dicts of unknown shape. The list is short on purpose: a dict whose keys our own code reads gets a class instead,
+and an alias of `dict[str, Any]` or of `dict[str, JsonValue]` still counts. `test_counts` checks that none of them hides `Any`.
+"""
 POLLS = (ast.While, ast.For, ast.AsyncFor)
 MAPPINGS = {"dict", "Dict", "Mapping", "MutableMapping", "defaultdict", "OrderedDict"}
 IDS = re.compile(r"(.*_)?(uid|id|namespace|attempt)")
@@ -63,6 +76,9 @@ Count = Callable[[list[Module]], Iterator[Place]]
 
 # --- what an annotation says
 
+Names = frozenset[tuple[str, str]]
+"""Names, each with the module that defines it."""
+
 
 class Annotations:
     """Says of annotations whether they hide the shape of data, by themselves or through an alias."""
@@ -71,54 +87,86 @@ class Annotations:
         self._aliases = {module.name: dict(_aliases(module)) for module in modules}
         self._imports = {module.name: dict(_imports(module)) for module in modules}
 
-    def has_unknown_dict(self, module: str, annotation: ast.expr) -> bool:
-        """Return True for `dict[str, Any]`, a bare `dict`, what contains one, and names that stand for one."""
+    def has_unknown_dict(self, module: str, annotation: ast.expr, inside: Names = frozenset()) -> bool:
+        """Return True for `dict[str, Any]`, a bare `dict`, what contains one, and names that stand for one.
+
+        `inside` are the aliases in which the annotation stands: a recursive type contains itself.
+        """
+        if self._is_named_document(module, annotation):
+            return False
         if isinstance(annotation, ast.Subscript) and _name(annotation.value) in MAPPINGS:
             return self._has_unknown_value(module, annotation) or self.has_unknown_dict(module, annotation.slice)
         if _name(annotation) in MAPPINGS:
             return True
-        return any(self.has_unknown_dict(*inner) for inner in self._inside(module, annotation))
+        return any(self.has_unknown_dict(*part) for part in self._parts(module, annotation, inside))
 
-    def has_any(self, module: str, annotation: ast.expr, names: frozenset[str] = frozenset({"Any"})) -> bool:
-        """Return True if the annotation says `Any`, or another of the names."""
-        if _name(annotation) in names:
+    def _is_named_document(self, module: str, annotation: ast.expr) -> bool:
+        return isinstance(annotation, ast.Name) and self._definition(module, annotation.id) in NAMED_DOCUMENTS
+
+    def has_any(
+        self,
+        module: str,
+        annotation: ast.expr,
+        inside: Names = frozenset(),
+        values: frozenset[str] = frozenset({"Any"}),
+    ) -> bool:
+        """Return True if the annotation says `Any`, or another of the values."""
+        if _name(annotation) in values:
             return True
-        return any(self.has_any(*inner, names) for inner in self._inside(module, annotation))
+        return any(self.has_any(*part, values) for part in self._parts(module, annotation, inside))
 
     def _has_unknown_value(self, module: str, mapping: ast.Subscript) -> bool:
         if not isinstance(mapping.slice, ast.Tuple):
             return True
-        return self.has_any(module, mapping.slice.elts[-1], UNKNOWN_VALUES)
+        value = mapping.slice.elts[-1]
+        if _name(value) not in UNKNOWN_VALUES and self._is_named_document(module, value):
+            return False
+        return self.has_any(module, value, values=UNKNOWN_VALUES)
 
-    def _inside(self, module: str, annotation: ast.expr) -> Iterator[tuple[str, ast.expr]]:
+    def _parts(self, module: str, annotation: ast.expr, inside: Names) -> Iterator[tuple[str, ast.expr, Names]]:
         """Return the parts of an annotation, each with the module in which its names mean something."""
         if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
             with contextlib.suppress(SyntaxError):
-                yield module, ast.parse(annotation.value, mode="eval").body
+                yield module, ast.parse(annotation.value, mode="eval").body, inside
         elif isinstance(annotation, ast.Name):
-            yield from self._meaning(module, annotation.id)
+            yield from self._meaning(module, annotation.id, inside)
         for child in ast.iter_child_nodes(annotation):
             if isinstance(child, ast.expr):
-                yield module, child
+                yield module, child, inside
 
-    def _meaning(self, module: str, name: str) -> Iterator[tuple[str, ast.expr]]:
-        """Return what an alias stands for, and the module that defines it."""
+    def _definition(self, module: str, name: str) -> tuple[str, str]:
+        """Return the module that defines a name, and its name there."""
         imported = self._imports.get(module, {})
         while name not in self._aliases.get(module, {}) and name in imported:
             module, name = imported[name]
             imported = self._imports.get(module, {})
+        return module, name
+
+    def _meaning(self, module: str, name: str, inside: Names) -> Iterator[tuple[str, ast.expr, Names]]:
+        """Return what an alias stands for, and the module that defines it."""
+        alias = self._definition(module, name)
+        module, name = alias
         found = self._aliases.get(module, {}).get(name)
-        if found is not None and _name(found) != name:
-            yield module, found
+        if found is not None and _name(found) != name and alias not in inside:
+            yield module, found, inside | {alias}
 
 
 def _aliases(module: Module) -> Iterator[tuple[str, ast.expr]]:
-    for node in module.tree.body:
+    for node in _statements(module.tree.body):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             if isinstance(node.value, ast.Subscript | ast.Name | ast.BinOp):
                 yield node.targets[0].id, node.value
         elif isinstance(node, ast.AnnAssign) and _name(node.annotation) == "TypeAlias" and node.value is not None:
             yield _name(node.target), node.value
+
+
+def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Return the statements of a module. Of `if TYPE_CHECKING` only the types that a type checker sees."""
+    for node in body:
+        if isinstance(node, ast.If):
+            yield from _statements(node.body)
+        else:
+            yield node
 
 
 def _imports(module: Module) -> Iterator[tuple[str, tuple[str, str]]]:

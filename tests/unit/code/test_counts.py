@@ -6,7 +6,7 @@ number, so that the table stays true. An old word whose number is 0 is refused f
 | count | what it counts |
 |---|---|
 | signatures_with_row | functions outside of the registry package whose signature says `Row` |
-| public_signatures_with_unknown_dict | public functions and methods with `dict[str, Any]`, `dict`, or an alias of one |
+| public_signatures_with_unknown_dict | public functions and methods with `dict[str, Any]`, `dict`, or an alias of one; not the types of `NAMED_DOCUMENTS` |
 | public_signatures_with_any | public functions and methods that say `Any`, also as the value of a dict |
 | public_fields_with_unknown_dict | fields of public classes with a dict of unknown shape |
 | subscripts_by_literal_key | `thing["key"]`, except in the modules of `DOCUMENTS_ENTER` |
@@ -21,6 +21,7 @@ number, so that the table stays true. An old word whose number is 0 is refused f
 
 from __future__ import annotations
 
+import ast
 from pathlib import PurePosixPath
 
 import pytest
@@ -28,7 +29,9 @@ import pytest
 from tests.unit.code.counts import (
     COUNTS,
     DOCUMENTS_ENTER,
+    NAMED_DOCUMENTS,
     TABLE,
+    Annotations,
     places_of,
     public_signatures,
     read_table,
@@ -75,6 +78,14 @@ Document = dict[str, Any]
 Page = list[Document]
 """,
 )
+JSON_TYPES = Module(
+    PurePosixPath("connector-sdk/src/penstock_sdk/json_types.py"),
+    """
+if TYPE_CHECKING:
+    JsonValue: TypeAlias = str | Mapping[str, "JsonValue"]
+    JsonObject: TypeAlias = Mapping[str, JsonValue]
+""",
+)
 EXAMPLE = Module(
     PurePosixPath("operator/src/penstock_operator/example.py"),
     """
@@ -82,6 +93,7 @@ EXAMPLE = Module(
 from collections.abc import Mapping
 from typing import Any, Literal
 from penstock_operator.aliases import Document, Page
+from penstock_sdk.json_types import JsonObject, JsonValue
 
 Kind = Literal["one"]
 
@@ -96,6 +108,8 @@ def quoted(page: "Page | None") -> None: ...
 def bare(document: dict) -> None: ...
 def deep(document: dict[str, list[Mapping[str, object]]]) -> None: ...
 def any_value(value: Any) -> None: ...
+def json(document: JsonObject, schemas: dict[str, JsonObject], value: JsonValue) -> None: ...
+def unnamed_json(document: dict[str, JsonValue]) -> None: ...
 def known(names: dict[str, str]) -> dict[str, "Known"]:
     def inner(document: dict) -> None: ...
     return names["one"] + names[name]
@@ -107,7 +121,7 @@ def reset_position() -> None: ...
 )
 EXPECTED = {
     "signatures_with_row": ["row"],
-    "public_signatures_with_unknown_dict": ["of_alias", "quoted", "bare", "deep"],
+    "public_signatures_with_unknown_dict": ["of_alias", "quoted", "bare", "deep", "unnamed_json"],
     "public_signatures_with_any": ["of_alias", "quoted", "any_value"],
     "public_fields_with_unknown_dict": ["Known.spec"],
     "subscripts_by_literal_key": ["names['one']"],
@@ -121,12 +135,30 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_what_a_count_finds(name: str) -> None:
-    assert [place.what for place in COUNTS[name]([ALIASES, EXAMPLE])] == EXPECTED[name]
+    assert [place.what for place in COUNTS[name]([ALIASES, JSON_TYPES, EXAMPLE])] == EXPECTED[name]
+
+
+def test_no_named_document_is_any(sources: list[Module]) -> None:
+    annotations = Annotations([module for module in sources if not module.is_test])
+    for module, name in NAMED_DOCUMENTS:
+        assert not annotations.has_any(module, ast.Name(name)), name
 
 
 def test_public_signatures_leave_out_private_and_inner_functions() -> None:
     names = [place.what for place in public_signatures([EXAMPLE])]
-    assert names == ["row", "of_alias", "quoted", "bare", "deep", "any_value", "known", "ids", "reset_position"]
+    assert names == [
+        "row",
+        "of_alias",
+        "quoted",
+        "bare",
+        "deep",
+        "any_value",
+        "json",
+        "unnamed_json",
+        "known",
+        "ids",
+        "reset_position",
+    ]
 
 
 def test_names_that_are_used_too_often() -> None:
@@ -162,4 +194,4 @@ def test_the_message_of_a_count_that_rose_lists_the_places() -> None:
     places = list(COUNTS["plain_ids"]([EXAMPLE]))
     message = risen("plain_ids", places, 3)
     assert message.startswith("plain_ids rose from 3 to 4.")
-    assert "operator/src/penstock_operator/example.py:24: ids(connection_uid)" in message
+    assert "operator/src/penstock_operator/example.py:27: ids(connection_uid)" in message

@@ -44,6 +44,7 @@ PUBLIC = {
         "CursorCare",
         "Drift",
         "Estimate",
+        "FieldValue",
         "JsonSchema",
         "Mode",
         "Op",
@@ -75,6 +76,7 @@ PUBLIC = {
         "TransientError",
         "describe_error",
     ],
+    "penstock_sdk.json_types": ["JsonObject", "JsonSchema", "JsonValue", "list_at", "properties_of", "types_of"],
     "penstock_sdk.failpoints": [
         "FAILPOINTS",
         "FAILPOINTS_VARIABLE",

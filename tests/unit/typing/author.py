@@ -5,7 +5,7 @@ An error that mypy must report has an `ignore` comment: `--strict` reports the c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
@@ -23,6 +23,7 @@ from penstock_sdk import (
 )
 from penstock_sdk.errors import ErrorClass
 from penstock_sdk.incremental import CursorField, Watermark, follow, keyset, settled, to_utc, windows
+from penstock_sdk.json_types import JsonObject
 from penstock_sdk.manifest import Manifest, manifest_problems
 from penstock_sdk.pii import PiiClass, suggest_fields
 from penstock_sdk.testing import CheckResult, Harness, Target, run_checks
@@ -38,6 +39,12 @@ class Credentials(msgspec.Struct):
     """The keys of the Secret."""
 
     token: str
+
+
+class Position(msgspec.Struct):
+    """A cursor of this connector."""
+
+    after: int
 
 
 class Orders(Connector[Config, Credentials]):
@@ -63,6 +70,8 @@ class Orders(Connector[Config, Credentials]):
         assert_type(stream.window, Window | None)
         field = CursorField(name="updated_at", key=("id",), overlap=timedelta(minutes=1))
         assert_type(field.watermark(cursor), Watermark)
+        cursor["after"]  # type: ignore[index, call-overload]  # a cursor is any JSON value: convert it first
+        assert_type(msgspec.convert(cursor, Position).after, int)
         yield from follow(self._page, field, cursor, size=100, since=since, until=settled(timedelta(minutes=1)))
         yield from keyset(self._after, ("id",), cursor, reject=self.reject)
         yield Batch([{"id": 1}], cursor={"id": 1}, op="delete")
@@ -80,10 +89,10 @@ class Orders(Connector[Config, Credentials]):
         return []
 
 
-def functions_of_the_other_modules(document: Mapping[str, Any], harness: Harness) -> None:
+def functions_of_the_other_modules(document: JsonObject, harness: Harness) -> None:
     """Check the types of results."""
     connector = Orders(Config("https://x"), Credentials("t"))
-    assert_type(connector.argument_types(), tuple[type[Any], type[Any]])
+    assert_type(connector.argument_types(), tuple[type[object], type[object]])
     assert_type(list(connector.read(Stream(name="orders", schema={}), None, None)), list[Batch])
     assert_type(to_utc("2026-01-01T00:00:00Z"), datetime)
     assert_type(list(windows(datetime.now(UTC), datetime.now(UTC), timedelta(hours=1))), list[Window])

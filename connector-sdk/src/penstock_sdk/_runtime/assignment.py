@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import msgspec
 
 from penstock_sdk import protocol as wire
+from penstock_sdk._runtime.json_logs import LogContext
 from penstock_sdk._runtime.masking import Mask
 from penstock_sdk.contract import Connector
 from penstock_sdk.errors import AuthenticationError, ConfigError
+from penstock_sdk.json_types import JsonObject
 
-AnyConnector = Connector[Any, Any]
+AnyConnector = Connector[object, object]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Assignment:
     load: Callable[[], type[AnyConnector]]
     credentials: dict[str, str] = field(repr=False)
     non_secret: frozenset[str] = frozenset()
-    log_context: dict[str, Any] = field(default_factory=dict)
+    log_context: LogContext = field(default_factory=dict)
 
     @cached_property
     def mask(self) -> Mask:
@@ -40,7 +41,7 @@ class Assignment:
         return Mask([value for name, value in self.credentials.items() if name not in self.non_secret])
 
 
-def build(connector: type[AnyConnector], config: dict[str, Any], secret: dict[str, str]) -> AnyConnector:
+def build(connector: type[AnyConnector], config: JsonObject, secret: dict[str, str]) -> AnyConnector:
     """Return the connector with its config and credentials, converted to the types that it declares."""
     config_type, credentials_type = connector.argument_types()
     try:

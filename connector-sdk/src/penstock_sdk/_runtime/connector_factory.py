@@ -7,11 +7,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 from penstock_sdk._runtime.assignment import AnyConnector, build
 from penstock_sdk._runtime.client import RunClient
 from penstock_sdk._runtime.credential_store import CredentialStore
+from penstock_sdk.json_types import JsonObject
 
 log = logging.getLogger("penstock")
 
@@ -20,7 +20,7 @@ class ConnectorFactory:
     """Creates connector instances of one connection. Thread-safe."""
 
     def __init__(
-        self, connector: type[AnyConnector], config: dict[str, Any], credentials: CredentialStore, client: RunClient
+        self, connector: type[AnyConnector], config: JsonObject, credentials: CredentialStore, client: RunClient
     ) -> None:
         self._class = connector
         self._config = config

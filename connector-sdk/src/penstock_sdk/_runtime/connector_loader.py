@@ -12,6 +12,7 @@ import yaml
 
 from penstock_sdk.contract import Connector
 from penstock_sdk.errors import DefectError, describe_error
+from penstock_sdk.json_types import JsonObject
 from penstock_sdk.protocol import ConnectorIdentity
 
 GROUP = "penstock.connectors"
@@ -34,7 +35,7 @@ class InstalledConnector:
             raise DefectError(message)
         return cls(entry)
 
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> JsonObject:
         """Return the manifest from the package's folder. The package is not imported, because an import can fail."""
         package = self.entry.module.split(".")[0]
         spec = find_spec(package)
@@ -62,9 +63,9 @@ class InstalledConnector:
         return DefectError(f"the connector {self.entry.name} cannot be loaded from {self.entry.value}: {why}")
 
 
-def _checked(path: Path) -> dict[str, Any]:
+def _checked(path: Path) -> JsonObject:
     try:
-        manifest: dict[str, Any] = yaml.safe_load(path.read_bytes().decode())
+        manifest: JsonObject = yaml.safe_load(path.read_bytes().decode())
         identity_of(manifest)
         non_secret_credentials(manifest)
     except UNREADABLE as error:
@@ -74,14 +75,13 @@ def _checked(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def identity_of(manifest: dict[str, Any]) -> ConnectorIdentity:
+def identity_of(manifest: JsonObject) -> ConnectorIdentity:
     """Return the three names of the definition."""
     return ConnectorIdentity(**{key: str(manifest[key]) for key in ("name", "method", "version")})
 
 
-def non_secret_credentials(manifest: dict[str, Any]) -> frozenset[str]:
+def non_secret_credentials(manifest: JsonObject) -> frozenset[str]:
     """Return the names of the credentials that messages may show, such as a user name (`secret: false`)."""
-    declared = [
-        credential for method in manifest["authentication"]["methods"] for credential in method.get("credentials", [])
-    ]
+    authentication: Any = manifest["authentication"]  # `UNREADABLE` has the errors of another shape
+    declared = [credential for method in authentication["methods"] for credential in method.get("credentials", [])]
     return frozenset(credential["name"] for credential in declared if credential.get("secret", True) is False)

@@ -6,9 +6,11 @@ import atexit
 import json
 import logging
 import sys
-from typing import Any
 
 from penstock_sdk._runtime.masking import Mask, MaskedStream
+
+LogContext = dict[str, str | int]
+"""Fields that each line of the log has: the run, the attempt, the tenant, the connection and the stream."""
 
 
 class JsonLogFormatter(logging.Formatter):
@@ -17,7 +19,7 @@ class JsonLogFormatter(logging.Formatter):
     The attempt shares `context` and adds these fields when it knows them.
     """
 
-    def __init__(self, context: dict[str, Any], mask: Mask) -> None:
+    def __init__(self, context: LogContext, mask: Mask) -> None:
         super().__init__()
         self._context = context
         self._mask = mask
@@ -33,7 +35,7 @@ class JsonLogFormatter(logging.Formatter):
         return json.dumps({**line, **self._context})  # masked before it is encoded: JSON escapes characters of a secret
 
 
-def log_to_stderr(context: dict[str, Any], mask: Mask) -> None:
+def log_to_stderr(context: LogContext, mask: Mask) -> None:
     """Write all log records of all libraries in this format."""
     handler = logging.StreamHandler(sys.__stderr__)
     handler.setFormatter(JsonLogFormatter(context, mask))

@@ -10,13 +10,12 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.assignment import Assignment
 from penstock_sdk._runtime.client import RunClient
 from penstock_sdk._runtime.connector_loader import InstalledConnector, identity_of, non_secret_credentials
-from penstock_sdk._runtime.json_logs import log_to_stderr, mask_printed_output
+from penstock_sdk._runtime.json_logs import LogContext, log_to_stderr, mask_printed_output
 from penstock_sdk._runtime.masking import Mask
 from penstock_sdk._runtime.parent_watch import exit_with_parent
 from penstock_sdk._runtime.run import run_connector
@@ -76,7 +75,7 @@ def main() -> int:
     exit_with_parent(os.environ)
     _tune_interpreter()
     credentials = pop_credentials()
-    context: dict[str, Any] = {}
+    context: LogContext = {}
     log_to_stderr(context, Mask(list(credentials.values())))  # the manifest is not read yet, so all are masked
     try:
         launch = LaunchEnvironment.read(os.environ)

@@ -8,12 +8,12 @@ commits a cursor of the runtime's own: `{"penstock/partitions": 1, "run": …, "
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
 from penstock_sdk.contract import Cursor, Partition
 from penstock_sdk.errors import DefectError, SourceContractError
+from penstock_sdk.json_types import JsonObject, JsonValue
 
 CURSOR_KEY = "penstock/partitions"
 VERSION = 1
@@ -24,7 +24,7 @@ class PartitionProgress(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     """One partition of a stream, its cursor, and whether it is read to its end."""
 
     id: str
-    bounds: Any = None
+    bounds: JsonValue = None
     cursor: Cursor | None = None
     done: bool = False
 
@@ -48,7 +48,8 @@ class PartitionPlan(msgspec.Struct, frozen=True):
 
     def as_cursor(self) -> Cursor:
         """Return the stream's cursor."""
-        return msgspec.to_builtins(_Document(VERSION, self.run, self.progress))
+        document: JsonObject = msgspec.to_builtins(_Document(VERSION, self.run, self.progress))
+        return document
 
     def advanced(self, name: str, cursor: Cursor | None, *, done: bool) -> PartitionPlan:
         """Return the plan with a new cursor of the partition that has this id."""
@@ -123,10 +124,11 @@ def new_plan(run: str, partitions: Sequence[Partition], known: PartitionPlan | N
     )
 
 
-def _as_json(partition: Partition, stream: str) -> Any:
+def _as_json(partition: Partition, stream: str) -> JsonValue:
     """Return the bounds as JSON returns them from the state."""
     try:
-        return msgspec.json.decode(msgspec.json.encode(partition.bounds))
+        bounds: JsonValue = msgspec.json.decode(msgspec.json.encode(partition.bounds))
+        return bounds
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise DefectError(
             f"stream {stream!r}: the bounds of partition {partition.id!r} are not JSON", operator_message=str(error)

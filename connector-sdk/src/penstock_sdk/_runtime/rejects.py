@@ -31,6 +31,7 @@ from penstock_sdk._runtime.strict_json import problem
 from penstock_sdk._runtime.strict_schema import StrictSchema
 from penstock_sdk.contract import Op, Stream
 from penstock_sdk.errors import SourceContractError
+from penstock_sdk.json_types import JsonSchema, properties_of
 
 SHARE_FROM = 1000
 """The share of rejected records is checked after so many records of a stream, or at its end."""
@@ -219,7 +220,7 @@ class RecordValidator:
         )
 
 
-def integer_fields(schema: Mapping[str, Any]) -> frozenset[str]:
+def integer_fields(schema: JsonSchema) -> frozenset[str]:
     """Return the fields that the schema declares as integers, and not also as numbers."""
     properties = schema.get("properties")
     fields = properties.items() if isinstance(properties, Mapping) else ()
@@ -232,7 +233,7 @@ def _is_integer(declared: Any) -> bool:
 
 def strict_by_op(stream: Stream) -> dict[Op, StrictSchema]:
     """Return the schema that records must match, by operation. Of a deleted record only the key is checked."""
-    properties = stream.schema.get("properties", {})
+    properties = properties_of(stream.schema)
     keys = {name: properties[name] for name in stream.primary_key if name in properties}
     return {
         "upsert": StrictSchema(stream.schema, stream.primary_key),

@@ -7,12 +7,13 @@ only if its schema certainly forbids it. `format` is an annotation, as JSON Sche
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NotRequired, Required, TypedDict
 
 import msgspec
 
-Schema = dict[str, Any]
+from penstock_sdk.json_types import JsonSchema
+
 BOUNDS = {
     "minimum": "ge",
     "maximum": "le",
@@ -23,13 +24,15 @@ BOUNDS = {
 LENGTHS = {"minLength": "min_length", "maxLength": "max_length", "pattern": "pattern"}
 ITEM_COUNTS = {"minItems": "min_length", "maxItems": "max_length"}
 DEEPEST = 20
+_Node = Mapping[str, Any]
+"""A schema inside of a schema. Its keywords may have any value: a type that msgspec refuses is not checked."""
 VALUE = re.compile(r"Invalid enum value .*(?= - at )|Invalid enum value .*", re.DOTALL)
 
 
 class StrictSchema:
     """Checks the JSON of records against a schema, primary key included."""
 
-    def __init__(self, schema: Schema, primary_key: Sequence[str]) -> None:
+    def __init__(self, schema: JsonSchema, primary_key: Sequence[str]) -> None:
         checked: Any = record_type(schema, primary_key)
         many: Any = list.__class_getitem__(checked)
         self._one = msgspec.json.Decoder(checked)
@@ -52,15 +55,16 @@ class StrictSchema:
         return "it matches"
 
 
-def record_type(schema: Schema, primary_key: Sequence[str]) -> Any:
+def record_type(schema: JsonSchema, primary_key: Sequence[str]) -> Any:
     """Return the type of one record. The fields of the key are required and not null."""
-    required = {*schema.get("required", []), *primary_key}
-    properties = {**{key: {} for key in primary_key}, **schema.get("properties", {})}
+    node: _Node = schema
+    required = {*node.get("required", []), *primary_key}
+    properties = {**{key: {} for key in primary_key}, **node.get("properties", {})}
     made = _object({"properties": properties, "required": list(required)}, schema, 0, frozenset(primary_key))
     return made if _is_sound(made) else dict[str, Any]
 
 
-def _object(node: Schema, root: Schema, depth: int, keys: frozenset[str] = frozenset()) -> Any:
+def _object(node: _Node, root: _Node, depth: int, keys: frozenset[str] = frozenset()) -> Any:
     required = node.get("required", [])
     fields = {
         name: Required[_type(child, root, depth + 1, nullable=name not in keys)]
@@ -71,7 +75,7 @@ def _object(node: Schema, root: Schema, depth: int, keys: frozenset[str] = froze
     return TypedDict("Record", fields)  # type: ignore[operator]
 
 
-def _type(node: Any, root: Schema, depth: int, *, nullable: bool = True) -> Any:
+def _type(node: Any, root: _Node, depth: int, *, nullable: bool = True) -> Any:
     """Return the type of a value; Any for a schema that is not supported."""
     if (
         not isinstance(node, dict)
@@ -104,13 +108,13 @@ def _union(alternatives: list[Any]) -> Any:
     return made
 
 
-def _enum(node: Schema) -> Any:
+def _enum(node: _Node) -> Any:
     values = [node["const"]] if "const" in node else node["enum"]
     plain = all(value is None or (isinstance(value, str | int) and not isinstance(value, bool)) for value in values)
     return Literal[tuple(values)] if plain and values else Any
 
 
-def _limited(type_: Any, node: Schema, names: dict[str, str]) -> Any:
+def _limited(type_: Any, node: _Node, names: dict[str, str]) -> Any:
     limits = {meta: node[key] for key, meta in names.items() if key in node}
     if not limits:
         return type_
@@ -121,27 +125,27 @@ def _limited(type_: Any, node: Schema, names: dict[str, str]) -> Any:
     return limited if _is_sound(limited) else type_
 
 
-def _string(node: Schema, _root: Schema, _depth: int) -> Any:
+def _string(node: _Node, _root: _Node, _depth: int) -> Any:
     return _limited(str, node, LENGTHS)
 
 
-def _number(node: Schema, _root: Schema, _depth: int) -> Any:
+def _number(node: _Node, _root: _Node, _depth: int) -> Any:
     return _limited(float, node, BOUNDS)
 
 
-def _integer(node: Schema, _root: Schema, _depth: int) -> Any:
+def _integer(node: _Node, _root: _Node, _depth: int) -> Any:
     return _limited(int, node, BOUNDS)
 
 
-def _boolean(_node: Schema, _root: Schema, _depth: int) -> Any:
+def _boolean(_node: _Node, _root: _Node, _depth: int) -> Any:
     return bool
 
 
-def _array(node: Schema, root: Schema, depth: int) -> Any:
+def _array(node: _Node, root: _Node, depth: int) -> Any:
     return _limited(list[_type(node.get("items"), root, depth + 1)], node, ITEM_COUNTS)  # type: ignore[misc]
 
 
-def _nested(node: Schema, root: Schema, depth: int) -> Any:
+def _nested(node: _Node, root: _Node, depth: int) -> Any:
     if isinstance(node.get("properties"), dict):
         return _object(node, root, depth)
     return dict[str, _type(node.get("additionalProperties"), root, depth + 1)]  # type: ignore[misc]

@@ -20,6 +20,7 @@ from penstock_sdk.testing import (
     is_conformant,
     open_target,
     run_checks,
+    tree_digest,
 )
 from penstock_sdk.testing.report import count
 
@@ -44,7 +45,7 @@ def run(file: Path, only: list[str], report: Path | None, say: Callable[[str], N
     counts = ", ".join(f"{number} {outcome}" for outcome, number in count(results).items())
     conformant = is_conformant(results, len(chosen))
     part = f" in {len(chosen)} of {len(CHECKS)} checks" if only else ""
-    say(f"\n{counts}: {'conformant' if conformant else 'NOT conformant'}{part}, {document['artifact']['digest']}")
+    say(f"\n{counts}: {'conformant' if conformant else 'NOT conformant'}{part}, {tree_digest(harness.folder)}")
     failed = any(result.outcome == "failed" for result in results)
     incomplete = any(result.outcome == "not run" for result in results)
     return FAILED if failed else NOT_RUN if incomplete else 0

@@ -193,9 +193,10 @@ def read_stream(
 
 def _cursor(text: str) -> Cursor:
     try:
-        return json.loads(text)
+        cursor: Cursor = json.loads(text)
     except (ValueError, RecursionError):
         raise ProjectError("--cursor is not JSON: give the cursor as a read prints it, in single quotes") from None
+    return cursor
 
 
 def planned_partitions(

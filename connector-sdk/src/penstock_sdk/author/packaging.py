@@ -7,7 +7,6 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -15,6 +14,7 @@ from penstock_sdk._runtime.connector_loader import InstalledConnector
 from penstock_sdk.author import site_packages
 from penstock_sdk.author.project import ProjectError
 from penstock_sdk.author.report_binding import LABEL, different, load_report, report_annotations
+from penstock_sdk.json_types import JsonObject
 from penstock_sdk.manifest import manifest_problems
 from penstock_sdk.testing.report import tree_digest
 
@@ -61,7 +61,13 @@ def package(found: InstalledConnector, project: Path, options: PackageOptions) -
         tree = tree_digest(context / "site" / found.entry.module.split(".")[0])
         notes = _notes(options.report, tree, packages) if options.report else {}
         image = f"{options.repository}:{manifest['version']}"
-        _build(buildah, context, project / DOCKERFILE, image, _build_arguments(manifest["version"], options.base, tree))
+        _build(
+            buildah,
+            context,
+            project / DOCKERFILE,
+            image,
+            _build_arguments(str(manifest["version"]), options.base, tree),
+        )
         archive = None if options.push else options.out / f"{name}.oci.tar"
         digest = _deliver(buildah, image, archive, context / "digest")
     if options.report:
@@ -71,7 +77,7 @@ def package(found: InstalledConnector, project: Path, options: PackageOptions) -
     return PackageResult(f"{options.repository}@{digest}", definition, archive, packages)
 
 
-def _check_manifest(manifest: dict[str, Any]) -> None:
+def _check_manifest(manifest: JsonObject) -> None:
     wrong = manifest_problems(manifest)
     if wrong:
         raise ProjectError(f"connector.yaml: {'; '.join(wrong)}")
@@ -86,16 +92,16 @@ def _distribution(found: InstalledConnector) -> str:
 def _notes(path: Path, tree: str, packages: list[str]) -> dict[str, str]:
     """Return the annotations that bind the definition to its report. The report must belong to exactly these files and packages."""
     report = load_report(path)
-    tested = report["artifact"]["digest"]
+    tested = report.artifact.digest
     if tested != tree:
         raise ProjectError(
             f"--report {path} is for {tested}, and the package is {tree}; run penstock-connector test again"
         )
-    if set(report["packages"]) != set(packages):
-        change = different(frozenset(report["packages"]), frozenset(packages))
+    if set(report.packages) != set(packages):
+        change = different(frozenset(report.packages), frozenset(packages))
         raise ProjectError(f"--report {path} is for other packages: {change}; run penstock-connector test again")
-    if not report["conformant"]:
-        raise ProjectError(f"--report {path}: the connector is not conformant: {report['counts']}")
+    if not report.conformant:
+        raise ProjectError(f"--report {path}: the connector is not conformant: {report.counts}")
     return report_annotations(path, report)
 
 
@@ -126,7 +132,7 @@ def _run(command: list[str]) -> None:
         raise ProjectError(f"{' '.join(command[:2])} ended with {done.returncode}: {done.stderr.strip()[-1500:]}")
 
 
-def _definition(manifest: dict[str, Any], image: str, stage: str, notes: dict[str, str]) -> str:
+def _definition(manifest: JsonObject, image: str, stage: str, notes: dict[str, str]) -> str:
     name = f"{manifest['name']}-{manifest['method']}-{manifest['version']}"
     document = {
         "apiVersion": "penstock.io/v1alpha1",

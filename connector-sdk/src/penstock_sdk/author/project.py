@@ -10,6 +10,7 @@ from penstock_sdk.author.command_errors import printable
 from penstock_sdk.contract import Stream
 from penstock_sdk.errors import ConnectorError
 from penstock_sdk.field_paths import rewrite_hints
+from penstock_sdk.json_types import properties_of
 from penstock_sdk.manifest import Followed, unsafe_cursor
 
 
@@ -38,7 +39,7 @@ def streams_as_text(streams: Sequence[Stream]) -> str:
             printable(",".join(stream.primary_key)) or "-",
             printable(stream.cursor_field or "-"),
             "yes" if stream.partitioned else "-",
-            str(len(stream.schema.get("properties", {}))),
+            str(len(properties_of(stream.schema))),
         )
         for stream in streams
     ]

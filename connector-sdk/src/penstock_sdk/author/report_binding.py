@@ -14,25 +14,52 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+import msgspec
 import yaml
 
 from penstock_sdk.author.project import ProjectError
 from penstock_sdk.author.site_packages import PLACE
 from penstock_sdk.testing.dependencies import pinned
-from penstock_sdk.testing.report import REPORT_VERSION, digest_of
+from penstock_sdk.testing.report import REPORT_VERSION, ConformanceReport, digest_of
 
 TREE, REPORT = "penstock.io/conformance-tree", "penstock.io/conformance-report"
 LABEL = "io.penstock.package-tree"
 WHITEOUT = ".wh."
-Json = Mapping[str, Any]
+
+
+class _Names(msgspec.Struct, frozen=True):
+    version: str
+    name: str | None = None
+    method: str | None = None
+
+
+class _Spec(msgspec.Struct, frozen=True):
+    image: str
+    manifest: _Names
+
+
+class _Metadata(msgspec.Struct, frozen=True):
+    name: str
+    annotations: dict[str, object] | None = None
+
+
+class BoundDefinition(msgspec.Struct, frozen=True):
+    """The fields of a ConnectorDefinition that name its report and its image."""
+
+    metadata: _Metadata
+    spec: _Spec
+
+
+class _Version(msgspec.Struct, frozen=True):
+    version: object = msgspec.field(name="reportVersion")
 
 
 def verify(report: Path, definition: Path, archive: Path | None) -> list[str]:
     """Return the mismatches; empty if everything belongs together. Without an archive the image is not checked."""
     tested, defined = load_report(report), load_definition(definition)
-    found = image_contents(archive, tested["artifact"]["package"]) if archive else None
+    found = image_contents(archive, tested.artifact.package) if archive else None
     return list(mismatches(tested, report_annotations(report, tested), defined, found))
 
 
@@ -46,42 +73,40 @@ class ImageContents:
     packages: frozenset[str]
 
 
-def load_report(path: Path) -> dict[str, Any]:
+def load_report(path: Path) -> ConformanceReport:
     """Return a report. Raises ProjectError if it cannot be read, or has the version of another suite."""
     try:
-        report: dict[str, Any] = json.loads(path.read_bytes())
-        version = report["reportVersion"]
-        artifact, tested = report["artifact"], report["connector"]
-        texts = artifact["digest"], artifact["package"], *(tested[key] for key in ("name", "method", "version"))
-        whole = "conformant" in report and "counts" in report and all(isinstance(text, str) for text in texts)
-        if version == REPORT_VERSION and not (whole and isinstance(report["packages"], list)):
-            raise ValueError("a field is missing or of another type")  # noqa: TRY301 - the same message as for other errors
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        text = path.read_bytes()
+        version = msgspec.json.decode(text, type=_Version).version
+        if version == REPORT_VERSION:
+            return msgspec.json.decode(text, type=ConformanceReport)
+    except (OSError, ValueError, RecursionError) as error:
         raise ProjectError(
             f"{path} is not a report ({error}); write one: penstock-connector test --report {path}"
         ) from None
-    if version != REPORT_VERSION:
-        raise ProjectError(
-            f"{path} has the report version {version}, and this SDK has {REPORT_VERSION}; run penstock-connector test again"
-        )
-    return report
+    raise ProjectError(
+        f"{path} has the report version {version}, and this SDK has {REPORT_VERSION}; run penstock-connector test again"
+    )
 
 
-def report_annotations(path: Path, report: Json) -> dict[str, str]:
+def report_annotations(path: Path, report: ConformanceReport) -> dict[str, str]:
     """Return the annotations that bind a definition to its report."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {TREE: report["artifact"]["digest"], REPORT: f"sha256:{digest}"}
+    return {TREE: report.artifact.digest, REPORT: f"sha256:{digest}"}
 
 
-def mismatches(report: Json, noted: Json, definition: Json, contents: ImageContents | None) -> Iterator[str]:
+def mismatches(
+    report: ConformanceReport, noted: Mapping[str, str], definition: BoundDefinition, contents: ImageContents | None
+) -> Iterator[str]:
     """Say what does not belong together; nothing when all does. `noted` is what `report_annotations` makes of the report."""
-    if not report["conformant"]:
-        yield f"the report says that the connector is not conformant: {report['counts']}"
-    manifest, tested = definition["spec"]["manifest"], report["connector"]
+    if not report.conformant:
+        yield f"the report says that the connector is not conformant: {report.counts}"
+    manifest, tested = definition.spec.manifest, report.connector
     for key in ("name", "method", "version"):
-        if manifest.get(key) != tested[key]:
-            yield f"the definition's manifest has {key} {manifest.get(key)!r}, the report is of {tested[key]!r}"
-    said = definition["metadata"].get("annotations") or {}
+        declared, reported = getattr(manifest, key), getattr(tested, key)
+        if declared != reported:
+            yield f"the definition's manifest has {key} {declared!r}, the report is of {reported!r}"
+    said = definition.metadata.annotations or {}
     for key, value in noted.items():
         if said.get(key) != value:
             yield f"the definition's annotation {key} is {said.get(key)!r}, the report's is {value!r}"
@@ -89,15 +114,15 @@ def mismatches(report: Json, noted: Json, definition: Json, contents: ImageConte
         yield from _of_image(report, definition, contents)
 
 
-def _of_image(report: Json, definition: Json, contents: ImageContents) -> Iterator[str]:
-    image, tree = definition["spec"]["image"], report["artifact"]["digest"]
+def _of_image(report: ConformanceReport, definition: BoundDefinition, contents: ImageContents) -> Iterator[str]:
+    image, tree = definition.spec.image, report.artifact.digest
     if image.rpartition("@")[2] != contents.digest:
         yield f"the definition names the image {image}, the archive is {contents.digest}"
     if contents.tree != tree:
         yield f"the image holds a package of {contents.tree}, the report is of {tree}"
     if contents.label != tree:
         yield f"the image's label {LABEL} is {contents.label!r}, the report is of {tree}"
-    tested = frozenset(report["packages"])
+    tested = frozenset(report.packages)
     if tested != contents.packages:
         yield f"the image's packages are not those of the report: {different(tested, contents.packages)}"
 
@@ -108,19 +133,14 @@ def different(tested: frozenset[str], there: frozenset[str]) -> str:
     return "; ".join(part for part in (gone and f"tested with {gone}", new and f"there is {new}") if part)
 
 
-def load_definition(path: Path) -> dict[str, Any]:
+def load_definition(path: Path) -> BoundDefinition:
     """Return a ConnectorDefinition. Raises ProjectError if the file does not contain one."""
     try:
-        document: dict[str, Any] = yaml.safe_load(path.read_bytes().decode())
-        said = document["metadata"]["name"], document["spec"]["image"], document["spec"]["manifest"]["version"]
-        dict(document["metadata"].get("annotations") or {})
-    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return msgspec.convert(yaml.safe_load(path.read_bytes().decode()), BoundDefinition)
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise ProjectError(
             f"{path} is not a ConnectorDefinition ({error}); penstock-connector package writes one"
         ) from None
-    if not all(isinstance(text, str) for text in said):
-        raise ProjectError(f"{path}: name, image and the manifest's version must be text")
-    return document
 
 
 def image_contents(archive: Path, package: str) -> ImageContents:

@@ -18,9 +18,9 @@ import msgspec
 from penstock_sdk.author.command_errors import printable
 from penstock_sdk.author.project import ProjectError
 from penstock_sdk.contract import Record
+from penstock_sdk.json_types import JsonSchema, JsonValue
 from penstock_sdk.pii import LOOKED_AT, suggest_fields
 
-Schema = dict[str, Any]
 TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 DATE_TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
@@ -33,7 +33,7 @@ DELIMITERS = ",;\t|"
 """Column separators: the first of these that occurs in the header is used."""
 
 
-def infer(records: Iterable[Record]) -> tuple[Schema, dict[str, str]]:
+def infer(records: Iterable[Record]) -> tuple[JsonSchema, dict[str, str]]:
     """Return the schema of records, and the fields that look like personal data with their classes.
 
     A field that some records lack is not `required`. A field that was null in a record also has the type `null`. Raises
@@ -46,7 +46,7 @@ def infer(records: Iterable[Record]) -> tuple[Schema, dict[str, str]]:
         sample.add(value)
     if not seen.count:
         raise ProjectError("there are no records to infer a schema from")
-    schema = {"$schema": DRAFT, **seen.schema()}
+    schema: JsonSchema = {"$schema": DRAFT, **seen.schema()}
     return schema, dict(sorted(suggest_fields(schema, sample.records()).items()))
 
 
@@ -76,10 +76,10 @@ class _Values:
                 self.items = self.items or _Values()
                 self.items.add(child)
 
-    def schema(self) -> Schema:
+    def schema(self) -> JsonSchema:
         types = self.types - {"integer"} if "number" in self.types else self.types
         names = [name for name in TYPES if name in types]
-        found: Schema = {"type": names[0] if len(names) == 1 else names}
+        found: dict[str, JsonValue] = {"type": names[0] if len(names) == 1 else names}
         if len(self.formats) == 1 and None not in self.formats:
             found["format"] = next(iter(self.formats))
         if self.properties:

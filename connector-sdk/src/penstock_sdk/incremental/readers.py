@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
+
 from penstock_sdk.contract import Batch, Cursor, Record
 from penstock_sdk.errors import SourceContractError
 from penstock_sdk.incremental.record_checks import Key, RecordCheck, Reject, RepeatGuard, key_values, one_kind
@@ -41,7 +43,7 @@ def follow(
     check = RecordCheck(
         cursor_field.comparable_value,
         reject,
-        one_kind(watermark.at, {"since": since, "until": until}),
+        one_kind(watermark.at, since=since, until=until),
         cursor_field.name,
     )
     start, limit = watermark.start_since(since), _PageLimit(size)
@@ -142,7 +144,7 @@ def scan(
     )
     watermark = wider.watermark(cursor)
     check = RecordCheck(
-        wider.comparable_value, reject, one_kind(watermark.at, {"since": since, "until": until}), cursor_field.name
+        wider.comparable_value, reject, one_kind(watermark.at, since=since, until=until), cursor_field.name
     )
     if watermark.at is not None and until <= watermark.at:
         return
@@ -230,12 +232,18 @@ def _constant_value(row: Record, key: tuple[str, ...]) -> int:
     return 0
 
 
+class _CommittedKey(msgspec.Struct, frozen=True):
+    """The key of the last record read, as it stands in a cursor."""
+
+    after: list[Any]
+
+
 def _after(cursor: Cursor | None, key: tuple[str, ...]) -> Key | None:
     if cursor is None:
         return None
     try:
-        after = tuple(cursor["after"])
-    except (TypeError, KeyError):
+        after = tuple(msgspec.convert(cursor, _CommittedKey).after)
+    except msgspec.ValidationError:
         after = ()
     if len(after) != len(key):
         raise SourceContractError("the state is not from this kind of read; reset the stream's state")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
+from penstock_sdk.contract import Record
 from penstock_sdk.errors import SourceContractError
+from penstock_sdk.incremental.timestamps import Value
 
-Reject = Callable[[Any, str], None]
+Reject = Callable[[object, str], None]
 """Sets a record aside with the reason, as `Connector.reject` does."""
-Key = tuple[Any, ...]
+KeyValue = str | int | float
+Key = tuple[KeyValue, ...]
+"""The values of the fields that identify a record, as JSON returns them."""
 MOST_REMEMBERED, MOST_PENDING = 10_000, 100
 MOST_EMPTY = 10_000
 """Empty pages in a row. A source that filters after it pages returns some; one whose paging is stuck returns only these."""
@@ -27,7 +30,7 @@ class _OtherKindError(InvalidRecordError):
     """A record's value cannot be compared with the other values of the read."""
 
 
-def kind_of(value: Any) -> str:
+def kind_of(value: object) -> str:
     """Return the kind of a value; only values of one kind can be compared. Raises ValueError for a value of no kind."""
     if isinstance(value, datetime):
         return "timestamps" if value.tzinfo else "local times"
@@ -38,12 +41,12 @@ def kind_of(value: Any) -> str:
     raise ValueError(f"a cursor value must be a number or a datetime, not {type(value).__name__}")
 
 
-def one_kind(at: Any, given: Mapping[str, Any]) -> str | None:
+def one_kind(at: Value, *, since: Value, until: Value) -> str | None:
     """Return the kind of the state's value and of the arguments of a read; None if nothing is given.
 
     Raises ValueError if the arguments are of different kinds, and SourceContractError if the state is of another kind.
     """
-    kinds = {name: kind_of(value) for name, value in given.items() if value is not None}
+    kinds = {name: kind_of(value) for name, value in (("since", since), ("until", until)) if value is not None}
     if len(set(kinds.values())) > 1:
         raise ValueError(f"{' and '.join(f'{name} ({kind})' for name, kind in kinds.items())} cannot be compared")
     found = next(iter(kinds.values()), None)
@@ -52,14 +55,14 @@ def one_kind(at: Any, given: Mapping[str, Any]) -> str | None:
     return found if at is None else kind_of(at)
 
 
-def key_values(row: Any, key: Sequence[str]) -> Key:
+def key_values(row: object, key: Sequence[str]) -> Key:
     """Return a record's key as JSON returns it, so that it equals the key in a stored cursor.
 
     Raises InvalidRecordError if a field of the key has no value.
     """
     if not isinstance(row, Mapping):
         raise InvalidRecordError(f"a record is of type {type(row).__name__}, not an object")
-    found = []
+    found: list[KeyValue] = []
     for name in key:
         value = row.get(name)
         if value is None:
@@ -68,7 +71,7 @@ def key_values(row: Any, key: Sequence[str]) -> Key:
     return tuple(found)
 
 
-def _as_json(value: Any, name: str) -> Any:
+def _as_json(value: object, name: str) -> KeyValue:
     if isinstance(value, str | int):
         return value
     if isinstance(value, float):
@@ -91,19 +94,21 @@ class RecordCheck:
     SourceContractError.
     """
 
-    def __init__(self, value_of: Callable[[Any], Any], reject: Reject | None, kind: str | None, field: str) -> None:
+    def __init__(
+        self, value_of: Callable[[Record], Value], reject: Reject | None, kind: str | None, field: str
+    ) -> None:
         self._value_of = value_of
         self._reject = reject
         self._kind = kind
         self._found_valid = False
         self._field = field
         self._rejected: set[int] = set()
-        self._pending: list[tuple[Any, InvalidRecordError]] = []
+        self._pending: list[tuple[Record, InvalidRecordError]] = []
 
-    def __call__(self, rows: Iterable[Any]) -> list[tuple[Any, Any]]:
+    def __call__(self, rows: Iterable[Record]) -> list[tuple[Value, Record]]:
         """Return the valid records, each with its value."""
-        found: list[tuple[Any, Any]] = []
-        invalid: list[tuple[Any, InvalidRecordError]] = []
+        found: list[tuple[Value, Record]] = []
+        invalid: list[tuple[Record, InvalidRecordError]] = []
         for row in rows:
             try:
                 found.append((self._value(row), row))
@@ -130,7 +135,7 @@ class RecordCheck:
         for row, error in pending:
             self._reject_record(row, error)
 
-    def _value(self, row: Any) -> Any:
+    def _value(self, row: Record) -> Value:
         value = self._value_of(row)
         kind = kind_of(value)
         self._kind = self._kind or kind  # without state and arguments, the first value decides
@@ -138,7 +143,7 @@ class RecordCheck:
             raise _OtherKindError(f"the values of {self._field!r} are {kind}, where {self._kind} are expected")
         return value
 
-    def _reject_record(self, row: Any, error: InvalidRecordError) -> None:
+    def _reject_record(self, row: object, error: InvalidRecordError) -> None:
         if self._reject is None:
             raise error
         known = hash(repr(row))
@@ -157,11 +162,11 @@ class RepeatGuard:
 
     def __init__(self, what: str, allowed: int = 3) -> None:
         self._what, self._allowed = what, allowed
-        self._anchor: list[Any] | None = None
+        self._anchor: list[object] | None = None
         self._repeats, self._since_anchor, self._reach = 0, 0, 1
         self._empty = 0
 
-    def __call__(self, response: Sequence[Any]) -> None:
+    def __call__(self, response: Sequence[object]) -> None:
         """Check the next response."""
         self._empty = 0 if response else self._empty + 1
         if self._empty > MOST_EMPTY:
@@ -169,7 +174,7 @@ class RepeatGuard:
         if response:
             self._compare(list(response))
 
-    def _compare(self, response: list[Any]) -> None:
+    def _compare(self, response: list[object]) -> None:
         if response == self._anchor:
             self._repeats += 1
             if self._repeats >= self._allowed:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from penstock_sdk.contract import Batch, Cursor, Record, Window
 from penstock_sdk.errors import SourceContractError
 from penstock_sdk.incremental.record_checks import RecordCheck, Reject, RepeatGuard
@@ -75,10 +77,16 @@ def in_windows(
         yield Batch([], cursor={"from": window.end.isoformat()})
 
 
+class _CommittedEnd(msgspec.Struct, frozen=True):
+    """The end of the last complete window, as it stands in a cursor."""
+
+    end: object = msgspec.field(name="from")
+
+
 def _start(cursor: Cursor | None, since: datetime) -> datetime:
     if cursor is None:
         return to_utc(since)
     try:
-        return to_utc(cursor["from"])
-    except (TypeError, KeyError):
+        return to_utc(msgspec.convert(cursor, _CommittedEnd).end)
+    except msgspec.ValidationError:
         raise SourceContractError("the state is not from a read by windows; reset the stream's state") from None

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 from zoneinfo import ZoneInfo
 
 from penstock_sdk.errors import SourceContractError
 
-Value = Any
-"""A number, or a datetime. All values of one stream are of one kind."""
+Value: TypeAlias = Any
+"""A number, or a datetime. All values of one stream are of one kind (`kind_of`), so they can be compared with each other.
+
+It is `Any` because a type checker refuses to compare two values of a union.
+"""
 
 
 def utc_now() -> datetime:

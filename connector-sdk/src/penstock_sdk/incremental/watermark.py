@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from penstock_sdk.contract import Cursor, Record
 from penstock_sdk.errors import SourceContractError
 from penstock_sdk.incremental.record_checks import InvalidRecordError, Key, key_values, kind_of
@@ -83,11 +85,12 @@ class CursorField:
         if cursor is None:
             return Watermark(self, self.clock())
         try:
-            seen = {tuple(key): _from_json(value) for value, keys in cursor["seen"] for key in keys}
-            at = _from_json(cursor["at"])
+            committed = msgspec.convert(cursor, _CommittedWatermark)
+            seen = {tuple(key): _from_json(value) for value, keys in committed.seen for key in keys}
+            at = _from_json(committed.at)
             kind_of(at)
             return Watermark(self, self.clock(), at, seen)
-        except (TypeError, KeyError, ValueError):
+        except (TypeError, ValueError):
             raise SourceContractError("the state is not from this kind of read; reset the stream's state") from None
 
 
@@ -153,6 +156,13 @@ class Watermark:
             grouped.setdefault(value, []).append(list(key))
         seen = [[_to_json(value), keys] for value, keys in sorted(grouped.items())]
         return {"at": _to_json(self.at), "seen": seen}
+
+
+class _CommittedWatermark(msgspec.Struct, frozen=True):
+    """A watermark as it stands in a cursor."""
+
+    at: Any
+    seen: list[tuple[Any, list[list[Any]]]]
 
 
 def _to_json(value: Value) -> Any:

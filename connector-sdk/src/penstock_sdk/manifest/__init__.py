@@ -7,6 +7,7 @@ from typing import Any
 
 import jsonschema
 
+from penstock_sdk.json_types import JsonObject, JsonSchema, JsonValue
 from penstock_sdk.manifest.cursor_safety import Followed, Rule, unsafe_cursor, unsafe_values
 from penstock_sdk.manifest.model import AuthenticationMethod, Credential, Declared, DeclaredStream, Manifest, rules
 from penstock_sdk.manifest.structural import problems, structural_schema, with_defaults
@@ -32,15 +33,16 @@ __all__ = [
 
 
 @cache
-def manifest_schema() -> dict[str, Any]:
+def manifest_schema() -> JsonSchema:
     """Return the structural schema of the manifest, as it stands in the CRD of ConnectorDefinition."""
     return structural_schema(Manifest)
 
 
-def manifest_problems(document: Any, path: str = "") -> list[str]:
+def manifest_problems(document: JsonValue, path: str = "") -> list[str]:
     """Return the problems of a manifest, each with its path; empty if it is valid."""
     found = problems(document, manifest_schema(), path)
-    return found or _schema_problems(document["configSchema"], f"{path}.configSchema" if path else "configSchema")
+    declared = document.get("configSchema") if isinstance(document, dict) else None
+    return found or _schema_problems(declared, f"{path}.configSchema" if path else "configSchema")
 
 
 def _schema_problems(schema: Any, path: str) -> list[str]:
@@ -52,7 +54,7 @@ def _schema_problems(schema: Any, path: str) -> list[str]:
     return []
 
 
-def config_problems(config: dict[str, Any], schema: dict[str, Any], path: str = "spec.config") -> list[str]:
+def config_problems(config: JsonObject, schema: JsonSchema, path: str = "spec.config") -> list[str]:
     """Return the problems of a connection's config by the connector's schema, each with its path and a remedy."""
     validator = jsonschema.Draft202012Validator(schema)
     errors = sorted(validator.iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path])

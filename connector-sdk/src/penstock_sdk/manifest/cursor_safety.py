@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-Node = Mapping[str, Any]
+from penstock_sdk.json_types import JsonSchema, list_at, properties_of, types_of
+
 DEPTH = 20
 FEW = 5
 
@@ -95,7 +96,7 @@ RULES = (NOT_IN_SCHEMA, MAY_BE_NULL, NO_ORDER, UNKNOWN_ORDER, FLOAT, TEXT, DATE,
 class Followed:
     """The properties of a stream that decide whether its cursor is safe."""
 
-    schema: Node
+    schema: JsonSchema
     primary_key: tuple[str, ...]
     cursor_field: str | None
     modes: tuple[str, ...]
@@ -157,26 +158,26 @@ def _unordered(kinds: frozenset[str]) -> Rule | None:
     return {"integer": None, "date-time": None, "number": FLOAT, "date": DATE}.get(kind, TEXT)
 
 
-def _field(schema: Node, name: str) -> tuple[Any, bool]:
+def _field(schema: JsonSchema, name: str) -> tuple[JsonSchema | None, bool]:
     """Return the schema of a top-level field, or None, and whether the field is required."""
-    found, required = None, False
+    found: JsonSchema | None = None
+    required = False
     for node in _applied(schema, schema, DEPTH):
-        properties = node.get("properties", {})
-        found = properties[name] if found is None and name in properties else found
-        required = required or name in node.get("required", ())
+        found = properties_of(node).get(name) if found is None else found
+        required = required or name in list_at(node, "required")
     return found, required
 
 
-def _applied(node: Any, root: Node, depth: int) -> Iterator[Node]:
+def _applied(node: Any, root: JsonSchema, depth: int) -> Iterator[JsonSchema]:
     """Yield a schema and all schemas that apply together with it."""
     if not isinstance(node, Mapping) or not depth:
         return
     yield node
-    for applied in (*node.get("allOf", ()), _referred(node, root)):
+    for applied in (*list_at(node, "allOf"), _referred(node, root)):
         yield from _applied(applied, root, depth - 1)
 
 
-def _referred(node: Node, root: Node) -> Any:
+def _referred(node: JsonSchema, root: JsonSchema) -> Any:
     """Return the target of a reference within the document; None for any other reference."""
     reference = node.get("$ref")
     if not isinstance(reference, str) or not reference.startswith("#/"):
@@ -187,24 +188,22 @@ def _referred(node: Node, root: Node) -> Any:
     return found
 
 
-def _kinds(node: Any, root: Node, depth: int = DEPTH) -> frozenset[str]:
+def _kinds(node: Any, root: JsonSchema, depth: int = DEPTH) -> frozenset[str]:
     """Return the possible kinds of a value: JSON types, text by its format, `any` if the schema does not say."""
     kinds = [found for applied in _applied(node, root, depth) if (found := _declared_kinds(applied, root, depth))]
     return frozenset.intersection(*kinds) or kinds[0] if kinds else frozenset({"any"})
 
 
-def _declared_kinds(node: Node, root: Node, depth: int) -> frozenset[str]:
+def _declared_kinds(node: JsonSchema, root: JsonSchema, depth: int) -> frozenset[str]:
     for choice in ("anyOf", "oneOf"):
         if choice in node:
-            return frozenset().union(*(_kinds(alternative, root, depth - 1) for alternative in node[choice]))
+            return frozenset().union(*(_kinds(alternative, root, depth - 1) for alternative in list_at(node, choice)))
     if "const" in node or "enum" in node:
-        return frozenset(_kind_of(value) for value in node.get("enum", [node.get("const")]))
-    types = node.get("type", [])
-    named = [types] if isinstance(types, str) else types
-    return frozenset(_named(name, node) for name in named)
+        return frozenset(map(_kind_of, list_at(node, "enum") if "enum" in node else [node["const"]]))
+    return frozenset(_named(name, node) for name in types_of(node))
 
 
-def _named(name: str, node: Node) -> str:
+def _named(name: str, node: JsonSchema) -> str:
     if name == "number" and isinstance(node.get("multipleOf"), int):
         return "integer"
     return str(node.get("format", "string")) if name == "string" else name

@@ -7,13 +7,16 @@ evaluate the same rule and print the same message.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
+
+from penstock_sdk.json_types import JsonObject
 
 
-def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
+def rules(*pairs: tuple[str, str]) -> JsonDict:
     """Return the schema extension with CEL rules, each a pair of rule and message, which the API server evaluates."""
     return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]}
 
@@ -61,7 +64,7 @@ ShortText = Annotated[
 BY_NAME = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
 Method = Literal["rest", "sql", "cdc", "bulk", "file", "object", "stream", "generate"]
 Mode = Literal["full", "incremental"]
-FreeForm = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
+FreeForm = Annotated[JsonObject, Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
 
 
 class Declared(BaseModel):

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import cel
 from pydantic import BaseModel
 
-Schema = dict[str, Any]
+from penstock_sdk.json_types import JsonSchema, JsonValue
+
 COPIED_KEYWORDS = (
     "type",
     "enum",
@@ -42,6 +43,8 @@ QUANTITY_UNITS = {
     "Gi": 2.0**30,
     "Ti": 2.0**40,
 }
+_Schema = dict[str, Any]
+"""A structural schema, whose keywords have the types that Kubernetes requires."""
 TYPES: dict[str, type | tuple[type, ...]] = {
     "object": dict,
     "array": list,
@@ -52,13 +55,13 @@ TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
-def structural_schema(model: type[BaseModel]) -> Schema:
+def structural_schema(model: type[BaseModel]) -> JsonSchema:
     """Return the structural schema of a model: without references, unions and everything else that a CRD may not have."""
     source = model.model_json_schema(by_alias=True, mode="validation")
     return _convert(source, source.get("$defs", {}))
 
 
-def _convert(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
+def _convert(node: _Schema, definitions: Mapping[str, _Schema]) -> _Schema:
     if "$ref" in node:
         target = definitions[node["$ref"].rsplit("/", 1)[1]]
         return _convert({**target, **{key: value for key, value in node.items() if key != "$ref"}}, definitions)
@@ -66,7 +69,7 @@ def _convert(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
         chosen = next(alternative for alternative in node["anyOf"] if alternative.get("type") != "null")
         rest = {key: value for key, value in node.items() if key not in ("anyOf", "default")}
         return _convert({**rest, **chosen}, definitions)
-    result: Schema = {key: node[key] for key in COPIED_KEYWORDS if key in node and node[key] is not None}
+    result: _Schema = {key: node[key] for key in COPIED_KEYWORDS if key in node and node[key] is not None}
     if "const" in node:
         result.update(type="string", enum=[node["const"]])
     if "description" in node:
@@ -75,7 +78,7 @@ def _convert(node: Schema, definitions: Mapping[str, Schema]) -> Schema:
     return _with_children(result, node, definitions)
 
 
-def _with_children(result: Schema, node: Schema, definitions: Mapping[str, Schema]) -> Schema:
+def _with_children(result: _Schema, node: _Schema, definitions: Mapping[str, _Schema]) -> _Schema:
     if "properties" in node:
         result["properties"] = {key: _convert(child, definitions) for key, child in node["properties"].items()}
         if node.get("required"):
@@ -98,13 +101,14 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
-def problems(document: Any, schema: Schema, path: str = "") -> list[str]:
+def problems(document: JsonValue, schema: JsonSchema, path: str = "") -> list[str]:
     """Return the messages with which the API server would refuse the document; empty if it is valid."""
-    found = list(_structure(document, schema, path))
-    return found or list(_rules(with_defaults(document, schema), schema, path))
+    known = cast("_Schema", schema)
+    found = list(_structure(document, known, path))
+    return found or list(_rules(with_defaults(document, known), known, path))
 
 
-def _structure(value: Any, schema: Schema, path: str) -> Iterator[str]:
+def _structure(value: Any, schema: _Schema, path: str) -> Iterator[str]:
     wrong = _type_problem(value, schema, path)
     if wrong:
         yield wrong
@@ -118,7 +122,7 @@ def _structure(value: Any, schema: Schema, path: str) -> Iterator[str]:
             yield from _structure(item, schema.get("items", {}), f"{path}[{index}]")
 
 
-def _type_problem(value: Any, schema: Schema, path: str) -> str | None:
+def _type_problem(value: Any, schema: _Schema, path: str) -> str | None:
     wanted = schema.get("type")
     if wanted is None or schema.get("x-kubernetes-int-or-string"):
         return None
@@ -130,7 +134,7 @@ def _type_problem(value: Any, schema: Schema, path: str) -> str | None:
     return f'{path}: Invalid value: "{actual}": {path} in body must be of type {wanted}: "{actual}"'
 
 
-def _bounds(value: Any, schema: Schema, path: str) -> Iterator[str]:
+def _bounds(value: Any, schema: _Schema, path: str) -> Iterator[str]:
     if "enum" in schema and value not in schema["enum"]:
         supported = ", ".join(json.dumps(value) for value in schema["enum"])
         yield f"{path}: Unsupported value: {json.dumps(value)}: supported values: {supported}"
@@ -149,7 +153,7 @@ def _bounds(value: Any, schema: Schema, path: str) -> Iterator[str]:
         yield f"{path}: Too many: {len(value)}: must have at most {schema['maxItems']} items"
 
 
-def _members(value: dict[str, Any], schema: Schema, path: str) -> Iterator[str]:
+def _members(value: dict[str, Any], schema: _Schema, path: str) -> Iterator[str]:
     prefix = f"{path}." if path else ""
     for key in schema.get("required", []):
         if key not in value:
@@ -173,7 +177,7 @@ def _duplicates(items: list[Any], keys: list[str], path: str) -> Iterator[str]:
         seen.append(key)
 
 
-def _rules(value: Any, schema: Schema, path: str) -> Iterator[str]:
+def _rules(value: Any, schema: _Schema, path: str) -> Iterator[str]:
     for rule in schema.get(RULES, []):
         if "oldSelf" not in rule["rule"] and not _compiled(rule["rule"]).execute(_context(value)):
             shown = json.dumps(value) if isinstance(value, str | int | float) else f'"{_kind(value)}"'
@@ -209,12 +213,17 @@ def _kind(value: Any) -> str:
     return "array" if isinstance(value, list) else "object"
 
 
-def with_defaults(value: Any, schema: Schema) -> Any:
+def with_defaults(value: JsonValue, schema: JsonSchema) -> JsonValue:
     """Return the document with the defaults of the schema, as the API server stores it."""
+    filled: JsonValue = _filled(value, cast("_Schema", schema))
+    return filled
+
+
+def _filled(value: Any, schema: _Schema) -> Any:
     if isinstance(value, list):
-        return [with_defaults(item, schema.get("items", {})) for item in value]
+        return [_filled(item, schema.get("items", {})) for item in value]
     if not isinstance(value, dict) or "properties" not in schema:
         return value
     known = schema["properties"]
     filled = {key: child["default"] for key, child in known.items() if "default" in child and key not in value}
-    return {**{key: with_defaults(item, known.get(key, {})) for key, item in value.items()}, **filled}
+    return {**{key: _filled(item, known.get(key, {})) for key, item in value.items()}, **filled}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import tempfile
 import time
@@ -10,7 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
+
+import msgspec
 
 from penstock_sdk.protocol import (
     API_URL_VARIABLE,
@@ -27,6 +28,25 @@ from penstock_sdk.testing.target import Target
 MOST_PATIENCE = 20
 
 
+class Observation(msgspec.Struct, frozen=True):
+    """One line that the probe of a process wrote (process_probe.py, connection_trace.py). `event` decides which fields it has.
+
+    `lookup`: a name is looked up. `resolved`: its addresses. `connect`: a connection is opened, by the program if that is a
+    child. `child`: a program is started. `watch`: whether all connections are seen, or the `reason` why not. `unseen`: why one
+    was not. `peak`: the memory peak in bytes.
+    """
+
+    event: Literal["lookup", "resolved", "connect", "child", "watch", "unseen", "peak"]
+    host: str = ""
+    port: int | str | None = None
+    kind: Literal["tcp", "udp"] = "tcp"
+    addresses: list[str] = []
+    program: str = ""
+    complete: bool = False
+    reason: str = ""
+    bytes: int | None = None
+
+
 @dataclass(frozen=True)
 class AttemptResult:
     """The result of an attempt's process. `exit_code` is None if the process had to be killed."""
@@ -34,13 +54,13 @@ class AttemptResult:
     exit_code: int | None
     output: str = field(repr=False)
     seconds: float
-    observations: tuple[dict[str, Any], ...] = ()
+    observations: tuple[Observation, ...] = ()
     written: tuple[str, ...] = ()
 
     @property
     def peak_bytes(self) -> int | None:
         """The memory peak of the process, if it ended by itself."""
-        return next((observation["bytes"] for observation in self.observations if observation["event"] == "peak"), None)
+        return next((observation.bytes for observation in self.observations if observation.event == "peak"), None)
 
 
 class RunningAttempt:
@@ -75,7 +95,11 @@ class RunningAttempt:
         notes = (self._room / "observations").read_text().splitlines()
         written = sorted(_tree(self._room) - self._before)
         return AttemptResult(
-            code, output, time.monotonic() - self._began, tuple(json.loads(note) for note in notes), tuple(written)
+            code,
+            output,
+            time.monotonic() - self._began,
+            tuple(msgspec.json.decode(note, type=Observation) for note in notes),
+            tuple(written),
         )
 
 

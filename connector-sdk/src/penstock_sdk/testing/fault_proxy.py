@@ -139,7 +139,7 @@ def _forwarder(proxy: FaultProxy, upstream: str, client: httpx.Client) -> type[Q
 
 @contextmanager
 def _tcp(target: Target, proxy: FaultProxy) -> Iterator[None]:
-    address = (str(target.config[target.host_field or ""]), int(target.config[target.port_field or ""]))
+    address = (str(target.config[target.host_field or ""]), int(str(target.config[target.port_field or ""])))
     listener = socket.create_server((proxy.host, 0))
     proxy.port = int(listener.getsockname()[1])
 

@@ -7,7 +7,7 @@ import json
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,16 +21,17 @@ from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.assignment import AnyConnector
 from penstock_sdk._runtime.connector_loader import identity_of, non_secret_credentials
 from penstock_sdk._runtime.partition_plan import is_partitioned, plan_from_cursor
-from penstock_sdk.contract import Op, Partition
+from penstock_sdk.contract import Cursor, Op, Partition
 from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE, LocalPersistenceError
+from penstock_sdk.json_types import JsonObject
 from penstock_sdk.testing.attempt_process import MOST_PATIENCE, AttemptResult, RunningAttempt, start_attempt
 from penstock_sdk.testing.fault_proxy import through_proxy
 from penstock_sdk.testing.fork_server import ForkServer
+from penstock_sdk.testing.manifest_fields import ManifestFields
 from penstock_sdk.testing.run_api import BRISK, SIDE_BY_SIDE, RequestRefused, RunApi
 from penstock_sdk.testing.target import Target, find_connector
 
 MODES: tuple[wire.Mode, ...] = ("full", "incremental")
-Data = dict[str, Any]
 SHOWN = 200
 
 
@@ -113,7 +114,7 @@ class Trial:
         """The report of the newest attempt, if it sent one."""
         return self.api.finished[-1] if self.api.finished else None
 
-    def records(self, stream: str, op: Op | None = None) -> list[Data]:
+    def records(self, stream: str, op: Op | None = None) -> list[JsonObject]:
         """Return the committed records of a stream: all, or those of one operation."""
         return [line["data"] for line in self.api.state(stream).records if op is None or line["op"] == op]
 
@@ -185,9 +186,14 @@ class Harness:
         self.close()
 
     @cached_property
-    def manifest(self) -> dict[str, Any]:
-        """The manifest of the installed package."""
+    def manifest(self) -> JsonObject:
+        """The manifest of the installed package. It may be invalid."""
         return self._installed.manifest()
+
+    @cached_property
+    def manifest_fields(self) -> ManifestFields:
+        """The fields of the manifest that the checks read. Raises msgspec.ValidationError if one is missing."""
+        return ManifestFields.parse(self.manifest)
 
     def secrets(self, target: Target) -> dict[str, str]:
         """Return the secret credentials: all except those that the manifest declares `secret: false`."""
@@ -216,7 +222,7 @@ class Harness:
         target: Target | None = None,
         *,
         mode: wire.Mode = "full",
-        cursors: dict[str, Any] | None = None,
+        cursors: Mapping[str, Cursor] | None = None,
         since: datetime | None = None,
         window: wire.ReadWindow | None = None,
         limits: wire.Limits = BRISK,
@@ -331,7 +337,7 @@ class Harness:
                     raise Failed(f"{what}: stream {stream.name!r}, {mode}: {wrong}")
 
 
-def difference(expected: Sequence[Data], got: Sequence[Data], key: Sequence[str] = ()) -> str | None:
+def difference(expected: Sequence[JsonObject], got: Sequence[JsonObject], key: Sequence[str] = ()) -> str | None:
     """Return which records are missing and which are too many, by key, or by content if there is no key."""
     wanted, found = Counter(identity(row, key) for row in expected), Counter(identity(row, key) for row in got)
     lost, extra = wanted - found, found - wanted
@@ -343,7 +349,7 @@ def difference(expected: Sequence[Data], got: Sequence[Data], key: Sequence[str]
     return "; ".join(said) or None
 
 
-def identity(row: Data, key: Sequence[str] = ()) -> str:
+def identity(row: JsonObject, key: Sequence[str] = ()) -> str:
     """Return the key of a record as text, or the whole record if there is no key."""
     text = json.dumps({name: row.get(name) for name in key} if key else row, sort_keys=True)
     return text if len(text) < SHOWN else f"{text[:SHOWN]}… ({hashlib.sha256(text.encode()).hexdigest()[:12]})"

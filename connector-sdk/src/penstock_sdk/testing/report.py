@@ -9,8 +9,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
+import msgspec
+
+from penstock_sdk.json_types import JsonObject
 from penstock_sdk.testing.checks import CheckResult, Outcome
 from penstock_sdk.testing.dependencies import installed_dependencies, pinned
 from penstock_sdk.testing.harness import Harness
@@ -44,21 +47,65 @@ def is_conformant(results: Sequence[CheckResult], wanted: int) -> bool:
     return len(results) == wanted and all(result.outcome in ("passed", "not applicable") for result in results)
 
 
-def build_report(harness: Harness, results: Sequence[CheckResult], wanted: int) -> dict[str, Any]:
+class TestedConnector(msgspec.Struct, frozen=True):
+    """The three names of the connector."""
+
+    name: str
+    method: str
+    version: str
+
+
+class TestedArtifact(msgspec.Struct, frozen=True):
+    """The files that were tested: the name of the package, and the digest of its files (`tree_digest`)."""
+
+    kind: str
+    package: str
+    digest: str
+
+
+class ReportedCheck(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The result of one check. Only a failed check has a remedy."""
+
+    name: str
+    outcome: str
+    detail: str
+    proves: str
+    seconds: float
+    remedy: str | None = None
+
+
+class ConformanceReport(msgspec.Struct, frozen=True, rename="camel"):
+    """The conformance report. `packages` are those with which the connector was tested; `counts` are by outcome."""
+
+    report_version: int
+    connector: TestedConnector
+    artifact: TestedArtifact
+    packages: list[str]
+    conformant: bool
+    counts: dict[str, int]
+    checks: list[ReportedCheck]
+    sdk: str
+    python: str
+    finished_at: str
+
+
+def build_report(harness: Harness, results: Sequence[CheckResult], wanted: int) -> JsonObject:
     """Return the report as a JSON document."""
     identity = harness.identity
-    return {
-        "reportVersion": REPORT_VERSION,
-        "connector": {"name": identity.name, "method": identity.method, "version": identity.version},
-        "artifact": {"kind": "package-tree", "package": harness.package, "digest": tree_digest(harness.folder)},
-        "packages": _packages(harness.distribution),
-        "conformant": is_conformant(results, wanted),
-        "counts": count(results),
-        "checks": [_row(result) for result in results],
-        "sdk": metadata.version("penstock-sdk"),
-        "python": platform.python_version(),
-        "finishedAt": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-    }
+    report = ConformanceReport(
+        report_version=REPORT_VERSION,
+        connector=TestedConnector(identity.name, identity.method, identity.version),
+        artifact=TestedArtifact("package-tree", harness.package, tree_digest(harness.folder)),
+        packages=_packages(harness.distribution),
+        conformant=is_conformant(results, wanted),
+        counts=count(results),
+        checks=[_reported(result) for result in results],
+        sdk=metadata.version("penstock-sdk"),
+        python=platform.python_version(),
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+    )
+    document: JsonObject = msgspec.to_builtins(report)
+    return document
 
 
 def _packages(distribution: str | None) -> list[str]:
@@ -72,12 +119,7 @@ def _packages(distribution: str | None) -> list[str]:
     return sorted(found)
 
 
-def _row(result: CheckResult) -> dict[str, Any]:
-    return {
-        "name": result.check.name,
-        "outcome": result.outcome,
-        "detail": result.detail,
-        "proves": result.check.proves,
-        **({"remedy": result.check.remedy} if result.outcome == "failed" else {}),
-        "seconds": round(result.seconds, 2),
-    }
+def _reported(result: CheckResult) -> ReportedCheck:
+    check = result.check
+    remedy = check.remedy if result.outcome == "failed" else None
+    return ReportedCheck(check.name, result.outcome, result.detail, check.proves, round(result.seconds, 2), remedy)

@@ -28,6 +28,8 @@ import zstandard
 from pydantic import BaseModel, ValidationError
 
 from penstock_sdk import protocol as wire
+from penstock_sdk.contract import Cursor
+from penstock_sdk.json_types import JsonObject
 from penstock_sdk.testing.loopback import HOST, LoopbackServer, QuietHandler
 
 RUN = "conformance"
@@ -59,18 +61,18 @@ class Line(TypedDict):
     """One line of an object: a record in its envelope, of which the suite reads these two fields."""
 
     op: str
-    data: dict[str, Any]
+    data: JsonObject
 
 
 @dataclass
 class StreamState:
     """The committed state of one stream. `committed_by` is the attempt that committed last, 0 if that was an earlier run."""
 
-    cursor: Any = None
+    cursor: Cursor = None
     checkpoint: int = 0
     done: bool = False
     records: list[Line] = field(default_factory=list)
-    cursors: list[Any] = field(default_factory=list)
+    cursors: list[Cursor] = field(default_factory=list)
     committed_by: int = 0
     last: wire.CheckpointRequest | None = None
 
@@ -166,12 +168,12 @@ class RunApi:
     def __init__(
         self,
         identity: wire.ConnectorIdentity,
-        config: dict[str, Any],
+        config: JsonObject,
         *,
         mode: wire.Mode = "full",
         streams: tuple[str, ...] = (),
         selected: Sequence[wire.SelectedStream] = (),
-        cursors: dict[str, Any] | None = None,
+        cursors: Mapping[str, Cursor] | None = None,
         since: datetime | None = None,
         window: wire.ReadWindow | None = None,
         limits: wire.Limits = BRISK,
@@ -230,8 +232,8 @@ class RunApi:
         """The token of the current attempt's pod, with which it calls `start`."""
         return f"pod-{self.attempt}"
 
-    def final_cursors(self) -> dict[str, Any]:
-        """Return where a next incremental run would go on."""
+    def final_cursors(self) -> dict[str, Cursor]:
+        """Return where a next incremental run would resume."""
         return {name: state.cursor for name, state in self.states.items()}
 
     def state(self, stream: str) -> StreamState:

@@ -24,6 +24,7 @@ import msgspec
 import yaml
 
 from penstock_sdk._runtime.connector_loader import GROUP, InstalledConnector
+from penstock_sdk.json_types import JsonObject, JsonValue
 
 TARGET_FILE = "connector.test.yaml"
 PORTS_TRIED = 3
@@ -56,7 +57,7 @@ def find_connector(artifact: str) -> InstalledConnector:
 class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Another connection: values that replace those of the working connection."""
 
-    config: dict[str, Any] = {}
+    config: JsonObject = {}
     credentials: dict[str, str] = {}
 
 
@@ -77,7 +78,7 @@ class Target:
     """
 
     artifact: str
-    config: dict[str, Any] = field(default_factory=dict)
+    config: JsonObject = field(default_factory=dict)
     credentials: dict[str, str] = field(default_factory=dict, repr=False)
     streams: tuple[str, ...] = ()
     url_field: str | None = None
@@ -109,7 +110,7 @@ class Target:
         if self.url_field:
             moved_url = urlsplit(str(self.config[self.url_field]))._replace(scheme="http", netloc=f"{host}:{port}")
             return replace(self, config={**self.config, self.url_field: moved_url.geturl()})
-        moved = {self.host_field or "": host, self.port_field or "": port}
+        moved: JsonObject = {self.host_field or "": host, self.port_field or "": port}
         return replace(self, config={**self.config, **moved})
 
 
@@ -126,7 +127,7 @@ class _Source(msgspec.Struct, forbid_unknown_fields=True):
 
 class _File(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     connector: str
-    config: dict[str, Any] = {}
+    config: JsonObject = {}
     credentials: dict[str, str] = {}
     streams: list[str] = []
     serve: Arguments | None = None
@@ -164,10 +165,10 @@ def open_target(path: Path) -> Iterator[Target]:
         yield _target(declared, path.parent)
 
 
-def read_document(path: Path) -> Any:
+def read_document(path: Path) -> JsonValue:
     """Return the document of a YAML file. Raises TargetError that names the line of an error."""
     try:
-        return yaml.safe_load(path.read_bytes().decode())
+        document: JsonValue = yaml.safe_load(path.read_bytes().decode())
     except OSError as error:
         raise TargetError(
             f"{path}: {error.strerror}; run this in the project's folder, or name the file with --file"
@@ -180,6 +181,7 @@ def read_document(path: Path) -> Any:
         raise TargetError(f"{path}: not YAML{line}: {error.problem or error.context}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise TargetError(f"{path}: not YAML: {error}") from None
+    return document
 
 
 def _filled(value: Any, port: int, path: Path) -> Any:

@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
 
 import msgspec
-from penstock_sdk import Batch, ConfigError, Connector, Cursor, Estimate, Partition, Stream, TransientError
+from penstock_sdk import Batch, ConfigError, Connector, Cursor, Estimate, Partition, Record, Stream, TransientError
+from penstock_sdk.json_types import JsonSchema
 
 BLOCK = 500
 MOST_RECORDS = 10**15
@@ -54,7 +54,7 @@ TAGS = tuple([kind, city] for kind in KINDS for city in CITIES[:7])
 STREAMS = ("people", "events")
 
 TEXT, NUMBER = {"type": "string"}, {"type": "integer"}
-SCHEMAS: dict[str, dict[str, Any]] = {
+SCHEMAS: dict[str, JsonSchema] = {
     "people": {
         "type": "object",
         "properties": {
@@ -100,7 +100,7 @@ def _block(seed: int, stream: str, block: int) -> list[int]:
     return memoryview(bits.to_bytes(4 * BLOCK, "little")).cast("I").tolist()
 
 
-def _people(first: int, numbers: list[int]) -> list[dict[str, Any]]:
+def _people(first: int, numbers: list[int]) -> list[Record]:
     return [
         {
             "n": n,
@@ -116,7 +116,7 @@ def _people(first: int, numbers: list[int]) -> list[dict[str, Any]]:
     ]
 
 
-def _events(first: int, numbers: list[int]) -> list[dict[str, Any]]:
+def _events(first: int, numbers: list[int]) -> list[Record]:
     return [
         {
             "n": n,
@@ -132,14 +132,24 @@ def _events(first: int, numbers: list[int]) -> list[dict[str, Any]]:
 MAKERS = {"people": _people, "events": _events}
 
 
-def records(seed: int, stream: str, start: int, stop: int) -> list[dict[str, Any]]:
+def records(seed: int, stream: str, start: int, stop: int) -> list[Record]:
     """Return the records start (included) to stop (excluded)."""
-    make, made = MAKERS[stream], list[dict[str, Any]]()
+    make, made = MAKERS[stream], list[Record]()
     for block in range(start // BLOCK, (stop + BLOCK - 1) // BLOCK):
         first = block * BLOCK
         low, high = max(start - first, 0), min(stop - first, BLOCK)
         made += make(first + low, _block(seed, stream, block)[low:high])
     return made
+
+
+_Bounds = tuple[int, int | None]
+"""The bounds of a partition: its first record number, and the one after its last, or None for no end."""
+
+
+class _Next(msgspec.Struct, frozen=True):
+    """A cursor: the number of the next record."""
+
+    next: int
 
 
 class FakerGenerate(Connector[FakerConfig, dict[str, str]]):
@@ -189,11 +199,11 @@ class FakerGenerate(Connector[FakerConfig, dict[str, str]]):
 
     def _span(self, stream: Stream, cursor: Cursor | None) -> tuple[int, int]:
         """Return the first record number to read, and the one after the last."""
-        start, end = stream.partition.bounds if stream.partition else (0, None)
+        start, end = msgspec.convert(stream.partition.bounds, _Bounds) if stream.partition else (0, None)
         if stream.window:
             spans = (math.ceil(moment.timestamp()) - BEGAN for moment in (stream.window.start, stream.window.end))
             start, end = (min(self.config.records, max(0, number)) for number in spans)
-        return int(cursor["next"]) if cursor else start, self.config.records if end is None else end
+        return msgspec.convert(cursor, _Next).next if cursor else start, self.config.records if end is None else end
 
     def estimate(self, stream: Stream, since: datetime | None, cursor: Cursor | None) -> Estimate:
         """Return how many records are left; the number is exact."""

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from penstock_sdk import Record
+from penstock_sdk.json_types import JsonSchema
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -14,7 +17,7 @@ MOST_PLAIN_SCALE = 6
 """Digits after the decimal point up to which Python writes every decimal without an exponent."""
 
 
-def schema_of_arrow_type(type_: pa.DataType) -> dict[str, Any]:
+def schema_of_arrow_type(type_: pa.DataType) -> JsonSchema:
     """Return the JSON Schema of a column's values in a record."""
     schema = _plain_schema(type_)
     if "type" in schema:
@@ -23,7 +26,7 @@ def schema_of_arrow_type(type_: pa.DataType) -> dict[str, Any]:
     return {"x-arrow-type": str(type_), **schema}
 
 
-def _plain_schema(type_: pa.DataType) -> dict[str, Any]:
+def _plain_schema(type_: pa.DataType) -> JsonSchema:
     from pyarrow import types
 
     if types.is_timestamp(type_):
@@ -68,7 +71,7 @@ def _json_types() -> list[tuple[Any, dict[str, Any]]]:
     ]
 
 
-def exact_values(batch: pa.RecordBatch) -> pa.RecordBatch | list[dict[str, Any]]:
+def exact_values(batch: pa.RecordBatch) -> pa.RecordBatch | list[Record]:
     """Return the batch, with values that JSON or Python would round or refuse as text.
 
     Timestamps, dates and times become text with their nanoseconds, in UTC if they have a zone. Durations become a count of

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from penstock_sdk import SourceContractError
+from penstock_sdk import Record, SourceContractError
 
 log = logging.getLogger("penstock")
 MOST_LOGGED = 20
-RejectHandler = Callable[[Any, str], None]
+RejectHandler = Callable[[object, str], None]
 
 
 @dataclass
@@ -25,7 +25,7 @@ class BadRows:
     unit: Literal["line", "row"] = "line"
     count: int = field(default=0, init=False)
 
-    def add(self, line: int, reason: str, row: list[str] | dict[str, Any] | bytes) -> None:
+    def add(self, line: int, reason: str, row: Sequence[str] | Record | bytes) -> None:
         """Report a bad row. Raises SourceContractError unless the stream has onBadRow: skip."""
         where = f"{self.path}, {self.unit} {line}: {reason}"
         if self.policy == "fail":
@@ -44,5 +44,5 @@ class BadRows:
             log.warning("stream %r: %s: %d bad rows were rejected", self.stream, self.path, self.count)
 
 
-def discard(data: Any, message: str) -> None:
+def discard(data: object, message: str) -> None:
     """Ignore a bad row of a sample: the read reports it."""

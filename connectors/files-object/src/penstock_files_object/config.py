@@ -6,11 +6,12 @@ import codecs
 import hashlib
 import re
 from collections import Counter
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
 from penstock_sdk import ConfigError
+from penstock_sdk.json_types import JsonSchema, properties_of
 
 Format = Literal["csv", "jsonl", "parquet"]
 Compression = Literal["none", "gzip", "zstd"]
@@ -50,13 +51,13 @@ class StreamConfig(msgspec.Struct, rename="camel", forbid_unknown_fields=True, f
     csv: CsvOptions = CsvOptions()
     primary_key: list[str] = []
     on_bad_row: Literal["fail", "skip"] = "fail"
-    schema: dict[str, Any] = {}
+    schema: JsonSchema = {}
     infer: bool = True
 
     @property
-    def declared(self) -> dict[str, Any]:
+    def declared(self) -> dict[str, JsonSchema]:
         """The properties that the connection declares in `schema`."""
-        return dict(self.schema.get("properties", {}))
+        return properties_of(self.schema)
 
 
 class FilesConfig(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -143,7 +144,7 @@ def _is_text_encoding(name: str) -> bool:
 JSON_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 
 
-def _check_schema(schema: dict[str, Any], where: str) -> None:
+def _check_schema(schema: JsonSchema, where: str) -> None:
     properties = schema.get("properties", {})
     if not isinstance(properties, dict):
         raise ConfigError(f"{where}.properties: it must be an object with a schema for each field")

@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any
 
 import msgspec
 from penstock_sdk import (
@@ -19,10 +18,12 @@ from penstock_sdk import (
     Cursor,
     Drift,
     Estimate,
+    Records,
     SourceContractError,
     Stream,
     TransientError,
 )
+from penstock_sdk.json_types import JsonValue, properties_of
 
 from penstock_files_object.bad_rows import BadRows
 from penstock_files_object.config import FilesConfig, FilesCredentials, StreamConfig, display_path, validated
@@ -39,7 +40,7 @@ log = logging.getLogger("penstock")
 HOUR_MILLISECONDS = 3_600_000
 MOST_ACCESS_CHECKS = 5
 """Buckets, or addresses, that are requested before a store counts as refusing the credentials."""
-ROW_END_OPTIONS: dict[str, Any] = {"skip_rows": 0, "escape": ""}
+ROW_END_OPTIONS: dict[str, int | str] = {"skip_rows": 0, "escape": ""}
 """CSV options that decide where a row ends, with their defaults. Only other values are in a cursor: older cursors, which
 do not have these options, stay valid."""
 
@@ -204,7 +205,7 @@ class FilesObject(Connector[FilesConfig, FilesCredentials]):
             ) from None
 
     def _batches(
-        self, config: StreamConfig, stream: Stream, file: File, partial_files: PartialFiles, path_cursors: Cursor
+        self, config: StreamConfig, stream: Stream, file: File, partial_files: PartialFiles, path_cursors: JsonValue
     ) -> Iterator[Batch]:
         parse_options = parse_options_of(config)
         bad_rows = BadRows(config.name, file.name, config.on_bad_row, self.reject)
@@ -216,8 +217,8 @@ class FilesObject(Connector[FilesConfig, FilesCredentials]):
 
     def _read_file(
         self, config: StreamConfig, stream: Stream, file: File, start: FileOffset | None, bad_rows: BadRows
-    ) -> Iterator[tuple[Any, FileOffset]]:
-        properties, size = stream.schema.get("properties", {}), self.config.batch_rows
+    ) -> Iterator[tuple[Records, FileOffset]]:
+        properties, size = properties_of(stream.schema), self.config.batch_rows
         open_content = partial(self._store.content, file)
         if config.format == "parquet":
             parquet = ParquetFile(config, file, self._store, replace(bad_rows, unit="row"))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import codecs
 import csv
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from penstock_sdk import SourceContractError
+from penstock_sdk import Record, SourceContractError
+from penstock_sdk.json_types import JsonSchema
 
 from penstock_files_object.bad_rows import BadRows
 from penstock_files_object.config import CsvOptions, StreamConfig
@@ -171,8 +172,8 @@ def _distinct_names(names: list[str]) -> list[str]:
 
 
 def csv_batches(
-    csv_file: CsvFile, properties: dict[str, Any], start: FileOffset | None, size: int
-) -> Iterator[tuple[list[dict[str, Any]], FileOffset]]:
+    csv_file: CsvFile, properties: Mapping[str, JsonSchema], start: FileOffset | None, size: int
+) -> Iterator[tuple[list[Record], FileOffset]]:
     """Yield records with the offset after them. Raises SourceContractError for a column that is not in the schema."""
     rows = csv_file.rows(start)
     column_types: list[ColumnType] | None = None
@@ -182,7 +183,7 @@ def csv_batches(
         yield _records(csv_file, column_types, batch), offset
 
 
-def _column_types(csv_file: CsvFile, properties: dict[str, Any]) -> list[ColumnType]:
+def _column_types(csv_file: CsvFile, properties: Mapping[str, JsonSchema]) -> list[ColumnType]:
     stream, path = csv_file.stream, csv_file.file.name
     unknown = [name for name in csv_file.names if name not in properties]
     if unknown and stream.infer:
@@ -199,7 +200,7 @@ def _column_types(csv_file: CsvFile, properties: dict[str, Any]) -> list[ColumnT
     return [type_of_schema(properties.get(name, {})) for name in csv_file.names]
 
 
-def _records(csv_file: CsvFile, column_types: list[ColumnType], batch: list[CsvRow]) -> list[dict[str, Any]]:
+def _records(csv_file: CsvFile, column_types: list[ColumnType], batch: list[CsvRow]) -> list[Record]:
     nulls = frozenset(csv_file.stream.csv.null_values)
     rejected: set[int] = set()
     columns = []
@@ -218,5 +219,5 @@ def _records(csv_file: CsvFile, column_types: list[ColumnType], batch: list[CsvR
                 rejected.add(index)
 
         columns.append(convert_column(texts, column_type, nulls, on_invalid))
-    records = [dict(zip(csv_file.names, values, strict=True)) for values in zip(*columns, strict=True)]
+    records: list[Record] = [dict(zip(csv_file.names, values, strict=True)) for values in zip(*columns, strict=True)]
     return [record for index, record in enumerate(records) if index not in rejected] if rejected else records

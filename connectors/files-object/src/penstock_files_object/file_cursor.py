@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import msgspec
 from penstock_sdk import Cursor
+from penstock_sdk.json_types import JsonObject
 
 from penstock_files_object.config import display_path
 
@@ -173,7 +174,7 @@ class FilesCursor(msgspec.Struct, frozen=True, rename={"path_cursors": "marks", 
         return {partial.path: partial for partial in (*self.stopped, *current)}
 
 
-def path_cursors_to_json(path_cursors: dict[str, PathCursor]) -> Cursor:
+def path_cursors_to_json(path_cursors: dict[str, PathCursor]) -> JsonObject:
     """Return path cursors as JSON values. This is done once for each file, and all batches of the file share the result."""
     return {
         path: {"floor": list(value.floor), "read": [list(item) for item in value.read]}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from penstock_sdk import Record
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,7 +38,7 @@ def _rows(column: pa.Array, is_bad: Callable[[pa.Array], bool]) -> list[int]:
     return [row for row in range(len(column)) if is_bad(column.slice(row, 1))]
 
 
-def reported_row(batch: pa.RecordBatch, row: int) -> dict[str, Any]:
+def reported_row(batch: pa.RecordBatch, row: int) -> Record:
     """Return a row as JSON values, to be kept with the reason why it was rejected."""
     columns = zip(batch.schema.names, batch.columns, strict=True)
     return {name: _reported_value(column.slice(row, 1)) for name, column in columns}

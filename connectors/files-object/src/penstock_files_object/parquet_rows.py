@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from penstock_sdk import SourceContractError
+from penstock_sdk import Records, SourceContractError
+from penstock_sdk.json_types import JsonSchema, types_of
 
 from penstock_files_object.arrow_values import exact_values, schema_of_arrow_type
 from penstock_files_object.bad_rows import BadRows
-from penstock_files_object.config import StreamConfig
+from penstock_files_object.config import JSON_TYPES, StreamConfig
 from penstock_files_object.content import GZIP, ZSTD
 from penstock_files_object.file_cursor import File, FileOffset
 from penstock_files_object.int96 import columns_with_int96, exact_int96
@@ -85,7 +86,7 @@ class ParquetFile:
     transport: Transport
     bad_rows: BadRows | None = None
 
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, JsonSchema]:
         """Return the properties of the records' JSON Schema."""
         with self._mapped_errors():
             fields = self._opened().schema_arrow
@@ -93,8 +94,8 @@ class ParquetFile:
             return {field.name: schema_of_arrow_type(field.type) for field in fields}
 
     def batches(
-        self, properties: dict[str, Any], start: FileOffset | None, size: int
-    ) -> Iterator[tuple[Any, FileOffset]]:
+        self, properties: Mapping[str, JsonSchema], start: FileOffset | None, size: int
+    ) -> Iterator[tuple[Records, FileOffset]]:
         """Yield batches with the offset after them."""
         done = start.row if start else 0
         with self._mapped_errors():
@@ -183,7 +184,7 @@ class ParquetFile:
                 " its name; write the file with another name"
             )
 
-    def _check(self, reader: pq.ParquetFile, properties: dict[str, Any]) -> None:
+    def _check(self, reader: pq.ParquetFile, properties: Mapping[str, JsonSchema]) -> None:
         names = [field.name for field in reader.schema_arrow]
         where = f"stream {self.stream.name!r}: {self.file.name}"
         duplicates = [name for name, count in Counter(names).items() if count > 1]
@@ -256,8 +257,7 @@ def _has_duplicate_fields(type_: pa.DataType) -> bool:
     )
 
 
-def _types(schema: dict[str, Any]) -> set[str]:
+def _types(schema: JsonSchema) -> set[str]:
     """Return the types that a property may have: all of them if the schema names none."""
-    declared = schema.get("type", ["array", "boolean", "integer", "null", "number", "object", "string"])
-    types = {declared} if isinstance(declared, str) else set(declared)
+    types = set(types_of(schema)) or set(JSON_TYPES)
     return types | {"integer"} if "number" in types else types

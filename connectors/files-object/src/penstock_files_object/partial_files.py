@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import msgspec
-from penstock_sdk import ConnectorError, Cursor, TransientError
+from penstock_sdk import ConnectorError, TransientError
+from penstock_sdk.json_types import JsonObject, JsonValue
 
 from penstock_files_object.circuit_breaker import CircuitOpenError
 from penstock_files_object.file_cursor import File, FileOffset, FilesCursor, PartialFile
@@ -29,12 +30,12 @@ class PartialFiles:
         """Forget a file that was read to its end."""
         self._files.pop(file.name, None)
 
-    def to_json(self, current: PartialFile | None = None) -> Cursor:
+    def to_json(self, current: PartialFile | None = None) -> JsonObject:
         """Return the cursor's fields about partly read files; `current` is the file that is being read."""
         if current:
             self._files[current.path] = current
         others = [partial for partial in self._files.values() if partial is not current][-MOST_FAILED_FILES:]
-        fields = {"within": msgspec.to_builtins(current)} if current else {}
+        fields: dict[str, JsonValue] = {"within": msgspec.to_builtins(current)} if current else {}
         return {**fields, "stopped": msgspec.to_builtins(others)} if others else fields
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 from penstock_sdk import ConfigError
+from penstock_sdk.json_types import JsonSchema, JsonValue, list_at, types_of
 
 from penstock_files_object.bad_rows import BadRows, discard
 from penstock_files_object.config import StreamConfig, display_path
@@ -52,9 +53,9 @@ def oldest_and_newest(files: Iterable[File]) -> list[File]:
     return [chosen[order] for order in sorted(chosen)]
 
 
-def infer_schema(transport: Transport, stream: StreamConfig, files: Iterable[File]) -> dict[str, Any]:
+def infer_schema(transport: Transport, stream: StreamConfig, files: Iterable[File]) -> JsonSchema:
     """Return the JSON Schema of the stream's records. Raises ConfigError if no file matches and no schema is declared."""
-    properties: dict[str, Any] = {}
+    properties: dict[str, JsonSchema] = {}
     if stream.infer:
         chosen = oldest_and_newest(files)
         if not chosen and not stream.declared:
@@ -70,7 +71,7 @@ def infer_schema(transport: Transport, stream: StreamConfig, files: Iterable[Fil
                 " stream"
             )
         properties.setdefault(name, {})
-    schema = {"type": "object", "properties": properties, "required": list(stream.primary_key)}
+    schema: dict[str, JsonValue] = {"type": "object", "properties": properties, "required": list(stream.primary_key)}
     if stream.format == "csv" and not stream.infer:
         return {**schema, "additionalProperties": schema_of_type("text")}
     return schema if stream.infer and stream.format != "jsonl" else {**schema, "additionalProperties": True}
@@ -85,7 +86,7 @@ def _no_match_error(transport: Transport, stream: StreamConfig) -> ConfigError:
     )
 
 
-def _properties(transport: Transport, stream: StreamConfig, file: File) -> dict[str, Any]:
+def _properties(transport: Transport, stream: StreamConfig, file: File) -> dict[str, JsonSchema]:
     if stream.format == "parquet":
         return ParquetFile(stream, file, transport).schema()
     open_content = partial(transport.content, file)
@@ -104,7 +105,7 @@ def _columns(csv_file: CsvFile) -> Iterator[tuple[str, list[str]]]:
         yield name, [row[at] for row in rows if row[at] not in nulls]
 
 
-def _fields(pages: Iterable[bytes]) -> dict[str, Any]:
+def _fields(pages: Iterable[bytes]) -> dict[str, JsonSchema]:
     """Return the types of each field. A number without a fraction is an integer, however large it is."""
     types: dict[str, set[str]] = {}
     for page in pages:
@@ -115,17 +116,17 @@ def _fields(pages: Iterable[bytes]) -> dict[str, Any]:
     return {name: {"type": sorted(found)} for name, found in types.items()}
 
 
-def _merged_properties(found: list[dict[str, Any]], stream: StreamConfig) -> dict[str, Any]:
+def _merged_properties(found: list[dict[str, JsonSchema]], stream: StreamConfig) -> dict[str, JsonSchema]:
     """Return the fields of all files, each with a schema that fits all of its values."""
     names = dict.fromkeys(name for schema in found for name in schema)
     return {name: _merged_property([schema[name] for schema in found if name in schema], stream) for name in names}
 
 
-def _merged_property(schemas: list[dict[str, Any]], stream: StreamConfig) -> dict[str, Any]:
+def _merged_property(schemas: list[JsonSchema], stream: StreamConfig) -> JsonSchema:
     if stream.format == "csv":
-        return schema_of_type(type_of_values(value for schema in schemas for value in schema["values"]))
+        return schema_of_type(type_of_values(str(value) for schema in schemas for value in list_at(schema, "values")))
     if all(schema == schemas[0] for schema in schemas):
         return schemas[0]
     if any("type" not in schema for schema in schemas):
         return {}
-    return {"type": sorted({type_ for schema in schemas for type_ in schema["type"]})}
+    return {"type": sorted({type_ for schema in schemas for type_ in types_of(schema)})}

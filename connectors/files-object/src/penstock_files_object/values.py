@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
+from penstock_sdk.json_types import JsonSchema, types_of
 
 ColumnType = Literal["text", "integer", "number", "boolean"]
 Value = msgspec.Raw | str | bool | None
@@ -59,14 +60,13 @@ def _type_of_value(value: str) -> ColumnType:
     return "boolean" if value in BOOLEANS else "text"
 
 
-def type_of_schema(schema: dict[str, Any]) -> ColumnType:
+def type_of_schema(schema: JsonSchema) -> ColumnType:
     """Return the type of a declared property; a schema with any other type is text."""
-    declared = schema.get("type", "string")
-    types = [json_type for json_type in ([declared] if isinstance(declared, str) else declared) if json_type != "null"]
-    return types[0] if len(types) == 1 and types[0] in FITS_TYPE else "text"
+    types = [json_type for json_type in types_of(schema) if json_type != "null"]
+    return next((known for known in FITS_TYPE if types == [known]), "text")
 
 
-def schema_of_type(column_type: ColumnType) -> dict[str, Any]:
+def schema_of_type(column_type: ColumnType) -> JsonSchema:
     """Return the JSON Schema of a column; any value may be null."""
     return {"type": ["string" if column_type == "text" else column_type, "null"]}
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psycopg
 from penstock_sdk import ConfigError, CursorCare, Stream
+from penstock_sdk.json_types import JsonSchema
 from psycopg import sql
+from psycopg.rows import TupleRow
 
 from penstock_postgres_sql.quoting import quote_name
 
@@ -130,7 +132,7 @@ class TableColumn:
     is_array: bool
     collation: tuple[str, str] | None = None
 
-    def json_schema(self) -> dict[str, Any]:
+    def json_schema(self) -> JsonSchema:
         """Return the JSON Schema of the column's values. Values that JSON cannot hold exactly are strings."""
         shown = self.type.removeprefix("public.")
         schema = {"x-sql-type": shown, **_json_type(self.base, is_array=self.is_array)}
@@ -146,7 +148,7 @@ class TableColumn:
         return sql.SQL("({} COLLATE {})").format(typed, sql.Identifier(*self.collation))
 
 
-def _json_type(type_: str, *, is_array: bool) -> dict[str, Any]:
+def _json_type(type_: str, *, is_array: bool) -> JsonSchema:
     if is_array:
         return {"type": "array"}
     if type_ in INTEGERS:
@@ -232,13 +234,13 @@ class CatalogOptions:
     uses_snapshots: bool = True
 
 
-def read_catalog(connection: psycopg.Connection[Any], options: CatalogOptions) -> dict[str, Relation]:
+def read_catalog(connection: psycopg.Connection[TupleRow], options: CatalogOptions) -> dict[str, Relation]:
     """Return every relation that the user may read, by stream name. Raises ConfigError if spec.config matches none."""
     with connection.transaction():
         connection.execute("SET LOCAL search_path = ''")  # so that format_type writes each type with its schema
         relations = _relations(connection, options.schemas)
         _check_schemas(connection, options.schemas, relations)
-        storage = dict(connection.execute(FOREIGN_STORAGE).fetchall())
+        storage: dict[int, str] = dict(connection.execute(FOREIGN_STORAGE).fetchall())
     types = _OrderTypes(connection)
     for relation in relations.values():
         _set_modes(relation, options, types, storage.get(relation.oid))
@@ -253,7 +255,7 @@ class _OrderTypes:
     Such a type has an order, and the text of a value means the same value at any later time.
     """
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+    def __init__(self, connection: psycopg.Connection[TupleRow]) -> None:
         self._connection = connection
         self._known: dict[str, str] = {}
         self.schemas = set[str]()
@@ -316,7 +318,7 @@ class _ColumnEntry(NamedTuple):
         return TableColumn(self.name, self.type, self.literal, self.base, self.not_null, self.is_array, collation)
 
 
-def _relations(connection: psycopg.Connection[Any], schemas: list[str] | None) -> dict[str, Relation]:
+def _relations(connection: psycopg.Connection[TupleRow], schemas: list[str] | None) -> dict[str, Relation]:
     relations: dict[str, Relation] = {}
     keys: dict[str, dict[int, str]] = {}
     unvalidated = sql.SQL(UNVALIDATED_NOT_NULL if connection.info.server_version >= UNVALIDATED_SINCE else "false")
@@ -461,7 +463,7 @@ def _cursor_field_problem(relation: Relation, field_name: str, types: _OrderType
 
 
 def _check_schemas(
-    connection: psycopg.Connection[Any], schemas: list[str] | None, relations: dict[str, Relation]
+    connection: psycopg.Connection[TupleRow], schemas: list[str] | None, relations: dict[str, Relation]
 ) -> None:
     """Raise ConfigError for a schema that does not exist or has no readable table. A run must not succeed with nothing read."""
     known = {
@@ -497,7 +499,7 @@ def _check_schemas(
         raise ConfigError(f"spec.config: there is no table or view in {where} that the user can read{hint}")
 
 
-def _missing_grants(connection: psycopg.Connection[Any], schema: str | None = None) -> str:
+def _missing_grants(connection: psycopg.Connection[TupleRow], schema: str | None = None) -> str:
     """Return the GRANT statements that let the user read the first few tables."""
     user = quote_name(connection.info.user)
     rows = connection.execute(MISSING_GRANTS, {"schema": schema}).fetchall()
@@ -506,7 +508,7 @@ def _missing_grants(connection: psycopg.Connection[Any], schema: str | None = No
     return "; ".join([*dict.fromkeys(schemas), *tables, *(["and so on"] if len(rows) == MOST_LISTED else [])])
 
 
-def _extend_search_path(connection: psycopg.Connection[Any], schemas: set[str]) -> None:
+def _extend_search_path(connection: psycopg.Connection[TupleRow], schemas: set[str]) -> None:
     """Add the schemas of extensions' operators to the search path. Without them citext, for example, is compared as text."""
     path = connection.execute("SELECT current_setting('search_path'), current_schemas(true)").fetchone()
     missing = sorted(schemas - set(path[1])) if path else []

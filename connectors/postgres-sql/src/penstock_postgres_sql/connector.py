@@ -22,6 +22,7 @@ from penstock_sdk import (
     TransientError,
 )
 from psycopg import sql
+from psycopg.rows import TupleRow
 
 from penstock_postgres_sql import partitioning, snapshots
 from penstock_postgres_sql.catalog import CatalogOptions, Relation, did_you_mean, read_catalog, unknown_table_streams
@@ -65,7 +66,7 @@ class _TableRead:
 class PostgresSql(Connector[PostgresConfig, PostgresCredentials]):
     """Reads tables and views of a PostgreSQL database."""
 
-    _connection: psycopg.Connection[Any] | None = None
+    _connection: psycopg.Connection[TupleRow] | None = None
     _relations: dict[str, Relation] | None = None
     _session_uses = 0
 
@@ -74,7 +75,7 @@ class PostgresSql(Connector[PostgresConfig, PostgresCredentials]):
         self._connection = connect(self.config, self.credentials)
 
     @property
-    def _session(self) -> psycopg.Connection[Any]:
+    def _session(self) -> psycopg.Connection[TupleRow]:
         """The database session. If the server closed it while one stream was read, the next stream gets a new one."""
         if self._connection is None:
             message = "authenticate() comes before discover() and read()"
@@ -170,7 +171,7 @@ class PostgresSql(Connector[PostgresConfig, PostgresCredentials]):
     def _mapped_errors(self, subject: str) -> AbstractContextManager[None]:
         return mapped_errors(subject, self.credentials.username)
 
-    def _idle_session(self) -> psycopg.Connection[Any]:
+    def _idle_session(self) -> psycopg.Connection[TupleRow]:
         """Return the session without an open transaction; a read that was abandoned may have left one."""
         session = self._session
         self._session_uses += 1
@@ -217,7 +218,7 @@ class PostgresSql(Connector[PostgresConfig, PostgresCredentials]):
             if is_current and not session.closed and session.info.transaction_status != IDLE:
                 session.execute("ROLLBACK")
 
-    def _rows_by_snapshot(self, session: psycopg.Connection[Any], table_read: _TableRead) -> Iterator[Batch]:
+    def _rows_by_snapshot(self, session: psycopg.Connection[TupleRow], table_read: _TableRead) -> Iterator[Batch]:
         """Read the rows that changed since the cursor's base snapshot, or all rows.
 
         A read that takes several attempts ends with the snapshot of its first attempt.
@@ -245,7 +246,7 @@ class PostgresSql(Connector[PostgresConfig, PostgresCredentials]):
             yield Batch(rows, cursor=TableCursor(relation.order, values, base, first_snapshot).to_json())
         yield Batch([], cursor=end_cursor(relation.order, first_snapshot))
 
-    def _rows_by_value(self, session: psycopg.Connection[Any], table_read: _TableRead) -> Iterator[Batch]:
+    def _rows_by_value(self, session: psycopg.Connection[TupleRow], table_read: _TableRead) -> Iterator[Batch]:
         """Read the rows after the cursor's last row, in the order of the order columns."""
         relation, cursor, stream = table_read.relation, table_read.cursor, table_read.stream
         if cursor.changed_since is not None and stream.window is None:
@@ -262,7 +263,7 @@ class PostgresSql(Connector[PostgresConfig, PostgresCredentials]):
             yield Batch(rows, cursor=TableCursor(relation.order, values).to_json() if values else None)
 
     def _fetch(
-        self, session: psycopg.Connection[Any], relation: Relation, selection: RowSelection
+        self, session: psycopg.Connection[TupleRow], relation: Relation, selection: RowSelection
     ) -> Iterator[tuple[list[dict[str, Any]], list[str]]]:
         """Yield pages of rows, each with the texts of the order columns in its last row, from a cursor on the server."""
         names, session_use = [column.name for column in relation.columns], self._session_uses
@@ -275,7 +276,7 @@ class PostgresSql(Connector[PostgresConfig, PostgresCredentials]):
                 raise TransientError(f"stream {relation.name!r}: another read began before this one ended")
 
 
-def _rows_written_since(session: psycopg.Connection[Any], relation: Relation, base: Snapshot) -> int:
+def _rows_written_since(session: psycopg.Connection[TupleRow], relation: Relation, base: Snapshot) -> int:
     """Return how many rows the server counted as written since `base`; if its counters were reset, all it has counted."""
     written = sum(leaf.rows_written for leaf in snapshots.leaf_tables(session, relation.oid))
     return written - base.rows_written if written >= base.rows_written else max(written, base.rows_written)

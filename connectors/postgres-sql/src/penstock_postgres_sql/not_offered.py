@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 import psycopg
 from penstock_sdk import AuthenticationError, ConfigError, ConnectorError
+from psycopg.rows import TupleRow
 
 from penstock_postgres_sql.quoting import quote_name
 
@@ -45,7 +44,9 @@ class _CatalogEntry(msgspec.Struct, frozen=True, array_like=True):
         return f"{self.schema}.{self.table}"
 
 
-def why_not_offered(connection: psycopg.Connection[Any], name: str, schemas: list[str] | None) -> ConnectorError | None:
+def why_not_offered(
+    connection: psycopg.Connection[TupleRow], name: str, schemas: list[str] | None
+) -> ConnectorError | None:
     """Return an error that says why the stream `name` is not offered; None if the database has no similar table."""
     if "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
         return None

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import psycopg
 from penstock_sdk import Partition, SourceContractError
 from psycopg import sql
+from psycopg.rows import TupleRow
 
 from penstock_postgres_sql.catalog import Relation
 from penstock_postgres_sql.planner import explain
@@ -44,7 +44,7 @@ class PartitionBounds(msgspec.Struct, frozen=True, rename={"from_": "from"}):
 
 
 def make_partitions(
-    session: psycopg.Connection[Any], relation: Relation, maximum: int, minimum_rows: int
+    session: psycopg.Connection[TupleRow], relation: Relation, maximum: int, minimum_rows: int
 ) -> Sequence[Partition]:
     """Return at most `maximum` partitions of a table, each with about `minimum_rows` rows or more.
 
@@ -62,7 +62,7 @@ def make_partitions(
     return partitions_between(relation.primary_key[0], quantiles) if quantiles else ()
 
 
-def _quantiles(session: psycopg.Connection[Any], relation: Relation, count: int, rows: int) -> list[str]:
+def _quantiles(session: psycopg.Connection[TupleRow], relation: Relation, count: int, rows: int) -> list[str]:
     statement = sql.SQL(QUANTILES).format(
         count=count,
         column=sql.Identifier(relation.primary_key[0]),

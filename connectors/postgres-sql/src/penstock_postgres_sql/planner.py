@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 import psycopg
 from psycopg import sql
+from psycopg.rows import TupleRow
 
 
 class QueryPlan(msgspec.Struct, frozen=True):
@@ -20,7 +19,7 @@ class _Explanation(msgspec.Struct):
     plan: QueryPlan = msgspec.field(name="Plan")
 
 
-def explain(session: psycopg.Connection[Any], query: sql.Composed) -> QueryPlan:
+def explain(session: psycopg.Connection[TupleRow], query: sql.Composed) -> QueryPlan:
     """Return the planner's expectation. It uses the present size of the table's files."""
     row = session.execute(sql.SQL("EXPLAIN (FORMAT JSON) ") + query).fetchone()
     (explanation,) = msgspec.json.decode(row[0], type=list[_Explanation]) if row else [_Explanation(QueryPlan())]

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 from penstock_sdk import ConfigError
-from psycopg.rows import tuple_row
+from psycopg.rows import TupleRow, tuple_row
 
 from penstock_postgres_sql.config import PostgresConfig, PostgresCredentials, check
 from penstock_postgres_sql.error_mapping import login_error, mapped_errors
@@ -45,7 +45,7 @@ JOIN pg_catalog.pg_settings AS known ON lower(known.name) = desired.name
 """
 
 
-def connect(config: PostgresConfig, credentials: PostgresCredentials) -> psycopg.Connection[Any]:
+def connect(config: PostgresConfig, credentials: PostgresCredentials) -> psycopg.Connection[TupleRow]:
     """Open a session and apply its settings. Raises the SDK error that names the option or the Secret's key to correct."""
     check(config, credentials)
     name = session_name(config, credentials)
@@ -77,7 +77,7 @@ def session_name(config: PostgresConfig, credentials: PostgresCredentials) -> st
     return f"{credentials.username}@{config.host}:{config.port}/{config.database}"
 
 
-def _apply_settings(connection: psycopg.Connection[Any], config: PostgresConfig) -> None:
+def _apply_settings(connection: psycopg.Connection[TupleRow], config: PostgresConfig) -> None:
     limit = max(1, int(config.statement_timeout_seconds * 1000)) if config.statement_timeout_seconds else 0
     connection.execute("SET statement_timeout = 0")
     settings = {

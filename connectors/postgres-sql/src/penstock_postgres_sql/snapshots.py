@@ -19,6 +19,7 @@ import msgspec
 import psycopg
 from penstock_sdk import TransientError
 from psycopg import errors, sql
+from psycopg.rows import TupleRow
 
 log = logging.getLogger("penstock")
 
@@ -86,25 +87,25 @@ class LeafTable:
     rows_written: int
 
 
-def server_history(session: psycopg.Connection[Any]) -> str:
+def server_history(session: psycopg.Connection[TupleRow]) -> str:
     """Return what identifies the history of the server's transaction ids. A failover or a restore changes it."""
     system, standby, database = _row(session, SERVER)
     timeline = _row(session, STANDBY_TIMELINE if standby else TIMELINE)[0]
     return f"{system}/{timeline}/{database}"
 
 
-def is_standby(session: psycopg.Connection[Any]) -> bool:
+def is_standby(session: psycopg.Connection[TupleRow]) -> bool:
     """Return True if the server is a standby."""
     return bool(_row(session, "SELECT pg_is_in_recovery()")[0])
 
 
-def leaf_tables(session: psycopg.Connection[Any], oid: int) -> list[LeafTable]:
+def leaf_tables(session: psycopg.Connection[TupleRow], oid: int) -> list[LeafTable]:
     """Return the tables that hold a relation's rows: the relation itself, or its partitions and children."""
     rows = session.execute(sql.SQL(LEAF_TABLES).format(oid=oid)).fetchall()
     return [LeafTable(leaf_oid, rows_written) for leaf_oid, rows_written in rows]
 
 
-def ids_in_progress(session: psycopg.Connection[Any], base: Snapshot | None) -> IdsInProgress:
+def ids_in_progress(session: psycopg.Connection[TupleRow], base: Snapshot | None) -> IdsInProgress:
     """Return the ids whose transactions are in progress. Call this before the read takes its snapshot.
 
     Ids whose transactions had ended at `base` are not looked up again.
@@ -126,7 +127,7 @@ def ids_in_progress(session: psycopg.Connection[Any], base: Snapshot | None) -> 
     return IdsInProgress(next_xid, id_spans(row[0] for row in session.execute(statement).fetchall()))
 
 
-def take_snapshot(session: psycopg.Connection[Any], oid: int, in_progress: IdsInProgress, server: str) -> Snapshot:
+def take_snapshot(session: psycopg.Connection[TupleRow], oid: int, in_progress: IdsInProgress, server: str) -> Snapshot:
     """Return the snapshot of the open transaction; this must be its first statement.
 
     Ids that the server assigned after `ids_in_progress` count as pending. At worst, their rows are read twice.
@@ -139,7 +140,7 @@ def take_snapshot(session: psycopg.Connection[Any], oid: int, in_progress: IdsIn
     return Snapshot(server, next_xid, pending, tuple(leaf.oid for leaf in leaves), rows_written)
 
 
-def wait_until_durable(session: psycopg.Connection[Any]) -> None:
+def wait_until_durable(session: psycopg.Connection[TupleRow]) -> None:
     """Wait until a crash of the server can no longer undo a transaction that the open snapshot sees.
 
     With `synchronous_commit = off`, rows are visible before they are on disk. After a crash the server would assign their
@@ -219,7 +220,7 @@ def limited_spans(spans: Sequence[IdSpan], maximum: int = MOST_SPANS) -> list[Id
     return [(first, past - closed) for first, past in widened]
 
 
-def _row(session: psycopg.Connection[Any], statement: str | sql.Composed) -> tuple[Any, ...]:
+def _row(session: psycopg.Connection[TupleRow], statement: str | sql.Composed) -> tuple[Any, ...]:
     query = sql.SQL(statement) if isinstance(statement, str) else statement
     row: tuple[Any, ...] | None = session.execute(query).fetchone()
     if row is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 from penstock_sdk import Cursor, SourceContractError
+from penstock_sdk.json_types import JsonObject
 
 from penstock_postgres_sql.snapshots import Snapshot
 
@@ -24,7 +25,8 @@ class TableCursor(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def to_json(self) -> Cursor:
         """Return the cursor as JSON values."""
-        return msgspec.to_builtins(self)
+        document: JsonObject = msgspec.to_builtins(self)
+        return document
 
 
 def parse_cursor(cursor: Cursor | None, stream_name: str) -> TableCursor:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import codecs
 import math
-from typing import Any
 
 import msgspec
 import psycopg
 from psycopg.adapt import Buffer, Loader
+from psycopg.rows import TupleRow
 from psycopg.types import TypeInfo
 from psycopg.types.array import register_array
 from psycopg.types.string import TextLoader  # psycopg swaps its C twin in
@@ -104,7 +104,7 @@ class UncheckedTextLoader(Loader):
         return bytes(data).decode("utf-8", "surrogateescape")
 
 
-def register_loaders(connection: psycopg.Connection[Any], configured_encoding: str | None = None) -> None:
+def register_loaders(connection: psycopg.Connection[TupleRow], configured_encoding: str | None = None) -> None:
     """Register the loaders on a connection; `configured_encoding` is spec.config.encoding.
 
     Raises LookupError for an encoding that Python does not know.

@@ -6,11 +6,10 @@ row with a value before the start of the oldest open transaction has been commit
 
 from __future__ import annotations
 
-from typing import Any
-
 import psycopg
 from penstock_sdk import ConfigError, TransientError
 from psycopg import sql
+from psycopg.rows import TupleRow
 
 from penstock_postgres_sql.quoting import quote_name
 
@@ -28,7 +27,7 @@ SELECT (least(clock_timestamp(), (SELECT min(xact_start) FROM pg_stat_activity
 """
 
 
-def find_watermark(session: psycopg.Connection[Any], user: str, lag_seconds: float | None) -> str:
+def find_watermark(session: psycopg.Connection[TupleRow], user: str, lag_seconds: float | None) -> str:
     """Return the watermark as the database writes a timestamp. Call this before the read takes its snapshot.
 
     Raises ConfigError on a standby and for a user without the role pg_read_all_stats, and TransientError while there are

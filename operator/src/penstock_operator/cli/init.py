@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 import yaml
+from penstock_sdk.json_types import JsonObject, JsonSchema, JsonValue, list_at, properties_of, types_of
 from penstock_sdk.manifest import Manifest
 
 from penstock_operator.cli.definition import definition_yaml, installed_connectors, installed_manifest
@@ -108,29 +109,30 @@ def _connection(connector: str, manifest: Manifest, keys: tuple[str, ...]) -> st
     return "\n".join(lines) + "\n"
 
 
-def required_config(schema: dict[str, Any]) -> dict[str, Any]:
+def required_config(schema: JsonSchema) -> JsonObject:
     """Return the config that a schema requires: each field with its default or first choice, else with something to replace."""
-    fields = schema.get("properties") or {}
-    return {name: _placeholder(fields.get(name) or {}) for name in schema.get("required") or ()}
+    fields = properties_of(schema)
+    return {str(name): _placeholder(fields.get(str(name), {})) for name in list_at(schema, "required")}
 
 
-def _placeholder(schema: dict[str, Any]) -> Any:
+def _placeholder(schema: JsonSchema) -> JsonValue:
     for key in ("const", "default"):
         if key in schema:
             return schema[key]
     for key in ("enum", "examples"):
-        if schema.get(key):
-            return schema[key][0]
+        if list_at(schema, key):
+            return list_at(schema, key)[0]
     return _of_type(schema)
 
 
-def _of_type(schema: dict[str, Any]) -> Any:
-    given = schema.get("type")
-    kind = given[0] if isinstance(given, list) else given
+def _of_type(schema: JsonSchema) -> JsonValue:
+    kind = next(iter(types_of(schema)), "string")
     if kind == "object":
         return required_config(schema)
     if kind == "array":
-        return [_placeholder(schema.get("items") or {}) for _ in range(schema.get("minItems", 0))]
+        items, count = schema.get("items"), schema.get("minItems")
+        item = _placeholder(items if isinstance(items, dict) else {})
+        return [item] * (count if isinstance(count, int) else 0)
     if kind in ("integer", "number"):
         return schema.get("minimum", 1)
     if kind == "boolean":

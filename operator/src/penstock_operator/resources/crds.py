@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from penstock_sdk.manifest import Declared, problems, rules, structural_schema, with_defaults
@@ -82,9 +82,7 @@ def _crd(
 def _resource(
     spec: type[Declared], status: type[Declared], resource_rules: list[tuple[str, str]], *spec_rules: tuple[str, str]
 ) -> dict[str, Any]:
-    spec_schema = structural_schema(spec)
-    if spec_rules:
-        spec_schema.update(rules(*spec_rules))
+    spec_schema = {**structural_schema(spec), **(rules(*spec_rules) if spec_rules else {})}
     properties = {
         "apiVersion": {"type": "string"},
         "kind": {"type": "string"},
@@ -152,8 +150,7 @@ def resource_problems(document: dict[str, Any]) -> list[str]:
 
 def defaulted(document: dict[str, Any]) -> dict[str, Any]:
     """Return the document as the API server stores it: with the schema's defaults."""
-    filled: dict[str, Any] = with_defaults(document, schema_of(document["kind"]))
-    return filled
+    return cast("dict[str, Any]", with_defaults(document, schema_of(document["kind"])))
 
 
 HEADER = "# Generated from penstock_operator.resources.models by `make crds`; edit the models.\n"

@@ -7,7 +7,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
+
+from penstock_sdk.json_types import JsonSchema
 
 from penstock_operator.schemas.types import FieldType, Path, TypeRelation, compare, fields_of
 
@@ -48,7 +50,7 @@ PLAIN = re.compile(r"[^.\[\]\"]+")
 class StreamShape:
     """What consumers rely on of a stream. `pii` are the fields that are declared to be personal, by their paths."""
 
-    schema: dict[str, Any]
+    schema: JsonSchema
     primary_key: tuple[str, ...] = ()
     cursor_field: str | None = None
     pii: tuple[str, ...] = ()

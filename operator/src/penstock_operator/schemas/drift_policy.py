@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from penstock_sdk.field_paths import format_path, top_level_field
+from penstock_sdk.json_types import properties_of
 from penstock_sdk.protocol import DiscoveredStream
 
 from penstock_operator.schemas.diff import COMPATIBLE, KINDS, SchemaChange, StreamShape, diff_schema
@@ -91,7 +92,7 @@ def seen(stream: DiscoveredStream) -> DiscoveredVersion:
 
 def remembering(now: DiscoveredVersion, suggested: Mapping[str, str]) -> DiscoveredVersion:
     """Return the stream with what was suggested of it before, by the values of an earlier read, of fields that it has."""
-    fields = now.shape.schema.get("properties", {})
+    fields = properties_of(now.shape.schema)
     kept = {
         path: kind
         for path, kind in suggested.items()

@@ -7,11 +7,14 @@ left out; a keyword that is not understood is compared as it is written, so that
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-Schema = dict[str, Any]
+from penstock_sdk.json_types import JsonSchema
+
+Schema = Mapping[str, Any]
 ITEMS = None
 Step = str | None
 Path = tuple[Step, ...]
@@ -113,7 +116,7 @@ def _limit(key: str, old: Any, new: Any) -> TypeRelation:
     return TypeRelation.DIFFERENT
 
 
-def fields_of(schema: Schema) -> dict[Path, FieldType]:
+def fields_of(schema: JsonSchema) -> dict[Path, FieldType]:
     """Return every field of a schema by its path; the root's path is empty."""
     found: dict[Path, FieldType] = {}
     _collect(schema, schema, (), frozenset(), found)

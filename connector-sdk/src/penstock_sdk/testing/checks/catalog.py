@@ -11,9 +11,10 @@ import jsonschema
 import msgspec
 
 from penstock_sdk import protocol as wire
+from penstock_sdk.json_types import JsonObject, properties_of
 from penstock_sdk.manifest import config_problems, manifest_problems
 from penstock_sdk.testing.checks.model import Check
-from penstock_sdk.testing.harness import Data, Failed, Harness, NotApplicable, identity
+from penstock_sdk.testing.harness import Failed, Harness, NotApplicable, identity
 
 SAMPLE = 2000
 FORMATS = jsonschema.FormatChecker(["date", "email", "ipv4", "ipv6", "uuid"])
@@ -34,30 +35,30 @@ def manifest(harness: Harness) -> str:
     wrong = wrong or [*_of_artifact(harness), *_of_class(harness)] or list(_of_catalog(harness))
     if wrong:
         raise Failed("; ".join(wrong))
-    return f"{harness.identity.name}-{harness.identity.method} {document['version']}: {len(harness.catalog)} streams"
+    return (
+        f"{harness.identity.name}-{harness.identity.method} {harness.identity.version}: {len(harness.catalog)} streams"
+    )
 
 
 def _of_artifact(harness: Harness) -> Iterator[str]:
-    document, target = harness.manifest, harness.target
-    artifact = f"{document['name']}-{document['method']}"
+    manifest, target = harness.manifest_fields, harness.target
+    artifact = f"{manifest.name}-{manifest.method}"
     if artifact != target.artifact:
         yield f"the manifest is for {artifact}, and the entry point is {target.artifact}"
-    if harness.version not in (None, document["version"]):
-        yield f"version: the manifest has {document['version']}, the package has {harness.version}"
-    yield from config_problems(target.config, document["configSchema"], "config")
+    if harness.version not in (None, manifest.version):
+        yield f"version: the manifest has {manifest.version}, the package has {harness.version}"
+    yield from config_problems(target.config, manifest.config_schema, "config")
 
 
 def _of_class(harness: Harness) -> Iterator[str]:
     """Yield configs and credentials that only the manifest or only the class has: they would be refused or ignored."""
     config_type, credentials_type = harness.connector.argument_types()
-    schema = harness.manifest["configSchema"]
-    declared = set(schema.get("properties", {}))
-    credentials = {
-        credential["name"]: credential.get("required", True)
-        for method in harness.manifest["authentication"]["methods"]
-        for credential in method.get("credentials", [])
-    }
-    yield from _keys("configSchema", declared, config_type, set(schema.get("required", [])))
+    schema = harness.manifest_fields.config_schema
+    required = schema.get("required")
+    credentials = {credential.name: credential.required for credential in harness.manifest_fields.credentials()}
+    yield from _keys(
+        "configSchema", set(properties_of(schema)), config_type, set(required if isinstance(required, list) else ())
+    )
     yield from _keys(
         "authentication", set(credentials), credentials_type, {name for name, needed in credentials.items() if needed}
     )
@@ -76,23 +77,27 @@ def _keys(where: str, declared: set[str], type_: type[Any], required: set[str]) 
 
 
 def _of_catalog(harness: Harness) -> Iterator[str]:
-    document = harness.manifest
-    allowed = set(document["capabilities"]["modes"])
+    manifest = harness.manifest_fields
+    capabilities = manifest.capabilities
+    allowed = set(capabilities.modes)
     for stream in harness.catalog:
         for mode in sorted(set(stream.modes) - allowed):
             yield f"capabilities.modes: stream {stream.name!r} offers {mode}, which the manifest does not declare"
-        if stream.partitioned and not document["capabilities"].get("partitions"):
+        if stream.partitioned and not capabilities.partitions:
             yield f"capabilities.partitions: stream {stream.name!r} offers partitions, which the manifest does not declare"
-        if stream.windows and not document["capabilities"].get("windows"):
+        if stream.windows and not capabilities.windows:
             yield f"capabilities.windows: stream {stream.name!r} offers windows, which the manifest does not declare"
-        if stream.pii and document["compliance"]["pii"] == "none":
+        if stream.pii and manifest.compliance.pii == "none":
             yield f"compliance.pii: none, but stream {stream.name!r} declares {', '.join(stream.pii)}"
-    if document["capabilities"].get("discovery") == "static":
+    if capabilities.discovery == "static":
         yield from _of_static(harness)
 
 
 def _of_static(harness: Harness) -> Iterator[str]:
-    declared = {entry["name"]: _listed(entry) for entry in harness.manifest.get("streams", {}).get("list", [])}
+    declared = {
+        stream.name: (sorted(stream.modes), stream.primary_key, stream.cursor_field)
+        for stream in harness.manifest_fields.streams.known
+    }
     offered = {
         stream.name: (sorted(stream.modes), list(stream.primary_key), stream.cursor_field)
         for stream in harness.first_run().api.offered
@@ -102,10 +107,6 @@ def _of_static(harness: Harness) -> Iterator[str]:
     for name in sorted(declared.keys() & offered.keys()):
         if declared[name] != offered[name]:
             yield f"streams.list: {name!r} is {declared[name]} in the manifest and {offered[name]} in discover()"
-
-
-def _listed(entry: dict[str, Any]) -> tuple[list[str], list[str], str | None]:
-    return sorted(entry.get("modes", ["full"])), list(entry.get("primaryKey", [])), entry.get("cursorField")
 
 
 def catalog(harness: Harness) -> str:
@@ -134,7 +135,7 @@ def schema(harness: Harness) -> str:
     """Check records against the schema of their stream."""
     checked = 0
     for stream in harness.catalog:
-        known = stream.schema_.get("properties", {})
+        known = properties_of(stream.schema_)
         for name in stream.primary_key:
             if name not in known:
                 raise Failed(f"stream {stream.name!r}: {name!r} is part of its key, but not in its schema")
@@ -145,19 +146,19 @@ def schema(harness: Harness) -> str:
     return f"{checked} records match"
 
 
-def _sample(records: list[Data]) -> list[Data]:
+def _sample(records: list[JsonObject]) -> list[JsonObject]:
     step = max(1, -(-len(records) // SAMPLE))
     return records[::step]
 
 
-def _hold(stream: wire.DiscoveredStream, records: list[Data]) -> int:
+def _hold(stream: wire.DiscoveredStream, records: list[JsonObject]) -> int:
     try:
         jsonschema.Draft202012Validator.check_schema(stream.schema_)
     except jsonschema.SchemaError as error:
         raise Failed(f"stream {stream.name!r}: its schema is not a JSON Schema (2020-12): {error.message}") from None
     validator = jsonschema.Draft202012Validator(stream.schema_, format_checker=FORMATS)
     open_ended = "additionalProperties" in stream.schema_ or "patternProperties" in stream.schema_
-    known = stream.schema_.get("properties", {}).keys()
+    known = properties_of(stream.schema_).keys()
     for record in records:
         problem = next(iter(validator.iter_errors(record)), None)
         where = f"stream {stream.name!r}, record {identity(record, stream.primary_key)}"

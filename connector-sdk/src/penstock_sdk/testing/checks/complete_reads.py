@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 from penstock_sdk import protocol as wire
 from penstock_sdk.errors import LocalPersistenceError
+from penstock_sdk.json_types import JsonObject, properties_of
 from penstock_sdk.testing.checks.model import Check
 from penstock_sdk.testing.harness import (
     MODES,
-    Data,
     Failed,
     Harness,
     NotApplicable,
@@ -106,7 +106,7 @@ def reread(harness: Harness) -> str:
     return "two reads gave the same records, value by value"
 
 
-def _lines(trial: Trial, stream: str) -> list[Data]:
+def _lines(trial: Trial, stream: str) -> list[JsonObject]:
     return [{"op": line["op"], "data": line["data"]} for line in trial.api.state(stream).records]
 
 
@@ -133,9 +133,7 @@ def boundary(harness: Harness) -> str:
         _reads_nothing_again(harness, harness.partitioned_baseline("incremental"), followed, SIDE_BY_SIDE)
     for stream in followed:
         field = stream.cursor_field or ""  # the check cursor-safety reports a field that is not in the schema
-        if field in stream.schema_.get("properties", {}) and any(
-            row.get(field) is None for row in plain.records(stream.name)
-        ):
+        if field in properties_of(stream.schema_) and any(row.get(field) is None for row in plain.records(stream.name)):
             raise Failed(f"stream {stream.name!r}: no cursor finds records without a value of {field!r}")
     _reads_nothing_again(harness, plain, followed, BRISK)
     windows = sum(_window(harness, stream) for stream in followed)
@@ -175,7 +173,7 @@ def _window(harness: Harness, stream: wire.DiscoveredStream) -> int:
     return 1
 
 
-def _again(harness: Harness, stream: wire.DiscoveredStream, moments: list[tuple[datetime, Data]]) -> None:
+def _again(harness: Harness, stream: wire.DiscoveredStream, moments: list[tuple[datetime, JsonObject]]) -> None:
     """Read the middle half again, killed at its first commit: its start is inclusive, its end exclusive."""
     ordered = sorted(moment for moment, _ in moments)
     window = wire.ReadWindow(start=ordered[len(ordered) // 4], end=ordered[len(ordered) * 3 // 4])
@@ -224,7 +222,7 @@ def tie(harness: Harness) -> str:
     return f"{sum(new)} late records with the cursor's value were read"
 
 
-def _added(harness: Harness, trial: Trial, whole: Trial, before: dict[str, list[Data]]) -> Iterator[int]:
+def _added(harness: Harness, trial: Trial, whole: Trial, before: dict[str, list[JsonObject]]) -> Iterator[int]:
     """Yield the number of late records of each stream. The check boundary finds records that are read again."""
     for stream in harness.catalog:
         known = {identity(row, stream.primary_key) for row in before[stream.name]}

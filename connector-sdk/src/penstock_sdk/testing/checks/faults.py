@@ -52,7 +52,7 @@ def refused_target(harness: Harness) -> Target:
 
 
 def _takes_credentials(harness: Harness) -> bool:
-    return any(method.get("credentials") for method in harness.manifest["authentication"]["methods"])
+    return any(harness.manifest_fields.credentials())
 
 
 def _expect_refusal(trial: Trial, what: str) -> None:
@@ -122,7 +122,7 @@ def throttling(harness: Harness) -> str:
 
 
 def _has_source(harness: Harness) -> None:
-    if not harness.manifest.get("network", {}).get("egress"):
+    if not harness.manifest_fields.network.egress:
         raise NotApplicable("the manifest declares no network, so there is no source to wait for")
 
 

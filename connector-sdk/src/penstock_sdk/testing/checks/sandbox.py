@@ -10,10 +10,11 @@ import socket
 from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 from penstock_sdk.errors import LocalPersistenceError
+from penstock_sdk.json_types import properties_of
+from penstock_sdk.testing.attempt_process import Observation
 from penstock_sdk.testing.checks.faults import refused_target
 from penstock_sdk.testing.checks.model import Check
 from penstock_sdk.testing.harness import Failed, Harness, NotApplicable, NotRun, Trial
@@ -44,9 +45,7 @@ def egress(harness: Harness) -> str:
     seen = {place for trial in trials for place in _reached(trial, declared)}
     if seen or not declared:
         return f"connected to {', '.join(sorted(seen)) or 'no host'}"
-    blind = next(
-        (str(event["reason"]) for trial in trials for event in _events(trial, "watch") if not event["complete"]), ""
-    )
+    blind = next((event.reason for trial in trials for event in _events(trial, "watch") if not event.complete), "")
     if not blind:
         raise NotRun("needs a connection whose read connects to a declared host; this one connected to none")
     if not harness.has_proxy:
@@ -54,29 +53,29 @@ def egress(harness: Harness) -> str:
     return f"no other host was contacted, and the source got {harness.requests} requests through a proxy ({blind})"
 
 
-def _events(trial: Trial, name: str) -> list[dict[str, Any]]:
-    return [observation for observation in trial.last.observations if observation["event"] == name]
+def _events(trial: Trial, name: str) -> list[Observation]:
+    return [observation for observation in trial.last.observations if observation.event == name]
 
 
 def _reached(trial: Trial, declared: list[Destination]) -> set[str]:
     """Return the addresses to which an attempt connected. Raises Failed for one that is not declared."""
     allowed = [*declared, ("127.0.0.1", trial.api.port)]
     for event in _events(trial, "lookup"):
-        if not _looks_up(str(event["host"]), allowed):
-            raise Failed(f"it looked up {event['host']}, which network.egress does not declare")
-    answers = [(str(event["host"]), set(event["addresses"])) for event in _events(trial, "resolved")]
+        if not _looks_up(event.host, allowed):
+            raise Failed(f"it looked up {event.host}, which network.egress does not declare")
+    answers = [(event.host, set(event.addresses)) for event in _events(trial, "resolved")]
     addresses = [
         (address, port)
         for host, port in allowed
         for address in _resolved(host).union(*(found for name, found in answers if _matches(name, host)))
     ]
-    places = [(str(event["host"]), int(event["port"]), event) for event in _events(trial, "connect")]
-    asked = [place for place in places if not (place[2]["kind"] == "udp" and _is_name_server(place[0], place[1]))]
+    places = [(event.host, int(event.port or 0), event) for event in _events(trial, "connect")]
+    asked = [place for place in places if not (place[2].kind == "udp" and _is_name_server(place[0], place[1]))]
     for host, port, event in asked:
-        if not _permitted((host, None if event["kind"] == "udp" else port), addresses):
-            by = f" ({event['program']})" if event["program"] else ""
+        if not _permitted((host, None if event.kind == "udp" else port), addresses):
+            by = f" ({event.program})" if event.program else ""
             raise Failed(f"it connected to {host}:{port}{by}, which network.egress does not declare")
-    return {f"{host}:{port}" for host, port, event in asked if port != trial.api.port and event["kind"] == "tcp"}
+    return {f"{host}:{port}" for host, port, event in asked if port != trial.api.port and event.kind == "tcp"}
 
 
 def _is_name_server(host: str, port: int) -> bool:
@@ -97,7 +96,7 @@ def _declared(harness: Harness) -> Iterator[Destination]:
     config = {
         **{
             name: schema["default"]
-            for name, schema in harness.manifest["configSchema"].get("properties", {}).items()
+            for name, schema in properties_of(harness.manifest_fields.config_schema).items()
             if "default" in schema
         },
         **harness.target.config,
@@ -106,8 +105,8 @@ def _declared(harness: Harness) -> Iterator[Destination]:
     def filled(text: str) -> str:
         return re.sub(r"\{\{config\.(\w+)\}\}", lambda match: str(config.get(match[1], "")), text)
 
-    for declared in harness.manifest.get("network", {}).get("egress", []):
-        host, port = filled(declared["host"]), filled(str(declared.get("port") or ""))
+    for declared in harness.manifest_fields.network.egress:
+        host, port = filled(declared.host), filled(str(declared.port or ""))
         if "://" in host:
             parts = urlsplit(host)
             host, port = parts.hostname or "", port or str(parts.port or {"https": 443}.get(parts.scheme, 80))
