@@ -19,13 +19,21 @@ import yaml
 from penstock_operator import outbox
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.orchestrator import Components, Orchestrator
-from penstock_operator.controller.resource_client import Document, Page, key_of
+from penstock_operator.controller.resource_client import R
 from penstock_operator.embedded.postgres import EmbeddedPostgres
 from penstock_operator.ids import NamespaceUid
 from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt, LeftoverJob
 from penstock_operator.launchers.logs import FileLogs
 from penstock_operator.registry.database import Pool, create_pool
 from penstock_operator.registry.migrate import migrate
+from penstock_operator.resources.documents import (
+    Document,
+    Resource,
+    ResourceKey,
+    ResourceStatus,
+    parse_resource,
+    status_document,
+)
 from penstock_operator.resources.models import Kind
 from penstock_operator.settings import S3Settings, Timings
 
@@ -38,36 +46,38 @@ class Cluster:
     """Resources and Jobs in memory; every call takes its time and is counted."""
 
     def __init__(self) -> None:
-        self.documents: dict[tuple[str, str, str], Document] = {}
+        self.documents: dict[ResourceKey, Document] = {}
         self.calls: Counter[str] = Counter()
 
     async def _call(self, name: str, seconds: float) -> None:
         self.calls[name] += 1
         await asyncio.sleep(seconds)
 
-    async def get(self, kind: Kind, namespace: str, name: str) -> Document | None:
+    async def get(self, kind: type[R], namespace: str, name: str) -> R | None:
         """Read one."""
         await self._call("read", READ)
-        return self.documents.get((kind, namespace, name))
+        document = self.documents.get((kind.KIND, namespace, name))
+        return kind.parse(document) if document else None
 
-    async def pages(self, kind: Kind) -> AsyncIterator[Page]:
+    async def pages(self, kind: type[R]) -> AsyncIterator[list[R]]:
         """Read all, in pages."""
-        found = [each for key, each in self.documents.items() if key[0] == kind]
+        found = [document for key, document in self.documents.items() if key[0] == kind.KIND]
         for start in range(0, len(found), 500):
             await self._call("list", LIST)
-            yield found[start : start + 500]
+            yield [kind.parse(document) for document in found[start : start + 500]]
 
     async def namespace_uid(self, namespace: str) -> NamespaceUid | None:
         """Read a namespace."""
         await self._call("read", READ)
         return NamespaceUid(f"uid-{namespace}")
 
-    async def write_status(self, document: Document, status: Document) -> str | None:
+    async def write_status(self, resource: Resource, status: ResourceStatus) -> str | None:
         """Write a status."""
         await self._call("write", WRITE)
         version = str(self.calls["write"])
-        meta = {**document["metadata"], "resourceVersion": version}
-        self.documents[key_of(document)] = {**document, "metadata": meta, "status": status}
+        document = self.documents[resource.key]
+        metadata = {**document["metadata"], "resourceVersion": version}
+        self.documents[resource.key] = {**document, "metadata": metadata, "status": status_document(status)}
         return version
 
     async def launch(self, launch: AttemptLaunch) -> str:
@@ -119,7 +129,7 @@ def fill(cluster: Cluster) -> None:
     for number in range(CONNECTIONS):
         meta = {"name": f"c{number}", "namespace": f"team-{number % 50}"}
         documents.append(_document("TenantConnection", meta, wanted))
-    cluster.documents = {key_of(each): each for each in documents}
+    cluster.documents = {parse_resource(document).key: document for document in documents}
 
 
 def _document(kind: Kind, meta: dict[str, Any], spec: dict[str, Any]) -> Document:

@@ -6,16 +6,10 @@ import copy
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from penstock_operator.controller.resource_client import (
-    Document,
-    Page,
-    ResourceClient,
-    StaleDocumentError,
-    key_of,
-    version_of,
-)
+from penstock_operator.controller.resource_client import R, ResourceClient, StaleResourceError
 from penstock_operator.controller.workqueue import Key
 from penstock_operator.ids import NamespaceUid
+from penstock_operator.resources.documents import Document, Resource, ResourceStatus, parse_resource, status_document
 from penstock_operator.resources.models import Kind
 
 PAGE = 7
@@ -44,7 +38,7 @@ class FakeResources:
         """Put a document there, under a new version."""
         self._version += 1
         document["metadata"]["resourceVersion"] = str(self._version)
-        self.documents[key_of(document)] = document
+        self.documents[parse_resource(document).key] = document
 
     def change(self, key: Key, **spec: Any) -> str:
         """Change fields of a document's spec, and return its version."""
@@ -54,15 +48,17 @@ class FakeResources:
         self.put(document)
         return str(self._version)
 
-    async def get(self, kind: Kind, namespace: str, name: str) -> Document | None:
-        """Return one document."""
-        self.read.append((kind, namespace, name))
-        return copy.deepcopy(self.documents.get((kind, namespace, name)))
+    async def get(self, kind: type[R], namespace: str, name: str) -> R | None:
+        """Return one resource."""
+        key = (kind.KIND, namespace, name)
+        self.read.append(key)
+        return kind.parse(copy.deepcopy(self.documents[key])) if key in self.documents else None
 
-    async def pages(self, kind: Kind) -> AsyncIterator[Page]:
-        """Yield the documents of a kind, some at a time."""
-        await self.before_list(kind)
-        found = [copy.deepcopy(document) for key, document in self.documents.items() if key[0] == kind]
+    async def pages(self, kind: type[R]) -> AsyncIterator[list[R]]:
+        """Yield the resources of a kind, some at a time."""
+        await self.before_list(kind.KIND)
+        documents = [document for key, document in self.documents.items() if key[0] == kind.KIND]
+        found = [kind.parse(copy.deepcopy(document)) for document in documents]
         for start in range(0, len(found), PAGE):
             yield found[start : start + PAGE]
 
@@ -70,15 +66,20 @@ class FakeResources:
         """Return the uid of a namespace."""
         return NamespaceUid(f"uid of {namespace}")
 
-    async def write_status(self, document: Document, status: Document) -> str | None:
-        """Write the status of a document that has not changed since it was read."""
-        key = key_of(document)
+    async def write_status(self, resource: Resource, status: ResourceStatus) -> str | None:
+        """Write the status of a resource that has not changed since it was read."""
+        key = resource.key
         self.before_write(key)
-        if version_of(self.documents[key]) != version_of(document):
-            raise StaleDocumentError
+        if self.version(key) != resource.metadata.version:
+            raise StaleResourceError
         self.written.append(key)
-        self.put({**self.documents[key], "status": status})
+        self.put({**self.documents[key], "status": status_document(status)})
         return str(self._version)
+
+    def version(self, key: Key) -> str:
+        """Return the version of a document."""
+        version: str = self.documents[key]["metadata"]["resourceVersion"]
+        return version
 
     def reason(self, key: Key) -> str:
         """Return the reason of a document's Ready condition."""

@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from penstock_operator.controller.desired import Stalled, check_document
+from penstock_operator.controller.desired import Stalled, check_resource
 from penstock_operator.launchers import AttemptLaunch
 from penstock_operator.launchers.jobs import JobSettings, desired_job
 from penstock_operator.resources.crds import defaulted
+from penstock_operator.resources.documents import parse_resource
 from penstock_operator.resources.notations import Duration, MemorySize
 from penstock_operator.resources.versions import matches
 from penstock_operator.runs.retry import AttemptFailure, RetryHistory, decide_retry
@@ -73,7 +74,7 @@ def test_every_edge_of_every_field_is_refused_by_name_or_can_run(base: dict[str,
     for field, document in edge_documents(base):
         tried += 1
         try:
-            check_document(document)
+            check_resource(parse_resource(document))
         except Stalled as stalled:
             refused += 1
             words = stalled.finding.message

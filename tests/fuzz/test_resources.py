@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
-from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.registry.database import Pool, create_pool, one
 from penstock_operator.registry.migrate import migrate
 from penstock_operator.scheduling.due import schedule_due
@@ -18,6 +17,7 @@ from penstock_operator.scheduling.due import schedule_due
 from tests.fuzz.resources import DOCUMENTS
 from tests.integration.world import MANIFEST
 from tests.patience import PATIENCE
+from tests.reconciling import reconcile
 
 DOCUMENTS_TRIED = int(os.environ.get("PENSTOCK_FUZZ_DOCUMENTS", "300"))
 DEFINITION = {

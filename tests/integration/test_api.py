@@ -23,7 +23,7 @@ from penstock_operator.embedded.private_files import free_port
 from penstock_operator.errors import Forbidden
 from penstock_operator.logs.reader import RunLogs
 from penstock_operator.registry.database import Pool
-from penstock_operator.resources.models import ConnectionSpec, Kind
+from penstock_operator.resources.models import ConnectionSpec, DefinitionSpec, Kind
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.scheduling import fairness
 from pytest_httpserver import HTTPServer
@@ -69,7 +69,7 @@ def client(pool: Pool, store: BronzeStore, authority: Authenticator, token: str 
 async def api(pool: Pool, store: BronzeStore) -> AsyncIterator[Api]:
     async with pool.connection() as db:
         spec = {"image": "i@sha256:0", "stage": "certified", "manifest": WINDOWS}
-        await definitions.upsert_definition(db, "d1", "faker-generate-0.1.0", 1, spec)
+        await definitions.upsert_definition(db, "d1", "faker-generate-0.1.0", 1, DefinitionSpec.model_validate(spec))
         for uid, namespace, ready in (("c1", "team", True), ("c2", "other", True), ("c3", "team-broken", False)):
             record = ConnectionRecord(uid, namespace, "orders", 1, ConnectionSpec.parse(SPEC), "d1", ready=ready)
             await connection_records.upsert_connection(db, record)

@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 from penstock_operator.connections import connection_records, connection_store
 from penstock_operator.controller.orchestrator import Components, Orchestrator
-from penstock_operator.controller.reconcile import reconcile_connection
 from penstock_operator.controller.resync.new_connections import record_new
 from penstock_operator.launchers.process import ProcessLauncher
+from penstock_operator.resources.documents import Connection
 from penstock_operator.resources.models import Kind
 from penstock_operator.runs import run_store
 from penstock_operator.settings import Timings
 
 from tests.fakes.resources import FakeResources
 from tests.integration.world import World
+from tests.reconciling import reconcile
 
 NEW = {"uid": "c9", "namespace": "team"}
 
@@ -63,7 +64,7 @@ async def test_9_a_connection_that_came_during_the_listing_is_not_retired(
 
     async def reconciled(kind: Kind) -> None:
         if kind == "TenantConnection":
-            await reconcile_connection(world.pool, document(world))
+            await reconcile(world.pool, document(world))
 
     listing.before_list = reconciled
     orchestrator.sweeper.registered.set()
@@ -84,7 +85,8 @@ async def test_10_a_connection_that_goes_while_all_are_put_on_schedule_is_retire
     async def recorded(kind: Kind) -> None:
         lists[kind] += 1
         if kind == "TenantConnection" and lists[kind] == 1:
-            assert await record_new(world.pool, [{**document(world), "metadata": {**NEW, "name": "short-lived"}}]) == 1
+            new = {**document(world), "metadata": {**NEW, "name": "short-lived"}}
+            assert await record_new(world.pool, [Connection.parse(new)]) == 1
 
     listing.before_list = recorded
     await orchestrator.sweeper.sweep()
@@ -95,9 +97,9 @@ async def test_10_a_connection_that_goes_while_all_are_put_on_schedule_is_retire
 
 
 async def test_9_a_connection_that_was_missed_once_is_due_again(world: World, orchestrator: Orchestrator) -> None:
-    await reconcile_connection(world.pool, document(world))
+    await reconcile(world.pool, document(world))
     await orchestrator.sweeper.sweep()
-    await reconcile_connection(world.pool, document(world))
+    await reconcile(world.pool, document(world))
     async with world.pool.connection() as db:
         row = await connection_store.connection_by_uid(db, "c1")
     assert row is not None

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from penstock_operator import alerts
-from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.errors import Fenced, Invalid
 from penstock_operator.registry.database import Row, many, one
 from penstock_sdk import protocol as wire
 
 from tests.integration.world import EVENTS, STREAM, World, checkpoint
+from tests.reconciling import reconcile
 
 TEXT = {"type": "string"}
 
@@ -52,13 +52,13 @@ async def rows(world: World, table: str, more: str = "") -> list[Row]:
 
 async def open_kinds(world: World) -> list[tuple[str, str]]:
     async with world.pool.connection() as db:
-        return [(row["kind"], row["path"]) for row in await alerts.open_alerts_of(db, "c1")]
+        return [(alert.kind, alert.path) for alert in await alerts.open_alerts_of(db, "c1")]
 
 
 async def acknowledge_all(world: World) -> None:
     async with world.pool.connection() as db:
-        for row in await alerts.open_alerts_of(db, "c1"):
-            assert await alerts.acknowledge_alert(db, row["id"], "ada", "seen")
+        for alert in await alerts.open_alerts_of(db, "c1"):
+            assert await alerts.acknowledge_alert(db, alert.id, "ada", "seen")
 
 
 def select(world: World, **spec: Any) -> None:

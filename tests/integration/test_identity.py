@@ -14,11 +14,11 @@ from penstock_operator import definitions
 from penstock_operator.api.paging import PageRequest
 from penstock_operator.api.queries import ObjectFilter, list_objects
 from penstock_operator.connections import connection_records, connection_store
-from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.controller.retirement import retire_connection
 from penstock_operator.errors import Fenced
 from penstock_operator.ids import Namespace, new_run_id
 from penstock_operator.registry.database import many
+from penstock_operator.resources.models import DefinitionSpec
 from penstock_operator.retention import purge_statements
 from penstock_operator.runs import attempt_store, run_store
 from penstock_operator.runs.protocol import PodIdentity
@@ -26,6 +26,7 @@ from penstock_operator.scheduling import fairness
 from penstock_sdk import protocol as wire
 
 from tests.integration.world import MANIFEST, STREAM, World
+from tests.reconciling import reconcile
 
 SEQUENCES = int(os.environ.get("PENSTOCK_IDENTITY_SEQUENCES", "12"))
 STEPS = 16
@@ -186,7 +187,9 @@ async def test_no_record_is_twice_in_a_generation_and_none_is_lost(world: World,
     async with world.pool.connection() as db:
         for uid, manifest in (("d1", MANIFEST), ("d2", OTHER)):
             spec = {"image": IMAGE, "stage": "certified", "manifest": manifest}
-            await definitions.upsert_definition(db, uid, f"{manifest['name']}-generate-0.1.0", 1, spec)
+            await definitions.upsert_definition(
+                db, uid, f"{manifest['name']}-generate-0.1.0", 1, DefinitionSpec.model_validate(spec)
+            )
     life = Apart(world, random.Random(seed), f"people-{seed}")
     for _ in range(STEPS):
         await life.step()

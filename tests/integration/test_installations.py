@@ -17,13 +17,14 @@ from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.connections.connection_store import ConnectionRow, connection_by_uid
 from penstock_operator.controller.bucket_claim import ForeignBucketError, claim_bucket
 from penstock_operator.controller.orchestrator import Components, Orchestrator
-from penstock_operator.controller.resource_client import Document, Page, version_of
+from penstock_operator.controller.resource_client import R
 from penstock_operator.ids import ConnectionUid
 from penstock_operator.launchers.logs import FileLogs
 from penstock_operator.registry import installation
 from penstock_operator.registry.database import Pool, create_pool, many
 from penstock_operator.registry.migrate import migrate
-from penstock_operator.resources.models import REQUESTED_AT, Kind
+from penstock_operator.resources.documents import Connection, Document, Resource, ResourceStatus
+from penstock_operator.resources.models import REQUESTED_AT
 from penstock_operator.resources.scope import EVERYTHING, Scope
 from penstock_operator.restore.reconcile import reconcile_registry
 from penstock_operator.runs import run_store
@@ -44,20 +45,23 @@ class Seen:
     def __init__(self, server: FakeResources, scope: Scope) -> None:
         self._server, self.scope = server, scope
 
-    async def get(self, kind: Kind, namespace: str, name: str) -> Document | None:
+    async def get(self, kind: type[R], namespace: str, name: str) -> R | None:
         await asyncio.sleep(0)
         return await self._server.get(kind, namespace, name)
 
-    async def pages(self, kind: Kind) -> AsyncIterator[Page]:
+    async def pages(self, kind: type[R]) -> AsyncIterator[list[R]]:
         async for page in self._server.pages(kind):
-            yield [each for each in page if kind == "ConnectorDefinition" or self.scope.covers(each["metadata"])]
+            yield [resource for resource in page if kind is not Connection or self._covers(resource)]
+
+    def _covers(self, resource: Resource) -> bool:
+        return self.scope.covers(resource.metadata.namespace, resource.metadata.labels)
 
     async def namespace_uid(self, namespace: str) -> str | None:
         return f"uid of {namespace}"
 
-    async def write_status(self, document: Document, status: Document) -> str | None:
+    async def write_status(self, resource: Resource, status: ResourceStatus) -> str | None:
         await asyncio.sleep(0)
-        return await self._server.write_status(document, status)
+        return await self._server.write_status(resource, status)
 
 
 @dataclass
@@ -191,7 +195,7 @@ async def test_two_installations_do_not_undo_each_others_status_of_a_definition(
     await asyncio.gather(first.sweep(), second.sweep())
     for _ in range(5):
         for one in (first, second):
-            one.orchestrator.sweeper.changed(DEFINITION, version_of(server.documents[DEFINITION]))
+            one.orchestrator.sweeper.changed(DEFINITION, server.version(DEFINITION))
             await one.sweep()
     server.written.clear()
     for _ in range(5):

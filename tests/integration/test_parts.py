@@ -20,10 +20,11 @@ import yaml
 import zstandard
 from penstock_operator.attempts.supervisor import Supervisor
 from penstock_operator.connections import connection_store
-from penstock_operator.controller.reconcile import reconcile
+from penstock_operator.controller.reconcile import reconcile_connection, reconcile_definition
 from penstock_operator.embedded.platform import DataDirectory, Platform, platform
 from penstock_operator.launchers import process
 from penstock_operator.registry.database import Row, many
+from penstock_operator.resources.documents import Connection, Definition
 from penstock_operator.runs import bronze_objects, run_store
 from penstock_operator.runs.run_store import RunDetail
 from penstock_operator.scheduling.due import request_run
@@ -70,9 +71,10 @@ class Operator:
         kind = {"apiVersion": "penstock.io/v1alpha1", "kind": "TenantConnection"}
         (self.folder / "fake.yaml").write_text(yaml.safe_dump({**kind, "metadata": metadata, "spec": {**SPEC, **spec}}))
         self.running.resources.refresh()
-        for name in ("ConnectorDefinition", "TenantConnection"):
-            for document in await self.running.resources.list(name):
-                await reconcile(self.running.pool, document)
+        for definition in await self.running.resources.read_all(Definition):
+            await reconcile_definition(self.running.pool, definition)
+        for connection in await self.running.resources.read_all(Connection):
+            await reconcile_connection(self.running.pool, connection)
 
     async def request(self, token: str) -> str:
         """Ask for a run."""

@@ -20,12 +20,12 @@ from penstock_operator.api.paging import PageRequest
 from penstock_operator.api.queries import ObjectFilter, list_objects
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.connections import connection_store
-from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.controller.retirement import retire_connection
 from penstock_operator.ids import Namespace, new_run_id
 from penstock_operator.registry.database import Pool, create_pool, many, one
 from penstock_operator.registry.installation import CONTROLLER
 from penstock_operator.registry.migrate import migrate
+from penstock_operator.resources.models import DefinitionSpec
 from penstock_operator.restore.reconcile import ReconcileError, reconcile_registry
 from penstock_operator.runs import attempt_store, run_store, transitions
 from penstock_operator.runs.commit_manifest import commit_document
@@ -35,6 +35,7 @@ from penstock_operator.state.admin import Author, Reset, change_state
 from penstock_sdk import protocol as wire
 
 from tests.integration.world import IDENTITY, MANIFEST, STREAM, World
+from tests.reconciling import reconcile
 
 HISTORIES = int(os.environ.get("PENSTOCK_RESTORE_HISTORIES", "8"))
 STEPS = 9
@@ -189,7 +190,7 @@ async def history(url: str, store: BronzeStore, seed: int) -> AsyncIterator[Hist
     await pool.open(wait=True)
     async with pool.connection() as db:
         spec = {"image": f"i@sha256:{'0' * 64}", "stage": "certified", "manifest": MANIFEST}
-        await definitions.upsert_definition(db, "d1", "faker-generate-0.1.0", 1, spec)
+        await definitions.upsert_definition(db, "d1", "faker-generate-0.1.0", 1, DefinitionSpec.model_validate(spec))
     made = History(url, store, random.Random(seed), pool)
     try:
         yield made

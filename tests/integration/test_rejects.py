@@ -8,7 +8,6 @@ import httpx
 import pytest
 from penstock_operator.api.paging import PageRequest
 from penstock_operator.api.queries import ObjectFilter, list_objects
-from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.errors import Fenced
 from penstock_operator.ids import Namespace
 from penstock_operator.registry.database import Row, many
@@ -17,6 +16,7 @@ from penstock_operator.scheduling import fairness
 from penstock_sdk import protocol as wire
 
 from tests.integration.world import World, checkpoint
+from tests.reconciling import reconcile
 
 DOCUMENT = {
     "apiVersion": "penstock.io/v1alpha1",

@@ -16,6 +16,7 @@ from penstock_operator.credentials.vault import Vault
 from penstock_operator.launchers.logs import FileLogs
 from penstock_operator.logs.reader import RunLogs
 from penstock_operator.registry.database import Pool
+from penstock_operator.resources.models import DefinitionSpec
 from penstock_operator.runs import run_store, transitions
 from penstock_operator.runs.attempt_store import AttemptOutcome
 from penstock_operator.runs.protocol import RunProtocol
@@ -65,7 +66,7 @@ async def platform(pool: Pool, store: BronzeStore) -> AsyncIterator[Platform]:
     manifest = {**MANIFEST, "authentication": {"methods": methods}}
     spec = {"image": "i@sha256:0", "stage": "certified", "manifest": manifest}
     async with pool.connection() as db:
-        await definitions.upsert_definition(db, "d1", "faker-generate-0.1.0", 2, spec)
+        await definitions.upsert_definition(db, "d1", "faker-generate-0.1.0", 2, DefinitionSpec.model_validate(spec))
     world.spec["streams"] = [{"name": name, "mode": mode} for name, mode in SELECTED]
     world.spec["budget"] = {"records": BUDGET}
     await world.new_run(Server.run)

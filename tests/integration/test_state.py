@@ -10,7 +10,6 @@ from penstock_operator.api.paging import PageRequest
 from penstock_operator.api.queries import list_state_changes
 from penstock_operator.connections import connection_records, connection_store
 from penstock_operator.connections.connection_records import ConnectionRecord
-from penstock_operator.controller.reconcile import reconcile_connection
 from penstock_operator.definitions import manifest_of
 from penstock_operator.errors import Fenced, Invalid
 from penstock_operator.ids import ConnectionUid
@@ -34,6 +33,7 @@ from penstock_operator.state.document import ExportedState, StateDocument
 from penstock_sdk import protocol as wire
 
 from tests.integration.world import EVENTS, STREAM, World, checkpoint
+from tests.reconciling import reconcile
 
 ANNA = Author("anna", "the source was corrected")
 
@@ -265,9 +265,7 @@ async def test_an_annotation_is_carried_out_once_and_answered_in_the_status(both
         }
         metadata = {"uid": "c1", "namespace": "team", "name": "orders", "annotations": annotations}
         document = {"apiVersion": "penstock.io/v1alpha1", "kind": "TenantConnection", "spec": both.spec}
-        status = await reconcile_connection(
-            both.pool, {**document, "metadata": {**metadata, "managedFields": [managed]}}
-        )
+        status = await reconcile(both.pool, {**document, "metadata": {**metadata, "managedFields": [managed]}})
         return dict(status.get("lastStateChange", {}))
 
     assert await reconciled() == {}

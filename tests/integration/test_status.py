@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from penstock_operator import outbox
 from penstock_operator.attempts.supervisor import Supervisor
 from penstock_operator.connections import connection_store
-from penstock_operator.controller.kubernetes_resources import merge_patch
 from penstock_operator.controller.progress_updates import MOST, ProgressUpdates
 from penstock_operator.controller.reconcile import recorded_connection
-from penstock_operator.controller.status import status_of
+from penstock_operator.controller.status import recorded_fields, status_of
 from penstock_operator.controller.workqueue import Key
 from penstock_operator.ids import ConnectionUid
 from penstock_operator.registry.database import execute, many, one
+from penstock_operator.resources.documents import merge_patch, status_document
 from penstock_operator.runs import run_store, transitions
 from penstock_operator.runs.attempt_store import AttemptOutcome
 from penstock_operator.runs.protocol import PodIdentity
@@ -105,7 +106,8 @@ async def told(world: World) -> dict[str, Any]:
         row = await connection_store.connection_by_uid(db, "c1")
         assert row
         recorded = await recorded_connection(db, row)
-    return status_of(1, [], recorded.row, recorded.newest, None)
+    fields = recorded_fields(recorded.row, None, datetime.now(UTC))
+    return status_document(status_of(1, [], fields, recorded.newest, 0, 0))
 
 
 def consistent(status: dict[str, Any]) -> None:

@@ -11,12 +11,13 @@ import pytest
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.connections.connection_store import ConnectionRow, connection_by_name
 from penstock_operator.controller.orchestrator import Components, Orchestrator
-from penstock_operator.controller.resource_client import Document, Page, key_of, version_of
+from penstock_operator.controller.resource_client import R
 from penstock_operator.controller.resync.new_connections import record_new
 from penstock_operator.controller.workqueue import Key
 from penstock_operator.launchers.logs import FileLogs
 from penstock_operator.registry.database import Pool, execute, many
-from penstock_operator.resources.models import REQUESTED_AT, Kind
+from penstock_operator.resources.documents import Connection, Document, Resource
+from penstock_operator.resources.models import REQUESTED_AT
 from penstock_operator.settings import Timings
 
 from tests.fakes.launcher import FakeLauncher
@@ -141,13 +142,13 @@ async def test_12_what_cannot_be_recorded_with_the_others_is_left_to_its_own_rec
     poisoned["spec"] = "no object at all"
     again["metadata"]["uid"] = "c3, deleted and made anew"
     page = [wrong, asking, following, poisoned, again, good]
-    assert await record_new(pool, page) == 1
+    assert await record_new(pool, [Connection.parse(document) for document in page]) == 1
     assert await _row(pool, 105)
-    for each in page:
-        server.put(each)
+    for document in page:
+        server.put(document)
     await orchestrator.sweeper.sweep()
-    await _until(lambda: server.reason(key(102)) and server.reason(key_of(again)) and server.reason(key(101)))
-    assert [server.reason(key_of(each)) for each in (wrong, following, again, good)] == [
+    await _until(lambda: server.reason(key(102)) and server.reason(key(3)) and server.reason(key(101)))
+    assert [server.reason(key(number)) for number in (100, 102, 3, 105)] == [
         "InvalidSchedule",
         "AwaitingRun",
         "AwaitingRun",
@@ -163,7 +164,7 @@ async def test_what_the_watch_lists_as_the_first_sweep_did_is_handled_once(
     orchestrator: Orchestrator, server: FakeResources
 ) -> None:
     for number in range(COUNT):
-        orchestrator.sweeper.changed(key(number), version_of(server.documents[key(number)]), listed=True)
+        orchestrator.sweeper.changed(key(number), server.version(key(number)), listed=True)
     await orchestrator.sweeper.sweep()
     await _idle(orchestrator)
     assert set(server.read) <= {DEFINITION}
@@ -185,9 +186,9 @@ async def test_9_a_sweep_that_failed_is_tried_again_long_before_its_period_is_ov
 ) -> None:
     """A leader may begin while the API server starts, or a page of its list may expire."""
     monkeypatch.setattr("penstock_operator.controller.orchestrator.AGAIN_SECONDS", 0.01)
-    pages, asked = server.pages, list[Kind]()
+    pages, asked = server.pages, list[type[Resource]]()
 
-    async def expired_at_first(kind: Kind) -> AsyncIterator[Page]:
+    async def expired_at_first(kind: type[R]) -> AsyncIterator[list[R]]:
         asked.append(kind)
         if len(asked) == 1:
             raise ConnectionResetError
@@ -215,7 +216,7 @@ async def test_9_a_new_process_has_no_work_where_statuses_tell_what_the_registry
     await _settle(orchestrator, server)
     async with _another(parts) as second:
         for number in range(COUNT):
-            second.sweeper.changed(key(number), version_of(server.documents[key(number)]), listed=True)
+            second.sweeper.changed(key(number), server.version(key(number)), listed=True)
         await second.sweeper.sweep()
         await _idle(second)
     assert set(server.read) <= {DEFINITION}
@@ -301,7 +302,7 @@ async def test_10_a_sweep_sees_what_the_watch_missed(
 async def test_the_echo_of_our_own_status_is_no_work(orchestrator: Orchestrator, server: FakeResources) -> None:
     await _settle(orchestrator, server)
     for number in range(COUNT):
-        orchestrator.sweeper.changed(key(number), version_of(server.documents[key(number)]))
+        orchestrator.sweeper.changed(key(number), server.version(key(number)))
     await _idle(orchestrator)
     assert server.read == []
     orchestrator.sweeper.changed(key(1), server.change(key(1), schedule="@daily"))
@@ -346,7 +347,7 @@ async def test_a_new_version_is_news_for_the_connections_of_its_connector_only(
 ) -> None:
     await _settle(orchestrator, server)
     server.put(connection(100, connector="later"))
-    orchestrator.sweeper.changed(key(100), version_of(server.documents[key(100)]))
+    orchestrator.sweeper.changed(key(100), server.version(key(100)))
     await _until(lambda: server.reason(key(100)) == "DefinitionNotFound")
     await _idle(orchestrator)
     server.read.clear()

@@ -16,7 +16,7 @@ from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.connections import connection_records
 from penstock_operator.connections.connection_records import ConnectionRecord
 from penstock_operator.registry.database import Pool, one
-from penstock_operator.resources.models import ConnectionSpec
+from penstock_operator.resources.models import ConnectionSpec, DefinitionSpec
 from penstock_operator.runs import attempt_store, run_store, transitions
 from penstock_operator.runs.attempt_store import AttemptOutcome
 from penstock_operator.runs.protocol import PodIdentity, RunProtocol
@@ -109,7 +109,7 @@ async def new_world(pool: Pool, store: BronzeStore) -> World:
             "d1",
             "faker-generate-0.1.0",
             1,
-            {"image": "i@sha256:0", "stage": "certified", "manifest": MANIFEST},
+            DefinitionSpec.model_validate({"image": "i@sha256:0", "stage": "certified", "manifest": MANIFEST}),
         )
         await connection_records.upsert_connection(
             db, ConnectionRecord("c1", "team", "orders", 1, ConnectionSpec.parse(spec), "d1", ready=True)

@@ -28,7 +28,7 @@ from penstock_operator.launchers import AttemptLaunch, AttemptObservation, Launc
 from penstock_operator.launchers.logs import FileLogs
 from penstock_operator.logs.reader import RunLogs
 from penstock_operator.registry.database import Pool, many
-from penstock_operator.resources.models import ConnectionSpec
+from penstock_operator.resources.models import ConnectionSpec, DefinitionSpec
 from penstock_operator.runs import attempt_store, transitions
 from penstock_operator.runs.attempt_store import AttemptOutcome
 from penstock_operator.runs.protocol import PodIdentity, RunProtocol
@@ -121,7 +121,9 @@ class Reality:
                 "DELETE FROM penstock.connector_runs; DELETE FROM penstock.tenant_connections"  # window_states go with runs
             )
             spec = {"image": "i@sha256:0", "stage": "certified", "manifest": MANIFEST}
-            await definitions.upsert_definition(db, "d1", "faker-generate-0.1.0", 1, spec)
+            await definitions.upsert_definition(
+                db, "d1", "faker-generate-0.1.0", 1, DefinitionSpec.model_validate(spec)
+            )
 
     async def name_runs(self) -> None:
         """Learn the ids of runs, which the model calls by what made them."""

@@ -1,13 +1,29 @@
-"""compat_alerts: what people should know of a connection's streams, until it is resolved or somebody acknowledges it."""
+"""compat_alerts: changes and faults of a connection's streams that need attention, until they are resolved or acknowledged."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock_operator.registry.database import DatabaseConnection, Row, execute, many, one
+from penstock_operator.ids import AlertId, ConnectionUid, RunId
+from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class StreamAlert:
+    """An alert of a stream. `baseline` is the stream version that it is a change against, None where it is not one."""
+
+    id: AlertId
+    stream: str
+    kind: str
+    path: str
+    message: str
+    baseline: int | None
+
+
+COLUMNS = "id, stream, kind, path, message, baseline"
+
+
+@dataclass(frozen=True, slots=True)
 class NewAlert:
     """An alert to be. `baseline` is the stream version that it is a change against, None where it is not one."""
 
@@ -18,7 +34,7 @@ class NewAlert:
     baseline: int | None = None
 
 
-async def open_alerts(db: DatabaseConnection, uid: str, run_id: str, alerts: list[NewAlert]) -> None:
+async def open_alerts(db: DatabaseConnection, uid: ConnectionUid, run_id: RunId, alerts: list[NewAlert]) -> None:
     """Open alerts, all in one statement; one that is open already stays as it is."""
     columns = {name: [getattr(alert, name) for alert in alerts] for name in NewAlert.__dataclass_fields__}
     await execute(
@@ -35,8 +51,8 @@ async def open_alerts(db: DatabaseConnection, uid: str, run_id: str, alerts: lis
     )
 
 
-async def resolve_alerts(db: DatabaseConnection, ids: list[int]) -> None:
-    """Resolve alerts: what they tell is not so any more."""
+async def resolve_alerts(db: DatabaseConnection, ids: list[AlertId]) -> None:
+    """Resolve alerts whose cause is gone."""
     await execute(
         db,
         "UPDATE penstock.compat_alerts SET resolved_at = now() WHERE id = ANY(%(ids)s) AND resolved_at IS NULL",
@@ -44,31 +60,36 @@ async def resolve_alerts(db: DatabaseConnection, ids: list[int]) -> None:
     )
 
 
-async def acknowledge_alert(db: DatabaseConnection, alert: int, by: str, note: str) -> Row | None:
-    """Resolve an open alert because somebody has seen it and accepts it; None when it is not open."""
-    return await one(
+async def acknowledge_alert(db: DatabaseConnection, alert: AlertId, by: str, note: str) -> ConnectionUid | None:
+    """Resolve an open alert because somebody accepts it, and return its connection; None when it is not open."""
+    return await fetch_value(
         db,
+        ConnectionUid,
         "UPDATE penstock.compat_alerts SET resolved_at = now(), acknowledged_at = now(), acknowledged_by = %(by)s,"
-        " note = %(note)s WHERE id = %(id)s AND resolved_at IS NULL RETURNING *",
+        " note = %(note)s WHERE id = %(id)s AND resolved_at IS NULL RETURNING connection_uid",
         id=alert,
         by=by,
         note=note,
     )
 
 
-async def open_alerts_of(db: DatabaseConnection, uid: str) -> list[Row]:
+async def open_alerts_of(db: DatabaseConnection, uid: ConnectionUid) -> list[StreamAlert]:
     """Return a connection's open alerts, oldest first."""
-    return await many(
+    return await fetch_all(
         db,
-        "SELECT * FROM penstock.compat_alerts WHERE connection_uid = %(uid)s AND resolved_at IS NULL ORDER BY id",
+        StreamAlert,
+        f"SELECT {COLUMNS} FROM penstock.compat_alerts"  # noqa: S608 - a constant
+        " WHERE connection_uid = %(uid)s AND resolved_at IS NULL ORDER BY id",
         uid=uid,
     )
 
 
-async def acknowledged_alerts_of(db: DatabaseConnection, uid: str) -> list[Row]:
-    """Return what was acknowledged of a connection."""
-    return await many(
+async def acknowledged_alerts_of(db: DatabaseConnection, uid: ConnectionUid) -> list[StreamAlert]:
+    """Return a connection's acknowledged alerts."""
+    return await fetch_all(
         db,
-        "SELECT * FROM penstock.compat_alerts WHERE connection_uid = %(uid)s AND acknowledged_at IS NOT NULL",
+        StreamAlert,
+        f"SELECT {COLUMNS} FROM penstock.compat_alerts"  # noqa: S608 - a constant
+        " WHERE connection_uid = %(uid)s AND acknowledged_at IS NOT NULL",
         uid=uid,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from penstock_sdk.manifest import Manifest
 from psycopg.types.json import Jsonb
@@ -12,11 +11,13 @@ from pydantic import ValidationError
 
 from penstock_operator.ids import DefinitionName, DefinitionUid
 from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_one, fetch_value
-from penstock_operator.resources.models import Stage
+from penstock_operator.resources.models import DefinitionSpec, Stage
 from penstock_operator.resources.stored import parse_stored
 
 
-async def upsert_definition(db: DatabaseConnection, uid: str, name: str, generation: int, spec: dict[str, Any]) -> None:
+async def upsert_definition(
+    db: DatabaseConnection, uid: DefinitionUid, name: DefinitionName, generation: int, spec: DefinitionSpec
+) -> None:
     """Record a definition as it stands; one of the same name with another uid was deleted and made anew."""
     await execute(
         db,
@@ -25,7 +26,7 @@ async def upsert_definition(db: DatabaseConnection, uid: str, name: str, generat
         name=name,
         uid=uid,
     )
-    manifest = spec["manifest"]
+    manifest = spec.manifest
     await execute(
         db,
         """
@@ -36,12 +37,12 @@ async def upsert_definition(db: DatabaseConnection, uid: str, name: str, generat
         """,
         uid=uid,
         name=name,
-        connector=manifest["name"],
-        method=manifest["method"],
-        version=manifest["version"],
-        image=spec["image"],
-        stage=spec.get("stage", "preview"),
-        manifest=Jsonb(manifest),
+        connector=manifest.name,
+        method=manifest.method,
+        version=manifest.version,
+        image=spec.image,
+        stage=spec.stage,
+        manifest=Jsonb(manifest.model_dump(by_alias=True, exclude_unset=True)),
         generation=generation,
     )
 
@@ -60,7 +61,7 @@ async def retire_definitions(db: DatabaseConnection, live: list[DefinitionUid], 
     )
 
 
-async def retire_definition(db: DatabaseConnection, name: str) -> None:
+async def retire_definition(db: DatabaseConnection, name: DefinitionName) -> None:
     """Mark one definition deleted; runs pinned to it go on."""
     await execute(
         db,
@@ -124,7 +125,7 @@ def parse_manifest(document: object) -> Manifest | None:
         return None
 
 
-async def connection_count(db: DatabaseConnection, name: str) -> int:
+async def connection_count(db: DatabaseConnection, name: DefinitionName) -> int:
     """Return how many live connections resolve to the definition, or to one of its name that it replaces."""
     count = await fetch_value(
         db,

@@ -10,7 +10,7 @@ from penstock_operator import outbox
 from penstock_operator.connections import connection_store
 from penstock_operator.connections.connection_store import ConnectionRow
 from penstock_operator.controller.dependencies import affected
-from penstock_operator.controller.reconcile import reconcile
+from penstock_operator.ids import ConnectionName, Namespace
 from penstock_operator.registry.database import Pool, Row, execute, many
 from penstock_operator.runs import attempt_store, bronze_objects, run_store, transitions
 from penstock_operator.runs.attempt_store import AttemptOutcome
@@ -18,6 +18,8 @@ from penstock_operator.runs.retry import AttemptFailure
 from penstock_operator.scheduling import fairness, upstream_store
 from penstock_operator.scheduling.due import schedule_due
 from penstock_operator.scheduling.fairness import ClaimedAttempt
+
+from tests.reconciling import reconcile
 
 FAKER = {"name": "faker", "method": "generate"}
 FINAL = AttemptFailure("ConfigError")
@@ -51,9 +53,9 @@ class Tenant:
         document = self.documents[name]
         document["status"] = await reconcile(self.pool, document)
         async with self.pool.connection() as db:
-            others = await affected(db, {**document, "status": {}})
-        for each in others:
-            self.documents[each]["status"] = await reconcile(self.pool, self.documents[each])
+            followers = await affected(db, Namespace("team"), ConnectionName(name), changed=True)
+        for follower in followers:
+            self.documents[follower]["status"] = await reconcile(self.pool, self.documents[follower])
         return dict(document["status"])
 
     async def status(self, name: str) -> dict[str, Any]:

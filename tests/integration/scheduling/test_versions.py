@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from penstock_operator import definitions
 from penstock_operator.connections import connection_records
-from penstock_operator.controller.reconcile import reconcile
 from penstock_operator.controller.retirement import LiveResources, retire_all_but
 from penstock_operator.ids import ConnectionUid
 from penstock_operator.registry.database import Pool
 
 from tests.integration.scheduling.tenant import Tenant
 from tests.integration.world import MANIFEST
+from tests.reconciling import reconcile
 
 FAKER = {"name": "faker", "method": "generate"}
 

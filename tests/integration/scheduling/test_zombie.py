@@ -19,12 +19,13 @@ import zstandard
 from penstock_operator.api.queries import run_detail
 from penstock_operator.attempts.supervisor import Supervisor
 from penstock_operator.connections import connection_store
-from penstock_operator.controller.reconcile import reconcile
+from penstock_operator.controller.reconcile import reconcile_connection, reconcile_definition
 from penstock_operator.embedded.platform import DataDirectory, Platform, platform
 from penstock_operator.ids import RunId
 from penstock_operator.launchers import AttemptLaunch, AttemptObservation, LaunchedAttempt, LeftoverJob
 from penstock_operator.launchers.process import ProcessLauncher
 from penstock_operator.registry.database import one
+from penstock_operator.resources.documents import Connection, Definition
 from penstock_operator.runs import bronze_objects, run_store
 from penstock_operator.runs.run_store import RunDetail
 from penstock_operator.scheduling.due import request_run
@@ -97,9 +98,10 @@ async def test_3_a_paused_process_is_fenced_succeeded_and_refused_when_it_wakes_
     processes = running.orchestrator._parts.launcher
     assert isinstance(processes, ProcessLauncher)
     supervisor = Supervisor(running.pool, OutOfReach(processes), Timings(heartbeat_deadline=2.0))
-    for kind in ("ConnectorDefinition", "TenantConnection"):
-        for document in await running.resources.list(kind):
-            await reconcile(running.pool, document)
+    for definition in await running.resources.read_all(Definition):
+        await reconcile_definition(running.pool, definition)
+    for connection in await running.resources.read_all(Connection):
+        await reconcile_connection(running.pool, connection)
     async with running.pool.connection() as db:
         row = await connection_store.connection_by_name(db, "team", "fake")
         assert row is not None

@@ -13,6 +13,7 @@ from penstock_operator.controller.kubernetes_resources import KubernetesResource
 from penstock_operator.launchers import LaunchedAttempt
 from penstock_operator.launchers.jobs import JobSettings
 from penstock_operator.launchers.kubernetes import KubernetesLauncher
+from penstock_operator.resources.documents import Connection
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
@@ -51,8 +52,8 @@ class Server:
 async def names(api: client.ApiClient, httpserver: HTTPServer, server: Server) -> list[str]:
     """Return the names that a list gives."""
     httpserver.expect_request(CONNECTIONS).respond_with_handler(server)
-    pages = KubernetesResources(api).pages("TenantConnection")
-    return [each["metadata"]["name"] async for page in pages for each in page]
+    pages = KubernetesResources(api).pages(Connection)
+    return [connection.name async for page in pages for connection in page]
 
 
 async def test_a_page_that_fails_in_passing_is_asked_for_again(api: client.ApiClient, httpserver: HTTPServer) -> None:

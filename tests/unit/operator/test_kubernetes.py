@@ -18,6 +18,7 @@ from penstock_operator.controller.watch import watch
 from penstock_operator.launchers import AttemptLaunch, LaunchPostponed, LaunchRefused
 from penstock_operator.launchers.jobs import JobSettings
 from penstock_operator.launchers.kubernetes import KubernetesLauncher
+from penstock_operator.resources.documents import Connection
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
@@ -200,7 +201,7 @@ async def test_a_resource_that_the_api_server_does_not_know_is_gone(
 ) -> None:
     answer = refusal(404, "NotFound", name="orders", group="penstock.io", kind="tenantconnections")
     httpserver.expect_request(CONNECTION).respond_with_json(answer, 404)
-    assert await KubernetesResources(api).get("TenantConnection", "team", "orders") is None
+    assert await KubernetesResources(api).get(Connection, "team", "orders") is None
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ async def test_an_api_server_that_does_not_know_the_kind_tells_nothing_of_a_reso
     """It may be starting, or something else answers in its place: to take the resource as deleted would cancel its runs."""
     httpserver.expect_request(CONNECTION).respond_with_data(body, 404)
     with pytest.raises(ApiException, match="404"):
-        await KubernetesResources(api).get("TenantConnection", "team", "orders")
+        await KubernetesResources(api).get(Connection, "team", "orders")
 
 
 async def test_a_watch_that_an_error_ends_begins_anew(

@@ -13,6 +13,7 @@ from penstock_operator.controller.kubernetes_resources import KubernetesResource
 from penstock_operator.launchers import LaunchedAttempt
 from penstock_operator.launchers.jobs import LABEL_INSTALLATION, JobSettings, desired_job
 from penstock_operator.launchers.kubernetes import KubernetesLauncher
+from penstock_operator.resources.documents import Connection, Definition
 from penstock_operator.resources.scope import Scope, SelectorError
 from penstock_operator.settings import SettingsError, given_installation, watch_scope
 from pytest_httpserver import HTTPServer
@@ -23,7 +24,7 @@ EMPTY: dict[str, Any] = {"items": [], "metadata": {}}
 
 
 def covers(selector: str, **labels: str) -> bool:
-    return Scope((), selector).covers({"namespace": "team", "labels": labels})
+    return Scope((), selector).covers("team", labels)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_a_selector_means_what_it_means_to_kubectl(selector: str, labels: dict[s
 
 
 def test_a_name_may_have_a_domain() -> None:
-    assert Scope((), "example.com/stage in (live)").covers({"labels": {"example.com/stage": "live"}})
+    assert Scope((), "example.com/stage in (live)").covers("team", {"example.com/stage": "live"})
 
 
 @pytest.mark.parametrize("wrong", ["=", "a=b=c", "a in b", "a in (b", "(a)", "a b", "a in (b c)", ",a", "a,,b", "a=$"])
@@ -68,12 +69,12 @@ def test_what_is_no_selector_is_refused(wrong: str) -> None:
 @given(st.text(alphabet="ab=!,() in/.-", max_size=12))
 def test_no_text_ends_in_another_error(text: str) -> None:
     with contextlib.suppress(SelectorError):
-        Scope((), text).covers({"labels": {"a": "b"}})
+        Scope((), text).covers("team", {"a": "b"})
 
 
 def test_a_namespace_that_is_not_listed_is_out_of_scope() -> None:
     scope = Scope(("a", "b"))
-    assert [scope.covers({"namespace": each}) for each in "abc"] == [True, True, False]
+    assert [scope.covers(namespace, {}) for namespace in "abc"] == [True, True, False]
 
 
 def test_the_environment_says_the_scope() -> None:
@@ -104,8 +105,8 @@ async def test_only_what_is_in_the_scope_is_listed(api: client.ApiClient, httpse
         httpserver.expect_request(f"/api/v1/namespaces/{namespace}/pods", query_string=pods).respond_with_json(EMPTY)
     httpserver.expect_request("/apis/penstock.io/v1alpha1/connectordefinitions").respond_with_json(EMPTY)
     resources = KubernetesResources(api, scope)
-    assert [page async for page in resources.pages("TenantConnection")] == [[], []]
-    assert [page async for page in resources.pages("ConnectorDefinition")] == [[]]
+    assert [page async for page in resources.pages(Connection)] == [[], []]
+    assert [page async for page in resources.pages(Definition)] == [[]]
     launcher = KubernetesLauncher(api, JobSettings("http://api", "i1"), scope)
     assert [page async for page in launcher.leftovers()] == [[], []]
     assert await launcher.observe_many([LaunchedAttempt("r1", 1, "j", "u", "a", "orders")]) == {}

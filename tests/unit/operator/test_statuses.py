@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock_operator.connections.connection_store import ConnectionSummary
-from penstock_operator.controller.kubernetes_resources import merge_patch
-from penstock_operator.controller.status import finding_for, pauses, row_fields
+from penstock_operator.controller.status import finding_for, pauses, recorded_fields
 from penstock_operator.resources.conditions import conditions_for
 from penstock_operator.resources.crds import crds
+from penstock_operator.resources.documents import merge_patch
 from penstock_operator.runs.attempt_store import RunPhase
 from penstock_operator.runs.run_store import RunDetail
 
@@ -74,7 +74,7 @@ FAILED = run("failed", id="r1", reason="AuthenticationError", message="password 
 )
 def test_a_final_failure_is_stalled_whatever_its_reason(reason: str | None) -> None:
     found = finding_for(row(failures=1), run("failed", reason=reason, message="why"))
-    kinds = [each["type"] for each in conditions_for(found, 1, [], NOW)]
+    kinds = [condition.type for condition in conditions_for(found, 1, [], NOW)]
     assert (found.state, found.message, kinds) == ("stalled", "why", ["Ready", "Stalled"])
 
 
@@ -110,7 +110,7 @@ def test_a_pod_that_waits_is_told_in_the_words_of_kubernetes() -> None:
 
 def test_a_connection_that_is_suspended_says_so_beside_its_failure() -> None:
     (condition,) = pauses(row(suspended=True, failures=1), NOW)
-    assert (condition["type"], condition["status"], condition["reason"]) == ("Suspended", "True", "Suspended")
+    assert (condition.type, condition.holds, condition.reason) == ("Suspended", True, "Suspended")
     assert finding_for(row(suspended=True, failures=1), FAILED).state == "stalled"
 
 
@@ -133,7 +133,7 @@ def test_the_next_run_is_never_in_the_past(at: int, paused: int | None, schedule
     due = NOW + timedelta(minutes=at)
     until = None if paused is None else NOW + timedelta(minutes=paused)
     connection = row(next_run_at=due, paused_until=until, schedule=schedule, jitter_seconds=jitter)
-    told = row_fields(connection, NOW)["nextScheduleTime"]
+    told = recorded_fields(connection, None, NOW).next_schedule_time
     if told is None:
         assert max(due, until or due) <= NOW
         assert schedule in (None, "0 0 31 2 *")

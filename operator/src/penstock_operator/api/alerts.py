@@ -15,7 +15,7 @@ from penstock_operator.api.paging import LargePage, Links
 from penstock_operator.api.read_routes import OneNamespace
 from penstock_operator.api.services import Services
 from penstock_operator.errors import Invalid
-from penstock_operator.ids import ConnectionUid
+from penstock_operator.ids import AlertId
 
 
 class Acknowledgement(BaseModel):
@@ -39,16 +39,16 @@ def alert_routes(services: Services) -> APIRouter:
             return links.items(await queries.list_alerts(db, page, namespace, resolved=resolved))
 
     @router.post("/{alert}/acknowledge")
-    async def acknowledge(alert: int, request: Acknowledgement, token: Token) -> AlertView:
+    async def acknowledge(alert: AlertId, request: Acknowledgement, token: Token) -> AlertView:
         """Accept the change that an alert reports, which resolves the alert."""
         async with pool.connection() as db:
             found = await queries.alert_by_id(db, alert)
             by = await may(token, "patch", found.namespace)
             async with db.transaction():
-                row = await alerts.acknowledge_alert(db, alert, by, request.note)
-                if row is None:
+                uid = await alerts.acknowledge_alert(db, alert, by, request.note)
+                if uid is None:
                     raise Invalid(f"alert {alert} is resolved already")
-                await outbox.post_status(db, ConnectionUid(row["connection_uid"]))
+                await outbox.post_status(db, uid)
                 return await queries.alert_by_id(db, alert)
 
     return router

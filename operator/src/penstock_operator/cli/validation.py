@@ -5,29 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from penstock_sdk.manifest import Manifest, manifest_problems
 
 from penstock_operator.controller.desired import (
     Stalled,
     check_against,
-    check_document,
+    check_resource,
     none_in_range,
     unknown_annotations,
 )
 from penstock_operator.embedded.documents import FolderError, LocatedDocument, documents_of, yaml_files
 from penstock_operator.embedded.folder import OURS, check_kind, key_at, read_folder, secret_values
-from penstock_operator.resources.crds import defaulted
-from penstock_operator.resources.models import ConnectionSpec
+from penstock_operator.ids import DefinitionName
+from penstock_operator.resources.documents import Connection, Definition, parse_resource
+from penstock_operator.resources.models import ConnectionSpec, DefinitionSpec
 from penstock_operator.resources.versions import selectable
+
+
+@dataclass(frozen=True, slots=True)
+class ValidDefinition:
+    """A definition without mistakes."""
+
+    name: DefinitionName
+    spec: DefinitionSpec
 
 
 @dataclass
 class ValidationContext:
-    """What a connection is checked against: the valid definitions by connector and method, and the keys of Secrets."""
+    """The valid definitions by connector and method, and by version; and the keys of Secrets by namespace and name."""
 
-    definitions: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
+    definitions: dict[tuple[str, str], dict[str, ValidDefinition]] = field(default_factory=dict)
     secret_keys: dict[tuple[str, str], set[str]] = field(default_factory=dict)
 
     def add(self, located: LocatedDocument) -> None:
@@ -37,9 +45,11 @@ class ValidationContext:
             if kind == "Secret":
                 self.secret_keys[namespace, name] = set(secret_values(located))
             elif kind == "ConnectorDefinition":
-                check_document(located.document)
-                manifest = located.document["spec"]["manifest"]
-                self.definitions.setdefault((manifest["name"], manifest["method"]), []).append(located.document)
+                definition = Definition.parse(located.document)
+                check_resource(definition)
+                if spec := definition.spec:
+                    versions = self.definitions.setdefault((spec.manifest.name, spec.manifest.method), {})
+                    versions[spec.manifest.version] = ValidDefinition(definition.name, spec)
         except (FolderError, Stalled):
             return
 
@@ -98,39 +108,38 @@ def _document_problems(located: LocatedDocument, context: ValidationContext) -> 
     if not isinstance(document.get("metadata"), dict):
         yield "metadata.name: a document needs apiVersion, kind and metadata.name"
         return
-    if document["metadata"]:
-        yield from unknown_annotations(document)
+    resource = parse_resource(document)
+    yield from unknown_annotations(resource.metadata)
     try:
-        check_document(document)
+        check_resource(resource)
     except Stalled as stalled:
         yield from stalled.finding.message.split("; ")
         return
     try:
-        if kind == "TenantConnection":
-            _check_in_context(defaulted(document), context)
+        if isinstance(resource, Connection):
+            _check_in_context(resource, context)
     except Stalled as stalled:
         yield stalled.finding.message
 
 
-def _check_in_context(document: dict[str, Any], context: ValidationContext) -> None:
+def _check_in_context(connection: Connection, context: ValidationContext) -> None:
     """Check a connection against the definition that it selects and its Secret, where these are there. Raises Stalled."""
-    spec, meta = ConnectionSpec.parse(document["spec"]), document["metadata"]
+    spec = connection.spec
     offers = context.definitions.get((spec.connector.name, spec.connector.method))
     if not offers:
         return
-    by_version = {offer["spec"]["manifest"]["version"]: offer for offer in offers}
-    stages = {version: defaulted(each)["spec"].get("stage", "certified") for version, each in by_version.items()}
-    reach = spec.connector.version
-    chosen = selectable(stages, reach)
+    stages = {version: offer.spec.stage for version, offer in offers.items()}
+    versions = spec.connector.version
+    chosen = selectable(stages, versions)
     if not chosen:
-        raise Stalled("NoVersionInRange", none_in_range(stages, reach))
-    manifest = Manifest.model_validate(by_version[chosen[0]]["spec"]["manifest"])
-    check_against(spec, by_version[chosen[0]]["metadata"]["name"], manifest)
-    _check_modes(spec, manifest)
+        raise Stalled("NoVersionInRange", none_in_range(stages, versions))
+    definition = offers[chosen[0]]
+    check_against(spec, definition.name, definition.spec.manifest)
+    _check_modes(spec, definition.spec.manifest)
     reference = spec.secret_ref.name if spec.secret_ref else None
-    held = context.secret_keys.get((meta.get("namespace") or "default", reference or ""))
+    held = context.secret_keys.get((connection.namespace or "default", reference or ""))
     if reference and held is not None:
-        _check_keys(reference, held, manifest)
+        _check_keys(reference, held, definition.spec.manifest)
 
 
 def _check_modes(spec: ConnectionSpec, manifest: Manifest) -> None:

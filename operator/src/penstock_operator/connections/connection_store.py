@@ -14,9 +14,16 @@ from penstock_operator.ids import (
     NamespaceUid,
     RunId,
 )
-from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_one, fetch_value
+from penstock_operator.registry.database import (
+    DatabaseConnection,
+    ParsedRow,
+    execute,
+    fetch_all,
+    fetch_one,
+    fetch_value,
+)
 from penstock_operator.resources.conditions import Reason
-from penstock_operator.resources.models import ConnectionSpec
+from penstock_operator.resources.models import ConnectionSpec, StateAnswer
 
 QUEUE_LIMIT = 10
 ROOM = f"""
@@ -34,9 +41,10 @@ class ConnectionKey(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionSummary:
+class ConnectionSummary(ParsedRow):
     """A connection's row without its spec, as a sweep compares many of them."""
 
+    PARSERS = {"spec": ConnectionSpec.parse, "state_answer": StateAnswer.parse}
     uid: ConnectionUid
     generation: int
     definition_uid: DefinitionUid | None
@@ -53,7 +61,7 @@ class ConnectionSummary:
     handled_request: str | None
     handled_reset: str | None
     handled_rewind: str | None
-    state_answer: dict[str, str] | None
+    state_answer: StateAnswer | None
     """The answer to the newest state annotation, as the status shows it."""
     upstream_reason: Reason | None
     released_at: datetime | None
@@ -79,15 +87,12 @@ class ConnectionRow(ConnectionSummary):
     stalled_message: str | None
     """Why it is not ready."""
 
-    @classmethod
-    def parse(cls, *, spec: object, **columns: Any) -> Self:
-        """Return the connection that a row of CONNECTION_COLUMNS describes."""
-        return cls(spec=ConnectionSpec.parse(spec), **columns)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunnableConnection:
+class RunnableConnection(ParsedRow):
     """A connection that is ready, as far as its next run depends on it."""
+
+    PARSERS = {"spec": ConnectionSpec.parse}
 
     uid: ConnectionUid
     namespace: Namespace
@@ -98,11 +103,6 @@ class RunnableConnection:
     time_zone: str
     jitter_seconds: int
     next_run_at: datetime | None
-
-    @classmethod
-    def parse(cls, *, spec: object, **columns: Any) -> Self:
-        """Return the connection that a row of RUNNABLE_COLUMNS describes."""
-        return cls(spec=ConnectionSpec.parse(spec), **columns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,7 +313,7 @@ async def connection_by_uid(db: DatabaseConnection, uid: ConnectionUid) -> Conne
 async def connections_by_uid(db: DatabaseConnection, uids: list[ConnectionUid]) -> list[ConnectionSummary]:
     """Return what a sweep compares of many connections, deleted or not."""
     sql = f"SELECT {SUMMARY_COLUMNS} FROM penstock.tenant_connections c WHERE c.uid = ANY(%(uids)s)"  # noqa: S608
-    return await fetch_all(db, ConnectionSummary, sql, uids=uids)
+    return await fetch_all(db, ConnectionSummary.parse, sql, uids=uids)
 
 
 async def connections_of_definition(db: DatabaseConnection, name: str) -> list[ConnectionKey]:

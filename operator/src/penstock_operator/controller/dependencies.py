@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from penstock_operator.connections.connection_store import ConnectionRow
-from penstock_operator.controller.resource_client import Document
-from penstock_operator.ids import ConnectionName
+from penstock_operator.ids import ConnectionName, Namespace
 from penstock_operator.registry.database import DatabaseConnection
 from penstock_operator.resources.conditions import Finding
 from penstock_operator.resources.models import ConnectionSpec
@@ -35,16 +34,16 @@ def upstream_finding(row: ConnectionRow) -> Finding | None:
     return Finding("stalled", row.upstream_reason, row.upstream_message)
 
 
-async def affected(db: DatabaseConnection, document: Document) -> list[ConnectionName]:
+async def affected(
+    db: DatabaseConnection, namespace: Namespace, name: ConnectionName, *, changed: bool
+) -> list[ConnectionName]:
     """Return the connections that may have to look at their upstreams again, now that this one has been reconciled.
 
-    After a change, all that follow anybody; always, those that missed this one.
+    After a change of this one, those are all connections that have upstreams; always, those that missed this one.
     """
-    meta = document["metadata"]
-    changed = document.get("status", {}).get("observedGeneration") != meta.get("generation", 1)
     return [
         follower.name
-        for follower in await upstream_store.followers(db, meta["namespace"])
-        if follower.name != meta["name"]
-        and (changed or (follower.upstream_reason == "UpstreamNotFound" and meta["name"] in follower.upstreams))
+        for follower in await upstream_store.followers(db, namespace)
+        if follower.name != name
+        and (changed or (follower.upstream_reason == "UpstreamNotFound" and name in follower.upstreams))
     ]

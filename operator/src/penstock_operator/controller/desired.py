@@ -7,20 +7,19 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
-from penstock_sdk.manifest import Manifest, config_problems, manifest_problems
+from penstock_sdk.manifest import Manifest, config_problems
 
 from penstock_operator import definitions
 from penstock_operator.connections.connection_records import ConnectionRecord, Timing
 from penstock_operator.connections.connection_store import ConnectionRow
-from penstock_operator.controller.resource_client import Document
 from penstock_operator.definitions import DefinitionVersion
 from penstock_operator.ids import DefinitionUid
 from penstock_operator.registry.database import DatabaseConnection
-from penstock_operator.resources.conditions import Finding, Note, Reason
-from penstock_operator.resources.crds import defaulted, resource_problems
+from penstock_operator.resources.conditions import Finding, Reason, UndatedCondition, note
+from penstock_operator.resources.documents import Connection, Definition, Metadata
 from penstock_operator.resources.models import ANNOTATIONS, GROUP, REQUESTED_AT, ConnectionSpec, Stage
 from penstock_operator.resources.spelling import nearest_word
-from penstock_operator.resources.storable import shown_text, storage_problems
+from penstock_operator.resources.storable import shown_text
 from penstock_operator.resources.versions import is_pin, parse_version, selectable
 from penstock_operator.scheduling.due import next_time
 from penstock_operator.scheduling.ticks import ScheduleError, check_schedule, jitter_of
@@ -42,34 +41,18 @@ class Stalled(Exception):  # noqa: N818 - named by the reaction it wants
         self.finding = Finding("stalled", reason, message)
 
 
-def check_document(document: Document) -> None:
-    """Raise Stalled for what the API server would refuse; a folder has no API server before it."""
-    found = annotation_problems(document) + spec_problems(document)
-    if not found and document["kind"] == "ConnectorDefinition":
-        found = manifest_problems(document["spec"]["manifest"], "spec.manifest")
+def check_resource(resource: Connection | Definition) -> None:
+    """Raise Stalled for each mistake that the API server would refuse; a folder has no API server before it."""
+    found = [*resource.metadata.problems, *resource.problems]
     if found:
-        reason: Reason = "InvalidSpec"
-        raise Stalled(reason, "; ".join(found))
-    if document["kind"] == "TenantConnection":
-        _check_times(ConnectionSpec.parse(document["spec"]), datetime.now(UTC))
+        raise Stalled("InvalidSpec", "; ".join(found))
+    if isinstance(resource, Connection):
+        _check_times(resource.spec, datetime.now(UTC))
 
 
-def spec_problems(document: Document) -> list[str]:
-    """Return what the API server would refuse of a document; one that it took under an older schema may be wrong now."""
-    return storage_problems(document.get("spec"), "spec") or resource_problems(document)
-
-
-def annotation_problems(document: Document) -> list[str]:
-    """Return which of the annotations that ask for something cannot be stored."""
-    annotations = document["metadata"].get("annotations") or {}
-    ours = {key: value for key, value in annotations.items() if str(key).startswith(f"{GROUP}/")}
-    return storage_problems(ours, "metadata.annotations")
-
-
-def unknown_annotations(document: Document) -> list[str]:
-    """Return what is wrong with the names of our group's annotations. A CRD's rules see no annotations."""
-    annotations = document["metadata"].get("annotations") or {}
-    ours = [key for key in map(str, annotations) if key.startswith(f"{GROUP}/") and key not in ANNOTATIONS]
+def unknown_annotations(metadata: Metadata) -> list[str]:
+    """Return the problems with the names of our group's annotations. A CRD's rules see no annotations."""
+    ours = [key for key in metadata.annotations if key.startswith(f"{GROUP}/") and key not in ANNOTATIONS]
     return [f"metadata.annotations.{shown_text(key[:100])}: is not known; {_meant(key)}" for key in sorted(ours)]
 
 
@@ -78,10 +61,10 @@ def _meant(key: str) -> str:
     return f"did you mean {near}?" if near else f"remove it: Penstock reads {', '.join(ANNOTATIONS)}"
 
 
-def stands_alone(document: Document) -> bool:
-    """Say whether its row is all that a new connection needs: it follows nobody, and no annotation asks for something."""
-    annotations = document["metadata"].get("annotations") or {}
-    return not (document["spec"].get("after") or REQUESTED_AT in annotations or any(requests(annotations)))
+def stands_alone(connection: Connection) -> bool:
+    """Return True if a new connection needs nothing but its row: it has no upstreams, and no annotation asks for something."""
+    annotations = connection.metadata.annotations
+    return not (connection.spec.after or REQUESTED_AT in annotations or any(requests(annotations)))
 
 
 @dataclass(frozen=True)
@@ -91,7 +74,7 @@ class DesiredConnection:
     record: ConnectionRecord
     definition: DefinitionVersion
     timing: Timing
-    notes: tuple[Note, ...] = ()
+    notes: tuple[UndatedCondition, ...] = ()
 
     def timed(self, now: datetime) -> Timing:
         """Return when the connection runs, with its next run counted from now."""
@@ -112,7 +95,7 @@ class DefinitionCache:
 
     async def resolve(
         self, spec: ConnectionSpec, current: DefinitionUid | None
-    ) -> tuple[DefinitionVersion, tuple[Note, ...]]:
+    ) -> tuple[DefinitionVersion, tuple[UndatedCondition, ...]]:
         """Return the definition that a connection's next run uses, with what is to be said of the choice. Raises Stalled.
 
         It is the newest that `spec.connector` selects and the connection has everything for. `current` is the one in use: it
@@ -136,7 +119,7 @@ class DefinitionCache:
 
     async def _first_fitting(
         self, spec: ConnectionSpec, candidates: list[DefinitionVersion], *, in_use: bool
-    ) -> tuple[DefinitionVersion, tuple[Note, ...]]:
+    ) -> tuple[DefinitionVersion, tuple[UndatedCondition, ...]]:
         """Return the newest that the connection fits. Where none does, what is said is of the one in use, else the newest."""
         unfit = list[tuple[DefinitionVersion, Stalled]]()
         for candidate in candidates:
@@ -185,40 +168,39 @@ def none_in_range(stages: Mapping[str, Stage], reach: str) -> str:
     return f"spec.connector.version: no version matches {reach!r}; there are: {there}{pin}"
 
 
-def _notes_on(used: DefinitionVersion, unfit: list[tuple[DefinitionVersion, Stalled]]) -> tuple[Note, ...]:
-    notes = list[Note]()
+def _notes_on(used: DefinitionVersion, unfit: list[tuple[DefinitionVersion, Stalled]]) -> tuple[UndatedCondition, ...]:
+    notes = list[UndatedCondition]()
     if unfit:
         newer, stalled = unfit[0]
         words = f"{newer.name} is newer than {used.name} and is not used: {stalled.finding.message}"
-        notes.append(Note("VersionNotSelected", words))
+        notes.append(note("VersionNotSelected", words))
     if used.deleted_at:
         words = f"{used.name} was deleted, and runs go on with it: apply it again, or another version that is in range"
-        notes.append(Note("DefinitionDeleted", words))
+        notes.append(note("DefinitionDeleted", words))
     return tuple(notes)
 
 
 async def desired_connection(
-    document: Document, known: DefinitionCache, current: DefinitionUid | None = None
+    connection: Connection, known: DefinitionCache, current: DefinitionUid | None = None
 ) -> DesiredConnection:
-    """Return what a connection's document wants, which uses the definition `current` now. Raises Stalled."""
-    check_document(document)
-    spec = ConnectionSpec.parse(defaulted(document)["spec"])
+    """Return the row that a connection needs, which uses the definition `current` now. Raises Stalled."""
+    check_resource(connection)
+    spec = connection.spec
     definition, notes = await known.resolve(spec, current)
-    record = record_of(document, spec, definition.uid)
+    record = record_of(connection, spec, definition.uid)
     jitter = jitter_of(record.namespace, record.name, spec.jitter.seconds)
     return DesiredConnection(record, definition, Timing(spec.schedule, spec.time_zone, jitter), notes)
 
 
 def record_of(
-    document: Document, spec: ConnectionSpec, definition_uid: DefinitionUid | None, stalled: str | None = None
+    connection: Connection, spec: ConnectionSpec, definition_uid: DefinitionUid | None, stalled: str | None = None
 ) -> ConnectionRecord:
-    """Return the row's part that a document decides; it is ready when there is a definition, else `stalled` says why."""
-    meta = document["metadata"]
+    """Return the part of the row that comes from the document; it is ready with a definition, else `stalled` says why."""
     return ConnectionRecord(
-        uid=meta["uid"],
-        namespace=meta["namespace"],
-        name=meta["name"],
-        generation=meta.get("generation", 1),
+        uid=connection.uid,
+        namespace=connection.namespace,
+        name=connection.name,
+        generation=connection.metadata.generation,
         spec=spec,
         definition_uid=definition_uid,
         ready=definition_uid is not None,
@@ -231,8 +213,7 @@ def _check_times(spec: ConnectionSpec, now: datetime) -> None:
     try:
         check_schedule(spec.schedule, spec.time_zone)
     except ScheduleError as error:
-        reason: Reason = "InvalidSchedule"
-        raise Stalled(reason, str(error)) from None
+        raise Stalled("InvalidSchedule", str(error)) from None
     try:
         since = spec.since.datetime if spec.since else None
     except ValueError as error:
@@ -245,17 +226,14 @@ def check_against(spec: ConnectionSpec, name: str, manifest: Manifest) -> None:
     """Check what only the definition can tell: config, credentials, modes."""
     found = config_problems(spec.config, manifest.config_schema)
     if found:
-        reason: Reason = "InvalidConfig"
-        raise Stalled(reason, "; ".join(found))
+        raise Stalled("InvalidConfig", "; ".join(found))
     needed = [name for name, required in manifest.credentials().items() if required]
     if needed and not spec.secret_ref:
-        reason = "SecretRequired"
         message = (
             f"spec.secretRef: name a Secret with the keys {', '.join(needed)}; the connector authenticates with them"
         )
-        raise Stalled(reason, message)
+        raise Stalled("SecretRequired", message)
     for index, stream in enumerate(spec.streams):
         if stream.mode not in manifest.capabilities.modes:
-            reason = "InvalidSpec"
             message = f"spec.streams[{index}].mode: {name} can only read {', '.join(manifest.capabilities.modes)}"
-            raise Stalled(reason, message)
+            raise Stalled("InvalidSpec", message)

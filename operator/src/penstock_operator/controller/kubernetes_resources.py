@@ -11,9 +11,10 @@ from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 
 from penstock_operator.apiserver import PageReader, pages
-from penstock_operator.controller.resource_client import Document, Page, StaleDocumentError, version_of
+from penstock_operator.controller.resource_client import R, StaleResourceError
 from penstock_operator.ids import NamespaceUid
-from penstock_operator.resources.models import API_VERSION, GROUP, PLURALS, Kind
+from penstock_operator.resources.documents import Definition, Resource, ResourceStatus
+from penstock_operator.resources.models import API_VERSION, GROUP, PLURALS
 from penstock_operator.resources.scope import EVERYTHING, Scope
 
 MERGE_PATCH = "application/merge-patch+json"
@@ -27,20 +28,19 @@ class KubernetesResources:
         self._core = client.CoreV1Api(api)
         self._scope = scope
 
-    async def get(self, kind: Kind, namespace: str, name: str) -> Document | None:
+    async def get(self, kind: type[R], namespace: str, name: str) -> R | None:
         """Read one resource; None when the API server says that there is none of that name."""
+        plural = PLURALS[kind.KIND]
         try:
-            if kind == "ConnectorDefinition":
-                found = await self._custom.get_cluster_custom_object(GROUP, API_VERSION, PLURALS[kind], name)
+            if kind.KIND == Definition.KIND:
+                found = await self._custom.get_cluster_custom_object(GROUP, API_VERSION, plural, name)
             else:
-                found = await self._custom.get_namespaced_custom_object(
-                    GROUP, API_VERSION, namespace, PLURALS[kind], name
-                )
+                found = await self._custom.get_namespaced_custom_object(GROUP, API_VERSION, namespace, plural, name)
         except ApiException as error:
             if _is_gone(error, name):
                 return None
             raise
-        return dict(found)
+        return kind.parse(found)
 
     async def namespace_uid(self, namespace: str) -> NamespaceUid | None:
         """Return the uid of a namespace. None where it may not be read, as by a release of another version, or is gone."""
@@ -52,64 +52,44 @@ class KubernetesResources:
             raise
         return NamespaceUid(found.metadata.uid)
 
-    async def pages(self, kind: Kind) -> AsyncIterator[Page]:
-        """Read all resources of a kind that are in the scope, page by page. Definitions are everybody's."""
+    async def pages(self, kind: type[R]) -> AsyncIterator[list[R]]:
+        """Read all resources of a kind that are in the scope, page by page. Definitions belong to every scope."""
         for read in self._reads(kind):
             async for page in pages(read):
-                yield [{**document, "kind": kind, "apiVersion": f"{GROUP}/{API_VERSION}"} for document in page]
+                # The items of a list do not name their kind.
+                yield [kind.parse({**item, "kind": kind.KIND, "apiVersion": f"{GROUP}/{API_VERSION}"}) for item in page]
 
-    def _reads(self, kind: Kind) -> list[PageReader]:
-        where = (GROUP, API_VERSION, PLURALS[kind])
-        if kind == "ConnectorDefinition":
+    def _reads(self, kind: type[Resource]) -> list[PageReader]:
+        plural = PLURALS[kind.KIND]
+        where = (GROUP, API_VERSION, plural)
+        if kind.KIND == Definition.KIND:
             return [functools.partial(self._custom.list_cluster_custom_object, *where)]
         chosen = {"label_selector": self._scope.selector} if self._scope.selector else {}
         if not self._scope.namespaces:
             return [functools.partial(self._custom.list_cluster_custom_object, *where, **chosen)]
         listed, group = self._custom.list_namespaced_custom_object, (GROUP, API_VERSION)
-        return [
-            functools.partial(listed, *group, namespace, PLURALS[kind], **chosen)
-            for namespace in self._scope.namespaces
-        ]
+        return [functools.partial(listed, *group, namespace, plural, **chosen) for namespace in self._scope.namespaces]
 
-    async def write_status(self, document: Document, status: Document) -> str | None:
-        """Patch the status; what it does not have any more is removed, at every depth."""
-        patch = merge_patch(document.get("status", {}), status)
-        body = {"metadata": {"resourceVersion": version_of(document)}, "status": patch}
-        meta, plural = document["metadata"], PLURALS[document["kind"]]
+    async def write_status(self, resource: Resource, status: ResourceStatus) -> str | None:
+        """Patch the status; a field that it does not have any more is removed, at every depth."""
+        body, name, plural = resource.status_patch(status), resource.metadata.name, PLURALS[resource.KIND]
         try:
-            if document["kind"] == "ConnectorDefinition":
+            if resource.KIND == Definition.KIND:
                 written = await self._custom.patch_cluster_custom_object_status(
-                    GROUP, API_VERSION, plural, meta["name"], body, _content_type=MERGE_PATCH
+                    GROUP, API_VERSION, plural, name, body, _content_type=MERGE_PATCH
                 )
             else:
                 written = await self._custom.patch_namespaced_custom_object_status(
-                    GROUP, API_VERSION, meta["namespace"], plural, meta["name"], body, _content_type=MERGE_PATCH
+                    GROUP, API_VERSION, resource.metadata.namespace, plural, name, body, _content_type=MERGE_PATCH
                 )
         except ApiException as error:
-            if _is_gone(error, meta["name"]):
+            if _is_gone(error, name):
                 return None
             if error.status == HTTPStatus.CONFLICT:
-                raise StaleDocumentError from None
+                raise StaleResourceError from None
             raise
-        return version_of(written)
-
-
-def merge_patch(before: Document, after: Document) -> Document:
-    """Return the JSON merge patch (RFC 7396) that makes `after` of `before`; no field of `after` is None.
-
-    A merge keeps each field that the patch does not name, also inside of an object: a run that replaces another in
-    `lastRun` would keep the end of the one before.
-    """
-    patch: Document = {key: None for key in before if key not in after}
-    for key, value in after.items():
-        known = before.get(key)
-        if isinstance(value, dict) and isinstance(known, dict):
-            inner = merge_patch(known, value)
-            if inner:
-                patch[key] = inner
-        elif key not in before or known != value:
-            patch[key] = value
-    return patch
+        version: str | None = written["metadata"].get("resourceVersion")
+        return version
 
 
 def _is_gone(error: ApiException, name: str) -> bool:

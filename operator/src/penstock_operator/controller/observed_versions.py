@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from penstock_operator.controller.resource_client import Document
 from penstock_operator.controller.workqueue import Key
+from penstock_operator.resources.documents import Connection, Definition
 
 
 class ObservedVersions:
@@ -12,7 +12,7 @@ class ObservedVersions:
     def __init__(self) -> None:
         self._left: dict[Key, str] = {}
         self._event: dict[Key, str] = {}
-        self._listed: dict[Key, Document] = {}
+        self._listed: dict[Key, Connection | Definition] = {}
 
     def is_news(self, key: Key, version: str) -> bool:
         """Say whether a version differs from the one that a reconcile left; that one is the echo of our own status."""
@@ -27,10 +27,10 @@ class ObservedVersions:
         if not waiting or key in self._event:
             self._event[key] = version
 
-    def listed(self, key: Key, document: Document) -> None:
-        """A list saw the document, which saves the read of it."""
-        self._event.pop(key, None)
-        self._listed[key] = document
+    def listed(self, resource: Connection | Definition) -> None:
+        """Keep a resource that a list returned, so that it is not read again."""
+        self._event.pop(resource.key, None)
+        self._listed[resource.key] = resource
 
     def requested(self, key: Key) -> None:
         """The key is to be handled whatever was seen of it."""
@@ -41,8 +41,8 @@ class ObservedVersions:
         version = self._event.pop(key, None)
         return version is not None and not self.is_news(key, version)
 
-    def take(self, key: Key) -> Document | None:
-        """Return the document as a list saw it, once."""
+    def take(self, key: Key) -> Connection | Definition | None:
+        """Return the resource as a list returned it, once."""
         return self._listed.pop(key, None)
 
     def left(self, key: Key, version: str | None) -> None:

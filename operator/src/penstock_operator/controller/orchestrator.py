@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import structlog
 
@@ -21,16 +22,18 @@ from penstock_operator.controller.observed_versions import ObservedVersions
 from penstock_operator.controller.outbox_dispatcher import OutboxDispatcher
 from penstock_operator.controller.ownership import Ownership
 from penstock_operator.controller.progress_updates import PERIOD_SECONDS, ProgressUpdates
-from penstock_operator.controller.reconcile import reconcile
-from penstock_operator.controller.resource_client import Document, ResourceClient, StaleDocumentError, version_of
+from penstock_operator.controller.reconcile import reconcile_connection, reconcile_definition
+from penstock_operator.controller.resource_client import ResourceClient, StaleResourceError
 from penstock_operator.controller.resync.sweeper import Sweeper
 from penstock_operator.controller.retirement import retire_connection
 from penstock_operator.controller.workqueue import Key, WorkQueue
-from penstock_operator.ids import ConnectionUid
+from penstock_operator.ids import ConnectionName, ConnectionUid, DefinitionName, Namespace
 from penstock_operator.launchers import Launcher
 from penstock_operator.launchers.logs import LogSource
 from penstock_operator.logs.keeper import KeepingLauncher, LogKeeper
 from penstock_operator.registry.database import Pool
+from penstock_operator.resources.documents import Connection, Definition, ResourceStatus
+from penstock_operator.resources.models import ConnectionStatus, DefinitionStatus
 from penstock_operator.resources.scope import EVERYTHING, Scope
 from penstock_operator.retention.batches import CollectionContext
 from penstock_operator.retention.collector import Collector
@@ -40,6 +43,7 @@ from penstock_operator.scheduling.fairness import PATIENCE_SECONDS
 from penstock_operator.settings import LOG_BYTES, NO_QUOTAS, Quotas, Retention, Timings
 
 log = structlog.get_logger()
+Status = TypeVar("Status", ConnectionStatus, DefinitionStatus)
 WAITING_BATCH = 200
 LOOK_SECONDS = 1.0  # at five a time, ten thousand connections within 35 minutes, at some hundredths of a core
 AGAIN_SECONDS = 10.0
@@ -168,62 +172,75 @@ class Orchestrator:
             return
         if self._observed.is_echo(key):
             return
-        document = self._observed.take(key) or await self._parts.resources.get(kind, namespace, name)  # type: ignore[arg-type]
-        if document is None:
+        resources = self._parts.resources
+        if kind == Definition.KIND:
+            found = self._observed.take(key) or await resources.get(Definition, namespace, name)
+        else:
+            found = self._observed.take(key) or await resources.get(Connection, namespace, name)
+        if found is None:
             self._observed.forget(key)
             self._ownership.kept([key])
-            await self.forget(kind, namespace, name)
+            await self.forget(key)
             return
-        if kind == "TenantConnection" and self._ownership.is_foreign(document):
-            await self._ownership.leave(document)
-            self._observed.left(key, version_of(document))
-            return
-        await self._reconcile(key, document)
-
-    async def _reconcile(self, key: Key, document: Document) -> None:
-        before: Document = document.get("status", {})
         try:
-            if document["kind"] == "TenantConnection":
-                document = await self._ownership.claim(document)
-                self._ownership.kept([key])
-                self._observed.left(key, version_of(document))  # its event is the echo of the mark
-            status = self._marked(
-                before, await reconcile(self._parts.pool, document, self._parts.resources.namespace_uid)
-            )
-            version = version_of(document)
-            if status != document.get("status", {}) and self._writes(document):
-                version = await self._parts.resources.write_status(document, status)
-        except StaleDocumentError:
+            if isinstance(found, Connection):
+                await self._handle_connection(found)
+            else:
+                await self._reconcile_definition(found)
+        except StaleResourceError:
             self.sweeper.requeue(key)
-            return
-        self._observed.left(key, version)
-        if document["kind"] == "TenantConnection":
-            await self._requeue_followers(document)
-            self._recount(before.get("definition"), status.get("definition"))
-        elif self._is_new(key, before, status):
-            await self._requeue_connections(document["metadata"]["name"])
 
-    def _is_new(self, key: Key, before: Document, status: Document) -> bool:
-        """Say whether a definition has changed; of one whose status another installation writes, that may say so already."""
-        generation: int = status["observedGeneration"]
+    async def _handle_connection(self, connection: Connection) -> None:
+        if self._ownership.is_foreign(connection):
+            await self._ownership.leave(connection)
+            self._observed.left(connection.key, connection.metadata.version)
+        else:
+            await self._reconcile_connection(connection)
+
+    async def _reconcile_connection(self, connection: Connection) -> None:
+        before, resources = connection.status, self._parts.resources
+        connection = await self._ownership.claim(connection)
+        self._ownership.kept([connection.key])
+        self._observed.left(connection.key, connection.metadata.version)  # its event is the echo of the mark
+        found = await reconcile_connection(self._parts.pool, connection, resources.namespace_uid)
+        status = self._marked(before, found)
+        await self._write(connection, status)
+        changed = before.observed_generation != connection.metadata.generation
+        await self._requeue_followers(connection.namespace, connection.name, changed=changed)
+        self._recount(before.definition, status.definition)
+
+    async def _reconcile_definition(self, definition: Definition) -> None:
+        status = self._marked(definition.status, await reconcile_definition(self._parts.pool, definition))
+        await self._write(definition, status)
+        if self._is_new(definition.key, definition.status, definition.metadata.generation):
+            await self._requeue_connections(definition.name)
+
+    async def _write(self, resource: Connection | Definition, status: ResourceStatus) -> None:
+        """Write a status that differs, and remember the version that the resource has now."""
+        version = resource.metadata.version
+        if not resource.shows(status) and self._writes(resource):
+            version = await self._parts.resources.write_status(resource, status)
+        self._observed.left(resource.key, version)
+
+    def _is_new(self, key: Key, before: DefinitionStatus, generation: int) -> bool:
+        """Return True if a definition has changed; a status that another installation writes may say so already."""
         known, self._generations[key] = self._generations.get(key), generation
-        return before.get("observedGeneration") != generation or (
-            known != generation and before.get("installation") != self._parts.installation
+        return before.observed_generation != generation or (
+            known != generation and before.installation != self._parts.installation
         )
 
-    def _marked(self, before: Document, status: Document) -> Document:
-        owner = before.get("installation") or self._parts.installation
-        return {**status, "installation": owner} if owner else status
+    def _marked(self, before: ResourceStatus, status: Status) -> Status:
+        owner = before.installation or self._parts.installation
+        return status.model_copy(update={"installation": owner}) if owner else status
 
-    def _writes(self, document: Document) -> bool:
-        """Say whether the status is ours to write: a definition is for all, and one installation's count would be undone."""
-        return self._ownership.is_ours(document) or "installation" not in document.get("status", {})
+    def _writes(self, resource: Connection | Definition) -> bool:
+        """Return True if this installation writes the status: two that count a definition's connections would alternate."""
+        return self._ownership.is_ours(resource) or resource.status.installation is None
 
-    async def _requeue_followers(self, document: Document) -> None:
-        namespace = document["metadata"]["namespace"]
+    async def _requeue_followers(self, namespace: Namespace, name: ConnectionName, *, changed: bool) -> None:
         async with self._parts.pool.connection() as db:
-            for name in await affected(db, document):
-                self.sweeper.requeue(("TenantConnection", namespace, name))
+            for follower in await affected(db, namespace, name, changed=changed):
+                self.sweeper.requeue(("TenantConnection", namespace, follower))
 
     def _recount(self, before: str | None, after: str | None) -> None:
         """A connection that came, went or changed its version changes what its definitions' statuses count."""
@@ -237,17 +254,18 @@ class Orchestrator:
             self.sweeper.requeue(("ConnectorDefinition", "", name))
         self._to_count.clear()
 
-    async def forget(self, kind: str, namespace: str, name: str) -> None:
+    async def forget(self, key: Key) -> None:
         """Retire a resource that is gone, and queue the resources that depend on it."""
-        if kind == "ConnectorDefinition":
+        kind, namespace, name = key
+        if kind == Definition.KIND:
             async with self._parts.pool.connection() as db:
-                await definitions.retire_definition(db, name)
-            await self._requeue_connections(name)
+                await definitions.retire_definition(db, DefinitionName(name))
+            await self._requeue_connections(DefinitionName(name))
         elif gone := await retire_connection(self._parts.pool, namespace, name):
-            await self._requeue_followers({"metadata": {"namespace": namespace, "name": name}})
+            await self._requeue_followers(Namespace(namespace), ConnectionName(name), changed=True)
             self._recount(gone.definition, None)
 
-    async def _requeue_connections(self, definition: str) -> None:
+    async def _requeue_connections(self, definition: DefinitionName) -> None:
         """A version that came, changed or went may be the one that connections of its connector wait for, or use."""
         async with self._parts.pool.connection() as db:
             for namespace, name in await connection_store.connections_of_definition(db, definition):

@@ -12,11 +12,12 @@ from collections.abc import Iterable
 import structlog
 from prometheus_client import Gauge
 
-from penstock_operator.controller.resource_client import Document, Page, ResourceClient, StaleDocumentError, key_of
+from penstock_operator.controller.resource_client import ResourceClient, StaleResourceError
 from penstock_operator.controller.workqueue import Key
 from penstock_operator.ids import ConnectionUid
 from penstock_operator.registry import installation
 from penstock_operator.registry.database import Pool
+from penstock_operator.resources.documents import Connection, Definition, Resource
 from penstock_operator.resources.scope import EVERYTHING, Scope
 from penstock_operator.runs import run_store, transitions
 
@@ -35,60 +36,61 @@ class Ownership:
         self.scope = scope
         self._foreign: dict[Key, str] = {}
 
-    def is_ours(self, document: Document) -> bool:
-        """Say whether the resource is marked as this installation's."""
-        return self.id is None or _owner_of(document) == self.id
+    def is_ours(self, resource: Connection | Definition) -> bool:
+        """Return True if the resource is marked as this installation's."""
+        return self.id is None or resource.status.installation == self.id
 
-    def is_foreign(self, document: Document) -> bool:
-        """Say whether this installation leaves the connection alone: out of its scope, or another's."""
-        if not self.scope.covers(document["metadata"]):
+    def is_foreign(self, connection: Connection) -> bool:
+        """Return True if this installation leaves the connection alone: out of its scope, or another's."""
+        if not self._covers(connection):
             return True
-        return self.id is not None and _owner_of(document) not in (None, self.id)
+        return self.id is not None and connection.status.installation not in (None, self.id)
 
-    async def claim(self, document: Document) -> Document:
-        """Return the connection as it is once it is marked. Raises StaleDocumentError when it has changed meanwhile."""
-        if self.id is None or _owner_of(document) is not None:
-            return document
-        status = {**document.get("status", {}), "installation": self.id}
-        version = await self._resources.write_status(document, status)
-        return {**document, "status": status, "metadata": {**document["metadata"], "resourceVersion": version}}
+    def _covers(self, resource: Resource) -> bool:
+        return self.scope.covers(resource.metadata.namespace, resource.metadata.labels)
 
-    async def claim_page(self, page: Page) -> Page:
+    async def claim(self, connection: Connection) -> Connection:
+        """Return the connection as it is once it is marked. Raises StaleResourceError when it has changed meanwhile."""
+        if self.id is None or connection.status.installation is not None:
+            return connection
+        status = connection.status.model_copy(update={"installation": self.id})
+        version = await self._resources.write_status(connection, status)
+        return connection.with_status(status, version)
+
+    async def claim_page(self, page: list[Connection]) -> list[Connection]:
         """Mark those of the page that are nobody's, and return what is ours now, as it is then.
 
         What cannot be marked now is left out: its own reconcile sees to it.
         """
         slots = asyncio.Semaphore(AT_ONCE)
 
-        async def claimed(document: Document) -> Document | None:
+        async def claimed(connection: Connection) -> Connection | None:
             async with slots:
                 try:
-                    return await self.claim(document)
-                except StaleDocumentError:
+                    return await self.claim(connection)
+                except StaleResourceError:
                     return None
                 except Exception as error:  # noqa: BLE001 - one that cannot be marked must not keep the others
-                    log.warning(
-                        "not marked", connection=_where(key_of(document)), error=f"{type(error).__name__}: {error}"
-                    )
+                    message = f"{type(error).__name__}: {error}"
+                    log.warning("connection not marked", connection=_shown(connection.key), error=message)
                     return None
 
-        found = await asyncio.gather(*(claimed(each) for each in page if not self.is_foreign(each)))
-        return [each for each in found if each is not None]
+        found = await asyncio.gather(*(claimed(connection) for connection in page if not self.is_foreign(connection)))
+        return [connection for connection in found if connection is not None]
 
-    async def leave(self, document: Document) -> None:
-        """Leave a connection to whose it is: end what this installation runs of it, and say so once."""
-        key, owner = key_of(document), _owner_of(document) or ""
-        covered = self.scope.covers(document["metadata"])
-        if covered and self._foreign.get(key) != owner:
+    async def leave(self, connection: Connection) -> None:
+        """Leave a connection to its owner: end the runs that this installation has of it, and log that once."""
+        key, owner = connection.key, connection.status.installation or ""
+        if self._covers(connection) and self._foreign.get(key) != owner:
             log.warning(
-                "left alone: the connection belongs to another installation",
-                connection=_where(key),
+                "connection belongs to another installation",
+                connection=_shown(key),
                 installation=owner,
                 ours=self.id,
             )
             self._foreign[key] = owner
         FOREIGN.set(len(self._foreign))
-        await self.release(ConnectionUid(document["metadata"]["uid"]))
+        await self.release(connection.uid)
 
     def kept(self, keys: Iterable[Key]) -> None:
         """Forget these keys among the foreign ones: they are ours, or gone."""
@@ -108,10 +110,5 @@ class Ownership:
                         await transitions.stop(db, locked)
 
 
-def _owner_of(document: Document) -> str | None:
-    owner: str | None = (document.get("status") or {}).get("installation")
-    return owner
-
-
-def _where(key: Key) -> str:
+def _shown(key: Key) -> str:
     return f"{key[1]}/{key[2]}"

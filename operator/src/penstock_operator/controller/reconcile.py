@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from penstock_operator import alerts, definitions
+from penstock_operator.alerts import StreamAlert
 from penstock_operator.connections import connection_records, connection_store
 from penstock_operator.connections.connection_records import ConnectionRecord
 from penstock_operator.connections.connection_store import ConnectionRow
@@ -15,53 +16,50 @@ from penstock_operator.controller.desired import (
     DefinitionCache,
     DesiredConnection,
     Stalled,
-    annotation_problems,
-    check_document,
+    check_resource,
     desired_connection,
     record_of,
-    spec_problems,
     stands_alone,
     unknown_annotations,
 )
 from penstock_operator.controller.identity import NamespaceUidReader, one_namespace, settle
-from penstock_operator.controller.resource_client import Document, key_of
 from penstock_operator.controller.state_requests import handle_state_requests
-from penstock_operator.controller.status import finding_for, open_alert, pauses, status_of
-from penstock_operator.registry.database import DatabaseConnection, Pool, Row, snapshot
-from penstock_operator.resources.conditions import SHOWN_ALERTS, Finding, Note, alert_conditions, conditions_for
-from penstock_operator.resources.crds import defaulted
-from penstock_operator.resources.models import NO_SPEC, REQUESTED_AT, ConnectionSpec
+from penstock_operator.controller.status import finding_for, open_alert, pauses, recorded_fields, status_of
+from penstock_operator.registry.database import DatabaseConnection, Pool, snapshot
+from penstock_operator.resources.conditions import (
+    SHOWN_ALERTS,
+    Finding,
+    UndatedCondition,
+    alert_conditions,
+    conditions_for,
+    note,
+)
+from penstock_operator.resources.documents import Connection, Definition, Metadata
+from penstock_operator.resources.models import NO_SPEC, REQUESTED_AT, ConnectionStatus, DefinitionStatus, Stage
 from penstock_operator.resources.storable import shown_text
 from penstock_operator.runs import run_store
 from penstock_operator.runs.run_store import RunDetail
 from penstock_operator.scheduling.due import handle_request
 
 
-async def reconcile_definition(pool: Pool, document: Document) -> Document:
+async def reconcile_definition(pool: Pool, definition: Definition) -> DefinitionStatus:
     """Record the definition, and return its status."""
-    meta, now = document["metadata"], datetime.now(UTC)
-    generation = meta.get("generation", 1)
-    count = 0
+    generation, count = definition.metadata.generation, 0
     try:
-        check_document(document)
+        check_resource(definition)
+        assert definition.spec is not None  # noqa: S101 - a definition without problems has one
         async with pool.connection() as db:
-            await definitions.upsert_definition(db, meta["uid"], meta["name"], generation, defaulted(document)["spec"])
-            count = await definitions.connection_count(db, meta["name"])
-        finding = _definition_finding(document["spec"].get("stage", "preview"))
+            await definitions.upsert_definition(db, definition.uid, definition.name, generation, definition.spec)
+            count = await definitions.connection_count(db, definition.name)
+        finding = _definition_finding(definition.spec.stage)
     except Stalled as stalled:
         finding = stalled.finding
-    admitted = {
-        "type": "Admitted",
-        "status": str(finding.state == "ready"),
-        "reason": finding.reason,
-        "message": finding.message,
-    }
-    previous = document.get("status", {}).get("conditions", [])
-    listed = conditions_for(finding, generation, previous, now, admitted)
-    return {"observedGeneration": generation, "conditions": listed, "connections": count}
+    admitted = UndatedCondition("Admitted", finding.reason, finding.message, holds=finding.state == "ready")
+    conditions = conditions_for(finding, generation, definition.status.conditions, datetime.now(UTC), admitted)
+    return DefinitionStatus(observed_generation=generation, conditions=conditions, connections=count)
 
 
-def _definition_finding(stage: str) -> Finding:
+def _definition_finding(stage: Stage) -> Finding:
     if stage == "withdrawn":
         return Finding("ready", "Withdrawn", "new runs do not use this version; runs under way go on")
     if stage == "preview":
@@ -70,47 +68,47 @@ def _definition_finding(stage: str) -> Finding:
 
 
 async def reconcile_connection(
-    pool: Pool, document: Document, namespace_uid: NamespaceUidReader = one_namespace
-) -> Document:
-    """Record the connection, make a requested run, and return its status."""
-    generation, now = document["metadata"].get("generation", 1), datetime.now(UTC)
+    pool: Pool, connection: Connection, namespace_uid: NamespaceUidReader = one_namespace
+) -> ConnectionStatus:
+    """Record the connection, make a requested run, and return its status.
+
+    `namespace_uid` tells one namespace from another of the same name.
+    """
+    now, annotations = datetime.now(UTC), connection.metadata.annotations
     async with pool.connection() as db:
         try:
-            before = await connection_store.connection_by_uid(db, document["metadata"]["uid"])
+            before = await connection_store.connection_by_uid(db, connection.uid)
             current = before.definition_uid if before else None
-            wanted = await desired_connection(document, DefinitionCache(db), current)
-            row, known = await _record(db, wanted, now, namespace_uid)
-            await handle_state_requests(db, document, row)
-            await record_upstreams(db, row, wanted.record.spec, now)
-            await _handle_request(db, document, row)
-            problem, definition, about = None, wanted.definition, wanted.notes
-            untouched = not known and stands_alone(document)
+            desired = await desired_connection(connection, DefinitionCache(db), current)
+            row, known = await _record(db, desired, now, namespace_uid)
+            await handle_state_requests(db, connection.metadata, row)
+            await record_upstreams(db, row, desired.record.spec, now)
+            await _handle_request(db, annotations.get(REQUESTED_AT), row)
+            problem, definition, about = None, desired.definition.name, desired.notes
+            untouched = not known and stands_alone(connection)
         except Stalled as stalled:
             problem, definition, about, untouched = stalled.finding, None, (), False
-            row = await _record_stalled(db, document, problem, namespace_uid)
-            if not annotation_problems(document):
-                await handle_state_requests(db, document, row)
+            row = await _record_stalled(db, connection, problem, namespace_uid)
+            if not connection.metadata.problems:
+                await handle_state_requests(db, connection.metadata, row)
         recorded = RecordedConnection(row) if untouched else await recorded_connection(db, row)
     finding = problem or upstream_finding(recorded.row) or finding_for(recorded.row, recorded.newest, recorded.failure)
-    previous = document.get("status", {}).get("conditions", [])
     extra = [
         *pauses(recorded.row, now),
-        *notes(document),
-        *(note.as_condition() for note in about),
+        *annotation_notes(connection.metadata),
+        *about,
         *alert_conditions([open_alert(alert) for alert in reversed(recorded.alerts)]),
     ]
-    listed = conditions_for(finding, generation, previous, now, *extra)
-    counted = {"alerts": len(recorded.alerts), **({"waitingRuns": recorded.waiting} if recorded.waiting else {})}
-    return {**status_of(generation, listed, recorded.row, recorded.newest, definition), **counted}
+    generation = connection.metadata.generation
+    conditions = conditions_for(finding, generation, connection.status.conditions, now, *extra)
+    fields = recorded_fields(recorded.row, definition, now)
+    return status_of(generation, conditions, fields, recorded.newest, len(recorded.alerts), recorded.waiting)
 
 
-def notes(document: Document) -> list[dict[str, str]]:
-    """Return the condition of annotations that nobody reads, if there are any: what was meant by them does not happen."""
-    found = unknown_annotations(document)
-    if not found:
-        return []
-    words = "; ".join(found[:SHOWN_ALERTS])
-    return [Note("UnknownAnnotation", words).as_condition()]
+def annotation_notes(metadata: Metadata) -> list[UndatedCondition]:
+    """Return the condition of annotations that nobody reads, if there are any: what they ask for does not happen."""
+    found = unknown_annotations(metadata)
+    return [note("UnknownAnnotation", "; ".join(found[:SHOWN_ALERTS]))] if found else []
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ class RecordedConnection:
 
     row: ConnectionRow
     newest: RunDetail | None = None
-    alerts: list[Row] = field(default_factory=list)
+    alerts: list[StreamAlert] = field(default_factory=list)
     waiting: int = 0
     failure: RunDetail | None = None
 
@@ -140,21 +138,21 @@ async def recorded_connection(db: DatabaseConnection, row: ConnectionRow) -> Rec
 
 
 async def _record(
-    db: DatabaseConnection, wanted: DesiredConnection, now: datetime, namespace_uid: NamespaceUidReader
+    db: DatabaseConnection, desired: DesiredConnection, now: datetime, namespace_uid: NamespaceUidReader
 ) -> tuple[ConnectionRow, bool]:
-    """Return the connection's row as it is wanted, and whether there was one before."""
-    known = await connection_store.connection_by_uid(db, wanted.record.uid)
-    if known and wanted.is_held_by(known) and known.namespace_uid:
+    """Return the connection's row as it is desired, and whether there was one before."""
+    known = await connection_store.connection_by_uid(db, desired.record.uid)
+    if known and desired.is_held_by(known) and known.namespace_uid:
         return known, True
-    wanted = replace(wanted, record=await _placed(wanted.record, known, namespace_uid))
-    timed = wanted.timed(now)
+    desired = replace(desired, record=await _placed(desired.record, known, namespace_uid))
+    timed = desired.timed(now)
     if known is None:
-        for new in await connection_records.insert_connections(db, [(wanted.record, timed)]):
+        for new in await connection_records.insert_connections(db, [(desired.record, timed)]):
             return new, False
-        await retire_namesakes(db, wanted.record.uid, wanted.record.namespace, wanted.record.name)
+        await retire_namesakes(db, desired.record.uid, desired.record.namespace, desired.record.name)
     async with db.transaction():
-        await settle(db, wanted.record, known, valid=True)
-        row = await connection_records.upsert_connection(db, wanted.record)
+        await settle(db, desired.record, known, valid=True)
+        row = await connection_records.upsert_connection(db, desired.record)
         if not timed.is_held_by(row):
             row = await connection_records.set_timing(db, row.uid, timed) or row
     return row, known is not None
@@ -169,15 +167,14 @@ async def _placed(
 
 
 async def _record_stalled(
-    db: DatabaseConnection, document: Document, problem: Finding, namespace_uid: NamespaceUidReader
+    db: DatabaseConnection, connection: Connection, problem: Finding, namespace_uid: NamespaceUidReader
 ) -> ConnectionRow:
     """Record a connection that cannot be used; a spec that the API server would refuse does not replace the last good one."""
-    known = await connection_store.connection_by_uid(db, document["metadata"]["uid"])
-    valid = not spec_problems(document)
-    spec = ConnectionSpec.parse(defaulted(document)["spec"]) if valid else known.spec if known else NO_SPEC
-    record = await _placed(
-        record_of(document, spec, None, shown_text(f"{problem.reason}: {problem.message}")), known, namespace_uid
-    )
+    known = await connection_store.connection_by_uid(db, connection.uid)
+    valid = not connection.problems
+    spec = connection.spec if valid else known.spec if known else NO_SPEC
+    why = shown_text(f"{problem.reason}: {problem.message}")
+    record = await _placed(record_of(connection, spec, None, why), known, namespace_uid)
     if known is None:
         await retire_namesakes(db, record.uid, record.namespace, record.name)
     async with db.transaction():
@@ -188,14 +185,6 @@ async def _record_stalled(
         return await connection_records.upsert_connection(db, record)
 
 
-async def _handle_request(db: DatabaseConnection, document: Document, row: ConnectionRow) -> None:
-    token = document["metadata"].get("annotations", {}).get(REQUESTED_AT)
+async def _handle_request(db: DatabaseConnection, token: str | None, row: ConnectionRow) -> None:
     if token and token != row.handled_request:
         await handle_request(db, row.uid, token)
-
-
-async def reconcile(pool: Pool, document: Document, namespace_uid: NamespaceUidReader = one_namespace) -> Document:
-    """Return the document's new status. `namespace_uid` tells one namespace from another of the same name."""
-    if key_of(document)[0] == "ConnectorDefinition":
-        return await reconcile_definition(pool, document)
-    return await reconcile_connection(pool, document, namespace_uid)

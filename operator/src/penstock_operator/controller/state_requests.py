@@ -6,20 +6,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from penstock_operator.connections.connection_store import ConnectionRow
-from penstock_operator.controller.resource_client import Document
 from penstock_operator.errors import Invalid
 from penstock_operator.ids import ConnectionUid
 from penstock_operator.registry.database import DatabaseConnection
 from penstock_operator.resources.conditions import moment
+from penstock_operator.resources.documents import Metadata
 from penstock_operator.state import history
 from penstock_operator.state.admin import Author, Order, carry_out, hold
 from penstock_operator.state.annotations import ANNOTATIONS, StateRequest, author_of, requests
 
 
-async def handle_state_requests(db: DatabaseConnection, document: Document, row: ConnectionRow) -> None:
-    """Carry out what is asked for and was not yet; one that cannot be carried out is answered and not tried again."""
-    metadata = document["metadata"]
-    for request in requests(metadata.get("annotations") or {}):
+async def handle_state_requests(db: DatabaseConnection, metadata: Metadata, row: ConnectionRow) -> None:
+    """Carry out each request that was not handled before; one that cannot be carried out is answered and not tried again."""
+    for request in requests(metadata.annotations):
         if row.handled_state_request(request.action) != request.token:
             author = Author(author_of(metadata, ANNOTATIONS[request.action]), f"token {request.token}")
             await _handle(db, row.uid, request, author)

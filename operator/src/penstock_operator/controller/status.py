@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
+from penstock_operator.alerts import StreamAlert
 from penstock_operator.connections.connection_store import ConnectionSummary
-from penstock_operator.controller.resource_client import Document
-from penstock_operator.definitions import DefinitionVersion
-from penstock_operator.registry.database import Row
-from penstock_operator.resources.conditions import AlertCondition, Finding, OpenAlert, moment
+from penstock_operator.ids import DefinitionName
+from penstock_operator.resources.conditions import (
+    AlertCondition,
+    Condition,
+    Finding,
+    FindingState,
+    OpenAlert,
+    Reason,
+    UndatedCondition,
+    moment,
+)
+from penstock_operator.resources.models import ConnectionStatus, LastRun
 from penstock_operator.runs.circuit_breaker import paused
 from penstock_operator.runs.run_store import RunDetail
 from penstock_operator.scheduling.due import next_time
@@ -34,7 +42,7 @@ def finding_for(row: ConnectionSummary, newest: RunDetail | None, failure: RunDe
         found = _under_way(row, newest)
         stands = failure if failure and row.failures and not _is_past(failure, newest) else None
         return _still_failing(stands, found) if stands and found.state != "stalled" else found
-    reason: Any = newest.reason or "DefectError"
+    reason: Reason = newest.reason or "DefectError"
     if newest.phase == "failed" and not row.failures:
         message = f"the spec or the definition changed after run {newest.id} had failed ({reason}: {newest.message})"
         return Finding("ready", "AwaitingRun", f"{message}; the next run tells whether that mended it")
@@ -51,15 +59,15 @@ def _still_failing(failure: RunDetail, found: Finding) -> Finding:
 
 def _under_way(row: ConnectionSummary, newest: RunDetail) -> Finding:
     phase, run, message, attempt = newest.phase, newest.id, newest.message, newest.attempt
-    settled: Any = "ready" if row.last_success_at else "reconciling"
+    settled: FindingState = "ready" if row.last_success_at else "reconciling"
     if phase == "pending" and attempt:
         at = moment(newest.next_attempt_at)
         if newest.reason == "QuotaExceeded":
             return Finding("reconciling", "QuotaExceeded", f"run {run} waits: {message} (asked again at {at})")
         return Finding("failing", "AwaitingRetry", f"{message} (attempt {attempt} failed, the next is due {at})")
     if newest.waits and phase == "running":
-        reason: Any = newest.waits_reason or "PodPending"
-        state: Any = "stalled" if reason in WAITS_FOR_ITS_OWNER else "reconciling"
+        reason: Reason = newest.waits_reason or "PodPending"
+        state: FindingState = "stalled" if reason in WAITS_FOR_ITS_OWNER else "reconciling"
         return Finding(state, reason, f"run {run}, attempt {attempt} waits: {newest.waits}")
     if newest.waits:
         return Finding(settled, "RunInProgress", f"run {run} waits: {newest.waits}")
@@ -78,33 +86,35 @@ def _idle(row: ConnectionSummary, newest: RunDetail | None) -> Finding:
 
 def status_of(
     generation: int,
-    listed: list[Document],
-    row: ConnectionSummary,
+    conditions: list[Condition],
+    recorded: ConnectionStatus,
     newest: RunDetail | None,
-    definition: DefinitionVersion | None,
-    now: datetime | None = None,
-) -> Document:
-    """Return the status of a connection that was found as `listed` conditions tell."""
-    status = {
-        "observedGeneration": generation,
-        "conditions": listed,
-        "definition": definition.name if definition else None,
-        "lastRun": _last_run(newest) if newest else None,
-        **row_fields(row, now or datetime.now(UTC)),
-    }
-    return {key: value for key, value in status.items() if value is not None}
+    alerts: int,
+    waiting_runs: int,
+) -> ConnectionStatus:
+    """Return the status of a connection, whose row gives the fields of `recorded`."""
+    return recorded.model_copy(
+        update={
+            "observed_generation": generation,
+            "conditions": conditions,
+            "last_run": _last_run(newest) if newest else None,
+            "alerts": alerts,
+            "waiting_runs": waiting_runs or None,
+        }
+    )
 
 
-def row_fields(row: ConnectionSummary, now: datetime) -> Document:
-    """Return the fields of a status that the connection's row alone decides; None is a field that is not there."""
-    return {
-        "lastScheduleTime": moment(row.last_scheduled_at),
-        "lastSuccessfulTime": moment(row.last_success_at),
-        "nextScheduleTime": moment(_next_time(row, now)),
-        "lastHandledRequest": row.handled_request,
-        "consecutiveFailures": row.failures or None,
-        "lastStateChange": row.state_answer,
-    }
+def recorded_fields(row: ConnectionSummary, definition: DefinitionName | None, now: datetime) -> ConnectionStatus:
+    """Return the fields of a status that the connection's row and the name of its definition give."""
+    return ConnectionStatus(
+        definition=definition,
+        last_schedule_time=moment(row.last_scheduled_at),
+        last_successful_time=moment(row.last_success_at),
+        next_schedule_time=moment(_next_time(row, now)),
+        last_handled_request=row.handled_request,
+        consecutive_failures=row.failures or None,
+        last_state_change=row.state_answer,
+    )
 
 
 def _next_time(row: ConnectionSummary, now: datetime) -> datetime | None:
@@ -123,31 +133,30 @@ def _next_time(row: ConnectionSummary, now: datetime) -> datetime | None:
     return None
 
 
-def _last_run(run: RunDetail) -> Document:
-    shown = {
-        "id": run.id,
-        "phase": run.phase,
-        "attempt": run.attempt,
-        "records": run.committed_records,
-        "rejected": run.rejected,
-        "failedStreams": run.failed_streams or None,
-        "startedAt": moment(run.started_at),
-        "finishedAt": moment(run.finished_at),
-        "message": run.waits or ("" if run.phase == "running" else run.message),
-    }
-    return {key: value for key, value in shown.items() if value is not None}
+def _last_run(run: RunDetail) -> LastRun:
+    return LastRun(
+        id=run.id,
+        phase=run.phase,
+        attempt=run.attempt,
+        records=run.committed_records,
+        rejected=run.rejected,
+        failed_streams=run.failed_streams or None,
+        started_at=moment(run.started_at),
+        finished_at=moment(run.finished_at),
+        message=run.waits or ("" if run.phase == "running" else run.message),
+    )
 
 
-def open_alert(row: Row) -> OpenAlert:
-    """Return an alert's row as conditions tell it."""
+def open_alert(alert: StreamAlert) -> OpenAlert:
+    """Return an alert as conditions report it."""
     sorts: dict[str, AlertCondition] = {"EmptyRead": "EmptyRead", "RecordsRejected": "RecordsRejected"}
-    return OpenAlert(sorts.get(row["kind"], "SchemaDrift"), row["stream"], row["kind"], row["message"])
+    return OpenAlert(sorts.get(alert.kind, "SchemaDrift"), alert.stream, alert.kind, alert.message)
 
 
-def pauses(row: ConnectionSummary, now: datetime) -> list[dict[str, str]]:
+def pauses(row: ConnectionSummary, now: datetime) -> list[UndatedCondition]:
     """Return the conditions of a connection that no tick makes run: paused after failures, or suspended by its owner."""
     failing = paused(row.failures, row.paused_until, now)
-    found = [] if failing is None else [("Paused", failing.reason, failing.message)]
+    found = [] if failing is None else [UndatedCondition("Paused", failing.reason, failing.message)]
     if row.suspended:
-        found.append(("Suspended", "Suspended", SUSPENDED))
-    return [{"type": kind, "status": "True", "reason": reason, "message": words} for kind, reason, words in found]
+        found.append(UndatedCondition("Suspended", "Suspended", SUSPENDED))
+    return found

@@ -98,7 +98,7 @@ async def _watch(changed: ChangeHandler, stop: asyncio.Event, scope: Scope) -> N
             kind: str = kind,
             **_: Any,
         ) -> None:
-            if kind == "ConnectorDefinition" or scope.covers(body.metadata):
+            if kind == "ConnectorDefinition" or scope.covers(namespace or "", body.metadata.labels):
                 changed((kind, namespace or "", name), body.metadata.get("resourceVersion"), listed=type is None)
 
         kopf.on.event(GROUP, API_VERSION, plural, registry=registry, id=f"{plural}-changed")(resource_changed)

@@ -1,4 +1,4 @@
-"""A folder in location of an API server: the same documents that `kubectl apply` takes, one or many in each YAML file."""
+"""A folder in place of an API server: the same documents that `kubectl apply` takes, one or many in each YAML file."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from penstock_operator.controller.identity import one_namespace
-from penstock_operator.controller.resource_client import Document, Page, key_of
+from penstock_operator.controller.resource_client import R
 from penstock_operator.embedded.documents import FolderError, LocatedDocument, documents_of, yaml_files
 from penstock_operator.ids import NamespaceUid
-from penstock_operator.resources.models import API_VERSION, GROUP, Kind
+from penstock_operator.resources.documents import Document, Resource, ResourceKey, ResourceStatus, status_document
+from penstock_operator.resources.models import API_VERSION, GROUP
 from penstock_operator.resources.spelling import nearest_word
 
 OURS = ("ConnectorDefinition", "TenantConnection")
@@ -31,13 +31,13 @@ NAMESPACE = uuid.UUID("6b1e7f0e-8a5d-4b7c-9d59-8f0a4d7d6c11")
 class FolderContent:
     """What the folder holds."""
 
-    resources: dict[tuple[str, str, str], Document] = field(default_factory=dict)
+    resources: dict[ResourceKey, Document] = field(default_factory=dict)
     secrets: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict, repr=False)
 
 
 def read_folder(directory: Path) -> FolderContent:
     """Read every YAML file below the directory. Raises FolderError for what is no document, or is there twice."""
-    content, seen = FolderContent(), dict[tuple[str, str, str], str]()
+    content, seen = FolderContent(), dict[ResourceKey, str]()
     for located in (located for path in yaml_files(directory) for located in documents_of(path)):
         key = key_at(located)
         if key in seen:
@@ -76,7 +76,7 @@ def check_kind(located: LocatedDocument) -> str:
     raise FolderError(f"{located.location}: kind: {kind[:100]!r} is not known; {hint} the kinds are {', '.join(KINDS)}")
 
 
-def key_at(located: LocatedDocument) -> tuple[str, str, str]:
+def key_at(located: LocatedDocument) -> ResourceKey:
     """Return kind, namespace and name of a document. Raises FolderError."""
     kind, document, location = check_kind(located), located.document, located.location
     meta = document.get("metadata")
@@ -132,9 +132,9 @@ class FolderResources:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.statuses: dict[tuple[str, str, str], Document] = {}
+        self.statuses: dict[ResourceKey, ResourceStatus] = {}
         self._content = FolderContent()
-        self._generations: dict[tuple[str, str, str], tuple[str, int]] = {}
+        self._generations: dict[ResourceKey, tuple[str, int]] = {}
 
     def refresh(self) -> bool:
         """Read the folder again, and say whether it changed."""
@@ -146,38 +146,38 @@ class FolderResources:
         """Return a Secret's values."""
         return self._content.secrets.get((namespace, name))
 
-    async def get(self, kind: Kind, namespace: str, name: str) -> Document | None:
-        """Return one document with what an API server would have added."""
-        document = self._content.resources.get((kind, namespace, name))
-        return self._admitted(document) if document else None
+    async def get(self, kind: type[R], namespace: str, name: str) -> R | None:
+        """Return one resource with the fields that an API server would have added."""
+        document = self._content.resources.get((kind.KIND, namespace, name))
+        return kind.parse(self._admitted((kind.KIND, namespace, name), document)) if document else None
 
-    async def list(self, kind: Kind) -> list[Document]:
-        """Return all documents of a kind."""
-        return [self._admitted(each) for key, each in self._content.resources.items() if key[0] == kind]
+    async def read_all(self, kind: type[R]) -> list[R]:
+        """Return all resources of a kind."""
+        found = self._content.resources.items()
+        return [kind.parse(self._admitted(key, document)) for key, document in found if key[0] == kind.KIND]
 
-    async def pages(self, kind: Kind) -> AsyncIterator[Page]:
-        """Yield all documents of a kind at once."""
-        yield await self.list(kind)
+    async def pages(self, kind: type[R]) -> AsyncIterator[list[R]]:
+        """Yield all resources of a kind at once."""
+        yield await self.read_all(kind)
 
     async def namespace_uid(self, namespace: str) -> NamespaceUid | None:
         """Return what stands for the uid of a namespace: a folder has one of each name, ever."""
         return await one_namespace(namespace)
 
-    async def write_status(self, document: Document, status: Document) -> None:
+    async def write_status(self, resource: Resource, status: ResourceStatus) -> None:
         """Keep the status."""
-        self.statuses[key_of(document)] = status
+        self.statuses[resource.key] = status
 
-    def _admitted(self, document: Document) -> Document:
-        key = key_of(document)
+    def _admitted(self, key: ResourceKey, document: Document) -> Document:
         uid = str(uuid.uuid5(NAMESPACE, "/".join(key)))
         meta = {**document["metadata"], "uid": uid, "generation": self._generation(key, document)}
-        result: dict[str, Any] = {**document, "metadata": meta}
+        result = {**document, "metadata": meta}
         result.pop("status", None)  # as an API server does with an applied one
         if key in self.statuses:
-            result["status"] = self.statuses[key]
+            result["status"] = status_document(self.statuses[key])
         return result
 
-    def _generation(self, key: tuple[str, str, str], document: Document) -> int:
+    def _generation(self, key: ResourceKey, document: Document) -> int:
         digest = hashlib.sha256(json.dumps(document.get("spec"), sort_keys=True, default=str).encode()).hexdigest()
         known, number = self._generations.get(key, (digest, 1))
         number += known != digest

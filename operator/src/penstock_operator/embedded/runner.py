@@ -15,11 +15,11 @@ from psycopg_pool import PoolTimeout
 from penstock_operator.connections import connection_store
 from penstock_operator.connections.connection_store import ConnectionRow
 from penstock_operator.controller.cancellation import heed_cancellation
-from penstock_operator.controller.reconcile import reconcile
-from penstock_operator.controller.resource_client import Document, key_of
+from penstock_operator.controller.reconcile import reconcile_connection, reconcile_definition
 from penstock_operator.embedded import EmbeddedError
 from penstock_operator.embedded.documents import FolderError
 from penstock_operator.embedded.platform import Platform
+from penstock_operator.resources.documents import Connection, Definition, ResourceKey
 from penstock_operator.runs import bronze_objects, run_store, stream_outcomes
 from penstock_operator.runs.run_store import RunDetail
 from penstock_operator.runs.stream_outcomes import RunStream
@@ -75,67 +75,56 @@ class RunResult:
 
 async def run_once(platform: Platform, report: ProgressReporter) -> list[RunResult]:
     """Run every connection of the folder once, all at the same time; return the results in the order of the files."""
-    for document in await platform.resources.list("ConnectorDefinition"):
-        status = await reconcile(platform.pool, document)
-        problem = status["conditions"][0]
-        if problem["status"] != "True":
-            report.line(f"definition {document['metadata']['name']}: {problem['message']}")
-        await platform.resources.write_status(document, status)
-    documents = await platform.resources.list("TenantConnection")
+    for definition in await platform.resources.read_all(Definition):
+        found = await reconcile_definition(platform.pool, definition)
+        ready = found.conditions[0]
+        if ready.status != "True":
+            report.line(f"definition {definition.name}: {ready.message}")
+        await platform.resources.write_status(definition, found)
+    connections = await platform.resources.read_all(Connection)
     loops = asyncio.create_task(platform.orchestrator.run())
     try:
-        return await _in_order(platform, documents, report)
+        return await _in_order(platform, connections, report)
     finally:
         loops.cancel()
         await asyncio.gather(loops, return_exceptions=True)
         await platform.orchestrator.outbox_dispatcher.drain()
 
 
-async def _in_order(platform: Platform, documents: list[Document], report: ProgressReporter) -> list[RunResult]:
+async def _in_order(platform: Platform, connections: list[Connection], report: ProgressReporter) -> list[RunResult]:
     """Run them side by side, but each after those that its `spec.after` names."""
-    tasks: dict[tuple[str, ...], asyncio.Task[RunResult]] = {}
+    tasks = dict[ResourceKey, asyncio.Task[RunResult]]()
 
-    async def after_others(document: Document) -> RunResult:
-        _, namespace, name = key_of(document)
-        named = {each: upstream_names(other) for (_, of, each), other in by_key.items() if of == namespace}
-        if not find_cycle(name, named):
-            first = [tasks[key_of(document)[0], namespace, upstream] for upstream in named[name] if upstream in named]
-            await asyncio.gather(*first)
-        return await _once(platform, document, report)
+    async def after_others(connection: Connection) -> RunResult:
+        neighbours = [other for other in connections if other.namespace == connection.namespace]
+        upstreams = {str(other.name): [upstream.name for upstream in other.spec.after] for other in neighbours}
+        if not find_cycle(connection.name, upstreams):
+            named = [name for name in upstreams[connection.name] if name in upstreams]
+            await asyncio.gather(*(tasks[Connection.KIND, connection.namespace, name] for name in named))
+        return await _once(platform, connection, report)
 
-    by_key = {key_of(document): document for document in documents}
-    for document in documents:
-        tasks[key_of(document)] = asyncio.create_task(after_others(document))
+    for connection in connections:
+        tasks[connection.key] = asyncio.create_task(after_others(connection))
     return list(await asyncio.gather(*tasks.values()))
 
 
-def upstream_names(document: Document) -> list[str]:
-    """Return what a document's `spec.after` names, whatever else is wrong with it."""
-    spec = document.get("spec")
-    listed = spec.get("after") if isinstance(spec, dict) else None
-    names = (
-        [upstream.get("name") for upstream in listed if isinstance(upstream, dict)] if isinstance(listed, list) else []
-    )
-    return [name for name in names if isinstance(name, str)]
-
-
-async def _once(platform: Platform, document: Document, report: ProgressReporter) -> RunResult:
-    _, namespace, name = key_of(document)
-    status = await reconcile(platform.pool, document)
+async def _once(platform: Platform, connection: Connection, report: ProgressReporter) -> RunResult:
+    namespace, name = connection.namespace, connection.name
+    status = await reconcile_connection(platform.pool, connection)
     stalled = next(
         (
             condition
-            for condition in status["conditions"]
-            if condition["type"] == "Stalled" and condition["reason"] != "SecretNotFound"
+            for condition in status.conditions
+            if condition.type == "Stalled" and condition.reason != "SecretNotFound"
         ),
         None,
     )
     async with platform.pool.connection() as db:
         row = await connection_store.connection_by_name(db, namespace, name)
         if row is None or not row.ready:
-            message = stalled["message"] if stalled else "the connection is not valid"
+            message = stalled.message if stalled else "the connection is not valid"
             report.run(RunProgress(f"{namespace}/{name}", "invalid", 0, 0, message))
-            error = {"class": stalled["reason"] if stalled else "InvalidSpec", "message": message}
+            error = {"class": stalled.reason if stalled else "InvalidSpec", "message": message}
             return RunResult(namespace, name, None, "invalid", None, 0, 0, 0, [], error)
         run_id = await request_run(db, row.uid, f"once-{secrets.token_hex(8)}")
         if run_id and row.upstreams:
@@ -230,10 +219,10 @@ async def _follow_connections(platform: Platform, report: ProgressReporter) -> N
 def _refused(platform: Platform) -> Iterator[tuple[str, str]]:
     """Yield what is said of each document that cannot be used."""
     for key, status in platform.resources.statuses.items():
-        for condition in status.get("conditions", []):
-            if condition["type"] == "Stalled" and condition["status"] == "True":
+        for condition in status.conditions:
+            if condition.type == "Stalled" and condition.status == "True":
                 where = "/".join(part for part in key[1:] if part)
-                yield f"stalled {'/'.join(key)}", f"{key[0]} {where}: refused: {condition['message']}"
+                yield f"stalled {'/'.join(key)}", f"{key[0]} {where}: refused: {condition.message}"
 
 
 def _runs_told(newest: list[RunDetail], since: datetime) -> Iterator[tuple[str, str]]:

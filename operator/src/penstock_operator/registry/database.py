@@ -7,9 +7,9 @@ fields are the statement's columns, and so no caller sees a row without a type.
 from __future__ import annotations
 
 import select
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row, kwargs_row, scalar_row
@@ -19,6 +19,25 @@ DatabaseConnection = AsyncConnection[DictRow]
 Pool = AsyncConnectionPool[DatabaseConnection]
 Row = dict[str, Any]
 T = TypeVar("T")
+
+
+class ParsedRow:
+    """Base of rows of which some columns hold documents or text that a value is parsed from."""
+
+    __slots__ = ()
+    PARSERS: ClassVar[Mapping[str, Callable[[Any], object]]]
+    """By column: the function that parses its value. It is not called for NULL."""
+
+    @classmethod
+    def parse(cls, **columns: Any) -> Self:
+        """Return the row that has these columns."""
+        make: Callable[..., Self] = cls
+        parsed = {
+            name: cls.PARSERS[name](value)
+            for name, value in columns.items()
+            if name in cls.PARSERS and value is not None
+        }
+        return make(**{**columns, **parsed})
 
 
 def create_pool(url: str, *, size: int = 10, name: str = "penstock") -> Pool:

@@ -1,10 +1,13 @@
-"""Conditions: one function turns what a reconcile found into kstatus conditions."""
+"""Conditions: one function turns the finding of a reconcile into kstatus conditions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Literal
+
+from penstock_sdk.manifest import Declared
+from pydantic import WithJsonSchema
 
 Reason = Literal[
     "Admitted",
@@ -93,59 +96,103 @@ MEANINGS: dict[Reason, str] = {
 }
 """What each reason means, and what its reader can do; the reference is written from it."""
 AlertCondition = Literal["SchemaDrift", "EmptyRead", "RecordsRejected"]
+FindingState = Literal["ready", "reconciling", "failing", "stalled"]
+ConditionType = Literal[
+    "Ready",
+    "Reconciling",
+    "Stalled",
+    "Admitted",
+    "Paused",
+    "Suspended",
+    "SchemaDrift",
+    "EmptyRead",
+    "RecordsRejected",
+    "UnknownAnnotation",
+    "VersionNotSelected",
+    "DefinitionDeleted",
+]
 SHOWN_ALERTS = 3
+NOTATION = "%Y-%m-%dT%H:%M:%SZ"
 
 
-@dataclass(frozen=True)
+class Condition(Declared):
+    """One kstatus condition."""
+
+    type: ConditionType
+    """Ready, Reconciling and Stalled as kstatus has them; the rest says what needs attention."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether the condition holds."""
+    reason: Annotated[Reason, WithJsonSchema({"type": "string"})]
+    """One of a closed list: docs/reference/reasons.md."""
+    message: str = ""
+    """In words, with the field and the remedy."""
+    observed_generation: int
+    """The spec's generation that it is about."""
+    last_transition_time: str
+    """When its status last changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class UndatedCondition:
+    """A condition as a reconcile found it, without the generation and the time that its status shows."""
+
+    type: ConditionType
+    reason: Reason
+    message: str
+    holds: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
-    """What a reconcile found: whether the resource is ready, works towards it, or waits for its owner."""
+    """The result of a reconcile: whether the resource is ready, works towards it, or waits for its owner."""
 
-    state: Literal["ready", "reconciling", "failing", "stalled"]
+    state: FindingState
     reason: Reason
     message: str
 
 
 def moment(value: datetime | None) -> str | None:
     """Return the moment as Kubernetes writes it, in UTC, to the second."""
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if value else None
+    return value.astimezone(UTC).strftime(NOTATION) if value else None
 
 
 def conditions_for(
-    finding: Finding, generation: int, previous: list[dict[str, Any]], now: datetime, *extra: dict[str, str]
-) -> list[dict[str, Any]]:
+    finding: Finding, generation: int, previous: list[Condition], now: datetime, *extra: UndatedCondition
+) -> list[Condition]:
     """Return the conditions; one whose status did not change keeps its transition time."""
-    wanted = [
-        {"type": "Ready", "status": str(finding.state == "ready"), "reason": finding.reason, "message": finding.message}
-    ]
-    if finding.state in ("reconciling", "stalled"):
-        kind = finding.state.capitalize()
-        wanted.append({"type": kind, "status": "True", "reason": finding.reason, "message": finding.message})
-    since = {(condition["type"], condition["status"]): condition["lastTransitionTime"] for condition in previous}
-    return [
-        {
-            **condition,
-            "observedGeneration": generation,
-            "lastTransitionTime": since.get((condition["type"], condition["status"]), moment(now)),
-        }
-        for condition in (*wanted, *extra)
-    ]
+    found = [UndatedCondition("Ready", finding.reason, finding.message, holds=finding.state == "ready")]
+    if finding.state == "reconciling":
+        found.append(UndatedCondition("Reconciling", finding.reason, finding.message))
+    elif finding.state == "stalled":
+        found.append(UndatedCondition("Stalled", finding.reason, finding.message))
+    since = {(condition.type, condition.status): condition.last_transition_time for condition in previous}
+    written = now.astimezone(UTC).strftime(NOTATION)
+    dated = list[Condition]()
+    for condition in (*found, *extra):
+        status: Literal["True", "False"] = "True" if condition.holds else "False"
+        dated.append(
+            Condition(
+                type=condition.type,
+                status=status,
+                reason=condition.reason,
+                message=condition.message,
+                observed_generation=generation,
+                last_transition_time=since.get((condition.type, status), written),
+            )
+        )
+    return dated
 
 
-@dataclass(frozen=True)
-class Note:
-    """A condition that is true and keeps nothing from running; its reason is its type."""
-
-    type: Literal["UnknownAnnotation", "VersionNotSelected", "DefinitionDeleted"]
-    message: str
-
-    def as_condition(self) -> dict[str, str]:
-        """Return the condition."""
-        return {"type": self.type, "status": "True", "reason": self.type, "message": self.message}
+def note(
+    kind: Literal["UnknownAnnotation", "VersionNotSelected", "DefinitionDeleted"], message: str
+) -> UndatedCondition:
+    """Return a condition that keeps nothing from running; its reason is its type."""
+    return UndatedCondition(kind, kind, message)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class OpenAlert:
-    """An alert as a condition tells it."""
+    """An open alert as a condition reports it."""
 
     condition: AlertCondition
     stream: str
@@ -153,21 +200,16 @@ class OpenAlert:
     message: str
 
 
-def alert_conditions(alerts: list[OpenAlert]) -> list[dict[str, str]]:
+def alert_conditions(alerts: list[OpenAlert]) -> list[UndatedCondition]:
     """Return one condition for each sort of open alert, newest alerts first; without alerts there is none."""
     sorts = sorted({alert.condition for alert in alerts})
     return [
-        {
-            "type": sort,
-            "status": "True",
-            "reason": "AlertsOpen",
-            "message": _told([alert for alert in alerts if alert.condition == sort]),
-        }
+        UndatedCondition(sort, "AlertsOpen", _summary([alert for alert in alerts if alert.condition == sort]))
         for sort in sorts
     ]
 
 
-def _told(alerts: list[OpenAlert]) -> str:
+def _summary(alerts: list[OpenAlert]) -> str:
     shown = "; ".join(f"{alert.stream}: {alert.kind}: {alert.message}" for alert in alerts[:SHOWN_ALERTS])
     more = f"; and {len(alerts) - SHOWN_ALERTS} more" if len(alerts) > SHOWN_ALERTS else ""
     return f"{shown}{more} (`penstock alerts list`)"

@@ -8,6 +8,7 @@ from penstock_sdk.manifest import Declared, Manifest, rules
 from penstock_sdk.protocol import MAX_PARALLELISM
 from pydantic import ConfigDict, Field
 
+from penstock_operator.resources.conditions import Condition
 from penstock_operator.resources.notations import CpuAmount, Duration, MemorySize, Moment
 from penstock_operator.resources.stored import parse_stored
 
@@ -383,36 +384,6 @@ NO_SPEC = ConnectionSpec.parse({})
 """The spec of a connection whose document was never valid."""
 
 
-class Condition(Declared):
-    """One kstatus condition."""
-
-    type: Literal[
-        "Ready",
-        "Reconciling",
-        "Stalled",
-        "Admitted",
-        "Paused",
-        "Suspended",
-        "SchemaDrift",
-        "EmptyRead",
-        "RecordsRejected",
-        "UnknownAnnotation",
-        "VersionNotSelected",
-        "DefinitionDeleted",
-    ]
-    """Ready, Reconciling and Stalled as kstatus has them; the rest says what needs attention."""
-    status: Literal["True", "False", "Unknown"]
-    """Whether the condition holds."""
-    reason: str
-    """One of a closed list: docs/reference/reasons.md."""
-    message: str = ""
-    """In words, with the field and the remedy."""
-    observed_generation: int
-    """The spec's generation that it is about."""
-    last_transition_time: str
-    """When its status last changed."""
-
-
 class LastRun(Declared):
     """The newest run, in short; the whole is in the registry."""
 
@@ -449,6 +420,11 @@ class StateAnswer(Declared):
     """Why not."""
     time: str
     """When it was decided."""
+
+    @classmethod
+    def parse(cls, document: object) -> Self:
+        """Return the answer that the registry holds as `document`."""
+        return parse_stored(cls, document)
 
 
 class ConnectionStatus(Declared):

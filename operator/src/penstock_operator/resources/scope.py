@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 LABEL_NAME = r"(?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 LABEL_VALUE = r"(?:[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?"
@@ -85,10 +84,9 @@ class Scope:
         """Say whether connections of a namespace may be in it."""
         return not self.namespaces or namespace in self.namespaces
 
-    def covers(self, metadata: Mapping[str, Any]) -> bool:
-        """Say whether a connection with this metadata is in it."""
-        labels = metadata.get("labels") or {}
-        return self.has_namespace(metadata.get("namespace", "")) and all(
+    def covers(self, namespace: str, labels: Mapping[str, str]) -> bool:
+        """Return True if a connection of this namespace with these labels is in it."""
+        return self.has_namespace(namespace) and all(
             requirement.matches(labels) for requirement in parse_selector(self.selector)
         )
 

@@ -11,7 +11,14 @@ from penstock_sdk.protocol import ErrorClass
 from psycopg.types.json import Jsonb
 
 from penstock_operator.ids import AttemptNumber, ConnectionName, ConnectionUid, DefinitionName, Namespace, RunId
-from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_one, fetch_value
+from penstock_operator.registry.database import (
+    DatabaseConnection,
+    ParsedRow,
+    execute,
+    fetch_all,
+    fetch_one,
+    fetch_value,
+)
 from penstock_operator.resources.conditions import Reason
 from penstock_operator.runs.run_spec import RunSpec
 
@@ -67,8 +74,10 @@ class LiveAttempt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CarriedAttempt(LiveAttempt):
+class CarriedAttempt(LiveAttempt, ParsedRow):
     """An attempt with all that its Job is made from."""
+
+    PARSERS = {"spec": RunSpec.parse}
 
     metrics: dict[str, float]
     spec: RunSpec
@@ -79,11 +88,6 @@ class CarriedAttempt(LiveAttempt):
     manifest: dict[str, Any]
     definition: DefinitionName
 
-    @classmethod
-    def parse(cls, *, spec: Mapping[str, Any], **columns: Any) -> CarriedAttempt:
-        """Return the attempt that a row of LAUNCH describes."""
-        return cls(spec=RunSpec.parse(spec), **columns)
-
     @property
     def memory_limit(self) -> str:
         """The memory that the attempt may use, as Kubernetes writes it."""
@@ -91,8 +95,10 @@ class CarriedAttempt(LiveAttempt):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldAttempt:
+class HeldAttempt(ParsedRow):
     """An attempt as its pod's token names it, with its run; ended or not."""
+
+    PARSERS = {"spec": RunSpec.parse}
 
     run_id: RunId
     attempt: AttemptNumber
@@ -114,11 +120,6 @@ class HeldAttempt:
     """The version of state that the definition reads and writes."""
     credentials: list[str]
     """Names of the credentials that the definition's manifest declares."""
-
-    @classmethod
-    def parse(cls, *, spec: Mapping[str, Any], **columns: Any) -> HeldAttempt:
-        """Return the attempt that a row describes."""
-        return cls(spec=RunSpec.parse(spec), **columns)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from penstock_sdk.protocol import RejectRules
 
 from penstock_operator import alerts
 from penstock_operator.alerts import NewAlert
+from penstock_operator.ids import ConnectionUid, RunId
 from penstock_operator.registry.database import DatabaseConnection
 from penstock_operator.resources.models import ConnectionSpec, Rejects
 from penstock_operator.runs import bronze_objects, stream_reads
@@ -103,18 +104,20 @@ def _alerts(read: StreamRead, before: EarlierReads | None, counts: Mapping[str, 
     return [NewAlert(read.stream, kind, "", message) for kind, message in told if message]
 
 
-async def _tell(db: DatabaseConnection, uid: str, run_id: str, done: list[StreamRead], found: list[NewAlert]) -> None:
+async def _tell(
+    db: DatabaseConnection, uid: ConnectionUid, run_id: RunId, done: list[StreamRead], found: list[NewAlert]
+) -> None:
     """Open what was found, and resolve what it supersedes: an empty stream stays told until something comes."""
-    open_ = [row for row in await alerts.open_alerts_of(db, uid) if row["kind"] in (EMPTY, REJECTED)]
-    came = {each.stream for each in done if each.records}
-    told = {(each.stream, each.kind) for each in found}
-    read = {each.stream for each in done}
+    open_ = [alert for alert in await alerts.open_alerts_of(db, uid) if alert.kind in (EMPTY, REJECTED)]
+    came = {read.stream for read in done if read.records}
+    told = {(new.stream, new.kind) for new in found}
+    read = {read.stream for read in done}
     ended = [
-        row["id"]
-        for row in open_
-        if (row["stream"], row["kind"]) in told
-        or (row["kind"] == EMPTY and row["stream"] in came)
-        or (row["kind"] == REJECTED and row["stream"] in read)
+        alert.id
+        for alert in open_
+        if (alert.stream, alert.kind) in told
+        or (alert.kind == EMPTY and alert.stream in came)
+        or (alert.kind == REJECTED and alert.stream in read)
     ]
     if ended:
         await alerts.resolve_alerts(db, ended)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from penstock_operator.ids import (
 )
 from penstock_operator.registry.database import (
     DatabaseConnection,
+    ParsedRow,
     execute,
     fetch_all,
     fetch_one,
@@ -60,8 +61,10 @@ class WaitReason:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(ParsedRow):
     """A run, as far as its transitions depend on it."""
+
+    PARSERS = {"spec": RunSpec.parse}
 
     id: RunId
     connection_uid: ConnectionUid
@@ -81,11 +84,6 @@ class Run:
     cancel_requested: bool
     next_attempt_at: datetime
     reason: Reason | None
-
-    @classmethod
-    def parse(cls, *, spec: Mapping[str, Any], **columns: Any) -> Run:
-        """Return the run that a row of RUN_COLUMNS describes."""
-        return cls(spec=RunSpec.parse(spec), **columns)
 
     @property
     def is_active(self) -> bool:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from penstock_sdk.protocol import SelectedStream, StreamsRequest, StreamVerdict
 
 from penstock_operator import alerts
-from penstock_operator.alerts import NewAlert
+from penstock_operator.alerts import NewAlert, StreamAlert
 from penstock_operator.errors import Invalid
-from penstock_operator.registry.database import DatabaseConnection, Row
+from penstock_operator.ids import AlertId, ConnectionUid
+from penstock_operator.registry.database import DatabaseConnection
 from penstock_operator.resources.models import ConnectionSpec
 from penstock_operator.runs import attempt_states, attempt_store, cursor_alerts, selection, stream_outcomes
 from penstock_operator.runs.attempt_store import HeldAttempt
@@ -45,8 +46,8 @@ class _Registered:
 
     heads: dict[str, StreamHead]
     versions: dict[tuple[str, int], RegisteredStream]
-    open: list[Row]
-    acknowledged: list[Row]
+    open: list[StreamAlert]
+    acknowledged: list[StreamAlert]
 
 
 async def read_offer(request: StreamsRequest) -> DiscoveredCatalog:
@@ -145,7 +146,7 @@ def _names(seen: dict[str, DiscoveredVersion], heads: dict[str, StreamHead]) -> 
 
 async def _registered(
     db: DatabaseConnection,
-    uid: str,
+    uid: ConnectionUid,
     offer: DiscoveredCatalog,
     choices: list[StreamChoice],
     heads: dict[str, StreamHead],
@@ -157,7 +158,7 @@ async def _registered(
         for name in (choice.stream for choice in choices)
         if name in heads and heads[name].fingerprint != offer.seen[name].fingerprint
     }
-    wanted |= {(row["stream"], row["baseline"]) for row in found if row["baseline"] is not None}
+    wanted |= {(alert.stream, alert.baseline) for alert in found if alert.baseline is not None}
     versions = await schema_store.stream_versions(db, uid, wanted) if wanted else {}
     return _Registered(heads, versions, found, acknowledged)
 
@@ -166,10 +167,10 @@ def _judge(choice: StreamChoice, offer: DiscoveredCatalog, held: _Registered) ->
     now = offer.seen[choice.stream]
     head = held.heads.get(choice.stream)
     known = RegisteredVersion(head.version, _shape_of(held, choice.stream, head, now)) if head else None
-    mine = [row for row in held.acknowledged if row["stream"] == choice.stream]
+    mine = [alert for alert in held.acknowledged if alert.stream == choice.stream]
     accepted = AcknowledgedDrift(
-        frozenset(_alert(row) for row in mine),
-        frozenset(row["path"] for row in mine if row["kind"] == "PiiAdded"),
+        frozenset(_drift(alert) for alert in mine),
+        frozenset(alert.path for alert in mine if alert.kind == "PiiAdded"),
     )
     return drift_policy.judge(choice.policy, known, now, accepted, can_drop="drop" in offer.request.abilities)
 
@@ -183,8 +184,8 @@ def _shape(registered: RegisteredStream) -> StreamShape:
     return StreamShape(registered.schema, tuple(registered.primary_key), registered.cursor_field, tuple(registered.pii))
 
 
-def _alert(row: Row) -> DriftAlert:
-    return DriftAlert(row["kind"], row["path"], row["message"], row["baseline"])
+def _drift(alert: StreamAlert) -> DriftAlert:
+    return DriftAlert(alert.kind, alert.path, alert.message, alert.baseline)
 
 
 async def _record(
@@ -243,7 +244,7 @@ def _removed(attempt: HeldAttempt, offer: DiscoveredCatalog, held: _Registered) 
     """A connection that selects all streams notices one that the source does not offer any more."""
     if attempt.spec.streams:
         return []
-    known = {row["stream"] for row in held.acknowledged if row["kind"] == drift_policy.STREAM_REMOVED}
+    known = {alert.stream for alert in held.acknowledged if alert.kind == drift_policy.STREAM_REMOVED}
     return [
         NewAlert(stream, drift_policy.STREAM_REMOVED, "", "the source does not offer the stream any more")
         for stream in sorted(held.heads.keys() - offer.seen.keys() - known)
@@ -254,9 +255,7 @@ def _announced(choices: list[StreamChoice], offer: DiscoveredCatalog, held: _Reg
     """Return what the connector itself says of selected streams, but for what somebody has acknowledged."""
     chosen = {choice.stream for choice in choices}
     known = {
-        (row["stream"], row["path"], row["message"])
-        for row in held.acknowledged
-        if row["kind"] == drift_policy.ANNOUNCED
+        (alert.stream, alert.path, alert.message) for alert in held.acknowledged if alert.kind == drift_policy.ANNOUNCED
     }
     return [
         NewAlert(each.stream, drift_policy.ANNOUNCED, each.field, each.message)
@@ -265,21 +264,25 @@ def _announced(choices: list[StreamChoice], offer: DiscoveredCatalog, held: _Reg
     ]
 
 
-def _resolved(pairs: list[tuple[StreamChoice, DriftVerdict]], offer: DiscoveredCatalog, held: _Registered) -> list[int]:
+def _resolved(
+    pairs: list[tuple[StreamChoice, DriftVerdict]], offer: DiscoveredCatalog, held: _Registered
+) -> list[AlertId]:
     by_stream = {choice.stream: (choice.policy, verdict) for choice, verdict in pairs}
-    return [row["id"] for row in held.open if row["stream"] in by_stream and _is_resolved(row, by_stream, offer, held)]
+    return [
+        alert.id for alert in held.open if alert.stream in by_stream and _is_resolved(alert, by_stream, offer, held)
+    ]
 
 
 def _is_resolved(
-    row: Row, by_stream: dict[str, tuple[Policy, DriftVerdict]], offer: DiscoveredCatalog, held: _Registered
+    alert: StreamAlert, by_stream: dict[str, tuple[Policy, DriftVerdict]], offer: DiscoveredCatalog, held: _Registered
 ) -> bool:
-    policy, verdict = by_stream[row["stream"]]
-    if row["kind"] == drift_policy.ANNOUNCED:
+    policy, verdict = by_stream[alert.stream]
+    if alert.kind == drift_policy.ANNOUNCED:
         said = {(each.stream, each.field, each.message) for each in offer.request.drift}
-        return (row["stream"], row["path"], row["message"]) not in said
-    base = held.versions.get((row["stream"], row["baseline"]))
-    now = offer.seen[row["stream"]]
-    return drift_policy.is_resolved(_alert(row), policy, _shape(base) if base else None, now, verdict)
+        return (alert.stream, alert.path, alert.message) not in said
+    base = held.versions.get((alert.stream, alert.baseline)) if alert.baseline is not None else None
+    now = offer.seen[alert.stream]
+    return drift_policy.is_resolved(_drift(alert), policy, _shape(base) if base else None, now, verdict)
 
 
 def _answer(choice: StreamChoice, verdict: DriftVerdict) -> StreamVerdict:

@@ -8,9 +8,10 @@ The token is any word that was not used before; the words are separated by blank
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from penstock_operator.resources.documents import Metadata
 from penstock_operator.resources.models import RESET_STATE, REWIND_STATE
 from penstock_operator.state.admin import Action, Order, Reset, RewindToRun
 
@@ -27,7 +28,7 @@ class StateRequest:
     problem: str = ""
 
 
-def requests(annotations: dict[str, str]) -> list[StateRequest]:
+def requests(annotations: Mapping[str, str]) -> list[StateRequest]:
     """Return what the annotations ask for."""
     found = []
     if annotations.get(RESET_STATE, "").strip():
@@ -54,10 +55,7 @@ def _streams(text: str) -> tuple[str, ...]:
     return tuple(name for name in (word.strip() for word in text.split(",")) if name)
 
 
-def author_of(metadata: dict[str, Any], annotation: str) -> str:
+def author_of(metadata: Metadata, annotation: str) -> str:
     """Return who set an annotation, as far as the API server tells: the field manager, such as kubectl-annotate."""
-    field = f"f:{annotation}"
-    for entry in metadata.get("managedFields", []):
-        if field in entry.get("fieldsV1", {}).get("f:metadata", {}).get("f:annotations", {}):
-            return f"annotation (by {entry.get('manager', 'unknown')})"
-    return "annotation"
+    manager = metadata.managers.get(annotation)
+    return f"annotation (by {manager})" if manager else "annotation"

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from penstock_operator import definitions
 from penstock_operator.connections import connection_store
 from penstock_operator.connections.connection_store import ConnectionSummary
-from penstock_operator.controller.resource_client import Document, Page
-from penstock_operator.controller.status import row_fields
+from penstock_operator.controller.status import recorded_fields
 from penstock_operator.definitions import DefinitionVersion
 from penstock_operator.ids import ConnectionUid, DefinitionName, DefinitionUid
 from penstock_operator.registry.database import DatabaseConnection
-from penstock_operator.resources.models import REQUESTED_AT, ConnectionSpec, ConnectorReference, Stage
+from penstock_operator.resources.documents import Connection
+from penstock_operator.resources.models import REQUESTED_AT, ConnectorReference, Stage
 from penstock_operator.resources.versions import selectable
 from penstock_operator.state.annotations import requests
 
@@ -50,42 +50,40 @@ class UsableDefinitions:
         return self._names.get(uid) if uid else None
 
 
-async def rows_of(db: DatabaseConnection, page: Page) -> dict[ConnectionUid, ConnectionSummary]:
+async def rows_of(db: DatabaseConnection, page: list[Connection]) -> dict[ConnectionUid, ConnectionSummary]:
     """Return the registry's rows of the page's connections, by uid."""
-    uids = [ConnectionUid(document["metadata"]["uid"]) for document in page]
+    uids = [connection.uid for connection in page]
     return {row.uid: row for row in await connection_store.connections_by_uid(db, uids)}
 
 
-def is_settled(document: Document, row: ConnectionSummary | None, catalog: UsableDefinitions) -> bool:
-    """Say whether a reconcile of the document would find its row as it ought to be. Pure."""
-    meta = document["metadata"]
-    if row is None or not row.ready or row.deleted_at or row.generation != meta.get("generation", 1):
+def is_settled(connection: Connection, row: ConnectionSummary | None, catalog: UsableDefinitions) -> bool:
+    """Return True if a reconcile of the connection would change nothing in its row. Pure."""
+    metadata = connection.metadata
+    if row is None or not row.ready or row.deleted_at or row.generation != metadata.generation:
         return False
-    connector = ConnectionSpec.parse(document["spec"]).connector
-    if row.definition_uid != catalog.match(connector) or _passes(document, row):
+    if row.definition_uid != catalog.match(connection.spec.connector) or _may_have_ended(connection, row):
         return False
-    annotations = meta.get("annotations") or {}
-    requested = annotations.get(REQUESTED_AT) or None
+    requested = metadata.annotations.get(REQUESTED_AT) or None
     return requested in (None, row.handled_request) and all(
-        request.token == row.handled_state_request(request.action) for request in requests(annotations)
+        request.token == row.handled_state_request(request.action) for request in requests(metadata.annotations)
     )
 
 
-def is_reported(document: Document, row: ConnectionSummary, catalog: UsableDefinitions) -> bool:
-    """Say whether the status tells what the settled row does, so that a process which never saw it need not write it. Pure.
+def is_reported(connection: Connection, row: ConnectionSummary, catalog: UsableDefinitions) -> bool:
+    """Return True if the status shows the fields of the settled row, so that a process which never saw it need not write it.
 
-    What runs and alerts have to say comes by the outbox, whoever was there when it was posted.
+    Pure. Changes of runs and alerts are reported by the outbox, to whichever process leads when they are posted.
     """
-    status = document.get("status") or {}
-    if status.get("observedGeneration") != document["metadata"].get("generation", 1):
+    status = connection.status
+    if status.observed_generation != connection.metadata.generation:
         return False
-    if "Ready" not in {condition["type"] for condition in status.get("conditions", [])}:
+    if "Ready" not in {condition.type for condition in status.conditions}:
         return False
-    told = {**row_fields(row, datetime.now(UTC)), "definition": catalog.name_of(row.definition_uid)}
-    return all(status.get(field) == value for field, value in told.items())
+    recorded = recorded_fields(row, catalog.name_of(row.definition_uid), datetime.now(UTC))
+    return all(getattr(status, field) == getattr(recorded, field) for field in recorded.model_fields_set)
 
 
-def _passes(document: Document, row: ConnectionSummary) -> bool:
-    """Say whether the status tells of something that others, or the clock, may have ended since."""
-    told = {condition["type"] for condition in (document.get("status") or {}).get("conditions", [])}
-    return row.upstream_reason is not None or "Paused" in told
+def _may_have_ended(connection: Connection, row: ConnectionSummary) -> bool:
+    """Return True if the status reports something that others, or the clock, may have ended since."""
+    reported = {condition.type for condition in connection.status.conditions}
+    return row.upstream_reason is not None or "Paused" in reported

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
 from penstock_operator.connections import connection_records
 from penstock_operator.connections.connection_store import ConnectionSummary
 from penstock_operator.controller.observed_versions import ObservedVersions
 from penstock_operator.controller.ownership import Ownership
-from penstock_operator.controller.resource_client import Document, Page, ResourceClient, key_of, version_of
+from penstock_operator.controller.resource_client import R, ResourceClient
 from penstock_operator.controller.resync.comparison import UsableDefinitions, is_reported, is_settled, rows_of
 from penstock_operator.controller.resync.new_connections import record_new
 from penstock_operator.controller.retirement import LiveResources, retire_all_but
@@ -20,9 +20,9 @@ from penstock_operator.controller.workqueue import Key, WorkQueue
 from penstock_operator.definitions import retire_definitions
 from penstock_operator.registry import installation
 from penstock_operator.registry.database import Pool
+from penstock_operator.resources.documents import Connection, Definition
 from penstock_operator.resources.models import Kind
 
-KINDS: tuple[Kind, Kind] = ("ConnectorDefinition", "TenantConnection")
 BACKLOG = 1000  # keys; a sweep goes on listing when fewer wait
 DEFINITIONS_SECONDS = 10.0
 LOOKS = 5
@@ -66,20 +66,20 @@ class Sweeper:
         """Reconcile what differs from what a reconcile left, definitions first, and retire what the watch missed."""
         before: dict[Kind, datetime] = {"ConnectorDefinition": await self._moment()}
         live = LiveResources()
-        async for page in self._pages("ConnectorDefinition"):
-            live.definitions.extend(document["metadata"]["uid"] for document in page)
+        async for page in self._pages(Definition):
+            live.definitions.extend(definition.uid for definition in page)
             self._queue_listed(page)
             # Connections of a definition that hangs are queued again once it is handled.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._queue.handled(key_of(each) for each in page), DEFINITIONS_SECONDS)
+                await asyncio.wait_for(self._queue.handled(definition.key for definition in page), DEFINITIONS_SECONDS)
         if not self.registered.is_set():
             await self._register()
         before["TenantConnection"] = await self._moment()
         async with self._pool.connection() as db:
             catalog = await UsableDefinitions.read(db)
-        async for page in self._pages("TenantConnection"):
-            live.connections.extend(document["metadata"]["uid"] for document in page)
-            self._queue_listed(await self._differing(page, catalog))
+        async for connections in self._pages(Connection):
+            live.connections.extend(connection.uid for connection in connections)
+            self._queue_listed(await self._differing(connections, catalog))
             await self._queue.room(BACKLOG)
         if self._ownership.scope.is_everything:
             await retire_all_but(self._pool, live, before)
@@ -105,15 +105,15 @@ class Sweeper:
 
     async def _register(self) -> None:
         """Put all that the registry has never seen on schedule, before the first status is written, or the watch lists all."""
-        async for page in self._resources.pages("TenantConnection"):
+        async for page in self._resources.pages(Connection):
             await record_new(self._pool, await self._ownership.claim_page(page), self._resources.namespace_uid)
         self.registered.set()
 
-    async def _pages(self, kind: Kind) -> AsyncIterator[Page]:
+    async def _pages(self, kind: type[R]) -> AsyncIterator[list[R]]:
         """Read all resources of a kind; of the first sweep's, note the versions."""
         async for page in self._resources.pages(kind):
             if self._early is not None:
-                self._first_listed |= {key_of(document): version_of(document) for document in page}
+                self._first_listed |= {resource.key: resource.metadata.version for resource in page}
             yield page
 
     def _swept(self) -> None:
@@ -132,30 +132,26 @@ class Sweeper:
             self.requeue(self._to_look_at.popleft())
         return 0
 
-    def _queue_listed(self, documents: Page) -> None:
-        for document in documents:
-            self._observed.listed(key_of(document), document)
-            self._queue.add(key_of(document))
+    def _queue_listed(self, resources: Sequence[Connection | Definition]) -> None:
+        for resource in resources:
+            self._observed.listed(resource)
+            self._queue.add(resource.key)
 
-    async def _differing(self, page: Page, catalog: UsableDefinitions) -> Page:
-        """Return what is not as the registry has it, and what this process has not seen and whose status is behind."""
+    async def _differing(self, page: list[Connection], catalog: UsableDefinitions) -> list[Connection]:
+        """Return the connections that differ from their rows, and those unknown to this process whose status is behind."""
         async with self._pool.connection() as db:
             rows = await rows_of(db, page)
-        return [
-            document
-            for document in page
-            if not self._in_order(document, rows.get(document["metadata"]["uid"]), catalog)
-        ]
+        return [connection for connection in page if not self._in_order(connection, rows.get(connection.uid), catalog)]
 
-    def _in_order(self, document: Document, row: ConnectionSummary | None, catalog: UsableDefinitions) -> bool:
-        if self._ownership.is_foreign(document):
-            return not self._observed.is_news(key_of(document), version_of(document) or "")
-        if row is None or not self._ownership.is_ours(document) or not is_settled(document, row, catalog):
+    def _in_order(self, connection: Connection, row: ConnectionSummary | None, catalog: UsableDefinitions) -> bool:
+        key, version = connection.key, connection.metadata.version
+        if self._ownership.is_foreign(connection):
+            return not self._observed.is_news(key, version or "")
+        if row is None or not self._ownership.is_ours(connection) or not is_settled(connection, row, catalog):
             return False
-        key, version = key_of(document), version_of(document)
         if not self._observed.is_news(key, version or ""):
             return True
-        if not version or not is_reported(document, row, catalog):
+        if not version or not is_reported(connection, row, catalog):
             return False
         self._observed.left(key, version)
         self._to_look_at.append(key)
