@@ -13,8 +13,7 @@ from penstock_operator.registry.database import DatabaseConnection
 from penstock_operator.runs import state_store, window_states
 from penstock_operator.runs.attempt_store import CarriedAttempt, HeldAttempt
 from penstock_operator.runs.selection import BEFORE_THE_FIRST
-from penstock_operator.runs.state_store import NewState, State
-from penstock_operator.runs.window_states import WindowState
+from penstock_operator.runs.state_store import NewState, ReadState, State
 
 
 async def of_attempt(db: DatabaseConnection, attempt: HeldAttempt | CarriedAttempt) -> dict[str, State]:
@@ -28,7 +27,7 @@ async def of_attempt(db: DatabaseConnection, attempt: HeldAttempt | CarriedAttem
 
 
 def _of_window(
-    attempt: HeldAttempt | CarriedAttempt, stream: str, own: WindowState | None, state: State | None, first: int
+    attempt: HeldAttempt | CarriedAttempt, stream: str, own: ReadState | None, state: State | None, first: int
 ) -> State:
     generation = state.generation if state else first
     if own:
@@ -51,7 +50,7 @@ def is_done(states: Mapping[str, State], stream: str, run_id: str) -> bool:
     return state is not None and state.done and state.run_id == run_id
 
 
-async def lock(db: DatabaseConnection, attempt: HeldAttempt, new: NewState) -> State | WindowState:
+async def lock(db: DatabaseConnection, attempt: HeldAttempt, new: NewState) -> ReadState:
     """Lock the state of one stream. Two calls that both bring its first checkpoint wait for each other too."""
     state = await _locked(db, attempt, new.stream)
     if state is None:
@@ -61,7 +60,7 @@ async def lock(db: DatabaseConnection, attempt: HeldAttempt, new: NewState) -> S
     return state
 
 
-async def _locked(db: DatabaseConnection, attempt: HeldAttempt, stream: str) -> State | WindowState | None:
+async def _locked(db: DatabaseConnection, attempt: HeldAttempt, stream: str) -> ReadState | None:
     if attempt.spec.window:
         return await window_states.lock_state(db, attempt.run_id, stream)
     return await state_store.lock_state(db, attempt.connection_uid, stream)

@@ -13,8 +13,7 @@ from penstock_operator.registry.database import DatabaseConnection
 from penstock_operator.runs import attempt_states, bronze_objects
 from penstock_operator.runs.attempt_store import HeldAttempt
 from penstock_operator.runs.bronze_objects import CheckpointKey
-from penstock_operator.runs.state_store import NewState, State
-from penstock_operator.runs.window_states import WindowState
+from penstock_operator.runs.state_store import NewState, ReadState
 
 
 async def commit(db: DatabaseConnection, attempt: HeldAttempt, request: CheckpointRequest) -> None:
@@ -38,7 +37,7 @@ async def commit(db: DatabaseConnection, attempt: HeldAttempt, request: Checkpoi
 
 
 async def _check_repeated(
-    db: DatabaseConnection, attempt: HeldAttempt, request: CheckpointRequest, state: State | WindowState
+    db: DatabaseConnection, attempt: HeldAttempt, request: CheckpointRequest, state: ReadState
 ) -> None:
     """Raise Mismatch when a checkpoint that is committed comes again with something else: that would be lost in silence."""
     committed = await bronze_objects.committed_by(db, _key(attempt, request))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
+from penstock_sdk.json_types import JsonValue
 from psycopg.types.json import Jsonb
 
 from penstock_operator.ids import AttemptNumber, RunId, StreamName
@@ -15,18 +15,24 @@ COLUMNS = "stream, cursor, state_version, checkpoint, generation, run_id, attemp
 
 
 @dataclass(frozen=True, kw_only=True)
-class State:
-    """The state of one stream: the cursor after its last checkpoint, and the attempt that committed that."""
+class ReadState:
+    """How far a stream is read: the cursor after the last checkpoint, and the attempt that committed the checkpoint."""
 
     stream: StreamName
-    cursor: Any
+    cursor: JsonValue
     state_version: int
     checkpoint: int
-    generation: int
     run_id: RunId
     attempt: AttemptNumber
     done: bool
     """Whether the attempt's run has read the stream to its end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class State(ReadState):
+    """The state of one stream of a connection, and the generation of its objects."""
+
+    generation: int
     updated_at: datetime | None = None
 
 
@@ -63,7 +69,7 @@ async def lock_state(db: DatabaseConnection, connection_uid: str, stream: str) -
 
 
 async def begin_state(db: DatabaseConnection, state: NewState) -> None:
-    """Make the row of a stream's first checkpoint, so that there is something to lock; somebody may have made it already."""
+    """Make the row of a stream's first checkpoint, so that it can be locked. The row may exist already."""
     await execute(
         db,
         "INSERT INTO penstock.connector_run_state"
@@ -84,7 +90,7 @@ class NewState:
 
     connection_uid: str
     stream: str
-    cursor: Any
+    cursor: JsonValue
     state_version: int
     checkpoint: int
     run_id: str

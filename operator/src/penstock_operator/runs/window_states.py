@@ -1,43 +1,29 @@
-"""window_states: the states of runs that read a window of their source again."""
+"""window_states: the states of runs that read a window of their source again.
+
+Their objects belong to the generation that the connection's state names.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 from psycopg.types.json import Jsonb
 
-from penstock_operator.ids import AttemptNumber, RunId, StreamName
 from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_one
-from penstock_operator.runs.state_store import NewState
+from penstock_operator.runs.state_store import NewState, ReadState
 
 COLUMNS = "stream, cursor, state_version, checkpoint, run_id, attempt, done"
 
 
-@dataclass(frozen=True, kw_only=True)
-class WindowState:
-    """The state of one stream of such a run. Its objects belong to the generation that the connection's state names."""
-
-    stream: StreamName
-    cursor: Any
-    state_version: int
-    checkpoint: int
-    run_id: RunId
-    attempt: AttemptNumber
-    done: bool
-
-
-async def states_of_run(db: DatabaseConnection, run_id: str) -> dict[str, WindowState]:
+async def states_of_run(db: DatabaseConnection, run_id: str) -> dict[str, ReadState]:
     """Return a run's own states by stream."""
     sql = f"SELECT {COLUMNS} FROM penstock.window_states WHERE run_id = %(run)s"  # noqa: S608 - a constant
-    return {state.stream: state for state in await fetch_all(db, WindowState, sql, run=run_id)}
+    return {state.stream: state for state in await fetch_all(db, ReadState, sql, run=run_id)}
 
 
-async def lock_state(db: DatabaseConnection, run_id: str, stream: str) -> WindowState | None:
+async def lock_state(db: DatabaseConnection, run_id: str, stream: str) -> ReadState | None:
     """Lock and return a run's own state of one stream."""
     return await fetch_one(
         db,
-        WindowState,
+        ReadState,
         f"SELECT {COLUMNS} FROM penstock.window_states"  # noqa: S608 - a constant
         " WHERE run_id = %(run)s AND stream = %(stream)s FOR UPDATE",
         run=run_id,
@@ -46,7 +32,7 @@ async def lock_state(db: DatabaseConnection, run_id: str, stream: str) -> Window
 
 
 async def begin_state(db: DatabaseConnection, state: NewState, before: int) -> None:
-    """Make the row of a stream's first checkpoint, so that there is something to lock; somebody may have made it already."""
+    """Make the row of a stream's first checkpoint, so that it can be locked. The row may exist already."""
     await execute(
         db,
         "INSERT INTO penstock.window_states (run_id, stream, state_version, checkpoint, attempt, done)"
@@ -60,7 +46,7 @@ async def begin_state(db: DatabaseConnection, state: NewState, before: int) -> N
 
 
 async def put_state(db: DatabaseConnection, state: NewState) -> None:
-    """Write a run's own state of one stream, which is locked; it has no history, as nothing is ever put back to it."""
+    """Write a run's own state of one stream, which is locked. It has no history, because it is never rewound."""
     await execute(
         db,
         "UPDATE penstock.window_states SET cursor = %(cursor)s, state_version = %(version)s, checkpoint = %(checkpoint)s,"
