@@ -9,8 +9,12 @@ carries that run token, and is refused with 409 `fenced` once another attempt ha
     POST uploads      UploadsRequest      -> UploadsResponse
     POST checkpoints  CheckpointRequest   -> CheckpointResponse
     POST credentials  CredentialRequest   -> CredentialResponse
+    POST egress       EgressRequest       -> EgressResponse
     POST heartbeat    HeartbeatRequest    -> HeartbeatResponse
     POST finish       FinishRequest       -> FinishResponse
+
+The egress gateway makes two calls with the token of the run that it serves: `egress`, and `egress/report` (EgressReport ->
+EgressReportResponse).
 
 Each call can be repeated: after a lost reply the pod sends the same request again, and nothing happens twice. The body of
 an error is an `ApiError`.
@@ -46,6 +50,12 @@ __all__ = [
     "CredentialRequest",
     "CredentialResponse",
     "DiscoveredStream",
+    "EgressDenial",
+    "EgressDestination",
+    "EgressReport",
+    "EgressReportResponse",
+    "EgressRequest",
+    "EgressResponse",
     "ErrorClass",
     "ErrorCode",
     "EstimateRequest",
@@ -420,6 +430,47 @@ class CredentialResponse(Message):
     """The number of the stored version. The same value sent again makes no new version."""
 
     version: int
+
+
+class EgressRequest(Message):
+    """Asks where the attempt may connect to."""
+
+
+class EgressDestination(Message):
+    """A host and a port. `*.example.com` stands for every name below example.com; `private`: it may be a private address."""
+
+    host: Annotated[str, Field(min_length=1, max_length=255)]
+    port: Annotated[int, Field(ge=1, le=65_535)]
+    private: bool = False
+
+
+class EgressResponse(Message):
+    """Where the attempt may connect to: the destinations of its manifest, and the platform's own, such as the bucket."""
+
+    run: str
+    attempt: Annotated[int, Field(ge=1)]
+    destinations: Annotated[list[EgressDestination], Field(max_length=100)] = []
+    platform: Annotated[list[EgressDestination], Field(max_length=10)] = []
+
+
+class EgressDenial(Message):
+    """A connection that was forbidden, and the rule that forbids it."""
+
+    host: Annotated[str, Field(min_length=1, max_length=255)]
+    port: Annotated[int, Field(ge=1, le=65_535)]
+    reason: Annotated[str, Field(max_length=500)]
+
+
+class EgressReport(Message):
+    """What an attempt did on the network since the last report: denials, and bytes sent to sources and received."""
+
+    denials: Annotated[list[EgressDenial], Field(max_length=50)] = []
+    sent: Count = 0
+    received: Count = 0
+
+
+class EgressReportResponse(Message):
+    """The report is kept."""
 
 
 class HeartbeatRequest(Message):

@@ -137,14 +137,16 @@ class Egress(Declared):
     host: ShortText
     """A host name, or a value of the config such as {{config.host}}; a URL stands for its host."""
     port: ShortText | None = None
-    """A port, or a value of the config."""
+    """A port, or a value of the config. Without it: the port of the URL, otherwise 443."""
+    private: bool | None = None
+    """true: the host may have a private address, if the platform's `egress.privateRanges` has the address too."""
 
 
 class Network(Declared):
     """The destinations to which the connector connects."""
 
     egress: Annotated[list[Egress], Field(max_length=50)] = []
-    """Every host that the connector looks up or connects to; any other host fails the conformance suite."""
+    """Every host that the connector looks up or connects to. The egress gateway denies any other host, and the run fails."""
 
 
 class DeclaredStream(Declared):

@@ -1,0 +1,129 @@
+"""The network destinations of one connection: `network.egress` of the manifest, with the values of the config. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from penstock_sdk.manifest.model import Egress, Manifest
+
+__all__ = ["DEFAULT_PORT", "EgressRule", "egress_rules", "normal_host"]
+
+DEFAULT_PORT = 443
+"""The port of a destination that declares none and whose host is no URL."""
+SCHEME_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+PLACEHOLDER = re.compile(r"\{\{\s*config\.([A-Za-z0-9_.-]+)\s*\}\}")
+LABELS = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
+WILDCARD = "*."
+LONGEST_HOST, LARGEST_PORT = 253, 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class EgressRule:
+    """One destination. `*.example.com` stands for every name below example.com; `private`: it may be a private address."""
+
+    host: str
+    port: int
+    private: bool = False
+
+    def allows(self, host: str, port: int) -> bool:
+        """Return True if the rule covers a host, as `normal_host` writes it, and a port."""
+        if port != self.port:
+            return False
+        if self.host.startswith(WILDCARD):
+            return host.endswith(self.host[1:]) and not _is_address(host)
+        return host == self.host
+
+
+def egress_rules(manifest: Manifest, config: Mapping[str, Any]) -> list[EgressRule]:
+    """Return the destinations of a connection with this config; one that needs a value that the config lacks is left out.
+
+    Defaults of the configSchema count. A wildcard counts only where the manifest itself writes it: with `host: "*.com"`
+    in the config, a tenant could otherwise reach any host.
+    """
+    properties = manifest.config_schema.get("properties", {})
+    defaults = {
+        name: schema["default"]
+        for name, schema in properties.items()
+        if isinstance(schema, dict) and "default" in schema
+    }
+    values = {**defaults, **config}
+    rules = (_rule(destination, values) for destination in manifest.network.egress)
+    return list(dict.fromkeys(rule for rule in rules if rule is not None))
+
+
+def normal_host(text: str) -> str | None:
+    """Return a host name in lower case and ASCII without its last dot, or an address in its shortest form; None if it is neither."""
+    bare = text.strip().removeprefix("[").removesuffix("]").rstrip(".").lower()
+    try:
+        return str(ipaddress.ip_address(bare))
+    except ValueError:
+        pass
+    try:
+        name = bare if bare.isascii() else bare.encode("idna").decode()
+    except UnicodeError:
+        return None
+    return name if len(name) <= LONGEST_HOST and LABELS.fullmatch(name) else None
+
+
+def _rule(destination: Egress, values: Mapping[str, Any]) -> EgressRule | None:
+    declared = destination.host.strip()
+    wildcard = declared.startswith(WILDCARD)
+    host = _filled(declared.removeprefix(WILDCARD), values)
+    port = _filled(destination.port, values) if destination.port else None
+    if host is None or (destination.port and port is None):
+        return None
+    place = _split(host)
+    if place is None:
+        return None
+    name, own_port = place
+    number = _port(port) if port is not None else (own_port or DEFAULT_PORT)
+    if number is None or (wildcard and _is_address(name)):
+        return None
+    return EgressRule(f"{WILDCARD}{name}" if wildcard else name, number, bool(destination.private))
+
+
+def _filled(template: str, values: Mapping[str, Any]) -> str | None:
+    """Return the template with the config's values; None if a value is missing, empty or no text or number."""
+    missing = False
+
+    def value(match: re.Match[str]) -> str:
+        nonlocal missing
+        found: Any = values
+        for key in match[1].split("."):
+            found = found.get(key) if isinstance(found, Mapping) else None
+        missing = missing or isinstance(found, bool) or not isinstance(found, str | int) or found == ""
+        return str(found)
+
+    filled = PLACEHOLDER.sub(value, template)
+    return None if missing else filled
+
+
+def _split(host: str) -> tuple[str, int | None] | None:
+    """Return host and port of a URL, of host:port or of a host; None for anything else."""
+    text = host.strip()
+    if normal_host(text) is not None:
+        return str(normal_host(text)), None
+    try:
+        parts = urlsplit(text if "://" in text else f"//{text}")
+        name, port = normal_host(parts.hostname or ""), parts.port
+    except ValueError:
+        return None
+    return None if name is None else (name, port or SCHEME_PORTS.get(parts.scheme.lower()))
+
+
+def _port(text: str) -> int | None:
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(LARGEST_PORT)) else 0
+    return number if 1 <= number <= LARGEST_PORT else None
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
