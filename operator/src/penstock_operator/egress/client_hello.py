@@ -15,6 +15,10 @@ POSTGRES_REQUESTS = (bytes.fromhex("0000000804d2162f"), bytes.fromhex("000000080
 """SSLRequest and GSSENCRequest. After the server's one-byte answer, a Postgres client sends a ClientHello or another one."""
 POSTGRES_REQUEST_BYTES = 8
 TLS_MAJOR = 3
+TLS_RECORDS = range(0x14, 0x19)
+"""The types of TLS records. A server may skip one of another type before the ClientHello, so all are looked at."""
+SSL2_HELLO = b"\x01\x03"
+"""In a ClientHello in the form of SSL 2, which names no host and which servers still take."""
 NO_HELLO = "the TLS session does not begin with a ClientHello"
 HTTP_REQUEST = re.compile(rb"[A-Z]{3,20} ")
 
@@ -39,7 +43,9 @@ def opening(data: bytes) -> Opening:
     """Say what a client's first bytes begin."""
     if not data:
         return "incomplete"
-    if data[0] == HANDSHAKE:
+    if data[0] in TLS_RECORDS and data[1:2] in (b"", bytes([TLS_MAJOR])):
+        return "tls"
+    if data[0] & 0x80 and data[2:4] == SSL2_HELLO:
         return "tls"
     if any(request.startswith(data[:POSTGRES_REQUEST_BYTES]) for request in POSTGRES_REQUESTS):
         return "postgres" if len(data) >= POSTGRES_REQUEST_BYTES else "incomplete"

@@ -71,28 +71,38 @@ class Gateway:
         self._policy = policy
         self._limits = limits or GatewayLimits()
         self._resolve = resolver
-        self._connections = 0
+        self._clients: set[asyncio.Task[None]] = set()
         self._by_run: Counter[str] = Counter()
 
     async def listen(self, host: str, port: int) -> asyncio.Server:
         """Listen, and return the server."""
         return await asyncio.start_server(self.handle, host, port, limit=READ_BYTES)
 
+    async def close(self) -> None:
+        """End all connections."""
+        clients = list(self._clients)
+        for client in clients:
+            client.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one client to its end."""
-        self._connections += 1
+        task = asyncio.current_task()
+        if task is not None:
+            self._clients.add(task)
         try:
-            if self._connections > self._limits.connections:
+            if len(self._clients) > self._limits.connections:
                 refused = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the gateway has as many connections as it may have")
                 writer.write(refused.response())
             else:
                 await self._serve(Streams(reader, writer))
-        except (OSError, TimeoutError):
-            pass  # the client or the source is gone
+        except (OSError, TimeoutError, asyncio.CancelledError):
+            pass  # the client or the source is gone, or the gateway ends
         except Exception as error:  # noqa: BLE001 - one client's fault is no other's
             log.warning("egress connection failed", error=f"{type(error).__name__}: {error}")
         finally:
-            self._connections -= 1
+            if task is not None:
+                self._clients.discard(task)
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
