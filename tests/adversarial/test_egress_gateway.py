@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterable
 from itertools import product
 from typing import Any
 
-from penstock_operator.egress.addresses import AddressPolicy, parse_ranges
+from penstock_operator.egress.addresses import AddressPolicy, parse_networks
 from penstock_operator.egress.gateway import GatewayLimits, resolve
 from penstock_sdk.manifest import EgressRule, Manifest, egress_rules
 
@@ -23,17 +23,21 @@ from tests.fakes.egress import TOKEN, FakeEgressAuthority, FakeNames, gateway, l
 from tests.unit.operator.test_client_hello import ECH, hello_of, in_records, with_extension
 
 SOURCE_ADDRESS, FORBIDDEN_ADDRESS = "127.0.0.1", "127.0.0.2"
-POLICY = AddressPolicy(parse_ranges(f"{SOURCE_ADDRESS}/32"))
+POLICY = AddressPolicy(parse_networks(f"{SOURCE_ADDRESS}/32"))
 QUICK = GatewayLimits(head_seconds=0.3, connect_seconds=0.3, resolve_seconds=5.0)
 DECLARED = "allowed.example"
 SPELLINGS = (
-    *("127.0.0.2", "127.0.0.2.", "127.0.2", "127.2", "2130706434", "0x7f000002", "0x7f.0.0.2", "0177.0.0.2", "017700000002"),
-    *("127.000.000.002", "[::ffff:127.0.0.2]", "[::ffff:7f00:2]", "[::127.0.0.2]", "[64:ff9b::7f00:2]", "[2002:7f00:2::]"),
-    *("[::1]", "[0:0:0:0:0:0:0:1]", "[::]", "0.0.0.0", "0", "localhost", "LOCALHOST", "localhost.", "localhost.localdomain"),  # noqa: S104
-    *("169.254.169.254", "[fd00:ec2::254]", "metadata.google.internal", "10.96.0.1", "192.168.0.1", "[fe80::1%25lo]"),
-    *("127。0。0。2", "１２７.0.0.2", "%31%32%37.0.0.2", "127.0.0.2%00.allowed.example", "allowed.example%2e", "allowed.example%23"),
-    *(f"{DECLARED}@127.0.0.2", f"127.0.0.2#{DECLARED}", f"127.0.0.2?{DECLARED}", f"127.0.0.2/{DECLARED}", f"{DECLARED}\\@127.0.0.2"),
-    *(f"x.{DECLARED}", f"{DECLARED}.127.0.0.2", f"127.0.0.2,{DECLARED}", f"{DECLARED},127.0.0.2", f"{DECLARED}\t127.0.0.2", "*"),
+    *f"""
+    127.0.0.2 127.0.0.2. 127.0.2 127.2 2130706434 0x7f000002 0x7f.0.0.2 0177.0.0.2 017700000002 127.000.000.002
+    [::ffff:127.0.0.2] [::ffff:7f00:2] [::127.0.0.2] [64:ff9b::7f00:2] [2002:7f00:2::] [::1] [0:0:0:0:0:0:0:1] [::]
+    0.0.0.0 0 localhost LOCALHOST localhost. localhost.localdomain 169.254.169.254 [fd00:ec2::254]
+    metadata.google.internal 10.96.0.1 192.168.0.1 [fe80::1%25lo] 127\u30020\u30020\u30022 \uff11\uff12\uff17.0.0.2
+    %31%32%37.0.0.2 127.0.0.2%00.allowed.example allowed.example%2e allowed.example%23 {DECLARED}@127.0.0.2
+    127.0.0.2#{DECLARED} 127.0.0.2?{DECLARED} 127.0.0.2/{DECLARED} {DECLARED}\\@127.0.0.2 x.{DECLARED}
+    {DECLARED}.127.0.0.2 127.0.0.2,{DECLARED} {DECLARED},127.0.0.2 *
+    """.split(),
+    f"{DECLARED}\t127.0.0.2",
+    f"{DECLARED}\r\nHost:127.0.0.2",
 )
 
 
@@ -56,7 +60,9 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def server(address: str, answer: bytes = b"HTTP/1.1 204 No Content\r\n\r\n", port: int = 0) -> AsyncIterator[Server]:
+async def server(
+    address: str, answer: bytes = b"HTTP/1.1 204 No Content\r\n\r\n", port: int = 0
+) -> AsyncIterator[Server]:
     """Listen."""
     made = Server(answer)
     listener = await asyncio.start_server(made.serve, address, port)
@@ -100,7 +106,10 @@ async def attempt(attack: Attack, forbidden: Iterable[Server], port: int, name: 
 
 async def test_no_spelling_of_a_host_is_a_way_out(attack: StartAttack) -> None:
     async with server(SOURCE_ADDRESS) as source, server(FORBIDDEN_ADDRESS) as other, server(SOURCE_ADDRESS) as beside:
-        rules = [EgressRule(DECLARED, source.port, private=True), EgressRule(f"*.{DECLARED}", source.port, private=True)]
+        rules = [
+            EgressRule(DECLARED, source.port, private=True),
+            EgressRule(f"*.{DECLARED}", source.port, private=True),
+        ]
         authority = FakeEgressAuthority(rules)
         names = FakeNames({DECLARED: [[ipaddress.ip_address(SOURCE_ADDRESS)]]})
         async with listening(gateway(authority, POLICY, QUICK, names)) as port:
@@ -123,7 +132,7 @@ async def test_no_value_of_the_config_is_a_way_out(attack: StartAttack) -> None:
         with attack("hosts of a tenant's config", actor="tenant editor", invariant=16) as tries:
             for host, allowed in product(SPELLINGS, ("", "10.0.0.0/8", "0.0.0.0/0,::/0")):
                 rules = egress_rules(manifest, {"host": host, "port": other.port})
-                policy = AddressPolicy(parse_ranges(allowed))
+                policy = AddressPolicy(parse_networks(allowed))
                 served = gateway(FakeEgressAuthority(rules), policy, QUICK, None)
                 async with listening(served) as port:
                     name = rules[0].host if rules else host
@@ -178,7 +187,9 @@ async def test_no_tls_session_to_another_name_is_a_way_out(attack: StartAttack) 
         authority = FakeEgressAuthority([EgressRule(DECLARED, source.port, private=True)])
         names = FakeNames({DECLARED: [[ipaddress.ip_address(SOURCE_ADDRESS)]]})
         async with listening(gateway(authority, POLICY, QUICK, names)) as port:
-            with attack("TLS and HTTP that name another host in a tunnel", actor="hostile image", invariant=16) as tries:
+            with attack(
+                "TLS and HTTP that name another host in a tunnel", actor="hostile image", invariant=16
+            ) as tries:
                 for name, hello in hellos.items():
                     for first in (b"", hello):  # with the CONNECT, or after its answer
                         before = len(source.received)
@@ -186,12 +197,16 @@ async def test_no_tls_session_to_another_name_is_a_way_out(attack: StartAttack) 
                         await say(port, request + first, *([] if first else [hello]))
                         await asyncio.sleep(0)
                         heard = b"".join(source.received[before:]).removeprefix(b"\0\0\0\x08\x04\xd2\x16\x30")
-                        tries.record(succeeded=bool(heard.removeprefix(b"\0\0\0\x08\x04\xd2\x16\x2f")), detail=(name, heard[:80]))
+                        tries.record(
+                            succeeded=bool(heard.removeprefix(b"\0\0\0\x08\x04\xd2\x16\x2f")), detail=(name, heard[:80])
+                        )
 
 
 async def test_no_reuse_of_a_connection_is_a_way_out(attack: StartAttack) -> None:
     async with server(FORBIDDEN_ADDRESS) as other:
-        redirect = f"HTTP/1.1 302 Found\r\nLocation: http://{FORBIDDEN_ADDRESS}:{other.port}/\r\nContent-Length: 0\r\n\r\n"
+        redirect = (
+            f"HTTP/1.1 302 Found\r\nLocation: http://{FORBIDDEN_ADDRESS}:{other.port}/\r\nContent-Length: 0\r\n\r\n"
+        )
         async with server(SOURCE_ADDRESS, redirect.encode()) as source:
             authority = FakeEgressAuthority([EgressRule(DECLARED, source.port, private=True)])
             names = FakeNames({DECLARED: [[ipaddress.ip_address(SOURCE_ADDRESS)]]})
@@ -212,7 +227,9 @@ async def test_no_reuse_of_a_connection_is_a_way_out(attack: StartAttack) -> Non
                 "another token": (connect_to(f"{FORBIDDEN_ADDRESS}:{other.port}", token=TOKEN[:-1]),),
             }  # fmt: skip
             async with listening(gateway(authority, POLICY, QUICK, names)) as port:
-                with attack("connections of the gateway that are used again", actor="hostile image", invariant=16) as tries:
+                with attack(
+                    "connections of the gateway that are used again", actor="hostile image", invariant=16
+                ) as tries:
                     for name, parts in ways.items():
                         await attempt(tries, [other], port, name, *parts)
 

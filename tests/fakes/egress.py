@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 
-from penstock_operator.egress.addresses import Address, AddressPolicy, parse_ranges
+from penstock_operator.egress.addresses import Address, AddressPolicy, parse_networks
 from penstock_operator.egress.authority import EgressAuthority, RunEgress, UnknownRun
 from penstock_operator.egress.gateway import Gateway, GatewayLimits
+from penstock_operator.ids import AttemptNumber, RunId
 from penstock_sdk import protocol as wire
 from penstock_sdk.manifest import EgressRule
 
-TOKEN = "the-run-token"  # noqa: S105 - of a run that there is not
-LOOPBACK_ALLOWED = AddressPolicy(parse_ranges("127.0.0.0/8, ::1/128"))
+TOKEN = "the-run-token"
+LOOPBACK_ALLOWED = AddressPolicy(parse_networks("127.0.0.0/8, ::1/128"))
 
 
 class FakeEgressAuthority:
@@ -27,7 +28,7 @@ class FakeEgressAuthority:
         """Return the rules of the run."""
         if token != TOKEN or self.has_ended:
             raise UnknownRun
-        return RunEgress("run-1", 1, self.rules)
+        return RunEgress(RunId("run-1"), AttemptNumber(1), self.rules)
 
     async def report(self, token: str, report: wire.EgressReport) -> None:
         """Keep a report."""

@@ -57,9 +57,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     found = Certificate(folder / "cert.pem", folder / "key.pem")
     found.path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
     found.key.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return found
 
@@ -145,9 +143,10 @@ async def test_postgres_goes_through(postgres_url: str) -> None:
     authority = FakeEgressAuthority([private("db.example", parts.port)])
     served = gateway(authority, names=FakeNames({"db.example": [[LOOPBACK]]}))
     async with listening(served) as port, local_tunnel(port, f"db.example:{parts.port}") as local:
-        async with await psycopg.AsyncConnection.connect(
+        connection = await psycopg.AsyncConnection.connect(
             postgres_url, host="db.example", hostaddr="127.0.0.1", port=local
-        ) as connection:
+        )
+        async with connection:
             found = await connection.execute("SELECT repeat('x', 1000000) FROM generate_series(1, 20)")
             assert sum(len(row[0]) for row in await found.fetchall()) == 20_000_000
     assert sum(report.received for report in authority.reports) > 20_000_000
@@ -160,7 +159,9 @@ async def local_tunnel(gateway_port: int, target: str) -> AsyncIterator[int]:
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", gateway_port)
-        upstream.write(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Bearer {TOKEN}\r\n\r\n".encode())
+        upstream.write(
+            f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Bearer {TOKEN}\r\n\r\n".encode()
+        )
         assert b" 200 " in await upstream_reader.readuntil(b"\r\n\r\n")
         await asyncio.gather(copy(reader, upstream), copy(upstream_reader, writer), return_exceptions=True)
 
@@ -224,7 +225,9 @@ async def test_tunnels_end_with_their_attempt() -> None:
         async with listening(served) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             target = f"{HOST}:{source}"
-            writer.write(f"CONNECT {target} HTTP/1.1\r\nHost: a\r\nProxy-Authorization: Bearer {TOKEN}\r\n\r\n".encode())
+            writer.write(
+                f"CONNECT {target} HTTP/1.1\r\nHost: a\r\nProxy-Authorization: Bearer {TOKEN}\r\n\r\n".encode()
+            )
             assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
             authority.has_ended = True
             assert await asyncio.wait_for(reader.read(), 60) == b""

@@ -7,9 +7,9 @@ import ipaddress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock_operator.egress.addresses import AddressPolicy, parse_ranges
+from penstock_operator.egress.addresses import AddressPolicy, parse_networks
 
-WIDE = AddressPolicy(parse_ranges("0.0.0.0/0, ::/0"))
+WIDE = AddressPolicy(parse_networks("0.0.0.0/0, ::/0"))
 SPECIAL = [
     *("127.0.0.1", "127.8.8.8", "::1", "169.254.169.254", "169.254.1.1", "fe80::1", "fd00:ec2::254", "100.100.100.200"),
     *("168.63.129.16", "192.0.0.192", "fd20:ce::254"),
@@ -44,7 +44,7 @@ def test_a_wide_range_does_not_hold_the_addresses_of_machine_and_cloud(address: 
 
 @pytest.mark.parametrize(("address", "allowed"), [("127.0.0.1", "127.0.0.1/32"), ("169.254.7.7", "169.254.7.0/24")])
 def test_a_range_inside_a_special_one_allows_it(address: str, allowed: str) -> None:
-    policy = AddressPolicy(parse_ranges(allowed))
+    policy = AddressPolicy(parse_networks(allowed))
     assert policy.refusal(ipaddress.ip_address(address), private=True) is None
     assert policy.refusal(ipaddress.ip_address(address), private=False)
 
@@ -66,4 +66,4 @@ def test_what_is_allowed_without_leave_is_global(address: ipaddress.IPv4Address 
 @pytest.mark.parametrize("text", ["10.0.0.1/8", "ten", "10.0.0.0/33", "10.0.0.0-10.1.0.0"])
 def test_a_range_that_is_none_is_named(text: str) -> None:
     with pytest.raises(ValueError, match="is no network"):
-        parse_ranges(f"10.0.0.0/8,{text}")
+        parse_networks(f"10.0.0.0/8,{text}")

@@ -82,7 +82,12 @@ def test_a_wildcard_covers_names_below_it_and_no_address() -> None:
     rule = EgressRule("*.example.com", 443)
     assert rule.allows("a.example.com", 443)
     assert rule.allows("b.a.example.com", 443)
-    for host, port in [("example.com", 443), ("badexample.com", 443), ("a.example.com", 80), ("a.example.com.evil", 443)]:
+    for host, port in [
+        ("example.com", 443),
+        ("badexample.com", 443),
+        ("a.example.com", 80),
+        ("a.example.com.evil", 443),
+    ]:
         assert not rule.allows(host, port)
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from pydantic import JsonValue
+
 from penstock_sdk.manifest.model import Egress, Manifest
 
 __all__ = ["DEFAULT_PORT", "EgressRule", "egress_rules", "normal_host"]
@@ -39,7 +41,7 @@ class EgressRule:
         return host == self.host
 
 
-def egress_rules(manifest: Manifest, config: Mapping[str, Any]) -> list[EgressRule]:
+def egress_rules(manifest: Manifest, config: Mapping[str, JsonValue]) -> list[EgressRule]:
     """Return the destinations of a connection with this config; one that needs a value that the config lacks is left out.
 
     Defaults of the configSchema count. A wildcard counts only where the manifest itself writes it: with `host: "*.com"`
@@ -70,14 +72,14 @@ def normal_host(text: str) -> str | None:
     return name if len(name) <= LONGEST_HOST and LABELS.fullmatch(name) else None
 
 
-def _rule(destination: Egress, values: Mapping[str, Any]) -> EgressRule | None:
+def _rule(destination: Egress, values: Mapping[str, JsonValue]) -> EgressRule | None:
     declared = destination.host.strip()
     wildcard = declared.startswith(WILDCARD)
     host = _filled(declared.removeprefix(WILDCARD), values)
     port = _filled(destination.port, values) if destination.port else None
     if host is None or (destination.port and port is None):
         return None
-    place = _split(host)
+    place = _host_and_port(host)
     if place is None:
         return None
     name, own_port = place
@@ -87,7 +89,7 @@ def _rule(destination: Egress, values: Mapping[str, Any]) -> EgressRule | None:
     return EgressRule(f"{WILDCARD}{name}" if wildcard else name, number, bool(destination.private))
 
 
-def _filled(template: str, values: Mapping[str, Any]) -> str | None:
+def _filled(template: str, values: Mapping[str, JsonValue]) -> str | None:
     """Return the template with the config's values; None if a value is missing, empty or no text or number."""
     missing = False
 
@@ -103,7 +105,7 @@ def _filled(template: str, values: Mapping[str, Any]) -> str | None:
     return None if missing else filled
 
 
-def _split(host: str) -> tuple[str, int | None] | None:
+def _host_and_port(host: str) -> tuple[str, int | None] | None:
     """Return host and port of a URL, of host:port or of a host; None for anything else."""
     text = host.strip()
     if normal_host(text) is not None:

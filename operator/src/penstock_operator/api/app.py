@@ -29,6 +29,7 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="Penstock", version="v1", description="The run API and the read API of Penstock.")
     app.include_router(_health_routes(services.pool))
     app.include_router(_run_routes(services), prefix="/v1/attempts", tags=["run API"])
+    app.include_router(_egress_routes(services), prefix="/v1/attempts", tags=["run API"])
     for routes in (catalog_routes, run_routes, action_routes, state_routes, alert_routes):
         app.include_router(routes(services), prefix="/v1", tags=["read API"], responses=REFUSALS)
     add_error_handlers(app)
@@ -92,5 +93,22 @@ def _run_routes(services: Services) -> APIRouter:
     @router.post("/finish")
     async def finish(request: wire.FinishRequest, token: Token) -> wire.FinishResponse:
         return _answered("finish", await protocol.finish(token, request))
+
+    return router
+
+
+def _egress_routes(services: Services) -> APIRouter:
+    """Return what the egress gateway calls, with the token of the run that it serves."""
+    router = APIRouter(responses=RUN_API_REFUSALS)
+    protocol = services.protocol
+
+    @router.post("/egress")
+    async def egress(request: wire.EgressRequest, token: Token) -> wire.EgressResponse:
+        del request
+        return await protocol.egress(token)
+
+    @router.post("/egress/report")
+    async def egress_report(request: wire.EgressReport, token: Token) -> wire.EgressReportResponse:
+        return await protocol.egress_report(token, request)
 
     return router

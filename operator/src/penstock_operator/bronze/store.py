@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
@@ -80,6 +81,11 @@ class BronzeStore:
             ExpiresIn=int(UPLOAD_EXPIRY.total_seconds()),
         )
         return url, {"If-None-Match": "*"}
+
+    def address(self) -> tuple[str, int]:
+        """Return the host and the port to which pods upload."""
+        parts = urlsplit(self.presign("-")[0])
+        return str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80)
 
     async def put_once(self, key: str, document: dict[str, Any]) -> None:
         """Write a JSON document unless the key exists: it is then the same document, written before a lost reply."""

@@ -149,7 +149,11 @@ def _last_run(run: RunDetail) -> LastRun:
 
 def open_alert(alert: StreamAlert) -> OpenAlert:
     """Return an alert as conditions report it."""
-    sorts: dict[str, AlertCondition] = {"EmptyRead": "EmptyRead", "RecordsRejected": "RecordsRejected"}
+    sorts: dict[str, AlertCondition] = {
+        "EmptyRead": "EmptyRead",
+        "RecordsRejected": "RecordsRejected",
+        "EgressDenied": "EgressDenied",
+    }
     return OpenAlert(sorts.get(alert.kind, "SchemaDrift"), alert.stream, alert.kind, alert.message)
 
 

@@ -77,7 +77,7 @@ class AddressPolicy:
         return None
 
 
-def parse_ranges(text: str) -> tuple[Network, ...]:
+def parse_networks(text: str) -> tuple[Network, ...]:
     """Return the networks of a list with commas. Raises ValueError that names the one that is none."""
     return tuple(_network(part.strip()) for part in text.split(",") if part.strip())
 

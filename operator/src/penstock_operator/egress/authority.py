@@ -13,6 +13,8 @@ import httpx
 from penstock_sdk import protocol as wire
 from penstock_sdk.manifest import EgressRule
 
+from penstock_operator.ids import AttemptNumber, RunId
+
 KNOWN_SECONDS = 30.0
 """How long an answer counts: an ended attempt keeps its tunnels for this time at most."""
 MOST_KNOWN = 10_000
@@ -22,8 +24,8 @@ MOST_KNOWN = 10_000
 class RunEgress:
     """The destinations of one attempt. `platform` are those that the platform itself names, such as its bucket."""
 
-    run: str
-    attempt: int
+    run: RunId
+    attempt: AttemptNumber
     rules: tuple[EgressRule, ...]
     platform: tuple[EgressRule, ...] = ()
 
@@ -71,7 +73,9 @@ class RunApiAuthority:
         self._known.pop(key, None)
         response = await self._post("egress", token, wire.EgressRequest())
         answer = wire.EgressResponse.model_validate_json(response.content)
-        found = RunEgress(answer.run, answer.attempt, _rules(answer.destinations), _rules(answer.platform))
+        found = RunEgress(
+            RunId(answer.run), AttemptNumber(answer.attempt), _rules(answer.destinations), _rules(answer.platform)
+        )
         if len(self._known) >= MOST_KNOWN:
             self._known.clear()
         self._known[key] = (self._clock() + KNOWN_SECONDS, found)

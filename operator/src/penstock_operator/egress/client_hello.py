@@ -41,19 +41,15 @@ Opening = Literal["incomplete", "tls", "postgres", "http", "other"]
 
 def opening(data: bytes) -> Opening:
     """Say what a client's first bytes begin."""
-    if not data:
-        return "incomplete"
-    if data[0] in TLS_RECORDS and data[1:2] in (b"", bytes([TLS_MAJOR])):
-        return "tls"
-    if data[0] & 0x80 and data[2:4] == SSL2_HELLO:
+    tls = data[:1] and data[0] in TLS_RECORDS and data[1:2] in (b"", bytes([TLS_MAJOR]))
+    if tls or (data[:1] >= b"\x80" and data[2:4] == SSL2_HELLO):
         return "tls"
     if any(request.startswith(data[:POSTGRES_REQUEST_BYTES]) for request in POSTGRES_REQUESTS):
         return "postgres" if len(data) >= POSTGRES_REQUEST_BYTES else "incomplete"
     if HTTP_REQUEST.match(data):
         return "http"
-    if len(data) <= len(b"CONNECT") and data.isalpha() and data.isupper():
-        return "incomplete"
-    return "other"
+    may_be_http = len(data) <= len(b"CONNECT") and data.isalpha() and data.isupper()
+    return "incomplete" if may_be_http else "other"
 
 
 def client_hello(data: bytes) -> ClientHello | None:

@@ -28,7 +28,7 @@ from penstock_operator.egress.authority import AuthorityUnavailable, EgressAutho
 from penstock_operator.egress.metrics import BYTES, DENIALS, TUNNELS
 from penstock_operator.egress.plain_http import forward
 from penstock_operator.egress.proxy_request import CONNECT, Refusal, destination, run_token
-from penstock_operator.egress.tunnel import READ_BYTES, Streams, Tunnel
+from penstock_operator.egress.tunnel import READ_BYTES, TcpStreams, Tunnel
 
 log = structlog.get_logger()
 LONGEST_REQUEST_HEAD = 16 * 1024
@@ -95,7 +95,7 @@ class Gateway:
                 refused = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the gateway has as many connections as it may have")
                 writer.write(refused.response())
             else:
-                await self._serve(Streams(reader, writer))
+                await self._serve(TcpStreams(reader, writer))
         except (OSError, TimeoutError, asyncio.CancelledError):
             pass  # the client or the source is gone, or the gateway ends
         except Exception as error:  # noqa: BLE001 - one client's fault is no other's
@@ -107,7 +107,7 @@ class Gateway:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    async def _serve(self, client: Streams) -> None:
+    async def _serve(self, client: TcpStreams) -> None:
         parser = h11.Connection(h11.SERVER, max_incomplete_event_size=LONGEST_REQUEST_HEAD)
         tunnel: Tunnel | None = None
         try:
@@ -152,7 +152,7 @@ class Gateway:
         except AuthorityUnavailable as error:
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
 
-    async def _carry(self, parser: h11.Connection, request: h11.Request, tunnel: Tunnel, client: Streams) -> None:
+    async def _carry(self, parser: h11.Connection, request: h11.Request, tunnel: Tunnel, client: TcpStreams) -> None:
         source = await self._connect(tunnel)
         recheck = asyncio.create_task(self._recheck(tunnel))
         try:
@@ -170,12 +170,12 @@ class Gateway:
             source.writer.close()
             await self._report_bytes(tunnel)
 
-    async def _connect(self, tunnel: Tunnel) -> Streams:
+    async def _connect(self, tunnel: Tunnel) -> TcpStreams:
         reason = "no address"
         for address in await self._judged_addresses(tunnel):
             try:
                 async with asyncio.timeout(self._limits.connect_seconds):
-                    return Streams(*await asyncio.open_connection(str(address), tunnel.port, limit=READ_BYTES))
+                    return TcpStreams(*await asyncio.open_connection(str(address), tunnel.port, limit=READ_BYTES))
             except TimeoutError:
                 reason = "timed out"
             except OSError as error:

@@ -8,13 +8,13 @@ from http import HTTPStatus
 import h11
 
 from penstock_operator.egress.proxy_request import Refusal, end_to_end, request_to_source
-from penstock_operator.egress.tunnel import READ_BYTES, Streams, Tunnel
+from penstock_operator.egress.tunnel import READ_BYTES, TcpStreams, Tunnel
 
 LONGEST_RESPONSE_HEAD = 64 * 1024
 
 
 async def forward(
-    parser: h11.Connection, request: h11.Request, tunnel: Tunnel, client: Streams, source: Streams
+    parser: h11.Connection, request: h11.Request, tunnel: Tunnel, client: TcpStreams, source: TcpStreams
 ) -> None:
     """Send the request to the source, and its response to the client. Raises Refusal if the source does not speak HTTP.
 

@@ -28,7 +28,7 @@ READ_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Streams:
+class TcpStreams:
     """The two directions of a TCP connection."""
 
     reader: asyncio.StreamReader
@@ -59,14 +59,14 @@ class Tunnel:
             writer.write(data)
             await writer.drain()
 
-    async def upload(self, early: bytes, client: Streams, source: Streams, patience: float) -> None:
+    async def upload(self, early: bytes, client: TcpStreams, source: TcpStreams, patience: float) -> None:
         """Pass on what the client sends, once its first bytes name no other host. Raises Refusal."""
         await self._inspect(early, client.reader, source.writer, patience)
         while data := await client.reader.read(READ_BYTES):
             await self.send(data, source.writer)
         _end(source.writer)
 
-    async def download(self, source: Streams, client: Streams) -> None:
+    async def download(self, source: TcpStreams, client: TcpStreams) -> None:
         """Pass on what the source sends."""
         while data := await source.reader.read(READ_BYTES):
             self.received += len(data)

@@ -36,6 +36,7 @@ Reason = Literal[
     "AttemptLost",
     "LaunchRefused",
     "TokenRefused",
+    "EgressDenied",
     "RunCancelled",
     "StateChanged",
     "AlertsOpen",
@@ -79,6 +80,8 @@ MEANINGS: dict[Reason, str] = {
     "AttemptLost": "The attempt's pod went away or fell silent; another one goes on.",
     "LaunchRefused": "The API server refused the Job, or its pod did not start; the message has its words.",
     "TokenRefused": "The server does not know the pod's token: it is of another installation, or expired.",
+    "EgressDenied": "The run tried to reach a host that it may not reach: declare it in the manifest's `network.egress`,"
+    " or correct `spec.config`; a private address also needs the platform's `egress.privateRanges`.",
     "RunCancelled": "Somebody cancelled the run.",
     "StateChanged": "Somebody changed the state that the attempt was to go on from; the run begins anew from it.",
     "AlertsOpen": "Something needs a person's eye: `penstock alerts list`.",
@@ -95,7 +98,7 @@ MEANINGS: dict[Reason, str] = {
     "DefinitionDeleted": "The definition in use was deleted; runs go on with what the registry knows of it.",
 }
 """What each reason means, and what its reader can do; the reference is written from it."""
-AlertCondition = Literal["SchemaDrift", "EmptyRead", "RecordsRejected"]
+AlertCondition = Literal["SchemaDrift", "EmptyRead", "RecordsRejected", "EgressDenied"]
 FindingState = Literal["ready", "reconciling", "failing", "stalled"]
 ConditionType = Literal[
     "Ready",
@@ -107,6 +110,7 @@ ConditionType = Literal[
     "SchemaDrift",
     "EmptyRead",
     "RecordsRejected",
+    "EgressDenied",
     "UnknownAnnotation",
     "VersionNotSelected",
     "DefinitionDeleted",

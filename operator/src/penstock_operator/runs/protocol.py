@@ -18,6 +18,10 @@ from penstock_sdk.protocol import (
     CheckpointResponse,
     CredentialRequest,
     CredentialResponse,
+    EgressDestination,
+    EgressReport,
+    EgressReportResponse,
+    EgressResponse,
     EstimateRequest,
     EstimateResponse,
     FinishRequest,
@@ -48,6 +52,7 @@ from penstock_operator.runs import (
     budget,
     checkpoint,
     conservation,
+    egress_records,
     read_anomalies,
     run_store,
     selection,
@@ -208,6 +213,32 @@ class RunProtocol:
                 connection, CredentialOwner(attempt.connection_uid, frozenset(attempt.credentials)), request
             )
         return CredentialResponse(version=version)
+
+    async def egress(self, token: str) -> EgressResponse:
+        """Return where the attempt of a run token may connect to."""
+        async with self._pool.connection() as db:
+            attempt = await attempt_store.attempt_by_token(db, digest(token))
+            if attempt is None:
+                raise Unauthenticated
+            launch = await attempt_store.attempt_to_launch(db, attempt.run_id, attempt.attempt)
+            if launch is None or attempt.finished_at:
+                raise Fenced
+        host, port = self._store.address()
+        return EgressResponse(
+            run=attempt.run_id,
+            attempt=attempt.attempt,
+            destinations=egress_records.allowed_destinations(launch),
+            platform=[EgressDestination(host=host, port=port, private=True)],
+        )
+
+    async def egress_report(self, token: str, report: EgressReport) -> EgressReportResponse:
+        """Keep what the egress gateway reports of an attempt, ended or not: its last bytes come after its end."""
+        async with self._pool.connection() as db, db.transaction():
+            attempt = await attempt_store.attempt_by_token(db, digest(token))
+            if attempt is None:
+                raise Unauthenticated
+            await egress_records.record_report(db, attempt.run_id, attempt.attempt, report)
+        return EgressReportResponse()
 
     async def heartbeat(self, token: str, request: HeartbeatRequest) -> HeartbeatResponse:
         """Take a sign of life and the attempt's metrics, and say whether to stop."""

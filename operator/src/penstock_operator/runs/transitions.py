@@ -13,7 +13,7 @@ from penstock_operator import outbox
 from penstock_operator.connections import connection_store
 from penstock_operator.ids import ConnectionUid
 from penstock_operator.registry.database import DatabaseConnection
-from penstock_operator.runs import attempt_store, bronze_objects, run_store, stream_outcomes
+from penstock_operator.runs import attempt_store, bronze_objects, egress_records, run_store, stream_outcomes
 from penstock_operator.runs.attempt_store import AttemptOutcome, RunPhase
 from penstock_operator.runs.circuit_breaker import pause_after
 from penstock_operator.runs.retry import AttemptFailure, RetryHistory, decide_retry
@@ -30,7 +30,10 @@ async def current(db: DatabaseConnection, run_id: str, attempt: int) -> Run | No
 
 
 async def succeed(db: DatabaseConnection, run: Run, ending: AttemptOutcome) -> RunPhase:
-    """End attempt and run as succeeded. The caller has compared the counts."""
+    """End attempt and run as succeeded, unless the attempt was denied a destination. The caller has compared the counts."""
+    if await egress_records.denials_of(db, run.id, run.attempt):
+        return await fail(db, run, ending, AttemptFailure("ConfigError"))
+    await egress_records.resolve_denial_alerts(db, run.connection_uid)
     await attempt_store.end_attempt(db, run.id, run.attempt, ending)
     await connection_store.mark_success(db, run.connection_uid, run.id)
     return await _finish(db, run, "succeeded", ending)
@@ -38,6 +41,11 @@ async def succeed(db: DatabaseConnection, run: Run, ending: AttemptOutcome) -> R
 
 async def fail(db: DatabaseConnection, run: Run, ending: AttemptOutcome, failure: AttemptFailure) -> RunPhase:
     """End the attempt as failed, and the run too unless it is to be tried again; return the run's phase."""
+    denials = await egress_records.denials_of(db, run.id, run.attempt)
+    if denials:
+        await egress_records.open_denial_alerts(db, run.connection_uid, run.id, denials)
+        ending = egress_records.denied_ending(ending, denials)
+        failure = failure if failure.disrupted else AttemptFailure("ConfigError", failure.progressed)
     await attempt_store.end_attempt(db, run.id, run.attempt, ending)
     if run.cancel_requested:
         return await _finish(db, run, "cancelled", CANCELLED)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import base64
 import ipaddress
 import json
-import re
 import socket
-from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from penstock_sdk.errors import LocalPersistenceError
-from penstock_sdk.json_types import properties_of
+from penstock_sdk.manifest import egress_rules
 from penstock_sdk.testing.attempt_process import Observation
 from penstock_sdk.testing.checks.faults import refused_target
 from penstock_sdk.testing.checks.model import Check
@@ -40,7 +38,7 @@ def local_writes(harness: Harness) -> str:
 
 def egress(harness: Harness) -> str:
     """Compare the hosts that the process contacted with the manifest."""
-    declared = list(_declared(harness))
+    declared = _declared(harness)
     trials = [harness.baseline(mode) for mode in harness.modes]
     seen = {place for trial in trials for place in _reached(trial, declared)}
     if seen or not declared:
@@ -91,26 +89,10 @@ def _is_name_server(host: str, port: int) -> bool:
     }
 
 
-def _declared(harness: Harness) -> Iterator[Destination]:
-    """Return the declared hosts and ports with the config's values. A URL stands for its host and port."""
-    config = {
-        **{
-            name: schema["default"]
-            for name, schema in properties_of(harness.manifest_fields.config_schema).items()
-            if "default" in schema
-        },
-        **harness.target.config,
-    }
-
-    def filled(text: str) -> str:
-        return re.sub(r"\{\{config\.(\w+)\}\}", lambda match: str(config.get(match[1], "")), text)
-
-    for declared in harness.manifest_fields.network.egress:
-        host, port = filled(declared.host), filled(str(declared.port or ""))
-        if "://" in host:
-            parts = urlsplit(host)
-            host, port = parts.hostname or "", port or str(parts.port or {"https": 443}.get(parts.scheme, 80))
-        yield host, int(port) if port else None
+def _declared(harness: Harness) -> list[Destination]:
+    """Return the declared hosts and ports with the config's values."""
+    rules = egress_rules(harness.manifest_fields, harness.target.config)
+    return [(rule.host, rule.port) for rule in rules]
 
 
 def _looks_up(host: str, allowed: list[Destination]) -> bool:
