@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import JsonValue
-
+from penstock_sdk.json_types import JsonObject, properties_of
 from penstock_sdk.manifest.model import Egress, Manifest
 
 __all__ = ["DEFAULT_PORT", "EgressRule", "egress_rules", "normal_host"]
@@ -41,18 +40,14 @@ class EgressRule:
         return host == self.host
 
 
-def egress_rules(manifest: Manifest, config: Mapping[str, JsonValue]) -> list[EgressRule]:
+def egress_rules(manifest: Manifest, config: JsonObject) -> list[EgressRule]:
     """Return the destinations of a connection with this config; one that needs a value that the config lacks is left out.
 
     Defaults of the configSchema count. A wildcard counts only where the manifest itself writes it: with `host: "*.com"`
     in the config, a tenant could otherwise reach any host.
     """
-    properties = manifest.config_schema.get("properties", {})
-    defaults = {
-        name: schema["default"]
-        for name, schema in properties.items()
-        if isinstance(schema, dict) and "default" in schema
-    }
+    declared = properties_of(manifest.config_schema)
+    defaults = {name: schema.get("default") for name, schema in declared.items() if "default" in schema}
     values = {**defaults, **config}
     rules = (_rule(destination, values) for destination in manifest.network.egress)
     return list(dict.fromkeys(rule for rule in rules if rule is not None))
@@ -72,7 +67,7 @@ def normal_host(text: str) -> str | None:
     return name if len(name) <= LONGEST_HOST and LABELS.fullmatch(name) else None
 
 
-def _rule(destination: Egress, values: Mapping[str, JsonValue]) -> EgressRule | None:
+def _rule(destination: Egress, values: JsonObject) -> EgressRule | None:
     declared = destination.host.strip()
     wildcard = declared.startswith(WILDCARD)
     host = _filled(declared.removeprefix(WILDCARD), values)
@@ -89,7 +84,7 @@ def _rule(destination: Egress, values: Mapping[str, JsonValue]) -> EgressRule | 
     return EgressRule(f"{WILDCARD}{name}" if wildcard else name, number, bool(destination.private))
 
 
-def _filled(template: str, values: Mapping[str, JsonValue]) -> str | None:
+def _filled(template: str, values: JsonObject) -> str | None:
     """Return the template with the config's values; None if a value is missing, empty or no text or number."""
     missing = False
 
