@@ -93,7 +93,7 @@ async def test_a_denial_fails_a_run_that_says_succeeded(world: World, authority:
         opened = await alerts.open_alerts_of(db, "c1")
         bytes_ = await one(db, "SELECT egress_sent, egress_received FROM penstock.run_attempts")
         times = await one(db, "SELECT times FROM penstock.egress_denials")
-    assert [alert["kind"] for alert in opened] == ["EgressDenied"]
+    assert [alert.kind for alert in opened] == ["EgressDenied"]
     assert bytes_ == {"egress_sent": 10, "egress_received": 20}
     assert times == {"times": 2}
 

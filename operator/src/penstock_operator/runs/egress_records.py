@@ -11,7 +11,7 @@ from penstock_sdk.manifest import EgressRule, egress_rules
 from penstock_operator import alerts
 from penstock_operator.alerts import NewAlert
 from penstock_operator.definitions import parse_manifest
-from penstock_operator.ids import AttemptNumber, ConnectionUid, RunId
+from penstock_operator.ids import AlertId, AttemptNumber, ConnectionUid, RunId
 from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_values
 from penstock_operator.runs.attempt_store import AttemptOutcome, CarriedAttempt
 
@@ -115,7 +115,7 @@ async def resolve_denial_alerts(db: DatabaseConnection, uid: ConnectionUid) -> N
     """Resolve the alerts: a run came through without a denial."""
     ids = await fetch_values(
         db,
-        int,
+        AlertId,
         "SELECT id FROM penstock.compat_alerts WHERE connection_uid = %(uid)s AND kind = %(kind)s"
         " AND resolved_at IS NULL",
         uid=uid,

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from penstock_sdk.errors import LocalPersistenceError
-from penstock_sdk.manifest import egress_rules
+from penstock_sdk.manifest import Manifest, egress_rules
 from penstock_sdk.testing.attempt_process import Observation
 from penstock_sdk.testing.checks.faults import refused_target
 from penstock_sdk.testing.checks.model import Check
@@ -91,7 +91,7 @@ def _is_name_server(host: str, port: int) -> bool:
 
 def _declared(harness: Harness) -> list[Destination]:
     """Return the declared hosts and ports with the config's values."""
-    rules = egress_rules(harness.manifest_fields, harness.target.config)
+    rules = egress_rules(Manifest.model_validate(harness.manifest), harness.target.config)
     return [(rule.host, rule.port) for rule in rules]
 
 
