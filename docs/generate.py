@@ -20,6 +20,7 @@ import typer
 from penstock_operator.api.app import create_app
 from penstock_operator.api.services import Services
 from penstock_operator.cli.main import app as operator_app
+from penstock_operator.limits import SERVER_LIMITS
 from penstock_operator.resources.conditions import MEANINGS
 from penstock_operator.resources.crds import schema_of
 from penstock_operator.settings import VARIABLES
@@ -384,7 +385,24 @@ def reasons_page() -> str:
     return f"{head}\n{table(('reason', 'what it means, and what to do'), rows)}"
 
 
+LIMITS_HEAD = """\
+# Limits
+
+Beyond a limit, the platform refuses the input with a message that names the field and the limit, and nobody else is delayed.
+The design note [0012](../design/0012-limits.md) says why the limits are where they are.
+
+## The HTTP server
+"""
+
+
+def limits_page() -> str:
+    """Return every limit of the platform."""
+    rows = [(each.applies_to, f"{each.value:,.0f} {each.unit}", each.reason) for each in SERVER_LIMITS]
+    return "\n".join([LIMITS_HEAD, table(("what", "limit", "why"), rows)])
+
+
 PAGES = {
+    "limits": limits_page,
     "contract": contract_page,
     "incremental": incremental_page,
     "errors": errors_page,

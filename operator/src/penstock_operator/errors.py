@@ -7,7 +7,10 @@ Refused
 ├── Fenced            another attempt has taken over, or this one has ended
 ├── NotReady          try again in a moment
 ├── Invalid           the request cannot be carried out as it stands
-└── Mismatch          the request contradicts what is committed
+│   └── TooLarge      its body has too many bytes, or too many values
+├── Mismatch          the request contradicts what is committed
+├── TooSlow           its body did not arrive in time
+└── TooBusy           too many requests are in progress; try again
 """
 
 from __future__ import annotations
@@ -65,3 +68,19 @@ class Mismatch(Refused):
     """The request contradicts what is committed."""
 
     code = "mismatch"
+
+
+class TooLarge(Invalid):
+    """The body of the request is too large."""
+
+
+class TooSlow(Refused):
+    """The body of the request did not arrive in time."""
+
+    code = "unavailable"
+
+
+class TooBusy(Refused):
+    """Too many requests are in progress; try again in a moment."""
+
+    code = "unavailable"

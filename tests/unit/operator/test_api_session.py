@@ -5,9 +5,9 @@ from __future__ import annotations
 import httpx
 import pytest
 from penstock_operator.api.models import StartedRun
-from penstock_operator.api.paging import MOST_ITEMS
 from penstock_operator.cli.api_session import ApiSession
 from penstock_operator.cli.exit_codes import CommandError
+from penstock_operator.limits import MAX_PAGE_ITEMS
 
 
 class Server:
@@ -40,7 +40,7 @@ async def test_a_listing_has_the_items_of_all_pages_of_its_own_server() -> None:
     assert "namespace" not in server.requests[0].params
 
 
-@pytest.mark.parametrize(("most", "limits"), [(1, ["1"]), (1200, [str(MOST_ITEMS), "200"]), (0, [])])
+@pytest.mark.parametrize(("most", "limits"), [(1, ["1"]), (1200, [str(MAX_PAGE_ITEMS), "200"]), (0, [])])
 async def test_no_more_is_asked_for_than_is_needed(most: int, limits: list[str]) -> None:
     server = Server()
     assert len(await server.session().listing(StartedRun, "/runs", most=most)) == most

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import asyncio
+import time
+from typing import Annotated, Any, TypeVar, cast
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Request
 from penstock_sdk import protocol as wire
+from psycopg import AsyncConnection
 
 from penstock_operator.api.actions import action_routes
 from penstock_operator.api.alerts import alert_routes
 from penstock_operator.api.authentication import Token
 from penstock_operator.api.error_responses import add_error_handlers
 from penstock_operator.api.read_routes import catalog_routes, run_routes
+from penstock_operator.api.request_limits import RequestLimits
 from penstock_operator.api.services import Services
 from penstock_operator.api.state import state_routes
 from penstock_operator.failpoints import reach
 from penstock_operator.registry.database import Pool
+from penstock_operator.runs.protocol import PodIdentity
 
+READY_SECONDS = 2.0
+"""How long an answer of Postgres counts."""
 Answer = TypeVar("Answer", bound=wire.Message)
 RUN_API_REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": wire.ApiError} for status in (401, 403, 409, 425, 503)
+    status: {"model": wire.ApiError} for status in (401, 403, 408, 409, 413, 425, 503)
 }
-REFUSALS: dict[int | str, dict[str, Any]] = {status: {"model": wire.ApiError} for status in (401, 403, 404, 503)}
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": wire.ApiError} for status in (401, 403, 404, 408, 413, 503)
+}
 
 
 def create_app(services: Services) -> FastAPI:
@@ -33,11 +42,21 @@ def create_app(services: Services) -> FastAPI:
     for routes in (catalog_routes, run_routes, action_routes, state_routes, alert_routes):
         app.include_router(routes(services), prefix="/v1", tags=["read API"], responses=REFUSALS)
     add_error_handlers(app)
+    app.add_middleware(RequestLimits, authority=services.authenticator, run_tokens=services.protocol)
     return app
+
+
+def _calling_pod(request: Request) -> PodIdentity:
+    """Return the pod whose token the middleware has checked."""
+    return cast("PodIdentity", request.state.pod)
+
+
+CallingPod = Annotated[PodIdentity, Depends(_calling_pod)]
 
 
 def _health_routes(pool: Pool) -> APIRouter:
     router = APIRouter(tags=["health"])
+    registry = RegistryCheck(pool)
 
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -45,11 +64,30 @@ def _health_routes(pool: Pool) -> APIRouter:
 
     @router.get("/readyz")
     async def readyz() -> dict[str, str]:
-        async with pool.connection(timeout=2) as db:
-            await db.execute(b"SELECT 1")
+        await registry.check()
         return {"status": "ok"}
 
     return router
+
+
+class RegistryCheck:
+    """Asks whether Postgres answers: on a connection of its own, because the pool's may all be in use, and once in a while."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._one_at_a_time = asyncio.Lock()
+        self._answered = 0.0
+
+    async def check(self) -> None:
+        """Raise psycopg.OperationalError if Postgres does not answer."""
+        async with self._one_at_a_time:
+            if time.monotonic() - self._answered < READY_SECONDS:
+                return
+            async with await AsyncConnection.connect(
+                str(self._pool.conninfo), connect_timeout=2, autocommit=True
+            ) as db:
+                await db.execute(b"SELECT 1")
+            self._answered = time.monotonic()
 
 
 def _answered(call: str, answer: Answer) -> Answer:
@@ -63,8 +101,8 @@ def _run_routes(services: Services) -> APIRouter:
     protocol = services.protocol
 
     @router.post("/start")
-    async def start(request: wire.StartRequest, token: Token) -> wire.StartResponse:
-        return _answered("start", await protocol.start(await services.authenticator.pod(token), request))
+    async def start(request: wire.StartRequest, pod: CallingPod, _token: Token) -> wire.StartResponse:
+        return _answered("start", await protocol.start(pod, request))
 
     @router.post("/streams")
     async def streams(request: wire.StreamsRequest, token: Token) -> wire.StreamsResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 import psycopg
@@ -14,7 +15,19 @@ from kubernetes.aio.client.exceptions import ApiException
 from penstock_sdk.protocol import ApiError, ErrorCode
 from psycopg_pool import PoolTimeout
 
-from penstock_operator.errors import Fenced, Forbidden, Invalid, Mismatch, NotFound, NotReady, Refused, Unauthenticated
+from penstock_operator.errors import (
+    Fenced,
+    Forbidden,
+    Invalid,
+    Mismatch,
+    NotFound,
+    NotReady,
+    Refused,
+    TooBusy,
+    TooLarge,
+    TooSlow,
+    Unauthenticated,
+)
 from penstock_operator.resources.storable import shown_text
 
 log = structlog.get_logger()
@@ -27,19 +40,23 @@ STATUSES: dict[type[Refused], HTTPStatus] = {
     NotReady: HTTPStatus.TOO_EARLY,
     Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
     Mismatch: HTTPStatus.CONFLICT,
+    TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    TooSlow: HTTPStatus.REQUEST_TIMEOUT,
+    TooBusy: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+ErrorHandler = Callable[[Request, Exception], Awaitable[JSONResponse]]
 
 
 def add_error_handlers(app: FastAPI) -> None:
     """Answer each error that a route may raise."""
-    app.add_exception_handler(Refused, _refused)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    for database_away in (psycopg.OperationalError, PoolTimeout):
-        app.add_exception_handler(database_away, _without_registry)
-    for kubernetes_away in (ApiException, ClientError):
-        app.add_exception_handler(kubernetes_away, _without_kubernetes)
-    for not_storable in (psycopg.DataError, UnicodeEncodeError, RecursionError):
-        app.add_exception_handler(not_storable, _not_storable)
+    for kind, handler in HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+
+
+async def error_response(request: Request, error: Exception) -> JSONResponse | None:
+    """Return the answer to an error of a middleware, which the application's handlers do not see; None without one."""
+    handler = next((HANDLERS[kind] for kind in type(error).__mro__ if kind in HANDLERS), None)
+    return await handler(request, error) if handler else None
 
 
 def _answer(status: HTTPStatus, code: ErrorCode, message: str) -> JSONResponse:
@@ -79,3 +96,16 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
 async def _not_storable(_request: Request, _error: Exception) -> JSONResponse:
     message = "the request holds a value that cannot be stored: a NUL character, half a surrogate pair, or a number out of range"
     return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", message)
+
+
+HANDLERS: dict[type[Exception], ErrorHandler] = {
+    Refused: _refused,
+    RequestValidationError: _invalid,
+    psycopg.OperationalError: _without_registry,
+    PoolTimeout: _without_registry,
+    ApiException: _without_kubernetes,
+    ClientError: _without_kubernetes,
+    psycopg.DataError: _not_storable,
+    UnicodeEncodeError: _not_storable,
+    RecursionError: _not_storable,
+}

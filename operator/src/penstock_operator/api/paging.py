@@ -17,10 +17,8 @@ from fastapi import Depends, Query, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
 from penstock_operator.errors import Invalid
+from penstock_operator.limits import MAX_PAGE_CURSOR_CHARACTERS, MAX_PAGE_ITEMS
 
-MOST_ITEMS = 1000
-"""The largest page. Its answer stays below a few megabytes for every listing but those with whole schemas."""
-MOST_CURSOR_CHARACTERS = 4000
 T = TypeVar("T")
 K = TypeVar("K")
 KEY = TypeAdapter[list[str | int]](list[str | int])
@@ -66,7 +64,7 @@ class PageRequest:
 
 Cursor = Annotated[
     str | None,
-    Query(max_length=MOST_CURSOR_CHARACTERS, description="the `cursor` of the Link header of the page before"),
+    Query(max_length=MAX_PAGE_CURSOR_CHARACTERS, description="the `cursor` of the Link header of the page before"),
 ]
 
 
@@ -74,7 +72,7 @@ def page_request(default: int) -> Callable[..., PageRequest]:
     """Return the dependency of a route whose pages have `default` items unless the caller gives a limit."""
 
     def requested(
-        limit: Annotated[int, Query(ge=1, le=MOST_ITEMS, description="items of a page")] = default,
+        limit: Annotated[int, Query(ge=1, le=MAX_PAGE_ITEMS, description="items of a page")] = default,
         cursor: Cursor = None,
     ) -> PageRequest:
         return PageRequest(limit, cursor)
@@ -83,7 +81,7 @@ def page_request(default: int) -> Callable[..., PageRequest]:
 
 
 SmallPage = Annotated[PageRequest, Depends(page_request(20))]
-LargePage = Annotated[PageRequest, Depends(page_request(MOST_ITEMS))]
+LargePage = Annotated[PageRequest, Depends(page_request(MAX_PAGE_ITEMS))]
 DocumentPage = Annotated[PageRequest, Depends(page_request(100))]
 """For items that hold a whole manifest or schema."""
 

@@ -21,9 +21,10 @@ from penstock_operator.api.models import (
     StateChangeView,
     StreamView,
 )
-from penstock_operator.api.paging import MOST_ITEMS, Page, PageRequest
+from penstock_operator.api.paging import Page, PageRequest
 from penstock_operator.errors import NotFound
 from penstock_operator.ids import ConnectionUid, Namespace, RunId
+from penstock_operator.limits import MAX_PAGE_ITEMS
 from penstock_operator.registry.database import DatabaseConnection, fetch_all, fetch_one
 from penstock_operator.runs.run_store import RUNS, SHOWN_COLUMNS
 
@@ -201,7 +202,7 @@ async def run_detail(db: DatabaseConnection, run_id: RunId) -> RunDetailView:
         "SELECT stream, attempt, outcome, error_class, message, records, deletes, rejected FROM penstock.run_streams"
         " WHERE run_id = %(run)s ORDER BY outcome = 'failed' DESC, stream LIMIT %(limit)s",
         run=run_id,
-        limit=MOST_ITEMS,
+        limit=MAX_PAGE_ITEMS,
     )
     attempts = await fetch_all(
         db,
@@ -212,7 +213,7 @@ async def run_detail(db: DatabaseConnection, run_id: RunId) -> RunDetailView:
         FROM penstock.run_attempts WHERE run_id = %(run)s ORDER BY attempt DESC LIMIT %(limit)s
         """,
         run=run_id,
-        limit=MOST_ITEMS,
+        limit=MAX_PAGE_ITEMS,
     )
     return RunDetailView(**dict(run), streams=tuple(streams), attempts=tuple(reversed(attempts)))
 

@@ -57,6 +57,10 @@ class KubernetesAuthenticator:
             raise Unauthenticated(message)
         return PodIdentity(pod_uid=uid, job_uid=owners[0])
 
+    async def holder(self, token: str) -> str:
+        """Check the token, and return its holder's name."""
+        return str((await self._review(token, None)).username)
+
     async def person(self, token: str, verb: Verb, namespace: str | None, kind: Kind = "TenantConnection") -> str:
         """Check that the token's holder may do this with resources of the kind, and return their name."""
         user = await self._review(token, None)

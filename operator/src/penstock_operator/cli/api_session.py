@@ -17,7 +17,6 @@ import httpx
 import typer
 from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 
-from penstock_operator.api.paging import MOST_ITEMS
 from penstock_operator.api.services import Services
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.cli.exit_codes import CommandError
@@ -26,6 +25,7 @@ from penstock_operator.cli.paths import path_word
 from penstock_operator.embedded.platform import LOOPBACK, Backends, DataDirectory, backends, serving
 from penstock_operator.embedded.private_files import free_port, recorded_process
 from penstock_operator.launchers.logs import FileLogs
+from penstock_operator.limits import MAX_PAGE_ITEMS
 from penstock_operator.logs.reader import RunLogs
 from penstock_operator.registry.database import create_pool
 from penstock_operator.runs.protocol import RunProtocol
@@ -66,7 +66,7 @@ class ApiSession:
         adapter, cursor = TypeAdapter(list[model]), None  # type: ignore[valid-type]
         left = most
         while left is None or left > 0:
-            limit = MOST_ITEMS if left is None else min(MOST_ITEMS, left)
+            limit = MAX_PAGE_ITEMS if left is None else min(MAX_PAGE_ITEMS, left)
             response = await self.http.get(path, params=_given({**query, "limit": limit, "cursor": cursor}))
             items = _parsed(adapter, response)
             for item in items:

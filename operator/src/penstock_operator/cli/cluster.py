@@ -17,6 +17,7 @@ from kubernetes.aio import client, config
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from penstock_operator.api.app import create_app
+from penstock_operator.api.http_server import server_config
 from penstock_operator.api.services import Services
 from penstock_operator.api.token_review import KubernetesAuthenticator
 from penstock_operator.bronze.store import BronzeStore
@@ -80,15 +81,7 @@ async def serve(host: str, port: int) -> None:
         protocol = RunProtocol(pool, store, vault=Vault(credentials_keys()))
         logs = RunLogs(pool, PodLogs(following), store)
         app = create_app(Services(protocol, pool, KubernetesAuthenticator(api), logs))
-        settings = uvicorn.Config(
-            app,
-            host=host,
-            port=port,
-            log_level="warning",
-            lifespan="off",
-            timeout_graceful_shutdown=10,  # a followed log has no end of its own
-        )
-        await uvicorn.Server(settings).serve()
+        await uvicorn.Server(server_config(app, host, port, shutdown_seconds=10)).serve()
 
 
 def health_app(health: Health) -> FastAPI:
@@ -122,13 +115,8 @@ async def operate(health_port: int) -> bool:
     stop, health = asyncio.Event(), Health()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    settings = uvicorn.Config(
-        health_app(health),
-        host="0.0.0.0",  # noqa: S104 - the kubelet's probes come from outside the pod
-        port=health_port,
-        log_level="warning",
-        lifespan="off",
-    )
+    everywhere = "0.0.0.0"  # noqa: S104 - the kubelet's probes come from outside the pod
+    settings = server_config(health_app(health), everywhere, health_port, shutdown_seconds=1)
     probes = asyncio.create_task(uvicorn.Server(settings)._serve())  # noqa: SLF001 - the signals are ours
     async with _pool(CONTROLLER) as pool, _api_client() as api:
         name = os.environ.get("PENSTOCK_LEASE") or "penstock-operate"

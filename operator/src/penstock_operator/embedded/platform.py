@@ -15,6 +15,7 @@ from penstock_sdk.protocol import Limits
 
 from penstock_operator.api.app import create_app
 from penstock_operator.api.authentication import EmbeddedAuthenticator
+from penstock_operator.api.http_server import server_config
 from penstock_operator.api.services import Services
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.controller.orchestrator import Components, Orchestrator
@@ -144,15 +145,7 @@ class Platform:
 @asynccontextmanager
 async def serving(services: Services, port: int) -> AsyncIterator[None]:
     """Serve the API on loopback."""
-    config = uvicorn.Config(
-        create_app(services),
-        host=LOOPBACK,
-        port=port,
-        log_level="warning",
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=1,  # a followed log has no end of its own
-    )
+    config = server_config(create_app(services), LOOPBACK, port, shutdown_seconds=1)
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     task = asyncio.create_task(server._serve())  # noqa: SLF001 - serve() would take the process's signals

@@ -234,6 +234,12 @@ async def attempt_by_token(db: DatabaseConnection, token: bytes) -> HeldAttempt 
     )
 
 
+async def has_token(db: DatabaseConnection, token: bytes) -> bool:
+    """Return True if an attempt, ended or not, has this run token."""
+    sql = "SELECT true FROM penstock.run_attempts WHERE token_sha256 = %(token)s"
+    return bool(await fetch_value(db, bool, sql, token=token))
+
+
 async def heartbeat(db: DatabaseConnection, run_id: str, attempt: int, metrics: Mapping[str, float]) -> bool | None:
     """Record a heartbeat, and return whether the run is to be cancelled; None when the attempt is not the current one."""
     return await fetch_value(

@@ -156,6 +156,11 @@ class RunProtocol:
                 raise Fenced
             yield db, attempt
 
+    async def is_run_token(self, token: str) -> bool:
+        """Return True if an attempt, ended or not, has this token."""
+        async with self._pool.connection() as db:
+            return await attempt_store.has_token(db, digest(token))
+
     async def streams(self, token: str, request: StreamsRequest) -> StreamsResponse:
         """Compare what the source offers with the registry, and say which streams to read from where."""
         offer = await stream_verdicts.read_offer(request)

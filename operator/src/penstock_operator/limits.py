@@ -1,0 +1,158 @@
+"""Every limit of the platform: what is beyond one is refused with a message that names the field and the limit.
+
+The limits of the messages between a pod and the run API are in `penstock_sdk.protocol`, beside the messages. Limits of the
+resources are in the CRDs. `docs/reference/limits.md` is written from the three.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One limit, with the unit in which it is counted and the reason for its number."""
+
+    value: float
+    unit: str
+    applies_to: str
+    reason: str
+
+
+# -- Connections of the HTTP server ------------------------------------------------------------------
+
+MAX_CONNECTIONS = 1_000
+HEADER_SECONDS = 10.0
+MAX_HEADER_BYTES = 16 * KIB
+BODY_SECONDS = 15.0
+BODY_BYTES_PER_SECOND = 256 * KIB
+SEND_SECONDS = 60.0
+
+# -- Requests ----------------------------------------------------------------------------------------
+
+MAX_REQUESTS = 400
+MAX_FOLLOWED_LOGS = 100
+MAX_TOKEN_CHECKS = 8
+MAX_TOKEN_CHARACTERS = 8_192
+KNOWN_TOKEN_SECONDS = 30.0
+MAX_KNOWN_TOKENS = 20_000
+
+# -- Bodies ------------------------------------------------------------------------------------------
+
+MAX_JSON_VALUES = 1_000_000
+MAX_BODY_BYTES_HELD = 48 * MIB
+LARGE_BODY_BYTES = MIB
+MAX_DISCARDED_BYTES = 64 * MIB
+RUN_API_PATH = "/v1/attempts/"
+RUN_API_BODY_BYTES: dict[str, int] = {
+    "start": 64 * KIB,
+    "streams": 16 * MIB,
+    "estimate": 4 * MIB,
+    "uploads": 256 * KIB,
+    "checkpoints": 4 * MIB,
+    "credentials": 256 * KIB,
+    "heartbeat": 256 * KIB,
+    "finish": 8 * MIB,
+}
+OTHER_CALL_BODY_BYTES = 64 * KIB
+READ_API_BODY_BYTES = 4 * MIB
+STATE_IMPORT_BODY_BYTES = 16 * MIB
+
+# -- Pages of the read API ---------------------------------------------------------------------------
+
+MAX_PAGE_ITEMS = 1_000
+MAX_PAGE_CURSOR_CHARACTERS = 4_000
+
+SERVER_LIMITS: tuple[Limit, ...] = (
+    Limit(
+        MAX_CONNECTIONS,
+        "connections",
+        "each server process",
+        "Beyond it, the connection that has waited longest for its next request is closed. A connection takes about 30 KB.",
+    ),
+    Limit(
+        HEADER_SECONDS,
+        "seconds",
+        "the headers of a request, from the opening of the connection or the end of the request before",
+        "A connection whose headers arrive more slowly is closed.",
+    ),
+    Limit(MAX_HEADER_BYTES, "bytes", "the headers of a request, with its URL", "A token of Kubernetes has 1 to 2 KB."),
+    Limit(
+        BODY_SECONDS,
+        "seconds",
+        f"the body of a request, and one second more for each {BODY_BYTES_PER_SECOND // KIB} KiB that it may have",
+        "A body that arrives more slowly is refused with 408.",
+    ),
+    Limit(
+        SEND_SECONDS,
+        "seconds",
+        "each part of an answer",
+        "A client that does not read its answer is disconnected.",
+    ),
+    Limit(
+        MAX_REQUESTS,
+        "requests",
+        "each server process at the same time, without the health checks",
+        "Beyond it, requests are refused with 503, and pods try again.",
+    ),
+    Limit(
+        MAX_FOLLOWED_LOGS,
+        "requests",
+        "each server process: logs that are followed at the same time",
+        "They last as long as a run; the other requests keep their places.",
+    ),
+    Limit(
+        MAX_TOKEN_CHECKS,
+        "checks",
+        "each server process: tokens that are looked up at the same time",
+        f"Tokens of runs that were valid less than {KNOWN_TOKEN_SECONDS:.0f} s ago are not looked up again before the body is read.",
+    ),
+    Limit(MAX_TOKEN_CHARACTERS, "characters", "a token", "A token of Kubernetes has 1 to 2 KB."),
+    Limit(
+        MAX_JSON_VALUES,
+        "values",
+        "the JSON of a body, counted by its commas and opening brackets",
+        "One value takes up to 100 bytes of memory, however short its text is.",
+    ),
+    Limit(
+        MAX_BODY_BYTES_HELD,
+        "bytes",
+        "each server process: all bodies that are being received",
+        f"Bodies over {LARGE_BODY_BYTES // MIB} MiB wait for each other, and are processed one at a time.",
+    ),
+    *(
+        Limit(
+            size, "bytes", f"the body of `POST /v1/attempts/{call}`", "The largest message that the limits below allow."
+        )
+        for call, size in RUN_API_BODY_BYTES.items()
+    ),
+    Limit(
+        STATE_IMPORT_BODY_BYTES,
+        "bytes",
+        "the body of `POST …/state/import`",
+        "The state of 10,000 streams.",
+    ),
+    Limit(
+        READ_API_BODY_BYTES, "bytes", "the body of every other call of the read API", "A list of 10,000 stream names."
+    ),
+    Limit(0, "bytes", "the body of a GET, and of the health checks", "They have none."),
+    Limit(
+        MAX_PAGE_ITEMS,
+        "items",
+        "a page of the read API",
+        "The answer stays below a few megabytes for every listing but those with whole schemas.",
+    ),
+    Limit(MAX_PAGE_CURSOR_CHARACTERS, "characters", "the cursor of a page", "The longest key of a listing."),
+)
+
+
+def body_limit(method: str, path: str) -> int:
+    """Return how many bytes the body of a request may have."""
+    if method in ("GET", "HEAD") or not path.startswith("/v1/"):
+        return 0
+    if path.startswith(RUN_API_PATH):
+        return RUN_API_BODY_BYTES.get(path.removeprefix(RUN_API_PATH), OTHER_CALL_BODY_BYTES)
+    return STATE_IMPORT_BODY_BYTES if path.endswith("/state/import") else READ_API_BODY_BYTES
