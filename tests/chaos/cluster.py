@@ -87,7 +87,7 @@ class Cluster:
     died_at_failpoints: int = 0
     deaths: list[tuple[str, int, float]] = field(default_factory=list)
     """Run, attempt and moment of each pod that was killed."""
-    _closing: threading.Event = field(default_factory=threading.Event)
+    closing: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _parts_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -113,7 +113,7 @@ class Cluster:
         """Start what a failpoint has killed anew."""
         with self._parts_lock:
             for name, process in list(self.parts.items()):
-                if process.poll() is not None and not self._closing.is_set():
+                if process.poll() is not None and not self.closing.is_set():
                     self.died_at_failpoints += 1
                     self.start_part(name)
 
@@ -139,7 +139,7 @@ class Cluster:
 
     def carry_jobs(self) -> None:
         """Start a pod for each new Job, and write down the end of each that has ended; until closed."""
-        while not self._closing.wait(0.05):
+        while not self.closing.wait(0.05):
             with self._lock:
                 for path in sorted((self.directory / "jobs").glob("*.job")):
                     if path.stem not in self.pods:
@@ -258,7 +258,7 @@ class Cluster:
 
     def close(self) -> None:
         """End everything that was started."""
-        self._closing.set()
+        self.closing.set()
         with self._lock, self._parts_lock:
             for process in [*self.parts.values(), *(pod.process for pod in self.pods.values())]:
                 with contextlib.suppress(ProcessLookupError):
@@ -289,7 +289,7 @@ def cluster(directory: Path, seed: int) -> Iterator[Cluster]:
         kubelet = threading.Thread(target=made.carry_jobs, daemon=True)
         kubelet.start()
         stack.callback(kubelet.join, 30)
-        stack.callback(made._closing.set)
+        stack.callback(made.closing.set)
         yield made
 
 

@@ -39,8 +39,8 @@ def collector(
     **policy: int,
 ) -> Collector:
     """A collector whose clock is ahead by that much."""
-    grounds = CollectionContext(world.pool, store or world.store, Retention(**policy), datetime.now(UTC) + after)
-    return Collector(lambda: grounds, jobs or FakeLauncher(), lambda _: None)
+    context = CollectionContext(world.pool, store or world.store, Retention(**policy), datetime.now(UTC) + after)
+    return Collector(lambda: context, jobs or FakeLauncher(), lambda _: None, first_sweep=timedelta(0))
 
 
 def exists(store: BronzeStore, key: str) -> bool:
@@ -135,7 +135,6 @@ async def test_a_zombies_late_upload_is_found_by_the_buckets_sweep(world: World)
 
 async def sweep(world: World, after: timedelta) -> None:
     sweeping = collector(world, after)
-    sweeping._sweep_after = datetime.now(UTC)
     while await sweeping.sweep_bucket():
         pass
 
@@ -148,7 +147,7 @@ async def test_another_registrys_sweep_empties_no_bucket(world: World) -> None:
         await db.execute(b"TRUNCATE penstock.bronze_objects, penstock.connector_runs CASCADE")
     await sweep(world, timedelta(days=30))
     assert exists(world.store, key), "a commit manifest names it"
-    await asyncio.to_thread(world.store._client.delete_object, Bucket=world.store.settings.bucket, Key=manifest)
+    await world.store.delete([manifest])
     async with world.pool.connection() as db:  # a fresh registry
         await db.execute(b"UPDATE penstock.tenant_connections SET created_at = now()")
     await sweep(world, timedelta(days=30))

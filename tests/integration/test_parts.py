@@ -146,7 +146,7 @@ async def operator(
     (folder / "definition.yaml").write_text(definition)
     limits = Limits(heartbeat_seconds=0.2, checkpoint_records=200)
     async with platform(folder, DataDirectory(tmp_path / "data"), limits) as running:
-        supervisor = Supervisor(running.pool, running.orchestrator._parts.launcher, Timings(heartbeat_deadline=60.0))
+        supervisor = Supervisor(running.pool, running.launcher, Timings(heartbeat_deadline=60.0))
         made = Operator(running, supervisor, folder)
         await made.apply()
         yield made
@@ -160,9 +160,7 @@ async def killed_at(operator: Operator, run_id: str, place: str) -> None:
         await operator.step()
     finally:
         del os.environ[FAILPOINTS_VARIABLE]
-    launcher = operator.running.orchestrator._parts.launcher
-    assert isinstance(launcher, process.ProcessLauncher)
-    processes = [child.process for child in launcher._children.values()]
+    processes = operator.running.launcher.processes
     child = next((process for process in processes if process.returncode is None), None)
     if child is not None:
         assert await asyncio.wait_for(child.wait(), PATIENCE) == -signal.SIGKILL, place

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.connections.connection_store import ConnectionRow, connection_by_name
-from penstock_operator.controller.orchestrator import Components, Orchestrator
+from penstock_operator.controller.health import Health
+from penstock_operator.controller.orchestrator import Components, Orchestrator, repeat_step
 from penstock_operator.controller.resource_client import R
 from penstock_operator.controller.resync.new_connections import record_new
 from penstock_operator.controller.workqueue import Key
@@ -196,7 +197,7 @@ async def test_9_a_sweep_that_failed_is_tried_again_long_before_its_period_is_ov
             yield page
 
     monkeypatch.setattr(server, "pages", expired_at_first)
-    sweeping = asyncio.create_task(orchestrator._every(Timings().sweep, orchestrator.sweeper.sweep))
+    sweeping = asyncio.create_task(repeat_step(Health(), Timings().sweep, orchestrator.sweeper.sweep))
     await _until(lambda: {server.reason(key(number)) for number in range(COUNT)} == {"AwaitingRun"})
     sweeping.cancel()
 

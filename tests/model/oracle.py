@@ -312,16 +312,16 @@ class Oracle:
         found.pod, found.tokens = pod, found.tokens + 1
         return "ok"
 
-    def _refusal(self, caller: Caller) -> str | None:
-        attempt = self._attempt(caller)
+    def refusal(self, caller: Caller) -> str | None:
+        attempt = self.attempt(caller)
         if caller.token != attempt.tokens - 1:
             return "Unauthenticated"
         return "Fenced" if attempt.ended or not self._current(caller.run, caller.attempt) else None
 
-    def _attempt(self, caller: Caller) -> Attempt:
+    def attempt(self, caller: Caller) -> Attempt:
         return self.runs[caller.run].attempts[caller.attempt - 1]
 
-    def _states(self, caller: Caller) -> dict[str, State]:
+    def states(self, caller: Caller) -> dict[str, State]:
         run = self.runs[caller.run]
         return run.states if run.window else self.connections[run.uid].states
 
@@ -336,9 +336,9 @@ class Oracle:
         return self.connections[self.runs[caller.run].uid].state(stream).generation
 
     def streams(self, caller: Caller) -> Answer:
-        if refusal := self._refusal(caller):
+        if refusal := self.refusal(caller):
             return refusal
-        self._attempt(caller).streams = tuple(MODES)
+        self.attempt(caller).streams = tuple(MODES)
         answer = {}
         for stream, mode in MODES.items():
             state, generation = self._state(caller, stream), self._generation(caller, stream)
@@ -348,15 +348,15 @@ class Oracle:
         return answer
 
     def uploads(self, caller: Caller, stream: str, after: int, count: int) -> Answer:
-        if refusal := self._refusal(caller):
+        if refusal := self.refusal(caller):
             return refusal
         generation = self._generation(caller, stream)
         for sequence in range(after + 1, after + count + 1):
-            self._attempt(caller).objects.setdefault((stream, sequence), Object(generation))
+            self.attempt(caller).objects.setdefault((stream, sequence), Object(generation))
         return "ok"
 
     def checkpoint(self, caller: Caller, wanted: Wanted) -> Answer:
-        if refusal := self._refusal(caller):
+        if refusal := self.refusal(caller):
             return refusal
         known = self._state(caller, wanted.stream)
         if wanted.number == known.checkpoint and (known.run, known.attempt) == (caller.run, caller.attempt):
@@ -364,16 +364,16 @@ class Oracle:
         if wanted.number != known.checkpoint + 1 or not self._committable(caller, wanted):
             return "Mismatch"
         for _, sequence, start, stop in wanted.objects:
-            each = self._attempt(caller).objects[wanted.stream, sequence]
+            each = self.attempt(caller).objects[wanted.stream, sequence]
             each.start, each.stop, each.checkpoint = start, stop, wanted.number
         new = State(wanted.cursor, wanted.number, known.generation, caller.run, caller.attempt, wanted.done)
-        self._states(caller)[wanted.stream] = new
+        self.states(caller)[wanted.stream] = new
         if not self.runs[caller.run].window:
             self.connections[self.runs[caller.run].uid].history[wanted.stream, wanted.number] = wanted.cursor
         return "ok"
 
     def _repeats(self, caller: Caller, wanted: Wanted, known: State) -> bool:
-        held = self._attempt(caller).objects.items()
+        held = self.attempt(caller).objects.items()
         committed = {
             (caller.attempt, key[1])
             for key, each in held
@@ -384,7 +384,7 @@ class Oracle:
 
     def _committable(self, caller: Caller, wanted: Wanted) -> bool:
         sequences = [sequence for _, sequence, _, _ in wanted.objects]
-        granted = self._attempt(caller).objects
+        granted = self.attempt(caller).objects
         return len(set(sequences)) == len(sequences) and all(
             attempt == caller.attempt
             and (wanted.stream, sequence) in granted
@@ -393,10 +393,10 @@ class Oracle:
         )
 
     def heartbeat(self, caller: Caller) -> Answer:
-        return self._refusal(caller) or self.runs[caller.run].cancel
+        return self.refusal(caller) or self.runs[caller.run].cancel
 
     def finish(self, caller: Caller, outcome: str, records: dict[str, int], failed: tuple[str, ...]) -> Answer:
-        attempt, run = self._attempt(caller), self.runs[caller.run]
+        attempt, run = self.attempt(caller), self.runs[caller.run]
         if caller.token != attempt.tokens - 1:
             return "Unauthenticated"
         if attempt.ended:
@@ -413,8 +413,8 @@ class Oracle:
         return run.phase
 
     def _succeeds(self, caller: Caller, records: dict[str, int], failed: tuple[str, ...]) -> Answer:
-        attempt, run = self._attempt(caller), self.runs[caller.run]
-        done = [name for name, each in self._states(caller).items() if each.done and each.run == caller.run]
+        attempt, run = self.attempt(caller), self.runs[caller.run]
+        done = [name for name, each in self.states(caller).items() if each.done and each.run == caller.run]
         if failed or records != attempt.committed():
             self._record(run, failed)
             attempt.ended, run.phase = "failed", "cancelled" if run.cancel else "failed"

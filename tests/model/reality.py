@@ -162,7 +162,7 @@ class Reality:
         self._late = timedelta(0)
         async with self.pool.connection() as db:
             for row in await attempt_store.live_attempts(db):
-                self.orchestrator.supervisor._silent(row)
+                self.orchestrator.supervisor.is_silent(row)
 
     async def observe(self, late: int) -> Answer:
         await self._witness()

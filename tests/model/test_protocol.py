@@ -139,7 +139,7 @@ class Protocol(RuleBasedStateMachine):
 
     def working(self) -> list[Caller]:
         """The tokens that nothing has taken away."""
-        return [each for each in self.callers() if self.oracle._refusal(each) is None]
+        return [each for each in self.callers() if self.oracle.refusal(each) is None]
 
     def draw_caller(self, data: st.DataObject) -> Caller:
         working = self.working()
@@ -283,7 +283,7 @@ class Protocol(RuleBasedStateMachine):
         if name == "checkpoint":
             return name, {"caller": caller, "wanted": self._draw_checkpoint(data, caller, stream)}
         if name == "finish":
-            right = self.oracle._attempt(caller).committed()
+            right = self.oracle.attempt(caller).committed()
             records = data.draw(st.sampled_from([right, {"people": 999}]))
             outcome = data.draw(st.sampled_from(["succeeded", "failed", "cancelled", "interrupted"]))
             failed = data.draw(st.sampled_from([(), (), ("events",), STREAMS]))
@@ -308,7 +308,7 @@ class Protocol(RuleBasedStateMachine):
 
     def _stands(self, caller: Caller, stream: str) -> int:
         """Say where a pod of the caller's run has to read on."""
-        state = self.oracle._states(caller).get(stream)
+        state = self.oracle.states(caller).get(stream)
         goes_on = state and (MODES[stream] == "incremental" or state.run == caller.run)
         return state.cursor or 0 if state and goes_on else 0
 
@@ -350,7 +350,7 @@ class Protocol(RuleBasedStateMachine):
         self._streams(caller)
         for stream in STREAMS:
             self._read_on(caller, stream, 1, 3, done=True)
-        records = self.oracle._attempt(caller).committed()
+        records = self.oracle.attempt(caller).committed()
         self.do(("finish", {"caller": caller, "outcome": "succeeded", "records": records, "failed": ()}))
 
     # Two at once.

@@ -18,6 +18,8 @@ import pytest
 import zstandard
 from penstock_files_object import FilesObject
 from penstock_files_object.config import FilesConfig, FilesCredentials
+from penstock_files_object.listing import list_files
+from penstock_files_object.transport import Transport
 from penstock_operator.settings import S3Settings
 from penstock_sdk import AuthenticationError, ConfigError, SourceContractError, Stream, TransientError
 from penstock_sdk.contract import CollectingSink, rows_of
@@ -246,20 +248,22 @@ def test_a_change_is_seen_without_the_servers_help(opened: Open, server: FilesSe
     """A server that does not know If-Match still says what it gives."""
     path = server.put("a.csv", b"n\n1\n")
     server.etags = etags
-    source = opened(path)
-    [file] = source._files(source.config.streams[0], path)
+    transport = Transport(opened(path).config, FilesCredentials())
+    [file] = list_files(transport, path)
     server.put("a.csv", b"n\n2\n", 9)
     with pytest.raises(TransientError, match="it was changed"):
-        list(source._store.content(file, 0))
+        list(transport.content(file, 0))
+    transport.close()
 
 
 def test_a_file_that_is_taken_away_is_looked_for_anew(opened: Open, server: FilesServer) -> None:
     path = server.put("a.csv", b"n\n1\n")
-    source = opened(path)
-    [file] = source._files(source.config.streams[0], path)
+    transport = Transport(opened(path).config, FilesCredentials())
+    [file] = list_files(transport, path)
     server.files.clear()
     with pytest.raises(TransientError, match="it was deleted after it was listed"):
-        list(source._store.content(file, 0))
+        list(transport.content(file, 0))
+    transport.close()
 
 
 @pytest.mark.parametrize("ranges", [True, False])

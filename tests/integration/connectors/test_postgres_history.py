@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from penstock_operator.embedded.postgres import UNPRIVILEGED, EmbeddedPostgres
+from penstock_operator.embedded.postgres import EmbeddedPostgres
 from penstock_postgres_sql import PostgresSql
 from penstock_postgres_sql.snapshots import XID_EPOCH, Snapshot, changed_condition, id_spans, limited_spans
 
@@ -197,36 +195,17 @@ def test_a_standby_is_followed_and_a_promoted_one_is_read_again(tmp_path: Path) 
     with EmbeddedPostgres(tmp_path / "primary") as primary:
         with psycopg.connect(primary.url, autocommit=True) as session:
             session.execute(MADE.encode())
-            data = primary._data()
+            data = primary.data_directory
             with (data / "pg_hba.conf").open("a") as rules:
                 rules.write("host replication all 127.0.0.1/32 scram-sha-256\n")
             session.execute("SELECT pg_reload_conf()")
         standby = EmbeddedPostgres(tmp_path / "standby")
         (tmp_path / "standby").mkdir(exist_ok=True)
         (tmp_path / "standby" / "password").write_text((tmp_path / "primary" / "password").read_text())
-        target = standby._data()
-        target.mkdir(mode=0o700, exist_ok=True)
-        if primary._as:
-            os.chown(target, UNPRIVILEGED, UNPRIVILEGED)
-        made = subprocess.run(
-            [
-                primary._binary("pg_basebackup"),
-                "-D",
-                primary._named(target),
-                "-R",
-                "-X",
-                "stream",
-                "-c",
-                "fast",
-                "-d",
-                primary.url,
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=target,
-            **primary._as,
-        )
+        target = standby.data_directory
+        standby.make_directory(target)
+        options = ("-R", "-X", "stream", "-c", "fast", "-d", primary.url)
+        made = primary.run_program("pg_basebackup", ["-D", primary.server_path(target), *options], target)
         assert made.returncode == 0, made.stderr
         with standby:
             on_primary, on_standby = connector(primary.url), connector(standby.url)

@@ -283,6 +283,16 @@ def test_no_setting_of_a_role_changes_what_is_read(
     assert rows(changed, "set", cursor) == []
 
 
+def backends_of(database_url: str) -> set[int]:
+    """Return the process ids of the server's sessions with this database, without this one."""
+    with psycopg.connect(database_url) as session:
+        found = session.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend'"
+        )
+        return {pid for (pid,) in found}
+
+
 @pytest.mark.parametrize("limit", [{"lock_timeout_seconds": 0.05}, {"statement_timeout_seconds": 0.3}])
 def test_a_locked_table_fails_by_itself_and_the_session_reads_the_others(
     database_url: str, execute: Execute, limit: dict[str, float]
@@ -292,7 +302,7 @@ def test_a_locked_table_fails_by_itself_and_the_session_reads_the_others(
         execute(f"CREATE TABLE t{number} (id int PRIMARY KEY); INSERT INTO t{number} SELECT generate_series(1, 9)")
     source = connector(database_url, partition_rows=2, **limit)
     source.authenticate()
-    session = source._session
+    sessions = backends_of(database_url)
     with psycopg.connect(database_url) as locking:
         locking.execute("LOCK TABLE t0, t1, t2 IN ACCESS EXCLUSIVE MODE")
         found = streams(source)
@@ -308,7 +318,7 @@ def test_a_locked_table_fails_by_itself_and_the_session_reads_the_others(
                     call()
                 assert raised.value.scope == "stream"
         assert len(rows(source, "t3")) == 9
-    assert source._session is session
+    assert backends_of(database_url) == sessions
     assert len(rows(source, "t0")) == 9
     source.close()
 

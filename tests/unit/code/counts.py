@@ -55,6 +55,9 @@ POLLS = (ast.While, ast.For, ast.AsyncFor)
 MAPPINGS = {"dict", "Dict", "Mapping", "MutableMapping", "defaultdict", "OrderedDict"}
 IDS = re.compile(r"(.*_)?(uid|id|namespace|attempt)")
 PLAIN = {"str", "int"}
+OWN = {"self", "cls", "super()"}
+NAMED_TUPLE = {"_replace", "_asdict", "_fields", "_make"}
+"""The public methods of a named tuple, whose names begin with an underscore so that no field has the same name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,12 +356,15 @@ def _line_with(word: OldWord, text: str) -> str:
 
 
 def private_names_in_tests(modules: list[Module]) -> Iterator[Place]:
-    """Attributes that start with one underscore, of something other than `self` or `cls`."""
+    """Attributes that start with one underscore, of something other than `self`, `cls` or `super()`."""
     for module in modules:
         for node in module.nodes:
-            private = isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("__")
-            if isinstance(node, ast.Attribute) and private and _name(node.value) not in {"self", "cls"}:
+            if isinstance(node, ast.Attribute) and _is_private(node.attr) and ast.unparse(node.value) not in OWN:
                 yield Place(ast.unparse(node), module.path, node.lineno)
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__") and name not in NAMED_TUPLE
 
 
 def sleeps_in_tests(modules: list[Module]) -> Iterator[Place]:

@@ -14,7 +14,7 @@ number, so that the table stays true. An old word whose number is 0 is refused f
 | loops_named_each | loops and comprehensions whose item is named `each` |
 | class_names_defined_twice | names of public classes that more than one module defines |
 | module_names_more_than_twice | names that more than two modules or packages have |
-| private_names_in_tests | attributes with an underscore, of something other than `self` |
+| private_names_in_tests | attributes with an underscore, of something other than `self` or `super()` |
 | sleeps_in_tests | sleeps, except in a loop that waits for a condition |
 | old_word_... | names, and for some words texts, with a word that the glossary replaced (old_words.py) |
 """
@@ -175,6 +175,8 @@ def test_what_the_counts_of_tests_find() -> None:
     text = """
 def test(thing):
     thing._private.public = self._own
+    super()._own()
+    named_tuple._replace(field=1)
     while True:
         time.sleep(1)
     asyncio.sleep(0)

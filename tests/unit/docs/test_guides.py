@@ -83,6 +83,7 @@ class Oauth:
 
     def __init__(self, server: HTTPServer) -> None:
         self.good = 1
+        self.expires_in = 0
         self.kept: list[tuple[str, str]] = []
         server.expect_request("/oauth/token", method="POST").respond_with_handler(self.token)
         server.expect_request("/me").respond_with_handler(self.me)
@@ -91,7 +92,11 @@ class Oauth:
         if request.form["refresh_token"] != f"refresh-{self.good}":
             return Response(status=400)
         self.good += 1
-        issued = {"access_token": f"access-{self.good}", "refresh_token": f"refresh-{self.good}", "expires_in": 3600}
+        issued = {
+            "access_token": f"access-{self.good}",
+            "refresh_token": f"refresh-{self.good}",
+            "expires_in": self.expires_in,
+        }
         return Response(json.dumps(issued))
 
     def me(self, request: Request) -> Response:
@@ -112,8 +117,7 @@ def test_authentication_keeps_a_rotated_token_before_it_is_used(httpserver: HTTP
     connector = tickets(httpserver, source, "refresh-1")
     connector.authenticate()
     assert source.kept == [("refresh_token", "refresh-2")]
-    connector._good_until = 0.0
-    assert connector._get("me") == {}
+    assert connector.get("me") == {}
     assert source.kept[-1] == ("refresh_token", "refresh-3")
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from penstock_operator.controller.health import Health
-from penstock_operator.controller.orchestrator import Orchestrator
+from penstock_operator.controller.orchestrator import repeat_step
 from penstock_operator.controller.workqueue import Key, WorkQueue
 
 from tests.patience import PATIENCE
@@ -32,10 +32,7 @@ async def cancelled(task: asyncio.Task[Any], reached: asyncio.Event) -> None:
 @pytest.mark.parametrize("seconds", [0, 3600])
 async def test_a_loop_ends_though_its_step_swallowed_the_cancellation(seconds: float) -> None:
     reached = asyncio.Event()
-    loops = Orchestrator.__new__(Orchestrator)
-    loops._health = Health()
-    every = cast("Any", loops)._every
-    await cancelled(asyncio.create_task(every(seconds, lambda: swallow(reached))), reached)
+    await cancelled(asyncio.create_task(repeat_step(Health(), seconds, lambda: swallow(reached))), reached)
 
 
 async def test_a_worker_ends_though_its_handler_swallowed_the_cancellation() -> None:

@@ -247,7 +247,7 @@ async def test_a_lease_whose_renewal_conflicts_is_renewed_at_the_next_try(
 ) -> None:
     """A renewal that was carried out late, after it was given up, is our own."""
     elections = Lease(api, "penstock", seconds=3)
-    identity = elections._identity
+    identity = elections.identity
     httpserver.expect_request(LEASE, "GET").respond_with_json(lease(identity))
     httpserver.expect_oneshot_request(LEASE, "PUT").respond_with_json(refusal(409, "Conflict"), 409)
     renewed = asyncio.Event()
@@ -288,7 +288,7 @@ async def test_leading_ends_before_the_lease_does_whatever_the_api_server_takes(
 
 async def test_a_lease_is_given_back_at_the_second_try(api: client.ApiClient, httpserver: HTTPServer) -> None:
     elections = Lease(api, "penstock", seconds=30)
-    httpserver.expect_request(LEASE, "GET").respond_with_json(lease(elections._identity))
+    httpserver.expect_request(LEASE, "GET").respond_with_json(lease(elections.identity))
     httpserver.expect_oneshot_request(LEASE, "PUT").respond_with_json(refusal(429, "TooManyRequests"), 429)
     given = list[Any]()
 

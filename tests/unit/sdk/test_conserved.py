@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,10 +22,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from penstock_sdk import DefectError, Op, Stream
 from penstock_sdk import protocol as wire
+from penstock_sdk._runtime import pipeline
 from penstock_sdk._runtime.commits import StreamCommits
 from penstock_sdk._runtime.encode import Chunker, Envelope, LineEncoder
 from penstock_sdk._runtime.metrics import Metrics
-from penstock_sdk._runtime.pipeline import StreamPipeline
+from penstock_sdk._runtime.object_writer import ObjectWriter
+from penstock_sdk._runtime.pipeline import StreamPipeline, UncoveredLines
 from penstock_sdk._runtime.rejects import RecordValidator
 
 ENVELOPE = Envelope("team", "people", "faker-generate-0.1.0", "people", "0193e0c7a5b87c1d9d3b", 1, 1)
@@ -216,8 +218,9 @@ LOSING = {
 def test_an_encoder_that_loses_or_makes_records_fails_the_read(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     encode = LineEncoder.lines
     monkeypatch.setattr(LineEncoder, "lines", lambda self, rows, op: encode(self, LOSING[fault](rows), op))
-    sink = StreamPipeline(StreamCommits(None, "people", 0, Metrics()), ENVELOPE, None, wire.Limits())  # type: ignore[arg-type]
-    sink._validator = RecordValidator(ENVELOPE, STREAM, wire.RejectRules(), lambda: "now")
+    validator = RecordValidator(ENVELOPE, STREAM, wire.RejectRules(), lambda: "now")
+    shared = StreamCommits(None, "people", 0, Metrics())  # type: ignore[arg-type]
+    sink = StreamPipeline(shared, ENVELOPE, None, wire.Limits(), validator=validator)
     try:
         with pytest.raises(DefectError, match=r"stream 'people': 3 records were read, [234] encoded and 0 rejected"):
             sink.emit(numbered([1, 2, 3]), "upsert")
@@ -268,8 +271,8 @@ def test_every_operation_is_counted_in_the_batch_the_object_and_the_commit(
     validator = RecordValidator(ENVELOPE, STREAM, wire.RejectRules(), lambda: "now")
     shared = StreamCommits(client, "people", 0, metrics)  # type: ignore[arg-type]
     limits = wire.Limits(checkpoint_records=most, object_bytes=1024)
-    sink = StreamPipeline(shared, ENVELOPE, None, limits, validator=validator)
-    sink._most_uncovered_bytes = 300 if small else sink._most_uncovered_bytes
+    most_uncovered = 300 if small else None
+    sink = StreamPipeline(shared, ENVELOPE, None, limits, validator=validator, most_uncovered_bytes=most_uncovered)
     covered, since = Counter[str](), Counter[str]()
     for number, (op, good, unfit, cursor, unreadable) in enumerate(batches):
         rows = [{"id": n, "pad": str(n) * 40} for n in range(good)] + [{"n": 1}] * unfit
@@ -297,19 +300,56 @@ def test_every_operation_is_counted_in_the_batch_the_object_and_the_commit(
     assert metrics.committed.get("people", 0) + metrics.rejected.get("people", 0) == told.total()
 
 
-LOSERS: dict[str, Callable[[StreamPipeline], None]] = {
-    "held lines are forgotten": lambda sink: sink._uncovered.lines.pop(0) and None,
-    "held lines are sent twice": lambda sink: sink._uncovered.lines.append(sink._uncovered.lines[0]),
-    "a rejected record is forgotten": lambda sink: sink._uncovered.rejected.clear(),
-    "an upload is forgotten": lambda sink: (
-        sink._flush_uncovered() or sink._close_object() or sink._delivery._uncommitted.clear()
-    ),
-    "an op is changed": lambda sink: sink._uncovered.lines.__setitem__(0, (*sink._uncovered.lines[0][:2], "upsert")),
+class Forgets(UncoveredLines):
+    """Does not hold the lines of deletes."""
+
+    def add(self, lines: bytes, records: int, op: Op) -> None:
+        if op != "delete":
+            super().add(lines, records, op)
+
+
+class Doubles(UncoveredLines):
+    """Holds the lines of deletes twice."""
+
+    def add(self, lines: bytes, records: int, op: Op) -> None:
+        for _ in range(2 if op == "delete" else 1):
+            super().add(lines, records, op)
+
+
+class ForgetsRejected(UncoveredLines):
+    """Does not hold rejected records."""
+
+    def reject(self, line: bytes, op: Op) -> None:
+        pass
+
+
+class ChangesTheOperation(UncoveredLines):
+    """Takes every delete for an upsert."""
+
+    def add(self, lines: bytes, records: int, op: Op) -> None:
+        super().add(lines, records, "upsert")
+
+
+class UploadsNothing(ObjectWriter):
+    """Uploads no object."""
+
+    def upload(self, sequence: int, by_op: Mapping[Op, int]) -> None:
+        pass
+
+
+LOSERS: dict[str, type[UncoveredLines | ObjectWriter]] = {
+    "held lines are forgotten": Forgets,
+    "held lines are sent twice": Doubles,
+    "a rejected record is forgotten": ForgetsRejected,
+    "an upload is forgotten": UploadsNothing,
+    "an op is changed": ChangesTheOperation,
 }
 
 
 @pytest.mark.parametrize("fault", LOSERS)
-def test_a_commit_that_lost_or_doubled_records_is_refused(fault: str) -> None:
+def test_a_commit_that_lost_or_doubled_records_is_refused(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    faulty = LOSERS[fault]
+    monkeypatch.setattr(pipeline, faulty.__base__.__name__, faulty)
     client = Objects()
     validator = RecordValidator(ENVELOPE, STREAM, wire.RejectRules(), lambda: "now")
     shared = StreamCommits(client, "people", 0, Metrics())  # type: ignore[arg-type]
@@ -317,7 +357,6 @@ def test_a_commit_that_lost_or_doubled_records_is_refused(fault: str) -> None:
     try:
         sink.emit(numbered([1, 2, 3]), "delete")
         sink.emit([{"n": 1}, *numbered([4])], "upsert")
-        LOSERS[fault](sink)
         with pytest.raises(
             DefectError, match=r"stream 'people': 2 upserts and 3 deletes were read, .* would be commit"
         ):

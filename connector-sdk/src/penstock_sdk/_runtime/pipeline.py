@@ -25,6 +25,7 @@ from penstock_sdk.contract import Cursor, Op, Records
 from penstock_sdk.errors import DefectError, SourceContractError
 
 LEAST_UNCOVERED_BYTES = 4 << 20
+"""So many bytes may wait for a cursor, also where objects are smaller."""
 
 
 class UncoveredLines:
@@ -59,6 +60,7 @@ class StreamPipeline:
         clock: Callable[[], float] = time.monotonic,
         field_remover: FieldRemover | None = None,
         validator: RecordValidator | None = None,
+        most_uncovered_bytes: int | None = None,
     ) -> None:
         self._field_remover = field_remover
         self._envelope = envelope
@@ -71,7 +73,7 @@ class StreamPipeline:
         self._encoder: LineEncoder | None = None
         self._delivery = ObjectWriter(shared, merge_cursor, limits.object_bytes)
         self._uncovered = UncoveredLines()
-        self._most_uncovered_bytes = max(limits.object_bytes, LEAST_UNCOVERED_BYTES)
+        self._most_uncovered_bytes = most_uncovered_bytes or max(limits.object_bytes, LEAST_UNCOVERED_BYTES)
         self._flushed_early = False  # lines that no cursor covers are written already
         self._in_object = Counter[Op]()
         self._rejected = 0

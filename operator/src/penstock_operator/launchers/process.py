@@ -186,6 +186,11 @@ class ProcessLauncher:
     async def discard(self, leftover: LeftoverJob) -> None:
         """Do nothing, as there is none."""
 
+    @property
+    def processes(self) -> list[asyncio.subprocess.Process]:
+        """The processes of the attempts that are not retired, ended or not."""
+        return [child.process for child in self._children.values()]
+
     async def close(self) -> None:
         """End every process that is still running."""
         await asyncio.gather(*(self._end(name, CLOSE_SECONDS) for name in list(self._children)))

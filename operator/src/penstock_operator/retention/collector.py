@@ -30,6 +30,7 @@ log = structlog.get_logger()
 COLLECTED = Counter("penstock_collected", "What the collector deleted", ["kind"])
 ROUND_SECONDS = 120.0
 FIRST_SWEEP = timedelta(minutes=10)
+"""How long after its start a collector sweeps the bucket for the first time."""
 JOB_AGE = timedelta(minutes=30)
 """A Job whose attempt ended this long ago should have been deleted when its log was kept."""
 
@@ -46,12 +47,13 @@ class Collector:
         context: Callable[[], CollectionContext],
         launcher: Launcher,
         forget_log: Callable[[str], None],
+        first_sweep: timedelta = FIRST_SWEEP,
     ) -> None:
         self._context = context
         self._launcher = launcher
         self._forget_log = forget_log
         self._swept: str | None = None
-        self._sweep_after = context().now + FIRST_SWEEP
+        self._sweep_after = context().now + first_sweep
 
     async def collect(self) -> int:
         """Take each step until it finds nothing, or the round has lasted long enough; 1 when there is more to do."""
