@@ -34,6 +34,8 @@ __all__ = [
     "ATTEMPT_VARIABLE",
     "CONNECTOR_VARIABLE",
     "CREDENTIAL_VARIABLE_PREFIX",
+    "EGRESS_BUCKET_VARIABLE",
+    "EGRESS_URL_VARIABLE",
     "MAX_PARALLELISM",
     "PARENT_PIPE_VARIABLE",
     "PROTOCOL_VERSION",
@@ -108,6 +110,10 @@ TOKEN_FILE_VARIABLE = "PENSTOCK_TOKEN_FILE"  # noqa: S105 - a variable's name
 """Environment variable of a connector's process: the file that holds the pod's own token."""
 CREDENTIAL_VARIABLE_PREFIX = "PENSTOCK_CREDENTIAL_"
 """What the environment variable of a credential begins with; the credential's name follows."""
+EGRESS_URL_VARIABLE = "PENSTOCK_EGRESS_URL"
+"""Environment variable of a connector's process: the URL of the egress gateway. Without it, connections are direct."""
+EGRESS_BUCKET_VARIABLE = "PENSTOCK_EGRESS_BUCKET"
+"""Environment variable of a connector's process: `direct` if it uploads to the bucket without the gateway."""
 PARENT_PIPE_VARIABLE = "PENSTOCK_LIFELINE"
 """Environment variable of a process that `penstock up` starts: the descriptor of a pipe that closes when its parent ends."""
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from penstock_sdk.json_types import JsonObject
 
 from penstock_operator.resources.scope import LABEL_VALUE, NAMESPACE, Scope, SelectorError
 
@@ -89,6 +93,27 @@ VARIABLES = (
         "PENSTOCK_BUCKET_SWEEP_HOURS", "operate, up", "24", "How often the whole bucket is looked through; 0: never."
     ),
     Variable(
+        "PENSTOCK_EGRESS_URL", "operate", "", "The egress gateway as pods reach it; none: pods connect by themselves."
+    ),
+    Variable(
+        "PENSTOCK_EGRESS_RULES",
+        "operate",
+        "",
+        "The egress rules of a run pod's NetworkPolicy, as JSON: the run API, the gateway, perhaps the bucket.",
+    ),
+    Variable(
+        "PENSTOCK_EGRESS_BUCKET",
+        "operate",
+        "gateway",
+        "How pods reach the bucket: `gateway`, or `direct` if it is in the cluster and the rules have it.",
+    ),
+    Variable(
+        "PENSTOCK_EGRESS_PRIVATE_RANGES",
+        "egress",
+        "",
+        "The private addresses of sources, such as 10.0.0.0/8,fd12:3456::/32; none: public addresses only.",
+    ),
+    Variable(
         "PENSTOCK_SERVER", "runs, bronze, state, alerts", "", "The read API's URL; without it the data directory."
     ),
     Variable("PENSTOCK_TOKEN", "runs, bronze, state, alerts", "", "A Kubernetes token for it."),
@@ -135,6 +160,57 @@ class Timings:
     cancel_deadline: float = 30.0
     collect: float = 600.0
     recheck: float = 120.0
+
+
+@dataclass(frozen=True)
+class EgressSettings:
+    """The egress gateway. `rules` are the egress rules of a run pod's NetworkPolicy, as Kubernetes writes them.
+
+    `direct_hosts` are the hosts that a pod reaches without the gateway: the run API, the gateway itself, and the bucket if
+    `bucket_is_direct`.
+    """
+
+    url: str
+    rules: tuple[JsonObject, ...] = ()
+    direct_hosts: tuple[str, ...] = ()
+    bucket_is_direct: bool = False
+
+
+def egress(environment: Mapping[str, str] = os.environ) -> EgressSettings | None:
+    """Return the egress gateway that run pods use, None if there is none."""
+    url = environment.get("PENSTOCK_EGRESS_URL", "").strip()
+    if not url:
+        return None
+    direct = environment.get("PENSTOCK_EGRESS_BUCKET", "").strip()
+    if direct not in ("", "direct", "gateway"):
+        raise SettingsError(f"PENSTOCK_EGRESS_BUCKET is {direct!r}; it must be direct or gateway")
+    urls = [url, required(environment, "PENSTOCK_API_URL")]
+    if direct == "direct":
+        bucket = environment.get("PENSTOCK_S3_PUBLIC_ENDPOINT") or environment.get("PENSTOCK_S3_ENDPOINT")
+        if not bucket:
+            raise SettingsError(
+                "PENSTOCK_EGRESS_BUCKET is direct, and AWS's S3 is not in the cluster; set it to gateway"
+            )
+        urls.append(bucket)
+    hosts = tuple(dict.fromkeys(str(urlsplit(address).hostname) for address in urls))
+    return EgressSettings(url, _network_rules(environment), hosts, direct == "direct")
+
+
+def _network_rules(environment: Mapping[str, str]) -> tuple[JsonObject, ...]:
+    name = "PENSTOCK_EGRESS_RULES"
+    text = required(environment, name)
+    try:
+        rules = json.loads(text)
+    except ValueError as error:
+        raise SettingsError(f"{name} is no JSON: {error}; it must be the egress rules of a NetworkPolicy") from None
+    if not isinstance(rules, list) or not rules or not all(isinstance(rule, dict) for rule in rules):
+        raise SettingsError(f"{name} must be a list of egress rules of a NetworkPolicy, one or more")
+    return tuple(rules)
+
+
+def private_networks(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the private ranges that runs may reach, with commas between them."""
+    return environment.get("PENSTOCK_EGRESS_PRIVATE_RANGES", "")
 
 
 def timings(environment: Mapping[str, str] = os.environ) -> Timings:

@@ -12,12 +12,14 @@ import httpx
 from pydantic import BaseModel
 
 from penstock_sdk import protocol as wire
+from penstock_sdk._runtime.egress_gateway import EgressGateway
 from penstock_sdk.errors import AttemptFenced, AttemptUnauthenticated, ConfigError, DefectError, TransientError
 from penstock_sdk.failpoints import reach
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
 RETRY_SECONDS = 600.0
+BUCKET_TIMEOUT = httpx.Timeout(120.0, connect=10.0)
 FIRST_WAIT, LONGEST_WAIT = 0.2, 15.0
 SERVER_ERROR, FORBIDDEN, NOT_FOUND, CONFLICT, PRECONDITION_FAILED = 500, 403, 404, 409, 412
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -63,9 +65,19 @@ class RunClient:
         self._retry_policy = retry_policy or RetryPolicy()
         trusted = httpx.create_ssl_context()  # shared by both clients: reading the certificates takes 40 ms
         base = f"{url.rstrip('/')}/v1/attempts/"
-        self._http = httpx.Client(base_url=base, timeout=30.0, transport=transport, verify=trusted)
-        self._bucket = httpx.Client(timeout=httpx.Timeout(120.0, connect=10.0), transport=transport, verify=trusted)
+        self._http = httpx.Client(base_url=base, timeout=30.0, transport=transport, verify=trusted, trust_env=False)
+        self._bucket = httpx.Client(timeout=BUCKET_TIMEOUT, transport=transport, verify=trusted)
         self._token = token
+
+    def use_gateway(self, egress_url: str, *, for_bucket: bool) -> EgressGateway:
+        """Return the egress gateway with the run's token, after `start`. `for_bucket`: objects are uploaded through it too."""
+        gateway = EgressGateway(egress_url, self._token)
+        if for_bucket:
+            self._bucket.close()
+            self._bucket = httpx.Client(
+                timeout=BUCKET_TIMEOUT, verify=httpx.create_ssl_context(), proxy=gateway.proxy_url
+            )
+        return gateway
 
     def close(self) -> None:
         """Close the connections."""

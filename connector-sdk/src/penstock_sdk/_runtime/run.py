@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -101,6 +102,7 @@ class Attempt:
         if self._interrupted:
             self._heartbeat.interrupt()
         connector_class = self._assignment.load()  # before the write guard: an import may write its bytecode
+        self._use_gateway()
         with no_local_writes() as self._write_guard:
             factory = ConnectorFactory(connector_class, start.config, self._credentials(start), self._client)
             connector = factory.make()
@@ -123,6 +125,13 @@ class Attempt:
         error = self._outcomes.error()
         if error:
             raise error
+
+    def _use_gateway(self) -> None:
+        """Have the connector's clients use the egress gateway, if the launcher names one."""
+        url = os.environ.get(wire.EGRESS_URL_VARIABLE)
+        if url:
+            direct = os.environ.get(wire.EGRESS_BUCKET_VARIABLE) == "direct"
+            self._client.use_gateway(url, for_bucket=not direct).install(os.environ)
 
     def _refuse(self, verdicts: list[wire.StreamVerdict], offered: dict[str, Stream]) -> None:
         for verdict in verdicts:

@@ -9,7 +9,7 @@ import jsonschema
 
 from penstock_sdk.json_types import JsonObject, JsonSchema, JsonValue
 from penstock_sdk.manifest.cursor_safety import Followed, Rule, unsafe_cursor, unsafe_values
-from penstock_sdk.manifest.egress import EgressRule, egress_rules, normal_host
+from penstock_sdk.manifest.egress_rules import EgressRule, egress_rules, normal_host
 from penstock_sdk.manifest.model import AuthenticationMethod, Credential, Declared, DeclaredStream, Manifest, rules
 from penstock_sdk.manifest.structural import problems, structural_schema, with_defaults
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from penstock_sdk.errors import ERROR_CLASS_BY_EXIT_CODE, AttemptFenced, AttemptUnauthenticated
+from penstock_sdk.json_types import JsonObject
 from penstock_sdk.protocol import (
     API_URL_VARIABLE,
     ATTEMPT_VARIABLE,
     CONNECTOR_VARIABLE,
     CREDENTIAL_VARIABLE_PREFIX,
+    EGRESS_BUCKET_VARIABLE,
+    EGRESS_URL_VARIABLE,
     RUN_ID_VARIABLE,
     TOKEN_AUDIENCE,
     TOKEN_FILE_VARIABLE,
@@ -19,6 +23,10 @@ from penstock_sdk.protocol import (
 
 from penstock_operator.launchers import AttemptLaunch, AttemptObservation
 from penstock_operator.resources.models import API_VERSION, GROUP
+from penstock_operator.settings import EgressSettings
+
+Addresses = Mapping[str, str]
+NO_ADDRESSES: Addresses = {}
 
 LABEL_RUN, LABEL_ATTEMPT, LABEL_CONNECTION = f"{GROUP}/run", f"{GROUP}/attempt", f"{GROUP}/connection"
 LABEL_INSTALLATION = f"{GROUP}/installation"
@@ -63,16 +71,61 @@ IMAGE_FAULTS = (
 
 @dataclass(frozen=True)
 class JobSettings:
-    """What every Job has in common. `installation` is whose they are."""
+    """The part that all Jobs have in common. `installation` is the one that they belong to.
+
+    `egress` is None without an egress gateway: pods then reach whatever the cluster lets them reach.
+    """
 
     api_url: str
     installation: str = ""
+    egress: EgressSettings | None = None
     grace_seconds: int = 30
     scratch: str = "64Mi"
 
 
-def desired_job(launch: AttemptLaunch, settings: JobSettings) -> dict[str, Any]:
-    """Return the attempt's Job: one pod, once; who retries is the registry."""
+def desired_job(launch: AttemptLaunch, settings: JobSettings, addresses: Addresses = NO_ADDRESSES) -> dict[str, Any]:
+    """Return the attempt's Job: one pod, once; who retries is the registry.
+
+    `addresses` are those of the hosts that the pod reaches without a name server, by host.
+    """
+    metadata = _metadata(launch, settings)
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": {
+            "backoffLimit": 0,
+            "completions": 1,
+            "parallelism": 1,
+            "activeDeadlineSeconds": max(1, int(launch.spec.timeout.seconds)),
+            "podReplacementPolicy": "Failed",
+            "template": {"metadata": {"labels": metadata["labels"]}, "spec": _pod(launch, settings, addresses)},
+        },
+    }
+
+
+def desired_network_policy(launch: AttemptLaunch, settings: JobSettings) -> JsonObject | None:
+    """Return the NetworkPolicy of the attempt's pod, which has the Job's name; None without an egress gateway.
+
+    The pod reaches what the settings' rules name, the run API and the gateway among them, and nothing reaches the pod.
+    """
+    if settings.egress is None:
+        return None
+    metadata = _metadata(launch, settings)
+    selected = {name: metadata["labels"][name] for name in (LABEL_RUN, LABEL_ATTEMPT)}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata,
+        "spec": {
+            "podSelector": {"matchLabels": selected},
+            "policyTypes": ["Ingress", "Egress"],
+            "egress": list(settings.egress.rules),
+        },
+    }
+
+
+def _metadata(launch: AttemptLaunch, settings: JobSettings) -> dict[str, Any]:
     labels = {
         "app.kubernetes.io/managed-by": "penstock",
         "app.kubernetes.io/component": "run",
@@ -90,32 +143,21 @@ def desired_job(launch: AttemptLaunch, settings: JobSettings) -> dict[str, Any]:
         "blockOwnerDeletion": False,
     }
     return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {
-            "name": launch.job_name,
-            "namespace": launch.namespace,
-            "labels": labels,
-            "ownerReferences": [owner],
-        },
-        "spec": {
-            "backoffLimit": 0,
-            "completions": 1,
-            "parallelism": 1,
-            "activeDeadlineSeconds": max(1, int(launch.spec.timeout.seconds)),
-            "podReplacementPolicy": "Failed",
-            "template": {"metadata": {"labels": labels}, "spec": _pod(launch, settings)},
-        },
+        "name": launch.job_name,
+        "namespace": launch.namespace,
+        "labels": labels,
+        "ownerReferences": [owner],
     }
 
 
-def _pod(launch: AttemptLaunch, settings: JobSettings) -> dict[str, Any]:
+def _pod(launch: AttemptLaunch, settings: JobSettings, addresses: Addresses) -> dict[str, Any]:
     token = {"path": "token", "audience": TOKEN_AUDIENCE, "expirationSeconds": 3600}
     return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": settings.grace_seconds,
+        **(_without_name_server(addresses) if settings.egress else {}),
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": 10001,
@@ -152,6 +194,18 @@ def _container(launch: AttemptLaunch, settings: JobSettings) -> dict[str, Any]:
     }
 
 
+def _without_name_server(addresses: Addresses) -> dict[str, Any]:
+    """Return the part of a pod that leaves it without a name server: the gateway resolves the names of sources.
+
+    A name that a pod looks up can carry data to whoever serves the name.
+    """
+    return {
+        "dnsPolicy": "None",
+        "dnsConfig": {"nameservers": ["127.0.0.1"]},
+        "hostAliases": [{"ip": address, "hostnames": [host]} for host, address in sorted(addresses.items())],
+    }
+
+
 def _requests(limits: dict[str, str]) -> dict[str, str]:
     """Return what is reserved: all of the memory, as it cannot be taken back, and a little of the CPU, as it can."""
     cpu = limits["cpu"]
@@ -166,6 +220,8 @@ def _environment(launch: AttemptLaunch, settings: JobSettings) -> list[dict[str,
         ATTEMPT_VARIABLE: str(launch.attempt),
         TOKEN_FILE_VARIABLE: f"{TOKEN_DIRECTORY}/token",
         CONNECTOR_VARIABLE: f"{launch.manifest['name']}-{launch.manifest['method']}",
+        **({EGRESS_URL_VARIABLE: settings.egress.url} if settings.egress else {}),
+        **({EGRESS_BUCKET_VARIABLE: "direct"} if settings.egress and settings.egress.bucket_is_direct else {}),
     }
     return [{"name": name, "value": value} for name, value in values.items()]
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import datetime
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Self
 
 import structlog
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
 
 from penstock_operator.apiserver import PageReader, pages
+from penstock_operator.ids import Namespace
 from penstock_operator.launchers import (
     AttemptLaunch,
     AttemptObservation,
@@ -26,10 +32,12 @@ from penstock_operator.launchers.jobs import (
     LABEL_ATTEMPT,
     LABEL_INSTALLATION,
     LABEL_RUN,
+    NO_ADDRESSES,
     PASSING_WORDS,
     QUOTA_WORDS,
     JobSettings,
     desired_job,
+    desired_network_policy,
     is_over,
     observe_job,
     told_by,
@@ -40,6 +48,10 @@ from penstock_operator.resources.scope import EVERYTHING, Scope
 
 log = structlog.get_logger()
 JOBS = ("batch", "v1")
+NETWORK_POLICIES = ("networking.k8s.io", "v1")
+KNOWN_ADDRESS_SECONDS = 60.0
+UNUSED_POLICY_SECONDS = 300.0
+"""How old a NetworkPolicy without a Job must be to be deleted: it is made a moment before the Job."""
 REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.NOT_FOUND)
 WANT_OF_RIGHTS = "cannot create resource"  # the authorizer's words; those of admission name the Job
 
@@ -51,7 +63,8 @@ class KubernetesLauncher:
     """
 
     def __init__(self, api: client.ApiClient, settings: JobSettings, scope: Scope = EVERYTHING) -> None:
-        self._jobs = client.CustomObjectsApi(api)
+        self._objects = client.CustomObjectsApi(api)
+        self._known_addresses: tuple[float, Mapping[str, str]] = (0.0, NO_ADDRESSES)
         self._core = client.CoreV1Api(api)
         self._settings = settings
         self._namespaces = scope.namespaces
@@ -61,9 +74,10 @@ class KubernetesLauncher:
 
     async def launch(self, launch: AttemptLaunch) -> str:
         """Create the Job, or adopt the one that an earlier call created before it could be recorded."""
-        desired = desired_job(launch, self._settings)
+        await self._apply_network_policy(launch)
+        desired = desired_job(launch, self._settings, await self._addresses())
         try:
-            job = await self._jobs.create_namespaced_custom_object(*JOBS, launch.namespace, "jobs", desired)
+            job = await self._objects.create_namespaced_custom_object(*JOBS, launch.namespace, "jobs", desired)
         except ApiException as error:
             if error.status == HTTPStatus.CONFLICT:
                 return await self._adopt(launch, error)
@@ -71,6 +85,43 @@ class KubernetesLauncher:
                 raise _refused(error) from None
             raise LaunchPostponed(f"the API server did not make the run's Job: {_words(error)}") from error
         return str(job["metadata"]["uid"])
+
+    async def _apply_network_policy(self, launch: AttemptLaunch) -> None:
+        """Create the NetworkPolicy before the Job, so that no packet of the pod comes before it. One that differs is replaced."""
+        desired = desired_network_policy(launch, self._settings)
+        if desired is None:
+            return
+        place = (*NETWORK_POLICIES, launch.namespace, "networkpolicies")
+        try:
+            await self._objects.create_namespaced_custom_object(*place, desired)
+        except ApiException as error:
+            if error.status in REFUSALS:
+                raise _refused(error) from None
+            if error.status != HTTPStatus.CONFLICT:
+                raise LaunchPostponed(
+                    f"the API server did not make the run's NetworkPolicy: {_words(error)}"
+                ) from error
+            await self._objects.replace_namespaced_custom_object(*place, launch.job_name, desired)
+
+    async def _addresses(self) -> Mapping[str, str]:
+        """Return the addresses of the hosts that pods reach without a name server, by host. Raises LaunchPostponed."""
+        egress = self._settings.egress
+        if egress is None:
+            return NO_ADDRESSES
+        known_at, known = self._known_addresses
+        if known and time.monotonic() < known_at + KNOWN_ADDRESS_SECONDS:
+            return known
+        loop, found = asyncio.get_running_loop(), dict[str, str]()
+        for host in egress.direct_hosts:
+            try:
+                answers = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            except OSError as error:
+                raise LaunchPostponed(f"the name {host}, which run pods reach, cannot be resolved: {error}") from error
+            address = str(answers[0][4][0])
+            if address != host:
+                found[host] = address
+        self._known_addresses = (time.monotonic(), found)
+        return found
 
     async def _adopt(self, launch: AttemptLaunch, conflict: ApiException) -> str:
         """Return the uid of the Job that is there. Without one the conflict was another, such as a quota's, and passes."""
@@ -140,26 +191,53 @@ class KubernetesLauncher:
         await self._delete(launch.namespace, launch.job_name)
 
     async def leftovers(self) -> AsyncIterator[list[LeftoverJob]]:
-        """Yield the Jobs of this installation's runs, page by page."""
+        """Yield the Jobs of this installation's runs, page by page, and delete the NetworkPolicies that no pod needs."""
+        live = set[tuple[str, str]]()
         async for page in self._pages_of_jobs():
+            live.update(_attempt_of(job) for job in page)
             yield [_leftover(job) for job in page]
+        await self._delete_unused_network_policies(live)
 
     async def discard(self, leftover: LeftoverJob) -> None:
         """Delete a Job and its pod."""
         await self._delete(leftover.namespace, leftover.job_name)
 
     async def _delete(self, namespace: str, job_name: str) -> None:
+        """Delete the Job and its pod. The pod's NetworkPolicy stays until the pod is gone."""
+        await self._delete_object((*JOBS, namespace, "jobs", job_name))
+
+    async def _delete_object(self, place: tuple[str, str, str, str, str], resource_version: str | None = None) -> None:
+        """Delete an object; with a version, only if it has not changed since. One that is gone is no error."""
+        body = {"preconditions": {"resourceVersion": resource_version}} if resource_version else {}
         try:
-            await self._jobs.delete_namespaced_custom_object(
-                *JOBS, namespace, "jobs", job_name, propagation_policy="Background"
-            )
+            await self._objects.delete_namespaced_custom_object(*place, body=body, propagation_policy="Background")
         except ApiException as error:
-            if error.status != HTTPStatus.NOT_FOUND:
+            changed = resource_version and error.status == HTTPStatus.CONFLICT
+            if error.status != HTTPStatus.NOT_FOUND and not changed:
                 raise
+
+    async def _delete_unused_network_policies(self, live: set[tuple[str, str]]) -> None:
+        """Delete the NetworkPolicies of attempts that have no Job and no pod. `live` are the attempts that have a Job."""
+        if self._settings.egress is None:
+            return
+        unused = [
+            policy
+            async for page in self._pages_of_network_policies()
+            for policy in page
+            if _attempt_of(policy) not in live and _age(policy) > UNUSED_POLICY_SECONDS
+        ]
+        if not unused:
+            return
+        live = {_attempt_of(pod) async for page in self._pages_of_pods() for pod in page}
+        for policy in unused:
+            if _attempt_of(policy) not in live:
+                metadata = _Metadata.of(policy)
+                place = (*NETWORK_POLICIES, metadata.namespace, "networkpolicies", metadata.name)
+                await self._delete_object(place, metadata.resource_version)
 
     async def _job(self, launch: LaunchedAttempt) -> dict[str, Any] | None:
         try:
-            job = await self._jobs.get_namespaced_custom_object(*JOBS, launch.namespace, "jobs", launch.job_name)
+            job = await self._objects.get_namespaced_custom_object(*JOBS, launch.namespace, "jobs", launch.job_name)
         except ApiException as error:
             if error.status == HTTPStatus.NOT_FOUND:
                 return None
@@ -177,18 +255,29 @@ class KubernetesLauncher:
         return next(iter([*failed, *pods]), None)
 
     async def _pages_of_jobs(self) -> AsyncIterator[list[dict[str, Any]]]:
-        chosen = {"label_selector": self._selector}
+        async for page in self._pages_of_objects(JOBS, "jobs"):
+            yield page
+
+    async def _pages_of_network_policies(self) -> AsyncIterator[list[dict[str, Any]]]:
+        async for page in self._pages_of_objects(NETWORK_POLICIES, "networkpolicies"):
+            yield page
+
+    async def _pages_of_objects(self, group: tuple[str, str], plural: str) -> AsyncIterator[list[dict[str, Any]]]:
+        chosen, objects = {"label_selector": self._selector}, self._objects
         reads = [
-            functools.partial(self._jobs.list_namespaced_custom_object, *JOBS, namespace, "jobs", **chosen)
+            functools.partial(objects.list_namespaced_custom_object, *group, namespace, plural, **chosen)
             for namespace in self._namespaces
         ]
-        for read in reads or [functools.partial(self._jobs.list_cluster_custom_object, *JOBS, "jobs", **chosen)]:
+        for read in reads or [functools.partial(objects.list_cluster_custom_object, *group, plural, **chosen)]:
             async for page in pages(read):
                 yield page
 
     async def _pages_of_waiting_pods(self) -> AsyncIterator[list[dict[str, Any]]]:
-        chosen = {"label_selector": self._selector, "field_selector": "status.phase=Pending"}
-        core = self._core
+        async for page in self._pages_of_pods(field_selector="status.phase=Pending"):
+            yield page
+
+    async def _pages_of_pods(self, **chosen: str) -> AsyncIterator[list[dict[str, Any]]]:
+        chosen, core = {"label_selector": self._selector, **chosen}, self._core
         reads = [
             functools.partial(core.list_namespaced_pod_without_preload_content, namespace, **chosen)
             for namespace in self._namespaces
@@ -208,6 +297,27 @@ def _parsed(read: Callable[..., Awaitable[Any]]) -> PageReader:
 def _attempt_of(document: dict[str, Any]) -> tuple[str, str]:
     labels = document["metadata"].get("labels", {})
     return labels.get(LABEL_RUN, ""), labels.get(LABEL_ATTEMPT, "")
+
+
+class _Metadata(BaseModel):
+    """The metadata of a Kubernetes object, as far as it is read here."""
+
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    name: str
+    namespace: Namespace
+    resource_version: str
+    creation_timestamp: datetime
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> Self:
+        """Return an object's metadata."""
+        return cls.model_validate(document.get("metadata"))
+
+
+def _age(document: dict[str, Any]) -> float:
+    """Return how many seconds ago an object was created."""
+    return (datetime.now(UTC) - _Metadata.of(document).creation_timestamp).total_seconds()
 
 
 def _moment_of(event: dict[str, Any]) -> str:

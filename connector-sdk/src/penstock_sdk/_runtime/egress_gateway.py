@@ -1,0 +1,182 @@
+"""The egress gateway as this process uses it: HTTP clients by environment variables, psycopg and others by local tunnels."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import queue
+import socket
+import sys
+import threading
+from collections.abc import Callable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from penstock_sdk import egress
+from penstock_sdk.errors import ConfigError, TransientError
+
+LOOPBACK = "127.0.0.1"
+CONNECT_SECONDS = 60.0
+"""How long the gateway may take to resolve a name and to try its addresses."""
+LONGEST_ANSWER = 64 * 1024
+PIPE_BYTES = 1024 * 1024
+FORBIDDEN = 403
+OK = 200
+PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+DIRECT_VARIABLE, DIRECT_HOSTS = "NO_PROXY", "localhost,127.0.0.1,::1"
+"""The connector's own servers inside the pod; no other host is reached without the gateway."""
+POSTGRES_PORT = 5432
+PSYCOPG_OPTIONS = ("autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory")
+"""Keywords of psycopg's connect() that are not libpq's."""
+
+
+class EgressGateway:
+    """The gateway at `url`, for the run whose token it is."""
+
+    def __init__(self, url: str, token: str) -> None:
+        parts = urlsplit(url)
+        self._address = (str(parts.hostname), parts.port or 80)
+        self._authorization = base64.b64encode(f"run:{token}".encode()).decode()
+        self.proxy_url = f"http://run:{token}@{parts.netloc}"
+        self._tunnels: dict[tuple[str, int], LocalTunnel] = {}
+        self._lock = threading.Lock()
+
+    def install(self, environment: MutableMapping[str, str]) -> None:
+        """Have the HTTP clients and the Postgres clients of this process use the gateway."""
+        for name in PROXY_VARIABLES:
+            environment[name] = environment[name.lower()] = self.proxy_url
+        environment[DIRECT_VARIABLE] = environment[DIRECT_VARIABLE.lower()] = DIRECT_HOSTS
+        egress.use_tunnels(self.tunnel)
+        psycopg = sys.modules.get("psycopg")
+        if psycopg is not None:
+            _use_in_psycopg(psycopg, self.tunnel)
+
+    def tunnel(self, host: str, port: int) -> tuple[str, int]:
+        """Return the local end of a tunnel, once its other end is connected. Raises ConfigError or TransientError."""
+        connected = self.connect(host, port)
+        with self._lock:
+            tunnel = self._tunnels.get((host, port))
+            if tunnel is None:
+                tunnel = self._tunnels[host, port] = LocalTunnel(lambda: self.connect(host, port))
+        tunnel.connected.put(connected)
+        return LOOPBACK, tunnel.port
+
+    def connect(self, host: str, port: int) -> socket.socket:
+        """Return a socket whose other end is the host. Raises ConfigError if it is denied, TransientError if it does not answer."""
+        name = f"[{host}]" if ":" in host else host
+        try:
+            opened = socket.create_connection(self._address, timeout=CONNECT_SECONDS)
+        except OSError as error:
+            raise TransientError(f"the egress gateway does not answer: {error}", scope="source") from error
+        request = f"CONNECT {name}:{port} HTTP/1.1\r\nHost: {name}:{port}\r\nProxy-Authorization: Basic {self._authorization}\r\n\r\n"
+        try:
+            opened.sendall(request.encode("ascii", "replace"))
+            status, body = _answer(opened)
+        except OSError as error:
+            opened.close()
+            raise TransientError(f"the egress gateway broke the connection: {error}", scope="source") from error
+        if status == OK:
+            opened.settimeout(None)
+            return opened
+        opened.close()
+        if status == FORBIDDEN:
+            raise ConfigError(body)
+        raise TransientError(f"{body} (the egress gateway answered HTTP {status})", scope="source")
+
+
+class LocalTunnel:
+    """A port on loopback. Each connection to it goes on through the gateway, in threads that hold the GIL for system calls only."""
+
+    def __init__(self, connect: Callable[[], socket.socket]) -> None:
+        self._connect = connect
+        self._listener = socket.create_server((LOOPBACK, 0))
+        self.port = int(self._listener.getsockname()[1])
+        self.connected: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
+        """Connections through the gateway that no client has taken yet."""
+        threading.Thread(target=self._accept, name=f"tunnel {self.port}", daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            client, _ = self._listener.accept()
+            threading.Thread(target=self._carry, args=(client,), daemon=True).start()
+
+    def _carry(self, client: socket.socket) -> None:
+        try:
+            source = self.connected.get_nowait()
+        except queue.Empty:
+            try:
+                source = self._connect()
+            except (ConfigError, TransientError):
+                client.close()
+                return
+        upload = threading.Thread(target=_copy, args=(client, source), daemon=True)
+        upload.start()
+        _copy(source, client)
+        upload.join()
+        source.close()
+        client.close()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    """Move bytes until the source ends, without taking them through this process's memory."""
+    reading, writing = os.pipe()
+    try:
+        while moved := os.splice(source.fileno(), writing, PIPE_BYTES):
+            while moved:
+                moved -= os.splice(reading, target.fileno(), moved)
+    except OSError:
+        pass  # the other end is gone
+    finally:
+        os.close(reading)
+        os.close(writing)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+
+def _answer(opened: socket.socket) -> tuple[int, str]:
+    """Return status and body of the gateway's answer; of a tunnel that is open, nothing beyond the head is read."""
+    data = b""
+    while b"\r\n\r\n" not in data and len(data) < LONGEST_ANSWER:
+        byte = opened.recv(1)
+        if not byte:
+            raise ConnectionError("no answer")
+        data += byte
+    head, _, _ = data.partition(b"\r\n\r\n")
+    words = head.split(b" ", 2)
+    status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+    if status == OK:
+        return status, ""
+    body = b""
+    while len(body) < LONGEST_ANSWER and (more := opened.recv(4096)):
+        body += more
+    return status, body.decode(errors="replace").strip()
+
+
+def _use_in_psycopg(psycopg: Any, tunnel: Callable[[str, int], tuple[str, int]]) -> None:
+    """Have psycopg's connections use tunnels: `hostaddr` is where libpq connects, `host` is the name that it verifies."""
+
+    def through(conninfo: str, options: dict[str, Any]) -> dict[str, Any]:
+        parameters = psycopg.conninfo.conninfo_to_dict(
+            conninfo, **{name: value for name, value in options.items() if name not in PSYCOPG_OPTIONS}
+        )
+        host = str(parameters.get("host") or parameters.get("hostaddr") or "")
+        if not host or host.startswith("/") or "," in host:
+            return options
+        address, port = tunnel(host, int(parameters.get("port") or POSTGRES_PORT))
+        return {**options, "host": host, "hostaddr": address, "port": port}
+
+    connect = psycopg.Connection.connect.__func__
+    connect_async = psycopg.AsyncConnection.connect.__func__
+
+    def connected(cls: type, /, conninfo: str = "", **options: Any) -> Any:
+        return connect(cls, conninfo, **through(conninfo, options))
+
+    async def connected_async(cls: type, /, conninfo: str = "", **options: Any) -> Any:
+        import asyncio
+
+        return await connect_async(cls, conninfo, **await asyncio.to_thread(through, conninfo, options))
+
+    psycopg.Connection.connect = classmethod(connected)
+    psycopg.connect = psycopg.Connection.connect
+    psycopg.AsyncConnection.connect = classmethod(connected_async)
