@@ -19,7 +19,7 @@ from penstock_operator.errors import Fenced
 from penstock_operator.ids import Namespace, new_run_id
 from penstock_operator.registry.database import many
 from penstock_operator.resources.models import DefinitionSpec
-from penstock_operator.retention import purge_statements
+from penstock_operator.retention import purge
 from penstock_operator.runs import attempt_store, run_store
 from penstock_operator.runs.protocol import PodIdentity
 from penstock_operator.scheduling import fairness
@@ -109,7 +109,7 @@ class Apart:
     async def purge(self) -> None:
         if self.uid is None:
             async with self.world.pool.connection() as db:
-                await purge_statements.begin_purges(db, datetime.now(UTC) + timedelta(hours=1), 1000)
+                await purge.begin_purges(db, datetime.now(UTC) + timedelta(hours=1), 1000)
             self.retired.clear()
 
     async def started(self) -> tuple[str, str, wire.StreamVerdict]:

@@ -15,7 +15,7 @@ from penstock_operator.api.paging import PageRequest
 from penstock_operator.connections import connection_store
 from penstock_operator.ids import ConnectionUid, Namespace, RunId
 from penstock_operator.registry.database import DatabaseConnection, Pool
-from penstock_operator.retention import purge_statements, statements
+from penstock_operator.retention import purge, statements
 from penstock_operator.runs import (
     attempt_store,
     bronze_objects,
@@ -143,9 +143,9 @@ HOT: dict[str, Callable[[Any], Awaitable[object]]] = {
     "forget_schemas": lambda c: statements.forget_schemas(c, ConnectionUid("c100"), 50, 50, 500),
     "attempts_of_jobs": lambda c: statements.attempts_of_jobs(c, ["penstock-000000000007-1"]),
     "known_keys": lambda c: statements.known_keys(c, ["k000000000007"]),
-    "purges_under_way": purge_statements.purges_under_way,
-    "objects_to_purge": lambda c: purge_statements.objects_to_purge(c, ConnectionUid("c8"), 500),
-    "attempts_to_purge": lambda c: purge_statements.attempts_to_purge(c, ConnectionUid("c8"), NOW, 500),
+    "purges_under_way": purge.purges_under_way,
+    "objects_to_purge": lambda c: purge.objects_to_purge(c, ConnectionUid("c8"), 500),
+    "attempts_to_purge": lambda c: purge.attempts_to_purge(c, ConnectionUid("c8"), NOW, 500),
     "log_of_attempt": lambda c: attempt_store.log_of_attempt(c, "000000000007", 1),
     "active_runs": lambda c: run_store.active_runs(c, "c8"),
     "runs_of_deleted_connections": run_store.runs_of_deleted_connections,

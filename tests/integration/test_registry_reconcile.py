@@ -28,7 +28,7 @@ from penstock_operator.registry.migrate import migrate
 from penstock_operator.resources.models import DefinitionSpec
 from penstock_operator.restore.reconcile import ReconcileError, reconcile_registry
 from penstock_operator.runs import attempt_store, run_store, transitions
-from penstock_operator.runs.commit_manifest import commit_document
+from penstock_operator.runs.commit_store import commit_manifest
 from penstock_operator.runs.protocol import PodIdentity, RunProtocol
 from penstock_operator.scheduling import fairness
 from penstock_operator.state.admin import Author, Reset, change_state
@@ -123,9 +123,9 @@ class History:
         async with self.pool.connection() as db:
             for message in await outbox.take(db, 1000):
                 if isinstance(message.task, outbox.WriteCommit):
-                    found = await commit_document(db, message.task.run, self.store.settings.prefix)
-                    if found:
-                        await self.store.put_once(*found)
+                    manifest = await commit_manifest(db, message.task.run)
+                    if manifest:
+                        await self.store.put_once(manifest.key(self.store.settings.prefix), manifest.document())
                 await outbox.delete(db, [message.id])
 
     async def reset(self) -> None:

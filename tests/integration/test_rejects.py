@@ -9,9 +9,9 @@ import pytest
 from penstock_operator.api.paging import PageRequest
 from penstock_operator.api.queries import ObjectFilter, list_objects
 from penstock_operator.errors import Fenced
-from penstock_operator.ids import Namespace
+from penstock_operator.ids import Namespace, RunId
 from penstock_operator.registry.database import Row, many
-from penstock_operator.runs.commit_manifest import commit_document
+from penstock_operator.runs.commit_store import commit_manifest
 from penstock_operator.scheduling import fairness
 from penstock_sdk import protocol as wire
 
@@ -113,9 +113,9 @@ async def test_a_run_with_rejected_records_is_green_and_says_so_everywhere(world
     assert run["message"] == "people: 2 of 10 records were rejected"
     assert await open_alerts(world) == [("RecordsRejected", "2 of 10 records were rejected")]
     async with world.pool.connection() as db:
-        made = await commit_document(db, "run1", "")
+        made = await commit_manifest(db, RunId("run1"))
     assert made is not None
-    assert (len(made[1]["objects"]), [each["records"] for each in made[1]["rejected"]]) == (1, [2])
+    assert (len(made.objects), [written.records for written in made.rejected]) == (1, [2])
     status = await reconcile(world.pool, DOCUMENT)
     assert status["lastRun"]["rejected"] == 2
     assert {each["type"]: each["message"] for each in status["conditions"]} == {

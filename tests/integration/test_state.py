@@ -12,8 +12,8 @@ from penstock_operator.connections import connection_records, connection_store
 from penstock_operator.connections.connection_records import ConnectionRecord
 from penstock_operator.definitions import manifest_of
 from penstock_operator.errors import Fenced, Invalid
-from penstock_operator.ids import ConnectionUid
-from penstock_operator.registry.database import Row, many
+from penstock_operator.ids import ConnectionUid, RunId
+from penstock_operator.registry.database import many
 from penstock_operator.resources.models import RESET_STATE, REWIND_STATE, ConnectionSpec
 from penstock_operator.runs import run_store, state_store
 from penstock_operator.runs.state_store import State
@@ -48,9 +48,9 @@ async def both(world: World) -> World:
     return world
 
 
-async def change(world: World, order: Order, author: Author = ANNA) -> list[Row]:
+async def change(world: World, order: Order, author: Author = ANNA) -> list[State]:
     async with world.pool.connection() as db:
-        return await change_state(db, "c1", order, author)
+        return await change_state(db, ConnectionUid("c1"), order, author)
 
 
 async def state(world: World) -> dict[str, State]:
@@ -132,7 +132,7 @@ async def test_a_reset_waits_for_the_checkpoint_that_holds_the_run(world: World)
 async def test_a_run_that_begins_meanwhile_waits_and_reads_the_changed_state(world: World) -> None:
     await finished_run(world, "run1", "people")
     async with world.pool.connection() as holder, holder.transaction():
-        assert await history.lock_connection(holder, "c1")
+        assert await history.lock_connection(holder, ConnectionUid("c1"))
         inserting = asyncio.create_task(world.new_run("run2", token="t2"))
         await world.waiting()
         assert not inserting.done(), "no run begins between the look at the runs and the change"
@@ -165,7 +165,7 @@ async def test_resets_checkpoints_and_ends_at_the_same_time_neither_hang_nor_mix
 async def test_a_stream_goes_back_to_a_run_a_checkpoint_or_a_cursor(both: World) -> None:
     for number in (1, 2, 3):
         await finished_run(both, f"run{number}", "people", "events")
-    await change(both, RewindToRun("run1"))
+    await change(both, RewindToRun(RunId("run1")))
     found = await state(both)
     assert {name: row.cursor for name, row in found.items()} == {"people": {"n": 1}, "events": {"n": 1}}
     assert {row.generation for row in found.values()} == {1}
@@ -212,7 +212,7 @@ async def test_what_cannot_be_carried_out_changes_nothing_and_says_why(both: Wor
     full = {**both.spec, "streams": [{"name": "people", "mode": "full"}, {"name": "events", "mode": "incremental"}]}
     for order, words in (
         (Reset(("poeple",)), "no stream poeple; it has: events, people"),
-        (RewindToRun("run9"), "no checkpoint of run run9"),
+        (RewindToRun(RunId("run9")), "no checkpoint of run run9"),
         (RewindToCheckpoint("people", 5), "no checkpoint 5 of people"),
         (Import(_document(people=({"n": 1}, 2))), "streams[0].stateVersion: people is in version 2"),
         (Import(_document(connector="postgres-sql", people=({}, 1))), "connector: the document is of postgres-sql"),

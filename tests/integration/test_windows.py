@@ -10,7 +10,7 @@ import pytest
 from penstock_operator.errors import Fenced, Invalid, Mismatch
 from penstock_operator.registry.database import Row, many
 from penstock_operator.runs import run_store, transitions
-from penstock_operator.runs.commit_manifest import commit_document
+from penstock_operator.runs.commit_store import commit_manifest
 from penstock_operator.runs.run_spec import RunSpec
 from penstock_operator.runs.selection import BEFORE_THE_FIRST
 from penstock_operator.scheduling.backfill import BackfillWindow
@@ -68,9 +68,9 @@ async def test_4_a_window_commits_beside_and_leaves_the_incremental_read_where_i
     finished = await world.protocol.finish(token, SUCCEEDED.model_copy(update={"records": {"people": 3}}))
     assert finished.phase == "succeeded"
     async with world.pool.connection() as db:
-        found = await commit_document(db, run_id, "p")
-    assert found is not None
-    _, document = found
+        manifest = await commit_manifest(db, run_id)
+    assert manifest is not None
+    document = manifest.document()
     assert document["window"] == {"start": START.isoformat(), "end": END.isoformat()}
     assert [(each["stream"], each["generation"], each["records"]) for each in document["objects"]] == [("people", 1, 3)]
     (state,) = [row for row in await rows(world, "stream_reads") if row["stream"] == "people"]

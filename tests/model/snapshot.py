@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from penstock_operator.registry.database import Pool, one
-from penstock_operator.runs.commit_manifest import commit_document
+from penstock_operator.runs.commit_store import commit_manifest
 
 from tests.model.oracle import ACTIVE, MODES, Oracle
 from tests.model.reality import names_of
@@ -214,10 +214,10 @@ async def check_6(pool: Pool, rows: Rows, succeeded: set[str]) -> None:
         if row["phase"] == "succeeded" and row["id"] not in succeeded:
             committed = [each for each in rows["objects"] if each["run_id"] == row["id"] and each["committed_at"]]
             async with pool.connection() as db:
-                commit = await commit_document(db, row["id"], "")
+                commit = await commit_manifest(db, row["id"])
             assert commit is not None
-            listed = sum(each["records"] for each in commit[1]["objects"])
-            assert row["records"] == sum(each["records"] for each in committed) == commit[1]["records"] == listed
+            listed = sum(written.records for written in commit.objects)
+            assert row["records"] == sum(each["records"] for each in committed) == commit.records == listed
             ends = rows["checkpoints"] + rows["windows"]
             done = {each["stream"] for each in ends if each["run_id"] == row["id"] and each["done"]}
             assert done == set(MODES)

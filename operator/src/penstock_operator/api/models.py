@@ -27,7 +27,7 @@ from penstock_operator.resources.models import Stage
 from penstock_operator.runs.attempt_store import AttemptPhase, RunPhase
 from penstock_operator.runs.run_store import Trigger
 from penstock_operator.runs.stream_outcomes import Outcome
-from penstock_operator.state.admin import Action
+from penstock_operator.state.history import Action
 
 
 class JsonDocument(RootModel[dict[str, JsonValue]]):

@@ -14,6 +14,7 @@ from penstock_operator.api.lookups import find_connection
 from penstock_operator.api.models import CheckpointView, StateChangeView, StateView
 from penstock_operator.api.paging import Links, SmallPage
 from penstock_operator.api.services import Services
+from penstock_operator.ids import RunId
 from penstock_operator.state.admin import (
     Author,
     Import,
@@ -64,7 +65,7 @@ class RewindRequest(BaseModel):
     def order(self) -> Order:
         """Return the change of state that is asked for."""
         if self.run is not None:
-            return RewindToRun(self.run, tuple(self.streams))
+            return RewindToRun(RunId(self.run), tuple(self.streams))
         if self.checkpoint is not None:
             return RewindToCheckpoint(self.streams[0], self.checkpoint)
         return RewindToCursor(self.streams[0], self.cursor)
@@ -91,7 +92,7 @@ def state_routes(services: Services) -> APIRouter:
         async with pool.connection() as db:
             row = await find_connection(db, namespace, name)
             states = await change_state(db, row.uid, order, author)
-        return [StateView.model_validate(state) for state in states]
+        return [StateView.model_validate(state, from_attributes=True) for state in states]
 
     @router.get("")
     async def export_state(namespace: str, name: str, token: Token) -> StateDocument:

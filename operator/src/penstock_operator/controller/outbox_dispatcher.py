@@ -19,7 +19,7 @@ from penstock_operator.launchers.logs import LogUnreadable
 from penstock_operator.logs.keeper import KeepingLauncher, LogKeeper
 from penstock_operator.registry.database import Pool
 from penstock_operator.runs import attempt_store
-from penstock_operator.runs.commit_manifest import commit_document
+from penstock_operator.runs.commit_store import commit_manifest
 from penstock_operator.scheduling import upstream_store
 
 log = structlog.get_logger()
@@ -129,9 +129,9 @@ class OutboxDispatcher:
 
     async def _commit(self, run_id: RunId) -> None:
         async with self._pool.connection() as db:
-            commit = await commit_document(db, run_id, self._store.settings.prefix)
-        if commit:
-            await self._store.put_once(*commit)
+            manifest = await commit_manifest(db, run_id)
+        if manifest:
+            await self._store.put_once(manifest.key(self._store.settings.prefix), manifest.document())
 
     async def _retire(self, task: outbox.RetireAttempt, tries: int) -> None:
         async with self._pool.connection() as db:

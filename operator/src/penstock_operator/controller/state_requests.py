@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Literal
 
 from penstock_operator.connections.connection_store import ConnectionRow
 from penstock_operator.errors import Invalid
@@ -11,6 +11,7 @@ from penstock_operator.ids import ConnectionUid
 from penstock_operator.registry.database import DatabaseConnection
 from penstock_operator.resources.conditions import moment
 from penstock_operator.resources.documents import Metadata
+from penstock_operator.resources.models import StateAnswer
 from penstock_operator.state import history
 from penstock_operator.state.admin import Author, Order, carry_out, hold
 from penstock_operator.state.annotations import ANNOTATIONS, StateRequest, author_of, requests
@@ -27,15 +28,15 @@ async def handle_state_requests(db: DatabaseConnection, metadata: Metadata, row:
 async def _handle(db: DatabaseConnection, uid: ConnectionUid, request: StateRequest, author: Author) -> None:
     async with db.transaction():
         held = await hold(db, uid)
-        if held.row[f"handled_{request.action}"] == request.token:
+        if held.row.handled(request.action) == request.token:
             return
         try:
             async with db.transaction():
                 moved = await carry_out(db, held, _order(request), author)
-            answer = _answer(request, "applied", ", ".join(state["stream"] for state in moved))
+            answer = _answer(request, "applied", ", ".join(state.stream for state in moved))
         except Invalid as refused:
             answer = _answer(request, "refused", refused.message)
-        await history.answer_request(db, uid, request.action, request.token, answer)
+        await history.answer_request(db, uid, answer)
 
 
 def _order(request: StateRequest) -> Order:
@@ -44,6 +45,11 @@ def _order(request: StateRequest) -> Order:
     return request.order
 
 
-def _answer(request: StateRequest, outcome: str, message: str) -> dict[str, Any]:
-    at = moment(datetime.now(UTC))
-    return {"action": request.action, "token": request.token, "outcome": outcome, "message": message, "time": at}
+def _answer(request: StateRequest, outcome: Literal["applied", "refused"], message: str) -> StateAnswer:
+    return StateAnswer(
+        action=request.action,
+        token=request.token,
+        outcome=outcome,
+        message=message,
+        time=moment(datetime.now(UTC)),
+    )

@@ -1,8 +1,8 @@
 """Credentials that sources replace, such as rotated refresh tokens: encrypted with a key that only the server has.
 
-A value is kept before its connector uses it, in a transaction that holds the attempt's run, so that a paused attempt
-which wakes up later cannot put an old one back. Connection and name are sealed in with it: a row that is copied to
-another connection opens nowhere.
+A value is stored before its connector uses it, in a transaction that locks the attempt's run, so that a paused attempt
+which wakes up later cannot put an old one back. Connection and name are encrypted with it: a row that is copied to
+another connection cannot be used there.
 """
 
 from __future__ import annotations
@@ -16,17 +16,75 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from penstock_sdk.protocol import CredentialRequest, RotatedCredential
 from pydantic import BaseModel, ConfigDict
 
-from penstock_operator.credentials import credential_store
-from penstock_operator.credentials.credential_store import StoredCredential
 from penstock_operator.errors import Invalid
 from penstock_operator.ids import ConnectionUid
-from penstock_operator.registry.database import DatabaseConnection
+from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_one, fetch_value
 
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class StoredCredential:
+    """A credential of a connection, encrypted."""
+
+    name: str
+    version: int
+    ciphertext: bytes
+
+
+async def credentials_of(db: DatabaseConnection, connection_uid: ConnectionUid) -> list[StoredCredential]:
+    """Return the connection's stored credentials."""
+    return await fetch_all(
+        db,
+        StoredCredential,
+        "SELECT name, version, ciphertext FROM penstock.credentials WHERE connection_uid = %(uid)s ORDER BY name",
+        uid=connection_uid,
+    )
+
+
+async def lock_credential(db: DatabaseConnection, connection_uid: ConnectionUid, name: str) -> StoredCredential | None:
+    """Lock and return one stored credential."""
+    return await fetch_one(
+        db,
+        StoredCredential,
+        "SELECT name, version, ciphertext FROM penstock.credentials"
+        " WHERE connection_uid = %(uid)s AND name = %(name)s FOR UPDATE",
+        uid=connection_uid,
+        name=name,
+    )
+
+
+async def put_credential(db: DatabaseConnection, connection_uid: ConnectionUid, name: str, ciphertext: bytes) -> int:
+    """Store a credential in place of the one before it, and return its version."""
+    version = await fetch_value(
+        db,
+        int,
+        """
+        INSERT INTO penstock.credentials (connection_uid, name, version, ciphertext)
+        VALUES (%(uid)s, %(name)s, 1, %(ciphertext)s)
+        ON CONFLICT (connection_uid, name) DO UPDATE SET version = credentials.version + 1,
+            ciphertext = excluded.ciphertext, updated_at = now()
+        RETURNING version
+        """,
+        uid=connection_uid,
+        name=name,
+        ciphertext=ciphertext,
+    )
+    assert version is not None  # noqa: S101 - INSERT … RETURNING always returns
+    return version
+
+
+async def forget_credentials_of_the_deleted(db: DatabaseConnection) -> None:
+    """Delete the stored credentials of deleted connections."""
+    await execute(
+        db,
+        "DELETE FROM penstock.credentials k USING penstock.tenant_connections c"
+        " WHERE c.uid = k.connection_uid AND c.deleted_at IS NOT NULL",
+    )
+
+
 class _Sealed(BaseModel):
-    """What is encrypted."""
+    """The content of a ciphertext."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,20 +99,20 @@ def _fernet(key: str) -> Fernet:
 
 @dataclass(frozen=True)
 class CredentialOwner:
-    """On whose behalf a credential is kept, and which ones its manifest declares."""
+    """The connection that a credential is stored for, and the names that its manifest declares."""
 
     connection_uid: ConnectionUid
     declared: frozenset[str]
 
 
 class Vault:
-    """Keeps and opens credentials. The first key encrypts; the others only open what an earlier one has encrypted."""
+    """Encrypts and decrypts credentials. The first key encrypts; the others only decrypt values that an earlier key encrypted."""
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         self._cipher = MultiFernet([_fernet(key) for key in keys]) if keys else None
 
     async def keep(self, db: DatabaseConnection, holder: CredentialOwner, request: CredentialRequest) -> int:
-        """Keep a value and return its version; the same value again is the same version."""
+        """Store a value and return its version; the same value again has the same version."""
         if request.name not in holder.declared:
             known = ", ".join(sorted(holder.declared)) or "none"
             raise Invalid(f"credentials: the manifest declares no credential {request.name!r}; it declares: {known}")
@@ -64,21 +122,21 @@ class Vault:
                 " of the server (the chart's credentials.existingSecret)"
             )
         kept = RotatedCredential(value=request.value, seed=request.seed)
-        known_row = await credential_store.lock_credential(db, holder.connection_uid, request.name)
+        known_row = await lock_credential(db, holder.connection_uid, request.name)
         if known_row and self._open(holder.connection_uid, known_row) == kept:
             return known_row.version
         sealed = _Sealed(connection=holder.connection_uid, name=request.name, kept=kept)
         ciphertext = self._cipher.encrypt(sealed.model_dump_json().encode())
-        return await credential_store.put_credential(db, holder.connection_uid, request.name, ciphertext)
+        return await put_credential(db, holder.connection_uid, request.name, ciphertext)
 
     async def kept(self, db: DatabaseConnection, connection_uid: ConnectionUid) -> dict[str, RotatedCredential]:
-        """Return what is kept for a connection; what no key opens is left out, and the Secret's value counts again."""
-        rows = await credential_store.credentials_of(db, connection_uid) if self._cipher else []
+        """Return the stored credentials of a connection. One that no key decrypts is left out: the Secret's value counts again."""
+        rows = await credentials_of(db, connection_uid) if self._cipher else []
         opened = {row.name: self._open(connection_uid, row) for row in rows}
         return {name: credential for name, credential in opened.items() if credential}
 
     def _open(self, connection_uid: ConnectionUid, row: StoredCredential) -> RotatedCredential | None:
-        assert self._cipher  # noqa: S101 - the callers have looked
+        assert self._cipher  # noqa: S101 - the callers have checked
         try:
             sealed = _Sealed.model_validate_json(self._cipher.decrypt(row.ciphertext))
         except InvalidToken:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, overload
 
 from penstock_sdk.manifest import Declared
 from pydantic import WithJsonSchema
@@ -116,7 +116,6 @@ ConditionType = Literal[
     "DefinitionDeleted",
 ]
 SHOWN_ALERTS = 3
-NOTATION = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class Condition(Declared):
@@ -155,9 +154,17 @@ class Finding:
     message: str
 
 
+@overload
+def moment(value: datetime) -> str: ...
+
+
+@overload
+def moment(value: datetime | None) -> str | None: ...
+
+
 def moment(value: datetime | None) -> str | None:
     """Return the moment as Kubernetes writes it, in UTC, to the second."""
-    return value.astimezone(UTC).strftime(NOTATION) if value else None
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if value else None
 
 
 def conditions_for(
@@ -170,7 +177,6 @@ def conditions_for(
     elif finding.state == "stalled":
         found.append(UndatedCondition("Stalled", finding.reason, finding.message))
     since = {(condition.type, condition.status): condition.last_transition_time for condition in previous}
-    written = now.astimezone(UTC).strftime(NOTATION)
     dated = list[Condition]()
     for condition in (*found, *extra):
         status: Literal["True", "False"] = "True" if condition.holds else "False"
@@ -181,7 +187,7 @@ def conditions_for(
                 reason=condition.reason,
                 message=condition.message,
                 observed_generation=generation,
-                last_transition_time=since.get((condition.type, status), written),
+                last_transition_time=since.get((condition.type, status), moment(now)),
             )
         )
     return dated

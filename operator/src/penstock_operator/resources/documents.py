@@ -85,14 +85,19 @@ def _annotation_problems(annotations: Document) -> list[str]:
 
 def _managers(managed_fields: object, annotations: Document) -> dict[str, str]:
     found = dict[str, str]()
-    if not isinstance(managed_fields, list):
-        return found
-    for annotation in filter(annotations.__contains__, ANNOTATIONS):
-        for entry in managed_fields:
-            fields = entry.get("fieldsV1", {}).get("f:metadata", {}).get("f:annotations", {})
-            if f"f:{annotation}" in fields:
+    for entry in managed_fields if isinstance(managed_fields, list) else []:
+        fields = _at(entry, "fieldsV1", "f:metadata", "f:annotations")
+        for annotation in ANNOTATIONS:
+            if annotation in annotations and _at(fields, f"f:{annotation}") is not None:
                 found.setdefault(annotation, str(entry.get("manager", "unknown")))
     return found
+
+
+def _at(value: Any, *path: str) -> Any:
+    """Return the value at a path of keys; None where there is no such value."""
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 @dataclass(frozen=True)

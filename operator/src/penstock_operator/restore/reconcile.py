@@ -1,44 +1,44 @@
-"""An older registry, brought forward by its bucket: what was committed since the backup is known again, and not read twice.
+"""Bring a registry that was restored from a backup forward, so that no record that was committed since is read again.
 
-The commit manifests tell which objects the runs since then have committed, and where they left each stream. An object that
-no manifest names and the registry does not know was never committed, or by a run that never ended: its records are read
-again, so it is left to the collector. Objects that are gone from the bucket were deleted on purpose, and are forgotten.
-Connection by connection, each in one transaction; doing it again changes nothing.
+The commit manifests list the objects that the runs since the backup have committed, and the state that they left of each
+stream. An object that no manifest lists and the registry does not know was never committed, or was committed by a run that
+never ended. Its records are read again, so the object is recorded as uncommitted and the collector deletes it. Objects that
+are gone from the bucket were deleted on purpose; their rows are deleted. Each connection is one transaction, and a second
+call changes nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
 
 from botocore.exceptions import ClientError
 
 from penstock_operator.bronze.keys import ParsedKey, commit_key, commit_of, place_of
 from penstock_operator.bronze.owner import owner_of_prefix
 from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.connections.connection_store import ConnectionKey
 from penstock_operator.connections.predecessors import ConnectorMethod
-from penstock_operator.registry.database import DatabaseConnection, Pool, Row
+from penstock_operator.ids import ConnectionName, ConnectionUid, Namespace, RunId
+from penstock_operator.registry.database import DatabaseConnection, Pool
 from penstock_operator.registry.installation import controller_sessions, installation_id, set_installation_id
-from penstock_operator.resources.models import ConnectionSpec
 from penstock_operator.restore import statements
+from penstock_operator.restore.statements import NamedConnection
 from penstock_operator.runs import transitions
 from penstock_operator.runs.attempt_store import AttemptOutcome
-from penstock_operator.runs.commit_manifest import MANIFEST_VERSION
+from penstock_operator.runs.commit_manifest import (
+    CommitManifest,
+    OldCommitManifest,
+    RegistryRecord,
+    UnreadableManifestError,
+    parse_commit_manifest,
+)
 
 RESTORED = AttemptOutcome(
     "cancelled", "RegistryRestored", message="the registry was restored from a backup, and the run had gone on since"
 )
-Manifest = dict[str, Any]
 SHOWN = 5
-OF_THE_REGISTRY = (
-    *("installation", "connection_uid", "namespace_uid", "first_generation", "connector", "bronze"),
-    *("trigger", "token", "attempt", "reason", "error_class", "message", "scheduled_at", "created_at", "started_at"),
-)
-"""What `commit_document` writes of the registry."""
 
 
 class ReconcileError(Exception):
@@ -69,12 +69,12 @@ class ReconcileResult:
 
 @dataclass(frozen=True)
 class BucketContent:
-    """What the bucket holds of one connection."""
+    """Objects and commit manifests of one connection in the bucket."""
 
-    namespace: str
-    name: str
+    namespace: Namespace
+    name: ConnectionName
     objects: dict[str, ParsedKey]
-    runs: list[str]
+    runs: list[RunId]
 
 
 async def reconcile_registry(pool: Pool, store: BronzeStore, *, dry_run: bool = False) -> list[ReconcileResult]:
@@ -87,17 +87,18 @@ async def reconcile_registry(pool: Pool, store: BronzeStore, *, dry_run: bool = 
         known = await statements.committed_keys(db)
         owner = await owner_of_prefix(store)
         trusted = {await installation_id(db), *filter(None, [owner])} if owner or known else set()
-        found, seen = [], set[tuple[str, str]]()
+        found, seen = list[ReconcileResult](), set[ConnectionKey]()
         async for held in _held(store):
-            seen.add((held.namespace, held.name))
+            key = ConnectionKey(held.namespace, held.name)
+            seen.add(key)
             manifests = await _manifests(db, store, held, trusted)
             if manifests.unreadable:
                 found.append(_left_alone(held, manifests.unreadable))
                 continue
             async with db.transaction(force_rollback=dry_run):
-                keys = known.get((held.namespace, held.name), set())
+                keys = known.get(key, set())
                 found.append(await _Reconcile(db, held, manifests, keys).reconcile())
-        missing = {owner: keys for owner, keys in known.items() if owner not in seen}
+        missing = {key: keys for key, keys in known.items() if key not in seen}
         if missing and not seen:
             raise ReconcileError(
                 "the bucket holds nothing of what the registry knows: correct PENSTOCK_S3_BUCKET or PENSTOCK_S3_PREFIX"
@@ -108,7 +109,7 @@ async def reconcile_registry(pool: Pool, store: BronzeStore, *, dry_run: bool = 
             found.append(ReconcileResult(namespace, name, deleted=deleted))
         if owner and not known and not dry_run:  # a registry that was lost is whose the bucket is
             await set_installation_id(db, owner)
-    return [each for each in found if each.changed]
+    return [result for result in found if result.changed]
 
 
 async def _held(store: BronzeStore) -> AsyncIterator[BucketContent]:
@@ -123,9 +124,9 @@ async def _held(store: BronzeStore) -> AsyncIterator[BucketContent]:
             if held is None or (held.namespace, held.name) != (place.tenant, place.connection):
                 if held:
                     yield held
-                held = BucketContent(place.tenant, place.connection, {}, [])
+                held = BucketContent(Namespace(place.tenant), ConnectionName(place.connection), {}, [])
             if place.kind == "commit":
-                held.runs.append(place.run)
+                held.runs.append(RunId(place.run))
             elif place.object:
                 held.objects[key] = place
         token = page.token
@@ -136,65 +137,37 @@ async def _held(store: BronzeStore) -> AsyncIterator[BucketContent]:
 
 
 @dataclass(frozen=True)
-class CommitManifests:
-    """The manifests of the runs that the registry does not know as ended, oldest first.
+class FoundManifests:
+    """The manifests of the runs that the registry does not know as ended, oldest first."""
 
-    `unreadable` says why by key; `foreign` are runs of another installation that writes below the same prefix.
-    """
-
-    own: list[Manifest]
-    foreign: list[str]
-    unreadable: dict[str, str]
+    own: list[CommitManifest] = field(default_factory=list)
+    old: list[OldCommitManifest] = field(default_factory=list)
+    """Manifests of version 1, which hold no states."""
+    foreign: list[RunId] = field(default_factory=list)
+    """Runs of another installation that writes below the same prefix."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """By key: why the manifest cannot be read."""
 
 
 async def _manifests(
     db: DatabaseConnection, store: BronzeStore, held: BucketContent, trusted: set[str]
-) -> CommitManifests:
+) -> FoundManifests:
     ended = await statements.ended_runs(db, held.runs)
-    found = CommitManifests([], [], {})
+    found = FoundManifests()
     for run in sorted(set(held.runs) - ended):
         key = commit_key(store.settings.prefix, held.namespace, held.name, run)
         try:
-            manifest = parsed_manifest(await asyncio.to_thread(store.read, key), run)
-        except (ValueError, ClientError) as error:
+            manifest = parse_commit_manifest(await asyncio.to_thread(store.read, key), run)
+        except (UnreadableManifestError, ClientError) as error:
             found.unreadable[key] = str(error)
             continue
-        installation = manifest["registry"]["installation"] if "registry" in manifest else None
-        if trusted and installation is not None and installation not in trusted:
+        if isinstance(manifest, OldCommitManifest):
+            found.old.append(manifest)
+        elif trusted and manifest.registry.installation not in trusted:
             found.foreign.append(run)
         else:
             found.own.append(manifest)
     return found
-
-
-def parsed_manifest(body: bytes, run: str) -> Manifest:
-    """Return a commit manifest; raises ValueError that says why it is none."""
-    try:
-        manifest: Manifest = json.loads(body)
-    except ValueError:
-        message = "it is not JSON"
-        raise ValueError(message) from None
-    version = manifest.get("version", 1) if isinstance(manifest, dict) else None
-    if not isinstance(version, int):
-        message = "it is not a commit manifest"
-        raise ValueError(message)  # noqa: TRY004 - one error for all that it may be
-    if version > MANIFEST_VERSION:
-        message = f"a newer version of Penstock wrote it (manifest version {version}): use that one"
-        raise ValueError(message)
-    parts = {"run": str, "objects": list, "rejected": list}
-    if version > 1:
-        parts |= {"phase": str, "finished_at": str, "states": list, "schemas": list, "registry": dict}
-    wrong = [name for name, kind in parts.items() if not isinstance(manifest.get(name), kind)]
-    wrong += [
-        f"registry.{name}" for name in OF_THE_REGISTRY if version > 1 and not wrong and name not in manifest["registry"]
-    ]
-    if wrong:
-        message = f"{wrong[0]} is missing or of another type"
-        raise ValueError(message)
-    if manifest["run"] != run:
-        message = "it is of another run than its name says"
-        raise ValueError(message)
-    return manifest
 
 
 def _left_alone(held: BucketContent, unreadable: dict[str, str]) -> ReconcileResult:
@@ -211,142 +184,101 @@ def _left_alone(held: BucketContent, unreadable: dict[str, str]) -> ReconcileRes
 class _Reconcile:
     """Brings one connection forward, in its caller's transaction."""
 
-    def __init__(
-        self, db: DatabaseConnection, held: BucketContent, manifests: CommitManifests, known: set[str]
-    ) -> None:
-        self._connection = db
+    def __init__(self, db: DatabaseConnection, held: BucketContent, manifests: FoundManifests, known: set[str]) -> None:
+        self._db = db
         self._held = held
-        self._manifests = [each for each in manifests.own if each.get("version", 1) > 1]
-        self._old = [each for each in manifests.own if each.get("version", 1) == 1]
-        self._foreign = manifests.foreign
+        self._manifests = manifests
         self._known = known
-        self._told = ReconcileResult(held.namespace, held.name)
+        self._result = ReconcileResult(held.namespace, held.name)
 
     async def reconcile(self) -> ReconcileResult:
         """Take each step, and return what was done."""
         held = self._held
-        rows = await statements.connections_named(self._connection, held.namespace, held.name)
-        for manifest in self._manifests:
-            row = _of_manifest(rows, manifest["registry"])
-            if row is None:
-                row = await self._record(manifest["registry"])
-                rows.append(row)
-            await self._bring_forward(row, manifest)
+        connections = await statements.connections_named(self._db, held.namespace, held.name)
+        for manifest in self._manifests.own:
+            connection = _of_manifest(connections, manifest.registry)
+            if connection is None:
+                connection = await self._record(manifest.registry)
+                connections.append(connection)
+            await self._bring_forward(connection, manifest)
         self._note_old()
-        if self._foreign:
-            self._told.notes.append(
-                f"{len(self._foreign)} runs are of another installation, which writes below the same prefix; left alone"
+        if self._manifests.foreign:
+            self._result.notes.append(
+                f"{len(self._manifests.foreign)} runs are of another installation, which writes below the same prefix; left alone"
             )
-            return self._told
-        await self._end_runs(sorted({place.run for place in self._unknown().values()}))
-        # A connection that the registry never knew may be another installation's: what is under way of it stays.
-        ours = await installation_id(self._connection)
-        if any(row["generation"] for row in rows) or (
-            self._manifests and self._manifests[-1]["registry"]["installation"] == ours
-        ):
-            await self._leave(rows[0]["uid"])
-        elif not rows:
-            self._told.notes.append("unknown to the registry, and no manifest says whose it is; left alone")
+            return self._result
+        await self._end_runs(sorted({RunId(location.run) for location in self._unknown().values()}))
+        # A connection that the registry never knew may be another installation's: its uncommitted objects stay.
+        newest = self._manifests.own[-1].registry.installation if self._manifests.own else None
+        if any(connection.generation for connection in connections) or newest == await installation_id(self._db):
+            await self._record_uncommitted(connections[0].uid)
+        elif not connections:
+            self._result.notes.append("unknown to the registry, and no manifest says whose it is; left alone")
         gone = self._known - held.objects.keys()
-        self._told.deleted = await statements.forget_objects(self._connection, sorted(gone))
-        return self._told
+        self._result.deleted = await statements.forget_objects(self._db, sorted(gone))
+        return self._result
 
-    async def _record(self, registry: Manifest) -> Row:
+    async def _record(self, registry: RegistryRecord) -> NamedConnection:
         """Record a connection that the registry never knew as retired."""
-        values = {
-            "uid": registry["connection_uid"],
-            "namespace": self._held.namespace,
-            "name": self._held.name,
-            "spec": {"connector": registry["connector"], "bronze": registry["bronze"]},
-            "namespace_uid": registry["namespace_uid"],
-            "first": registry["first_generation"],
-        }
-        self._told.notes.append("recorded again; it goes on when it is applied")
-        return await statements.insert_retired(self._connection, values)
+        self._result.notes.append("recorded again; it goes on when it is applied")
+        return await statements.insert_retired(self._db, self._held.namespace, self._held.name, registry)
 
-    async def _bring_forward(self, row: Row, manifest: Manifest) -> None:
-        uid, run_id, registry = row["uid"], manifest["run"], manifest["registry"]
-        objects = [
-            {**each, "kind": kind}
-            for kind, listed in (("data", manifest["objects"]), ("rejected", manifest["rejected"]))
-            for each in listed
-            if each["key"] in self._held.objects
-        ]
-        if objects or not manifest["objects"]:
-            self._told.runs += await self._put_run(row, manifest)
+    async def _bring_forward(self, connection: NamedConnection, manifest: CommitManifest) -> None:
+        uid, run_id = connection.uid, manifest.run
+        data = [written for written in manifest.objects if written.key in self._held.objects]
+        rejected = [written for written in manifest.rejected if written.key in self._held.objects]
+        if data or rejected or not manifest.objects:
+            self._result.runs += await statements.put_run(self._db, connection, manifest)
         await self._end_runs([run_id])
-        self._told.objects += await statements.put_objects(self._connection, uid, run_id, objects)
-        for state in manifest["states"]:
-            self._told.streams += await statements.bring_forward(self._connection, uid, run_id, state)
-        for schema in manifest["schemas"]:
-            await statements.put_schema(self._connection, uid, schema)
-        succeeded = run_id if manifest["phase"] == "succeeded" else None
-        first = registry["first_generation"]
-        await statements.raise_first_generation(self._connection, uid, first, succeeded)
-
-    async def _put_run(self, row: Row, manifest: Manifest) -> int:
-        registry = manifest["registry"]
-        moments = ("scheduled_at", "created_at", "started_at")
-        return await statements.put_run(
-            self._connection,
-            {
-                "id": manifest["run"],
-                "uid": row["uid"],
-                "namespace": row["namespace"],
-                "spec": row["spec"],
-                "definition": manifest["definition"],
-                "phase": manifest["phase"],
-                "records": manifest["records"],
-                "deletes": sum(each.get("deletes") or 0 for each in manifest["objects"]),
-                "rejected": sum(each["records"] for each in manifest["rejected"]),
-                "bytes": manifest["bytes"],
-                "objects": len(manifest["objects"]),
-                "finished_at": datetime.fromisoformat(manifest["finished_at"]),
-                **{key: registry[key] for key in ("trigger", "token", "attempt", "reason", "error_class", "message")},
-                **{key: datetime.fromisoformat(registry[key]) if registry[key] else None for key in moments},
-            },
-        )
+        self._result.objects += await statements.put_objects(self._db, uid, run_id, "data", data)
+        self._result.objects += await statements.put_objects(self._db, uid, run_id, "rejected", rejected)
+        for state in manifest.states:
+            self._result.streams += await statements.bring_forward(self._db, uid, run_id, state)
+        for schema in manifest.schemas:
+            await statements.put_schema(self._db, uid, schema)
+        succeeded = run_id if manifest.phase == "succeeded" else None
+        await statements.raise_first_generation(self._db, uid, manifest.registry.first_generation, succeeded)
 
     def _note_old(self) -> None:
-        """Manifests of a version before hold no state: what they brought would be read again."""
-        lost = [each for each in self._old if {found["key"] for found in each["objects"]} - self._known]
+        """Report manifests of version 1: they hold no state, so the records of their runs would be read again."""
+        lost = [
+            manifest for manifest in self._manifests.old if {written.key for written in manifest.objects} - self._known
+        ]
         if lost:
-            self._told.notes += [
+            self._result.notes += [
                 (
                     f"{len(lost)} runs have manifests without states, of a version before: read it anew into a generation of"
                     f" its own with `penstock state reset {self._held.namespace}/{self._held.name}`"
                 )
             ]
 
-    async def _end_runs(self, ids: list[str]) -> None:
+    async def _end_runs(self, ids: list[RunId]) -> None:
         """End those of the runs that the registry takes to be under way: they went on since the backup."""
-        for run in await statements.active_among(self._connection, ids):
-            await transitions.stop(self._connection, run, RESTORED)
-            self._told.cancelled += 1
+        for run in await statements.active_among(self._db, ids):
+            await transitions.stop(self._db, run, RESTORED)
+            self._result.cancelled += 1
 
     def _unknown(self) -> dict[str, ParsedKey]:
-        named = {each["key"] for manifest in self._manifests for each in (*manifest["objects"], *manifest["rejected"])}
-        old = {each["key"] for manifest in self._old for each in (*manifest["objects"], *manifest["rejected"])}
-        return {key: self._held.objects[key] for key in self._held.objects.keys() - named - old - self._known}
+        """Return the objects that neither a manifest lists nor the registry knows as committed."""
+        manifests: list[CommitManifest | OldCommitManifest] = [*self._manifests.own, *self._manifests.old]
+        listed = {key for manifest in manifests for key in manifest.object_keys()}
+        return {key: self._held.objects[key] for key in self._held.objects.keys() - listed - self._known}
 
-    async def _leave(self, uid: str) -> None:
+    async def _record_uncommitted(self, uid: ConnectionUid) -> None:
         """Record objects that nobody committed, so that the collector deletes them."""
-        leftovers = [
-            {"key": key, "run_id": place.run, **vars(place.object)}
-            for key, place in self._unknown().items()
-            if place.object
-        ]
-        self._told.leftovers = await statements.put_leftovers(self._connection, uid, leftovers)
+        for key, location in self._unknown().items():
+            if location.object:
+                run_id = RunId(location.run)
+                self._result.leftovers += await statements.put_uncommitted(self._db, uid, run_id, key, location.object)
 
 
-def _of_manifest(rows: list[Row], registry: Manifest) -> Row | None:
+def _of_manifest(connections: list[NamedConnection], registry: RegistryRecord) -> NamedConnection | None:
     """Return the connection that a manifest is of: the one of its uid, else one that goes on under another uid now."""
-    same = next((row for row in rows if row["uid"] == registry["connection_uid"]), None)
-    return same or next((row for row in rows if _is_same(row, registry)), None)
+    same = next((connection for connection in connections if connection.uid == registry.connection_uid), None)
+    return same or next((connection for connection in connections if _is_same(connection, registry)), None)
 
 
-def _is_same(row: Row, registry: Manifest) -> bool:
-    spaces = (row["namespace_uid"], registry["namespace_uid"])
-    return ConnectorMethod.of(ConnectionSpec.parse(row["spec"])) == ConnectorMethod.of(
-        ConnectionSpec.parse(registry)
-    ) and (None in spaces or spaces[0] == spaces[1])
+def _is_same(connection: NamedConnection, registry: RegistryRecord) -> bool:
+    """Return True if namespace and connector are the same. A namespace whose uid is unknown counts as the same."""
+    uids = {connection.namespace_uid, registry.namespace_uid} - {None}
+    return ConnectorMethod.of(connection.spec) == ConnectorMethod.of(registry.spec) and len(uids) <= 1

@@ -2,52 +2,98 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
+from penstock_sdk.protocol import ObjectKind
 from psycopg.types.json import Jsonb
 
-from penstock_operator.registry.database import DatabaseConnection, Row, execute, fetch_all, many, one
+from penstock_operator.bronze.keys import ObjectLocation
+from penstock_operator.connections.connection_store import ConnectionKey
+from penstock_operator.ids import ConnectionName, ConnectionUid, Namespace, NamespaceUid, RunId
+from penstock_operator.registry.database import (
+    DatabaseConnection,
+    ParsedRow,
+    execute,
+    fetch_all,
+    fetch_one,
+    fetch_values,
+)
+from penstock_operator.resources.models import ConnectionSpec
+from penstock_operator.runs.commit_manifest import (
+    CommitManifest,
+    ManifestObject,
+    ManifestSchema,
+    ManifestState,
+    RegistryRecord,
+)
 from penstock_operator.runs.run_store import RUN_COLUMNS, Run
 
 
-async def connections_named(db: DatabaseConnection, namespace: str, name: str) -> list[Row]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedConnection(ParsedRow):
+    """A connection that has or had a name."""
+
+    PARSERS = {"spec": ConnectionSpec.parse}
+    uid: ConnectionUid
+    namespace: Namespace
+    generation: int
+    """0 for a connection that was recorded from its commit manifests alone."""
+    spec: ConnectionSpec
+    namespace_uid: NamespaceUid | None
+
+
+COLUMNS = "uid, namespace, generation, spec, namespace_uid"
+
+
+async def connections_named(db: DatabaseConnection, namespace: str, name: str) -> list[NamedConnection]:
     """Lock and return the connections that have or had a name, the newest first."""
-    return await many(
+    return await fetch_all(
         db,
-        "SELECT * FROM penstock.tenant_connections WHERE namespace = %(namespace)s AND name = %(name)s"
+        NamedConnection.parse,
+        f"SELECT {COLUMNS} FROM penstock.tenant_connections"  # noqa: S608 - a constant
+        " WHERE namespace = %(namespace)s AND name = %(name)s"
         " ORDER BY deleted_at DESC NULLS FIRST, first_generation DESC FOR UPDATE",
         namespace=namespace,
         name=name,
     )
 
 
-async def insert_retired(db: DatabaseConnection, values: dict[str, Any]) -> Row:
+async def insert_retired(
+    db: DatabaseConnection, namespace: str, name: str, registry: RegistryRecord
+) -> NamedConnection:
     """Record a connection that the registry never knew as one that was just deleted: it goes on when it is reconciled."""
-    row = await one(
+    connection = await fetch_one(
         db,
-        """
+        NamedConnection.parse,
+        f"""
         INSERT INTO penstock.tenant_connections (uid, namespace, name, generation, spec, ready, suspended, time_zone,
             namespace_uid, first_generation, deleted_at)
         VALUES (%(uid)s, %(namespace)s, %(name)s, 0, %(spec)s, false, false, '', %(namespace_uid)s, %(first)s, now())
-        RETURNING *
-        """,
-        **{**values, "spec": Jsonb(values["spec"])},
+        RETURNING {COLUMNS}
+        """,  # noqa: S608 - a constant
+        uid=registry.connection_uid,
+        namespace=namespace,
+        name=name,
+        spec=Jsonb(registry.spec.document()),
+        namespace_uid=registry.namespace_uid,
+        first=registry.first_generation,
     )
-    assert row is not None  # noqa: S101 - INSERT … RETURNING always returns
-    return row
+    assert connection is not None  # noqa: S101 - INSERT … RETURNING always returns
+    return connection
 
 
-async def ended_runs(db: DatabaseConnection, ids: list[str]) -> set[str]:
+async def ended_runs(db: DatabaseConnection, ids: list[RunId]) -> set[RunId]:
     """Return those of the runs that the registry knows as ended."""
-    rows = await many(
+    ended = await fetch_values(
         db,
+        RunId,
         "SELECT id FROM penstock.connector_runs WHERE id = ANY(%(ids)s) AND phase IN ('succeeded', 'failed', 'cancelled')",
         ids=ids,
     )
-    return {row["id"] for row in rows}
+    return set(ended)
 
 
-async def active_among(db: DatabaseConnection, ids: list[str]) -> list[Run]:
+async def active_among(db: DatabaseConnection, ids: list[RunId]) -> list[Run]:
     """Lock and return those of the runs that have not ended, as far as the registry knows."""
     return await fetch_all(
         db,
@@ -59,11 +105,13 @@ async def active_among(db: DatabaseConnection, ids: list[str]) -> list[Run]:
     )
 
 
-async def put_run(db: DatabaseConnection, values: dict[str, Any]) -> int:
-    """Record a run as its manifest tells of it, where its definition is known; one that was under way has ended so.
+async def put_run(db: DatabaseConnection, connection: NamedConnection, manifest: CommitManifest) -> int:
+    """Record the run of a manifest, if its definition is known, and return 1; 0 if the run was not recorded.
 
-    A due time or a token that has made another run here is that one's. Return how many runs were recorded: 0 or 1.
+    A run that was under way here has ended as the manifest says. A due time or a token that has made another run here
+    belongs to that one.
     """
+    registry = manifest.registry
     count = await execute(
         db,
         """
@@ -83,20 +131,42 @@ async def put_run(db: DatabaseConnection, values: dict[str, Any]) -> int:
             error_class = excluded.error_class, message = excluded.message
         WHERE r.phase IN ('pending', 'running')
         """,
-        **{**values, "spec": Jsonb(values["spec"])},
+        id=manifest.run,
+        uid=connection.uid,
+        namespace=connection.namespace,
+        spec=Jsonb(connection.spec.document()),
+        definition=manifest.definition,
+        phase=manifest.phase,
+        records=manifest.records,
+        deletes=sum(written.deletes or 0 for written in manifest.objects),
+        rejected=sum(written.records for written in manifest.rejected),
+        bytes=manifest.bytes,
+        objects=len(manifest.objects),
+        finished_at=manifest.finished_at,
+        trigger=registry.trigger,
+        token=registry.token,
+        attempt=registry.attempt,
+        reason=registry.reason,
+        error_class=registry.error_class,
+        message=registry.message,
+        scheduled_at=registry.scheduled_at,
+        created_at=registry.created_at,
+        started_at=registry.started_at,
     )
     await execute(
         db,
         "UPDATE penstock.run_attempts SET phase = 'lost', finished_at = now() WHERE run_id = %(id)s AND finished_at IS NULL",
-        id=values["id"],
+        id=manifest.run,
     )
     return count
 
 
-async def put_objects(db: DatabaseConnection, uid: str, run_id: str, objects: list[dict[str, Any]]) -> int:
+async def put_objects(
+    db: DatabaseConnection, uid: ConnectionUid, run_id: RunId, kind: ObjectKind, objects: list[ManifestObject]
+) -> int:
     """Record committed objects that are not known as such, and return how many."""
     count = 0
-    for each in objects:
+    for written in objects:
         count += await execute(
             db,
             """
@@ -109,28 +179,37 @@ async def put_objects(db: DatabaseConnection, uid: str, run_id: str, objects: li
                 schema_version = excluded.schema_version
             WHERE o.committed_at IS NULL
             """,
-            **{"deletes": None, **each, "uid": uid, "run": run_id},
+            **dict(written),
+            uid=uid,
+            run=run_id,
+            kind=kind,
         )
     return count
 
 
-async def put_leftovers(db: DatabaseConnection, uid: str, leftovers: list[dict[str, Any]]) -> int:
-    """Record objects that no commit covers as granted and never committed: the collector deletes them."""
-    count = 0
-    for each in leftovers:
-        count += await execute(
-            db,
-            "INSERT INTO penstock.bronze_objects (key, connection_uid, stream, generation, run_id, attempt, sequence, kind)"
-            " VALUES (%(key)s, %(uid)s, %(stream)s, %(generation)s, %(run_id)s, %(attempt)s, %(sequence)s, %(kind)s)"
-            " ON CONFLICT DO NOTHING",
-            **{**each, "uid": uid},
-        )
-    return count
+async def put_uncommitted(
+    db: DatabaseConnection, uid: ConnectionUid, run_id: RunId, key: str, location: ObjectLocation
+) -> int:
+    """Record an object that no commit covers as granted and never committed: the collector deletes it. Return 1 if it is new."""
+    return await execute(
+        db,
+        "INSERT INTO penstock.bronze_objects (key, connection_uid, stream, generation, run_id, attempt, sequence, kind)"
+        " VALUES (%(key)s, %(uid)s, %(stream)s, %(generation)s, %(run)s, %(attempt)s, %(sequence)s, %(kind)s)"
+        " ON CONFLICT DO NOTHING",
+        key=key,
+        uid=uid,
+        run=run_id,
+        stream=location.stream,
+        generation=location.generation,
+        attempt=location.attempt,
+        sequence=location.sequence,
+        kind=location.kind,
+    )
 
 
-async def bring_forward(db: DatabaseConnection, uid: str, run_id: str, state: dict[str, Any]) -> bool:
-    """Put a stream where a run left it, unless the registry knows a later checkpoint; False where it does."""
-    values = {**state, "cursor": Jsonb(state["cursor"]), "uid": uid, "run": run_id}
+async def bring_forward(db: DatabaseConnection, uid: ConnectionUid, run_id: RunId, state: ManifestState) -> bool:
+    """Give a stream the state in which a run left it, unless the registry knows a later checkpoint; False if it does."""
+    values = {**dict(state), "cursor": Jsonb(state.cursor), "uid": uid, "run": run_id}
     moved = await execute(
         db,
         """
@@ -159,9 +238,8 @@ async def bring_forward(db: DatabaseConnection, uid: str, run_id: str, state: di
     return bool(moved)
 
 
-async def put_schema(db: DatabaseConnection, uid: str, schema: dict[str, Any]) -> int:
+async def put_schema(db: DatabaseConnection, uid: ConnectionUid, schema: ManifestSchema) -> int:
     """Record a stream's version, unless it is known."""
-    as_json = ("schema", "primary_key", "modes", "pii", "names", "pii_suggested")
     return await execute(
         db,
         """
@@ -171,11 +249,24 @@ async def put_schema(db: DatabaseConnection, uid: str, schema: dict[str, Any]) -
             %(pii)s, %(display_name)s, %(names)s, %(pii_suggested)s)
         ON CONFLICT DO NOTHING
         """,
-        **{**schema, **{key: Jsonb(schema[key]) for key in as_json}, "uid": uid},
+        uid=uid,
+        stream=schema.stream,
+        version=schema.version,
+        fingerprint=schema.fingerprint,
+        schema=Jsonb(schema.schema_),
+        primary_key=Jsonb(schema.primary_key),
+        cursor_field=schema.cursor_field,
+        modes=Jsonb(schema.modes),
+        pii=Jsonb(schema.pii),
+        display_name=schema.display_name,
+        names=Jsonb(schema.names),
+        pii_suggested=Jsonb(schema.pii_suggested),
     )
 
 
-async def raise_first_generation(db: DatabaseConnection, uid: str, generation: int, succeeded: str | None) -> None:
+async def raise_first_generation(
+    db: DatabaseConnection, uid: ConnectionUid, generation: int, succeeded: RunId | None
+) -> None:
     """Note the first generation of a connection's newest life, and its newest success."""
     await execute(
         db,
@@ -187,14 +278,22 @@ async def raise_first_generation(db: DatabaseConnection, uid: str, generation: i
     )
 
 
-async def committed_keys(db: DatabaseConnection) -> dict[tuple[str, str], set[str]]:
+@dataclass(frozen=True, slots=True)
+class _CommittedKeys:
+    namespace: Namespace
+    name: ConnectionName
+    keys: list[str]
+
+
+async def committed_keys(db: DatabaseConnection) -> dict[ConnectionKey, set[str]]:
     """Return the keys of all committed objects by namespace and name of their connection."""
-    rows = await many(
+    found = await fetch_all(
         db,
+        _CommittedKeys,
         "SELECT c.namespace, c.name, array_agg(o.key) AS keys FROM penstock.bronze_objects o"
         " JOIN penstock.tenant_connections c ON c.uid = o.connection_uid WHERE o.committed_at IS NOT NULL GROUP BY 1, 2",
     )
-    return {(row["namespace"], row["name"]): set(row["keys"]) for row in rows}
+    return {ConnectionKey(committed.namespace, committed.name): set(committed.keys) for committed in found}
 
 
 async def forget_objects(db: DatabaseConnection, keys: list[str]) -> int:

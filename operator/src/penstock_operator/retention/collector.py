@@ -23,7 +23,7 @@ from penstock_operator.retention.batches import (
     next_page,
 )
 from penstock_operator.retention.bucket_sweep import sweep_page
-from penstock_operator.retention.purge_statements import PurgedAttempt
+from penstock_operator.retention.purge import PurgedAttempt
 from penstock_operator.retention.statements import JobAttempt, OldAttempt
 
 log = structlog.get_logger()
@@ -87,14 +87,14 @@ class Collector:
         return 0
 
     async def _purge(self) -> AsyncIterator[int]:
-        await purge.begin_purges(self._context())
+        await purge.begin_due_purges(self._context())
         for purging in await purge.purges(self._context()):
             while count := await purge.purge_objects(self._context(), purging):
                 yield count
             while attempts := await purge.purge_runs(self._context(), purging):
                 self._forget_logs(attempts)
                 yield len(attempts)
-            if await purge.end_purge(self._context(), purging):
+            if await purge.finish_purge(self._context(), purging):
                 log.info("purge ended", connection=f"{purging.namespace}/{purging.name}", uid=purging.uid)
             yield 0
 

@@ -1,107 +1,92 @@
-"""The commit manifest: the document beside a run's objects that lists them, with the state before and after the run."""
+"""The commit manifest: the document beside a run's objects that lists them, with the state before and after the run.
+
+`runs/commit_store.py` makes it from the registry when a run has ended. `restore/` reads it to bring an older registry forward.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import json
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Final, Literal
+
+from penstock_sdk.json_types import JsonObject, JsonSchema, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
 from penstock_operator.bronze.keys import commit_key
-from penstock_operator.connections import connection_store
-from penstock_operator.ids import ConnectionUid, RunId
-from penstock_operator.registry.database import DatabaseConnection, fetch_all
-from penstock_operator.registry.installation import installation_id
-from penstock_operator.runs import bronze_objects, run_store
-from penstock_operator.runs.bronze_objects import CommittedObject
-from penstock_operator.runs.run_spec import RunSpec
+from penstock_operator.ids import (
+    AttemptNumber,
+    ConnectionName,
+    ConnectionUid,
+    DefinitionName,
+    Namespace,
+    NamespaceUid,
+    RunId,
+    StreamName,
+)
+from penstock_operator.resources.models import ConnectionSpec
+from penstock_operator.runs.attempt_store import RunPhase
+from penstock_operator.runs.run_store import Trigger
 
-MANIFEST_VERSION = 2
+VERSION: Final = 2
 """Version of the format. Version 1 has no states, so a registry cannot be brought forward by it."""
+Moment = Annotated[datetime, PlainSerializer(datetime.isoformat)]
 
 
-def _moment(value: datetime | None) -> str | None:
-    return value.isoformat() if value else None
+class UnreadableManifestError(ValueError):
+    """A document is not a commit manifest that this release can read; the message says why."""
 
 
-async def commit_document(db: DatabaseConnection, run_id: RunId, prefix: str) -> tuple[str, dict[str, Any]] | None:
-    """Return the key and content of a run's commit manifest, None when it committed nothing and did not succeed.
+class _ManifestModel(BaseModel):
+    """Base of the models of a manifest: frozen; a field that a newer release adds is ignored."""
 
-    It holds all that the registry knows of the run's commits, so that an older registry can be brought forward by it.
-    """
-    run = await run_store.run_by_id(db, run_id)
-    if run is None:
-        return None
-    uid = run.connection_uid
-    found = await bronze_objects.objects_of_run(db, run_id)
-    states = await _states_of_run(db, uid, run_id)
-    if not found and not states and run.phase != "succeeded":
-        return None
-    holder = await connection_store.connection_by_uid(db, uid)
-    spec = RunSpec.parse(run.spec)
-    document = {
-        "version": MANIFEST_VERSION,
-        "run": run_id,
-        "tenant": run.namespace,
-        "connection": run.name,
-        "definition": run.definition,
-        "phase": run.phase,
-        "records": run.records,
-        "deletes": run.deletes,
-        "bytes": run.bytes,
-        "finished_at": _moment(run.finished_at),
-        "objects": [_shown(written) for written in found if written.kind == "data"],
-        **({"window": run.spec["window"]} if spec.window else {}),
-        "rejected": [_shown(written) for written in found if written.kind == "rejected"],
-        "states": [asdict(state) for state in states],
-        "schemas": [asdict(schema) for schema in await _schemas_first_used(db, uid, run_id)],
-        "registry": {
-            "installation": await installation_id(db),
-            "connection_uid": uid,
-            "namespace_uid": holder.namespace_uid if holder else None,
-            "first_generation": holder.first_generation if holder else 1,
-            "connector": run.spec.get("connector", {}),
-            "bronze": run.spec.get("bronze", {}),
-            "trigger": run.trigger,
-            "token": run.token,
-            "attempt": run.attempt,
-            "reason": run.reason,
-            "error_class": run.error_class,
-            "message": run.message,
-            "scheduled_at": _moment(run.scheduled_at),
-            "created_at": _moment(run.created_at),
-            "started_at": _moment(run.started_at),
-        },
-    }
-    return commit_key(prefix, run.namespace, run.name, run_id), document
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, use_attribute_docstrings=True)
 
 
-def _shown(written: CommittedObject) -> dict[str, Any]:
-    hidden = ("run_id", "kind", "committed_at")
-    return {name: value for name, value in asdict(written).items() if name not in hidden}
+class ManifestObject(_ManifestModel):
+    """A committed object."""
+
+    key: str
+    stream: StreamName
+    generation: int
+    attempt: AttemptNumber
+    sequence: int
+    checkpoint: int
+    records: int
+    deletes: int | None = None
+    """None where an older SDK wrote the object, which does not count operations."""
+    bytes: int
+    sha256: str
+    schema_version: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class _CommittedState:
-    """The state that a run committed last of a stream, and the one before the run."""
+class EarlierState(_ManifestModel):
+    """The state of a stream before the run."""
 
-    stream: str
-    cursor: Any
+    cursor: JsonValue
+    checkpoint: int
+    generation: int
+
+
+class ManifestState(_ManifestModel):
+    """The state that a run committed last of a stream."""
+
+    stream: StreamName
+    cursor: JsonValue
     state_version: int
     checkpoint: int
     generation: int
-    attempt: int
+    attempt: AttemptNumber
     done: bool
-    before: dict[str, Any] | None
+    before: EarlierState | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _UsedSchema:
-    """A version of a stream's schema that a run was the first to use."""
+class ManifestSchema(_ManifestModel):
+    """A version of a stream's schema that the run was the first to use."""
 
-    stream: str
+    stream: StreamName
     version: int
     fingerprint: str
-    schema: dict[str, Any]
+    schema_: JsonSchema = Field(alias="schema")
     primary_key: list[str]
     cursor_field: str | None
     modes: list[str]
@@ -111,42 +96,110 @@ class _UsedSchema:
     pii_suggested: dict[str, str]
 
 
-async def _states_of_run(db: DatabaseConnection, uid: ConnectionUid, run_id: RunId) -> list[_CommittedState]:
-    """Return where a run left each stream that it moved, with where it found it."""
-    return await fetch_all(
-        db,
-        _CommittedState,
-        """
-        SELECT last.stream, last.cursor, last.state_version, last.checkpoint, last.generation, last.attempt, last.done,
-            (SELECT jsonb_build_object('cursor', p.cursor, 'checkpoint', p.checkpoint, 'generation', p.generation)
-             FROM penstock.stream_checkpoints p
-             WHERE p.connection_uid = %(uid)s AND p.stream = last.stream AND p.checkpoint < last.first
-             ORDER BY p.checkpoint DESC LIMIT 1) AS before
-        FROM (SELECT DISTINCT ON (stream) *, min(checkpoint) OVER (PARTITION BY stream) AS first
-              FROM penstock.stream_checkpoints WHERE connection_uid = %(uid)s AND run_id = %(run)s
-              ORDER BY stream, checkpoint DESC) last
-        """,
-        uid=uid,
-        run=run_id,
-    )
+class ManifestWindow(_ManifestModel):
+    """The span of time that the run read again."""
+
+    start: Moment
+    end: Moment
 
 
-async def _schemas_first_used(db: DatabaseConnection, uid: ConnectionUid, run_id: RunId) -> list[_UsedSchema]:
-    """Return the versions of streams that no run before has objects of."""
-    return await fetch_all(
-        db,
-        _UsedSchema,
-        """
-        SELECT r.stream, r.version, r.fingerprint, r.schema, r.primary_key, r.cursor_field, r.modes, r.pii, r.display_name,
-            r.names, r.pii_suggested
-        FROM (SELECT DISTINCT stream, schema_version FROM penstock.bronze_objects
-              WHERE run_id = %(run)s AND committed_at IS NOT NULL) u
-        JOIN penstock.stream_registry r
-            ON r.connection_uid = %(uid)s AND r.stream = u.stream AND r.version = u.schema_version
-        WHERE NOT EXISTS (SELECT 1 FROM penstock.bronze_objects o
-            WHERE o.connection_uid = %(uid)s AND o.stream = u.stream AND o.schema_version = u.schema_version
-              AND o.committed_at IS NOT NULL AND o.run_id < %(run)s)
-        """,
-        uid=uid,
-        run=run_id,
-    )
+class RegistryRecord(_ManifestModel):
+    """The run and its connection as the registry holds them; nothing of it is needed to read the objects."""
+
+    installation: str
+    connection_uid: ConnectionUid
+    namespace_uid: NamespaceUid | None
+    first_generation: int
+    connector: JsonObject
+    bronze: JsonObject
+    trigger: Trigger
+    token: str | None
+    attempt: AttemptNumber
+    reason: str | None
+    error_class: str | None
+    message: str
+    scheduled_at: Moment | None
+    created_at: Moment
+    started_at: Moment | None
+
+    @property
+    def spec(self) -> ConnectionSpec:
+        """The part of the connection's spec that the manifest holds: the connector and the Bronze settings."""
+        return ConnectionSpec.parse({"connector": self.connector, "bronze": self.bronze})
+
+
+class CommitManifest(_ManifestModel):
+    """The commit manifest of a run that has ended."""
+
+    version: Literal[2] = VERSION
+    run: RunId
+    phase: RunPhase
+    tenant: Namespace
+    connection: ConnectionName
+    definition: DefinitionName
+    records: int
+    deletes: int | None = None
+    bytes: int
+    finished_at: Moment
+    objects: list[ManifestObject]
+    window: ManifestWindow | None = None
+    """The span of time that was read again; None for every other run."""
+    rejected: list[ManifestObject]
+    states: list[ManifestState]
+    schemas: list[ManifestSchema]
+    registry: RegistryRecord
+
+    def object_keys(self) -> set[str]:
+        """Return the keys of all objects that it lists."""
+        return {written.key for written in (*self.objects, *self.rejected)}
+
+    def key(self, prefix: str) -> str:
+        """Return the manifest's key in the bucket."""
+        return commit_key(prefix, self.tenant, self.connection, self.run)
+
+    def document(self) -> dict[str, Any]:
+        """Return the manifest as JSON; `window` is left out where there is none."""
+        return self.model_dump(by_alias=True, exclude={} if self.window else {"window"})
+
+
+class ObjectKey(_ManifestModel):
+    """The key of a committed object, which is all that a manifest of version 1 is read for."""
+
+    key: str
+
+
+class OldCommitManifest(_ManifestModel):
+    """A commit manifest of version 1: its objects are committed, and its states are not known."""
+
+    version: Literal[1] = 1
+    run: RunId
+    objects: list[ObjectKey]
+    rejected: list[ObjectKey]
+
+    def object_keys(self) -> set[str]:
+        """Return the keys of all objects that it lists."""
+        return {written.key for written in (*self.objects, *self.rejected)}
+
+
+def parse_commit_manifest(body: bytes, run: RunId) -> CommitManifest | OldCommitManifest:
+    """Return the commit manifest of a run. Raises UnreadableManifestError."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        raise UnreadableManifestError("it is not JSON") from None
+    version = document.get("version", 1) if isinstance(document, dict) else None
+    if not isinstance(version, int):
+        raise UnreadableManifestError("it is not a commit manifest")
+    if version > VERSION:
+        raise UnreadableManifestError(
+            f"a newer version of Penstock wrote it (manifest version {version}): use that one"
+        )
+    model = OldCommitManifest if version == 1 else CommitManifest
+    try:
+        manifest = model.model_validate(document)
+    except ValidationError as error:
+        field = ".".join(map(str, error.errors()[0]["loc"]))
+        raise UnreadableManifestError(f"{field} is missing or of another type") from None
+    if manifest.run != run:
+        raise UnreadableManifestError("it is of another run than its name says")
+    return manifest

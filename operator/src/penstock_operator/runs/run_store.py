@@ -98,8 +98,10 @@ RUN_COLUMNS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunDetail:
-    """A run with the names of its connection and definition, and with what it has committed so far."""
+class RunDetail(ParsedRow):
+    """A run with the names of its connection and definition, and with its committed counts so far."""
+
+    PARSERS = {"spec": RunSpec.parse}
 
     id: RunId
     namespace: Namespace
@@ -107,7 +109,7 @@ class RunDetail:
     definition: DefinitionName
     connection_uid: ConnectionUid
     definition_uid: DefinitionUid
-    spec: dict[str, Any]
+    spec: RunSpec
     trigger: Trigger
     scheduled_at: datetime | None
     token: str | None
@@ -335,13 +337,13 @@ TELLING = """ WHERE r.id = coalesce(
 
 async def newest_run(db: DatabaseConnection, connection_uid: str) -> RunDetail | None:
     """Return the run that tells how the connection is: the one that has begun, else the newest; a backfill's last."""
-    return await fetch_one(db, RunDetail, RUN + TELLING, uid=connection_uid)
+    return await fetch_one(db, RunDetail.parse, RUN + TELLING, uid=connection_uid)
 
 
 async def newest_failure(db: DatabaseConnection, connection_uid: str) -> RunDetail | None:
     """Return the newest run that failed."""
     sql = f"{RUN} WHERE r.connection_uid = %(uid)s AND r.phase = 'failed' ORDER BY r.id DESC LIMIT 1"
-    return await fetch_one(db, RunDetail, sql, uid=connection_uid)
+    return await fetch_one(db, RunDetail.parse, sql, uid=connection_uid)
 
 
 async def progress_of_running(db: DatabaseConnection) -> list[CommittedProgress]:
@@ -426,14 +428,14 @@ async def ticks_made(db: DatabaseConnection, connection_uid: str, start: datetim
 
 async def run_by_id(db: DatabaseConnection, run_id: str) -> RunDetail | None:
     """Return one run."""
-    return await fetch_one(db, RunDetail, RUN + " WHERE r.id = %(run)s", run=run_id)
+    return await fetch_one(db, RunDetail.parse, RUN + " WHERE r.id = %(run)s", run=run_id)
 
 
 async def list_runs(db: DatabaseConnection, namespace: str | None, name: str | None, limit: int) -> list[RunDetail]:
     """Return the newest runs, of one namespace and connection or of all."""
     return await fetch_all(
         db,
-        RunDetail,
+        RunDetail.parse,
         RUN
         + """ WHERE (%(namespace)s::text IS NULL OR c.namespace = %(namespace)s)
                AND (%(name)s::text IS NULL OR c.name = %(name)s) ORDER BY r.id DESC LIMIT %(limit)s""",

@@ -8,7 +8,7 @@ from datetime import datetime
 from penstock_sdk.json_types import JsonValue
 from psycopg.types.json import Jsonb
 
-from penstock_operator.ids import AttemptNumber, RunId, StreamName
+from penstock_operator.ids import AttemptNumber, ConnectionUid, RunId, StreamName
 from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_one, fetch_value
 
 COLUMNS = "stream, cursor, state_version, checkpoint, generation, run_id, attempt, done, updated_at"
@@ -22,8 +22,9 @@ class ReadState:
     cursor: JsonValue
     state_version: int
     checkpoint: int
-    run_id: RunId
-    attempt: AttemptNumber
+    run_id: RunId | None
+    """None, as `attempt`, after a person changed the state."""
+    attempt: AttemptNumber | None
     done: bool
     """Whether the attempt's run has read the stream to its end."""
 
@@ -36,13 +37,13 @@ class State(ReadState):
     updated_at: datetime | None = None
 
 
-async def states_of(db: DatabaseConnection, connection_uid: str) -> dict[str, State]:
+async def states_of(db: DatabaseConnection, connection_uid: ConnectionUid) -> dict[str, State]:
     """Return the connection's states by stream."""
     sql = f"SELECT {COLUMNS} FROM penstock.connector_run_state WHERE connection_uid = %(uid)s"  # noqa: S608
     return {state.stream: state for state in await fetch_all(db, State, sql, uid=connection_uid)}
 
 
-async def generation_of(db: DatabaseConnection, connection_uid: str, stream: str) -> int:
+async def generation_of(db: DatabaseConnection, connection_uid: ConnectionUid, stream: str) -> int:
     """Return the generation that a stream's next objects belong to: the connection's first where nothing was committed."""
     generation = await fetch_value(
         db,
@@ -56,7 +57,7 @@ async def generation_of(db: DatabaseConnection, connection_uid: str, stream: str
     return generation or 1
 
 
-async def lock_state(db: DatabaseConnection, connection_uid: str, stream: str) -> State | None:
+async def lock_state(db: DatabaseConnection, connection_uid: ConnectionUid, stream: str) -> State | None:
     """Lock and return one stream's state."""
     return await fetch_one(
         db,
@@ -88,13 +89,13 @@ async def begin_state(db: DatabaseConnection, state: NewState) -> None:
 class NewState:
     """A stream's state after a checkpoint."""
 
-    connection_uid: str
+    connection_uid: ConnectionUid
     stream: str
     cursor: JsonValue
     state_version: int
     checkpoint: int
-    run_id: str
-    attempt: int
+    run_id: RunId
+    attempt: AttemptNumber
     done: bool
 
 

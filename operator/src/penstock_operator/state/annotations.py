@@ -1,4 +1,4 @@
-"""State changes asked for by annotation, for who has kubectl and no command line of ours. Pure.
+"""State changes that annotations ask for, so that kubectl is enough to ask for one. Pure.
 
     penstock.io/resetState:  TOKEN [STREAM,STREAM…]          the streams named, or all
     penstock.io/rewindState: TOKEN RUN [STREAM,STREAM…]      to where the run left them
@@ -11,25 +11,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from penstock_operator.ids import RunId
 from penstock_operator.resources.documents import Metadata
 from penstock_operator.resources.models import RESET_STATE, REWIND_STATE
-from penstock_operator.state.admin import Action, Order, Reset, RewindToRun
+from penstock_operator.state.admin import Order, Reset, RewindToRun
+from penstock_operator.state.history import RequestedAction
 
-ANNOTATIONS: dict[str, str] = {"reset": RESET_STATE, "rewind": REWIND_STATE}
+ANNOTATIONS: dict[RequestedAction, str] = {"reset": RESET_STATE, "rewind": REWIND_STATE}
 
 
 @dataclass(frozen=True)
 class StateRequest:
-    """One annotation: its token, and what it asks for; `problem` says why that cannot be told."""
+    """One annotation: its token and its order. Without an order, `problem` says why the text cannot be understood."""
 
-    action: Action
+    action: RequestedAction
     token: str
     order: Order | None
     problem: str = ""
 
 
 def requests(annotations: Mapping[str, str]) -> list[StateRequest]:
-    """Return what the annotations ask for."""
+    """Return the requests of the annotations."""
     found = []
     if annotations.get(RESET_STATE, "").strip():
         found.append(_reset(annotations[RESET_STATE]))
@@ -48,7 +50,7 @@ def _rewind(text: str) -> StateRequest:
     run_id, _, names = rest.strip().partition(" ")
     if not run_id:
         return StateRequest("rewind", token, None, f"{REWIND_STATE}: write 'TOKEN RUN' or 'TOKEN RUN STREAM,STREAM'")
-    return StateRequest("rewind", token, RewindToRun(run_id, _streams(names)))
+    return StateRequest("rewind", token, RewindToRun(RunId(run_id), _streams(names)))
 
 
 def _streams(text: str) -> tuple[str, ...]:

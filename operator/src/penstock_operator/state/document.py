@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 
-class _Part(BaseModel):
+class _DocumentModel(BaseModel):
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
 
-class ExportedState(_Part):
+class ExportedState(_DocumentModel):
     """Where one stream stands. An import takes name, cursor and state version; the rest tells a reader more."""
 
     name: Annotated[str, Field(min_length=1, max_length=253)]
@@ -26,7 +26,7 @@ class ExportedState(_Part):
     updated_at: datetime | None = None
 
 
-class StateDocument(_Part):
+class StateDocument(_DocumentModel):
     """The state of a connection's streams."""
 
     api_version: Literal["penstock.io/v1alpha1"] = "penstock.io/v1alpha1"
