@@ -7,7 +7,6 @@ import random
 import socket
 import struct
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Self
@@ -26,6 +25,7 @@ class Proxy:
         self.faults = threading.Event()
         self._random = random.Random(seed)
         self._down = threading.Event()
+        self._closed = threading.Event()
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -36,6 +36,7 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closed.set()
         self._listener.close()
         self.cut()
 
@@ -188,7 +189,7 @@ class S3Proxy(Proxy):
         self.counted["requests"] += 1
         fault = self._fault()
         if fault == "stall":
-            time.sleep(STALL_SECONDS)
+            self._closed.wait(STALL_SECONDS)
         if fault in ("reset", "stall"):
             return False
         if fault == "503":

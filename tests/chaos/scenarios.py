@@ -77,8 +77,8 @@ class Chaos:
         outcome.add(read_back(cluster, prefix, count, records))
 
     def pause(self, longest: float) -> None:
-        """Let some time pass, as much as chance says: the moment of the fault is what is tried."""
-        time.sleep(self.random.uniform(0, longest))
+        """Wait for a random time, so that the fault comes at another moment in each round. Ends early with the cluster."""
+        self.cluster.closing.wait(self.random.uniform(0, longest))
 
     def recovery_of(self, run: str, attempt: int, since: float) -> list[float]:
         """Return how long it took until a later attempt committed, or the run had ended."""

@@ -89,13 +89,20 @@ def test_9_an_api_server_that_is_killed_again_and_again_costs_no_run(
     operator.ready()
 
 
+def is_ready(cluster: Cluster) -> bool:
+    """Return True if the API server answers."""
+    return cluster.kubectl("get", "--raw", "/readyz", check=False).returncode == 0
+
+
 def outage(provider: Provider, cluster: Cluster, seconds: float) -> float:
-    """Kill the API server, start it after so many seconds, and return when it was back."""
+    """Kill the API server, see that it is away for so many seconds, start it, and return when it was back."""
     began = time.monotonic()
     provider.kill_api_server()
-    time.sleep(seconds)  # the outage's length is the fault; nothing waits for it
+    while time.monotonic() < began + seconds:
+        assert not is_ready(cluster)
+        time.sleep(0.1)
     provider.start_api_server()
-    cluster.until("it answers", lambda: cluster.kubectl("get", "--raw", "/readyz", check=False).returncode == 0)
+    cluster.until("it answers", lambda: is_ready(cluster))
     return time.monotonic() - began
 
 

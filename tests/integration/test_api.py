@@ -13,37 +13,26 @@ import pytest
 from kubernetes.aio.client import ApiClient, Configuration
 from penstock_operator import alerts, definitions
 from penstock_operator.api.app import create_app
-from penstock_operator.api.authentication import Authenticator, EmbeddedAuthenticator, Verb
+from penstock_operator.api.authentication import Authenticator
 from penstock_operator.api.services import Services
 from penstock_operator.api.token_review import KubernetesAuthenticator
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.connections import connection_records
 from penstock_operator.connections.connection_records import ConnectionRecord, Timing
 from penstock_operator.embedded.private_files import free_port
-from penstock_operator.errors import Forbidden
 from penstock_operator.logs.reader import RunLogs
 from penstock_operator.registry.database import Pool
-from penstock_operator.resources.models import ConnectionSpec, DefinitionSpec, Kind
+from penstock_operator.resources.models import ConnectionSpec, DefinitionSpec
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.scheduling import fairness
 from pytest_httpserver import HTTPServer
 
+from tests.fakes.authenticator import FakeAuthenticator, Person
 from tests.fakes.logs import FakeLogs
 from tests.integration.world import MANIFEST
 
 SPEC = {"connector": {"name": "faker", "method": "generate"}, "streams": []}
 WINDOWS = {**MANIFEST, "capabilities": {**MANIFEST["capabilities"], "windows": True}}
-
-
-class OneNamespace(EmbeddedAuthenticator):
-    """Whoever holds the token may read one namespace, as a tenant's service account in a cluster may."""
-
-    async def person(self, token: str, verb: Verb, namespace: str | None, kind: Kind = "TenantConnection") -> str:
-        name = await super().person(token, verb, namespace, kind)
-        if kind == "TenantConnection" and (namespace != "team" or verb == "patch"):
-            message = f"tenant may not {verb} tenantconnections in {namespace or 'all namespaces'}"
-            raise Forbidden(message)
-        return name
 
 
 NO_DIRECTORY = Path("/nonexistent")
@@ -58,9 +47,9 @@ class Api:
     anybody: httpx.AsyncClient
 
 
-def client(pool: Pool, store: BronzeStore, authority: Authenticator, token: str | None) -> httpx.AsyncClient:
+def client(pool: Pool, store: BronzeStore, authenticator: Authenticator, token: str | None) -> httpx.AsyncClient:
     logs = RunLogs(pool, FakeLogs(NO_DIRECTORY), store)
-    app = create_app(Services(RunProtocol(pool, store), pool, authority, logs))
+    app = create_app(Services(RunProtocol(pool, store), pool, authenticator, logs))
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://penstock", headers=headers)
 
@@ -73,11 +62,12 @@ async def api(pool: Pool, store: BronzeStore) -> AsyncIterator[Api]:
         for uid, namespace, ready in (("c1", "team", True), ("c2", "other", True), ("c3", "team-broken", False)):
             record = ConnectionRecord(uid, namespace, "orders", 1, ConnectionSpec.parse(SPEC), "d1", ready=ready)
             await connection_records.upsert_connection(db, record)
-    authority, tenants = EmbeddedAuthenticator(b"secret"), OneNamespace(b"secret")
+    people = {"owner-token": Person("owner"), "tenant-token": Person("tenant", reads="team")}
+    authenticator = FakeAuthenticator(people=people)
     async with (
-        client(pool, store, authority, authority.mint_person()) as owner,
-        client(pool, store, tenants, tenants.mint_person()) as tenant,
-        client(pool, store, authority, None) as anybody,
+        client(pool, store, authenticator, "owner-token") as owner,
+        client(pool, store, authenticator, "tenant-token") as tenant,
+        client(pool, store, authenticator, None) as anybody,
     ):
         yield Api(owner, tenant, anybody)
 

@@ -22,13 +22,14 @@ import pytest
 import yaml
 from penstock_operator.embedded.platform import DataDirectory, platform
 from penstock_operator.embedded.postgres import EmbeddedPostgres
-from penstock_operator.embedded.runner import ProgressReporter, RunProgress, RunResult, run_once
+from penstock_operator.embedded.runner import ProgressReporter, RunResult, run_once
 from penstock_operator.embedded.s3 import EmbeddedS3
 from penstock_operator.settings import S3Settings
 from penstock_sdk.protocol import Limits
 from psycopg.conninfo import conninfo_to_dict
 
 from tests.chaos.proxies import Proxy, S3Proxy
+from tests.fakes.progress import FakeProgressReporter
 from tests.integration.test_up import FAKER, PENSTOCK, POSTGRES, User, numbers
 from tests.patience import PATIENCE
 
@@ -59,19 +60,6 @@ def going(user: User) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
-
-
-class Quiet(ProgressReporter):
-    """Keeps what was said."""
-
-    def __init__(self) -> None:
-        self.seen: list[RunProgress] = []
-
-    def line(self, text: str) -> None:
-        """Nobody listens."""
-
-    def run(self, seen: RunProgress) -> None:
-        self.seen.append(seen)
 
 
 def source(user: User, url: str, **config: Any) -> dict[str, Any]:
@@ -213,7 +201,7 @@ def test_the_bucket_away_for_longer_than_patience_fails_the_run_and_loses_nothin
         user.environment["PENSTOCK_S3_ENDPOINT"] = f"http://127.0.0.1:{proxy.port}"
         proxy.down()
         with environment(monkeypatch, user):
-            failed = asyncio.run(up_with(user, Limits(patience_seconds=1), Quiet()))
+            failed = asyncio.run(up_with(user, Limits(patience_seconds=1), FakeProgressReporter()))
         proxy.up()
         _, results, errors = user.up()
     assert failed.error == {"class": "TransientError", "message": "the bucket did not answer for 1 s"}

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -198,7 +197,7 @@ def test_a_table_is_read_in_parts_and_followed_in_them(user: User, postgres_url:
         user.connection("parted", **common, parallelism=1)
         _, second, _ = user.up()
         source.execute("DROP TABLE parted")
-    assert numbers(user.records(first["parted"])) == list(range(20_000)), errors
+    assert numbers(user.records(first["parted"])) == list(range(60_000)), errors
     assert numbers(user.records(second["parted"])) == [7, 5007, 10_007, 15_007, *range(20_000, 20_100)]
     with psycopg.connect(user.environment["PENSTOCK_DATABASE_URL"]) as registry:
         rows = registry.execute("SELECT cursor FROM penstock.stream_checkpoints ORDER BY committed_at").fetchall()
@@ -286,19 +285,18 @@ def test_told_to_stop_it_stops_what_it_started_and_lets_the_directory_go(user: U
 
 def test_9_a_killed_platform_loses_nothing_and_doubles_nothing(user: User) -> None:
     streams = [{"name": "people", "mode": "incremental"}]
-    config = {"records": 20_000, "delaySeconds": 0.02}
+    config = {"records": 60_000, "pauseAfter": 55_000}  # more than the 50,000 after which a cursor is committed
     user.connection("fake", connector=FAKER, config=config, streams=streams)
     command = [*PENSTOCK, "up", str(user.folder), "--data-dir", str(user.data), "--once"]
     with subprocess.Popen(command, env=user.environment, stderr=subprocess.PIPE, text=True) as first:
         assert first.stderr is not None
         for line in first.stderr:
-            if "running" in line:
+            if "running" in line and " 0 records" not in line:
                 break
-        time.sleep(0.5)
         first.kill()
-    user.connection("fake", connector=FAKER, config={"records": 20_000}, streams=streams)
+    user.connection("fake", connector=FAKER, config={"records": 60_000}, streams=streams)
     code, results, errors = user.up()
     assert code == 0, errors
     listed = user.call("runs", "list", "--data-dir", str(user.data))
     assert listed.returncode == 0
-    assert numbers(user.records(results["fake"])) == list(range(20_000))
+    assert numbers(user.records(results["fake"])) == list(range(60_000))

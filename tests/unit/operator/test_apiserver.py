@@ -17,6 +17,7 @@ from penstock_operator.resources.documents import Connection
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from tests.fakes.page_reader import FakePageReader
 from tests.unit.operator.conftest import answered
 
 CONNECTIONS = "/apis/penstock.io/v1alpha1/tenantconnections"
@@ -122,3 +123,17 @@ async def test_lists_of_pods_and_jobs_are_as_patient(api: client.ApiClient, http
     attempt = LaunchedAttempt("r1", 1, "orders-r1-1", "j1", "team", "orders")
     assert await KubernetesLauncher(api, JobSettings("http://penstock")).observe_many([attempt]) == {}
     assert asked == [*("pods", "pods", "pods2", "pods3", "pods3"), *("jobs", "jobs", "jobs2", "jobs3", "jobs3")]
+
+
+async def test_a_list_is_read_page_by_page() -> None:
+    read = FakePageReader("abcde")
+    found = [item["metadata"]["name"] async for page in apiserver.pages(read) for item in page]
+    assert (found, read.asked) == (["a", "b", "c", "d", "e"], ["", "c", "e"])
+
+
+async def test_a_page_that_does_not_arrive_ends_the_list_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apiserver, "PAGE_SECONDS", 0.01)
+    pages = apiserver.pages(FakePageReader("abcde", hanging="c"))
+    assert len(await anext(pages)) == 2
+    with pytest.raises(TimeoutError):
+        await anext(pages)
