@@ -17,6 +17,7 @@ Actor = Literal[
     "network neighbour",
     "database reader",
     "bucket reader",
+    "bucket writer",
 ]
 """Who attacks. `anybody` has a network connection and no token; the others are the actors of the threat model."""
 ATTACK_PROPERTY = "attack"

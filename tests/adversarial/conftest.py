@@ -6,8 +6,10 @@ import pytest
 
 from tests.adversarial.attacks import Attack, StartAttack, opened_attack, property_of, results_of, table
 from tests.integration.conftest import database_url, pool, postgres_url, s3_server, store, world
+from tests.integration.test_run_api import platform
+from tests.run_api.contract import pod
 
-__all__ = ["database_url", "pool", "postgres_url", "s3_server", "store", "world"]
+__all__ = ["database_url", "platform", "pod", "pool", "postgres_url", "s3_server", "store", "world"]
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def _try(operation: Any, token: str) -> None:
 
 BODIES: dict[str, dict[str, Any]] = {
     "streams": {"streams": [{"name": "people", "schema": {}, "primary_key": ["n"], "cursor_field": "n"}]},
-    "uploads": {"stream": "people", "count": 1, "after": 0},
+    "uploads": {"stream": "people", "objects": [{"sequence": 1, "bytes": 1, "sha256": "0" * 64}]},
     "checkpoints": {"stream": "people", "checkpoint": 1, "cursor": {"n": 1}, "objects": [], "schema_version": 1},
     "heartbeat": {"metrics": {"records": 1.0}, "stream": "people"},
     "finish": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError
 from penstock_operator.bronze.keys import commit_key, log_key, object_key, place_of
-from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.bronze.store import BronzeStore, ObjectContent
 from penstock_operator.connections import connection_records, connection_store
 from penstock_operator.connections.connection_records import ConnectionRecord
 from penstock_operator.ids import new_run_id
@@ -85,8 +86,8 @@ async def forget_outbox(world: World) -> None:
 
 async def test_an_uncommitted_object_goes_once_nobody_can_commit_or_upload_it(world: World) -> None:
     _, committed, orphan = await run_to(world)
-    await collector(world, timedelta(minutes=70)).collect()
-    assert exists(world.store, orphan), "a URL may be valid for an hour, and a PUT that began may go on"
+    await collector(world, timedelta(minutes=20)).collect()
+    assert exists(world.store, orphan), "a URL is valid for ten minutes, and a PUT that began may go on"
     await collector(world, timedelta(minutes=80)).collect()
     assert not exists(world.store, orphan)
     assert exists(world.store, committed)
@@ -124,7 +125,7 @@ async def test_a_zombies_late_upload_is_found_by_the_buckets_sweep(world: World)
     await collector(world).collect()
     path, store = ("team", "orders", "people"), world.store
     late = object_key(store.settings.prefix, path, 1, (run_id, 1, 3))
-    url, headers = store.presign(late)
+    url, headers = store.presign(late, ObjectContent(4, hashlib.sha256(b"late").hexdigest()))
     assert httpx.put(url, content=b"late", headers=headers).status_code == 200
     await sweep(world, timedelta(hours=12))
     assert exists(store, late), "young objects are let alone"

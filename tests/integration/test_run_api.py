@@ -42,20 +42,22 @@ class Server:
 
     run = "run1"
 
-    def __init__(self, world: World, authority: EmbeddedAuthenticator, http: httpx.AsyncClient) -> None:
+    def __init__(
+        self, world: World, protocol: RunProtocol, authority: EmbeddedAuthenticator, http: httpx.AsyncClient
+    ) -> None:
         self.http = http
-        self._world, self._authority = world, authority
+        self.world, self.protocol, self._authority = world, protocol, authority
         self._attempt = 0
 
     async def next_attempt(self) -> tuple[int, str]:
-        async with self._world.pool.connection() as db:
+        async with self.world.pool.connection() as db:
             lost = AttemptOutcome("lost", "AttemptLost")
             await transitions.fail_current(db, self.run, self._attempt, lost, disrupted=True)
-        _, self._attempt = await self._world.claim(f"job{self._attempt + 1}")
+        _, self._attempt = await self.world.claim(f"job{self._attempt + 1}")
         return self._attempt, self._authority.mint_pod(f"job{self._attempt}")
 
     async def request_cancel(self) -> None:
-        async with self._world.pool.connection() as db:
+        async with self.world.pool.connection() as db:
             await run_store.request_cancel(db, self.run)
 
 
@@ -76,4 +78,4 @@ async def platform(pool: Pool, store: BronzeStore) -> AsyncIterator[Platform]:
     app = create_app(Services(protocol, pool, authority, logs))
     url = "http://penstock/v1/attempts/"
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=url) as http:
-        yield Server(world, authority, http)
+        yield Server(world, protocol, authority, http)

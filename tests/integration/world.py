@@ -81,13 +81,34 @@ class World:
             await self.protocol.streams(start.run_token, wire.StreamsRequest(streams=[STREAM, EVENTS]))
         return run_id, number, start.run_token
 
-    async def upload(self, token: str, after: int = 0, records: int = 3, stream: str = "people") -> wire.UploadedObject:
-        """Upload one object."""
-        answer = await self.protocol.uploads(token, wire.UploadsRequest(stream=stream, count=1, after=after))
-        grant, body = answer.grants[0], b"body"
-        assert httpx.put(grant.url, content=body, headers=grant.headers).status_code == 200
+    async def granted(
+        self, token: str, body: bytes = b"body", after: int = 0, stream: str = "people", kind: wire.ObjectKind = "data"
+    ) -> wire.UploadGrant:
+        """Return the grant of the object with this content that follows the sequence number `after`."""
         digest = hashlib.sha256(body).hexdigest()
-        return wire.UploadedObject(key=grant.key, sequence=grant.sequence, records=records, bytes=4, sha256=digest)
+        wanted = wire.ObjectToUpload(sequence=after + 1, bytes=len(body), sha256=digest)
+        (grant,) = (
+            await self.protocol.uploads(token, wire.UploadsRequest(stream=stream, kind=kind, objects=[wanted]))
+        ).grants
+        return grant
+
+    async def upload(
+        self,
+        token: str,
+        after: int = 0,
+        records: int = 3,
+        stream: str = "people",
+        kind: wire.ObjectKind = "data",
+        body: bytes = b"body",
+    ) -> wire.UploadedObject:
+        """Upload one object."""
+        grant = await self.granted(token, body, after, stream, kind)
+        answer = await asyncio.to_thread(httpx.put, grant.url, content=body, headers=grant.headers)
+        assert answer.status_code == 200, answer.text
+        digest = hashlib.sha256(body).hexdigest()
+        return wire.UploadedObject(
+            key=grant.key, sequence=grant.sequence, records=records, bytes=len(body), sha256=digest, kind=kind
+        )
 
     async def fail(self, run_id: str, attempt: int) -> None:
         """Have the platform give the attempt up, so that another can take over."""

@@ -24,11 +24,15 @@ CANCEL_DEADLINE = Timings().cancel_deadline
 
 @dataclass
 class Object:
-    """A granted place; `checkpoint` is None until it is committed. It holds the records from start to stop."""
+    """A granted object with the records from start to stop; `checkpoint` is None until it is committed.
+
+    `arrived`: the bucket holds it.
+    """
 
     generation: int
-    start: int = 0
-    stop: int = 0
+    start: int
+    stop: int
+    arrived: bool = False
     checkpoint: int | None = None
 
 
@@ -347,25 +351,32 @@ class Oracle:
             answer[stream] = (not (mine and state.done), cursor, state.checkpoint, generation)
         return answer
 
-    def uploads(self, caller: Caller, stream: str, after: int, count: int) -> Answer:
+    def uploads(self, caller: Caller, stream: str, sequence: int, span: tuple[int, int], *, arrives: bool) -> Answer:
+        """A grant, and the upload with it."""
         if refusal := self.refusal(caller):
             return refusal
-        generation = self._generation(caller, stream)
-        for sequence in range(after + 1, after + count + 1):
-            self.attempt(caller).objects.setdefault((stream, sequence), Object(generation))
+        if stream not in self.attempt(caller).streams:
+            return "Invalid"
+        new = Object(self._generation(caller, stream), *span)
+        held = self.attempt(caller).objects.setdefault((stream, sequence), new)
+        if (held.start, held.stop) != span:
+            return "Mismatch"
+        held.arrived = held.arrived or arrives
         return "ok"
 
     def checkpoint(self, caller: Caller, wanted: Wanted) -> Answer:
         if refusal := self.refusal(caller):
             return refusal
+        if wanted.stream not in self.attempt(caller).streams:
+            return "Invalid"
         known = self._state(caller, wanted.stream)
         if wanted.number == known.checkpoint and (known.run, known.attempt) == (caller.run, caller.attempt):
             return "ok" if self._repeats(caller, wanted, known) else "Mismatch"
-        if wanted.number != known.checkpoint + 1 or not self._committable(caller, wanted):
+        done = known.done and known.run == caller.run
+        if wanted.number != known.checkpoint + 1 or done or not self._committable(caller, wanted):
             return "Mismatch"
-        for _, sequence, start, stop in wanted.objects:
-            each = self.attempt(caller).objects[wanted.stream, sequence]
-            each.start, each.stop, each.checkpoint = start, stop, wanted.number
+        for _, sequence, _, _ in wanted.objects:
+            self.attempt(caller).objects[wanted.stream, sequence].checkpoint = wanted.number
         new = State(wanted.cursor, wanted.number, known.generation, caller.run, caller.attempt, wanted.done)
         self.states(caller)[wanted.stream] = new
         if not self.runs[caller.run].window:
@@ -387,9 +398,11 @@ class Oracle:
         granted = self.attempt(caller).objects
         return len(set(sequences)) == len(sequences) and all(
             attempt == caller.attempt
-            and (wanted.stream, sequence) in granted
-            and granted[wanted.stream, sequence].checkpoint is None
-            for attempt, sequence, _, _ in wanted.objects
+            and (each := granted.get((wanted.stream, sequence))) is not None
+            and (each.start, each.stop) == (start, stop)
+            and each.arrived
+            and each.checkpoint is None
+            for attempt, sequence, start, stop in wanted.objects
         )
 
     def heartbeat(self, caller: Caller) -> Answer:

@@ -1,13 +1,14 @@
 """The same steps on the real thing: the registry's functions, the run protocol, the supervisor and the API.
 
 Real are Postgres and everything above it. Two things are played: Jobs, which a launcher that remembers them stands in
-for, and the bucket, which no step here needs, as places are signed locally and a commit makes no call to S3.
+for, and the bucket, of which only the contents of objects are kept.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from penstock_operator import definitions
 from penstock_operator.api.app import create_app
 from penstock_operator.api.authentication import EmbeddedAuthenticator
 from penstock_operator.api.services import Services
-from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.bronze.store import BronzeStore, ObjectContent
 from penstock_operator.connections import connection_records, connection_store
 from penstock_operator.connections.connection_records import ConnectionRecord, Timing
 from penstock_operator.controller.orchestrator import Components, Orchestrator
@@ -84,6 +85,22 @@ class CrashingLauncher(FakeLauncher):
         return ENDED.get(self.made.get(attempt.job_name, "disrupted"), AttemptObservation("active"))
 
 
+class PlayedBucket(BronzeStore):
+    """Signs grants as the real one does, and knows the contents of its objects."""
+
+    def __init__(self) -> None:
+        super().__init__(NOWHERE)
+        self.contents: dict[str, ObjectContent] = {}
+
+    async def differences(self, expected: Mapping[str, ObjectContent]) -> dict[str, str]:
+        return {key: "it differs" for key, content in expected.items() if self.contents.get(key) != content}
+
+
+def content_of(start: int, stop: int) -> ObjectContent:
+    """Return the content of an object with these records: they are kept where its checksum would be."""
+    return ObjectContent(1, f"{start:032x}{stop:032x}")
+
+
 class Reality:
     """The steps of the oracle, carried out."""
 
@@ -95,7 +112,7 @@ class Reality:
         self.ids: dict[str, str] = {}
         self.tokens: dict[tuple[str, int], list[str]] = {}
         self._late = timedelta(0)
-        store = BronzeStore(NOWHERE)
+        store = self.bucket = PlayedBucket()
         parts = Components(pool, FakeResources(), self.jobs, store, Timings(), NO_LOGS, clock=self._clock)
         self.orchestrator = Orchestrator(parts)
         self.protocol = RunProtocol(pool, store)
@@ -110,6 +127,7 @@ class Reality:
     async def begin(self) -> None:
         """Empty the registry but for the definition."""
         self.jobs.made.clear()
+        self.bucket.contents.clear()
         self.uids.clear()
         self.ids.clear()
         self.tokens.clear()
@@ -251,9 +269,19 @@ class Reality:
 
         return await _answer(self.protocol.streams(self._token(caller), request), told)
 
-    async def uploads(self, caller: Caller, stream: str, after: int, count: int) -> Answer:
-        request = wire.UploadsRequest(stream=stream, after=after, count=count)
-        return await _answer(self.protocol.uploads(self._token(caller), request), lambda _: "ok")
+    async def uploads(
+        self, caller: Caller, stream: str, sequence: int, span: tuple[int, int], *, arrives: bool
+    ) -> Answer:
+        content = content_of(*span)
+        wanted = wire.ObjectToUpload(sequence=sequence, bytes=content.bytes, sha256=content.sha256)
+        request = wire.UploadsRequest(stream=stream, objects=[wanted])
+
+        def put(answer: wire.UploadsResponse) -> Answer:
+            if arrives:
+                self.bucket.contents.setdefault(answer.grants[0].key, content)
+            return "ok"
+
+        return await _answer(self.protocol.uploads(self._token(caller), request), put)
 
     async def checkpoint(self, caller: Caller, wanted: Wanted) -> Answer:
         request = wire.CheckpointRequest(
@@ -279,8 +307,10 @@ class Reality:
                 sequence=sequence,
             )
         key = found[0]["key"] if found else "never-granted"
-        digest = f"{start:032x}{stop:032x}"  # what the object holds, kept where its digest would be
-        return wire.UploadedObject(key=key, sequence=sequence, records=stop - start, bytes=1, sha256=digest)
+        content = content_of(start, stop)
+        return wire.UploadedObject(
+            key=key, sequence=sequence, records=stop - start, bytes=content.bytes, sha256=content.sha256
+        )
 
     async def heartbeat(self, caller: Caller) -> Answer:
         call = self.protocol.heartbeat(self._token(caller), wire.HeartbeatRequest())

@@ -42,9 +42,8 @@ def shape_of_registry(rows: Rows) -> dict[str, Any]:
     attempts = defaultdict[str, list[Any]](list)
     objects = defaultdict[tuple[str, int], dict[tuple[str, int], tuple[int, ...]]](dict)
     for row in rows["objects"]:
-        span = _span(row) if row["sha256"] else (0, 0)
         objects[row["run_id"], row["attempt"]][row["stream"], row["sequence"]] = (
-            *(row["generation"], *span),
+            *(row["generation"], *_span(row)),
             row["checkpoint"],
         )
     for row in rows["attempts"]:

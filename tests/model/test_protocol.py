@@ -279,7 +279,10 @@ class Protocol(RuleBasedStateMachine):
     def _draw_call(self, data: st.DataObject, caller: Caller, name: str) -> Step:
         stream = data.draw(st.sampled_from(STREAMS))
         if name == "uploads":
-            return name, {"caller": caller, "stream": stream, "after": data.draw(st.integers(0, 3)), "count": 2}
+            start = self._stands(caller, stream)
+            span = (start, start + data.draw(st.sampled_from([5, 5, 6])))
+            described = {"stream": stream, "sequence": data.draw(st.integers(1, 4)), "span": span}
+            return name, {"caller": caller, **described, "arrives": data.draw(st.booleans())}
         if name == "checkpoint":
             return name, {"caller": caller, "wanted": self._draw_checkpoint(data, caller, stream)}
         if name == "finish":
@@ -328,10 +331,12 @@ class Protocol(RuleBasedStateMachine):
         reader = self.reader(caller)
         made, began = [], reader.position[stream]
         for _ in range(objects):
-            after, start = reader.sequence[stream], reader.position[stream]
-            self.do(("uploads", {"caller": caller, "stream": stream, "after": after, "count": 1}))
-            reader.sequence[stream], reader.position[stream] = after + 1, start + records
-            made.append((caller.attempt, after + 1, start, start + records))
+            sequence, start = reader.sequence[stream] + 1, reader.position[stream]
+            span = (start, start + records)
+            described = {"stream": stream, "sequence": sequence, "span": span}
+            self.do(("uploads", {"caller": caller, **described, "arrives": True}))
+            reader.sequence[stream], reader.position[stream] = sequence, start + records
+            made.append((caller.attempt, sequence, *span))
         cursor = reader.position[stream]
         wanted = Wanted(stream, reader.number[stream] + 1, tuple(made), cursor, done)
         (answer,) = self.do(("checkpoint", {"caller": caller, "wanted": wanted}))

@@ -26,7 +26,7 @@ SEED = "0" * 64
 CALLS: dict[str, dict[str, Any]] = {
     "streams": {"streams": [{"name": "people", "schema": {"type": "object"}, "modes": ["full", "incremental"]}]},
     "estimate": {"streams": {"people": {"records": 1}}},
-    "uploads": {"stream": "people"},
+    "uploads": {"stream": "people", "objects": [{"sequence": 1, "bytes": 1, "sha256": "0" * 64}]},
     "checkpoints": {"stream": "people", "checkpoint": 1, "cursor": 1},
     "credentials": {"name": CREDENTIAL, "value": "secret", "seed": SEED},
     "heartbeat": {"metrics": {"records": 1}},
@@ -37,7 +37,7 @@ MALFORMED_CALLS: dict[str, dict[str, Any]] = {
     "start": {"run": "run1", "attempt": 0},
     "streams": {"streams": [{"name": ""}]},
     "estimate": {"streams": {"people": {"records": -1}}},
-    "uploads": {"stream": "people", "count": 0},
+    "uploads": {"stream": "people", "objects": []},
     "checkpoints": {"stream": "people", "checkpoint": 0},
     "credentials": {"name": CREDENTIAL, "value": "", "seed": "no digest"},
     "heartbeat": {"metrics": {"records": "many"}},
@@ -46,7 +46,7 @@ MALFORMED_CALLS: dict[str, dict[str, Any]] = {
 UNSTORABLE_CALLS: dict[str, dict[str, Any]] = {
     "streams": {"streams": [{"name": "peo\0ple", "schema": {}}, *CALLS["streams"]["streams"]]},
     "estimate": {"streams": {"peo\0ple": {"records": 1}}},
-    "uploads": {"stream": "peo\0ple"},
+    "uploads": {"stream": "peo\0ple", "objects": [{"sequence": 1, "bytes": 1, "sha256": "0" * 64}]},
     "checkpoints": {"stream": "people", "checkpoint": 1, "cursor": {"after": "\0"}},
     "heartbeat": {"metrics": {"rec\0ords": 1}},
     "finish": {"outcome": "failed", "error": {"error_class": "TransientError", "message": "\0"}},
@@ -67,21 +67,27 @@ async def discovered(pod: Pod, *names: str, **other: Any) -> Answer:
     return await pod.call("streams", {"streams": streams, "abilities": ["drop", "care", "window"]})
 
 
+def object_of(body: bytes, sequence: int = 1) -> dict[str, Any]:
+    """Return how a request for grants names an object with this content."""
+    return {"sequence": sequence, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+
+
+async def granted(pod: Pod, *objects: dict[str, Any], **other: Any) -> list[dict[str, Any]]:
+    """Return the grants for objects of `people`."""
+    answer = await pod.call("uploads", {"stream": "people", "objects": list(objects), **other})
+    assert answer.status == 200, answer
+    grants: list[dict[str, Any]] = answer.body["grants"]
+    return grants
+
+
 async def uploaded(pod: Pod, *ids: int, stream: str = "people", kind: str = "data", after: int = 0) -> dict[str, Any]:
     """Upload an object, and return how a checkpoint names it."""
-    asked = {"stream": stream, "count": 1, "kind": kind, "after": after}
-    (grant,) = (await pod.call("uploads", asked)).body["grants"]
     body = body_of(*ids)
+    described = object_of(body, after + 1)
+    (grant,) = await granted(pod, described, stream=stream, kind=kind)
     assert httpx.put(grant["url"], content=body, headers=grant["headers"]).status_code == 200
-    return {
-        "key": grant["key"],
-        "sequence": grant["sequence"],
-        "records": len(ids),
-        "bytes": len(body),
-        "sha256": hashlib.sha256(body).hexdigest(),
-        "kind": kind,
-        "by_op": {"upsert": len(ids)},
-    }
+    records = {"records": len(ids), "kind": kind, "by_op": {"upsert": len(ids)}}
+    return {"key": grant["key"], **described, **records}
 
 
 def checkpoint(number: int, *objects: dict[str, Any], stream: str = "people", **other: Any) -> dict[str, Any]:
@@ -161,6 +167,12 @@ class TestStart:
         assert (await pod.start(connector=other)).refusal == INVALID
         assert (await pod.start()).refusal == FENCED
         assert (await pod.call("heartbeat", {})).refusal == FENCED
+
+    async def test_an_sdk_of_an_older_protocol_ends_the_attempt(self, pod: Pod) -> None:
+        answer = await pod.start(protocol=1)
+        assert answer.refusal == INVALID
+        assert "version 1 of the run protocol" in answer.body["message"]
+        assert (await pod.start()).refusal == FENCED
 
     async def test_there_is_none_after_the_end(self, pod: Pod) -> None:
         await pod.call("finish", {"outcome": "cancelled"})
@@ -263,30 +275,65 @@ class TestStreams:
 
 
 class TestUploads:
-    """Places for objects."""
+    """Grants for objects."""
 
-    async def test_the_same_request_again_has_the_same_places(self, pod: Pod) -> None:
-        first, again = [await pod.call("uploads", {"stream": "people", "count": 3, "after": 2}) for _ in range(2)]
-        places = [(grant["key"], grant["sequence"], grant["kind"]) for grant in first.body["grants"]]
-        assert places == [(grant["key"], grant["sequence"], grant["kind"]) for grant in again.body["grants"]]
-        assert [sequence for _, sequence, _ in places] == [3, 4, 5]
+    @pytest.fixture(autouse=True)
+    async def _discovered(self, pod: Pod) -> None:
+        await discovered(pod)
 
-    async def test_each_stream_kind_and_attempt_has_places_of_its_own(self, pod: Pod) -> None:
-        asked = [{"stream": "people"}, {"stream": "events"}, {"stream": "people", "kind": "rejected"}]
-        pods = [pod, await next_pod(pod)]
+    async def test_the_same_request_again_has_the_same_keys(self, pod: Pod) -> None:
+        objects = [object_of(body_of(number), number) for number in (3, 4, 5)]
+        first, again = [await granted(pod, *objects) for _ in range(2)]
+        keys = [(grant["key"], grant["sequence"], grant["kind"]) for grant in first]
+        assert keys == [(grant["key"], grant["sequence"], grant["kind"]) for grant in again]
+        assert [sequence for _, sequence, _ in keys] == [3, 4, 5]
+
+    async def test_each_stream_kind_and_attempt_has_keys_of_its_own(self, pod: Pod) -> None:
+        requests = [{}, {"stream": "events"}, {"kind": "rejected"}]
+        following = await next_pod(pod)
+        await discovered(following)
         keys = set[str]()
-        for request in asked:
-            grants = (await pods[1].call("uploads", request)).body["grants"]
+        for request in requests:
+            grants = await granted(following, *(object_of(b"x", number) for number in (1, 2, 3)), **request)
             assert {grant["kind"] for grant in grants} == {request.get("kind", "data")}
-            assert [grant["sequence"] for grant in grants] == list(range(1, 11))
             keys |= {grant["key"] for grant in grants}
-        assert len(keys) == 30
+        assert len(keys) == 9
 
-    async def test_a_place_takes_one_object_with_the_signed_headers(self, pod: Pod) -> None:
-        (grant,) = (await pod.call("uploads", {"stream": "people", "count": 1})).body["grants"]
-        assert httpx.put(grant["url"], content=b"1").status_code == 403
-        assert httpx.put(grant["url"], content=b"1", headers=grant["headers"]).status_code == 200
-        assert httpx.put(grant["url"], content=b"2", headers=grant["headers"]).status_code == 412
+    async def test_a_grant_takes_its_own_object_once(self, pod: Pod) -> None:
+        (grant,) = await granted(pod, object_of(b"body"))
+        url, headers = grant["url"], grant["headers"]
+        assert httpx.put(url, content=b"body").status_code == 403
+        assert httpx.put(url, content=b"other"[:4], headers=headers).status_code == 400
+        unsigned = {name: value for name, value in headers.items() if name != "Content-Length"}
+        assert httpx.put(url, content=b"longer", headers=unsigned).status_code == 403
+        assert httpx.put(url, content=b"body", headers=headers).status_code == 200
+        assert httpx.put(url, content=b"body", headers=headers).status_code == 412
+
+    @pytest.mark.parametrize("other", [b"else", b"longer"])
+    async def test_a_sequence_number_belongs_to_one_object(self, pod: Pod, other: bytes) -> None:
+        (grant,) = await granted(pod, object_of(b"body"))
+        answer = await pod.call("uploads", {"stream": "people", "objects": [object_of(other)]})
+        assert answer.refusal == MISMATCH
+        assert (await granted(pod, object_of(b"body")))[0]["key"] == grant["key"]
+
+    @pytest.mark.parametrize("sequence", [-1, 0, 2**31, 2**63, 10**30])
+    async def test_a_sequence_number_is_positive_and_of_32_bits(self, pod: Pod, sequence: int) -> None:
+        answer = await pod.call("uploads", {"stream": "people", "objects": [object_of(b"body", sequence)]})
+        assert answer.refusal == MALFORMED
+
+    async def test_a_stream_without_a_verdict_gets_none(self, pod: Pod) -> None:
+        answer = await pod.call("uploads", {"stream": "unknown", "objects": [object_of(b"body")]})
+        assert answer.refusal == INVALID
+        following = await next_pod(pod)
+        answer = await following.call("uploads", {"stream": "people", "objects": [object_of(b"body")]})
+        assert answer.refusal == INVALID
+        assert "stream 'people' has no verdict in this attempt" in answer.body["message"]
+
+    async def test_a_refused_stream_gets_none(self, pod: Pod) -> None:
+        await discovered(pod, "events")
+        answer = await pod.call("uploads", {"stream": "people", "objects": [object_of(b"body")]})
+        assert answer.refusal == INVALID
+        assert "stream 'people' is refused in this attempt" in answer.body["message"]
 
 
 class TestCheckpoints:
@@ -325,12 +372,25 @@ class TestCheckpoints:
         await committed(pod, 1)
         await committed(pod, 1, stream="events")
 
-    async def test_a_stream_that_was_not_selected_has_checkpoints_too(self, pod: Pod) -> None:
-        await committed(pod, 1, stream="unknown")
+    async def test_a_stream_without_a_verdict_has_none(self, pod: Pod) -> None:
+        assert (await pod.call("checkpoints", checkpoint(1, stream="unknown"))).refusal == INVALID
+
+    async def test_a_refused_stream_has_none(self, pod: Pod) -> None:
+        await discovered(pod, "events")
+        assert (await pod.call("checkpoints", checkpoint(1))).refusal == INVALID
+        await committed(pod, 1, stream="events")
+
+    async def test_a_stream_that_is_done_has_no_more(self, pod: Pod) -> None:
+        await committed(pod, 1, done=True)
+        assert (await pod.call("checkpoints", checkpoint(2))).refusal == MISMATCH
+        following = await next_pod(pod)
+        await discovered(following)
+        assert (await following.call("checkpoints", checkpoint(2))).refusal == MISMATCH
 
     async def test_the_checkpoint_of_an_earlier_attempt_is_not_this_ones_to_repeat(self, pod: Pod) -> None:
         await committed(pod, 1)
         following = await next_pod(pod)
+        await discovered(following)
         assert (await following.call("checkpoints", checkpoint(1))).refusal == MISMATCH
         await committed(following, 2)
 
@@ -342,7 +402,17 @@ class TestCheckpoints:
         assert (await pod.call("checkpoints", checkpoint(2, fresh, fresh))).refusal == MISMATCH
         await committed(pod, 2, fresh)
 
-    @pytest.mark.parametrize("other", [{"key": "elsewhere.jsonl.zst"}, {"sequence": 2}], ids=str)
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"key": "elsewhere.jsonl.zst"},
+            {"sequence": 2},
+            {"bytes": 1},
+            {"sha256": "0" * 64},
+            {"kind": "rejected"},
+        ],
+        ids=str,
+    )
     async def test_an_object_must_have_been_granted(self, pod: Pod, other: dict[str, Any]) -> None:
         described = await uploaded(pod, 1)
         assert (await pod.call("checkpoints", checkpoint(1, described | other))).refusal == MISMATCH
@@ -352,7 +422,16 @@ class TestCheckpoints:
         described = await uploaded(pod, 1)
         assert (await pod.call("checkpoints", checkpoint(1, described, stream="events"))).refusal == MISMATCH
         following = await next_pod(pod)
+        await discovered(following)
         assert (await following.call("checkpoints", checkpoint(1, described))).refusal == MISMATCH
+
+    async def test_an_object_must_have_been_uploaded(self, pod: Pod) -> None:
+        body = body_of(1)
+        (grant,) = await granted(pod, object_of(body))
+        described = {"key": grant["key"], **object_of(body), "records": 1}
+        assert (await pod.call("checkpoints", checkpoint(1, described))).refusal == MISMATCH
+        assert httpx.put(grant["url"], content=body, headers=grant["headers"]).status_code == 200
+        await committed(pod, 1, described)
 
     @pytest.mark.parametrize(
         "wrong",

@@ -36,7 +36,11 @@ __all__ = [
     "CREDENTIAL_VARIABLE_PREFIX",
     "EGRESS_BUCKET_VARIABLE",
     "EGRESS_URL_VARIABLE",
+    "MAX_OBJECTS_PER_CHECKPOINT",
+    "MAX_OBJECTS_PER_UPLOADS",
+    "MAX_OBJECT_BYTES",
     "MAX_PARALLELISM",
+    "MAX_SEQUENCE",
     "PARENT_PIPE_VARIABLE",
     "PROTOCOL_VERSION",
     "RUN_ID_VARIABLE",
@@ -70,6 +74,7 @@ __all__ = [
     "Message",
     "Mode",
     "ObjectKind",
+    "ObjectToUpload",
     "Op",
     "Outcome",
     "ReadWindow",
@@ -92,11 +97,20 @@ __all__ = [
     "UploadsResponse",
 ]
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+"""Version of these messages. In version 1, a grant did not name the object's size and checksum."""
 TOKEN_AUDIENCE = "penstock"  # noqa: S105 - an audience, not a secret
 
 MAX_PARALLELISM = 16
 """The most partitions of one stream that an attempt reads at the same time."""
+MAX_OBJECT_BYTES = 5 * 2**30
+"""The largest object: what S3 takes in one PUT."""
+MAX_SEQUENCE = 2**31 - 1
+"""The largest sequence number of an object: the registry's column is a 32-bit integer."""
+MAX_OBJECTS_PER_UPLOADS = 100
+"""The most objects in one request for grants."""
+MAX_OBJECTS_PER_CHECKPOINT = 5_000
+"""The most objects that one checkpoint commits: 160 GB in objects of the default size, for a read without cursors."""
 
 API_URL_VARIABLE = "PENSTOCK_API_URL"
 """Environment variable of a connector's process: the URL of the run API."""
@@ -231,9 +245,13 @@ class RejectRules(Message):
 
 
 class StartResponse(Message):
-    """Everything that the attempt needs. `streams` is empty if the connection selects all streams of discover()."""
+    """Everything that the attempt needs. `streams` is empty if the connection selects all streams of discover().
+
+    `protocol` is the server's version of the messages.
+    """
 
     run_token: str
+    protocol: int = 1
     tenant: str
     connection: str
     connector: ConnectorIdentity
@@ -354,49 +372,62 @@ class EstimateResponse(Message):
     """The attempt may read. An attempt over its budget is refused with `invalid`."""
 
 
-class UploadsRequest(Message):
-    """Asks for grants to upload the next objects of one stream. `after` is the last sequence number already granted.
+Sequence = Annotated[int, Field(ge=1, le=MAX_SEQUENCE)]
+ObjectBytes = Annotated[int, Field(ge=1, le=MAX_OBJECT_BYTES)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
-    Objects of rejected records have their own sequence numbers.
+
+class ObjectToUpload(Message):
+    """An object that is ready to be uploaded. `bytes` and `sha256` are of the compressed file."""
+
+    sequence: Sequence
+    bytes: ObjectBytes
+    sha256: Sha256
+
+
+class UploadsRequest(Message):
+    """Asks for grants to upload objects of one stream. A sequence number belongs to one object.
+
+    Objects of rejected records have their own sequence numbers. A request that names other content for a sequence number
+    that is granted already is refused.
     """
 
     stream: StreamName
     kind: ObjectKind = "data"
-    count: Annotated[int, Field(ge=1, le=100)] = 10
-    after: Count = 0
+    objects: Annotated[list[ObjectToUpload], Field(min_length=1, max_length=MAX_OBJECTS_PER_UPLOADS)]
 
 
 class UploadGrant(Message):
     """The right to upload one object with a presigned PUT. Send exactly these headers.
 
-    `sequence` grows by one within a stream of the attempt.
+    The headers are signed: the bucket accepts only the object of this size and checksum, and only once.
     """
 
     key: str
-    sequence: Annotated[int, Field(ge=1)]
+    sequence: Sequence
     url: str
     headers: dict[str, str]
     kind: ObjectKind = "data"
 
 
 class UploadsResponse(Message):
-    """The grants, in order. They expire; a grant that is not used has no effect."""
+    """The grants, in the order of the request. They expire within minutes; a grant that is not used has no effect."""
 
     grants: list[UploadGrant]
     expires_at: datetime
 
 
 class UploadedObject(Message):
-    """One immutable Bronze file that is uploaded and not yet committed. `bytes` and `sha256` are of the compressed file.
+    """One immutable Bronze file that is uploaded and not yet committed. `bytes` and `sha256` are those of its grant.
 
     `by_op` counts the records by operation; an older SDK does not send it.
     """
 
     key: str
-    sequence: Annotated[int, Field(ge=1)]
+    sequence: Sequence
     records: Count
-    bytes: Count
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    bytes: ObjectBytes
+    sha256: Sha256
     kind: ObjectKind = "data"
     by_op: dict[Op, Count] | None = None
 
@@ -404,6 +435,7 @@ class UploadedObject(Message):
 class CheckpointRequest(Message):
     """Commits objects and the cursor that covers them, in one transaction.
 
+    The checkpoint is refused unless the bucket holds each object with the size and the checksum of its grant.
     `checkpoint` is the last committed number plus one. `done`: the stream is finished for this run. `read` counts the records
     read since the previous checkpoint, by operation. The objects must hold exactly this number of records, or the checkpoint
     is refused. An older SDK does not send `read`.
@@ -412,7 +444,7 @@ class CheckpointRequest(Message):
     stream: StreamName
     checkpoint: Annotated[int, Field(ge=1)]
     cursor: JsonValue = None
-    objects: list[UploadedObject] = []
+    objects: Annotated[list[UploadedObject], Field(max_length=MAX_OBJECTS_PER_CHECKPOINT)] = []
     done: bool = False
     schema_version: int = 1
     read: dict[Op, Count] | None = None

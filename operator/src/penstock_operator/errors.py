@@ -6,6 +6,7 @@ Refused
 ├── NotFound          the named connection, run or alert does not exist
 ├── Fenced            another attempt has taken over, or this one has ended
 ├── NotReady          try again in a moment
+├── Unavailable       a server that Penstock needs does not answer; try again
 ├── Invalid           the request cannot be carried out as it stands
 │   └── TooLarge      its body has too many bytes, or too many values
 ├── Mismatch          the request contradicts what is committed
@@ -58,6 +59,12 @@ class NotReady(Refused):
     """The attempt is not recorded with its Job yet; ask again in a moment."""
 
     code = "not_ready"
+
+
+class Unavailable(Refused):
+    """A server that Penstock needs does not answer; try again."""
+
+    code = "unavailable"
 
 
 class Invalid(Refused):

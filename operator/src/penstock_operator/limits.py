@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from penstock_sdk.protocol import MAX_OBJECTS_PER_CHECKPOINT
+
 KIB = 1024
 MIB = 1024 * KIB
+GIB = 1024 * MIB
+TIB = 1024 * GIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ RUN_API_BODY_BYTES: dict[str, int] = {
     "streams": 16 * MIB,
     "estimate": 4 * MIB,
     "uploads": 256 * KIB,
-    "checkpoints": 4 * MIB,
+    "checkpoints": 8 * MIB,
     "credentials": 256 * KIB,
     "heartbeat": 256 * KIB,
     "finish": 8 * MIB,
@@ -65,6 +69,13 @@ STATE_IMPORT_BODY_BYTES = 16 * MIB
 
 MAX_PAGE_ITEMS = 1_000
 MAX_PAGE_CURSOR_CHARACTERS = 4_000
+
+# -- Uploads of one attempt --------------------------------------------------------------------------
+
+MAX_OPEN_OBJECTS = MAX_OBJECTS_PER_CHECKPOINT
+MAX_OPEN_BYTES = 512 * GIB
+MAX_ATTEMPT_OBJECTS = 100_000
+MAX_ATTEMPT_BYTES = 16 * TIB
 
 SERVER_LIMITS: tuple[Limit, ...] = (
     Limit(
@@ -146,6 +157,22 @@ SERVER_LIMITS: tuple[Limit, ...] = (
         "The answer stays below a few megabytes for every listing but those with whole schemas.",
     ),
     Limit(MAX_PAGE_CURSOR_CHARACTERS, "characters", "the cursor of a page", "The longest key of a listing."),
+    Limit(
+        MAX_OPEN_OBJECTS,
+        "objects",
+        "the objects of an attempt that are granted and not committed",
+        "One checkpoint can commit them all: 160 GB in objects of the default size, for a read without cursors.",
+    ),
+    Limit(
+        MAX_OPEN_BYTES, "bytes", "the objects of an attempt that are granted and not committed", "As the line above."
+    ),
+    Limit(
+        MAX_ATTEMPT_OBJECTS,
+        "objects",
+        "all objects that an attempt is granted",
+        "3 TB in objects of the default size, or a checkpoint each second for a day. The next attempt continues.",
+    ),
+    Limit(MAX_ATTEMPT_BYTES, "bytes", "all objects that an attempt is granted", "As the line above."),
 )
 
 

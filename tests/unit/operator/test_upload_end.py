@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from penstock_operator.bronze.store import UPLOAD_EXPIRY, BronzeStore
+from penstock_operator.bronze.store import UPLOAD_EXPIRY, BronzeStore, ObjectContent
 from penstock_operator.retention.batches import RUN_AGE, CollectionContext
 from penstock_operator.settings import Retention, S3Settings
 
@@ -20,7 +20,7 @@ def forgotten_before(now: datetime) -> datetime:
 
 
 def test_a_grant_outlives_its_url() -> None:
-    url, _ = STORE.presign("a/key")
+    url, _ = STORE.presign("a/key", ObjectContent(1, "0" * 64))
     (seconds,) = parse_qs(urlsplit(url).query)["X-Amz-Expires"]
     granted = datetime(2026, 5, 1, tzinfo=UTC)
     ends = granted + timedelta(seconds=int(seconds))

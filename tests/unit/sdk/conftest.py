@@ -57,8 +57,8 @@ class Platform(RunApi):
         """Give the grants of an answer a header of their own, so that those of one answer can expire."""
         answer = wire.UploadsResponse.model_validate_json(text)
         self.granted += 1
-        headers = {"If-None-Match": "*", "X-Grant": str(self.granted)}
-        grants = [grant.model_copy(update={"headers": headers}) for grant in answer.grants]
+        number = {"X-Grant": str(self.granted)}
+        grants = [grant.model_copy(update={"headers": grant.headers | number}) for grant in answer.grants]
         return answer.model_copy(update={"grants": grants}).model_dump_json()
 
     def put(self, key: str, headers: Mapping[str, str], body: bytes) -> int:
@@ -108,8 +108,9 @@ def client(platform: Platform) -> Iterator[RunClient]:
 
 @pytest.fixture
 def started(client: RunClient, platform: Platform) -> RunClient:
-    """A client that has claimed the attempt."""
+    """A client that has claimed the attempt, and has posted one stream."""
     client.start(wire.StartRequest(run=RUN, attempt=platform.attempt, connector=IDENTITY, sdk_version="1"))
+    client.streams(wire.StreamsRequest(streams=[wire.DiscoveredStream(name="people", schema_={})]))
     return client
 
 

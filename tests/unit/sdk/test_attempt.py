@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -20,10 +21,11 @@ from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.assignment import Assignment
 from penstock_sdk._runtime.commits import StreamCommits
 from penstock_sdk._runtime.connector_loader import InstalledConnector
-from penstock_sdk._runtime.encode import Envelope
+from penstock_sdk._runtime.encode import Envelope, FinishedObject
 from penstock_sdk._runtime.metrics import Metrics
 from penstock_sdk._runtime.pipeline import StreamPipeline
 from penstock_sdk._runtime.run import run_connector
+from penstock_sdk._runtime.upload_grants import UploadGrants
 from penstock_sdk.contract import Records
 from penstock_sdk.testing.run_api import RUN
 
@@ -122,6 +124,22 @@ def test_a_lost_reply_neither_loses_nor_doubles_a_record(attempt: Any, platform:
     assert platform.lose_reply == []
     assert numbers(platform) == list(range(50))
     assert [commit.checkpoint for commit in platform.commits] == [1, 2, 3]
+
+
+def test_a_server_of_an_older_protocol_makes_the_attempt_try_again(attempt: Any, platform: Any) -> None:
+    older = {"run_token": "t", "tenant": "team-a", "connection": "c", "config": {}, "streams": []}
+    platform.refuse = {"start": [(200, older | {"connector": IDENTITY.model_dump()})]}
+    assert attempt(lambda *_: batches(1)) == TransientError.exit_code
+    assert platform.count("streams") == 0
+
+
+def test_objects_that_are_complete_share_a_request_for_grants(started: Any, platform: Any) -> None:
+    grants = UploadGrants(started, "people")
+    finished = [FinishedObject(number, {"upsert": 1}, b"x", hashlib.sha256(b"x").hexdigest()) for number in (1, 2, 3)]
+    for complete in finished:
+        grants.announce(complete)
+    assert [grants.upload(complete).sequence for complete in finished] == [1, 2, 3]
+    assert platform.count("uploads") == 1
 
 
 def test_an_unavailable_server_is_waited_for(attempt: Any, platform: Any) -> None:

@@ -241,7 +241,7 @@ class Objects:
         self.commits: list[wire.CheckpointRequest] = []
 
     def uploads(self, asked: wire.UploadsRequest) -> wire.UploadsResponse:
-        numbers = range(asked.after + 1, asked.after + 1 + asked.count)
+        numbers = [wanted.sequence for wanted in asked.objects]
         grants = [
             wire.UploadGrant(key=f"{asked.kind}-{n}", sequence=n, url="", headers={}, kind=asked.kind) for n in numbers
         ]

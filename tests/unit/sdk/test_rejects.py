@@ -190,12 +190,6 @@ def test_a_server_that_knows_nothing_of_rejects_gets_what_it_got(attempt: Any, p
     assert platform.commits == []
 
 
-def test_a_server_without_places_for_them_makes_the_attempt_try_again(rejecting: Any, platform: Any) -> None:
-    platform.rewrite["uploads"] = lambda body: body.replace(b'"rejected"', b'"data"')
-    assert rejecting(once([{}])) == TransientError.exit_code
-    assert platform.commits == []
-
-
 def test_strict_validation_rejects_what_the_schema_forbids(rejecting: Any, platform: Any) -> None:
     platform.rejects = wire.RejectRules(strict=True)
     good = {"n": 1, "name": "x", "tags": ["a"], "deep": {"x": 1}, "kind": "a", "more": 1}

@@ -22,6 +22,7 @@ from tests.run_api.contract import (  # noqa: F401 - collected here, on this mod
     TestStreams,
     TestUploads,
     checkpoint,
+    discovered,
     pod,
     uploaded,
 )
@@ -59,6 +60,7 @@ async def test_an_object_that_is_not_in_the_bucket_as_it_was_described_is_refuse
     pod: Pod,  # noqa: F811 - the fixture
     other: dict[str, Any],
 ) -> None:
+    await discovered(pod)
     described = await uploaded(pod, 1)
     answer = await pod.call("checkpoints", checkpoint(1, described | other))
     assert answer.refusal == (409, "mismatch")

@@ -18,6 +18,8 @@ from penstock_sdk.failpoints import reach
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
+OLDEST_PROTOCOL = 2
+"""The oldest version of the messages that this SDK understands. In version 1, a grant named no size and no checksum."""
 RETRY_SECONDS = 600.0
 BUCKET_TIMEOUT = httpx.Timeout(120.0, connect=10.0)
 FIRST_WAIT, LONGEST_WAIT = 0.2, 15.0
@@ -87,6 +89,9 @@ class RunClient:
     def start(self, request: wire.StartRequest) -> wire.StartResponse:
         """Claim the attempt. Later calls carry the run token of the response."""
         answer = self._call("start", request, wire.StartResponse)
+        if answer.protocol < OLDEST_PROTOCOL:
+            message = "the run API is older than this SDK: upgrade Penstock, then the images of connectors"
+            raise TransientError(message)
         self._token = answer.run_token
         self._retry_policy.seconds = answer.limits.patience_seconds or self._retry_policy.seconds
         return answer

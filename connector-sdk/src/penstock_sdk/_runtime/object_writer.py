@@ -116,10 +116,17 @@ class ObjectWriter:
         self._hand_over(closed)
         size = closed.at_most()
         self._make_room(size)
-        finished = self._submit(self._compressing, lambda: closed.compressor.finish(sequence, by_op))
+        finished = self._submit(self._compressing, lambda: self._finish(closed, sequence, by_op, grants))
         uploaded = self._submit(self._uploading, lambda: self._upload(finished, grants))
         self._uploads.append((uploaded, size))
         self._uncommitted.append(uploaded)
+
+    def _finish(
+        self, closed: OpenObject, sequence: int, by_op: Mapping[Op, int], grants: UploadGrants
+    ) -> FinishedObject:
+        finished = closed.compressor.finish(sequence, by_op)
+        grants.announce(finished)
+        return finished
 
     def _make_room(self, size: int) -> None:
         """Wait while too many objects, or more bytes than one object has, wait to be uploaded."""

@@ -5,14 +5,15 @@ It answers as the platform does; one contract suite is run against both (tests/i
 differs on purpose:
 
 - The run is tried again for as long as `next_attempt` is called, and may be tried again after it has ended.
-- A commit is refused with `mismatch` unless the bucket holds its objects as they were described. The platform does not
-  look into the bucket at a commit.
+- A commit is refused with `mismatch` unless its objects hold the numbers of operations that were told. The platform
+  compares sizes and checksums with the bucket, and does not read the objects.
 - Without `streams`, all streams are read that can be read in `mode`; the platform reads all of them in full.
 - It knows one schema of each stream, no schema policy, no generation and no retry limit.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
@@ -93,6 +94,21 @@ def _unauthenticated() -> RequestRefused:
     return RequestRefused("unauthenticated", "the token is missing or not one of this run")
 
 
+@dataclass(frozen=True)
+class ObjectGrant:
+    """The right to upload one object."""
+
+    stream: str
+    kind: wire.ObjectKind
+    content: wire.ObjectToUpload
+
+
+def signed_headers(content: wire.ObjectToUpload) -> dict[str, str]:
+    """Return the headers with which an object must be uploaded, as a bucket's signed URL demands them."""
+    checksum = base64.b64encode(bytes.fromhex(content.sha256)).decode()
+    return {"If-None-Match": "*", "Content-Length": str(content.bytes), "x-amz-checksum-sha256": checksum}
+
+
 @dataclass
 class AttemptRecord:
     """One attempt: `phase` is None until it has ended."""
@@ -100,8 +116,8 @@ class AttemptRecord:
     number: int
     run_token: str | None = None
     phase: wire.Outcome | None = None
-    granted: dict[tuple[str, int], str] = field(default_factory=dict)
-    """The stream of each granted key and sequence number."""
+    granted: dict[str, ObjectGrant] = field(default_factory=dict)
+    """The grant of each key."""
     committed: dict[str, wire.UploadedObject] = field(default_factory=dict)
     stream_of: dict[str, str] = field(default_factory=dict)
     """The stream of each committed key."""
@@ -130,12 +146,21 @@ class Bucket:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self._allowed: dict[str, wire.ObjectToUpload] = {}
         self._lock = threading.Lock()
+
+    def allow(self, key: str, content: wire.ObjectToUpload) -> None:
+        """Let an object of this size and checksum be uploaded under the key."""
+        self._allowed[key] = content
 
     def put(self, key: str, headers: Mapping[str, str], body: bytes) -> int:
         """Take an object as a bucket takes a presigned PUT that must not overwrite; return the status."""
-        if headers.get("if-none-match") != "*":
+        content = self._allowed.get(key)
+        signed = signed_headers(content) if content else {}
+        if not signed or any(headers.get(name.lower()) != value for name, value in signed.items()):
             return HTTPStatus.FORBIDDEN
+        if content and hashlib.sha256(body).hexdigest() != content.sha256:
+            return HTTPStatus.BAD_REQUEST
         with self._lock:
             if key in self.objects:
                 return HTTPStatus.PRECONDITION_FAILED
@@ -204,6 +229,7 @@ class RunApi:
         self._versions = Counter(dict.fromkeys(self.kept, 1))
         self._attempts: dict[int, AttemptRecord] = {}
         self._open: list[str] = []
+        self._judged: list[str] = []
         self._refused: list[str] = []
         self._lock = threading.Lock()
         self._starts = 0
@@ -223,7 +249,7 @@ class RunApi:
         with self._lock:
             self.attempt += 1
             self._attempts[self.attempt] = AttemptRecord(self.attempt)
-            self._open, self._refused = [], []
+            self._open, self._judged, self._refused = [], [], []
             self.phase = "running"
             return self.attempt
 
@@ -302,6 +328,9 @@ class RunApi:
             raise _fenced()
         if attempt is not pods[token]:
             raise _unauthenticated()
+        if asked.protocol < wire.PROTOCOL_VERSION:
+            self._end(attempt, "failed", "failed")
+            raise RequestRefused("invalid", f"the SDK speaks version {asked.protocol} of the run protocol")
         if asked.connector != self._identity:
             self._end(attempt, "failed", "failed")
             raise RequestRefused("invalid", f"the image holds {asked.connector}, the definition is {self._identity}")
@@ -310,6 +339,7 @@ class RunApi:
         attempt.run_token = f"run-{attempt.number}-{self._starts}"
         return wire.StartResponse(
             run_token=attempt.run_token,
+            protocol=wire.PROTOCOL_VERSION,
             tenant="team-a",
             connection="trial",
             connector=self._identity,
@@ -339,6 +369,7 @@ class RunApi:
         verdicts = [self._verdict(selected, by_name.get(selected.name)) for selected in selection]
         verdicts.sort(key=lambda verdict: verdict.refused)
         self._open = [verdict.name for verdict in verdicts if verdict.read]
+        self._judged = [verdict.name for verdict in verdicts]
         self._refused = [verdict.name for verdict in verdicts if verdict.refused]
         self.moment("streams", len(verdicts))
         return wire.StreamsResponse(verdicts=verdicts)
@@ -396,27 +427,40 @@ class RunApi:
         asked = wire.UploadsRequest.model_validate_json(body)
         attempt = self._held(token)
         _check_storable(body)
-        numbers = range(asked.after + 1, asked.after + 1 + asked.count)
+        self._check_allowed(asked.stream)
+        described = [(self.object_key(asked.stream, wanted.sequence, asked.kind), wanted) for wanted in asked.objects]
+        for key, wanted in described:
+            grant = ObjectGrant(asked.stream, asked.kind, wanted)
+            if attempt.granted.setdefault(key, grant) != grant:
+                message = f"object {wanted.sequence} of stream {asked.stream!r} is granted already, with other content"
+                raise RequestRefused("mismatch", message)
+            self.bucket.allow(key, wanted)
         return wire.UploadsResponse(
-            grants=[self._grant(attempt, asked, number) for number in numbers],
-            expires_at=datetime.now(UTC) + timedelta(hours=1),
+            grants=[self._grant(key, wanted, asked.kind) for key, wanted in described],
+            expires_at=datetime.now(UTC) + timedelta(minutes=10),
         )
 
-    def _grant(self, attempt: AttemptRecord, asked: wire.UploadsRequest, number: int) -> wire.UploadGrant:
-        key = self.object_key(asked.stream, number, asked.kind)
-        attempt.granted[key, number] = asked.stream
+    def _check_allowed(self, stream: str) -> None:
+        """Raise RequestRefused unless the attempt has a verdict for the stream that allows to read it."""
+        if stream in self._refused:
+            raise RequestRefused("invalid", f"stream {stream!r} is refused in this attempt")
+        if stream not in self._judged:
+            raise RequestRefused("invalid", f"stream {stream!r} has no verdict in this attempt")
+
+    def _grant(self, key: str, wanted: wire.ObjectToUpload, kind: wire.ObjectKind) -> wire.UploadGrant:
         return wire.UploadGrant(
             key=key,
-            sequence=number,
+            sequence=wanted.sequence,
             url=f"{self.url}/bucket/{key}",
-            headers={"If-None-Match": "*"},
-            kind=asked.kind,
+            headers=signed_headers(wanted),
+            kind=kind,
         )
 
     def _checkpoint(self, body: bytes, token: str) -> wire.CheckpointResponse:
         asked = wire.CheckpointRequest.model_validate_json(body)
         attempt = self._held(token)
         _check_storable(body)
+        self._check_allowed(asked.stream)
         state = self.state(asked.stream)
         if asked.checkpoint == state.checkpoint and state.committed_by == attempt.number and state.last is not None:
             _check_repeated(asked, state.last)
@@ -424,6 +468,8 @@ class RunApi:
         if asked.checkpoint != state.checkpoint + 1:
             message = f"checkpoint {asked.checkpoint} of {asked.stream!r} does not follow {state.checkpoint}"
             raise RequestRefused("mismatch", message)
+        if state.done and self._is_of_this_run(state):
+            raise RequestRefused("mismatch", f"stream {asked.stream!r} is done in this run")
         _check_counts(asked)
         _check_granted(asked, attempt)
         self.moment("commit", len(self.commits) + 1)
@@ -565,9 +611,10 @@ def _check_granted(asked: wire.CheckpointRequest, attempt: AttemptRecord) -> Non
     """Raise RequestRefused when an object was not granted to this attempt's stream, or is committed already."""
     seen = set(attempt.committed)
     for uploaded in asked.objects:
-        granted = attempt.granted.get((uploaded.key, uploaded.sequence)) == asked.stream
+        described = wire.ObjectToUpload(sequence=uploaded.sequence, bytes=uploaded.bytes, sha256=uploaded.sha256)
+        granted = attempt.granted.get(uploaded.key) == ObjectGrant(asked.stream, uploaded.kind, described)
         if not granted or uploaded.key in seen:
-            message = f"object {uploaded.key} was not granted to this attempt, or is committed already"
+            message = f"object {uploaded.key} was not granted to this attempt with this size and checksum, or is committed already"
             raise RequestRefused("mismatch", message)
         seen.add(uploaded.key)
 

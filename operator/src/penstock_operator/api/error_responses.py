@@ -27,6 +27,7 @@ from penstock_operator.errors import (
     TooLarge,
     TooSlow,
     Unauthenticated,
+    Unavailable,
 )
 from penstock_operator.resources.storable import shown_text
 
@@ -38,6 +39,7 @@ STATUSES: dict[type[Refused], HTTPStatus] = {
     NotFound: HTTPStatus.NOT_FOUND,
     Fenced: HTTPStatus.CONFLICT,
     NotReady: HTTPStatus.TOO_EARLY,
+    Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     Invalid: HTTPStatus.UNPROCESSABLE_ENTITY,
     Mismatch: HTTPStatus.CONFLICT,
     TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

@@ -8,22 +8,22 @@ import tempfile
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 import zstandard
-from botocore.exceptions import BotoCoreError, ClientError
 from penstock_sdk.protocol import ObjectKind
 
 from penstock_operator.api.models import ObjectView
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.cli.api_session import DATA_DIR, ApiSession, DataDir, session
 from penstock_operator.cli.bronze_sql import BronzeView, FetchedObjects, unpack
+from penstock_operator.cli.bronze_verify import BATCH, compare, fetched, of_listing, of_run
 from penstock_operator.cli.exit_codes import CommandError, ExitCode
 from penstock_operator.cli.output import ListingColumn, Output, OutputOption, moment, print_rows, say, written
 from penstock_operator.cli.query_output import print_relation
 
-app = typer.Typer(no_args_is_help=True, help="Bronze: ls, head, sql over committed objects.")
+app = typer.Typer(no_args_is_help=True, help="Bronze: ls, head, sql, verify over committed objects.")
 Where = Annotated[str | None, typer.Argument(help="[NAMESPACE/]CONNECTION[/STREAM] or nothing for all")]
 Rejected = Annotated[bool, typer.Option("--rejected", help="Records that did not fit, each with the reason.")]
 COLUMNS: tuple[ListingColumn[ObjectView], ...] = (
@@ -60,17 +60,7 @@ async def _objects(
         store: BronzeStore | None = None
         async for listed in objects:
             store = store or _required(api.store)
-            yield listed.key, await asyncio.to_thread(_fetched, store, listed.key)
-
-
-def _fetched(store: BronzeStore, key: str) -> bytes | str:
-    try:
-        return store.read(key)
-    except ClientError as error:
-        reason = error.response.get("Error", {})
-        return f"the bucket does not give it: {reason.get('Code', 'an error')}: {reason.get('Message', 'no message')}"
-    except BotoCoreError as error:
-        return f"the bucket does not give it: {error}"
+            yield listed.key, await asyncio.to_thread(fetched, store, listed.key)
 
 
 def _required(store: BronzeStore | None) -> BronzeStore:
@@ -134,6 +124,47 @@ def _lines(key: str, body: bytes | str) -> Iterator[str | None]:
     except zstandard.ZstdError:
         say(f"{key}: it is not zstd, or damaged")
         yield None
+
+
+@app.command()
+def verify(
+    where: Where = None,
+    run: Annotated[str | None, typer.Option("--run", help="The objects of this run's commit manifest.")] = None,
+    read: Annotated[bool, typer.Option("--read", help="Also read the objects and count their records.")] = False,
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """Compare committed objects with the bucket: size and SHA-256, as the runs' commit manifests say.
+
+    Each object that differs is printed with how; the exit code is then 1.
+
+    Example: penstock bronze verify team-a/people --read
+    """
+    if where and run:
+        message = "give either [NAMESPACE/]CONNECTION[/STREAM] or --run, not both"
+        raise CommandError(message)
+    raise typer.Exit(asyncio.run(_verify(data_dir, where, run, read=read)))
+
+
+async def _verify(data_dir: Path, where: str | None, run: str | None, *, read: bool) -> ExitCode:
+    async with session(data_dir) as api:
+        store = _required(api.store)
+        if run:
+            entries, differences = await of_run(api, store, run), dict[str, str]()
+        else:
+            entries, differences = await of_listing(store, _all_kinds(api, where))
+        compared = len(entries) + len(differences)
+        for start in range(0, len(entries), BATCH):
+            differences |= await compare(store, entries[start : start + BATCH], read=read)
+    for key, difference in differences.items():
+        say(f"{key}: {difference}")
+    typer.echo(f"{compared} objects compared, {len(differences)} differ")
+    return ExitCode.problem if differences else ExitCode.ok
+
+
+async def _all_kinds(api: ApiSession, where: str | None) -> AsyncGenerator[ObjectView]:
+    for kind in get_args(ObjectKind):
+        async for listed in _listing(api, where, kind):
+            yield listed
 
 
 @app.command()

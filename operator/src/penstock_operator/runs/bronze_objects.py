@@ -7,8 +7,16 @@ from datetime import datetime
 
 from penstock_sdk.protocol import ObjectKind, UploadedObject
 
+from penstock_operator.bronze.store import ObjectContent
 from penstock_operator.ids import AttemptNumber, ConnectionUid, RunId, StreamName
-from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_value, fetch_values
+from penstock_operator.registry.database import (
+    DatabaseConnection,
+    execute,
+    fetch_all,
+    fetch_one,
+    fetch_value,
+    fetch_values,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +30,24 @@ class Grant:
     run_id: RunId
     attempt: AttemptNumber
     sequence: int
-    kind: ObjectKind = "data"
+    kind: ObjectKind
+    bytes: int
+    sha256: str
+
+    @property
+    def content(self) -> ObjectContent:
+        """Size and checksum of the object that may be uploaded."""
+        return ObjectContent(self.bytes, self.sha256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrantTotals:
+    """What an attempt has been granted: in all, and as far as it is not committed."""
+
+    objects: int
+    bytes: int
+    open_objects: int
+    open_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,33 +101,98 @@ class _StreamSum:
     deletes: int = 0
 
 
-async def insert_grants(db: DatabaseConnection, grants: list[Grant]) -> None:
-    """Record grants, so that an object that is uploaded and never committed can be found and deleted."""
-    async with db.cursor() as cursor:
-        await cursor.executemany(
-            """
+async def insert_grants(db: DatabaseConnection, grants: list[Grant]) -> GrantTotals:
+    """Record grants of one attempt, so that an object that is uploaded and never committed can be found and deleted.
+
+    A grant whose sequence number is granted already is not recorded again.
+    """
+    first = grants[0]
+    totals = await fetch_one(
+        db,
+        GrantTotals,
+        """
+        WITH added AS (
             INSERT INTO penstock.bronze_objects
-                (key, connection_uid, stream, generation, run_id, attempt, sequence, kind)
-            VALUES (%(key)s, %(connection_uid)s, %(stream)s, %(generation)s, %(run_id)s, %(attempt)s, %(sequence)s,
-                    %(kind)s)
-            ON CONFLICT DO NOTHING
-            """,
-            [asdict(grant) for grant in grants],
-        )
+                (key, connection_uid, stream, generation, run_id, attempt, sequence, kind, bytes, sha256)
+            SELECT key, %(uid)s, %(stream)s, %(generation)s, %(run)s, %(attempt)s, sequence, %(kind)s, bytes, sha256
+            FROM unnest(%(keys)s::text[], %(sequences)s::int[], %(sizes)s::bigint[], %(digests)s::text[])
+                AS t (key, sequence, bytes, sha256)
+            ON CONFLICT DO NOTHING RETURNING bytes),
+        new AS (SELECT count(*) AS objects, coalesce(sum(bytes), 0)::bigint AS bytes FROM added)
+        UPDATE penstock.run_attempts a
+        SET granted_objects = granted_objects + new.objects, granted_bytes = granted_bytes + new.bytes
+        FROM new, (SELECT count(*) AS objects, coalesce(sum(bytes), 0)::bigint AS bytes FROM penstock.bronze_objects
+            WHERE run_id = %(run)s AND attempt = %(attempt)s AND committed_at IS NULL) earlier
+        WHERE a.run_id = %(run)s AND a.attempt = %(attempt)s
+        RETURNING a.granted_objects AS objects, a.granted_bytes AS bytes,
+            earlier.objects + new.objects AS open_objects, earlier.bytes + new.bytes AS open_bytes
+        """,
+        uid=first.connection_uid,
+        stream=first.stream,
+        generation=first.generation,
+        run=first.run_id,
+        attempt=first.attempt,
+        kind=first.kind,
+        keys=[grant.key for grant in grants],
+        sequences=[grant.sequence for grant in grants],
+        sizes=[grant.bytes for grant in grants],
+        digests=[grant.sha256 for grant in grants],
+    )
+    assert totals is not None  # noqa: S101 - the caller's transaction holds the attempt
+    return totals
+
+
+async def grants_of(db: DatabaseConnection, wanted: Grant, sequences: list[int]) -> dict[int, Grant]:
+    """Return what is granted under some sequence numbers of the attempt, stream and kind of `wanted`, by number."""
+    found = await fetch_all(
+        db,
+        Grant,
+        "SELECT key, connection_uid, stream, generation, run_id, attempt, sequence, kind, bytes, sha256"
+        " FROM penstock.bronze_objects WHERE run_id = %(run)s AND attempt = %(attempt)s AND stream = %(stream)s"
+        " AND kind = %(kind)s AND sequence = ANY(%(sequences)s)",
+        run=wanted.run_id,
+        attempt=wanted.attempt,
+        stream=wanted.stream,
+        kind=wanted.kind,
+        sequences=sequences,
+    )
+    return {grant.sequence: grant for grant in found}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OpenGrant:
+    key: str
+    bytes: int
+    sha256: str
+
+
+async def open_grants(db: DatabaseConnection, token: bytes, keys: list[str]) -> dict[str, ObjectContent]:
+    """Return what may be uploaded under those of the keys that the token's attempt was granted and has not committed."""
+    found = await fetch_all(
+        db,
+        _OpenGrant,
+        "SELECT o.key, o.bytes, o.sha256 FROM penstock.run_attempts a"
+        " JOIN penstock.bronze_objects o ON o.run_id = a.run_id AND o.attempt = a.attempt"
+        " WHERE a.token_sha256 = %(token)s AND a.finished_at IS NULL AND o.key = ANY(%(keys)s) AND o.committed_at IS NULL",
+        token=token,
+        keys=keys,
+    )
+    return {grant.key: ObjectContent(grant.bytes, grant.sha256) for grant in found}
 
 
 async def commit_object(
     db: DatabaseConnection, checkpoint: CheckpointKey, uploaded: UploadedObject, schema_version: int
 ) -> bool:
-    """Commit one granted object; False when it was not granted to this attempt's stream, or is committed already."""
+    """Commit one object; False when it was not granted so to this attempt's stream, or is committed already."""
     return bool(
         await execute(
             db,
             """
             UPDATE penstock.bronze_objects SET committed_at = now(), records = %(records)s, deletes = %(deletes)s,
-                bytes = %(bytes)s, sha256 = %(sha256)s, checkpoint = %(checkpoint)s, schema_version = %(version)s
+                checkpoint = %(checkpoint)s, schema_version = %(version)s
             WHERE key = %(key)s AND run_id = %(run)s AND attempt = %(attempt)s AND stream = %(stream)s
-              AND sequence = %(sequence)s AND committed_at IS NULL
+              AND sequence = %(sequence)s AND kind = %(kind)s AND bytes = %(bytes)s AND sha256 = %(sha256)s
+              AND committed_at IS NULL
             """,
             run=checkpoint.run_id,
             attempt=checkpoint.attempt,
@@ -110,6 +200,7 @@ async def commit_object(
             checkpoint=checkpoint.checkpoint,
             key=uploaded.key,
             sequence=uploaded.sequence,
+            kind=uploaded.kind,
             records=uploaded.records,
             deletes=None if uploaded.by_op is None else uploaded.by_op.get("delete", 0),
             bytes=uploaded.bytes,

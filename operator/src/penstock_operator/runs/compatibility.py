@@ -1,14 +1,27 @@
-"""Whether what runs is what was to run: the image's artifact, and the version of state that it reads. Pure."""
+"""Whether what runs is what was to run: the image's protocol and artifact, and the version of state that it reads. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from penstock_sdk.protocol import StartRequest
+from penstock_sdk.protocol import PROTOCOL_VERSION, StartRequest
 
 from penstock_operator.errors import Invalid
 from penstock_operator.runs.attempt_store import CarriedAttempt
 from penstock_operator.runs.state_store import State
+
+OLDEST_PROTOCOL = 2
+"""The oldest version of the messages that the server answers. In version 1, a grant named no size and no checksum."""
+
+
+def check_protocol(request: StartRequest) -> None:
+    """Raise Invalid when the image's SDK is older than the oldest that the server answers."""
+    if request.protocol < OLDEST_PROTOCOL:
+        message = (
+            f"the image's SDK {request.sdk_version} speaks version {request.protocol} of the run protocol, this server versions"
+            f" {OLDEST_PROTOCOL} to {PROTOCOL_VERSION}: build the image with a newer penstock-sdk"
+        )
+        raise Invalid(message)
 
 
 def check_artifact(request: StartRequest, launch: CarriedAttempt) -> None:

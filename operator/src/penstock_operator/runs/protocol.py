@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from penstock_sdk.protocol import (
+    PROTOCOL_VERSION,
     CheckpointRequest,
     CheckpointResponse,
     CredentialRequest,
@@ -29,6 +30,7 @@ from penstock_sdk.protocol import (
     HeartbeatRequest,
     HeartbeatResponse,
     Limits,
+    ObjectToUpload,
     StartRequest,
     StartResponse,
     StreamsRequest,
@@ -60,10 +62,12 @@ from penstock_operator.runs import (
     stream_outcomes,
     stream_verdicts,
     transitions,
+    upload_grants,
 )
 from penstock_operator.runs.attempt_store import AttemptOutcome, CarriedAttempt, HeldAttempt
 from penstock_operator.runs.bronze_objects import Grant
-from penstock_operator.runs.compatibility import check_artifact, check_state_versions
+from penstock_operator.runs.checkpoint import ObjectProof
+from penstock_operator.runs.compatibility import check_artifact, check_protocol, check_state_versions
 from penstock_operator.runs.retry import AttemptFailure
 from penstock_operator.runs.run_store import Run
 from penstock_operator.runs.stream_outcomes import RunStream
@@ -113,6 +117,7 @@ class RunProtocol:
             if launch.job_uid != pod.job_uid:
                 message = "the token belongs to a pod of another Job"
                 raise Unauthenticated(message)
+            check_protocol(request)
             check_artifact(request, launch)
             if not await attempt_store.claim_attempt(db, request.run, request.attempt, pod.pod_uid, digest(token)):
                 raise Fenced
@@ -134,6 +139,7 @@ class RunProtocol:
         spec = launch.spec
         return StartResponse(
             run_token=token,
+            protocol=PROTOCOL_VERSION,
             tenant=launch.namespace,
             connection=launch.name,
             connector=request.connector,
@@ -177,39 +183,53 @@ class RunProtocol:
         return EstimateResponse()
 
     async def uploads(self, token: str, request: UploadsRequest) -> UploadsResponse:
-        """Grant places for objects. The same request again gives the same places."""
+        """Grant uploads. The same request again gives the same keys."""
         async with self._held(token) as (connection, attempt):
+            upload_grants.check_allowed(attempt, request.stream)
             generation = await state_store.generation_of(connection, attempt.connection_uid, request.stream)
-            numbers = range(request.after + 1, request.after + request.count + 1)
-            grants = [self._grant(attempt, request, generation, number) for number in numbers]
-            await bronze_objects.insert_grants(connection, grants)
+            wanted = [self._grant(attempt, request, generation, uploaded) for uploaded in request.objects]
+            grants = await upload_grants.record(connection, wanted)
         expiry = datetime.now(UTC) + UPLOAD_EXPIRY
         return UploadsResponse(grants=[self._signed(grant) for grant in grants], expires_at=expiry)
 
-    def _grant(self, attempt: HeldAttempt, request: UploadsRequest, generation: int, sequence: int) -> Grant:
+    def _grant(self, attempt: HeldAttempt, request: UploadsRequest, generation: int, uploaded: ObjectToUpload) -> Grant:
         path = (attempt.namespace, attempt.name, request.stream)
-        run = (attempt.run_id, attempt.attempt, sequence)
-        key = object_key(self._store.settings.prefix, path, generation, run, request.kind)
+        run = (attempt.run_id, attempt.attempt, uploaded.sequence)
         return Grant(
-            key=key,
+            key=object_key(self._store.settings.prefix, path, generation, run, request.kind),
             connection_uid=attempt.connection_uid,
             stream=StreamName(request.stream),
             generation=generation,
             run_id=attempt.run_id,
             attempt=attempt.attempt,
-            sequence=sequence,
+            sequence=uploaded.sequence,
             kind=request.kind,
+            bytes=uploaded.bytes,
+            sha256=uploaded.sha256,
         )
 
     def _signed(self, grant: Grant) -> UploadGrant:
-        url, headers = self._store.presign(grant.key)
+        url, headers = self._store.presign(grant.key, grant.content)
         return UploadGrant(key=grant.key, sequence=grant.sequence, url=url, headers=headers, kind=grant.kind)
 
     async def checkpoint(self, token: str, request: CheckpointRequest) -> CheckpointResponse:
-        """Commit objects and the state that covers them. The same request again changes nothing."""
+        """Commit objects and the state that covers them. The same request again changes nothing.
+
+        The bucket is asked before the transaction begins: a run's row is never held while a bucket answers. An object that
+        the bucket holds cannot change, as its key is written once.
+        """
+        proof = await self._prove(token, [uploaded.key for uploaded in request.objects])
         async with self._held(token) as (connection, attempt):
-            await checkpoint.commit(connection, attempt, request)
+            await checkpoint.commit(connection, attempt, request, proof)
         return CheckpointResponse(checkpoint=request.checkpoint)
+
+    async def _prove(self, token: str, keys: list[str]) -> ObjectProof:
+        """Compare the attempt's objects in the bucket with their grants."""
+        if not keys:
+            return ObjectProof()
+        async with self._pool.connection() as db:
+            granted = await bronze_objects.open_grants(db, digest(token), keys)
+        return ObjectProof(frozenset(granted), await self._store.differences(granted))
 
     async def keep_credential(self, token: str, request: CredentialRequest) -> CredentialResponse:
         """Keep a credential that the source has replaced. The same request again changes nothing."""
