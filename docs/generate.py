@@ -20,7 +20,7 @@ import typer
 from penstock_operator.api.app import create_app
 from penstock_operator.api.services import Services
 from penstock_operator.cli.main import app as operator_app
-from penstock_operator.limits import SERVER_LIMITS
+from penstock_operator.limits import DOCUMENT_LIMITS, SERVER_LIMITS, Limit
 from penstock_operator.resources.conditions import MEANINGS
 from penstock_operator.resources.crds import schema_of
 from penstock_operator.settings import VARIABLES
@@ -397,8 +397,13 @@ The design note [0012](../design/0012-limits.md) says why the limits are where t
 
 def limits_page() -> str:
     """Return every limit of the platform."""
-    rows = [(each.applies_to, f"{each.value:,.0f} {each.unit}", each.reason) for each in SERVER_LIMITS]
-    return "\n".join([LIMITS_HEAD, table(("what", "limit", "why"), rows)])
+    return "\n".join([LIMITS_HEAD, limit_table(SERVER_LIMITS), "## Documents\n", limit_table(DOCUMENT_LIMITS)])
+
+
+def limit_table(limits: Iterable[Limit]) -> str:
+    """Return limits as a table."""
+    rows = [(limit.applies_to, f"{limit.value:,.0f} {limit.unit}", limit.reason) for limit in limits]
+    return table(("what", "limit", "why"), rows)
 
 
 PAGES = {

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from penstock_sdk import _safe_yaml
+from penstock_sdk.manifest import config_schema
 from penstock_sdk.protocol import MAX_OBJECTS_PER_CHECKPOINT
 
 KIB = 1024
@@ -173,6 +175,55 @@ SERVER_LIMITS: tuple[Limit, ...] = (
         "3 TB in objects of the default size, or a checkpoint each second for a day. The next attempt continues.",
     ),
     Limit(MAX_ATTEMPT_BYTES, "bytes", "all objects that an attempt is granted", "As the line above."),
+)
+
+DOCUMENT_LIMITS: tuple[Limit, ...] = (
+    Limit(
+        config_schema.MAX_CONFIG_BYTES,
+        "bytes",
+        "`spec.config` of a TenantConnection, as JSON",
+        "It is part of every start.",
+    ),
+    Limit(
+        config_schema.MAX_SCHEMA_BYTES,
+        "bytes",
+        "`configSchema` of a manifest, as JSON",
+        "Half of what a resource may have.",
+    ),
+    Limit(
+        config_schema.MAX_SCHEMA_DEPTH,
+        "subschemas",
+        "`configSchema`: nested inside each other",
+        "Readers go no deeper.",
+    ),
+    Limit(
+        config_schema.MAX_SCHEMA_NODES,
+        "subschemas",
+        "`configSchema`, with its references written out; a reference to itself or to another document is refused",
+        "It bounds how long the check of a config takes.",
+    ),
+    Limit(
+        config_schema.MAX_PATTERN_CHARACTERS,
+        "characters",
+        "a regular expression of `configSchema`; one that linear time cannot evaluate is refused",
+        "It bounds how long a match takes.",
+    ),
+    Limit(
+        config_schema.PATTERN_PROGRAM_BYTES,
+        "bytes",
+        "a regular expression of `configSchema`, compiled",
+        "A repetition of a repetition takes more memory than its text shows.",
+    ),
+    Limit(config_schema.MAX_PROBLEMS, "problems", "the message about a config", "A status has room for a few."),
+    Limit(_safe_yaml.MAX_YAML_CHARACTERS, "characters", "a YAML file", "Kubernetes takes 3 MiB in one request."),
+    Limit(
+        _safe_yaml.MAX_YAML_VALUES,
+        "values",
+        "a YAML document, with its aliases written out",
+        "A few hundred bytes of aliases can stand for billions of values.",
+    ),
+    Limit(_safe_yaml.MAX_YAML_DEPTH, "levels", "a YAML document", "JSON libraries fail at a thousand."),
+    Limit(_safe_yaml.MAX_NUMBER_CHARACTERS, "characters", "a number in YAML", "Reading a number takes quadratic time."),
 )
 
 

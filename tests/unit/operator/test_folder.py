@@ -30,7 +30,7 @@ BROKEN = {
     "is not known; move it": GOOD.replace("TenantConnection", "ConfigMap"),
     "is a list": "[1, 2]",
     "is a single value": "word",
-    "nested too deep": "a: " + "[" * 5000,
+    "or is nested deeper": "a: " + "[" * 5000,
     "nested deeper": "a: " + "[" * 150 + "]" * 150,
     "values": BOMB,
     "nested deeper than": "a: &a [*a]",

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
+from penstock_sdk._safe_yaml import load_yaml
 from penstock_sdk.contract import Connector
 from penstock_sdk.errors import DefectError, describe_error
 from penstock_sdk.json_types import JsonObject
@@ -65,7 +66,7 @@ class InstalledConnector:
 
 def _checked(path: Path) -> JsonObject:
     try:
-        manifest: JsonObject = yaml.safe_load(path.read_bytes().decode())
+        manifest = cast("JsonObject", load_yaml(path.read_bytes().decode()))
         identity_of(manifest)
         non_secret_credentials(manifest)
     except UNREADABLE as error:

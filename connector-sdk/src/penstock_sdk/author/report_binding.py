@@ -19,6 +19,7 @@ from typing import cast
 import msgspec
 import yaml
 
+from penstock_sdk._safe_yaml import load_yaml
 from penstock_sdk.author.project import ProjectError
 from penstock_sdk.author.site_packages import PLACE
 from penstock_sdk.testing.dependencies import pinned
@@ -136,7 +137,7 @@ def different(tested: frozenset[str], there: frozenset[str]) -> str:
 def load_definition(path: Path) -> BoundDefinition:
     """Return a ConnectorDefinition. Raises ProjectError if the file does not contain one."""
     try:
-        return msgspec.convert(yaml.safe_load(path.read_bytes().decode()), BoundDefinition)
+        return msgspec.convert(load_yaml(path.read_bytes().decode()), BoundDefinition)
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise ProjectError(
             f"{path} is not a ConnectorDefinition ({error}); penstock-connector package writes one"

@@ -10,8 +10,7 @@ from importlib import metadata, resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-import yaml
-
+from penstock_sdk._safe_yaml import load_yaml
 from penstock_sdk._spelling import nearest_word
 
 __all__ = ["TEMPLATES", "ScaffoldError", "Template", "create"]
@@ -128,7 +127,7 @@ def _words(name: str, template: Template, title: str) -> dict[str, str]:
 
 def _yaml(text: str) -> str:
     """Return text as a YAML value, quoted unless every parser reads the same text without quotes."""
-    plain = PLAIN.fullmatch(text) and text.lower() not in READ_AS_BOOLEAN and yaml.safe_load(text) == text
+    plain = PLAIN.fullmatch(text) and text.lower() not in READ_AS_BOOLEAN and load_yaml(text) == text
     return text if plain else _quoted(text)
 
 

@@ -24,6 +24,7 @@ import msgspec
 import yaml
 
 from penstock_sdk._runtime.connector_loader import GROUP, InstalledConnector
+from penstock_sdk._safe_yaml import load_yaml
 from penstock_sdk.json_types import JsonObject, JsonValue
 
 TARGET_FILE = "connector.test.yaml"
@@ -168,7 +169,7 @@ def open_target(path: Path) -> Iterator[Target]:
 def read_document(path: Path) -> JsonValue:
     """Return the document of a YAML file. Raises TargetError that names the line of an error."""
     try:
-        document: JsonValue = yaml.safe_load(path.read_bytes().decode())
+        document = load_yaml(path.read_bytes().decode())
     except OSError as error:
         raise TargetError(
             f"{path}: {error.strerror}; run this in the project's folder, or name the file with --file"

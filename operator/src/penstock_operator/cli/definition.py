@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from importlib import metadata, resources
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 import yaml
+from penstock_sdk._safe_yaml import load_yaml
 
 from penstock_operator.cli.exit_codes import CommandError
 from penstock_operator.resources.models import API_VERSION, GROUP
@@ -40,10 +41,8 @@ def installed_manifest(artifact: str) -> dict[str, Any]:
         near = nearest_word(artifact, known)
         hint = f"; did you mean {near}?" if near else ""
         raise CommandError(f"no installed package offers {artifact}; there are: {', '.join(known) or 'none'}{hint}")
-    manifest: dict[str, Any] = yaml.safe_load(
-        (resources.files(found.module.split(".")[0]) / "connector.yaml").read_text(encoding="utf-8")
-    )
-    return manifest
+    manifest = load_yaml((resources.files(found.module.split(".")[0]) / "connector.yaml").read_text(encoding="utf-8"))
+    return cast("dict[str, Any]", manifest)
 
 
 def definition_yaml(manifest: dict[str, Any], image: str = NO_IMAGE, stage: str = "certified") -> str:

@@ -10,14 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from penstock_sdk._safe_yaml import MAX_YAML_CHARACTERS, MAX_YAML_DEPTH, MAX_YAML_VALUES, TOO_MANY, LimitedLoader
 
-LONGEST_FILE = 4 * 1024 * 1024
-"""Kubernetes takes 3 MiB in one request; a YAML parser takes minutes for much more."""
 MOST_FILES = 2_000
 """A folder that `up` follows is read every second; one with more is a mistake, such as / or a home directory."""
-MOST_VALUES = 200_000
-"""Aliases repeat values without taking up space in the file: a few hundred bytes can stand for billions of them."""
-DEEPEST = 100
 MALFORMED = (yaml.YAMLError, ValueError, RecursionError, AttributeError, LookupError, TypeError, ArithmeticError)
 """What PyYAML raises for text that is no YAML, and for a value that its own tag does not fit, such as `!!int x`."""
 
@@ -34,12 +30,12 @@ class LocatedDocument:
     document: Any
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(LimitedLoader):
     """Reads a moment without quotes as text, as Kubernetes does, and refuses a key that is there twice."""
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        for first, resolvers in LimitedLoader.yaml_implicit_resolvers.items()
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001 - PyYAML's signature
@@ -93,8 +89,8 @@ def _items(document: dict[str, Any], location: str) -> Iterator[LocatedDocument]
 def _loaded(path: Path) -> Iterator[Any]:
     try:
         size = path.stat().st_size
-        if size > LONGEST_FILE:
-            raise FolderError(f"{path}: has {size:,} bytes; a file may have {LONGEST_FILE:,}: split it")
+        if size > MAX_YAML_CHARACTERS:
+            raise FolderError(f"{path}: has {size:,} bytes; a file may have {MAX_YAML_CHARACTERS:,}: split it")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise FolderError(f"{path}: cannot be read: {error.strerror}") from None
@@ -136,8 +132,8 @@ def _not_json(document: Any) -> str | None:
     while waiting:
         value, depth = waiting.pop()
         count += 1
-        if count > MOST_VALUES or depth > DEEPEST:
-            return f"holds more than {MOST_VALUES:,} values, or is nested deeper than {DEEPEST}, with its aliases written out"
+        if count > MAX_YAML_VALUES or depth > MAX_YAML_DEPTH:
+            return TOO_MANY
         if isinstance(value, dict):
             if wrong := next((key for key in value if not isinstance(key, str)), None):
                 return f"the key {str(wrong)[:40]!r} is not text; write it in quotes"
