@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 import yaml
-from penstock_operator.cli.progress import PlainLines
+from penstock_operator.cli.run_reporter import PlainLines
 from penstock_operator.embedded.platform import DataDirectory, Platform, platform
 from penstock_operator.embedded.runner import run_once
 from penstock_operator.registry.database import one

@@ -295,7 +295,7 @@ def module_names_more_than_twice(modules: list[Module]) -> Iterator[Place]:
     """Names that more than two modules or packages have."""
     found = defaultdict(list)
     for path in sorted({_module_path(module) for module in modules}):
-        if path.stem not in {"__init__", "__main__"}:
+        if path.stem not in {"__init__", "__main__", "connector"}:  # each connector has a connector.py
             found[path.stem].append((path, 1))
     return _repeated(found, allowed=2)
 

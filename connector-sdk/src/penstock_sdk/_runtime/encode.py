@@ -91,7 +91,7 @@ class _RecordNumbers:
     growing: ClassVar[threading.Lock] = threading.Lock()
 
     @classmethod
-    def range(cls, start: int, stop: int) -> list[bytes]:
+    def texts(cls, start: int, stop: int) -> list[bytes]:
         """Return the texts from `start` to `stop`. The first 65,536 are cached, which takes up to 6 MB."""
         if stop > NUMBERS_CACHED:
             return [cls.make(number) for number in range(start, stop)]
@@ -149,7 +149,7 @@ class LineEncoder:
             rows
         )  # filled by slices, because a loop in Python would take longer than the encoding
         parts[0] = head
-        parts[1::3] = _RecordNumbers.range(self.records, self.records + len(rows))
+        parts[1::3] = _RecordNumbers.texts(self.records, self.records + len(rows))
         parts[2::3] = rows
         parts.append(b"}\n")
         self.records += len(rows)

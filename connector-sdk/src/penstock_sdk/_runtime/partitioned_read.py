@@ -98,7 +98,7 @@ class PartitionedRead:
         log.info("reading %s (%s): %d of %d partitions, %d at a time", *shown)
         self._reader.metrics.add_planned_partitions(len(self._remaining))
         if not self._remaining:
-            self._mark_done()
+            self._commit_end()
             return
         workers = [
             threading.Thread(target=self._run_worker, name=f"worker-{n}", daemon=True)
@@ -114,7 +114,7 @@ class PartitionedRead:
                 (failure for failure in self._failures if isinstance(failure, AttemptRefused)), self._failures[0]
             )
 
-    def _mark_done(self) -> None:
+    def _commit_end(self) -> None:
         """Commit the end of a stream whose partitions are all read: its state was rewound to that checkpoint."""
         task = self._reader.task
         self._reader.shared.commit(self._cursor.unchanged, None, (), task.envelope.schema_version, {}, done=True)

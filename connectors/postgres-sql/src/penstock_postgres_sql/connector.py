@@ -30,9 +30,9 @@ from penstock_postgres_sql.config import PostgresConfig, PostgresCredentials
 from penstock_postgres_sql.error_mapping import mapped_errors
 from penstock_postgres_sql.not_offered import why_not_offered
 from penstock_postgres_sql.planner import explain
+from penstock_postgres_sql.select_statement import RowSelection, select_statement
 from penstock_postgres_sql.session import connect
 from penstock_postgres_sql.snapshots import Snapshot
-from penstock_postgres_sql.statements import RowSelection, select_statement
 from penstock_postgres_sql.table_cursor import TableCursor, end_cursor, parse_cursor
 from penstock_postgres_sql.watermark import find_watermark
 

@@ -11,13 +11,13 @@ from penstock_sdk import protocol as wire
 from psycopg import AsyncConnection
 
 from penstock_operator.api.actions import action_routes
-from penstock_operator.api.alerts import alert_routes
+from penstock_operator.api.alert_routes import alert_routes
 from penstock_operator.api.authentication import Token
 from penstock_operator.api.error_responses import add_error_handlers
 from penstock_operator.api.read_routes import catalog_routes, run_routes
 from penstock_operator.api.request_limits import RequestLimits
 from penstock_operator.api.services import Services
-from penstock_operator.api.state import state_routes
+from penstock_operator.api.state_routes import state_routes
 from penstock_operator.failpoints import reach
 from penstock_operator.registry.database import Pool
 from penstock_operator.runs.protocol import PodIdentity

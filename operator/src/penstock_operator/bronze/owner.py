@@ -29,7 +29,7 @@ async def owner_of_prefix(store: BronzeStore) -> str | None:
     return owner
 
 
-async def mark_prefix(store: BronzeStore, installation: str) -> str:
+async def claim_prefix(store: BronzeStore, installation: str) -> str:
     """Mark the prefix as the installation's unless it is marked, and return whose it is."""
     await store.put_once(owner_key(store.settings.prefix), {"installation": installation})
     return await owner_of_prefix(store) or installation

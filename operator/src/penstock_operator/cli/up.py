@@ -13,7 +13,7 @@ from penstock_operator.cli.api_session import DATA_DIR, DataDir
 from penstock_operator.cli.exit_codes import ExitCode
 from penstock_operator.cli.output import ListingColumn, Output, OutputOption, print_json, print_rows, say
 from penstock_operator.cli.paths import existing_folder
-from penstock_operator.cli.progress import PlainLines, report_to
+from penstock_operator.cli.run_reporter import PlainLines, report_to
 from penstock_operator.cli.signals import run_until_stopped
 from penstock_operator.embedded.platform import DataDirectory, platform
 from penstock_operator.embedded.runner import RunResult, as_document, run_on, run_once

@@ -12,7 +12,7 @@ from penstock_operator.controller.desired import (
     Stalled,
     check_against,
     check_resource,
-    none_in_range,
+    no_version_matches,
     unknown_annotations,
 )
 from penstock_operator.embedded.documents import FolderError, LocatedDocument, documents_of, yaml_files
@@ -132,7 +132,7 @@ def _check_in_context(connection: Connection, context: ValidationContext) -> Non
     versions = spec.connector.version
     chosen = selectable(stages, versions)
     if not chosen:
-        raise Stalled("NoVersionInRange", none_in_range(stages, versions))
+        raise Stalled("NoVersionInRange", no_version_matches(stages, versions))
     definition = offers[chosen[0]]
     check_against(spec, definition.name, definition.spec.manifest)
     _check_modes(spec, definition.spec.manifest)

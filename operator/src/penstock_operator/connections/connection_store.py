@@ -227,7 +227,7 @@ async def claim_for_recheck(
     )
 
 
-async def mark_scheduled(
+async def record_schedule(
     db: DatabaseConnection, uid: ConnectionUid, tick: datetime | None, next_run_at: datetime | None
 ) -> None:
     """Move the connection on to its next tick; `tick` is the one that a run was made for, None where it was missed."""
@@ -241,7 +241,7 @@ async def mark_scheduled(
     )
 
 
-async def mark_request_handled(db: DatabaseConnection, uid: ConnectionUid, token: str) -> None:
+async def record_handled_request(db: DatabaseConnection, uid: ConnectionUid, token: str) -> None:
     """Remember the newest handled run-now token, which the status echoes."""
     await execute(
         db,
@@ -260,7 +260,7 @@ async def forgive_failures(db: DatabaseConnection, uid: ConnectionUid) -> None:
     )
 
 
-async def mark_success(db: DatabaseConnection, uid: ConnectionUid, run_id: RunId) -> None:
+async def record_success(db: DatabaseConnection, uid: ConnectionUid, run_id: RunId) -> None:
     """Remember which run succeeded last, and when; the connection does not fail any more."""
     await execute(
         db,

@@ -6,7 +6,7 @@ import asyncio
 
 import structlog
 
-from penstock_operator.bronze.owner import mark_prefix, owner_key
+from penstock_operator.bronze.owner import claim_prefix, owner_key
 from penstock_operator.bronze.store import BronzeStore
 
 log = structlog.get_logger()
@@ -33,7 +33,7 @@ async def hold_bucket(store: BronzeStore, installation: str) -> None:
 
 async def claim_bucket(store: BronzeStore, installation: str) -> None:
     """Mark the prefix as the installation's, unless it is marked. Raises ForeignBucketError where it is another's."""
-    owner = await mark_prefix(store, installation)
+    owner = await claim_prefix(store, installation)
     if owner != installation:
         raise ForeignBucketError(
             f"{store.settings.bucket}/{owner_key(store.settings.prefix)}: the prefix belongs to installation {owner}, and this registry is"

@@ -112,7 +112,7 @@ class DefinitionCache:
         stages = {offer.version: offer.stage for offer in offers}
         chosen = selectable(stages, reach)
         if not chosen:
-            raise Stalled("NoVersionInRange", none_in_range(stages, reach))
+            raise Stalled("NoVersionInRange", no_version_matches(stages, reach))
         kept = next((index for index, version in enumerate(chosen) if by_version[version].uid == current), None)
         candidates = chosen if kept is None else chosen[: kept + 1]
         return await self._first_fitting(spec, [by_version[version] for version in candidates], in_use=kept is not None)
@@ -158,7 +158,7 @@ def _with_deleted(
     return offers if used.version in {offer.version for offer in offers} else [*offers, used]
 
 
-def none_in_range(stages: Mapping[str, Stage], reach: str) -> str:
+def no_version_matches(stages: Mapping[str, Stage], reach: str) -> str:
     """Return the message for a range that selects none of the versions, whose stages are given."""
     there = ", ".join(
         version if stages[version] == "certified" else f"{version} ({stages[version]})"

@@ -128,7 +128,7 @@ async def _once(platform: Platform, connection: Connection, report: ProgressRepo
             return RunResult(namespace, name, None, "invalid", None, 0, 0, 0, [], error)
         run_id = await request_run(db, row.uid, f"once-{secrets.token_hex(8)}")
         if run_id and row.upstreams:
-            await upstream_store.mark_followed(db, row.uid, await upstream_store.successes_to_follow(db, row.uid))
+            await upstream_store.record_followed(db, row.uid, await upstream_store.successes_to_follow(db, row.uid))
         if run_id is None:
             run_id = (await run_store.active_runs(db, row.uid))[0].id
     return await _follow(platform, run_id, report)

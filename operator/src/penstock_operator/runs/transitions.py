@@ -35,7 +35,7 @@ async def succeed(db: DatabaseConnection, run: Run, ending: AttemptOutcome) -> R
         return await fail(db, run, ending, AttemptFailure("ConfigError"))
     await egress_records.resolve_denial_alerts(db, run.connection_uid)
     await attempt_store.end_attempt(db, run.id, run.attempt, ending)
-    await connection_store.mark_success(db, run.connection_uid, run.id)
+    await connection_store.record_success(db, run.connection_uid, run.id)
     return await _finish(db, run, "succeeded", ending)
 
 

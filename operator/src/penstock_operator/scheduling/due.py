@@ -69,7 +69,7 @@ async def _schedule(db: DatabaseConnection, connection: RunnableConnection, now:
         return False
     if made:
         await run_store.insert_run(db, new_run(connection, scheduled_at=tick))
-    await connection_store.mark_scheduled(db, connection.uid, tick if made else None, next_run_at)
+    await connection_store.record_schedule(db, connection.uid, tick if made else None, next_run_at)
     await outbox.post_statuses(db, [connection.uid])
     return True
 
@@ -81,7 +81,7 @@ async def _follow(db: DatabaseConnection, connection: RunnableConnection) -> boo
     seen = await upstream_store.successes_to_follow(db, connection.uid)
     digest = hashlib.sha256(repr(sorted(seen.items())).encode()).hexdigest()[:32]
     await run_store.insert_run(db, new_run(connection, token=f"after:{digest}", trigger="upstream"))
-    await upstream_store.mark_followed(db, connection.uid, seen)
+    await upstream_store.record_followed(db, connection.uid, seen)
     await outbox.post_statuses(db, [connection.uid])
     return True
 
@@ -113,7 +113,7 @@ async def handle_request(db: DatabaseConnection, uid: ConnectionUid, token: str)
         if held is None or held.handled_request == token:
             return None
         made = await _requested(db, held.runnable, token)
-        await connection_store.mark_request_handled(db, uid, token)
+        await connection_store.record_handled_request(db, uid, token)
         return made
 
 

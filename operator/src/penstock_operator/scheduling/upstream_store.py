@@ -81,7 +81,7 @@ async def successes_to_follow(db: DatabaseConnection, uid: ConnectionUid) -> dic
     return seen or {}
 
 
-async def mark_followed(db: DatabaseConnection, uid: ConnectionUid, seen: dict[ConnectionUid, RunId]) -> None:
+async def record_followed(db: DatabaseConnection, uid: ConnectionUid, seen: dict[ConnectionUid, RunId]) -> None:
     """Remember which successes a run was made for; the next ones make the next run."""
     await execute(
         db,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from penstock_operator.cli.progress import report_to
+from penstock_operator.cli.run_reporter import report_to
 from penstock_operator.embedded.runner import RunProgress
 from rich.console import Console
 
