@@ -13,7 +13,10 @@ import yaml
 from penstock_operator.resources.scope import Scope
 from penstock_operator.settings import (
     NO_QUOTAS,
+    EgressSettings,
     Quotas,
+    egress,
+    egress_probe_port,
     given_installation,
     log_bytes,
     quotas,
@@ -74,7 +77,7 @@ def test_8_no_role_reads_a_secret_and_none_has_a_wildcard() -> None:
 @pytest.mark.parametrize("values", [GIVEN, QUICKSTART])
 def test_every_pod_meets_the_restricted_standard(values: tuple[str, ...]) -> None:
     found = list(pods(rendered(*values)))
-    assert len(found) == (2 if values is GIVEN else 4)
+    assert len(found) == (3 if values is GIVEN else 5)
     for pod in found:
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -108,6 +111,7 @@ def test_the_crds_are_the_generated_ones_and_stay_on_uninstall() -> None:
         ((*GIVEN, "retention.generationDays=-1"), "generationDays"),
         ((*GIVEN, "fairness.tenants.team-a=0"), "team-a"),
         ((*GIVEN, "fairness.launchRate=-1"), "launchRate"),
+        ((*GIVEN, "egress.privateRanges={ten}"), "privateRanges"),
         (("s3.bucket=bronze",), "postgres.existingSecret.name"),
         (("postgres.existingSecret.name=pg",), "s3.bucket"),
     ],
@@ -235,3 +239,75 @@ def test_each_release_has_a_lease_of_its_own() -> None:
     named = {each["name"]: each.get("value") for each in operate["spec"]["template"]["spec"]["containers"][0]["env"]}
     (lease,) = (each for each in documents if each["kind"] == "Role" and each["metadata"]["name"].endswith("-lease"))
     assert lease["rules"][1]["resourceNames"] == [named["PENSTOCK_LEASE"]] == ["penstock-operate"]
+
+
+def environment(documents: list[dict[str, Any]], role: str) -> dict[str, str]:
+    """Return the environment variables of a role's container that have a value."""
+    (found,) = (
+        document
+        for document in documents
+        if document["kind"] == "Deployment" and document["metadata"]["name"] == f"penstock-{role}"
+    )
+    (container,) = found["spec"]["template"]["spec"]["containers"]
+    return {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+
+
+def test_run_pods_reach_the_run_api_and_the_gateway_and_a_bucket_in_the_cluster() -> None:
+    def reached(*values: str) -> tuple[EgressSettings, set[tuple[str, int]]]:
+        found = egress(environment(rendered(*values), "operate"))
+        assert found is not None
+        peers = {
+            (rule["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"], rule["ports"][0]["port"])  # type: ignore[index, call-overload]
+            for rule in found.rules
+        }
+        return found, peers
+
+    both = {("serve", 8080), ("egress", 8082)}
+    given, peers = reached(*GIVEN)
+    assert peers == both
+    assert not given.bucket_is_direct
+    assert given.direct_hosts == ("penstock-egress.penstock-system.svc", "penstock.penstock-system.svc")
+    trial, peers = reached(*QUICKSTART)
+    assert peers == both | {("s3", 7070)}
+    assert trial.bucket_is_direct
+    assert "penstock-s3.penstock-system.svc" in trial.direct_hosts
+
+
+def test_the_gateway_has_no_rights_no_database_and_no_keys() -> None:
+    documents = rendered(*GIVEN)
+    given = environment(documents, "egress")
+    assert set(given) == {"PENSTOCK_API_URL", "PENSTOCK_EGRESS_PRIVATE_RANGES"}
+    (pod,) = (pod for pod in pods(documents) if pod["containers"][0]["name"] == "egress")
+    assert pod["automountServiceAccountToken"] is False
+    assert "serviceAccountName" not in pod
+    assert {entry["name"] for entry in pod["containers"][0]["env"]} == set(given), "nothing comes from a Secret"
+
+
+def test_private_ranges_are_none_and_all_in_a_trial() -> None:
+    def ranges(*values: str) -> str:
+        return environment(rendered(*values), "egress")["PENSTOCK_EGRESS_PRIVATE_RANGES"]
+
+    assert ranges(*GIVEN) == ""
+    assert ranges(*GIVEN, "egress.privateRanges={10.1.0.0/16,fd12::/32}") == "10.1.0.0/16,fd12::/32"
+    assert ranges(*QUICKSTART).startswith("10.0.0.0/8,")
+
+
+def test_the_controller_may_reach_one_port_of_the_gateway_and_tries_the_other() -> None:
+    documents = rendered(*GIVEN)
+    (policy,) = (
+        document
+        for document in documents
+        if document["kind"] == "NetworkPolicy" and document["metadata"]["name"] == "penstock-operate"
+    )
+    allowed = {port["port"] for rule in policy["spec"]["egress"] for port in rule.get("ports", [])}
+    forbidden = egress_probe_port(environment(documents, "operate"))
+    assert 8082 in allowed
+    assert forbidden not in allowed
+    assert forbidden
+    assert not egress_probe_port(environment(rendered(*GIVEN, "networkPolicy.enabled=false"), "operate"))
+
+
+def test_without_the_gateway_nothing_of_it_is_left() -> None:
+    documents = rendered(*GIVEN, "egress.enabled=false")
+    assert not [each for each in documents if each["metadata"]["name"].endswith("-egress")]
+    assert egress(environment(documents, "operate")) is None

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = "penstock-system"
 AGENT_NAMESPACE = "kube-system"
 LEASE = "penstock-operate"
-Role = Literal["operate", "serve"]
+Role = Literal["operate", "serve", "egress"]
 Signal = Literal["KILL", "STOP", "CONT"]
 
 # Runs in the agent's pod, which sees the node's processes: signals those of one pod, its sandbox aside.
@@ -84,6 +84,7 @@ class Installation:
                 "existingSecret": "penstock-s3",
             },
             "networkPolicy": {"egressPorts": [443, 6443, *ports]},
+            "egress": {"privateRanges": ["10.0.0.0/8"]},
         }
 
     def upgrade(self, **changes: Any) -> None:
@@ -141,7 +142,7 @@ class Installation:
 
     def ready(self) -> None:
         """Wait until every pod of the release is ready."""
-        for role in ("operate", "serve"):
+        for role in ("operate", "serve", "egress"):
             flags = ("-n", NAMESPACE, f"--timeout={PATIENCE:.0f}s")
             self.cluster.kubectl("rollout", "status", f"deployment/penstock-{role}", *flags, seconds=PATIENCE + 10)
 
@@ -175,7 +176,7 @@ class Installation:
     def logs(self) -> str:
         """Return the end of what each pod wrote."""
         said = [self.cluster.kubectl("get", "pods", "-A", "-o", "wide", check=False).stdout]
-        for role in ("operate", "serve"):
+        for role in ("operate", "serve", "egress"):
             for pod in self.cluster.list("pods", NAMESPACE, f"app.kubernetes.io/component={role}"):
                 name = pod["metadata"]["name"]
                 done = self.cluster.kubectl("logs", name, "-n", NAMESPACE, "--tail=40", check=False)

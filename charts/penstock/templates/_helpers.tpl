@@ -102,9 +102,36 @@ tolerations: {{ toJson . }}
   - {apiGroups: [penstock.io], resources: [tenantconnections], verbs: [get, list, watch]}
   - {apiGroups: [penstock.io], resources: [tenantconnections/status], verbs: [patch]}
   - {apiGroups: [batch], resources: [jobs], verbs: [get, list, watch, create, delete]}
+  - {apiGroups: [networking.k8s.io], resources: [networkpolicies], verbs: [list, create, update, delete]}
   - {apiGroups: [""], resources: [events], verbs: [list]}
   - {apiGroups: [""], resources: [namespaces], verbs: [get]}
 {{- end }}
   - {apiGroups: [""], resources: [pods], verbs: [get, list]}
   - {apiGroups: [""], resources: [pods/log], verbs: [get]}
+{{- end }}
+
+{{- /* What a run pod reaches: the run API, the egress gateway, and a bucket that is in the cluster. */}}
+{{- define "penstock.runRules" -}}
+{{- $home := dict "matchLabels" (dict "kubernetes.io/metadata.name" .Release.Namespace) }}
+{{- $rules := list }}
+{{- range $role, $port := dict "serve" 8080 "egress" 8082 }}
+{{- $pods := dict "matchLabels" (include "penstock.selector" (dict "root" $ "role" $role) | fromYaml) }}
+{{- $peer := dict "namespaceSelector" $home "podSelector" $pods }}
+{{- $rules = append $rules (dict "to" (list $peer) "ports" (list (dict "port" $port "protocol" "TCP"))) }}
+{{- end }}
+{{- if .Values.quickstart.enabled }}
+{{- $pods := dict "matchLabels" (include "penstock.selector" (dict "root" $ "role" "s3") | fromYaml) }}
+{{- $peer := dict "namespaceSelector" $home "podSelector" $pods }}
+{{- $rules = append $rules (dict "to" (list $peer) "ports" (list (dict "port" 7070 "protocol" "TCP"))) }}
+{{- end }}
+{{- concat $rules .Values.egress.bucketRules | toJson }}
+{{- end }}
+
+{{- define "penstock.egress" -}}
+- {name: PENSTOCK_EGRESS_URL, value: "http://{{ include "penstock.name" . }}-egress.{{ .Release.Namespace }}.svc:8082"}
+- {name: PENSTOCK_EGRESS_RULES, value: {{ include "penstock.runRules" . | quote }}}
+- {name: PENSTOCK_EGRESS_BUCKET, value: {{ ternary "direct" "gateway" (or .Values.quickstart.enabled (not (empty .Values.egress.bucketRules))) }}}
+{{- if .Values.networkPolicy.enabled }}
+- {name: PENSTOCK_EGRESS_PROBE_PORT, value: "8083"}
+{{- end }}
 {{- end }}

@@ -108,6 +108,12 @@ VARIABLES = (
         "How pods reach the bucket: `gateway`, or `direct` if it is in the cluster and the rules have it.",
     ),
     Variable(
+        "PENSTOCK_EGRESS_PROBE_PORT",
+        "operate",
+        "0",
+        "A port of the gateway that the controller's NetworkPolicy forbids: it tries whether the cluster enforces policies.",
+    ),
+    Variable(
         "PENSTOCK_EGRESS_PRIVATE_RANGES",
         "egress",
         "",
@@ -206,6 +212,11 @@ def _network_rules(environment: Mapping[str, str]) -> tuple[JsonObject, ...]:
     if not isinstance(rules, list) or not rules or not all(isinstance(rule, dict) for rule in rules):
         raise SettingsError(f"{name} must be a list of egress rules of a NetworkPolicy, one or more")
     return tuple(rules)
+
+
+def egress_probe_port(environment: Mapping[str, str] = os.environ) -> int:
+    """Return the gateway's port that the controller's NetworkPolicy forbids; 0: whether policies are enforced is not checked."""
+    return whole_number(environment, "PENSTOCK_EGRESS_PROBE_PORT", default=0)
 
 
 def private_networks(environment: Mapping[str, str] = os.environ) -> str:

@@ -25,6 +25,7 @@ from penstock_operator.controller.bucket_claim import hold_bucket
 from penstock_operator.controller.health import Health
 from penstock_operator.controller.kubernetes_resources import KubernetesResources
 from penstock_operator.controller.lease import Lease
+from penstock_operator.controller.network_policy_check import check_network_policies
 from penstock_operator.controller.orchestrator import Components, Orchestrator
 from penstock_operator.controller.watch import watch
 from penstock_operator.credentials.vault import Vault
@@ -40,6 +41,8 @@ from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.settings import (
     credentials_keys,
     database_url,
+    egress,
+    egress_probe_port,
     given_installation,
     log_bytes,
     quotas,
@@ -135,7 +138,9 @@ async def operate(health_port: int) -> bool:
 async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Health], stop: asyncio.Event) -> None:
     waits, (lease, health) = timings(), leadership
     ours, scope, store = await _installation(pool), watch_scope(), BronzeStore(s3_settings())
-    launcher = KubernetesLauncher(api, JobSettings(required(os.environ, "PENSTOCK_API_URL"), ours), scope)
+    gateway = egress()
+    jobs = JobSettings(required(os.environ, "PENSTOCK_API_URL"), ours, gateway)
+    launcher = KubernetesLauncher(api, jobs, scope)
     parts = Components(
         pool,
         KubernetesResources(api, scope),
@@ -158,6 +163,11 @@ async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Heal
         asyncio.create_task(lease.keep(), name="lease"),
         asyncio.create_task(stop.wait(), name="stop"),
     ]
+    forbidden_port = egress_probe_port()
+    if gateway is None:
+        log.warning("no egress gateway: run pods can reach any host that the cluster lets them reach")
+    elif forbidden_port:
+        tasks.append(asyncio.create_task(check_network_policies(gateway.url, forbidden_port), name="network policies"))
     ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     watching.set()
     for task in ended:

@@ -133,6 +133,18 @@ def operate(health_port: Port = 8081) -> None:
         raise typer.Exit(ExitCode.problem)
 
 
+@app.command()
+def egress(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "0.0.0.0",  # noqa: S104 - a container's own network
+    port: Port = 8082,
+    health_port: Port = 8083,
+) -> None:
+    """Serve the egress gateway in a cluster: run pods reach the hosts of their manifests through it."""
+    from penstock_operator.cli.egress_gateway import serve_egress
+
+    asyncio.run(serve_egress(host, port, health_port))
+
+
 def main() -> None:
     """Run the command that the command line gives, and end the process."""
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123 - a shell's >&- leaves none
