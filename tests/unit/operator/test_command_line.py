@@ -18,7 +18,7 @@ import typer
 from penstock_operator.cli.main import app, run
 
 ROOT: Any = typer.main.get_command(app)
-SERVERS = ("serve", "operate")
+SERVERS = ("serve", "operate", "egress")
 """These run until they are stopped; without their settings they end at once."""
 
 
