@@ -23,6 +23,7 @@ from penstock_operator.launchers import AttemptLaunch
 from penstock_operator.launchers.jobs import JobSettings, desired_job
 from penstock_operator.runs.run_spec import RunSpec
 from penstock_operator.scheduling.due import schedule_due
+from penstock_sdk.manifest import Manifest
 
 CONNECTIONS = int(os.environ.get("CONNECTIONS", "10000"))
 RUNS = int(os.environ.get("RUNS", "1334"))  # of the steady part: two minutes of 667
@@ -69,7 +70,7 @@ async def raw_jobs(server: Api, manifest: dict[str, Any]) -> float:
             "image",
             spec,
             "512Mi",
-            manifest,
+            Manifest.model_validate(manifest),
         )
         made = desired_job(launch, JobSettings("http://api"))
         made["metadata"].pop("ownerReferences")

@@ -14,6 +14,7 @@ from penstock_operator.ids import (
     Namespace,
     RunId,
 )
+from penstock_operator.resources.schedules import UTC_ZONE
 from penstock_operator.runs.attempt_store import LiveAttempt
 from penstock_operator.runs.run_store import RunDetail
 
@@ -82,7 +83,7 @@ CONNECTION = ConnectionSummary(
     ready=True,
     suspended=False,
     schedule="0 * * * *",
-    time_zone="Etc/UTC",
+    time_zone=UTC_ZONE,
     jitter_seconds=0,
     next_run_at=None,
     paused_until=None,

@@ -12,6 +12,7 @@ from penstock_operator.launchers.jobs import JobSettings, desired_job
 from penstock_operator.resources.crds import defaulted
 from penstock_operator.resources.documents import parse_resource
 from penstock_operator.resources.notations import Duration, MemorySize
+from penstock_operator.resources.schedules import CronSchedule, TimeZone
 from penstock_operator.resources.versions import matches
 from penstock_operator.runs.retry import AttemptFailure, RetryHistory, decide_retry
 from penstock_operator.runs.run_spec import RunSpec
@@ -40,7 +41,9 @@ def _runs(spec: dict[str, Any]) -> None:
     """Make all that a run is made of, and see that none of it is nothing."""
     now = datetime(2026, 11, 1, tzinfo=UTC)
     if spec.get("schedule"):
-        assert next_time(spec["schedule"], spec["timeZone"], int(Duration(spec["jitter"]).seconds), now)
+        assert next_time(
+            CronSchedule(spec["schedule"]), TimeZone(spec["timeZone"]), int(Duration(spec["jitter"]).seconds), now
+        )
     matches("1.2.3", spec["connector"]["version"])
     pinned = RunSpec.parse(spec)
     launch = AttemptLaunch(
@@ -55,7 +58,7 @@ def _runs(spec: dict[str, Any]) -> None:
         "i@sha256:0",
         pinned,
         pinned.resources.limits.memory,
-        MANIFEST,
+        Manifest.model_validate(MANIFEST),
     )
     job = desired_job(launch, JobSettings("http://api"))
     container = job["spec"]["template"]["spec"]["containers"][0]

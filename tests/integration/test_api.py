@@ -23,6 +23,7 @@ from penstock_operator.embedded.private_files import free_port
 from penstock_operator.logs.reader import RunLogs
 from penstock_operator.registry.database import Pool
 from penstock_operator.resources.models import ConnectionSpec, DefinitionSpec
+from penstock_operator.resources.schedules import UTC_ZONE, CronSchedule
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.scheduling import fairness
 from pytest_httpserver import HTTPServer
@@ -171,7 +172,7 @@ async def test_no_answer_shows_a_run_token(api: Api, pool: Pool) -> None:
 
 async def test_a_window_is_filled_by_whoever_may_change_the_connection(api: Api, pool: Pool) -> None:
     async with pool.connection() as db:
-        await connection_records.set_timing(db, "c1", Timing("@daily", "Etc/UTC"))
+        await connection_records.set_timing(db, "c1", Timing(CronSchedule("@daily"), UTC_ZONE))
     body = {"namespace": "team", "name": "orders", "from": "2026-01-01T00:00:00Z", "to": "2026-01-03T00:00:00Z"}
     assert (await api.tenant.post("/v1/runs/backfill", json=body)).status_code == 403
     filled = (await api.owner.post("/v1/runs/backfill", json=body)).json()

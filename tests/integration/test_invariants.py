@@ -12,6 +12,7 @@ from penstock_operator.connections import connection_records, connection_store
 from penstock_operator.connections.connection_records import Timing
 from penstock_operator.errors import Fenced, Mismatch, NotReady, Unauthenticated
 from penstock_operator.registry.database import many, one
+from penstock_operator.resources.schedules import UTC_ZONE, CronSchedule
 from penstock_operator.runs import attempt_store, bronze_objects, run_store
 from penstock_operator.runs.protocol import PodIdentity
 from penstock_operator.scheduling import fairness
@@ -33,7 +34,7 @@ async def test_1_a_due_time_and_a_token_make_one_run_each(world: World) -> None:
 async def test_1_two_schedulers_make_one_run_of_one_tick(world: World) -> None:
     async with world.pool.connection() as db:
         past = datetime.now(UTC) - timedelta(minutes=90)
-        await connection_records.set_timing(db, "c1", Timing("*/15 * * * *", "Etc/UTC", 0, past))
+        await connection_records.set_timing(db, "c1", Timing(CronSchedule("*/15 * * * *"), UTC_ZONE, 0, past))
     now = datetime.now(UTC)
     await asyncio.gather(*(schedule_due(world.pool, now) for _ in range(6)))
     async with world.pool.connection() as db:

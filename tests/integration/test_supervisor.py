@@ -18,6 +18,7 @@ from penstock_operator.launchers import AttemptLaunch, AttemptObservation, Launc
 from penstock_operator.launchers.logs import FileLogs
 from penstock_operator.registry.database import Pool, Row, create_pool, execute, many, one
 from penstock_operator.resources.models import Kind
+from penstock_operator.resources.schedules import UTC_ZONE, CronSchedule
 from penstock_operator.runs import run_store
 from penstock_operator.runs.attempt_store import CarriedAttempt, attempt_by_job
 from penstock_operator.settings import Timings
@@ -420,7 +421,7 @@ async def test_a_run_is_launched_as_soon_as_it_is_made(
     try:
         await asyncio.wait_for(looked.wait(), PATIENCE)
         async with world.pool.connection() as db:
-            await connection_records.set_timing(db, "c1", Timing("@hourly", "Etc/UTC", 0, past))
+            await connection_records.set_timing(db, "c1", Timing(CronSchedule("@hourly"), UTC_ZONE, 0, past))
         assert await orchestrator.schedule() == 1
         await _until(lambda: jobs.jobs)
     finally:

@@ -30,6 +30,7 @@ from penstock_operator.launchers.logs import FileLogs
 from penstock_operator.logs.reader import RunLogs
 from penstock_operator.registry.database import Pool, many
 from penstock_operator.resources.models import ConnectionSpec, DefinitionSpec
+from penstock_operator.resources.schedules import UTC_ZONE, CronSchedule
 from penstock_operator.runs import attempt_store, transitions
 from penstock_operator.runs.attempt_store import AttemptOutcome
 from penstock_operator.runs.protocol import PodIdentity, RunProtocol
@@ -207,7 +208,7 @@ class Reality:
         record = ConnectionRecord(uid, "team", name, 1, ConnectionSpec.parse(SPEC), "d1", ready=True)
         async with self.pool.connection() as db, db.transaction():
             await connection_records.upsert_connection(db, record)
-            await connection_records.set_timing(db, uid, Timing("0 * * * *", "Etc/UTC", 0, next_run_at))
+            await connection_records.set_timing(db, uid, Timing(CronSchedule("0 * * * *"), UTC_ZONE, 0, next_run_at))
 
     async def sweep(self) -> Answer:
         async with self.pool.connection() as db:

@@ -13,12 +13,14 @@ from penstock_operator.connections import connection_records
 from penstock_operator.connections.connection_records import Timing
 from penstock_operator.registry.database import Pool, create_pool, execute, many, one
 from penstock_operator.registry.migrate import migrate
+from penstock_operator.resources.schedules import CronSchedule, TimeZone
 from penstock_operator.scheduling import fairness
 from penstock_operator.scheduling.due import next_time, schedule_due
 from penstock_operator.scheduling.ticks import latest_tick, ticks_between
 
 from tests.integration.world import new_world
 
+PARIS = TimeZone("Europe/Paris")
 START = datetime(2026, 10, 24, 22, 7, 31, tzinfo=UTC)  # a few hours before Paris puts its clock back
 SCHEDULES = ("*/15 * * * *", "30 2 * * *", "@hourly", "7 1-4 * * *", "* * * * *")
 POLICIES = ("Forbid", "Replace", "Allow")
@@ -62,8 +64,8 @@ async def prepare(pool: Pool, wanted: list[tuple[str, str, int]]) -> None:
                 uid=f"c{number}",
                 policy=policy,
             )
-            at = next_time(schedule, "Europe/Paris", jitter, START)
-            await connection_records.set_timing(db, f"c{number}", Timing(schedule, "Europe/Paris", jitter, at))
+            at = next_time(CronSchedule(schedule), PARIS, jitter, START)
+            await connection_records.set_timing(db, f"c{number}", Timing(CronSchedule(schedule), PARIS, jitter, at))
 
 
 async def launch(pool: Pool, now: datetime) -> list[tuple[str, int]]:
@@ -110,14 +112,14 @@ async def check(pool: Pool, wanted: list[tuple[str, str, int]], now: datetime, l
             row = await one(db, "SELECT * FROM penstock.tenant_connections WHERE uid = %(uid)s", uid=f"c{number}")
         made: list[datetime] = [each["scheduled_at"] for each in rows]
         off = timedelta(seconds=jitter)
-        real = set(ticks_between(schedule, "Europe/Paris", START - off, latest - off + timedelta(seconds=1)))
+        real = set(ticks_between(CronSchedule(schedule), PARIS, START - off, latest - off + timedelta(seconds=1)))
         assert len(made) == len(set(made)), "test_1: a tick makes at most one run"
         assert set(made) <= real, "what runs is a tick"
         assert row is not None
         assert row["next_run_at"] > now, "nothing that is due is left over"
         passed = [tick for tick in real if tick <= now - off]
         if passed:
-            newest = latest_tick(schedule, "Europe/Paris", min(passed), now - off)
+            newest = latest_tick(CronSchedule(schedule), PARIS, min(passed), now - off)
             assert max(made) >= newest, "what was missed has collapsed into the newest, and none is lost beyond that"
 
 

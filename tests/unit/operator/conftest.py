@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from kubernetes.aio import client
 from penstock_operator.runs.run_spec import RunSpec
+from penstock_sdk.manifest import Manifest
 from pytest_httpserver import HTTPServer
 from werkzeug import Response
+
+from tests.integration.world import MANIFEST
 
 
 @pytest.fixture
@@ -28,3 +31,9 @@ def answered(body: dict[str, Any], status: int = 200, **headers: str) -> Respons
 def run_spec(**fields: Any) -> RunSpec:
     """Return the spec of a run, with the fields of the document given here."""
     return RunSpec.parse({"connector": {"name": "faker", "method": "generate"}, **fields})
+
+
+def manifest(name: str, method: str, *methods: dict[str, Any]) -> Manifest:
+    """Return the manifest of a connector with these ways to authenticate; with none, it takes no credentials."""
+    ways = {"methods": list(methods) or [{"type": "none"}]}
+    return Manifest.model_validate({**MANIFEST, "name": name, "method": method, "authentication": ways})

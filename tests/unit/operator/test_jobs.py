@@ -16,15 +16,10 @@ from penstock_operator.launchers.jobs import (
     wants_words,
 )
 
-from tests.unit.operator.conftest import run_spec
+from tests.unit.operator.conftest import manifest, run_spec
 
-MANIFEST = {
-    "name": "postgres",
-    "method": "sql",
-    "authentication": {
-        "methods": [{"type": "basic", "credentials": [{"name": "username", "required": False}, {"name": "password"}]}]
-    },
-}
+CREDENTIALS = [{"name": "username", "required": False}, {"name": "password"}]
+MANIFEST = manifest("postgres", "sql", {"type": "basic", "credentials": CREDENTIALS})
 SPEC = run_spec(timeout="90s", secretRef={"name": "db"}, resources={"limits": {"memory": "64Mi", "cpu": "1"}})
 LAUNCH = AttemptLaunch(
     "r1", 2, "penstock-r1-2", None, "team", "orders", "uid", "d", "image@sha256:0", SPEC, "64Mi", MANIFEST

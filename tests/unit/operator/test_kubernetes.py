@@ -24,12 +24,12 @@ from werkzeug import Request, Response
 
 from tests.fakes.changes import FakeChangeHandler
 from tests.patience import PATIENCE
-from tests.unit.operator.conftest import answered, run_spec
+from tests.unit.operator.conftest import answered, manifest, run_spec
 
 JOBS = "/apis/batch/v1/namespaces/team/jobs"
 CONNECTION = "/apis/penstock.io/v1alpha1/namespaces/team/tenantconnections/orders"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/penstock/leases/penstock-operate"
-MANIFEST = {"name": "faker", "method": "generate"}
+MANIFEST = manifest("faker", "generate")
 LAUNCH = AttemptLaunch(
     "r1",
     1,

@@ -15,6 +15,7 @@ from penstock_operator.controller.status import finding_for, pauses, recorded_fi
 from penstock_operator.resources.conditions import conditions_for
 from penstock_operator.resources.crds import crds
 from penstock_operator.resources.documents import merge_patch
+from penstock_operator.resources.schedules import CronSchedule
 from penstock_operator.runs.attempt_store import RunPhase
 from penstock_operator.runs.run_store import RunDetail
 
@@ -132,7 +133,12 @@ def test_the_next_run_is_never_in_the_past(at: int, paused: int | None, schedule
     """A due time that waits for the run under way, or for the operator, stays due: told is the one after it."""
     due = NOW + timedelta(minutes=at)
     until = None if paused is None else NOW + timedelta(minutes=paused)
-    connection = row(next_run_at=due, paused_until=until, schedule=schedule, jitter_seconds=jitter)
+    connection = row(
+        next_run_at=due,
+        paused_until=until,
+        schedule=CronSchedule(schedule) if schedule else None,
+        jitter_seconds=jitter,
+    )
     told = recorded_fields(connection, None, NOW).next_schedule_time
     if told is None:
         assert max(due, until or due) <= NOW

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from penstock_operator.resources.schedules import CronSchedule, TimeZone
 from penstock_operator.scheduling.ticks import latest_tick, next_tick, ticks_between
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -74,7 +75,9 @@ def reference(minute: str, hour: str, change: str) -> list[datetime]:
 def test_ticks_are_those_of_the_clock_on_the_wall(change: str, hour: str) -> None:
     zone, middle = CHANGES[change]
     for minute in MINUTES:
-        found = list(ticks_between(f"{minute} {hour} * * *", zone, middle - 3 * HOUR, middle + 5 * HOUR))
+        found = list(
+            ticks_between(CronSchedule(f"{minute} {hour} * * *"), TimeZone(zone), middle - 3 * HOUR, middle + 5 * HOUR)
+        )
         expected = [at for at in reference(minute, hour, change) if middle - 3 * HOUR <= at < middle + 5 * HOUR]
         assert found == expected, f"{minute} {hour} * * *"
 
@@ -90,19 +93,19 @@ def test_from_any_moment_the_next_tick_is_ahead_and_the_latest_behind(
     change: str, minute: str, hour: str, seconds: float
 ) -> None:
     zone, middle = CHANGES[change]
-    now, schedule = middle + timedelta(seconds=seconds), f"{minute} {hour} * * *"
+    now, schedule = middle + timedelta(seconds=seconds), CronSchedule(f"{minute} {hour} * * *")
     ticks = reference(minute, hour, change)
     ahead, behind = [each for each in ticks if each > now], [each for each in ticks if each <= now]
     if ahead:
-        assert next_tick(schedule, zone, now) == ahead[0]
+        assert next_tick(schedule, TimeZone(zone), now) == ahead[0]
     if behind:
-        assert latest_tick(schedule, zone, ticks[0], now) == behind[-1]
+        assert latest_tick(schedule, TimeZone(zone), ticks[0], now) == behind[-1]
 
 
 @pytest.mark.parametrize("change", ["Paris forward", "Paris back", "Lord Howe forward, half an hour"])
 def test_a_daily_time_fires_once_a_day_whatever_the_clock_does(change: str) -> None:
     zone, middle = CHANGES[change]
-    found = list(ticks_between("30 2 * * *", zone, middle - 10 * DAY, middle + 10 * DAY))
+    found = list(ticks_between(CronSchedule("30 2 * * *"), TimeZone(zone), middle - 10 * DAY, middle + 10 * DAY))
     days = [each.astimezone(ZoneInfo(zone)).date() for each in found]
     assert {after - before for before, after in pairwise(days)} == {DAY}
 
@@ -112,5 +115,5 @@ def test_a_daily_time_fires_once_a_day_whatever_the_clock_does(change: str) -> N
 )
 def test_hourly_is_every_hour_that_passes(change: str) -> None:
     zone, middle = CHANGES[change]
-    found = list(ticks_between("@hourly", zone, middle - DAY, middle + DAY))
+    found = list(ticks_between(CronSchedule("@hourly"), TimeZone(zone), middle - DAY, middle + DAY))
     assert {after - before for before, after in pairwise(found)} == {HOUR}

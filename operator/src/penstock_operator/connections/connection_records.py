@@ -19,6 +19,7 @@ from penstock_operator.ids import (
 )
 from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_one, fetch_value
 from penstock_operator.resources.models import ConnectionSpec
+from penstock_operator.resources.schedules import UTC_ZONE, CronSchedule, TimeZone
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,8 @@ class ConnectionRecord:
 class Timing:
     """When a connection runs. `next_run_at` is when its next run is made, which is `jitter_seconds` after its tick."""
 
-    schedule: str | None = None
-    time_zone: str = ""
+    schedule: CronSchedule | None = None
+    time_zone: TimeZone = UTC_ZONE
     jitter_seconds: int = 0
     next_run_at: datetime | None = None
 

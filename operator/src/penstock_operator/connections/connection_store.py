@@ -24,6 +24,7 @@ from penstock_operator.registry.database import (
 )
 from penstock_operator.resources.conditions import Reason
 from penstock_operator.resources.models import ConnectionSpec, StateAnswer
+from penstock_operator.resources.schedules import CronSchedule, TimeZone
 
 QUEUE_LIMIT = 10
 ROOM = f"""
@@ -31,6 +32,10 @@ ROOM = f"""
      WHERE r.connection_uid = c.uid AND r.phase IN ('pending', 'running') AND NOT (r.trigger = 'backfill' AND r.attempt = 0))
     < CASE c.spec ->> 'concurrencyPolicy' WHEN 'Allow' THEN {QUEUE_LIMIT} WHEN 'Replace' THEN 1000000 ELSE 1 END
 """  # noqa: S608 - a constant
+
+
+SCHEDULED = {"schedule": CronSchedule, "time_zone": TimeZone}
+"""The columns of a schedule, with the types that parse them."""
 
 
 class ConnectionKey(NamedTuple):
@@ -44,14 +49,14 @@ class ConnectionKey(NamedTuple):
 class ConnectionSummary(ParsedRow):
     """A connection's row without its spec, as a sweep compares many of them."""
 
-    PARSERS = {"spec": ConnectionSpec.parse, "state_answer": StateAnswer.parse}
+    PARSERS = {**SCHEDULED, "spec": ConnectionSpec.parse, "state_answer": StateAnswer.parse}
     uid: ConnectionUid
     generation: int
     definition_uid: DefinitionUid | None
     ready: bool
     suspended: bool
-    schedule: str | None
-    time_zone: str
+    schedule: CronSchedule | None
+    time_zone: TimeZone
     jitter_seconds: int
     next_run_at: datetime | None
     paused_until: datetime | None
@@ -92,15 +97,15 @@ class ConnectionRow(ConnectionSummary):
 class RunnableConnection(ParsedRow):
     """A connection that is ready, as far as its next run depends on it."""
 
-    PARSERS = {"spec": ConnectionSpec.parse}
+    PARSERS = {**SCHEDULED, "spec": ConnectionSpec.parse}
 
     uid: ConnectionUid
     namespace: Namespace
     name: ConnectionName
     definition_uid: DefinitionUid
     spec: ConnectionSpec
-    schedule: str | None
-    time_zone: str
+    schedule: CronSchedule | None
+    time_zone: TimeZone
     jitter_seconds: int
     next_run_at: datetime | None
 

@@ -18,11 +18,12 @@ from penstock_operator.registry.database import DatabaseConnection
 from penstock_operator.resources.conditions import Finding, Reason, UndatedCondition, note
 from penstock_operator.resources.documents import Connection, Definition, Metadata
 from penstock_operator.resources.models import ANNOTATIONS, GROUP, REQUESTED_AT, ConnectionSpec, Stage
+from penstock_operator.resources.schedules import ScheduleError
 from penstock_operator.resources.spelling import nearest_word
 from penstock_operator.resources.storable import shown_text
 from penstock_operator.resources.versions import is_pin, parse_version, selectable
 from penstock_operator.scheduling.due import next_time
-from penstock_operator.scheduling.ticks import ScheduleError, check_schedule, jitter_of
+from penstock_operator.scheduling.ticks import jitter_of
 from penstock_operator.state.annotations import requests
 
 CLOCKS_DIFFER = timedelta(minutes=5)
@@ -211,7 +212,9 @@ def record_of(
 def _check_times(spec: ConnectionSpec, now: datetime) -> None:
     """Check what no rule of a CRD can: that schedule and time zone mean something, and that `since` is in the past."""
     try:
-        check_schedule(spec.schedule, spec.time_zone)
+        _ = spec.time_zone.zone
+        if spec.schedule:
+            spec.schedule.check()
     except ScheduleError as error:
         raise Stalled("InvalidSchedule", str(error)) from None
     try:

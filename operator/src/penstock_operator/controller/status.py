@@ -19,10 +19,10 @@ from penstock_operator.resources.conditions import (
     moment,
 )
 from penstock_operator.resources.models import ConnectionStatus, LastRun
+from penstock_operator.resources.schedules import ScheduleError
 from penstock_operator.runs.circuit_breaker import paused
 from penstock_operator.runs.run_store import RunDetail
 from penstock_operator.scheduling.due import next_time
-from penstock_operator.scheduling.ticks import ScheduleError
 
 SUSPENDED = "no run is started by the clock while spec.suspend is true"
 BEFORE_THE_START = ("SecretNotFound", "ImagePullFailed", "LaunchRefused")

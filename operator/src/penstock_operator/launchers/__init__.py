@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
+from penstock_sdk.manifest import Manifest
 from penstock_sdk.protocol import ErrorClass
 
 from penstock_operator.ids import AttemptNumber, ConnectionName, ConnectionUid, DefinitionName, Namespace, RunId
@@ -42,7 +43,7 @@ class AttemptLaunch(LaunchedAttempt):
     spec: RunSpec
     memory: str
     """The memory that the attempt may use; more than the spec says after an earlier attempt ran out of memory."""
-    manifest: dict[str, Any]
+    manifest: Manifest
 
     @classmethod
     def of_carried(cls, found: CarriedAttempt) -> AttemptLaunch:

@@ -219,7 +219,7 @@ def _environment(launch: AttemptLaunch, settings: JobSettings) -> list[dict[str,
         RUN_ID_VARIABLE: launch.run_id,
         ATTEMPT_VARIABLE: str(launch.attempt),
         TOKEN_FILE_VARIABLE: f"{TOKEN_DIRECTORY}/token",
-        CONNECTOR_VARIABLE: f"{launch.manifest['name']}-{launch.manifest['method']}",
+        CONNECTOR_VARIABLE: launch.manifest.artifact,
         **({EGRESS_URL_VARIABLE: settings.egress.url} if settings.egress else {}),
         **({EGRESS_BUCKET_VARIABLE: "direct"} if settings.egress and settings.egress.bucket_is_direct else {}),
     }
@@ -231,20 +231,14 @@ def _credentials(launch: AttemptLaunch) -> list[dict[str, Any]]:
     secret = launch.spec.secret_ref
     if secret is None:
         return []
-    methods = launch.manifest["authentication"]["methods"]
-    declared = {credential["name"]: credential for method in methods for credential in method.get("credentials", [])}
     return [
         {
             "name": f"{CREDENTIAL_VARIABLE_PREFIX}{name}",
             "valueFrom": {
-                "secretKeyRef": {
-                    "name": secret.name,
-                    "key": name,
-                    "optional": len(methods) > 1 or not each.get("required", True),
-                }
+                "secretKeyRef": {"name": secret.name, "key": name, "optional": not required},
             },
         }
-        for name, each in declared.items()
+        for name, required in launch.manifest.credentials().items()
     ]
 
 

@@ -114,21 +114,12 @@ class ProcessLauncher:
         if found is None:
             message = f'spec.secretRef: secret "{name}" not found in namespace {launch.namespace}; add it to the folder'
             raise LaunchRefused("SecretNotFound", message)
-        methods = launch.manifest["authentication"]["methods"]
-        declared = [credential for method in methods for credential in method.get("credentials", [])]
-        missing = [
-            credential["name"]
-            for credential in declared
-            if credential.get("required", True) and credential["name"] not in found
-        ]
-        if missing and len(methods) == 1:
+        declared = launch.manifest.credentials()
+        missing = [key for key, required in declared.items() if required and key not in found]
+        if missing:
             message = f"spec.secretRef: couldn't find key {missing[0]} in Secret {launch.namespace}/{name}; add it"
             raise LaunchRefused("SecretNotFound", message)
-        return {
-            f"{CREDENTIAL_VARIABLE_PREFIX}{credential['name']}": found[credential["name"]]
-            for credential in declared
-            if credential["name"] in found
-        }
+        return {f"{CREDENTIAL_VARIABLE_PREFIX}{key}": found[key] for key in declared if key in found}
 
     async def observe(self, launch: LaunchedAttempt) -> AttemptObservation:
         """Say whether the process runs, or how it ended. One that an earlier platform started is gone with it."""
@@ -211,9 +202,9 @@ def _write_private(path: Path, text: str) -> None:
 
 def _installed(launch: AttemptLaunch) -> str:
     """Return the entry point's name of the installed artifact; it must have the manifest's version."""
-    artifact = f"{launch.manifest['name']}-{launch.manifest['method']}"
+    artifact = launch.manifest.artifact
     found = next(iter(metadata.entry_points(group="penstock.connectors", name=artifact)), None)
-    wanted = launch.manifest["version"]
+    wanted = launch.manifest.version
     if found is None or found.dist is None:
         message = (
             f"no installed package offers the connector {artifact}; pip install penstock-connector-{artifact}=={wanted}"

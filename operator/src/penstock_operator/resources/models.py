@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 
 from penstock_operator.resources.conditions import Condition
 from penstock_operator.resources.notations import CpuAmount, Duration, MemorySize, Moment
+from penstock_operator.resources.schedules import UTC_ZONE, CronSchedule, TimeZone
 from penstock_operator.resources.stored import parse_stored
 
 GROUP, API_VERSION = "penstock.io", "v1alpha1"
@@ -323,9 +324,9 @@ class ConnectionSpec(Declared):
     """The streams to read; without it all that the source offers, in full."""
     since: Instant | None = None
     """The oldest moment that is wanted, for a read that has no cursor yet."""
-    schedule: Annotated[str, Field(max_length=100, min_length=1)] | None = None
+    schedule: CronSchedule | None = None
     """A cron expression of five fields, or a macro such as @hourly. Without it, and without after, runs are requested."""
-    time_zone: Annotated[str, Field(max_length=60, min_length=1)] = "Etc/UTC"
+    time_zone: TimeZone = UTC_ZONE
     """The IANA time zone that schedule is meant in."""
     jitter: Jitter = Duration("0s")
     """Each due time is put off by a part of it, always the same for one connection."""

@@ -28,15 +28,16 @@ MEBIBYTE = 2**20
 
 
 class Notation(str):
-    """Base of the values: text of at most `longest` characters."""
+    """Base of the values: text of `shortest` to `longest` characters."""
 
     __slots__ = ()
+    shortest: ClassVar[int] = 0
     longest: ClassVar[int]
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Validate a value as text."""
-        text = core_schema.str_schema(max_length=cls.longest)
+        text = core_schema.str_schema(min_length=cls.shortest or None, max_length=cls.longest)
         return core_schema.no_info_after_validator_function(cls, text)
 
 

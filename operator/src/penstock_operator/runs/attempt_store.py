@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
+from penstock_sdk.manifest import Manifest
 from penstock_sdk.protocol import ErrorClass
 from psycopg.types.json import Jsonb
 
@@ -20,6 +22,7 @@ from penstock_operator.registry.database import (
     fetch_value,
 )
 from penstock_operator.resources.conditions import Reason
+from penstock_operator.resources.stored import parse_stored
 from penstock_operator.runs.run_spec import RunSpec
 
 RunPhase = Literal["pending", "running", "succeeded", "failed", "cancelled"]
@@ -77,7 +80,7 @@ class LiveAttempt:
 class CarriedAttempt(LiveAttempt, ParsedRow):
     """An attempt with all that its Job is made from."""
 
-    PARSERS = {"spec": RunSpec.parse}
+    PARSERS = {"spec": RunSpec.parse, "manifest": partial(parse_stored, Manifest)}
 
     metrics: dict[str, float]
     spec: RunSpec
@@ -85,7 +88,7 @@ class CarriedAttempt(LiveAttempt, ParsedRow):
     """The limit that replaces the spec's, after an earlier attempt ran out of memory."""
     connection_uid: ConnectionUid
     image: str
-    manifest: dict[str, Any]
+    manifest: Manifest
     definition: DefinitionName
 
     @property

@@ -27,7 +27,7 @@ def check_protocol(request: StartRequest) -> None:
 def check_artifact(request: StartRequest, launch: CarriedAttempt) -> None:
     """Raise Invalid when the pod runs another artifact than the definition declares."""
     manifest, runs_as = launch.manifest, request.connector
-    declared = (manifest["name"], manifest["method"], manifest["version"])
+    declared = (manifest.name, manifest.method, manifest.version)
     if declared != (runs_as.name, runs_as.method, runs_as.version):
         message = (
             f"the image holds {runs_as.name}-{runs_as.method}-{runs_as.version},"

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from penstock_sdk import protocol as wire
-from penstock_sdk.manifest import EgressRule, egress_rules
+from penstock_sdk.manifest import egress_rules
 
 from penstock_operator import alerts
 from penstock_operator.alerts import NewAlert
-from penstock_operator.definitions import parse_manifest
 from penstock_operator.ids import AlertId, AttemptNumber, ConnectionUid, RunId
 from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_values
 from penstock_operator.runs.attempt_store import AttemptOutcome, CarriedAttempt
@@ -37,8 +36,7 @@ class Denial:
 
 def allowed_destinations(attempt: CarriedAttempt) -> list[wire.EgressDestination]:
     """Return the destinations of an attempt: those of its manifest, with the config that its run is pinned to."""
-    manifest = parse_manifest(attempt.manifest)
-    rules: list[EgressRule] = egress_rules(manifest, attempt.spec.config) if manifest else []
+    rules = egress_rules(attempt.manifest, attempt.spec.config)
     return [wire.EgressDestination(host=rule.host, port=rule.port, private=rule.private) for rule in rules]
 
 

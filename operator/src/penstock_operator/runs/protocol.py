@@ -124,7 +124,7 @@ class RunProtocol:
             states = await attempt_states.of_attempt(db, launch)
             kept = await self._vault.kept(db, launch.connection_uid)
             await outbox.post_statuses(db, [launch.connection_uid])
-        check_state_versions(launch.manifest.get("stateVersion", 1), states)
+        check_state_versions(launch.manifest.state_version, states)
         return self._answer(request, launch, token).model_copy(update={"credentials": kept})
 
     async def _fail_start(self, request: StartRequest, refused: Invalid) -> None:
@@ -146,7 +146,7 @@ class RunProtocol:
             config=spec.config,
             streams=[selection.selected(stream.name, stream.mode, None, request.run) for stream in spec.streams],
             since=spec.since,
-            state_version=launch.manifest.get("stateVersion", 1),
+            state_version=launch.manifest.state_version,
             limits=self._limits.model_copy(update={"parallelism": spec.parallelism}),
             rejects=read_anomalies.reject_rules(spec),
         )

@@ -15,10 +15,11 @@ from penstock_operator.connections.connection_store import RunnableConnection
 from penstock_operator.failpoints import reach
 from penstock_operator.ids import ConnectionUid, RunId
 from penstock_operator.registry.database import DatabaseConnection, Pool
+from penstock_operator.resources.schedules import CronSchedule, ScheduleError, TimeZone
 from penstock_operator.runs import run_store, transitions
 from penstock_operator.scheduling import upstream_store
 from penstock_operator.scheduling.new_run import new_run
-from penstock_operator.scheduling.ticks import ScheduleError, latest_tick, next_tick, within_deadline
+from penstock_operator.scheduling.ticks import latest_tick, next_tick, within_deadline
 
 log = structlog.get_logger()
 BATCH = 50
@@ -50,7 +51,7 @@ async def _schedule_alone(db: DatabaseConnection, connection: RunnableConnection
         return True
 
 
-def next_time(schedule: str | None, time_zone: str, jitter: int, now: datetime) -> datetime | None:
+def next_time(schedule: CronSchedule | None, time_zone: TimeZone, jitter: int, now: datetime) -> datetime | None:
     """Return when the next run is to be made: a tick, put off by the jitter."""
     off = timedelta(seconds=jitter)
     tick = next_tick(schedule, time_zone, now - off)

@@ -14,61 +14,11 @@ import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
-from cronsim import CronSim, CronSimError
+from penstock_operator.resources.schedules import CronSchedule, TimeZone
 
-NICKNAMES = {
-    "@yearly": "0 0 1 1 *",
-    "@annually": "0 0 1 1 *",
-    "@monthly": "0 0 1 * *",
-    "@weekly": "0 0 * * 0",
-    "@daily": "0 0 * * *",
-    "@midnight": "0 0 * * *",
-    "@hourly": "0 * * * *",
-}
-FIELDS = 5
-OF_THE_MACHINE = ("localtime", "posixrules")
-"""Files among the time zones that mean another one on each machine."""
 SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
-
-
-class ScheduleError(Exception):
-    """The schedule or time zone cannot be used; the message names the field and the remedy."""
-
-
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo("" if name in OF_THE_MACHINE else name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        message = f"spec.timeZone: {name!r} is not a time zone; use an IANA name such as 'Europe/Paris' or 'Etc/UTC'"
-        raise ScheduleError(message) from None
-
-
-def _walls(schedule: str, start: datetime, *, backwards: bool = False) -> Iterator[datetime]:
-    """Return the wall-clock times that match, after or before `start`, without a zone."""
-    pattern = NICKNAMES.get(schedule, schedule)
-    try:
-        if len(pattern.split()) == FIELDS:
-            return CronSim(pattern, start, reverse=backwards)
-        why = "Wrong number of fields"
-    except CronSimError as error:
-        why = str(error)
-    message = f"spec.schedule: {schedule!r} is not a cron expression ({why}); use five fields such as '*/15 * * * *'"
-    raise ScheduleError(message)
-
-
-def check_schedule(schedule: str | None, time_zone: str) -> None:
-    """Raise ScheduleError when the schedule cannot be used."""
-    _zone(time_zone)
-    if schedule is not None and next(_walls(schedule, datetime.now()), None) is None:  # noqa: DTZ005 - a wall clock
-        message = f"spec.schedule: {schedule!r} never comes: no month has such a day"
-        raise ScheduleError(message)
-
-
-def _is_fixed(schedule: str) -> bool:
-    minute_and_hour = NICKNAMES.get(schedule, schedule).split()[:2]
-    return not any(field.startswith("*") for field in minute_and_hour)
 
 
 def _moments(wall: datetime, zone: ZoneInfo, *, fixed: bool) -> list[datetime]:
@@ -103,12 +53,12 @@ def _local(at: datetime, zone: ZoneInfo) -> datetime:
     return at.astimezone(zone).replace(tzinfo=None, microsecond=0)
 
 
-def next_tick(schedule: str | None, time_zone: str, after: datetime) -> datetime | None:
+def next_tick(schedule: CronSchedule | None, time_zone: TimeZone, after: datetime) -> datetime | None:
     """Return the first tick after the moment, in UTC; None without a schedule or when there is none any more."""
     if schedule is None:
         return None
-    zone, fixed, found = _zone(time_zone), _is_fixed(schedule), None
-    for wall in _walls(schedule, _local(after, zone) - _leeway(after, zone) - SECOND):
+    zone, fixed, found = time_zone.zone, schedule.is_fixed, None
+    for wall in schedule.walls(_local(after, zone) - _leeway(after, zone) - SECOND):
         if found and wall.replace(tzinfo=zone).astimezone(UTC) >= found:
             break
         later = [moment for moment in _moments(wall, zone, fixed=fixed) if moment > after]
@@ -116,17 +66,17 @@ def next_tick(schedule: str | None, time_zone: str, after: datetime) -> datetime
     return found
 
 
-def latest_tick(schedule: str, time_zone: str, due: datetime, now: datetime) -> datetime:
+def latest_tick(schedule: CronSchedule, time_zone: TimeZone, due: datetime, now: datetime) -> datetime:
     """Return the newest tick that is not after now: all that were missed since `due` collapse to it."""
-    zone, fixed, found = _zone(time_zone), _is_fixed(schedule), due
-    for wall in _walls(schedule, _local(now, zone) + _leeway(now, zone) + SECOND, backwards=True):
+    zone, fixed, found = time_zone.zone, schedule.is_fixed, due
+    for wall in schedule.walls(_local(now, zone) + _leeway(now, zone) + SECOND, backwards=True):
         if max(wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)) <= found:
             break
         found = max([found, *(moment for moment in _moments(wall, zone, fixed=fixed) if moment <= now)])
     return found
 
 
-def ticks_between(schedule: str, time_zone: str, start: datetime, end: datetime) -> Iterator[datetime]:
+def ticks_between(schedule: CronSchedule, time_zone: TimeZone, start: datetime, end: datetime) -> Iterator[datetime]:
     """Yield the ticks from `start` on and before `end`, in order."""
     tick = next_tick(schedule, time_zone, start - SECOND)
     while tick is not None and tick < end:
@@ -135,7 +85,9 @@ def ticks_between(schedule: str, time_zone: str, start: datetime, end: datetime)
         tick = next_tick(schedule, time_zone, tick)
 
 
-def first_ticks(schedule: str, time_zone: str, start: datetime, end: datetime, limit: int) -> list[datetime]:
+def first_ticks(
+    schedule: CronSchedule, time_zone: TimeZone, start: datetime, end: datetime, limit: int
+) -> list[datetime]:
     """Return at most `limit` of them."""
     return list(islice(ticks_between(schedule, time_zone, start, end), limit))
 
