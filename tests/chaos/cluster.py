@@ -165,7 +165,12 @@ class Cluster:
             order = environment[FAILPOINTS_VARIABLE] = self.failpoints.pop(0)
         with (self.directory / "logs" / f"{path.stem}.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "penstock_sdk"], env=environment, stdout=log, stderr=log, cwd="/"
+                [sys.executable, "-m", "penstock_sdk"],
+                env=environment,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                start_new_session=True,  # a pod is paused with all its processes
             )
         self.pods[path.stem] = Pod(path.stem, launch["run_id"], launch["attempt"], process, order)
 

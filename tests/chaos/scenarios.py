@@ -168,13 +168,13 @@ def _zombies(chaos: Chaos, outcome: Outcome, count: int) -> list[int]:
         for pod in cluster.running():
             if pod.run_id in reading and pod.attempt == 1 and pod.run_id not in paused:
                 pod.cut_off = True
-                os.kill(pod.process.pid, signal.SIGSTOP)
+                os.killpg(pod.process.pid, signal.SIGSTOP)
                 paused[pod.run_id] = (pod, time.time())
         time.sleep(0.05)
     chaos.end(outcome, prefix, count, records)
     for pod, since in paused.values():
         outcome.recoveries += chaos.recovery_of(pod.run_id, pod.attempt, since)
-        os.kill(pod.process.pid, signal.SIGCONT)
+        os.killpg(pod.process.pid, signal.SIGCONT)
     codes = [pod.process.wait(timeout=PATIENCE) for pod, _ in paused.values()]
     again = read_back(cluster, prefix, count, records)
     outcome.add(Verdict(lost=again.lost, doubled=again.doubled, disagreeing=again.disagreeing))

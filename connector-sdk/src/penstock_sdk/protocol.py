@@ -27,12 +27,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from penstock_sdk._launch_variables import CREDENTIAL_VARIABLE_PREFIX, CREDENTIALS_DIRECTORY_VARIABLE
 from penstock_sdk.json_types import JsonObject, JsonSchema, JsonValue
 
 __all__ = [
     "API_URL_VARIABLE",
     "ATTEMPT_VARIABLE",
     "CONNECTOR_VARIABLE",
+    "CREDENTIALS_DIRECTORY_VARIABLE",
     "CREDENTIAL_VARIABLE_PREFIX",
     "EGRESS_BUCKET_VARIABLE",
     "EGRESS_URL_VARIABLE",
@@ -122,8 +124,6 @@ CONNECTOR_VARIABLE = "PENSTOCK_CONNECTOR"
 """Environment variable of a connector's process: the connector's entry point, `{connector}-{method}`."""
 TOKEN_FILE_VARIABLE = "PENSTOCK_TOKEN_FILE"  # noqa: S105 - a variable's name
 """Environment variable of a connector's process: the file that holds the pod's own token."""
-CREDENTIAL_VARIABLE_PREFIX = "PENSTOCK_CREDENTIAL_"
-"""What the environment variable of a credential begins with; the credential's name follows."""
 EGRESS_URL_VARIABLE = "PENSTOCK_EGRESS_URL"
 """Environment variable of a connector's process: the URL of the egress gateway. Without it, connections are direct."""
 EGRESS_BUCKET_VARIABLE = "PENSTOCK_EGRESS_BUCKET"

@@ -119,7 +119,7 @@ async def test_3_a_paused_process_is_fenced_succeeded_and_refused_when_it_wakes_
     await supervisor.launch_pending()
     await until(committed_something)
     (zombie,) = processes.processes
-    os.kill(zombie.pid, signal.SIGSTOP)
+    os.killpg(zombie.pid, signal.SIGSTOP)  # the connector is a child of the process
 
     async def given_up() -> bool:
         await supervisor.observe_all()
@@ -137,7 +137,7 @@ async def test_3_a_paused_process_is_fenced_succeeded_and_refused_when_it_wakes_
 
     await until(succeeded)
     before = await committed(running, run_id)
-    os.kill(zombie.pid, signal.SIGCONT)
+    os.killpg(zombie.pid, signal.SIGCONT)
     assert await asyncio.wait_for(zombie.wait(), PATIENCE) == AttemptFenced.exit_code
     assert await committed(running, run_id) == before, "it could change nothing"
     assert (await the_run()).attempt == 2

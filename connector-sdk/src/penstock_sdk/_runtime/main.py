@@ -15,6 +15,7 @@ from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.assignment import Assignment
 from penstock_sdk._runtime.client import RunClient
 from penstock_sdk._runtime.connector_loader import InstalledConnector, identity_of, non_secret_credentials
+from penstock_sdk._runtime.credential_files import take_credentials
 from penstock_sdk._runtime.json_logs import LogContext, log_to_stderr, mask_printed_output
 from penstock_sdk._runtime.masking import Mask
 from penstock_sdk._runtime.parent_watch import exit_with_parent
@@ -64,17 +65,10 @@ class LaunchEnvironment:
             raise DefectError(message) from None
 
 
-def pop_credentials() -> dict[str, str]:
-    """Return the credentials, and remove them from the environment, so that no child process or memory dump shows them."""
-    names = [name for name in os.environ if name.startswith(wire.CREDENTIAL_VARIABLE_PREFIX)]
-    return {name.removeprefix(wire.CREDENTIAL_VARIABLE_PREFIX): os.environ.pop(name) for name in names}
-
-
-def main() -> int:
-    """Run the attempt that the environment names, and return the exit code."""
+def run_attempt(credentials: dict[str, str], tell_secrets: Callable[[list[str]], None]) -> int:
+    """Run the attempt that the environment names, and return the exit code. `tell_secrets` tells the parent what to mask."""
     exit_with_parent(os.environ)
     _tune_interpreter()
-    credentials = pop_credentials()
     context: LogContext = {}
     log_to_stderr(context, Mask(list(credentials.values())))  # the manifest is not read yet, so all are masked
     try:
@@ -91,6 +85,8 @@ def main() -> int:
             non_secret_credentials(manifest),
             context,
         )
+        assignment.mask.on_change = tell_secrets
+        tell_secrets(assignment.mask.values)
         log_to_stderr(context, assignment.mask)
         mask_printed_output(assignment.mask)
         client = RunClient(launch.api_url, launch.token())
@@ -98,6 +94,11 @@ def main() -> int:
         log.error("%s: %s", error.error_class, error.message)  # noqa: TRY400 - a trace would add nothing
         return error.exit_code
     return run_connector(assignment, client, _on_sigterm)
+
+
+def main() -> int:
+    """Run the attempt in this process, without a parent that masks its output; the conformance suite watches it so."""
+    return run_attempt(take_credentials(os.environ), lambda _: None)
 
 
 def _tune_interpreter() -> None:

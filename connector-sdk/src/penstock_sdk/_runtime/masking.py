@@ -1,52 +1,42 @@
 """Masks the values of secret credentials in everything that is logged, printed or reported.
 
-A credential is a secret unless the manifest declares `secret: false`, as for a user name. A value is found as it is, and in
-the forms in which error messages show it: quoted for a URL, escaped by JSON or `repr`, and line by line.
+A credential is a secret unless the manifest declares `secret: false`, as for a user name. `secret_forms` has the forms in which
+a value is found. The parent process masks the output again, as bytes, whatever wrote it.
 """
 
 from __future__ import annotations
 
 import io
-import json
-import re
+from collections.abc import Callable
 from typing import TextIO
-from urllib.parse import quote, quote_plus
 
-SHORT = 4
-SHORTEST_LINE = 8
-MASKED = "***"
-
-
-def _forms(value: str) -> set[str]:
-    stripped = value.strip()
-    lines = {line for line in stripped.splitlines() if len(line) >= SHORTEST_LINE}
-    escaped = {json.dumps(stripped)[1:-1], json.dumps(stripped, ensure_ascii=False)[1:-1], repr(stripped)[1:-1]}
-    return {stripped, quote(stripped), quote(stripped, safe=""), quote_plus(stripped), *escaped, *lines} - {""}
-
-
-def _pattern(form: str) -> str:
-    """Return a pattern that matches a value anywhere; a very short value only where it stands alone."""
-    found = re.escape(form)
-    return rf"(?<!\w){found}(?!\w)" if len(form) < SHORT else found
+from penstock_sdk._runtime.secret_forms import SecretForms
 
 
 class Mask:
     """Replaces secret values in text."""
 
     def __init__(self, values: list[str]) -> None:
-        self._values: list[str] = []
-        self._found: re.Pattern[str] | None = None
-        self.add(*values)
+        self._forms = SecretForms(values)
+        self.on_change: Callable[[list[str]], None] | None = None
+        """Called with all values when there is a further one, before anything can be written that holds it."""
+
+    @property
+    def values(self) -> list[str]:
+        """The values."""
+        return self._forms.values
 
     def add(self, *values: str) -> None:
         """Mask these values too."""
-        self._values += values
-        forms = sorted({form for value in self._values for form in _forms(value)}, key=len, reverse=True)
-        self._found = re.compile("|".join(map(_pattern, forms))) if forms else None
+        self._forms.add(*values)
+        if self.on_change is not None:
+            self.on_change(self.values)
 
     def __call__(self, text: str) -> str:
         """Return the text without any of the values."""
-        return self._found.sub(MASKED, text) if self._found else text
+        data = text.encode(errors="surrogatepass")
+        masked = self._forms.mask(data)
+        return text if masked is data else masked.decode(errors="surrogatepass")
 
 
 class MaskedStream(io.TextIOBase):
