@@ -7,6 +7,7 @@ The checkpoint carries no object: what is measured is the control plane.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,7 +75,11 @@ class Player:
     async def _begin(self, session: aiohttp.ClientSession, pod: dict[str, Any]) -> str:
         meta = pod["metadata"]
         request = wire.StartRequest(
-            run=meta["labels"][RUN], attempt=int(meta["labels"][ATTEMPT]), connector=IDENTITY, sdk_version="0"
+            run=meta["labels"][RUN],
+            attempt=int(meta["labels"][ATTEMPT]),
+            connector=IDENTITY,
+            sdk_version="0",
+            key=secrets.token_urlsafe(32),
         )
         mine = await self._token(meta)
         for _ in range(60):

@@ -27,6 +27,7 @@ from penstock_sdk import protocol as wire
 
 from tests.integration.world import MANIFEST, STREAM, World
 from tests.reconciling import reconcile
+from tests.run_api.pods import START_KEY
 
 SEQUENCES = int(os.environ.get("PENSTOCK_IDENTITY_SEQUENCES", "12"))
 STEPS = 16
@@ -124,7 +125,7 @@ class Apart:
             assert [claimed.run_id for claimed in taken] == [run_id]
             await attempt_store.record_job(db, run_id, 1, f"job-{run_id}")
         identity = wire.ConnectorIdentity(name=self.connector, method="generate", version="0.1.0")
-        request = wire.StartRequest(run=run_id, attempt=1, connector=identity, sdk_version="0")
+        request = wire.StartRequest(run=run_id, attempt=1, connector=identity, sdk_version="0", key=START_KEY)
         start = await self.world.protocol.start(PodIdentity(f"pod-{run_id}", f"job-{run_id}"), request)
         answer = await self.world.protocol.streams(start.run_token, wire.StreamsRequest(streams=[STREAM]))
         (verdict,) = answer.verdicts

@@ -21,6 +21,7 @@ from penstock_sdk import protocol as wire
 
 from tests.integration.world import IDENTITY, STREAM, World, checkpoint
 from tests.patience import PATIENCE
+from tests.run_api.pods import START_KEY
 
 
 async def test_1_a_due_time_and_a_token_make_one_run_each(world: World) -> None:
@@ -192,7 +193,7 @@ async def test_6_success_needs_every_stream_to_be_done(world: World) -> None:
 
 async def test_7_only_the_pod_of_the_attempts_job_can_start_it(world: World) -> None:
     await world.new_run()
-    request = wire.StartRequest(run="run1", attempt=1, connector=IDENTITY, sdk_version="0")
+    request = wire.StartRequest(run="run1", attempt=1, connector=IDENTITY, sdk_version="0", key=START_KEY)
     with pytest.raises(Fenced):
         await world.protocol.start(PodIdentity("pod", "job"), request)
     async with world.pool.connection() as db:
@@ -207,8 +208,10 @@ async def test_7_only_the_pod_of_the_attempts_job_can_start_it(world: World) -> 
     again = await world.protocol.start(PodIdentity("pod", "job"), request)
     with pytest.raises(Fenced):
         await world.protocol.start(PodIdentity("second-pod", "job"), request)
-    with pytest.raises(Unauthenticated):
-        await world.protocol.heartbeat(first.run_token, wire.HeartbeatRequest())
+    other = request.model_copy(update={"key": START_KEY[::-1]})
+    with pytest.raises(Fenced):
+        await world.protocol.start(PodIdentity("pod", "job"), other)
+    assert again.run_token == first.run_token
     assert not (await world.protocol.heartbeat(again.run_token, wire.HeartbeatRequest())).cancel
 
 
@@ -217,7 +220,9 @@ async def test_11_the_registry_keeps_no_token(world: World) -> None:
     _, _, token = await world.attempt()
     async with world.pool.connection() as db:
         for table in ("run_attempts", "connector_runs", "outbox"):
-            assert token not in str(await many(db, f"SELECT * FROM penstock.{table}"))
+            text = str(await many(db, f"SELECT * FROM penstock.{table}"))
+            assert token not in text
+            assert START_KEY not in text
 
 
 async def test_a_resumed_attempt_goes_on_from_the_committed_cursor(world: World) -> None:
@@ -236,7 +241,7 @@ async def test_6_success_is_not_believed_before_the_streams_were_looked_at(world
     async with world.pool.connection() as db:
         await fairness.claim_runs(db, datetime.now(UTC) + timedelta(hours=1), 1)
         await attempt_store.record_job(db, "run1", 1, "job")
-    request = wire.StartRequest(run="run1", attempt=1, connector=IDENTITY, sdk_version="0")
+    request = wire.StartRequest(run="run1", attempt=1, connector=IDENTITY, sdk_version="0", key=START_KEY)
     token = (await world.protocol.start(PodIdentity("pod", "job"), request)).run_token
     with pytest.raises(Mismatch, match="streams without a final checkpoint: people"):
         await world.protocol.finish(token, wire.FinishRequest(outcome="succeeded"))

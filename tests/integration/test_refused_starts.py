@@ -13,6 +13,7 @@ from penstock_operator.scheduling import fairness
 from penstock_sdk import protocol as wire
 
 from tests.integration.world import IDENTITY, World
+from tests.run_api.pods import START_KEY
 
 
 async def _launched(world: World) -> tuple[str, int]:
@@ -33,7 +34,7 @@ async def test_an_image_with_another_connector_fails_the_run_with_the_remedy(wor
     await world.new_run()
     run_id, attempt = await _launched(world)
     other = IDENTITY.model_copy(update={"version": "9.9.9"})
-    request = wire.StartRequest(run=run_id, attempt=attempt, connector=other, sdk_version="0")
+    request = wire.StartRequest(run=run_id, attempt=attempt, connector=other, sdk_version="0", key=START_KEY)
     with pytest.raises(Unauthenticated):
         await world.protocol.start(PodIdentity("pod", "another Job"), request)
     assert (await _row(world, run_id))["phase"] == "running"
@@ -58,7 +59,7 @@ async def test_state_of_another_version_fails_the_run_with_the_remedy(world: Wor
         await execute(db, "UPDATE penstock.connector_run_state SET state_version = 7")
     await world.new_run("run2")
     run_id, attempt = await _launched(world)
-    request = wire.StartRequest(run=run_id, attempt=attempt, connector=IDENTITY, sdk_version="0")
+    request = wire.StartRequest(run=run_id, attempt=attempt, connector=IDENTITY, sdk_version="0", key=START_KEY)
     with pytest.raises(Invalid):
         await world.protocol.start(PodIdentity("pod", "job"), request)
     row = await _row(world, run_id)

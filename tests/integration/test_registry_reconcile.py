@@ -36,6 +36,7 @@ from penstock_sdk import protocol as wire
 
 from tests.integration.world import IDENTITY, MANIFEST, STREAM, World
 from tests.reconciling import reconcile
+from tests.run_api.pods import START_KEY
 
 HISTORIES = int(os.environ.get("PENSTOCK_RESTORE_HISTORIES", "8"))
 STEPS = 9
@@ -83,7 +84,7 @@ class History:
             (taken,) = await fairness.claim_runs(db, datetime.now(UTC) + timedelta(hours=1), 1)
             assert taken.run_id == run_id
             await attempt_store.record_job(db, run_id, 1, f"job-{run_id}")
-        request = wire.StartRequest(run=run_id, attempt=1, connector=IDENTITY, sdk_version="0")
+        request = wire.StartRequest(run=run_id, attempt=1, connector=IDENTITY, sdk_version="0", key=START_KEY)
         started = await world.protocol.start(PodIdentity(f"pod-{run_id}", f"job-{run_id}"), request)
         answer = await world.protocol.streams(started.run_token, wire.StreamsRequest(streams=[STREAM]))
         return started.run_token, answer.verdicts[0], run_id

@@ -14,6 +14,7 @@ from penstock_sdk import protocol as wire
 
 from tests.integration.world import World, checkpoint
 from tests.reconciling import reconcile
+from tests.run_api.pods import START_KEY
 
 DOCUMENT = {
     "apiVersion": "penstock.io/v1alpha1",
@@ -143,7 +144,7 @@ async def test_a_pod_is_told_the_rules(world: World) -> None:
     async with world.pool.connection() as db:
         (taken,) = await fairness.claim_runs(db, datetime.now(UTC) + timedelta(hours=1), 1)
         await attempt_store.record_job(db, taken.run_id, taken.attempt, "job")
-    request = wire.StartRequest(run="run1", attempt=1, connector=IDENTITY, sdk_version="0")
+    request = wire.StartRequest(run="run1", attempt=1, connector=IDENTITY, sdk_version="0", key=START_KEY)
     start = await world.protocol.start(PodIdentity("pod", "job"), request)
     assert start.rejects == wire.RejectRules(max_share=0.5, strict=True)
 

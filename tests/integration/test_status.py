@@ -28,6 +28,7 @@ from penstock_sdk import protocol as wire
 
 from tests.fakes.launcher import FakeLauncher
 from tests.integration.world import World, checkpoint
+from tests.run_api.pods import START_KEY
 from tests.unit.operator.test_statuses import merged
 
 SEEDS = range(int(os.environ.get("STATUS_SEEDS") or "6"))
@@ -164,7 +165,7 @@ async def test_a_launch_and_a_start_have_the_status_written_soon(world: World) -
     status = await told(world)
     assert (status["lastRun"]["phase"], status["lastRun"]["attempt"]) == ("running", 1)
     identity = wire.ConnectorIdentity(name="faker", method="generate", version="0.1.0")
-    request = wire.StartRequest(run="run1", attempt=1, connector=identity, sdk_version="0")
+    request = wire.StartRequest(run="run1", attempt=1, connector=identity, sdk_version="0", key=START_KEY)
     await world.protocol.start(PodIdentity("pod1", "uid-penstock-run1-1"), request)
     assert await asked(world) == 2
     async with world.pool.connection() as db:

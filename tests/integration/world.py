@@ -25,6 +25,7 @@ from penstock_operator.scheduling import fairness
 from penstock_sdk import protocol as wire
 
 from tests.patience import PATIENCE
+from tests.run_api.pods import START_KEY
 
 MANIFEST = yaml.safe_load((resources.files("penstock_faker_generate") / "connector.yaml").read_text())
 IDENTITY = wire.ConnectorIdentity(name="faker", method="generate", version="0.1.0")
@@ -75,7 +76,7 @@ class World:
     async def attempt(self, pod: str = "pod1", *, discover: bool = True) -> tuple[str, int, str]:
         """Claim the next attempt, bind it to a Job, start it as a pod, and return run, attempt and token."""
         run_id, number = await self.claim(f"job-{pod}")
-        request = wire.StartRequest(run=run_id, attempt=number, connector=IDENTITY, sdk_version="0")
+        request = wire.StartRequest(run=run_id, attempt=number, connector=IDENTITY, sdk_version="0", key=START_KEY)
         start = await self.protocol.start(PodIdentity(pod, f"job-{pod}"), request)
         if discover:
             await self.protocol.streams(start.run_token, wire.StreamsRequest(streams=[STREAM, EVENTS]))

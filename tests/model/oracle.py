@@ -43,7 +43,9 @@ class Attempt:
     job: str | None = None
     job_state: Jobs = "none"
     pod: str | None = None
+    key: str | None = None
     tokens: int = 0
+    """1 once a process has started the attempt."""
     ended: str | None = None
     streams: tuple[str, ...] = ()
     objects: dict[tuple[str, int], Object] = field(default_factory=dict)
@@ -303,7 +305,7 @@ class Oracle:
 
     # What a pod does.
 
-    def start(self, run: str, attempt: int, pod: str, *, own_job: bool) -> Answer:
+    def start(self, run: str, attempt: int, pod: str, key: str, *, own_job: bool) -> Answer:
         if not self._current(run, attempt):
             return "Fenced"
         found = self.runs[run].attempts[-1]
@@ -311,9 +313,9 @@ class Oracle:
             return "NotReady"
         if not own_job:
             return "Unauthenticated"
-        if found.pod not in (None, pod):
+        if found.pod is not None and (found.pod, found.key) != (pod, key):
             return "Fenced"
-        found.pod, found.tokens = pod, found.tokens + 1
+        found.pod, found.key, found.tokens = pod, key, 1
         return "ok"
 
     def refusal(self, caller: Caller) -> str | None:

@@ -45,6 +45,7 @@ from tests.fakes.launcher import FakeLauncher
 from tests.fakes.resources import FakeResources
 from tests.integration.world import EVENTS, IDENTITY, MANIFEST, STREAM
 from tests.model.oracle import MODES, Answer, Caller, Wanted
+from tests.run_api.pods import START_KEY
 
 SPEC = {
     "connector": {"name": "faker", "method": "generate"},
@@ -241,12 +242,15 @@ class Reality:
 
     # What a pod does.
 
-    async def start(self, run: str, attempt: int, pod: str, *, own_job: bool) -> Answer:
+    async def start(self, run: str, attempt: int, pod: str, key: str, *, own_job: bool) -> Answer:
         identity = PodIdentity(pod, self._job_name(run, attempt) if own_job else "another")
-        request = wire.StartRequest(run=self.ids[run], attempt=attempt, connector=IDENTITY, sdk_version="0")
+        request = wire.StartRequest(
+            run=self.ids[run], attempt=attempt, connector=IDENTITY, sdk_version="0", key=START_KEY + key
+        )
 
         def remember(answer: wire.StartResponse) -> str:
-            self.tokens.setdefault((run, attempt), []).append(answer.run_token)
+            known = self.tokens.setdefault((run, attempt), [answer.run_token])
+            assert known == [answer.run_token], "a repeated start has the same token"
             return "ok"
 
         return await _answer(self.protocol.start(identity, request), remember)

@@ -245,13 +245,18 @@ class Protocol(RuleBasedStateMachine):
     # A pod.
 
     @precondition(lambda self: self.attempts())
-    @rule(data=st.data(), pod=st.sampled_from(["p1", "p1", "p1", "p2"]), own_job=st.sampled_from([True] * 5 + [False]))
-    def start(self, data: st.DataObject, pod: str, own_job: bool) -> None:  # noqa: FBT001
+    @rule(
+        data=st.data(),
+        pod=st.sampled_from(["p1", "p1", "p1", "p2"]),
+        key=st.sampled_from(["k1", "k1", "k1", "k2"]),
+        own_job=st.sampled_from([True] * 5 + [False]),
+    )
+    def start(self, data: st.DataObject, pod: str, key: str, own_job: bool) -> None:  # noqa: FBT001
         run, attempt = data.draw(st.sampled_from(self.attempts()[::-1]))
-        self._start(run, attempt, pod, own_job=own_job)
+        self._start(run, attempt, pod, key, own_job=own_job)
 
-    def _start(self, run: str, attempt: int, pod: str, *, own_job: bool = True) -> None:
-        (answer,) = self.do(("start", {"run": run, "attempt": attempt, "pod": pod, "own_job": own_job}))
+    def _start(self, run: str, attempt: int, pod: str, key: str = "k1", *, own_job: bool = True) -> None:
+        (answer,) = self.do(("start", {"run": run, "attempt": attempt, "pod": pod, "key": key, "own_job": own_job}))
         if answer == "ok":
             self._streams(Caller(run, attempt, self.oracle.runs[run].attempts[attempt - 1].tokens - 1))
 

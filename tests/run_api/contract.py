@@ -14,7 +14,7 @@ import pytest
 import zstandard
 from penstock_sdk import protocol as wire
 
-from tests.run_api.pods import BUDGET, CREDENTIAL, Answer, Platform, Pod
+from tests.run_api.pods import BUDGET, CREDENTIAL, START_KEY, Answer, Platform, Pod
 
 FENCED = (409, "fenced")
 MISMATCH = (409, "mismatch")
@@ -138,12 +138,33 @@ class TestStart:
         assert answer.credentials == {}
         assert (await pod.call("heartbeat", {})).status == 200
 
-    async def test_a_second_start_takes_the_first_ones_token_away(self, pod: Pod) -> None:
+    async def test_the_same_start_again_has_the_same_answer(self, pod: Pod) -> None:
         first = pod.run_token
-        assert (await pod.start()).status == 200
-        assert pod.run_token != first
-        assert (await pod.call("heartbeat", {}, first)).refusal == UNAUTHENTICATED
         assert (await pod.call("heartbeat", {})).status == 200
+        answers = [await pod.start() for _ in range(2)]
+        assert [answer.body for answer in answers] == [answers[0].body] * 2
+        assert pod.run_token == first
+        assert (await pod.call("heartbeat", {})).status == 200
+
+    @pytest.mark.parametrize("key", [START_KEY[::-1], START_KEY + "x", START_KEY.upper()])
+    async def test_another_process_of_the_pod_is_fenced(self, pod: Pod, key: str) -> None:
+        assert (await pod.start(key=key)).refusal == FENCED
+        assert (await pod.call("heartbeat", {})).status == 200
+        assert (await pod.start()).status == 200
+
+    @pytest.mark.parametrize("key", ["", "short", "k" * 31, "k" * 129, "k" * 40 + "\n", "ä" * 40, 5, []])
+    async def test_a_key_is_long_and_made_of_letters_and_digits(self, pod: Pod, key: object) -> None:
+        assert (await pod.start(key=key)).refusal == MALFORMED
+
+    async def test_a_start_without_a_key_ends_the_attempt(self, platform: Platform) -> None:
+        pod = Pod(platform, *await platform.next_attempt())
+        assert (await pod.start(key=None)).refusal == INVALID
+        assert (await pod.start()).refusal == FENCED
+
+    async def test_the_key_of_another_attempt_gives_another_token(self, pod: Pod) -> None:
+        following = await next_pod(pod)
+        assert following.run_token != pod.run_token
+        assert (await pod.call("heartbeat", {})).refusal == FENCED
 
     @pytest.mark.parametrize("token", ["wrong", "job1.wrong", "pod-9"])
     async def test_it_takes_no_other_token(self, pod: Pod, token: str) -> None:

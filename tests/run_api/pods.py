@@ -12,6 +12,7 @@ IDENTITY = wire.ConnectorIdentity(name="faker", method="generate", version="0.1.
 SELECTED: tuple[tuple[str, wire.Mode], ...] = (("people", "incremental"), ("events", "full"))
 CREDENTIAL = "refresh_token"
 """The credential that the manifest declares."""
+START_KEY = "the-key-of-the-process-of-one-pod"
 BUDGET = 100
 """Records that the connection's budget allows."""
 
@@ -66,6 +67,7 @@ class Pod:
         """Return the body of `start`."""
         connector = IDENTITY.model_dump()
         request = {"run": self.platform.run, "attempt": self.attempt, "connector": connector, "sdk_version": "1"}
+        request["key"] = START_KEY
         return request | other
 
     async def start(self, token: str | None = None, **other: Any) -> Answer:

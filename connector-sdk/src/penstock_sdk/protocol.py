@@ -100,7 +100,7 @@ __all__ = [
 ]
 
 PROTOCOL_VERSION = 2
-"""Version of these messages. In version 1, a grant did not name the object's size and checksum."""
+"""Version of these messages. In version 1, `start` had no key, and a grant did not name the object's size and checksum."""
 TOKEN_AUDIENCE = "penstock"  # noqa: S105 - an audience, not a secret
 
 MAX_PARALLELISM = 16
@@ -147,6 +147,7 @@ ErrorCode = Literal[
 ]
 Count = Annotated[int, Field(ge=0, le=2**62)]
 StreamName = Annotated[str, Field(min_length=1, max_length=253)]
+StartKey = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{32,128}$")]
 
 
 class Message(BaseModel):
@@ -171,13 +172,18 @@ class ConnectorIdentity(Message):
 
 
 class StartRequest(Message):
-    """Claims the attempt for which the pod was launched."""
+    """Claims the attempt for which the pod was launched.
+
+    `key` is a random text that the process makes once and keeps in memory. The same request again gets the same answer; with
+    another key, the attempt is fenced.
+    """
 
     run: str
     attempt: Annotated[int, Field(ge=1)]
     protocol: int = PROTOCOL_VERSION
     connector: ConnectorIdentity
     sdk_version: str
+    key: Annotated[StartKey | None, Field(repr=False)] = None
 
 
 class ReadWindow(Message):

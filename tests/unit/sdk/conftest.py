@@ -17,6 +17,8 @@ from penstock_sdk._runtime.run import run_connector
 from penstock_sdk.errors import ConnectorError
 from penstock_sdk.testing.run_api import RUN, RunApi
 
+from tests.run_api.pods import START_KEY
+
 IDENTITY = wire.ConnectorIdentity(name="fake", method="list", version="1.0.0")
 Reply = tuple[int, dict[str, Any]]
 
@@ -109,7 +111,9 @@ def client(platform: Platform) -> Iterator[RunClient]:
 @pytest.fixture
 def started(client: RunClient, platform: Platform) -> RunClient:
     """A client that has claimed the attempt, and has posted one stream."""
-    client.start(wire.StartRequest(run=RUN, attempt=platform.attempt, connector=IDENTITY, sdk_version="1"))
+    client.start(
+        wire.StartRequest(run=RUN, attempt=platform.attempt, connector=IDENTITY, sdk_version="1", key=START_KEY)
+    )
     client.streams(wire.StreamsRequest(streams=[wire.DiscoveredStream(name="people", schema_={})]))
     return client
 

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import resource
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -94,6 +95,7 @@ class Attempt:
             attempt=self._assignment.attempt,
             connector=self._assignment.identity,
             sdk_version=metadata.version("penstock-sdk"),
+            key=secrets.token_urlsafe(32),
         )
         start = self._client.start(request)
         self._assignment.log_context.update(tenant=start.tenant, connection=start.connection)

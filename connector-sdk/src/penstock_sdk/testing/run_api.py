@@ -114,6 +114,7 @@ class AttemptRecord:
     """One attempt: `phase` is None until it has ended."""
 
     number: int
+    start_key: str | None = None
     run_token: str | None = None
     phase: wire.Outcome | None = None
     granted: dict[str, ObjectGrant] = field(default_factory=dict)
@@ -232,7 +233,6 @@ class RunApi:
         self._judged: list[str] = []
         self._refused: list[str] = []
         self._lock = threading.Lock()
-        self._starts = 0
         self._server = LoopbackServer(_handler(self))
         self.port = self._server.port
         self.url = f"http://{HOST}:{self.port}"
@@ -328,15 +328,18 @@ class RunApi:
             raise _fenced()
         if attempt is not pods[token]:
             raise _unauthenticated()
-        if asked.protocol < wire.PROTOCOL_VERSION:
+        if asked.protocol < wire.PROTOCOL_VERSION or asked.key is None:
             self._end(attempt, "failed", "failed")
-            raise RequestRefused("invalid", f"the SDK speaks version {asked.protocol} of the run protocol")
+            raise RequestRefused(
+                "invalid", f"the SDK speaks version {asked.protocol} of the run protocol, without a key"
+            )
         if asked.connector != self._identity:
             self._end(attempt, "failed", "failed")
             raise RequestRefused("invalid", f"the image holds {asked.connector}, the definition is {self._identity}")
+        if attempt.start_key not in (None, asked.key):
+            raise _fenced()
         self.moment("start", self.attempt)
-        self._starts += 1
-        attempt.run_token = f"run-{attempt.number}-{self._starts}"
+        attempt.start_key, attempt.run_token = asked.key, f"run-{attempt.number}-{asked.key}"
         return wire.StartResponse(
             run_token=attempt.run_token,
             protocol=wire.PROTOCOL_VERSION,

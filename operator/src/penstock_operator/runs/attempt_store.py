@@ -199,20 +199,37 @@ async def record_job(db: DatabaseConnection, run_id: str, attempt: int, job_uid:
     )
 
 
-async def claim_attempt(db: DatabaseConnection, run_id: str, attempt: int, pod_uid: str, token: bytes) -> bool:
-    """Give the attempt to a pod; False when another pod has it. The same pod may ask again: its reply was lost."""
-    return bool(
-        await execute(
-            db,
-            "UPDATE penstock.run_attempts SET phase = 'running', pod_uid = %(pod)s, token_sha256 = %(token)s,"
-            " started_at = coalesce(started_at, now()), heartbeat_at = now()"
-            " WHERE run_id = %(run)s AND attempt = %(attempt)s AND finished_at IS NULL"
-            " AND (pod_uid IS NULL OR pod_uid = %(pod)s)",
-            run=run_id,
-            attempt=attempt,
-            pod=pod_uid,
-            token=token,
-        )
+async def claim_attempt(
+    db: DatabaseConnection, run_id: RunId, attempt: AttemptNumber, pod_uid: str, key: bytes, salt: bytes
+) -> bytes | None:
+    """Give the attempt to a process, by its pod and the digest of its key, and return the salt of its token.
+
+    The same process may ask again, as its reply may be lost, and gets the salt of the first time. None when another one has
+    the attempt, or it has ended.
+    """
+    return await fetch_value(
+        db,
+        bytes,
+        "UPDATE penstock.run_attempts SET phase = 'running', pod_uid = %(pod)s, start_key_sha256 = %(key)s,"
+        " token_salt = coalesce(token_salt, %(salt)s), started_at = coalesce(started_at, now()), heartbeat_at = now()"
+        " WHERE run_id = %(run)s AND attempt = %(attempt)s AND finished_at IS NULL"
+        " AND (pod_uid IS NULL OR (pod_uid = %(pod)s AND start_key_sha256 = %(key)s)) RETURNING token_salt",
+        run=run_id,
+        attempt=attempt,
+        pod=pod_uid,
+        key=key,
+        salt=salt,
+    )
+
+
+async def set_token(db: DatabaseConnection, run_id: RunId, attempt: AttemptNumber, token: bytes) -> None:
+    """Record the digest of the token of an attempt that a process has just claimed."""
+    await execute(
+        db,
+        "UPDATE penstock.run_attempts SET token_sha256 = %(token)s WHERE run_id = %(run)s AND attempt = %(attempt)s",
+        run=run_id,
+        attempt=attempt,
+        token=token,
     )
 
 

@@ -11,17 +11,22 @@ from penstock_operator.runs.attempt_store import CarriedAttempt
 from penstock_operator.runs.state_store import State
 
 OLDEST_PROTOCOL = 2
-"""The oldest version of the messages that the server answers. In version 1, a grant named no size and no checksum."""
+"""The oldest version of the messages that the server answers. In version 1, a grant named no size and no checksum, and `start`
+had no key."""
 
 
-def check_protocol(request: StartRequest) -> None:
-    """Raise Invalid when the image's SDK is older than the oldest that the server answers."""
+def check_protocol(request: StartRequest) -> str:
+    """Return the request's key. Raises Invalid when the image's SDK is older than the oldest that the server answers."""
     if request.protocol < OLDEST_PROTOCOL:
         message = (
             f"the image's SDK {request.sdk_version} speaks version {request.protocol} of the run protocol, this server versions"
             f" {OLDEST_PROTOCOL} to {PROTOCOL_VERSION}: build the image with a newer penstock-sdk"
         )
         raise Invalid(message)
+    if request.key is None:
+        message = f"the image's SDK {request.sdk_version} sends no key with start: build the image with penstock-sdk"
+        raise Invalid(message)
+    return request.key
 
 
 def check_artifact(request: StartRequest, launch: CarriedAttempt) -> None:

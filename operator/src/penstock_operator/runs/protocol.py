@@ -6,7 +6,9 @@ that a pod which was paused and wakes up later can change nothing.
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import hmac
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -87,6 +89,12 @@ def digest(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
+def derived_token(key: str, salt: bytes, launch: CarriedAttempt, pod: PodIdentity) -> str:
+    """Return the run token of a process. Without its key, which only the process has, nobody can compute it."""
+    claim = "\n".join((launch.run_id, str(launch.attempt), pod.pod_uid)).encode()
+    return base64.urlsafe_b64encode(hmac.digest(key.encode(), salt + claim, "sha256")).rstrip(b"=").decode()
+
+
 class RunProtocol:
     """The seven calls of a pod."""
 
@@ -107,7 +115,6 @@ class RunProtocol:
             raise
 
     async def _start(self, pod: PodIdentity, request: StartRequest) -> StartResponse:
-        token = secrets.token_urlsafe(32)
         async with self._pool.connection() as db, db.transaction():
             if not await run_store.hold_run(db, request.run, request.attempt):
                 raise Fenced
@@ -117,15 +124,24 @@ class RunProtocol:
             if launch.job_uid != pod.job_uid:
                 message = "the token belongs to a pod of another Job"
                 raise Unauthenticated(message)
-            check_protocol(request)
+            key = check_protocol(request)
             check_artifact(request, launch)
-            if not await attempt_store.claim_attempt(db, request.run, request.attempt, pod.pod_uid, digest(token)):
-                raise Fenced
+            token = await self._claim(db, launch, pod, key)
             states = await attempt_states.of_attempt(db, launch)
             kept = await self._vault.kept(db, launch.connection_uid)
             await outbox.post_statuses(db, [launch.connection_uid])
         check_state_versions(launch.manifest.state_version, states)
         return self._answer(request, launch, token).model_copy(update={"credentials": kept})
+
+    async def _claim(self, db: DatabaseConnection, launch: CarriedAttempt, pod: PodIdentity, key: str) -> str:
+        """Give the attempt to the process that has the key, and return its run token."""
+        run, attempt = launch.run_id, launch.attempt
+        salt = await attempt_store.claim_attempt(db, run, attempt, pod.pod_uid, digest(key), secrets.token_bytes(32))
+        if salt is None:
+            raise Fenced
+        token = derived_token(key, salt, launch, pod)
+        await attempt_store.set_token(db, run, attempt, digest(token))
+        return token
 
     async def _fail_start(self, request: StartRequest, refused: Invalid) -> None:
         """End the attempt with the reason, which the pod's exit code alone would not tell the connection's owner."""
