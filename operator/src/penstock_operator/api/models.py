@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Annotated
 
 from penstock_sdk.protocol import ObjectKind
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, RootModel
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, RootModel, SkipValidation
 
 from penstock_operator.ids import (
     AlertId,
@@ -23,6 +23,7 @@ from penstock_operator.ids import (
     StateChangeId,
     StreamName,
 )
+from penstock_operator.resources.conditions import Reason
 from penstock_operator.resources.models import Stage
 from penstock_operator.runs.attempt_store import AttemptPhase, RunPhase
 from penstock_operator.runs.run_store import Trigger
@@ -34,6 +35,10 @@ class JsonDocument(RootModel[dict[str, JsonValue]]):
     """A JSON object that is shown as it is in the registry."""
 
     model_config = ConfigDict(frozen=True)
+
+
+RunReason = Annotated[Reason, SkipValidation]
+"""A reason of the closed list. It is not validated, so that an older `penstock` command reads the answers of a newer server."""
 
 
 class ReadModel(BaseModel):
@@ -85,7 +90,7 @@ class ConnectionView(ReadModel):
     """No tick makes a run before this time, because runs failed."""
     upstreams: tuple[str, ...]
     """Connections whose successes start a run of this one."""
-    upstream_reason: str | None
+    upstream_reason: RunReason | None
     upstream_message: str
     stalled_message: str | None
     """Why the connection cannot be used."""
@@ -162,8 +167,8 @@ class RunView(ReadModel):
     cancel_requested: bool
     waits: str
     """Why the run or its pod has not started."""
-    waits_reason: str | None
-    reason: str | None
+    waits_reason: RunReason | None
+    reason: RunReason | None
     error_class: str | None
     message: str
     created_at: datetime
@@ -219,7 +224,7 @@ class AttemptView(ReadModel):
     heartbeat_at: datetime | None
     finished_at: datetime | None
     exit_code: int | None
-    reason: str | None
+    reason: RunReason | None
     error_class: str | None
     message: str
     metrics: JsonDocument
