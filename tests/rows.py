@@ -16,6 +16,7 @@ from penstock_operator.ids import (
 )
 from penstock_operator.resources.schedules import UTC_ZONE
 from penstock_operator.runs.attempt_store import LiveAttempt
+from penstock_operator.runs.run_spec import RunSpec
 from penstock_operator.runs.run_store import RunDetail
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -26,7 +27,7 @@ RUN = RunDetail(
     definition=DefinitionName("faker-generate-0.1.0"),
     connection_uid=ConnectionUid("c1"),
     definition_uid=DefinitionUid("d1"),
-    spec={},
+    spec=RunSpec.parse({"connector": {"name": "faker", "method": "generate"}}),
     trigger="schedule",
     scheduled_at=NOW,
     token=None,

@@ -291,9 +291,9 @@ class Liar:
         body = body_of(*(self.chance.randrange(100) for _ in range(self.chance.randrange(1, 4))))
         described = object_of(body, self.chance.randrange(1, 9))
         known = [
-            each
-            for each in self.objects
-            if (each.stream, each.described["sequence"]) == (stream, described["sequence"])
+            stored
+            for stored in self.objects
+            if (stored.stream, stored.described["sequence"]) == (stream, described["sequence"])
         ]
         answer = await self.pod.call("uploads", {"stream": stream, "objects": [described]})
         if known:
@@ -314,12 +314,12 @@ class Liar:
         """Ask for a checkpoint, of objects that may be committed or with a lie among them."""
         stream = self.chance.choice(("people", "events"))
         ready = [
-            each
-            for each in self.objects
-            if each.stream == stream and each.arrived and each.grant["key"] not in self.committed
+            stored
+            for stored in self.objects
+            if stored.stream == stream and stored.arrived and stored.grant["key"] not in self.committed
         ]
         chosen = self.chance.sample(ready, self.chance.randint(0, len(ready)))
-        claims = [claim(each.grant, each.described) for each in chosen]
+        claims = [claim(item.grant, item.described) for item in chosen]
         if not honest:
             claims.insert(self.chance.randint(0, len(claims)), self.lie(stream))
         answer = await self.pod.call("checkpoints", checkpoint(self.checkpoints[stream] + 1, *claims, stream=stream))
@@ -327,7 +327,7 @@ class Liar:
         may = self.may_commit(claims, stream)
         if may:
             assert answer.status == 200, (answer, claims)
-            self.committed |= {each["key"] for each in claims}
+            self.committed |= {claim["key"] for claim in claims}
             self.checkpoints[stream] += 1
         else:
             tries.record(succeeded=answer.status == 200, detail=claims)
@@ -352,8 +352,8 @@ class Liar:
 
     def may_commit(self, claims: list[dict[str, Any]], stream: str) -> bool:
         """Return True if each of them is granted, uploaded, described as it is, and named once."""
-        by_key = {each.grant["key"]: each for each in self.objects if each.stream == stream and each.arrived}
-        keys = [each["key"] for each in claims]
+        by_key = {stored.grant["key"]: stored for stored in self.objects if stored.stream == stream and stored.arrived}
+        keys = [claim["key"] for claim in claims]
         return len(set(keys)) == len(keys) and all(
             told["key"] in by_key
             and told["key"] not in self.committed

@@ -98,9 +98,9 @@ async def say(port: int, *parts: bytes) -> bytes:
 
 async def attempt(attack: Attack, forbidden: Iterable[Server], port: int, name: str, *parts: bytes) -> None:
     """Try one way, and look whether a forbidden server has heard of it."""
-    before = sum(len(each.received) for each in forbidden)
+    before = sum(len(item.received) for item in forbidden)
     answer = await say(port, *parts)
-    reached = sum(len(each.received) for each in forbidden) > before
+    reached = sum(len(item.received) for item in forbidden) > before
     attack.record(succeeded=reached, detail=f"{name}: {answer[:200]!r}")
 
 

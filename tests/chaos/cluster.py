@@ -35,7 +35,7 @@ from penstock_sdk.protocol import (
 )
 from psycopg.rows import dict_row
 
-from tests.chaos.parts import SECRET
+from tests.chaos.processes import SECRET
 from tests.chaos.proxies import PostgresProxy, Proxy, S3Proxy
 from tests.integration.world import MANIFEST
 from tests.patience import PATIENCE
@@ -79,7 +79,7 @@ class Cluster:
     bucket: S3Proxy
     service: Proxy
     servers: list[int]
-    parts: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     pods: dict[str, Pod] = field(default_factory=dict)
     failpoints: list[str] = field(default_factory=list)
     """What the next pods are started with, one each."""
@@ -89,33 +89,33 @@ class Cluster:
     """Run, attempt and moment of each pod that was killed."""
     closing: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _parts_lock: threading.Lock = field(default_factory=threading.Lock)
+    _processes_lock: threading.Lock = field(default_factory=threading.Lock)
 
     # Parts.
 
-    def start_part(self, name: str, failpoint: str = "") -> None:
+    def start_process(self, name: str, failpoint: str = "") -> None:
         """Start an operator or a server, to be killed at a failpoint if one is given."""
         kind, number = name.split("-")
         place = str(self.directory) if kind == "operate" else str(self.servers[int(number)])
         environment = {**self.environment(), **({FAILPOINTS_VARIABLE: failpoint} if failpoint else {})}
         log = (self.directory / f"{name}.log").open("ab")
-        command = [sys.executable, "-m", "tests.chaos.parts", kind, place]
-        self.parts[name] = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
+        command = [sys.executable, "-m", "tests.chaos.processes", kind, place]
+        self.processes[name] = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
 
-    def kill_part(self, name: str, failpoint: str = "") -> None:
+    def kill_process(self, name: str, failpoint: str = "") -> None:
         """Kill a part and start it anew."""
-        with self._parts_lock:
-            self.parts[name].kill()
-            self.parts[name].wait()
-            self.start_part(name, failpoint)
+        with self._processes_lock:
+            self.processes[name].kill()
+            self.processes[name].wait()
+            self.start_process(name, failpoint)
 
-    def _restart_parts(self) -> None:
+    def _restart_processes(self) -> None:
         """Start what a failpoint has killed anew."""
-        with self._parts_lock:
-            for name, process in list(self.parts.items()):
+        with self._processes_lock:
+            for name, process in list(self.processes.items()):
                 if process.poll() is not None and not self.closing.is_set():
                     self.died_at_failpoints += 1
-                    self.start_part(name)
+                    self.start_process(name)
 
     def environment(self) -> dict[str, str]:
         """What operators and servers are started with: the way to Postgres and S3 is through the proxies."""
@@ -146,7 +146,7 @@ class Cluster:
                         self._start_pod(path)
                 for pod in list(self.pods.values()):
                     self._look_at(pod)
-            self._restart_parts()
+            self._restart_processes()
 
     def _start_pod(self, path: Path) -> None:
         launch = json.loads(path.read_text())
@@ -222,8 +222,8 @@ class Cluster:
             for number in range(count)
         ]
         (self.directory / "resources" / f"{prefix}.yaml").write_text(yaml.safe_dump_all(documents))
-        for name in [each for each in self.parts if each.startswith("operate")]:
-            self.kill_part(name)
+        for name in [part for part in self.processes if part.startswith("operate")]:
+            self.kill_process(name)
         ready = "SELECT count(*) AS n FROM penstock.tenant_connections WHERE ready AND next_run_at IS NOT NULL AND name LIKE %s"
         self.wait(lambda: self.query(ready, f"{prefix}-%")[0]["n"] == count, "the connections are recorded")
 
@@ -264,8 +264,8 @@ class Cluster:
     def close(self) -> None:
         """End everything that was started."""
         self.closing.set()
-        with self._lock, self._parts_lock:
-            for process in [*self.parts.values(), *(pod.process for pod in self.pods.values())]:
+        with self._lock, self._processes_lock:
+            for process in [*self.processes.values(), *(pod.process for pod in self.pods.values())]:
                 with contextlib.suppress(ProcessLookupError):
                     process.send_signal(signal.SIGCONT)
                     process.kill()
@@ -290,7 +290,7 @@ def cluster(directory: Path, seed: int) -> Iterator[Cluster]:
         stack.callback(made.close)
         (directory / "resources" / "definition.yaml").write_text(yaml.safe_dump(DEFINITION))
         for name in ("operate-0", "operate-1", "serve-0", "serve-1"):
-            made.start_part(name)
+            made.start_process(name)
         kubelet = threading.Thread(target=made.carry_jobs, daemon=True)
         kubelet.start()
         stack.callback(kubelet.join, 30)

@@ -44,10 +44,10 @@ def read_back(cluster: Cluster, prefix: str, expected_runs: int, records: int) -
             "SELECT * FROM penstock.bronze_objects WHERE run_id = %s AND committed_at IS NOT NULL ORDER BY key",
             run["id"],
         )
-        for each in objects:
-            lines = _lines(store, each["key"])
-            verdict.disagreeing += len(lines) != each["records"]
-            seen[each["stream"]].update(line["data"]["n"] for line in lines)
+        for stored in objects:
+            lines = _lines(store, stored["key"])
+            verdict.disagreeing += len(lines) != stored["records"]
+            seen[stored["stream"]].update(line["data"]["n"] for line in lines)
         for stream in STREAMS:
             verdict.records += sum(seen[stream].values())
             verdict.lost += sum(1 for n in range(records) if not seen[stream][n])
@@ -67,6 +67,6 @@ def _commit_agrees(store: BronzeStore, run: dict[str, Any], objects: list[dict[s
         commit = json.loads(store.read(commit_key(store.settings.prefix, "team", run["name"], run["id"])))
     except ClientError:
         return False
-    listed = {each["key"]: each["records"] for each in commit["objects"]}
-    known = {each["key"]: each["records"] for each in objects}
+    listed = {stored["key"]: stored["records"] for stored in commit["objects"]}
+    known = {stored["key"]: stored["records"] for stored in objects}
     return listed == known and commit["records"] == run["records"] == sum(known.values())

@@ -53,8 +53,8 @@ class Proxy:
         """Cut every open connection."""
         with self._lock:
             opened, self._open = self._open, set()
-        for each in opened:
-            reset(each)
+        for opened_socket in opened:
+            reset(opened_socket)
 
     def _accept(self) -> None:
         while True:
@@ -99,10 +99,10 @@ class Proxy:
                 sink.sendall(data)
         except OSError:
             pass
-        for each in (source, sink):
+        for item in (source, sink):
             with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            self._forget(each)
+                item.shutdown(socket.SHUT_RDWR)
+            self._forget(item)
 
     def _forget(self, each: socket.socket) -> None:
         with self._lock:

@@ -34,7 +34,7 @@ SCENARIOS: dict[str, Callable[[Chaos], Outcome]] = {
     "zombies": lambda chaos: scenarios.zombies_woken(chaos, scaled(20)),
     "postgres": lambda chaos: scenarios.postgres_broken(chaos, scaled(50)),
     "bucket": lambda chaos: scenarios.bucket_spoiled(chaos, scaled(50)),
-    "parts": lambda chaos: scenarios.parts_killed(chaos, scaled(100), scaled(10)),
+    "processes": lambda chaos: scenarios.processes_killed(chaos, scaled(100), scaled(10)),
 }
 
 
@@ -42,7 +42,7 @@ def main() -> int:
     """Run the scenarios, one after the other on one cluster, and print the table."""
     outcomes = []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # whoever is told to stop stops what it started
-    chosen = {name: each for name, each in SCENARIOS.items() if not ONLY or name in ONLY.split(",")}
+    chosen = {name: scenario for name, scenario in SCENARIOS.items() if not ONLY or name in ONLY.split(",")}
     with (
         tempfile.TemporaryDirectory(prefix="penstock-chaos-") as directory,
         cluster(Path(directory) / "c", SEED) as made,
@@ -76,15 +76,15 @@ def show(outcomes: list[Outcome]) -> None:
         ),
         title=f"seed {SEED}, scale {SCALE:g}",
     )
-    for each in outcomes:
-        found = each.verdict
+    for outcome in outcomes:
+        found = outcome.verdict
         numbers = (found.runs, found.records, found.lost, found.doubled, found.failed, found.disagreeing)
         table.add_row(
-            each.fault,
-            str(each.tried),
+            outcome.fault,
+            str(outcome.tried),
             *(f"{number:,}" for number in numbers),
-            *each.recovered(),
-            "; ".join(each.notes),
+            *outcome.recovered(),
+            "; ".join(outcome.notes),
         )
     Console(width=200).print(table)
 

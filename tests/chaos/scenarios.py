@@ -233,7 +233,7 @@ def bucket_spoiled(chaos: Chaos, count: int) -> Outcome:
     return outcome
 
 
-def parts_killed(chaos: Chaos, runs: int, kills: int) -> Outcome:
+def processes_killed(chaos: Chaos, runs: int, kills: int) -> Outcome:
     """Kill operators and servers, two of each, at failpoints and at any moment, over many due runs."""
     cluster, records, outcome = chaos.cluster, 100, Outcome(f"operator or server killed, over {runs} due runs")
     prefix = chaos.begin("due", runs, records, 0.0)
@@ -244,9 +244,9 @@ def parts_killed(chaos: Chaos, runs: int, kills: int) -> Outcome:
         ended = round(0.9 * runs * number / kills)
         cluster.wait(lambda ended=ended: cluster.ended(prefix) >= ended, f"{ended} runs have ended")
         chaos.pause(1.0)
-        name = chaos.random.choice(list(cluster.parts))
+        name = chaos.random.choice(list(cluster.processes))
         since = time.time()
-        cluster.kill_part(name, orders[name.split("-")[0]].pop())
+        cluster.kill_process(name, orders[name.split("-")[0]].pop())
         outcome.tried += 1
         if not cluster.all_ended(prefix, runs):
             outcome.recoveries.append(chaos.recovery(since))

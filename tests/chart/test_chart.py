@@ -53,13 +53,17 @@ def rendered(*values: str, kubernetes: str = "1.33.0") -> list[dict[str, Any]]:
 
 
 def pods(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    yield from (each["spec"]["template"]["spec"] for each in documents if each["kind"] in {"Deployment", "StatefulSet"})
+    yield from (
+        document["spec"]["template"]["spec"]
+        for document in documents
+        if document["kind"] in {"Deployment", "StatefulSet"}
+    )
 
 
 def test_a_policy_refuses_a_null_config_where_kubernetes_has_policies() -> None:
     def kinds(*values: str, kubernetes: str) -> set[str]:
         found = rendered(*GIVEN, *values, kubernetes=kubernetes)
-        return {each["kind"] for each in found if "AdmissionPolicy" in each["kind"]}
+        return {item["kind"] for item in found if "AdmissionPolicy" in item["kind"]}
 
     assert kinds(kubernetes="1.30.1") == {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
     assert not kinds(kubernetes="1.29.4")
@@ -68,7 +72,9 @@ def test_a_policy_refuses_a_null_config_where_kubernetes_has_policies() -> None:
 
 def test_8_no_role_reads_a_secret_and_none_has_a_wildcard() -> None:
     documents = rendered(*GIVEN)
-    rules = [rule for each in documents if each["kind"] in {"ClusterRole", "Role"} for rule in each["rules"]]
+    rules = [
+        rule for document in documents if document["kind"] in {"ClusterRole", "Role"} for rule in document["rules"]
+    ]
     assert rules
     words = {word for rule in rules for key in ("apiGroups", "resources", "verbs") for word in rule[key]}
     assert not {word for word in words if "*" in word or word.startswith("secrets")}
@@ -90,7 +96,11 @@ def test_every_pod_meets_the_restricted_standard(values: tuple[str, ...]) -> Non
 
 
 def test_the_crds_are_the_generated_ones_and_stay_on_uninstall() -> None:
-    found = {each["metadata"]["name"]: each for each in rendered(*GIVEN) if each["kind"] == "CustomResourceDefinition"}
+    found = {
+        document["metadata"]["name"]: document
+        for document in rendered(*GIVEN)
+        if document["kind"] == "CustomResourceDefinition"
+    }
     for path in (ROOT / "crds").glob("*.yaml"):
         generated = yaml.safe_load(path.read_text())
         crd = found.pop(generated["metadata"]["name"])
@@ -98,7 +108,7 @@ def test_the_crds_are_the_generated_ones_and_stay_on_uninstall() -> None:
         assert crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
     assert not found
     without = rendered(*GIVEN, "crds.enabled=false")
-    assert not [each for each in without if each["kind"] == "CustomResourceDefinition"]
+    assert not [item for item in without if item["kind"] == "CustomResourceDefinition"]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +135,7 @@ def test_a_bad_value_is_refused_by_name(values: tuple[str, ...], word: str) -> N
 def aggregated(documents: list[dict[str, Any]]) -> dict[str, set[str]]:
     """Return what the release adds to Kubernetes' own roles."""
     prefix, found = "rbac.authorization.k8s.io/aggregate-to-", dict[str, set[str]]()
-    for role in (each for each in documents if each["kind"] == "ClusterRole"):
+    for role in (document for document in documents if document["kind"] == "ClusterRole"):
         for label in role["metadata"]["labels"]:
             if label.startswith(prefix):
                 found.setdefault(label.removeprefix(prefix), set()).update(role["rules"][0]["verbs"])
@@ -140,8 +150,12 @@ def test_kubernetes_own_roles_take_connections_in_unless_that_is_not_wanted() ->
 
 def test_the_groups_that_may_see_the_definitions_are_the_platforms_to_name() -> None:
     def groups(*values: str) -> list[str]:
-        found = [each for each in rendered(*GIVEN, *values) if each["metadata"]["name"].startswith("penstock-catalog-")]
-        assert [each["rules"] for each in found if each["kind"] == "ClusterRole"] in (
+        found = [
+            document
+            for document in rendered(*GIVEN, *values)
+            if document["metadata"]["name"].startswith("penstock-catalog-")
+        ]
+        assert [item["rules"] for item in found if item["kind"] == "ClusterRole"] in (
             [],
             [
                 [
@@ -153,8 +167,10 @@ def test_the_groups_that_may_see_the_definitions_are_the_platforms_to_name() -> 
                 ]
             ],
         )
-        bindings = [each for each in found if each["kind"] == "ClusterRoleBinding"]
-        return [subject["name"] for each in bindings for subject in each["subjects"] if subject["kind"] == "Group"]
+        bindings = [item for item in found if item["kind"] == "ClusterRoleBinding"]
+        return [
+            subject["name"] for binding in bindings for subject in binding["subjects"] if subject["kind"] == "Group"
+        ]
 
     assert groups() == ["system:authenticated"]
     assert groups("rbac.catalog={data:engineers,analysts}") == ["data:engineers", "analysts"]
@@ -162,7 +178,9 @@ def test_the_groups_that_may_see_the_definitions_are_the_platforms_to_name() -> 
 
 
 def test_logs_are_read_by_both_roles_and_nothing_else_of_a_pod_is() -> None:
-    roles = {each["metadata"]["name"]: each for each in rendered(*GIVEN) if each["kind"] == "ClusterRole"}
+    roles = {
+        document["metadata"]["name"]: document for document in rendered(*GIVEN) if document["kind"] == "ClusterRole"
+    }
     for name in ("operate", "serve"):
         role = roles[f"penstock-{name}-penstock-system"]
         of_pods = {
@@ -183,61 +201,78 @@ def test_what_the_chart_says_of_policy_is_what_the_operator_reads() -> None:
         "fairness.launchRate=0.5",
     )
     (operate,) = (
-        each
-        for each in rendered(*GIVEN, *values)
-        if each["metadata"]["name"] == "penstock-operate" and each["kind"] == "Deployment"
+        document
+        for document in rendered(*GIVEN, *values)
+        if document["metadata"]["name"] == "penstock-operate" and document["kind"] == "Deployment"
     )
     container = operate["spec"]["template"]["spec"]["containers"][0]
-    environment = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    environment = {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}
     assert log_bytes(environment) == 100_000
     assert (timings(environment).sweep, timings(environment).recheck) == (30, 420)
     assert retention(environment).generation_days == 30
     assert quotas(environment) == Quotas(10, {"team-a": 50, "team-b": 5}, None, 0.5, 1)
     defaults = next(
-        each["spec"]["template"]["spec"]["containers"][0]["env"]
-        for each in rendered(*GIVEN)
-        if each["kind"] == "Deployment"
+        document["spec"]["template"]["spec"]["containers"][0]["env"]
+        for document in rendered(*GIVEN)
+        if document["kind"] == "Deployment"
     )
-    assert quotas({each["name"]: each.get("value", "") for each in defaults}) == NO_QUOTAS
+    assert quotas({default["name"]: default.get("value", "") for default in defaults}) == NO_QUOTAS
 
 
 def test_with_namespaces_the_release_has_rights_in_these_alone() -> None:
     documents = rendered(*GIVEN, "watch.namespaces={team-a,team-b}", "watch.selector=stage=live", "installation.id=x-1")
     everywhere = {
         resource
-        for each in documents
-        if each["kind"] == "ClusterRole" and each["metadata"]["name"].split("-")[1] in ("operate", "serve")
-        for rule in each["rules"]
+        for document in documents
+        if document["kind"] == "ClusterRole" and document["metadata"]["name"].split("-")[1] in ("operate", "serve")
+        for rule in document["rules"]
         for resource in rule["resources"]
     }
     assert everywhere == {
         *("connectordefinitions", "connectordefinitions/status"),
         *("tokenreviews", "subjectaccessreviews"),
     }
-    roles = [each for each in documents if each["kind"] == "Role" and each["metadata"].get("namespace")]
-    assert sorted((each["metadata"]["namespace"], each["metadata"]["name"].split("-")[1]) for each in roles) == [
+    roles = [document for document in documents if document["kind"] == "Role" and document["metadata"].get("namespace")]
+    assert sorted((role["metadata"]["namespace"], role["metadata"]["name"].split("-")[1]) for role in roles) == [
         ("team-a", "operate"),
         ("team-a", "serve"),
         ("team-b", "operate"),
         ("team-b", "serve"),
     ]
-    bound = [each for each in documents if each["kind"] == "RoleBinding" and each["metadata"].get("namespace")]
-    assert {each["roleRef"]["kind"] for each in bound} == {"Role"}
+    bound = [
+        document
+        for document in documents
+        if document["kind"] == "RoleBinding" and document["metadata"].get("namespace")
+    ]
+    assert {item["roleRef"]["kind"] for item in bound} == {"Role"}
     assert len(bound) == 4
     operate = next(
-        each for each in documents if each["kind"] == "Deployment" and each["metadata"]["name"] == "penstock-operate"
+        document
+        for document in documents
+        if document["kind"] == "Deployment" and document["metadata"]["name"] == "penstock-operate"
     )
     container = operate["spec"]["template"]["spec"]["containers"][0]
-    environment = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    environment = {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}
     assert watch_scope(environment) == Scope(("team-a", "team-b"), "stage=live")
     assert given_installation(environment) == "x-1"
 
 
 def test_each_release_has_a_lease_of_its_own() -> None:
     documents = rendered(*GIVEN)
-    operate = next(each for each in documents if each["kind"] == "Deployment" and "operate" in each["metadata"]["name"])
-    named = {each["name"]: each.get("value") for each in operate["spec"]["template"]["spec"]["containers"][0]["env"]}
-    (lease,) = (each for each in documents if each["kind"] == "Role" and each["metadata"]["name"].endswith("-lease"))
+    operate = next(
+        document
+        for document in documents
+        if document["kind"] == "Deployment" and "operate" in document["metadata"]["name"]
+    )
+    named = {
+        variable["name"]: variable.get("value")
+        for variable in operate["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    (lease,) = (
+        document
+        for document in documents
+        if document["kind"] == "Role" and document["metadata"]["name"].endswith("-lease")
+    )
     assert lease["rules"][1]["resourceNames"] == [named["PENSTOCK_LEASE"]] == ["penstock-operate"]
 
 
@@ -309,5 +344,5 @@ def test_the_controller_may_reach_one_port_of_the_gateway_and_tries_the_other() 
 
 def test_without_the_gateway_nothing_of_it_is_left() -> None:
     documents = rendered(*GIVEN, "egress.enabled=false")
-    assert not [each for each in documents if each["metadata"]["name"].endswith("-egress")]
+    assert not [document for document in documents if document["metadata"]["name"].endswith("-egress")]
     assert egress(environment(documents, "operate")) is None

@@ -93,8 +93,8 @@ class ApiProxy:
     async def _stop(self) -> None:
         await self._runner.cleanup()
         watches = asyncio.all_tasks() - {asyncio.current_task()}
-        for each in watches:
-            each.cancel()
+        for watch in watches:
+            watch.cancel()
         await asyncio.gather(*watches, return_exceptions=True)
         await self._client.close()
 

@@ -54,8 +54,8 @@ class Faults:
 
         self.cluster.until("each has committed", committed, seconds=PATIENCE + 5 * COUNT)
         return {
-            each["metadata"]["labels"][LABEL_CONNECTION]: each["metadata"]["name"]
-            for each in self.cluster.list("pods", self.namespace, f"{LABEL_CONNECTION} in ({','.join(names)})")
+            pod["metadata"]["labels"][LABEL_CONNECTION]: pod["metadata"]["name"]
+            for pod in self.cluster.list("pods", self.namespace, f"{LABEL_CONNECTION} in ({','.join(names)})")
         }
 
     def attempted(self, number: int, names: list[str], seconds: float = PATIENCE) -> None:
@@ -72,18 +72,18 @@ class Faults:
         inflict(list(pods.values()))
         runs, attempts = self.records.ended(*pods, seconds=PATIENCE + 5 * COUNT), self.records.attempts(*pods)
         assert {(run["phase"], run["attempt"], run["streak"]) for run in runs} == {("succeeded", 2, 0)}, shown(attempts)
-        again = [each["started_at"].timestamp() - began for each in attempts if each["attempt"] == 2]
+        again = [attempt["started_at"].timestamp() - began for attempt in attempts if attempt["attempt"] == 2]
         self.whole(fault, list(pods), RECORDS, again)
-        first = [each for each in attempts if each["attempt"] == 1]
-        assert {each["reason"] for each in first} == {"AttemptLost"}, shown(attempts)
-        assert all(each["message"] for each in first), shown(attempts)
+        first = [attempt for attempt in attempts if attempt["attempt"] == 1]
+        assert {attempt["reason"] for attempt in first} == {"AttemptLost"}, shown(attempts)
+        assert all(attempt["message"] for attempt in first), shown(attempts)
         return first
 
     def whole(self, fault: str, names: list[str], count: int, away: list[float]) -> None:
         """Look for gaps and doubles in what each connection's runs committed, and put a line in the table."""
-        numbers = [sorted(each["data"]["n"] for each in self.records.committed(name)) for name in names]
-        lost = sum(count - len(set(each)) for each in numbers)
-        doubled = sum(len(each) - len(set(each)) for each in numbers)
+        numbers = [sorted(stored["data"]["n"] for stored in self.records.committed(name)) for name in names]
+        lost = sum(count - len(set(number)) for number in numbers)
+        doubled = sum(len(number) - len(set(number)) for number in numbers)
         self.tallies.append(RejectCounts(fault, len(names), lost, doubled, away))
         assert (lost, doubled) == (0, 0)
 
@@ -91,4 +91,4 @@ class Faults:
 def shown(attempts: list[Row]) -> list[tuple[object, ...]]:
     """Return what tells how attempts went."""
     fields = ("name", "attempt", "phase", "reason", "message", "launched_at", "started_at", "finished_at")
-    return [tuple(str(each[field]) for field in fields) for each in attempts]
+    return [tuple(str(attempt[field]) for field in fields) for attempt in attempts]

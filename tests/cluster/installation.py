@@ -115,7 +115,7 @@ class Installation:
     def pods(self, role: Role) -> list[dict[str, Any]]:
         """Return the role's pods that are not ending."""
         found = self.cluster.list("pods", self.namespace, f"app.kubernetes.io/component={role}")
-        return [each for each in found if "deletionTimestamp" not in each["metadata"]]
+        return [item for item in found if "deletionTimestamp" not in item["metadata"]]
 
     def holder(self) -> str:
         """Return who holds the Lease, as POD_UNIQUE, or nothing."""
@@ -130,7 +130,7 @@ class Installation:
 
         def found() -> str:
             leader = self.leader()
-            return leader if leader in {each["metadata"]["name"] for each in self.pods("operate")} else ""
+            return leader if leader in {pod["metadata"]["name"] for pod in self.pods("operate")} else ""
 
         return str(self.cluster.until("a leader", found))
 

@@ -72,7 +72,9 @@ class Cluster:
         def found() -> dict[str, Any] | None:
             document = self.get("tc", name, namespace)
             reasons = [
-                each["reason"] for each in document.get("status", {}).get("conditions", []) if each["type"] == "Ready"
+                condition["reason"]
+                for condition in document.get("status", {}).get("conditions", [])
+                if condition["type"] == "Ready"
             ]
             return document if reasons == [reason] else None
 

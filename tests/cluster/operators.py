@@ -43,23 +43,23 @@ class Operators:
     def __enter__(self) -> Self:
         self._scale(0)
         self._threads = [threading.Thread(target=self._keep, args=(number,)) for number in range(self._count)]
-        for each in self._threads:
-            each.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         for process in self._processes.values():
             process.send_signal(signal.SIGTERM)
-        for each in self._threads:
-            each.join(2 * END_SECONDS)
+        for thread in self._threads:
+            thread.join(2 * END_SECONDS)
         self._scale(self._count)
         self._installation.ready()
 
     def said(self) -> str:
         """Return the end of what each process wrote."""
         logs = sorted(self._directory.glob("operate-*.log"))
-        return "\n".join(f"--- {each.name}\n{each.read_text()[-4000:]}" for each in logs)
+        return "\n".join(f"--- {log.name}\n{log.read_text()[-4000:]}" for log in logs)
 
     def _scale(self, count: int) -> None:
         self._cluster.kubectl("scale", DEPLOYMENT, "-n", NAMESPACE, f"--replicas={count}")
@@ -85,12 +85,12 @@ class Operators:
 def environment(cluster: Cluster) -> dict[str, str]:
     """Return what the release tells its operators, Secrets read, as Kubernetes would put it into the pod."""
     (container,) = cluster.get("deployment", "penstock-operate", NAMESPACE)["spec"]["template"]["spec"]["containers"]
-    found = {each["name"]: each["value"] for each in container["env"] if "value" in each}
-    for each in container["env"]:
-        reference = each.get("valueFrom", {}).get("secretKeyRef")
+    found = {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}
+    for item in container["env"]:
+        reference = item.get("valueFrom", {}).get("secretKeyRef")
         if reference:
             data = cluster.get("secret", reference["name"], NAMESPACE)["data"]
-            found[each["name"]] = base64.b64decode(data[reference["key"]]).decode()
+            found[item["name"]] = base64.b64decode(data[reference["key"]]).decode()
     return {**found, "PENSTOCK_NAMESPACE": NAMESPACE}
 
 

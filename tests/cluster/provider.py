@@ -88,7 +88,7 @@ def choose(environment: Mapping[str, str], facts: Facts) -> Choice:
 
 def facts() -> Facts:
     """Look at this machine."""
-    engine = next((each for each in ENGINES if shutil.which(each) and _answers(each)), None)
+    engine = next((engine for engine in ENGINES if shutil.which(engine) and _answers(engine)), None)
     return Facts(engine, os.geteuid() == 0, shutil.which("apt-get") is not None, shutil.which("go") is not None)
 
 

@@ -99,7 +99,7 @@ class Records:
 
     def whole(self, name: str, count: int) -> None:
         """Look for gaps and doubles: the numbers 0 to count must be there once each."""
-        numbers = sorted(each["data"]["n"] for each in self.committed(name))
+        numbers = sorted(stored["data"]["n"] for stored in self.committed(name))
         assert numbers == list(range(count)), f"{name}: {len(numbers)} records, {len(set(numbers))} of them different"
 
     def running(self, *names: str) -> list[str]:

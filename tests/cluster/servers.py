@@ -58,7 +58,7 @@ class VersityGateway(EmbeddedServer):
     def _is_ready(self) -> bool:
         try:
             client = s3_client(self.settings, self.settings.endpoint)
-            if BUCKET not in [each["Name"] for each in client.list_buckets()["Buckets"]]:
+            if BUCKET not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
                 client.create_bucket(Bucket=BUCKET)
         except (BotoCoreError, ClientError):
             return False

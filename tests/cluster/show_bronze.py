@@ -23,8 +23,8 @@ def keys(endpoint: str, bucket: str) -> Iterator[tuple[str, bytes]]:
         "s3", endpoint_url=endpoint, region_name="us-east-1", config=Config(s3={"addressing_style": "path"})
     )
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-        for each in page.get("Contents", []):
-            yield each["Key"], client.get_object(Bucket=bucket, Key=each["Key"])["Body"].read()
+        for content in page.get("Contents", []):
+            yield content["Key"], client.get_object(Bucket=bucket, Key=content["Key"])["Body"].read()
 
 
 def show(key: str, body: bytes) -> None:

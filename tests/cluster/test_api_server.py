@@ -37,14 +37,14 @@ def settled(records: Records, names: list[str]) -> bool:
 
 def succeeded(cluster: Cluster, namespace: str, names: list[str]) -> bool:
     """Say whether each connection's status is of its present spec, and tells of a run that succeeded."""
-    found = {each["metadata"]["name"]: each for each in cluster.list("tc", namespace)}
+    found = {item["metadata"]["name"]: item for item in cluster.list("tc", namespace)}
     return all(_succeeded(found[name]) for name in names)
 
 
 def _succeeded(document: dict[str, object]) -> bool:
     status, generation = document.get("status", {}), document["metadata"]["generation"]  # type: ignore[index]
-    ready = [each for each in status.get("conditions", []) if each["type"] == "Ready"]  # type: ignore[attr-defined]
-    return [(each["reason"], each["observedGeneration"]) for each in ready] == [("RunSucceeded", generation)]
+    ready = [condition for condition in status.get("conditions", []) if condition["type"] == "Ready"]  # type: ignore[attr-defined]
+    return [(item["reason"], item["observedGeneration"]) for item in ready] == [("RunSucceeded", generation)]
 
 
 def once_each(cluster: Cluster, records: Records, namespace: str, names: list[str]) -> None:
@@ -55,12 +55,12 @@ def once_each(cluster: Cluster, records: Records, namespace: str, names: list[st
     """
     runs, attempts = records.runs(*names), records.attempts(*names)
     assert sorted(run["name"] for run in runs) == sorted(names)
-    lost = [each for each in attempts if each["phase"] != "succeeded"]
+    lost = [attempt for attempt in attempts if attempt["phase"] != "succeeded"]
     assert {(run["phase"], run["streak"]) for run in runs} == {("succeeded", 0)}, shown(lost)
-    assert {each["reason"] for each in lost} <= {"AttemptLost"}, shown(lost)
+    assert {item["reason"] for item in lost} <= {"AttemptLost"}, shown(lost)
     assert len(lost) <= len(names) / 10, shown(lost)
-    jobs = [each["metadata"]["name"] for each in cluster.list("jobs", namespace, selector(names))]
-    assert set(jobs) <= {each["job_name"] for each in attempts}
+    jobs = [job["metadata"]["name"] for job in cluster.list("jobs", namespace, selector(names))]
+    assert set(jobs) <= {attempt["job_name"] for attempt in attempts}
 
 
 def selector(names: list[str]) -> str:
@@ -83,7 +83,7 @@ def test_9_an_api_server_that_is_killed_again_and_again_costs_no_run(
     runs = records.ended(*names, seconds=PATIENCE + 3 * COUNT)
     assert {run["phase"] for run in runs} == {"succeeded"}
     once_each(cluster, records, namespace, names)
-    faults.notes.append(f"API server killed, back after {', '.join(f'{each:.1f}' for each in back)} s")
+    faults.notes.append(f"API server killed, back after {', '.join(f'{seconds:.1f}' for seconds in back)} s")
     faults.whole("api-killed", names, RECORDS, records.waits(*names))
     cluster.until("each says so", lambda: succeeded(cluster, namespace, names))
     operator.ready()

@@ -38,7 +38,7 @@ def started_once(cluster: Cluster, records: Records, namespace: str, names: list
         assert len(records.runs(name)) == 1, name
         assert [row["attempt"] for row in records.attempts(name)] == [1], name
         (attempt,) = records.attempts(name)
-        jobs = [each["metadata"]["name"] for each in cluster.list("jobs", namespace, f"{LABEL_CONNECTION}={name}")]
+        jobs = [job["metadata"]["name"] for job in cluster.list("jobs", namespace, f"{LABEL_CONNECTION}={name}")]
         assert set(jobs) <= {attempt["job_name"]}, name
 
 
@@ -93,7 +93,7 @@ def rogue(cluster: Cluster, operator: Installation, namespace: str) -> Any:
     """A second leader for as long as it lives: its Lease is another one, in the tenant's namespace."""
     template = cluster.get("deployment", "penstock-operate", NAMESPACE)["spec"]["template"]["spec"]
     environment = template["containers"][0]["env"]
-    environment[:] = [each for each in environment if each["name"] != "PENSTOCK_NAMESPACE"]
+    environment[:] = [variable for variable in environment if variable["name"] != "PENSTOCK_NAMESPACE"]
     environment.append({"name": "PENSTOCK_NAMESPACE", "value": "rogue"})
     rules = cluster.get("role", "penstock-lease", NAMESPACE)["rules"]
     subject = {"kind": "ServiceAccount", "name": "penstock-operate", "namespace": NAMESPACE}

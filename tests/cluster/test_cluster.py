@@ -131,7 +131,7 @@ def test_9_killing_every_pod_of_both_roles_loses_nothing_and_starts_nothing_twic
         for pod in operator.pods(role):
             operator.signal(pod["metadata"]["name"], "KILL")
     for role in roles:
-        names = [each["metadata"]["name"] for each in operator.pods(role)]
+        names = [pod["metadata"]["name"] for pod in operator.pods(role)]
         cluster.kubectl("delete", "pod", *names, "-n", NAMESPACE, "--grace-period=0", "--force")
     cluster.condition("killed", namespace, "RunSucceeded")
     records.whole("killed", 8000)

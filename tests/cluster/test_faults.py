@@ -39,14 +39,14 @@ def test_a_drained_nodes_runs_go_on_elsewhere(cluster: Cluster, namespace: str, 
     faults.disrupt("drain", drain)
 
 
-def test_deleted_pods_end_at_a_batchs_border(cluster: Cluster, namespace: str, faults: Faults) -> None:
+def test_deleted_pods_end_at_a_batch_boundary(cluster: Cluster, namespace: str, faults: Faults) -> None:
     first = faults.disrupt("sigterm", lambda pods: cluster.kubectl("delete", "pod", *pods, "-n", namespace))
-    assert {each["phase"] for each in first} == {"interrupted"}
+    assert {attempt["phase"] for attempt in first} == {"interrupted"}
 
 
 def test_killed_connectors_lose_nothing(operator: Installation, namespace: str, faults: Faults) -> None:
     first = faults.disrupt("sigkill", lambda pods: [operator.signal(pod, "KILL", namespace) for pod in pods])
-    assert {each["exit_code"] for each in first} == {137}
+    assert {attempt["exit_code"] for attempt in first} == {137}
 
 
 def test_a_deleted_job_is_a_disruption(cluster: Cluster, namespace: str, faults: Faults) -> None:

@@ -104,10 +104,10 @@ def test_a_release_on_anothers_prefix_does_not_lead_and_says_why(
 
         def said() -> str:
             pods = second.pods("operate")
-            names = [each["metadata"]["name"] for each in pods]
-            logs = [cluster.kubectl("logs", each, "-n", second.namespace, check=False).stdout for each in names]
-            before = [cluster.kubectl("logs", each, "-p", "-n", second.namespace, check=False).stdout for each in names]
-            return next((each for each in (*logs, *before) if "the prefix belongs to installation" in each), "")
+            names = [pod["metadata"]["name"] for pod in pods]
+            logs = [cluster.kubectl("logs", name, "-n", second.namespace, check=False).stdout for name in names]
+            before = [cluster.kubectl("logs", name, "-p", "-n", second.namespace, check=False).stdout for name in names]
+            return next((log for log in (*logs, *before) if "the prefix belongs to installation" in log), "")
 
         assert "installation.id" in cluster.until("it says whose the prefix is", said, seconds=120)
     finally:

@@ -65,12 +65,12 @@ def test_8_nobody_of_penstock_may_read_a_secret_anywhere(
     cluster: Cluster, operator: Installation, namespace: str, role: str
 ) -> None:
     assert may(cluster, role, "list", "pods", "-A"), "the impersonation shows nothing: the role may do nothing at all"
-    everywhere = [each["metadata"]["name"] for each in cluster.list("namespaces")]
+    everywhere = [namespace["metadata"]["name"] for namespace in cluster.list("namespaces")]
     assert {NAMESPACE, namespace} <= set(everywhere)
     for verb in ("get", "list", "watch"):
         assert not may(cluster, role, verb, "secrets", "-A")
-        for each in everywhere:
-            assert not may(cluster, role, verb, "secrets", "-n", each), each
+        for item in everywhere:
+            assert not may(cluster, role, verb, "secrets", "-n", item), item
 
 
 def test_8_no_role_of_the_release_has_a_wildcard_or_may_raise_itself(cluster: Cluster, operator: Installation) -> None:
@@ -87,9 +87,9 @@ def test_8_no_role_of_the_release_has_a_wildcard_or_may_raise_itself(cluster: Cl
         if subject["kind"] == "ServiceAccount" and subject.get("namespace") == NAMESPACE
     }
     # Those of people are no account's of the release: Kubernetes' own take two in, and everybody may see what there is.
-    people = {f"penstock-{each}-{NAMESPACE}" for each in ("view", "edit", "catalog")}
+    people = {f"penstock-{item}-{NAMESPACE}" for item in ("view", "edit", "catalog")}
     assert ours == {role["metadata"]["name"] for role in roles} - people
-    for role in (each for each in roles if each["metadata"]["name"] in people):
+    for role in (role for role in roles if role["metadata"]["name"] in people):
         assert {word for rule in role["rules"] for word in rule["resources"]} <= {
             "tenantconnections",
             "connectordefinitions",
@@ -169,7 +169,7 @@ def test_12_what_is_poisoned_delays_nobody(
     cluster.apply(faker("punctual", 50, token=None, schedule="* * * * *"))
     first = time.time()
     for number in range(3):
-        names = [f"good-{number}-{each}" for each in range(5)]
+        names = [f"good-{number}-{item}" for item in range(5)]
         cluster.apply(*(faker(name, 50) for name in names))
         records.ended(*names)
     runs = cluster.until("it has run by the clock", lambda: records.runs("punctual"))
@@ -179,9 +179,9 @@ def test_12_what_is_poisoned_delays_nobody(
     assert run["phase"] == "succeeded"
     assert all(
         row["phase"] == "succeeded"
-        for row in records.runs(*(f"good-{n}-{each}" for n in range(3) for each in range(5)))
+        for row in records.runs(*(f"good-{n}-{number}" for n in range(3) for number in range(5)))
     )
-    attempts = records.attempts("punctual", *(f"good-{n}-{each}" for n in range(3) for each in range(5)))
+    attempts = records.attempts("punctual", *(f"good-{n}-{number}" for n in range(3) for number in range(5)))
     slow = [(row["started_at"] - row["launched_at"]).total_seconds() for row in attempts]
     print(
         f"poisoned 25; good starts at most {max(slow):.1f} s after launch; by the clock {late}; {time.time() - first:.0f} s"
@@ -200,8 +200,8 @@ def test_12_what_is_poisoned_delays_nobody(
 def test_13_nothing_is_kept_in_configmaps(cluster: Cluster, operator: Installation, namespace: str) -> None:
     cluster.apply(faker("plain", 10))
     cluster.condition("plain", namespace, "RunSucceeded")
-    for each in (NAMESPACE, namespace):
-        names = [found["metadata"]["name"] for found in cluster.list("configmaps", each)]
+    for item in (NAMESPACE, namespace):
+        names = [found["metadata"]["name"] for found in cluster.list("configmaps", item)]
         assert names == ["kube-root-ca.crt"], yaml.safe_dump(names)
     for role in ROLES:
         assert not may(cluster, role, "create", "configmaps", "-n", NAMESPACE)

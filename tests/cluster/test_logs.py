@@ -73,7 +73,7 @@ def test_a_log_is_followed_live_and_is_there_when_its_pod_is_gone(
         assert records.running("told"), "the first line came when the run had ended"
         assert followed.wait(90) == 0, said.read_text()
     live = lines(said.read_text())
-    assert {(each["run"], each["attempt"], each["tenant"], each["connection"]) for each in live} == {
+    assert {(item["run"], item["attempt"], item["tenant"], item["connection"]) for item in live} == {
         (run, 1, namespace, "told")
     }
     assert records.ended("told")[0]["phase"] == "succeeded"
@@ -94,7 +94,7 @@ def test_who_may_only_view_a_tenant_is_refused_the_rest_in_the_api_servers_words
     assert listed.returncode == 0, listed.stderr
     authorization = {"Authorization": f"Bearer {reader['PENSTOCK_TOKEN']}"}
     offered = httpx.get(f"{reader['PENSTOCK_SERVER']}/v1/definitions", headers=authorization, timeout=PATIENCE)
-    assert [each["connector"] for each in offered.raise_for_status().json()]
+    assert [item["connector"] for item in offered.raise_for_status().json()]
     everywhere = penstock(reader, "runs", "list")
     who = f"system:serviceaccount:{namespace}:reader"
     assert everywhere.returncode != 0

@@ -33,11 +33,13 @@ def in_(namespace: str, name: str, **spec: Any) -> dict[str, Any]:
 
 
 def message(found: dict[str, Any]) -> str:
-    return str(next(each["message"] for each in found["status"]["conditions"] if each["type"] == "Ready"))
+    return str(
+        next(condition["message"] for condition in found["status"]["conditions"] if condition["type"] == "Ready")
+    )
 
 
 def kinds(found: dict[str, Any]) -> list[str]:
-    return [each["type"] for each in found["status"]["conditions"]]
+    return [condition["type"] for condition in found["status"]["conditions"]]
 
 
 @pytest.mark.parametrize("hard", [{"pods": "0"}, {"limits.memory": "16Mi"}])
@@ -142,7 +144,9 @@ def test_a_secret_that_comes_later_ends_the_failure_that_it_caused(cluster: Clus
 
     def over() -> bool:
         ready = next(
-            each for each in cluster.get("tc", "early", tenant)["status"]["conditions"] if each["type"] == "Ready"
+            condition
+            for condition in cluster.get("tc", "early", tenant)["status"]["conditions"]
+            if condition["type"] == "Ready"
         )
         return bool(ready["reason"] != "SecretNotFound")
 

@@ -65,7 +65,7 @@ def test_read_since_leaves_earlier_records_out(project: Any) -> None:
     assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == list(range(70, 100))
 
 
-def test_parts_are_listed_and_read_one_at_a_time(project: Any) -> None:
+def test_partitions_are_listed_and_read_one_at_a_time(project: Any) -> None:
     config = "config: {records: 90, batchSize: 10, partitions: 3}\n"
     (project.folder / "faker.yaml").write_text(f"connector: faker-generate\n{config}")
 

@@ -128,7 +128,7 @@ def without_parts(report: dict[str, Any]) -> dict[str, Any]:
     return {**report, "checks": [check for check in report["checks"] if check is not parts]}
 
 
-def test_a_connector_that_splits_well_is_conformant(suite: Suite) -> None:
+def test_a_connector_that_partitions_well_is_conformant(suite: Suite) -> None:
     report = suite("Splits", **SPLITS)
     assert set(outcomes(report).values()) == {"passed"}, report["said"]
 

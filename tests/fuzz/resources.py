@@ -153,7 +153,7 @@ def of_schema(schema: dict[str, Any], name: str = "") -> st.SearchStrategy[Any]:
         return st.sampled_from(schema["enum"])
     kind = schema.get("type")
     if kind == "object" and "properties" in schema:
-        known = {key: of_schema(each, key) for key, each in schema["properties"].items()}
+        known = {key: of_schema(item, key) for key, item in schema["properties"].items()}
         needed = {key: known.pop(key) for key in schema.get("required", [])}
         return st.fixed_dictionaries(needed, optional=known)
     if kind == "array":
@@ -178,7 +178,7 @@ def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 def spoiled(draw: st.DrawFn, documents: st.SearchStrategy[dict[str, Any]]) -> dict[str, Any]:
     """Put something hostile somewhere into a spec, or add a field, or take one away."""
     document = copy.deepcopy(draw(documents))
-    path = draw(st.sampled_from([each for each in _paths(document["spec"]) if each] or [("x",)]))
+    path = draw(st.sampled_from([path for path in _paths(document["spec"]) if path] or [("x",)]))
     parent = document["spec"]
     for key in path[:-1]:
         parent = parent[key]

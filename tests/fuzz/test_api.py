@@ -114,9 +114,9 @@ def _spoiled(body: Any) -> Iterator[Any]:
     """Yield the body with each of its values made hostile in turn, in each way."""
     keys = list(body) if isinstance(body, dict) else range(len(body)) if isinstance(body, list) else ()
     for key in keys:
-        for each in [*HOSTILE, *_spoiled(body[key])]:
+        for item in [*HOSTILE, *_spoiled(body[key])]:
             copy = dict(body) if isinstance(body, dict) else list(body)
-            copy[key] = each
+            copy[key] = item
             yield copy
     if isinstance(body, dict):
         yield {**body, "a\0": 1}

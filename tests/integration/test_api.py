@@ -124,12 +124,12 @@ async def test_nobody_reads_without_a_token(api: Api, path: str) -> None:
 
 async def test_a_tenant_reads_its_own_namespace_and_no_other(api: Api) -> None:
     found = await get(api.tenant, "/v1/connections?namespace=team")
-    assert [(each["namespace"], each["definition"]) for each in found] == [("team", "faker-generate-0.1.0")]
+    assert [(item["namespace"], item["definition"]) for item in found] == [("team", "faker-generate-0.1.0")]
     for path in ("/v1/connections", "/v1/connections?namespace=other", "/v1/connections/other/orders/streams"):
         answer = await api.tenant.get(path)
         assert answer.status_code == 403
         assert "tenant may not" in answer.json()["message"]
-    assert [each["name"] for each in await get(api.tenant, "/v1/definitions")] == ["faker-generate-0.1.0"]
+    assert [item["name"] for item in await get(api.tenant, "/v1/definitions")] == ["faker-generate-0.1.0"]
     refused = await api.tenant.post("/v1/runs", json={"namespace": "team", "name": "orders"})
     assert refused.status_code == 403, "reading is not starting"
 
@@ -176,13 +176,13 @@ async def test_a_window_is_filled_by_whoever_may_change_the_connection(api: Api,
     body = {"namespace": "team", "name": "orders", "from": "2026-01-01T00:00:00Z", "to": "2026-01-03T00:00:00Z"}
     assert (await api.tenant.post("/v1/runs/backfill", json=body)).status_code == 403
     filled = (await api.owner.post("/v1/runs/backfill", json=body)).json()
-    assert [each["scheduled_at"] for each in filled] == ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]
+    assert [run["scheduled_at"] for run in filled] == ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]
     assert (await api.owner.post("/v1/runs/backfill", json=body)).json() == []
     refused = await api.owner.post("/v1/runs/backfill", json={**body, "from": "2026-01-01T00:00:00"})
     assert refused.status_code == 422
     assert "timezone" in refused.text
     listed = await get(api.owner, "/v1/runs?namespace=team")
-    assert {each["trigger"] for each in listed} == {"backfill"}
+    assert {row["trigger"] for row in listed} == {"backfill"}
 
 
 async def test_a_window_is_read_again_by_whoever_may_change_the_connection(api: Api) -> None:
@@ -209,5 +209,5 @@ async def test_an_alert_is_acknowledged_by_who_may_change_the_connection_once(ap
     again = await api.owner.post(path, json={})
     assert (again.status_code, "resolved already" in again.text) == (422, True)
     assert (await api.owner.post("/v1/alerts/999/acknowledge", json={})).status_code == 404
-    assert [each["namespace"] for each in await get(api.owner, "/v1/alerts")] == ["other"]
-    assert [each["namespace"] for each in await get(api.owner, "/v1/alerts?resolved=true")] == ["team"]
+    assert [item["namespace"] for item in await get(api.owner, "/v1/alerts")] == ["other"]
+    assert [item["namespace"] for item in await get(api.owner, "/v1/alerts?resolved=true")] == ["team"]

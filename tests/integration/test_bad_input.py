@@ -242,7 +242,7 @@ def test_a_full_disk_under_the_bucket_is_waited_for(user: User, tmp_path: Path) 
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (4096, unlimited[1]))
         with going(user) as running:
             log = user.data / "runs" / "logs"
-            wait_for(lambda: "reading people" in "".join(each.read_text() for each in log.glob("*.log")))
+            wait_for(lambda: "reading people" in "".join(path.read_text() for path in log.glob("*.log")))
             wait_for(server.log_tail)
             resource.prlimit(server.pid, resource.RLIMIT_FSIZE, unlimited)
             rest, errors = running.communicate(timeout=PATIENCE)

@@ -116,8 +116,8 @@ def test_tables_that_are_not_what_they_should_be(user: User, database_url: str) 
         _, first, errors = user.up()
         admin.execute("INSERT INTO tie VALUES (5, '2026-05-01 10:00:00')")
         _, second, _ = user.up()
-    streams = {each["stream"].removeprefix("public."): each for each in first["all"]["streams"]}
-    assert {name: each["outcome"] for name, each in streams.items()} == {
+    streams = {stream["stream"].removeprefix("public."): stream for stream in first["all"]["streams"]}
+    assert {name: stream["outcome"] for name, stream in streams.items()} == {
         **dict.fromkeys(("t", "j", "tie"), "succeeded"),
         **dict.fromkeys(("a_broken", "b_cast"), "failed"),
     }, errors

@@ -35,24 +35,24 @@ def test_lists_say_how_connections_stand_and_what_comes_next(user: User) -> None
     failing = {"records": 20, "failAfter": 10}
     user.connection("failed", connector=FAKER, config=failing, streams=[{"name": "people"}], retry={"limit": 0})
     assert user.up()[0] == 1
-    found = {each["name"]: each for each in listed(user, "connections", "list")}
-    phases = {name: each["phase"] for name, each in found.items()}
+    found = {row["name"]: row for row in listed(user, "connections", "list")}
+    phases = {name: item["phase"] for name, item in found.items()}
     assert phases == {"fresh": "succeeded", "refused": "stalled", "asleep": "suspended", "failed": "failed"}
-    assert {name for name, each in found.items() if each["freshness"] == "never"} == {"refused", "failed"}
+    assert {name for name, item in found.items() if item["freshness"] == "never"} == {"refused", "failed"}
     following = datetime.fromisoformat(found["fresh"]["next_run_at"])
     assert timedelta() < following - datetime.now(UTC) < timedelta(days=367)
     assert "failing after 10 records" in found["failed"]["reason"]
     assert found["refused"]["reason"]
     shown = user.call("connections", "show", "team/failed", "--data-dir", str(user.data)).stdout
     assert "failing after 10 records" in shown
-    assert {each["name"] for each in listed(user, "definitions", "list")} >= {"faker-generate-0.1.0"}
+    assert {row["name"] for row in listed(user, "definitions", "list")} >= {"faker-generate-0.1.0"}
     one = listed(user, "streams", "list", "team/fresh")
-    assert {(each["display_name"], each["mode"], each["records"]) for each in one} == {
+    assert {(item["display_name"], item["mode"], item["records"]) for item in one} == {
         ("people", "incremental", 20),
         ("events", "full", 20),
     }
     everything = user.call("streams", "list", "-o", "csv", "--data-dir", str(user.data)).stdout
-    rows = [(each["connection"], each["stream"]) for each in csv.DictReader(io.StringIO(everything))]
+    rows = [(item["connection"], item["stream"]) for item in csv.DictReader(io.StringIO(everything))]
     assert set(rows) >= {("team/fresh", "people"), ("team/fresh", "events")}
     unknown = user.call("streams", "list", "team/frsh", "--data-dir", str(user.data))
     assert (unknown.returncode, "there is no connection team/frsh" in unknown.stderr) == (2, True)
@@ -82,4 +82,4 @@ def test_the_folder_for_the_faker_runs_as_it_is(user: User, tmp_path: Path) -> N
     assert user.call("init", str(place)).returncode == 0
     done = user.call("up", str(place), "--once", "--data-dir", str(user.data), "--output", "json")
     assert done.returncode == 0, done.stderr
-    assert [each["records"] for each in json.loads(done.stdout)["connections"]] == [1000]
+    assert [connection["records"] for connection in json.loads(done.stdout)["connections"]] == [1000]

@@ -101,7 +101,7 @@ async def test_a_frozen_stream_holds_up_no_other_and_the_run_is_not_green(world:
     token, _ = await post(world, people(a=TEXT), EVENTS)
     assert (await finish(world, token, "people", "events"))["phase"] == "succeeded"
     token, verdicts = await post(world, people(), EVENTS)
-    assert [(each.name, each.read, each.refused) for each in verdicts] == [
+    assert [(verdict.name, verdict.read, verdict.refused) for verdict in verdicts] == [
         ("people", False, True),
         ("events", True, False),
     ]
@@ -113,7 +113,7 @@ async def test_a_frozen_stream_holds_up_no_other_and_the_run_is_not_green(world:
 
     await acknowledge_all(world)
     token, verdicts = await post(world, people(), EVENTS)
-    assert [(each.read, each.schema_version) for each in verdicts] == [(True, 2), (True, 1)]
+    assert [(verdict.read, verdict.schema_version) for verdict in verdicts] == [(True, 2), (True, 1)]
     assert (await finish(world, token, "people", "events"))["phase"] == "succeeded"
     assert await open_kinds(world) == []
 
@@ -165,7 +165,7 @@ async def test_a_stream_that_vanishes_is_noticed_where_all_are_selected(world: W
     token, _ = await post(world, STREAM, EVENTS)
     await finish(world, token, "people", "events")
     token, verdicts = await post(world, STREAM)
-    assert [each.name for each in verdicts] == ["people"]
+    assert [verdict.name for verdict in verdicts] == ["people"]
     assert await open_kinds(world) == [("StreamRemoved", "")]
     await finish(world, token, "people")
     await post(world, STREAM, EVENTS)
@@ -250,11 +250,11 @@ async def test_open_alerts_are_in_the_status_and_name_stream_and_class(world: Wo
         await finish(world, token, "people")
     status = await reconcile(world.pool, document)
     assert status["alerts"] == 1
-    (condition,) = [each for each in status["conditions"] if each["type"] == "SchemaDrift"]
+    (condition,) = [condition for condition in status["conditions"] if condition["type"] == "SchemaDrift"]
     assert condition["message"] == "people: FieldRemoved: field 'a' is gone (`penstock alerts list`)"
     await acknowledge_all(world)
     status = await reconcile(world.pool, document)
-    assert (status["alerts"], [each["type"] for each in status["conditions"]]) == (0, ["Ready"])
+    assert (status["alerts"], [condition["type"] for condition in status["conditions"]]) == (0, ["Ready"])
 
 
 async def test_five_thousand_streams_are_posted_at_once(world: World) -> None:

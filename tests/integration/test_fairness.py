@@ -70,7 +70,7 @@ async def end(pool: Pool, ids: list[str]) -> None:
 
 
 def tenants_of(ids: list[str]) -> Counter[str]:
-    return Counter(each.split("/")[0] for each in ids)
+    return Counter(identifier.split("/")[0] for identifier in ids)
 
 
 async def test_12_a_tenant_with_a_long_line_gets_no_more_than_its_share(world: World) -> None:
@@ -106,7 +106,7 @@ async def test_a_tenants_limit_holds_and_an_override_goes_before_it(world: World
     quotas = Quotas(runs_per_tenant=3, tenants={"b": 7})
     taken = [run for _ in range(5) for run in await claim(world.pool, START, 20, quotas)]
     assert tenants_of(taken) == {"a": 3, "b": 7, "c": 3}
-    await end(world.pool, [each for each in taken if each.startswith("a")][:2])
+    await end(world.pool, [taken_run for taken_run in taken if taken_run.startswith("a")][:2])
     assert tenants_of(await claim(world.pool, START, 20, quotas)) == {"a": 2}
 
 
@@ -120,7 +120,7 @@ async def test_a_sources_limit_holds_over_all_tenants_and_keeps_nobody_from_anot
     await wait_in_line(world.pool, [*busy, *free, *hostless])
     quotas = Quotas(runs_per_tenant=6, runs_per_host=4)
     taken = [run for _ in range(6) for run in await claim(world.pool, later, 5, quotas)]
-    at_busy = [each for each in taken if int(each.split("/")[1]) < 15]
+    at_busy = [taken_run for taken_run in taken if int(taken_run.split("/")[1]) < 15]
     assert len(at_busy) == 4
     assert tenants_of(at_busy) == {"a": 2, "b": 2}
     assert {"a/15", "a/16", "a/17", "b/18"} <= set(taken)
@@ -137,7 +137,7 @@ async def test_2_two_claimants_at_once_exceed_no_limit_and_take_nothing_twice(wo
     ]
     assert len(taken) == len(set(taken))
     assert max(tenants_of(taken).values()) <= 5
-    hosts = Counter(f"host{int(each.split('/')[1]) % 3}" for each in taken)
+    hosts = Counter(f"host{int(taken_run.split('/')[1]) % 3}" for taken_run in taken)
     assert max(hosts.values()) <= 6
     assert len(taken) == 18, "and what there is room for is taken: three sources with six places each"
 

@@ -58,8 +58,8 @@ def test_personal_data_is_read_once_somebody_has_accepted_it(user: User) -> None
     assert "'people' holds personal data and was not read" in error["message"]
     assert {record["stream"] for record in user.records(results["fake"])} == {"events"}
     waiting = alerts(user)
-    assert {"email", "name.first", "address.street"} <= {each["path"] for each in waiting}
-    said = call(user, "alerts", "ack", *(str(each["id"]) for each in waiting), "--note", "agreed")
+    assert {"email", "name.first", "address.street"} <= {run["path"] for run in waiting}
+    said = call(user, "alerts", "ack", *(str(run["id"]) for run in waiting), "--note", "agreed")
     assert f"{waiting[0]['id']}: people: PiiAdded: accepted by " in said
     code, results, errors = user.up()
     assert code == 0, errors
@@ -77,7 +77,7 @@ def test_a_new_column_is_left_out_until_the_policy_takes_it(
     code, results, errors = user.up()
     assert code == 0, errors
     assert {tuple(record["data"]) for record in user.records(results["items"])} == {("n", "label")}
-    assert [(each["kind"], each["path"]) for each in alerts(user)] == [("FieldDiscarded", "salary")]
+    assert [(alert["kind"], alert["path"]) for alert in alerts(user)] == [("FieldDiscarded", "salary")]
     reading(user, postgres_url, schemaPolicy="evolve", streams=[{"name": "governed.items"}])
     _, results, _ = user.up()
     assert {tuple(record["data"]) for record in user.records(results["items"])} == {("n", "label", "salary")}
@@ -108,7 +108,7 @@ def test_a_table_that_was_emptied_is_no_mere_green_tick(
     code, results, _ = user.up()
     assert code == 0
     assert results["items"]["note"] == "governed.items: a full read brought no records, the one before it brought 20"
-    assert [each["kind"] for each in alerts(user)] == ["EmptyRead"]
+    assert [alert["kind"] for alert in alerts(user)] == ["EmptyRead"]
 
 
 def test_a_run_over_its_budget_is_refused_before_it_reads(
@@ -127,7 +127,7 @@ def test_a_run_over_its_budget_is_refused_before_it_reads(
     assert shown["estimate"]["bytes"] > 0
 
 
-def test_strict_validation_finds_nothing_in_what_postgres_sql_promises(
+def test_strict_validation_rejects_nothing_of_postgres_sql(
     user: User, source: psycopg.Connection[Any], postgres_url: str
 ) -> None:
     source.execute(

@@ -68,7 +68,7 @@ class Apart:
         self.numbers += 1
         if self.uid is None:
             self.uid = f"{self.name}-{self.numbers}"
-            same = [each for each in self.retired if each[:2] == (self.namespace, self.connector)]
+            same = [attempt for attempt in self.retired if attempt[:2] == (self.namespace, self.connector)]
             self.cursor = same[-1][2] if same else 0
             if same:
                 self.retired.remove(same[-1])

@@ -284,7 +284,7 @@ async def test_20_no_order_of_events_gives_a_connection_to_both(two: Two, server
         number, one = chance.randrange(COUNT), chance.randrange(2)
         match chance.randrange(6):
             case 0:
-                await asyncio.gather(*(each.sweep() for each in both))
+                await asyncio.gather(*(tenant.sweep() for tenant in both))
             case 1:
                 both[one] = await two.installed(one, chance.choice(scopes))
             case 2 if key(number) in server.documents:
@@ -298,7 +298,7 @@ async def test_20_no_order_of_events_gives_a_connection_to_both(two: Two, server
                 server.put({**edited, "status": server.documents[key(number)].get("status", {})})
             case _:
                 await both[one].sweep()
-        mine, others = [await each.works_on() for each in both]
+        mine, others = [await tenant.works_on() for tenant in both]
         assert not mine & others, f"step {step}"
 
 

@@ -278,6 +278,6 @@ async def test_two_requests_at_once_make_one_run_where_only_one_may_be_under_way
             await holder.execute(b"SELECT 1 FROM penstock.tenant_connections FOR UPDATE")
             asking = [asyncio.create_task(ask(f"t{number}")) for number in range(4)]
             await world.waiting(len(asking))
-            assert not any(each.done() for each in asking), "all wait for the connection"
+            assert not any(item.done() for item in asking), "all wait for the connection"
         await asyncio.gather(*asking)
         assert len(await run_store.active_runs(holder, "c1")) == 1

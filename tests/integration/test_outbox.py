@@ -20,7 +20,7 @@ from tests.integration.world import EVENTS, STREAM, World, checkpoint
 from tests.patience import PATIENCE
 
 
-def deliveries(world: World, carrier: Carrier, store: BronzeStore | None = None) -> OutboxDispatcher:
+def dispatcher(world: World, carrier: Carrier, store: BronzeStore | None = None) -> OutboxDispatcher:
     keeper = LogKeeper(world.pool, carrier, world.store, 100_000)
     launcher = KeepingLauncher(carrier, keeper)
     return OutboxDispatcher(world.pool, store or world.store, launcher, keeper, lambda _: None)
@@ -43,7 +43,7 @@ async def left(world: World) -> list[dict[str, Any]]:
 
 
 async def everything_is_due(world: World) -> None:
-    ids = [each["id"] for each in await left(world)]
+    ids = [message["id"] for message in await left(world)]
     async with world.pool.connection() as db:
         await outbox.release(db, ids)
 
@@ -59,11 +59,11 @@ class Killed(BronzeStore):
 async def test_9_a_kill_between_the_effect_and_its_record_is_harmless(world: World, tmp_path: Path) -> None:
     key = await finished_run(world)
     carrier = Carrier(tmp_path / "logs")
-    await deliveries(world, carrier, Killed(world.store.settings)).drain()
+    await dispatcher(world, carrier, Killed(world.store.settings)).drain()
     written = world.store.read(key)
-    assert [each["kind"] for each in await left(world)] == ["commit"]
+    assert [message["kind"] for message in await left(world)] == ["commit"]
     await everything_is_due(world)
-    await deliveries(world, carrier).drain()
+    await dispatcher(world, carrier).drain()
     assert await left(world) == []
     assert world.store.read(key) == written
     assert json.loads(written)["records"] == 3
@@ -75,9 +75,9 @@ async def test_manifests_are_whole_in_whatever_order_they_are_written(world: Wor
         await db.execute(
             b"UPDATE penstock.outbox SET available_at = now() + interval '1 h' WHERE payload ->> 'run' <> 'run3'"
         )
-    await deliveries(world, Carrier(tmp_path / "logs")).drain()
+    await dispatcher(world, Carrier(tmp_path / "logs")).drain()
     await everything_is_due(world)
-    await deliveries(world, Carrier(tmp_path / "logs")).drain()
+    await dispatcher(world, Carrier(tmp_path / "logs")).drain()
     assert [json.loads(world.store.read(key))["run"] for key in keys] == ["run1", "run2", "run3"]
     assert [len(json.loads(world.store.read(key))["objects"]) for key in keys] == [1, 1, 1]
 
@@ -87,22 +87,22 @@ async def test_12_a_slow_message_holds_up_no_other(world: World, tmp_path: Path)
     key = await finished_run(world, "run2")
     carrier = Carrier(tmp_path / "logs")
     carrier.print("penstock-run1-1", "still running\n")  # its log has no end, so its Job is not retired for a while
-    delivering = deliveries(world, carrier)
+    delivering = dispatcher(world, carrier)
     async with asyncio.timeout(PATIENCE):
-        while [each["kind"] for each in await left(world)] != ["retire"]:
+        while [message["kind"] for message in await left(world)] != ["retire"]:
             await delivering.step()
     assert json.loads(world.store.read(key))["run"] == "run2"
     assert carrier.retired == ["penstock-run2-1"]
     await delivering.aclose()
     carrier.end("penstock-run1-1")
-    await deliveries(world, carrier).drain()
+    await dispatcher(world, carrier).drain()
     assert carrier.retired == ["penstock-run2-1", "penstock-run1-1"], "what was dropped is there for the next leader"
 
 
 async def test_two_leaders_deliver_each_message_and_its_effect_is_there_once(world: World, tmp_path: Path) -> None:
     keys = [await finished_run(world, f"run{number}") for number in range(1, 6)]
     carrier = Carrier(tmp_path / "logs")
-    await asyncio.gather(*(deliveries(world, carrier).drain() for _ in range(2)))
+    await asyncio.gather(*(dispatcher(world, carrier).drain() for _ in range(2)))
     assert await left(world) == []
     assert len(carrier.retired) == len(set(carrier.retired)) == 5
     assert [json.loads(world.store.read(key))["records"] for key in keys] == [3] * 5
@@ -114,12 +114,12 @@ async def test_9_a_leader_that_is_told_to_stop_anywhere_in_a_round_leaves_no_mes
     carrier = Carrier(tmp_path / "logs")
     for turns in range(25):  # the event loop's turns after which it is told: connecting, taking, giving back, acting
         await finished_run(world, f"run{turns}")
-        delivering = deliveries(world, carrier)
+        delivering = dispatcher(world, carrier)
         round_ = asyncio.create_task(delivering.step())
         for _ in range(turns):
             await asyncio.sleep(0)
         round_.cancel()
         await asyncio.gather(round_, return_exceptions=True)
         await delivering.aclose()
-        await deliveries(world, carrier).drain()
+        await dispatcher(world, carrier).drain()
         assert await left(world) == [], turns

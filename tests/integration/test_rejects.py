@@ -109,7 +109,7 @@ async def test_a_run_with_rejected_records_is_green_and_says_so_everywhere(world
     assert (len(made.objects), [written.records for written in made.rejected]) == (1, [2])
     status = await reconcile(world.pool, DOCUMENT)
     assert status["lastRun"]["rejected"] == 2
-    assert {each["type"]: each["message"] for each in status["conditions"]} == {
+    assert {condition["type"]: condition["message"] for condition in status["conditions"]} == {
         "Ready": "run run1 committed 8 records; people: 2 of 10 records were rejected",
         "RecordsRejected": "people: RecordsRejected: 2 of 10 records were rejected (`penstock alerts list`)",
     }
@@ -156,7 +156,7 @@ async def test_a_full_read_that_comes_empty_is_told_until_something_comes(world:
     assert empty["message"] == "people: a full read brought no records, the one before it brought 7"
     assert [kind for kind, _ in await open_alerts(world)] == ["EmptyRead"]
     status = await reconcile(world.pool, DOCUMENT)
-    assert "EmptyRead" in {each["type"] for each in status["conditions"]}
+    assert "EmptyRead" in {condition["type"] for condition in status["conditions"]}
     assert (await read(world, "run3", 0))["message"] == ""
     assert [kind for kind, _ in await open_alerts(world)] == ["EmptyRead"], "it is still empty"
     await read(world, "run4", 7)

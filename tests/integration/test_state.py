@@ -73,7 +73,7 @@ async def finished_run(world: World, run_id: str, *names: str) -> None:
 
 async def verdicts(world: World, token: str) -> dict[str, wire.StreamVerdict]:
     answer = await world.protocol.streams(token, wire.StreamsRequest(streams=[STREAM, EVENTS]))
-    return {each.name: each for each in answer.verdicts}
+    return {verdict.name: verdict for verdict in answer.verdicts}
 
 
 async def test_a_reset_of_one_stream_starts_its_next_generation_and_leaves_the_others(both: World) -> None:
@@ -283,7 +283,7 @@ async def test_an_annotation_is_carried_out_once_and_answered_in_the_status(both
     assert "write 'TOKEN RUN'" in answer["message"]
     async with both.pool.connection() as db:
         audited = await many(db, "SELECT changed_by, reason FROM penstock.state_changes ORDER BY id")
-    assert [tuple(each.values()) for each in audited] == [
+    assert [tuple(change.values()) for change in audited] == [
         ("annotation (by kubectl-annotate)", "token 2026-11-24T10:00:00Z"),
         ("annotation", "token t2"),
     ]

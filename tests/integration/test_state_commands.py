@@ -32,7 +32,10 @@ def test_a_state_is_shown_reset_rewound_exported_and_imported(user: User) -> Non
     user.connection("fake", connector=FAKER, config={"records": 30}, streams=streams)
     _, first, _ = user.up()
     exported = state(user, "export", "team/fake")
-    assert {each["name"]: each["generation"] for each in json.loads(exported)["streams"]} == {"events": 1, "people": 1}
+    assert {stream["name"]: stream["generation"] for stream in json.loads(exported)["streams"]} == {
+        "events": 1,
+        "people": 1,
+    }
     assert "generation 2" in state(user, "reset", "team/fake", "--stream", "people", "--reason", "corrected at source")
     _, second, _ = user.up()
     assert numbers(user.records(second["fake"])) == list(range(30)), "people anew, and nothing of events"

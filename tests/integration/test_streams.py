@@ -32,7 +32,7 @@ async def begin(world: World, *selected: dict[str, Any]) -> tuple[str, int, str]
 
 async def streams(world: World) -> dict[str, RunStream]:
     async with world.pool.connection() as db:
-        return {each.stream: each for each in await stream_outcomes.of_run(db, "run1")}
+        return {outcome.stream: outcome for outcome in await stream_outcomes.of_run(db, "run1")}
 
 
 def failing(*told: tuple[str, wire.StreamOutcome], message: str = "stream 'events': 503") -> wire.FinishRequest:
@@ -97,11 +97,11 @@ async def test_18_a_retry_reads_only_the_streams_that_failed(world: World) -> No
     assert again == attempt + 1
     request = wire.StreamsRequest(streams=[STREAM, EVENTS])
     verdicts = (await world.protocol.streams(token, request)).verdicts
-    assert [(each.name, each.read) for each in verdicts] == [("people", False), ("events", True)]
+    assert [(verdict.name, verdict.read) for verdict in verdicts] == [("people", False), ("events", True)]
     await world.protocol.checkpoint(token, checkpoint(1, done=True, stream="events"))
     ended = await world.protocol.finish(token, wire.FinishRequest(outcome="succeeded", streams={"events": SUCCEEDED}))
     assert ended.phase == "succeeded"
-    assert {name: each.outcome for name, each in (await streams(world)).items()} == {
+    assert {name: stream.outcome for name, stream in (await streams(world)).items()} == {
         "people": "succeeded",
         "events": "succeeded",
     }
@@ -114,7 +114,7 @@ async def test_6_a_stream_has_succeeded_when_it_is_committed_and_not_when_a_pod_
     await world.protocol.finish(token, lie)
     found = await streams(world)
     assert found.keys() == {"people", "events"}
-    assert {each.outcome for each in found.values()} == {"not_read"}
+    assert {item.outcome for item in found.values()} == {"not_read"}
 
 
 async def test_18_a_run_is_no_success_when_its_pod_says_that_a_stream_failed(world: World) -> None:
@@ -141,8 +141,8 @@ async def test_18_a_stream_that_the_source_does_not_offer_stops_no_other(world: 
     _, _, token = await world.attempt(discover=False)
     offered = [STREAM.model_copy(update={"modes": ["full"]}), EVENTS]
     request = wire.StreamsRequest(streams=offered)
-    verdicts = {each.name: each for each in (await world.protocol.streams(token, request)).verdicts}
-    assert [name for name, each in verdicts.items() if each.read] == ["events"]
+    verdicts = {verdict.name: verdict for verdict in (await world.protocol.streams(token, request)).verdicts}
+    assert [name for name, verdict in verdicts.items() if verdict.read] == ["events"]
     assert verdicts["poeple"].reason == (
         "spec.streams[0].name: the source offers no stream 'poeple'; it offers: events, people (nearest: 'people')"
     )
@@ -151,7 +151,7 @@ async def test_18_a_stream_that_the_source_does_not_offer_stops_no_other(world: 
     ended = await world.protocol.finish(token, wire.FinishRequest(outcome="succeeded"))
     assert ended.phase == "failed", "an SDK that knows nothing of refusals does not make it a success"
     found = await streams(world)
-    assert {name: each.outcome for name, each in found.items()} == {
+    assert {name: item.outcome for name, item in found.items()} == {
         "events": "succeeded",
         "poeple": "failed",
         "people": "failed",
@@ -172,7 +172,7 @@ async def test_18_a_stream_that_is_unavailable_stops_no_other_and_changes_nothin
     _, _, token = await world.attempt(discover=False)
     await world.protocol.streams(token, wire.StreamsRequest(streams=[STREAM, EVENTS]))
     request = wire.StreamsRequest(streams=[STREAM, away, other])
-    verdicts = {each.name: each for each in (await world.protocol.streams(token, request)).verdicts}
+    verdicts = {verdict.name: verdict for verdict in (await world.protocol.streams(token, request)).verdicts}
     assert verdicts.keys() == {"people", "events"}
     assert (verdicts["people"].read, verdicts["events"].refused) == (True, True)
     assert (verdicts["events"].error_class, verdicts["events"].reason) == (reason.error_class, reason.message)
@@ -191,11 +191,11 @@ async def test_18_a_stream_that_was_read_in_this_run_does_not_fail_when_it_is_un
     reason = wire.UnavailableReason(error_class="TransientError", message="the host is away")
     away = STREAM.model_copy(update={"schema_": {"type": "object"}, "primary_key": [], "unavailable": reason})
     verdicts = (await world.protocol.streams(token, wire.StreamsRequest(streams=[away, EVENTS]))).verdicts
-    assert [(each.name, each.read) for each in verdicts] == [("events", True)]
+    assert [(verdict.name, verdict.read) for verdict in verdicts] == [("events", True)]
     await world.protocol.checkpoint(token, checkpoint(1, done=True, stream="events"))
     ended = await world.protocol.finish(token, wire.FinishRequest(outcome="succeeded", streams={"events": SUCCEEDED}))
     assert ended.phase == "succeeded"
-    assert {each.outcome for each in (await streams(world)).values()} == {"succeeded"}
+    assert {stream.outcome for stream in (await streams(world)).values()} == {"succeeded"}
 
 
 async def test_a_stream_that_was_not_read_keeps_the_reason(world: World) -> None:
@@ -289,13 +289,13 @@ def test_one_broken_view_stops_no_other_table(user: User) -> None:
     assert code == 1, errors
     found = results["tables"]
     assert found["error"] == {"class": "SourceContractError", "message": "stream 'a_broken': division by zero"}
-    assert {each["stream"]: (each["outcome"], each["records"]) for each in found["streams"]} == {
+    assert {stream["stream"]: (stream["outcome"], stream["records"]) for stream in found["streams"]} == {
         "a_broken": ("failed", 7),
         "pages": ("succeeded", 15_000),
         "small": ("succeeded", 500),
     }
     shown = json.loads(user.call("runs", "show", found["run_id"], "-o", "json", "--data-dir", str(user.data)).stdout)
-    assert {each["stream"]: each["outcome"] for each in shown["streams"]} == {
+    assert {stream["stream"]: stream["outcome"] for stream in shown["streams"]} == {
         "a_broken": "failed",
         "pages": "succeeded",
         "small": "succeeded",

@@ -169,7 +169,7 @@ async def test_what_the_watch_lists_as_the_first_sweep_did_is_handled_once(
     await orchestrator.sweeper.sweep()
     await _idle(orchestrator)
     assert set(server.read) <= {DEFINITION}
-    assert sorted(set(server.written) - {DEFINITION}) == sorted(each for each in server.written if each != DEFINITION)
+    assert sorted(set(server.written) - {DEFINITION}) == sorted(item for item in server.written if item != DEFINITION)
 
 
 async def test_a_sweep_of_what_has_not_changed_queues_no_connection(
@@ -356,7 +356,7 @@ async def test_a_new_version_is_news_for_the_connections_of_its_connector_only(
     orchestrator.sweeper.changed(("ConnectorDefinition", "", "later-generate-0.1.0"), "new")
     await _until(lambda: server.reason(key(100)) == "AwaitingRun")
     await _idle(orchestrator)
-    assert {each for each in server.read if each[0] == "TenantConnection"} == {key(100)}
+    assert {key for key in server.read if key[0] == "TenantConnection"} == {key(100)}
 
 
 async def test_a_withdrawn_version_is_taken_back_from_its_connections(

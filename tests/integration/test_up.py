@@ -61,12 +61,12 @@ class User:
     def up(self) -> tuple[int, dict[str, dict[str, Any]], str]:
         done = self.call("up", str(self.folder), "--data-dir", str(self.data), "--once", "--output", "json")
         results = json.loads(done.stdout)["connections"] if done.stdout else []
-        return done.returncode, {each["name"]: each for each in results}, done.stderr
+        return done.returncode, {result["name"]: result for result in results}, done.stderr
 
     def records(self, *results: dict[str, Any]) -> list[dict[str, Any]]:
         store = BronzeStore(s3_settings(self.environment))
         lines: list[dict[str, Any]] = []
-        for key in (key for each in results for key in each["objects"]):
+        for key in (key for result in results for key in result["objects"]):
             text = io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(store.read(key)), encoding="utf-8")
             lines += [json.loads(line) for line in text]
         return lines
@@ -137,7 +137,7 @@ def test_one_bad_connection_delays_nobody_else(user: User) -> None:
     code, results, _ = user.up()
     assert code == 1
     assert results.pop("good")["phase"] == "succeeded"
-    said = {name: each["error"]["message"] for name, each in results.items()}
+    said = {name: result["error"]["message"] for name, result in results.items()}
     for name, words in {
         "unknown": "spec.connector: there is no connector orcale/sql; there are: faker/generate, files/object, postgres/sql",
         "range": "spec.connector.version: no version matches '^9'; there are: 0.1.0",
@@ -177,7 +177,7 @@ def test_tables_are_synced_in_full_and_by_cursor_without_loss(user: User, postgr
     assert str(found["password"]) not in errors
 
 
-def test_a_table_is_read_in_parts_and_followed_in_them(user: User, postgres_url: str) -> None:
+def test_a_table_is_read_in_partitions_and_followed_in_them(user: User, postgres_url: str) -> None:
     with psycopg.connect(postgres_url, autocommit=True) as source:
         source.execute("DROP TABLE IF EXISTS parted")
         source.execute("CREATE TABLE parted (n int PRIMARY KEY, updated_at timestamptz NOT NULL DEFAULT now())")
@@ -201,7 +201,7 @@ def test_a_table_is_read_in_parts_and_followed_in_them(user: User, postgres_url:
     assert numbers(user.records(second["parted"])) == [7, 5007, 10_007, 15_007, *range(20_000, 20_100)]
     with psycopg.connect(user.environment["PENSTOCK_DATABASE_URL"]) as registry:
         rows = registry.execute("SELECT cursor FROM penstock.stream_checkpoints ORDER BY committed_at").fetchall()
-    plans = {tuple((each["id"], each["bounds"]["from"]) for each in row[0]["ranges"]) for row in rows}
+    plans = {tuple((partition["id"], partition["bounds"]["from"]) for partition in row[0]["ranges"]) for row in rows}
     (plan,) = plans
     assert len(plan) == 5
 

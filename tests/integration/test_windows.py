@@ -72,7 +72,9 @@ async def test_4_a_window_commits_beside_and_leaves_the_incremental_read_where_i
     assert manifest is not None
     document = manifest.document()
     assert document["window"] == {"start": START.isoformat(), "end": END.isoformat()}
-    assert [(each["stream"], each["generation"], each["records"]) for each in document["objects"]] == [("people", 1, 3)]
+    assert [(stored["stream"], stored["generation"], stored["records"]) for stored in document["objects"]] == [
+        ("people", 1, 3)
+    ]
     (state,) = [row for row in await rows(world, "stream_reads") if row["stream"] == "people"]
     assert state["recent"] == [3], "an ordinary read is not judged by it"
 
@@ -97,7 +99,7 @@ async def test_4_two_first_checkpoints_at_once_are_one(world: World) -> None:
     (_, _, token), verdict = await begin(world, "again")
     wanted = checkpoint(verdict.selected.checkpoint + 1, await world.upload(token))
     answers = await asyncio.gather(*(world.protocol.checkpoint(token, wanted) for _ in range(4)))
-    assert {each.checkpoint for each in answers} == {wanted.checkpoint}
+    assert {answer.checkpoint for answer in answers} == {wanted.checkpoint}
     (state,) = await rows(world, "window_states")
     assert (state["checkpoint"], state["cursor"]) == (wanted.checkpoint, wanted.cursor)
 

@@ -53,9 +53,9 @@ class Attempt:
     def committed(self) -> dict[str, int]:
         """Return the records committed, by stream."""
         found: dict[str, int] = {}
-        for (stream, _), each in self.objects.items():
-            if each.checkpoint is not None:
-                found[stream] = found.get(stream, 0) + each.stop - each.start
+        for (stream, _), stored in self.objects.items():
+            if stored.checkpoint is not None:
+                found[stream] = found.get(stream, 0) + stored.stop - stored.start
         return {stream: records for stream, records in found.items() if records}
 
 
@@ -139,7 +139,10 @@ class Oracle:
         return [run for run in self.runs.values() if run.uid == uid and run.phase in ACTIVE]
 
     def live(self, name: str) -> str | None:
-        return next((uid for uid, each in self.connections.items() if each.name == name and not each.deleted), None)
+        return next(
+            (uid for uid, connection in self.connections.items() if connection.name == name and not connection.deleted),
+            None,
+        )
 
     def room(self, uid: str) -> bool:
         """Say whether another run may be made; a window that nobody reads yet takes no room."""
@@ -149,12 +152,12 @@ class Oracle:
 
     def schedule(self, now: datetime, schedulers: int, held: Iterable[str] = ()) -> Answer:
         del schedulers  # however many there are
-        for uid, each in self.connections.items():
-            if uid in held or each.deleted or each.next_run_at > now or not self.room(uid):
+        for uid, connection in self.connections.items():
+            if uid in held or connection.deleted or connection.next_run_at > now or not self.room(uid):
                 continue
-            tick = max(each.next_run_at, now.replace(minute=0, second=0, microsecond=0))
+            tick = max(connection.next_run_at, now.replace(minute=0, second=0, microsecond=0))
             self.runs[f"{uid}@{tick.isoformat()}"] = Run(uid)
-            each.next_run_at = now.replace(minute=0, second=0, microsecond=0) + HOUR
+            connection.next_run_at = now.replace(minute=0, second=0, microsecond=0) + HOUR
 
     def request(self, uid: str, token: str) -> Answer:
         connection, name = self.connections[uid], f"{uid}#{token}"
@@ -248,18 +251,18 @@ class Oracle:
 
     def _next_generation(self, name: str) -> int:
         """Return one that no connection of the name has had: its objects have a prefix of their own."""
-        before = {uid: each for uid, each in self.connections.items() if each.name == name}
-        had = {each.first for each in before.values()}
-        had |= {state.generation for each in before.values() for state in each.states.values()}
+        before = {uid: connection for uid, connection in self.connections.items() if connection.name == name}
+        had = {item.first for item in before.values()}
+        had |= {state.generation for item in before.values() for state in item.states.values()}
         objects = (
             o for run in self.runs.values() if run.uid in before for a in run.attempts for o in a.objects.values()
         )
-        had |= {each.generation for each in objects if each.checkpoint is not None}
+        had |= {stored.generation for stored in objects if stored.checkpoint is not None}
         return max(had, default=0) + 1
 
     def sweep(self) -> Answer:
-        for uid, each in self.connections.items():
-            if each.deleted:
+        for uid, connection in self.connections.items():
+            if connection.deleted:
                 for run in self.active(uid):
                     self._cancelled(run)
 
@@ -389,8 +392,8 @@ class Oracle:
         held = self.attempt(caller).objects.items()
         committed = {
             (caller.attempt, key[1])
-            for key, each in held
-            if key[0] == wanted.stream and each.checkpoint == wanted.number
+            for key, item in held
+            if key[0] == wanted.stream and item.checkpoint == wanted.number
         }
         asked = {(attempt, sequence) for attempt, sequence, _, _ in wanted.objects}
         return (wanted.cursor, wanted.done, asked) == (known.cursor, known.done, committed)
@@ -429,7 +432,7 @@ class Oracle:
 
     def _succeeds(self, caller: Caller, records: dict[str, int], failed: tuple[str, ...]) -> Answer:
         attempt, run = self.attempt(caller), self.runs[caller.run]
-        done = [name for name, each in self.states(caller).items() if each.done and each.run == caller.run]
+        done = [name for name, state in self.states(caller).items() if state.done and state.run == caller.run]
         if failed or records != attempt.committed():
             self._record(run, failed)
             attempt.ended, run.phase = "failed", "cancelled" if run.cancel else "failed"

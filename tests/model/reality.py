@@ -55,7 +55,7 @@ NOWHERE = S3Settings("http://127.0.0.1:9", "bronze", "", access_key="key", secre
 NO_LOGS = FileLogs(Path("/nonexistent"))
 FAR = timedelta(days=10)
 WINDOW = BackfillWindow(datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 2, 1, tzinfo=UTC))
-OFFERED = [each.model_copy(update={"windows": True}) for each in (STREAM, EVENTS)]
+OFFERED = [item.model_copy(update={"windows": True}) for item in (STREAM, EVENTS)]
 ENDED = {
     "failed": AttemptObservation("failed", "TransientError", "it failed", "TransientError", 20),
     "disrupted": AttemptObservation("gone", "AttemptLost", "its node is gone", disrupted=True),
@@ -263,13 +263,13 @@ class Reality:
 
         def told(answer: wire.StreamsResponse) -> Answer:
             return {
-                each.name: (
-                    each.read,
-                    _position(each.selected.cursor),
-                    each.selected.checkpoint,
-                    each.selected.generation,
+                verdict.name: (
+                    verdict.read,
+                    _position(verdict.selected.cursor),
+                    verdict.selected.checkpoint,
+                    verdict.selected.generation,
                 )
-                for each in answer.verdicts
+                for verdict in answer.verdicts
             }
 
         return await _answer(self.protocol.streams(self._token(caller), request), told)
@@ -293,7 +293,7 @@ class Reality:
             stream=wanted.stream,
             checkpoint=wanted.number,
             cursor=None if wanted.cursor is None else {"next": wanted.cursor},
-            objects=[await self._object(caller, wanted.stream, *each) for each in wanted.objects],
+            objects=[await self._object(caller, wanted.stream, *stored) for stored in wanted.objects],
             done=wanted.done,
         )
         return await _answer(self.protocol.checkpoint(self._token(caller), request), lambda _: "ok")

@@ -96,27 +96,29 @@ def shape_of_oracle(oracle: Oracle) -> dict[str, Any]:
     runs = {}
     for name, run in oracle.runs.items():
         attempts = []
-        for each in run.attempts:
-            held = {key: (o.generation, o.start, o.stop, o.checkpoint) for key, o in each.objects.items()}
-            attempts.append((each.job is not None, each.pod, each.ended, tuple(sorted(each.streams)), held))
+        for item in run.attempts:
+            held = {key: (o.generation, o.start, o.stop, o.checkpoint) for key, o in item.objects.items()}
+            attempts.append((item.job is not None, item.pod, item.ended, tuple(sorted(item.streams)), held))
         runs[name] = (run.phase, run.cancel, attempts)
     return {
         "runs": runs,
         "connections": {
-            uid: (each.deleted, each.handled, None if each.deleted else each.next_run_at)
-            for uid, each in oracle.connections.items()
+            uid: (connection.deleted, connection.handled, None if connection.deleted else connection.next_run_at)
+            for uid, connection in oracle.connections.items()
         },
         "states": {
             (uid, stream): (s.cursor, s.checkpoint, s.generation, s.run, s.attempt, s.done)
-            for uid, each in oracle.connections.items()
-            for stream, s in each.states.items()
+            for uid, connection in oracle.connections.items()
+            for stream, s in connection.states.items()
         },
         "windows": {
             (name, stream): (s.cursor, s.checkpoint, s.attempt, s.done)
             for name, run in oracle.runs.items()
             for stream, s in run.states.items()
         },
-        "streams": {(name, stream): each for name, run in oracle.runs.items() for stream, each in run.outcomes.items()},
+        "streams": {
+            (name, stream): outcome for name, run in oracle.runs.items() for stream, outcome in run.outcomes.items()
+        },
     }
 
 
@@ -160,7 +162,7 @@ def check_4(rows: Rows) -> None:
         cursor, run = cursors.get((uid, stream, number - 1), (None, None))
         goes_on = cursor and (MODES[stream] == "incremental" or run == row["run_id"])
         objects = held[uid, stream, number]
-        assert {each["run_id"] for each in objects} <= {row["run_id"]}, (
+        assert {stored["run_id"] for stored in objects} <= {row["run_id"]}, (
             "objects and state of one checkpoint are of one run"
         )
         _covers(row, objects, cursor["next"] if goes_on else 0)
@@ -190,8 +192,8 @@ def _span(row: dict[str, Any]) -> tuple[int, int]:
 
 def _covers(state: dict[str, Any], objects: list[dict[str, Any]], position: int) -> None:
     """The objects follow each other from the position, and end where the state stands."""
-    for each in objects:
-        start, stop = _span(each)
+    for stored in objects:
+        start, stop = _span(stored)
         assert start == position, "a gap or a double"
         position = stop
     assert position == (state["cursor"]["next"] if state["cursor"] else 0), "the state covers what its objects hold"
@@ -211,13 +213,15 @@ async def check_6(pool: Pool, rows: Rows, succeeded: set[str]) -> None:
     assert told == sorted(row["id"] for row in rows["runs"] if row["phase"] not in ACTIVE)
     for row in rows["runs"]:
         if row["phase"] == "succeeded" and row["id"] not in succeeded:
-            committed = [each for each in rows["objects"] if each["run_id"] == row["id"] and each["committed_at"]]
+            committed = [
+                stored for stored in rows["objects"] if stored["run_id"] == row["id"] and stored["committed_at"]
+            ]
             async with pool.connection() as db:
                 commit = await commit_manifest(db, row["id"])
             assert commit is not None
             listed = sum(written.records for written in commit.objects)
-            assert row["records"] == sum(each["records"] for each in committed) == commit.records == listed
+            assert row["records"] == sum(stored["records"] for stored in committed) == commit.records == listed
             ends = rows["checkpoints"] + rows["windows"]
-            done = {each["stream"] for each in ends if each["run_id"] == row["id"] and each["done"]}
+            done = {end["stream"] for end in ends if end["run_id"] == row["id"] and end["done"]}
             assert done == set(MODES)
             succeeded.add(row["id"])

@@ -139,7 +139,7 @@ class Protocol(RuleBasedStateMachine):
 
     def working(self) -> list[Caller]:
         """The tokens that nothing has taken away."""
-        return [each for each in self.callers() if self.oracle.refusal(each) is None]
+        return [caller for caller in self.callers() if self.oracle.refusal(caller) is None]
 
     def draw_caller(self, data: st.DataObject) -> Caller:
         working = self.working()
@@ -265,7 +265,7 @@ class Protocol(RuleBasedStateMachine):
         if isinstance(answer, dict):
             position = {name: cursor or 0 for name, (_, cursor, _, _) in answer.items()}
             self.readers[caller.run, caller.attempt] = Reader(
-                position, {name: each[2] for name, each in answer.items()}
+                position, {name: item[2] for name, item in answer.items()}
             )
 
     @precondition(lambda self: self.callers())
@@ -377,7 +377,7 @@ class Protocol(RuleBasedStateMachine):
             ("reread", {"uid": uid}),
         ]
         first = data.draw(st.sampled_from(makers))
-        self.do(first, data.draw(st.sampled_from([each for each in makers if each is not first])))
+        self.do(first, data.draw(st.sampled_from([maker for maker in makers if maker is not first])))
 
     @precondition(lambda self: self.callers())
     @rule(data=st.data(), name=st.sampled_from(CALLS))

@@ -104,7 +104,7 @@ async def committed(pod: Pod, number: int, *objects: dict[str, Any], **other: An
 async def verdict(pod: Pod, stream: str) -> dict[str, Any]:
     """Return what the pod is to do with a stream."""
     verdicts: list[dict[str, Any]] = (await discovered(pod)).body["verdicts"]
-    (found,) = (each for each in verdicts if each["name"] == stream)
+    (found,) = (verdict for verdict in verdicts if verdict["name"] == stream)
     return found
 
 
@@ -247,7 +247,7 @@ class TestStreams:
     async def test_a_verdict_for_each_selected_stream_in_order(self, pod: Pod) -> None:
         answer = await discovered(pod, "events", "people", "others")
         verdicts = wire.StreamsResponse.model_validate(answer.body).verdicts
-        assert [(each.name, each.read, each.refused) for each in verdicts] == [
+        assert [(verdict.name, verdict.read, verdict.refused) for verdict in verdicts] == [
             ("people", True, False),
             ("events", True, False),
         ]
@@ -261,7 +261,7 @@ class TestStreams:
     async def test_a_stream_that_is_not_offered_is_refused_and_the_others_are_read(self, pod: Pod) -> None:
         answer = await discovered(pod, "events")
         verdicts = wire.StreamsResponse.model_validate(answer.body).verdicts
-        assert [(each.name, each.read, each.refused) for each in verdicts] == [
+        assert [(verdict.name, verdict.read, verdict.refused) for verdict in verdicts] == [
             ("events", True, False),
             ("people", False, True),
         ]
@@ -271,15 +271,15 @@ class TestStreams:
     async def test_a_stream_that_cannot_be_read_in_the_selected_mode_is_refused(self, pod: Pod) -> None:
         answer = await discovered(pod, modes=["full"])
         verdicts = wire.StreamsResponse.model_validate(answer.body).verdicts
-        assert [(each.name, each.refused) for each in verdicts] == [("events", False), ("people", True)]
+        assert [(verdict.name, verdict.refused) for verdict in verdicts] == [("events", False), ("people", True)]
         assert "stream 'people' cannot be read incremental" in verdicts[1].reason
 
     async def test_an_unavailable_stream_is_refused_with_the_connectors_reason(self, pod: Pod) -> None:
         reason = {"error_class": "AuthenticationError", "message": "no right to read it"}
         answer = await discovered(pod, unavailable=reason)
         verdicts = wire.StreamsResponse.model_validate(answer.body).verdicts
-        assert {each.name for each in verdicts if each.refused} == {"people", "events"}
-        assert {(each.error_class, each.reason) for each in verdicts} == {tuple(reason.values())}
+        assert {verdict.name for verdict in verdicts if verdict.refused} == {"people", "events"}
+        assert {(verdict.error_class, verdict.reason) for verdict in verdicts} == {tuple(reason.values())}
 
     async def test_the_next_attempt_goes_on_where_this_one_stopped(self, pod: Pod) -> None:
         await discovered(pod)

@@ -51,9 +51,9 @@ def assert_conformant(target: Target, report_to: Path, without: frozenset[str] =
     with Harness(target) as laboratory:
         verdicts = run_checks(laboratory, checks)
         report_to.write_text(json.dumps(build_report(laboratory, verdicts, len(checks)), indent=2))
-    said = "\n".join(f"{each.outcome:14} {each.check.name}: {each.detail}" for each in verdicts)
+    said = "\n".join(f"{verdict.outcome:14} {verdict.check.name}: {verdict.detail}" for verdict in verdicts)
     assert is_conformant(verdicts, len(checks)), said
-    return {each.check.name: each.outcome for each in verdicts}
+    return {verdict.check.name: verdict.outcome for verdict in verdicts}
 
 
 def test_faker_generate_is_conformant(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def parquet_of(count: int) -> bytes:
 
 def paths_of(orders: str, events: str, days: str) -> dict[str, Any]:
     return {
-        "streams": [{**each, "paths": [path]} for each, path in zip(FILE_STREAMS, (orders, events, days), strict=True)]
+        "streams": [{**item, "paths": [path]} for item, path in zip(FILE_STREAMS, (orders, events, days), strict=True)]
     }
 
 

@@ -119,7 +119,7 @@ KINDS = [
 
 @pytest.mark.parametrize(("format_", "ending"), KINDS)
 @pytest.mark.parametrize("where", ["s3", "http"])
-def test_every_promise_is_kept(
+def test_a_read_resumes_from_every_cursor(
     opened: Open, bucket: Bucket, server: FilesServer, where: str, format_: str, ending: str
 ) -> None:
     """Resumed from any batch's cursor, a read gives everything after it and nothing before."""

@@ -174,7 +174,9 @@ INSERT INTO tied SELECT 'd' || n % 7, n / 10 FROM generate_series(1, 97) n ON CO
 @pytest.mark.parametrize(
     ("made", "config"), [(TIED, {}), (COMPOSED, {}), (COMPOSED, {"cursor_fields": {"public.tied": "seq"}})]
 )
-def test_every_promise_is_kept(opened: Open, execute: Callable[[str], None], made: str, config: dict[str, Any]) -> None:
+def test_a_read_resumes_from_every_cursor(
+    opened: Open, execute: Callable[[str], None], made: str, config: dict[str, Any]
+) -> None:
     """Resumed from any batch's cursor, a read gives everything after it and nothing before."""
     execute(made)
     source = opened(fetch_size=4, **config)
@@ -195,7 +197,7 @@ def test_incremental_follows_the_cursor_field_before_the_key(opened: Open, execu
     assert rows(source, "public.t", batch.cursor) == [{"device": "a", "seq": 2}]
 
 
-def test_without_a_key_nothing_is_promised(opened: Open, execute: Callable[[str], None]) -> None:
+def test_without_a_key_nothing_is_covered(opened: Open, execute: Callable[[str], None]) -> None:
     execute("CREATE TABLE t AS SELECT n, now() AS updated_at FROM generate_series(1, 10) n")
     execute("ALTER TABLE t ALTER updated_at SET NOT NULL")
     source = opened(fetch_size=3)

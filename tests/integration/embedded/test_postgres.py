@@ -152,9 +152,13 @@ def test_nothing_is_left_outside_of_the_directory(directory: Path) -> None:
         write_row(server.url)
         process = Path(f"/proc/{server.pid}")
         assert (process / "cwd").readlink() == directory / "data"
-        opened = [each.readlink() for each in (process / "fd").iterdir()]
-        files = [each for each in opened if each.is_file() and each.parts[1] not in ("dev", "proc")]
-        assert all(directory in each.parents for each in files), files
+        opened = [path.readlink() for path in (process / "fd").iterdir()]
+        files = [
+            opened_socket
+            for opened_socket in opened
+            if opened_socket.is_file() and opened_socket.parts[1] not in ("dev", "proc")
+        ]
+        assert all(directory in file.parents for file in files), files
 
 
 @pytest.mark.skipif(not ROOT, reason="only root's server runs as a user who may not reach the wheel")

@@ -95,11 +95,13 @@ def test_a_second_platform_on_the_directory_is_refused(tmp_path: Path) -> None:
 def test_it_listens_on_loopback_only(tmp_path: Path) -> None:
     """Nothing that ministack starts besides S3 is reachable from the network."""
     with EmbeddedS3(tmp_path) as server:
-        owned = {str(each.readlink()) for each in Path(f"/proc/{server.pid}/fd").iterdir()}
+        owned = {str(path.readlink()) for path in Path(f"/proc/{server.pid}/fd").iterdir()}
         sockets = [
             line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()
         ]
-    listening = {each[1].split(":")[0] for each in sockets if each[3] == "0A" and f"socket:[{each[9]}]" in owned}
+    listening = {
+        socket_[1].split(":")[0] for socket_ in sockets if socket_[3] == "0A" and f"socket:[{socket_[9]}]" in owned
+    }
     assert listening == {"0100007F"}
 
 

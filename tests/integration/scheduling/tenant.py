@@ -91,7 +91,7 @@ class Tenant:
 
     async def phases(self, name: str) -> list[str]:
         """Return the phases of its runs."""
-        return [each["phase"] for each in await self.runs(name)]
+        return [run["phase"] for run in await self.runs(name)]
 
     async def begin(self) -> list[ClaimedAttempt]:
         """Give every run whose turn it is its next attempt, in this tenant's far future so that no backoff holds it."""
@@ -127,7 +127,7 @@ class Tenant:
     async def run_one(self, name: str) -> str:
         """Begin what waits, and end this connection's run well."""
         await self.begin()
-        (current,) = [each for each in await self.runs(name) if each["phase"] == "running"]
+        (current,) = [run for run in await self.runs(name) if run["phase"] == "running"]
         await self.succeed(current["id"])
         return str(current["id"])
 

@@ -30,9 +30,9 @@ async def test_1_only_the_ticks_without_a_run_make_one_and_only_once(tenant: Ten
     (middle,) = await fill(tenant, end - 3 * DAY, end - 2 * DAY)
     assert middle.scheduled_at == end - 3 * DAY
     filled = await fill(tenant, end - 5 * DAY, end)
-    assert [each.scheduled_at for each in filled] == [end - n * DAY for n in (5, 4, 2, 1)]
+    assert [run.scheduled_at for run in filled] == [end - n * DAY for n in (5, 4, 2, 1)]
     assert await fill(tenant, end - 5 * DAY, end) == []
-    assert {each["trigger"] for each in await tenant.runs("orders")} == {"backfill"}
+    assert {run["trigger"] for run in await tenant.runs("orders")} == {"backfill"}
 
 
 async def test_they_run_one_by_one_behind_what_is_due(tenant: Tenant) -> None:
@@ -43,7 +43,7 @@ async def test_they_run_one_by_one_behind_what_is_due(tenant: Tenant) -> None:
     await tenant.succeed(first.run_id)
     assert await tenant.turn(await tenant.due("orders")) == 1, "what waits in a backfill does not hold a tick up"
     (second,) = await tenant.begin()
-    tick = next(each for each in await tenant.runs("orders") if each["trigger"] == "schedule")
+    tick = next(run for run in await tenant.runs("orders") if run["trigger"] == "schedule")
     assert second.run_id == tick["id"]
     await tenant.succeed(tick["id"])
     rest = []
@@ -51,7 +51,7 @@ async def test_they_run_one_by_one_behind_what_is_due(tenant: Tenant) -> None:
         (taken,) = await tenant.begin()
         rest.append(taken.run_id)
         await tenant.succeed(taken.run_id)
-    assert [first.run_id, *rest] == [each.id for each in filled], "oldest first"
+    assert [first.run_id, *rest] == [run.id for run in filled], "oldest first"
 
 
 async def test_a_replacing_tick_waits_for_a_backfills_run_and_ends_none(tenant: Tenant) -> None:

@@ -35,7 +35,7 @@ async def test_two_failed_runs_pause_nothing(tenant: Tenant) -> None:
 async def test_a_third_one_pauses_the_schedule_and_the_status_says_until_when(tenant: Tenant) -> None:
     at = await fail_on_schedule(tenant, 3)
     status = await tenant.status("orders")
-    conditions = {each["type"]: each for each in status["conditions"]}
+    conditions = {condition["type"]: condition for condition in status["conditions"]}
     until = (await tenant.row("orders")).paused_until
     assert conditions["Ready"]["reason"] == "ConfigError", "the cause stays in sight"
     assert (conditions["Paused"]["status"], conditions["Paused"]["reason"]) == ("True", "CircuitOpen")
@@ -64,7 +64,7 @@ async def test_a_changed_spec_closes_the_circuit(tenant: Tenant, change: dict[st
     await tenant.reconcile("orders")
     assert (await tenant.row("orders")).paused_until is not None, "looking at it again changes nothing"
     status = await tenant.apply("orders", schedule=EVERY_MINUTE, **change)
-    assert [each["type"] for each in status["conditions"] if each["type"] == "Paused"] == []
+    assert [condition["type"] for condition in status["conditions"] if condition["type"] == "Paused"] == []
     assert await tenant.turn(at + MINUTE) == 1
 
 

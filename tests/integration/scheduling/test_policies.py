@@ -106,8 +106,8 @@ async def test_2_allow_makes_a_run_of_each_tick_and_they_take_turns(tenant: Tena
         assert await tenant.begin() == [], "one at a time: they share the streams' state"
         order.append(taken.run_id)
         await tenant.succeed(taken.run_id)
-    assert order == [each["id"] for each in await tenant.runs("orders")]
-    assert [each["scheduled_at"] for each in await tenant.runs("orders")] == [at, at + QUARTER, at + 2 * QUARTER]
+    assert order == [run["id"] for run in await tenant.runs("orders")]
+    assert [run["scheduled_at"] for run in await tenant.runs("orders")] == [at, at + QUARTER, at + 2 * QUARTER]
 
 
 async def test_allow_keeps_at_most_ten_runs_and_then_collapses(tenant: Tenant) -> None:

@@ -55,7 +55,7 @@ async def test_what_is_mended_elsewhere_is_looked_at_again_once(world: World, re
         await execute(db, "UPDATE penstock.tenant_connections SET failures = 1")
     assert await look(world) == 1
     assert await look(world) == 0, "it is under way"
-    assert [each["token"] for each in await rechecks(world)] == ["recheck:001"]
+    assert [recheck["token"] for recheck in await rechecks(world)] == ["recheck:001"]
 
 
 async def test_waits_grow_to_an_hour_and_no_longer(world: World) -> None:

@@ -86,7 +86,7 @@ async def scenario(pool: Pool, wanted: list[tuple[str, str, int]], steps: list[S
         latest = max(latest, now)
         await asyncio.gather(*(schedule_due(pool, now) for _ in range(step.schedulers)))
         taken = [
-            each for part in await asyncio.gather(*(launch(pool, now) for _ in range(step.launchers))) for each in part
+            item for part in await asyncio.gather(*(launch(pool, now) for _ in range(step.launchers))) for item in part
         ]
         assert max(Counter(taken).values(), default=1) == 1, "test_2: an attempt is claimed once"
         async with pool.connection() as db:
@@ -95,7 +95,7 @@ async def scenario(pool: Pool, wanted: list[tuple[str, str, int]], steps: list[S
                 "SELECT connection_uid, count(*) AS n FROM penstock.connector_runs WHERE phase IN ('pending', 'running')"
                 " AND attempt > 0 GROUP BY 1",
             )
-        assert {each["n"] for each in begun} <= {1}, "test_2: one run of a connection at a time"
+        assert {item["n"] for item in begun} <= {1}, "test_2: one run of a connection at a time"
         if step.ending:
             await end_all(pool)
     await check(pool, wanted, now, latest)
@@ -110,7 +110,7 @@ async def check(pool: Pool, wanted: list[tuple[str, str, int]], now: datetime, l
                 uid=f"c{number}",
             )
             row = await one(db, "SELECT * FROM penstock.tenant_connections WHERE uid = %(uid)s", uid=f"c{number}")
-        made: list[datetime] = [each["scheduled_at"] for each in rows]
+        made: list[datetime] = [row["scheduled_at"] for row in rows]
         off = timedelta(seconds=jitter)
         real = set(ticks_between(CronSchedule(schedule), PARIS, START - off, latest - off + timedelta(seconds=1)))
         assert len(made) == len(set(made)), "test_1: a tick makes at most one run"

@@ -122,7 +122,9 @@ async def test_a_replaced_attempts_job_is_stopped_through_the_outbox(
     assert jobs.stopped == jobs.retired == ["penstock-run1-1"]
 
 
-async def test_silence_is_fenced_its_job_removed_and_the_run_tried_again(world: World, jobs: FakeLauncher) -> None:
+async def test_an_attempt_without_heartbeats_is_fenced_its_job_removed_and_the_run_tried_again(
+    world: World, jobs: FakeLauncher
+) -> None:
     supervisor = Supervisor(world.pool, jobs, replace(TIMINGS, heartbeat_deadline=0.0))
     await world.new_run()
     _, _, token = await world.attempt()
@@ -159,7 +161,7 @@ async def test_heartbeats_that_were_late_because_the_registry_was_away_condemn_n
     assert (await the_run(world)).phase == "running", "it has not been silent before our own eyes"
 
 
-def test_silence_needs_the_registrys_clock_and_a_witness() -> None:
+def test_missing_heartbeats_need_the_registrys_clock_and_a_witness() -> None:
     now, beat = [1000.0], datetime(2026, 1, 1, tzinfo=UTC)
     monitor = HeartbeatMonitor(90, clock=lambda: now[0])
 

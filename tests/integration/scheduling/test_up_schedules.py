@@ -109,9 +109,9 @@ def test_a_window_is_read_again_and_the_next_run_goes_on_where_it_stood(user: Us
             [made.stdout.strip()],
         ).fetchall()
     again = user.records({"objects": [key for (key,) in keys]})
-    assert [each["data"]["n"] for each in again] == list(range(10, 20))
+    assert [item["data"]["n"] for item in again] == list(range(10, 20))
     span = {"start": "2023-11-14T22:13:30Z", "end": "2023-11-14T22:13:40Z"}
-    assert {json.dumps(each["window"]) for each in again} == {json.dumps(span)}
+    assert {json.dumps(item["window"]) for item in again} == {json.dumps(span)}
     user.connection("fake", **spec, config={"records": 33})
     _, results, _ = user.up()
-    assert [each["data"]["n"] for each in user.records(results["fake"])] == [30, 31, 32]
+    assert [record["data"]["n"] for record in user.records(results["fake"])] == [30, 31, 32]

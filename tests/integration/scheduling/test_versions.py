@@ -49,7 +49,7 @@ async def publish(tenant: Tenant, *documents: dict[str, Any]) -> None:
 
 
 def told(status: dict[str, Any], sort: str) -> str:
-    return next((each["message"] for each in status["conditions"] if each["type"] == sort), "")
+    return next((condition["message"] for condition in status["conditions"] if condition["type"] == sort), "")
 
 
 async def test_a_range_never_selects_a_preview_and_a_pin_does(tenant: Tenant) -> None:

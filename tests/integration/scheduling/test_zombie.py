@@ -151,7 +151,7 @@ async def test_3_a_paused_process_is_fenced_succeeded_and_refused_when_it_wakes_
 
 async def committed(running: Platform, run_id: str) -> list[str]:
     async with running.pool.connection() as db:
-        return [each.key for each in await bronze_objects.objects_of_run(db, run_id)]
+        return [stored.key for stored in await bronze_objects.objects_of_run(db, run_id)]
 
 
 def numbers(running: Platform, keys: list[str]) -> list[int]:

@@ -40,7 +40,7 @@ def test_a_named_cluster_that_cannot_be_reached_whole_is_refused_by_variable(mis
 
 @pytest.mark.parametrize("lacking", ["root", "debian", "go"])
 def test_without_a_provider_the_reason_is_said(lacking: str) -> None:
-    machine = Facts(engine=None, **{each: each != lacking for each in ("root", "debian", "go")})
+    machine = Facts(engine=None, **{item: item != lacking for item in ("root", "debian", "go")})
     with pytest.raises(
         NoClusterError, match=f"needs {lacking}$".replace("debian", "Debian").replace("needs go", "needs Go")
     ):

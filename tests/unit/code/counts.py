@@ -281,6 +281,11 @@ def loops_named_each(modules: list[Module]) -> Iterator[Place]:
                 yield Place(f"for each in {ast.unparse(node.iter)}", module.path, node.target.lineno)
 
 
+def loops_named_each_in_tests(modules: list[Module]) -> Iterator[Place]:
+    """Loops and comprehensions of tests whose item is named `each`."""
+    return loops_named_each(modules)
+
+
 def class_names_defined_twice(modules: list[Module]) -> Iterator[Place]:
     """Names of public classes that two modules define, or more."""
     found = defaultdict(list)
@@ -387,6 +392,7 @@ COUNTS: dict[str, Count] = {
         subscripts_by_literal_key,
         plain_ids,
         loops_named_each,
+        loops_named_each_in_tests,
         class_names_defined_twice,
         module_names_more_than_twice,
         private_names_in_tests,

@@ -11,7 +11,7 @@ number, so that the table stays true. An old word whose number is 0 is refused f
 | public_fields_with_unknown_dict | fields of public classes with a dict of unknown shape |
 | subscripts_by_literal_key | `thing["key"]`, except in the modules of `DOCUMENTS_ENTER` |
 | plain_ids | parameters and fields named `uid`, `run_id`, `namespace`, `attempt`, ... and typed `str` or `int` |
-| loops_named_each | loops and comprehensions whose item is named `each` |
+| loops_named_each, loops_named_each_in_tests | loops and comprehensions whose item is named `each` |
 | class_names_defined_twice | names of public classes that more than one module defines |
 | module_names_more_than_twice | names that more than two modules or packages have |
 | private_names_in_tests | attributes with an underscore, of something other than `self` or `super()` |

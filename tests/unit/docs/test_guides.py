@@ -63,7 +63,7 @@ def test_a_guides_yaml_is_a_part_of_a_manifest(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_link_leads_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
-    assert [each for each in targets if "://" not in each and not (page.parent / each).exists()] == []
+    assert [target for target in targets if "://" not in target and not (page.parent / target).exists()] == []
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.stem)
@@ -74,7 +74,7 @@ def test_every_command_is_known(page: Path) -> None:
         while words and words[0] in getattr(known, "commands", {}):
             known = known.commands[words.pop(0)]
         assert not hasattr(known, "commands") or not words, line
-        options = {option for each in known.params for option in each.opts}
+        options = {option for param in known.params for option in param.opts}
         assert {word.split("=")[0] for word in words if word.startswith("-") and len(word) > 1} <= options, line
 
 
@@ -138,7 +138,7 @@ FIELDS = [
 
 def test_discovery_follows_ids_and_refuses_a_cursor_that_may_be_missing() -> None:
     table = {"id": "t1", "label": "People", "fields": FIELDS, "sample": [{"contact": "ada@example.org"}] * 5}
-    loose = {**table, "id": "t0", "fields": [{**each, "mandatory": False} for each in FIELDS]}
+    loose = {**table, "id": "t0", "fields": [{**field, "mandatory": False} for field in FIELDS]}
     connector = build(without_its_own(guide("discovery").Crm, tables=lambda _: [table, loose]), {}, {})
     bare, people = connector.discover()
     assert (people.identity, people.cursor_field, people.modes) == ("t1", "changed", ("full", "incremental"))
@@ -221,7 +221,7 @@ class Counter(Connector[dict, dict]):  # type: ignore[type-arg]
             yield Batch([{"id": start}, {"id": start + 1}], cursor=start + 2 + self.ahead)
 
 
-def test_testing_finds_a_promise_that_is_not_kept() -> None:
+def test_testing_finds_a_cursor_that_is_wrong() -> None:
     holds = guide("testing").assert_cursors_resume
     holds(Counter({}, {}), ITEMS, "id")
     broken = Counter({}, {})
@@ -286,10 +286,12 @@ def test_states_of_a_singer_tap_are_a_document_to_import() -> None:
     text = states(singer, "orders-rest", lambda bookmark: {"moment": bookmark["replication_key_value"], "seen": []})
     document = StateDocument.model_validate_json(text)
     assert document.connector == "orders-rest"
-    assert [(each.name, each.cursor) for each in document.streams] == [("orders", {"moment": "2026-01-05", "seen": []})]
+    assert [(stream.name, stream.cursor) for stream in document.streams] == [
+        ("orders", {"moment": "2026-01-05", "seen": []})
+    ]
 
 
-def test_partitions_parts_together_are_the_stream() -> None:
+def test_partitions_together_are_the_stream() -> None:
     def pages(_self: Any, start: int | None, end: int | None, after: int | None) -> Any:
         numbers = range(start or 0, 100 if end is None else end)
         left = [{"id": number} for number in numbers if after is None or number > after]
@@ -304,7 +306,7 @@ def test_partitions_parts_together_are_the_stream() -> None:
         batches = connector.read(replace(stream, partition=part), None, cursor)
         return [row["id"] for batch in batches for row in rows_of(batch.records)]
 
-    assert [each.id for each in parts] == ["below-40", "from-40"]
+    assert [part.id for part in parts] == ["below-40", "from-40"]
     assert [*read(parts[0]), *read(parts[1])] == read(None) == list(range(100))
     assert read(parts[1], 95) == [96, 97, 98, 99]
     assert connector.partitions(stream, None, None, parts) == parts, "ranges of the run before stay"

@@ -24,17 +24,17 @@ def test_every_reason_has_a_meaning() -> None:
 def test_every_variable_that_the_operator_reads_is_in_the_table() -> None:
     root = Path(penstock_operator.__file__).parent
     found = {name for path in root.rglob("*.py") for name in re.findall(r"\bPENSTOCK_[A-Z0-9_]+", path.read_text())}
-    assert found == {each.name for each in VARIABLES if each.name.startswith("PENSTOCK_")}
+    assert found == {variable.name for variable in VARIABLES if variable.name.startswith("PENSTOCK_")}
 
 
 def test_every_field_of_the_resources_and_the_manifest_is_described() -> None:
-    kinds = [each for each in (*vars(models).values(), *vars(manifest).values()) if inspect.isclass(each)]
-    declared = {each for each in kinds if issubclass(each, Declared)}
+    kinds = [var for var in (*vars(models).values(), *vars(manifest).values()) if inspect.isclass(var)]
+    declared = {kind for kind in kinds if issubclass(kind, Declared)}
     assert len(declared) > 20
     bare = [
-        f"{each.__name__}.{name}"
-        for each in declared
-        for name, field in each.model_fields.items()
+        f"{item.__name__}.{name}"
+        for item in declared
+        for name, field in item.model_fields.items()
         if not field.description
     ]
     assert bare == [], "put a docstring below the field"
@@ -48,4 +48,4 @@ def test_everything_public_of_the_contract_is_described(name: str) -> None:
     own = [value for key, value in vars(thing).items() if not key.startswith("_")]
     functions = [value for value in own if inspect.isfunction(value) or isinstance(value, property | classmethod)]
     assert thing.__doc__
-    assert [each for each in functions if not each.__doc__] == []
+    assert [function for function in functions if not function.__doc__] == []

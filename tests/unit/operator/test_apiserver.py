@@ -47,7 +47,7 @@ class Server:
         first = int(token.removeprefix("later-") or 0)
         last = first + 2 if limit else len(self._names)
         more = {"continue": str(last)} if last < len(self._names) else {}
-        return answered({"metadata": more, "items": [{"metadata": {"name": each}} for each in self._names[first:last]]})
+        return answered({"metadata": more, "items": [{"metadata": {"name": name}} for name in self._names[first:last]]})
 
 
 async def names(api: client.ApiClient, httpserver: HTTPServer, server: Server) -> list[str]:

@@ -72,9 +72,9 @@ def test_an_object_that_cannot_be_read_is_named_and_the_others_are_read(
     objects = {"bad": BAD[kind], "good": GOOD} if first else {"good": GOOD, "bad": BAD[kind]}
     bronze = Bronze(tmp_path, objects)
     assert bronze.rows("SELECT count(*) FROM bronze WHERE seq IN (1, 2) AND stream = 's'")[0][0] >= 2
-    assert any(each.startswith("bad") for each in bronze.loaded.reports)
-    assert kind == "no bytes" or any(kind in each for each in bronze.loaded.reports), bronze.loaded.reports
-    assert not any(each.startswith("good") for each in bronze.loaded.reports)
+    assert any(report.startswith("bad") for report in bronze.loaded.reports)
+    assert kind == "no bytes" or any(kind in report for report in bronze.loaded.reports), bronze.loaded.reports
+    assert not any(report.startswith("good") for report in bronze.loaded.reports)
 
 
 def test_objects_whose_fields_differ_by_case_are_both_read(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_table_whose_columns_differ_by_case_only_is_read_as_json(tmp_path: Pat
     bronze = Bronze(tmp_path, {"table": packed(*lines), "bad": packed(b"no json\n")})
     last = bronze.rows("SELECT data->>'$.x', data->>'$.X' FROM bronze ORDER BY seq DESC LIMIT 1")
     assert (bronze.rows(COUNT), last) == ([(count,)], [(str(count - 1), str(1 - count))])
-    assert [each.split(" ")[0] for each in bronze.loaded.reports] == ["bad,", "the"]
+    assert [report.split(" ")[0] for report in bronze.loaded.reports] == ["bad,", "the"]
 
 
 JSON = st.recursive(
@@ -115,10 +115,10 @@ JSON = st.recursive(
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(records=st.lists(JSON, min_size=1, max_size=4))
 def test_every_record_is_read_or_named(tmp_path_factory: pytest.TempPathFactory, records: list[Any]) -> None:
-    objects = {f"o{index}": packed(line(json.dumps(each), index)) for index, each in enumerate(records)}
+    objects = {f"o{index}": packed(line(json.dumps(record), index)) for index, record in enumerate(records)}
     bronze = Bronze(tmp_path_factory.mktemp("bronze"), objects)
     (found,) = bronze.rows(COUNT)[0]
-    named = {each.split(",")[0].split(":")[0] for each in bronze.loaded.reports} & objects.keys()
+    named = {report.split(",")[0].split(":")[0] for report in bronze.loaded.reports} & objects.keys()
     assert found + len(named) == len(records), bronze.loaded.reports
 
 

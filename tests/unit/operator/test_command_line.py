@@ -25,15 +25,17 @@ SERVERS = ("serve", "operate", "egress")
 def walked(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield every command and group with its words."""
     yield path, command
-    for name, each in getattr(command, "commands", {}).items():
-        yield from walked(each, (*path, name))
+    for name, item in getattr(command, "commands", {}).items():
+        yield from walked(item, (*path, name))
 
 
 EVERYTHING = list(walked(ROOT))
-WITHOUT_INIT = [(path, each) for path, each in EVERYTHING if not hasattr(each, "commands") and path != ("init",)]
+WITHOUT_INIT = [
+    (path, command) for path, command in EVERYTHING if not hasattr(command, "commands") and path != ("init",)
+]
 """Any word can name a new folder."""
-GROUPS = [(path, each) for path, each in EVERYTHING if hasattr(each, "commands")]
-LEAVES = [(path, each) for path, each in EVERYTHING if not hasattr(each, "commands")]
+GROUPS = [(path, command) for path, command in EVERYTHING if hasattr(command, "commands")]
+LEAVES = [(path, command) for path, command in EVERYTHING if not hasattr(command, "commands")]
 
 
 def named(items: list[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
@@ -66,15 +68,15 @@ def one_line(errors: str) -> str:
 
 
 def arguments_of(command: Any) -> list[Any]:
-    return [each for each in command.params if each.param_type_name == "argument" and each.required]
+    return [param for param in command.params if param.param_type_name == "argument" and param.required]
 
 
 def plausible(command: Any, text: str = "team-a/people") -> list[str]:
     """Return what a command must be given, so that it comes to do something."""
     given = [text for _ in arguments_of(command)]
-    for each in command.params:
-        if each.param_type_name == "option" and each.required:
-            given += [each.opts[0], "2026-01-01T00:00:00Z"]
+    for param in command.params:
+        if param.param_type_name == "option" and param.required:
+            given += [param.opts[0], "2026-01-01T00:00:00Z"]
     return given
 
 
@@ -83,8 +85,8 @@ def test_every_command_has_help(path: tuple[str, ...], command: Any, capsys: pyt
     code, out, errors = called(capsys, *path, "--help")
     assert (code, errors) == (0, "")
     assert "Usage: penstock" in out
-    for each in command.params:
-        assert each.hidden or each.help, f"{each.name} has no help"
+    for param in command.params:
+        assert param.hidden or param.help, f"{param.name} has no help"
 
 
 @pytest.mark.parametrize(("path", "command"), **named(LEAVES))
@@ -101,9 +103,9 @@ def test_an_unknown_option_is_answered_with_the_nearest(
     code, _, errors = called(capsys, *path, "--zzzzzzzz")
     assert code == 2
     assert "no such option: --zzzzzzzz" in one_line(errors)
-    for each in command.params:
-        option = next((o for o in each.opts if o.startswith("--") and len(o) > 4 and not each.hidden), None)
-        if option is None or each.param_type_name != "option":
+    for param in command.params:
+        option = next((o for o in param.opts if o.startswith("--") and len(o) > 4 and not param.hidden), None)
+        if option is None or param.param_type_name != "option":
             continue
         typo = option[:-2] + option[-1] + option[-2] + "x"
         code, _, errors = called(capsys, *path, typo)
@@ -138,7 +140,7 @@ def test_missing_and_superfluous_arguments_are_named(
     if plausible(command):
         code, _, errors = called(capsys, *path)
         assert (code, "missing" in one_line(errors)) == (2, True)
-    if not any(each.nargs == -1 for each in command.params):
+    if not any(param.nargs == -1 for param in command.params):
         code, _, errors = called(capsys, *path, *plausible(command), *["more"] * 4)
         assert code == 2
         one_line(errors)
@@ -147,7 +149,7 @@ def test_missing_and_superfluous_arguments_are_named(
 def checked(hint: Any) -> bool:
     """Say whether not every word is a value of an option."""
     types = typing.get_args(hint) or (hint,)
-    return any(isinstance(each, type) and issubclass(each, int | Enum) and each is not bool for each in types)
+    return any(isinstance(type_, type) and issubclass(type_, int | Enum) and type_ is not bool for type_ in types)
 
 
 @pytest.mark.parametrize(("path", "command"), **named(LEAVES))
@@ -155,12 +157,12 @@ def test_values_of_the_wrong_type_are_named_with_their_option(
     path: tuple[str, ...], command: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hints = typing.get_type_hints(command.callback)
-    for each in command.params:
-        if each.param_type_name != "option" or not checked(hints.get(each.name)):
+    for param in command.params:
+        if param.param_type_name != "option" or not checked(hints.get(param.name)):
             continue
-        code, _, errors = called(capsys, *path, *plausible(command), each.opts[0], "zz[/x]")
-        assert (code, each.opts[0] in one_line(errors)) == (2, True), errors
-        code, _, errors = called(capsys, *path, *plausible(command), each.opts[0])
+        code, _, errors = called(capsys, *path, *plausible(command), param.opts[0], "zz[/x]")
+        assert (code, param.opts[0] in one_line(errors)) == (2, True), errors
+        code, _, errors = called(capsys, *path, *plausible(command), param.opts[0])
         assert code == 2
         one_line(errors)
 
@@ -223,11 +225,13 @@ DIRECTORIES: dict[str, Callable[[Path], object]] = {
     "a broken link": lambda place: place.symlink_to(place.with_name("nowhere")),
     "a link to itself": lambda place: place.symlink_to(place),
 }
-WITH_DATA = [(path, each) for path, each in LEAVES if any("--data-dir" in option.opts for option in each.params)]
+WITH_DATA = [
+    (path, command) for path, command in LEAVES if any("--data-dir" in option.opts for option in command.params)
+]
 
 
 @pytest.mark.parametrize("kind", DIRECTORIES)
-@pytest.mark.parametrize(("path", "command"), **named([each for each in WITH_DATA if each[0] != ("up",)]))
+@pytest.mark.parametrize(("path", "command"), **named([command for command in WITH_DATA if command[0] != ("up",)]))
 def test_without_a_data_directory_the_remedy_is_said(
     path: tuple[str, ...], command: Any, kind: str, nowhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -302,7 +306,7 @@ def server() -> Iterator[ThreadingHTTPServer]:
     found.server_close()
 
 
-ASKING = [each for each in WITH_DATA if each[0] not in (("up",), ("registry", "reconcile"))]
+ASKING = [command for command in WITH_DATA if command[0] not in (("up",), ("registry", "reconcile"))]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -342,7 +346,7 @@ def test_a_server_that_is_no_penstock_is_said_to_be_none(
     "url", ["http://127.0.0.1:9", "nonsense", "ftp://x", "http://[::1", "http://a b", "://", "http://127.0.0.1:99999"]
 )
 @pytest.mark.parametrize(
-    ("path", "command"), **named([each for each in ASKING if each[0][-1] in ("list", "ls", "show")])
+    ("path", "command"), **named([command for command in ASKING if command[0][-1] in ("list", "ls", "show")])
 )
 def test_a_server_that_is_away_is_named(
     path: tuple[str, ...], command: Any, url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

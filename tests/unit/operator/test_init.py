@@ -73,7 +73,7 @@ def test_nothing_is_overwritten(there: str, tmp_path: Path, capsys: pytest.Captu
         (tmp_path / there).write_text("mine")
     assert run(["init", str(tmp_path), "--connector", "postgres-sql"]) == 2
     assert there in capsys.readouterr().err
-    assert [each.name for each in tmp_path.iterdir()] == [there]
+    assert [path.name for path in tmp_path.iterdir()] == [there]
 
 
 @pytest.mark.parametrize("place", ["file/below", "file"])

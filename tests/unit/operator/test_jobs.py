@@ -49,7 +49,7 @@ def test_a_job_is_one_pod_once() -> None:
 
 
 def test_a_required_credential_is_not_optional() -> None:
-    variables = {each["name"]: each for each in JOB["spec"]["template"]["spec"]["containers"][0]["env"]}
+    variables = {variable["name"]: variable for variable in JOB["spec"]["template"]["spec"]["containers"][0]["env"]}
     assert variables["PENSTOCK_CREDENTIAL_password"]["valueFrom"]["secretKeyRef"]["optional"] is False
     assert variables["PENSTOCK_CREDENTIAL_username"]["valueFrom"]["secretKeyRef"]["optional"] is True
 

@@ -185,7 +185,7 @@ async def test_without_the_right_to_read_events_the_pod_waits_all_the_same(
     httpserver.expect_request(EVENTS).respond_with_json(refusal(403, "Forbidden"), 403)
     for _ in range(2):
         assert (await launcher.observe(LAUNCH)).state == "waiting"
-    assert [each[0].path for each in httpserver.log].count(EVENTS) == 1, "who may not read events asks once"
+    assert [item[0].path for item in httpserver.log].count(EVENTS) == 1, "who may not read events asks once"
 
 
 async def test_a_finished_job_is_deleted_with_its_pod(launcher: KubernetesLauncher, httpserver: HTTPServer) -> None:

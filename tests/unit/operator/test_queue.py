@@ -52,7 +52,7 @@ async def test_a_key_added_while_it_is_handled_is_handled_once_more() -> None:
     working.cancel()
 
 
-async def test_a_crew_has_so_many_places_and_outlives_what_its_tasks_raise() -> None:
+async def test_a_task_pool_has_so_many_slots_and_outlives_what_its_tasks_raise() -> None:
     pool, go = TaskPool("test", 2, 10), asyncio.Event()
 
     async def fails() -> None:
@@ -73,7 +73,7 @@ async def test_a_crew_has_so_many_places_and_outlives_what_its_tasks_raise() -> 
     assert pool.free == 2
 
 
-async def test_a_closed_crew_leaves_nothing_running() -> None:
+async def test_a_closed_task_pool_leaves_nothing_running() -> None:
     pool, ended = TaskPool("test", 2, 10), asyncio.Event()
 
     async def waits() -> None:

@@ -31,7 +31,7 @@ def again(spec: RunSpec, standing: RetryHistory, failure: AttemptFailure) -> Ret
 
 def test_the_delay_grows_to_its_bound() -> None:
     delays = [decide_retry(SPEC, RetryHistory(streak), AttemptFailure("TransientError")) for streak in range(4)]
-    assert [each.delay if each else None for each in delays] == [10, 30, 60, None]
+    assert [item.delay if item else None for item in delays] == [10, 30, 60, None]
 
 
 def test_progress_resets_the_streak() -> None:

@@ -15,8 +15,8 @@ FAILED = RunProgress("team/orders", "failed", 3, 1000, "the source [red] is away
 def told(*seen: RunProgress, terminal: bool) -> str:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=120, color_system=None)
     with report_to(console) as report:
-        for each in seen:
-            report.run(each)
+        for item in seen:
+            report.run(item)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 

@@ -18,7 +18,7 @@ def record(**properties: Schema) -> Schema:
 
 
 def kinds(old: Schema, new: Schema) -> list[tuple[str, str]]:
-    return [(each.kind, each.path) for each in diff_schema(StreamShape(old), StreamShape(new))]
+    return [(change.kind, change.path) for change in diff_schema(StreamShape(old), StreamShape(new))]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_each_change_has_its_class(old: Schema, new: Schema, expected: list[tupl
 def test_keys_cursor_fields_and_pii_have_classes_of_their_own() -> None:
     old = StreamShape(record(a=TEXT), ("a",), "a", ("x",))
     new = StreamShape(record(a=TEXT), ("b",), None, ("y",))
-    assert [(each.kind, each.path) for each in diff_schema(old, new)] == [
+    assert [(change.kind, change.path) for change in diff_schema(old, new)] == [
         ("PrimaryKeyChanged", ""),
         ("CursorFieldChanged", ""),
         ("PiiAdded", "y"),
@@ -142,8 +142,8 @@ def test_nothing_differs_from_itself(shape: StreamShape) -> None:
 @settings(max_examples=300, deadline=None)
 @given(shapes, shapes)
 def test_seen_the_other_way_round_each_change_is_its_opposite(old: StreamShape, new: StreamShape) -> None:
-    there = {(OPPOSITE[each.kind], frozenset({each.path, each.renamed_to})) for each in diff_schema(old, new)}
-    back = {(each.kind, frozenset({each.path, each.renamed_to})) for each in diff_schema(new, old)}
+    there = {(OPPOSITE[change.kind], frozenset({change.path, change.renamed_to})) for change in diff_schema(old, new)}
+    back = {(change.kind, frozenset({change.path, change.renamed_to})) for change in diff_schema(new, old)}
     assert there == back
 
 

@@ -95,7 +95,7 @@ def test_from_any_moment_the_next_tick_is_ahead_and_the_latest_behind(
     zone, middle = CHANGES[change]
     now, schedule = middle + timedelta(seconds=seconds), CronSchedule(f"{minute} {hour} * * *")
     ticks = reference(minute, hour, change)
-    ahead, behind = [each for each in ticks if each > now], [each for each in ticks if each <= now]
+    ahead, behind = [tick for tick in ticks if tick > now], [tick for tick in ticks if tick <= now]
     if ahead:
         assert next_tick(schedule, TimeZone(zone), now) == ahead[0]
     if behind:
@@ -106,7 +106,7 @@ def test_from_any_moment_the_next_tick_is_ahead_and_the_latest_behind(
 def test_a_daily_time_fires_once_a_day_whatever_the_clock_does(change: str) -> None:
     zone, middle = CHANGES[change]
     found = list(ticks_between(CronSchedule("30 2 * * *"), TimeZone(zone), middle - 10 * DAY, middle + 10 * DAY))
-    days = [each.astimezone(ZoneInfo(zone)).date() for each in found]
+    days = [item.astimezone(ZoneInfo(zone)).date() for item in found]
     assert {after - before for before, after in pairwise(days)} == {DAY}
 
 

@@ -115,7 +115,7 @@ class Told:
     def doubles(self) -> list[Any]:
         """Return what was committed more than once, with the same value."""
         counted = Counter((row["id"], row["at"]) for row in self.committed)
-        return [each for each, count in counted.items() if count > 1]
+        return [item for item, count in counted.items() if count > 1]
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def test_each_commits_cursor_covers_exactly_what_is_committed(attempt: Any, plat
         assert numbers(platform, platform.commits[:end]) == list(range(commit.cursor + 1))
 
 
-def test_without_a_promise_everything_commits_once_at_the_end(attempt: Any, platform: Any) -> None:
+def test_without_a_cursor_everything_commits_once_at_the_end(attempt: Any, platform: Any) -> None:
     platform.limits = wire.Limits(checkpoint_records=1, object_bytes=1024, heartbeat_seconds=60)
 
     def read(*_: Any) -> Iterator[Batch]:
@@ -101,7 +101,7 @@ def test_a_stream_that_an_earlier_attempt_finished_is_not_read_again(attempt: An
     assert seen == [("orders", 41)]
 
 
-def test_seconds_make_a_promise_a_commit_too(started: Any, platform: Any) -> None:
+def test_a_cursor_is_committed_after_seconds_too(started: Any, platform: Any) -> None:
     now = [0.0]
     limits = wire.Limits(checkpoint_seconds=30)
     pipeline = StreamPipeline(
@@ -229,7 +229,7 @@ def test_an_author_who_catches_every_error_cannot_outlive_a_failed_commit(starte
     assert platform.count("checkpoints") == 1
 
 
-def test_what_was_promised_before_the_connector_failed_is_committed(attempt: Any, platform: Any) -> None:
+def test_what_was_covered_before_the_connector_failed_is_committed(attempt: Any, platform: Any) -> None:
     platform.limits = wire.Limits(checkpoint_records=10, heartbeat_seconds=60)
 
     def read(*_: Any) -> Iterator[Batch]:
@@ -289,7 +289,7 @@ def test_only_start_carries_the_pods_own_token(attempt: Any, platform: Any) -> N
     assert run_token != platform.token
 
 
-def test_a_sigterm_commits_what_is_promised_and_ends_at_the_batch_border(attempt: Any, platform: Any) -> None:
+def test_a_sigterm_commits_what_is_covered_and_ends_at_the_batch_boundary(attempt: Any, platform: Any) -> None:
     def read(*_: Any) -> Iterator[Batch]:
         for index, batch in enumerate(batches(10)):
             if index == 3:

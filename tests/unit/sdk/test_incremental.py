@@ -45,7 +45,7 @@ SEARCH = settings(
 LAG = timedelta(seconds=LATE)
 
 
-def trail(source: Source, **known: Any) -> CursorField:
+def cursor_field(source: Source, **known: Any) -> CursorField:
     return CursorField(name="at", key=("id",), clock=source.now, **known)
 
 
@@ -58,19 +58,19 @@ def caught(read: Read, wrong: Callable[[Told], list[Any]]) -> Story:
 
 
 def overlapping(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
-    return follow(source.sorted_page, trail(source, overlap=LAG), cursor, size=SIZE)
+    return follow(source.sorted_page, cursor_field(source, overlap=LAG), cursor, size=SIZE)
 
 
 def lagging(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
-    return follow(source.sorted_page, trail(source), cursor, size=SIZE, until=settled(LAG, source.now()))
+    return follow(source.sorted_page, cursor_field(source), cursor, size=SIZE, until=settled(LAG, source.now()))
 
 
 def forgetful(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
-    return follow(source.sorted_page, trail(source, overlap=LAG, remember=2), cursor, size=SIZE)
+    return follow(source.sorted_page, cursor_field(source, overlap=LAG, remember=2), cursor, size=SIZE)
 
 
 def without_either(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
-    return follow(source.sorted_page, trail(source), cursor, size=SIZE)
+    return follow(source.sorted_page, cursor_field(source), cursor, size=SIZE)
 
 
 def after_the_last(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
@@ -93,7 +93,7 @@ def from_the_last(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
 
 def by_page_number(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
     """Naive: a page is a number of records to skip."""
-    watermark = trail(source, overlap=LAG).watermark(cursor)
+    watermark = cursor_field(source, overlap=LAG).watermark(cursor)
     start = watermark.start
     for number in count():
         source.tell()
@@ -145,7 +145,7 @@ def test_the_naive_ways_of_following_are_caught() -> None:
 
 def capped_too_late(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
     """Naive: an overlap before the last record, though it was written during the read."""
-    watermark = trail(source, overlap=LAG).watermark(cursor)
+    watermark = cursor_field(source, overlap=LAG).watermark(cursor)
     start = watermark.start
     while rows := source.sorted_page(start):
         fresh = watermark.unseen(rows)
@@ -166,11 +166,11 @@ def test_an_overlap_is_counted_from_when_the_read_began() -> None:
 
 
 def scanning(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
-    return scan(source.unsorted_pages, trail(source), cursor, until=settled(LAG, source.now()))
+    return scan(source.unsorted_pages, cursor_field(source), cursor, until=settled(LAG, source.now()))
 
 
 def scanning_overlap(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
-    return scan(source.unsorted_pages, trail(source, overlap=LAG), cursor, until=source.now())
+    return scan(source.unsorted_pages, cursor_field(source, overlap=LAG), cursor, until=source.now())
 
 
 def test_a_scan_stands_at_the_highest_value_and_finds_what_comes_there_later() -> None:
@@ -186,7 +186,7 @@ def test_a_scan_stands_at_the_highest_value_and_finds_what_comes_there_later() -
 
 def promising_each_page(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
     """Naive: the highest value so far."""
-    watermark = trail(source, overlap=LAG).watermark(cursor)
+    watermark = cursor_field(source, overlap=LAG).watermark(cursor)
     for rows in source.unsorted_pages(watermark.start):
         fresh = watermark.unseen(rows)
         watermark = watermark.advanced(fresh)
@@ -195,7 +195,7 @@ def promising_each_page(source: Source, cursor: Cursor | None) -> Iterator[Batch
 
 def promising_the_highest(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
     """Naive: promised at the end only, but up to what was written during the scan."""
-    watermark = trail(source, overlap=LAG).watermark(cursor)
+    watermark = cursor_field(source, overlap=LAG).watermark(cursor)
     for rows in source.unsorted_pages(watermark.start):
         fresh = watermark.unseen(rows)
         watermark = dataclasses.replace(watermark, began=source.now()).advanced(fresh)
@@ -247,7 +247,7 @@ def resumed(rows: list[Row], kills: list[int], disorder: int) -> list[int]:
 
 @PLENTY
 @given(SHUFFLES)
-def test_a_declared_disorder_is_kept_back_from_each_promise(drawn: tuple[list[int], list[int]]) -> None:
+def test_a_declared_disorder_is_kept_back_from_each_cursor(drawn: tuple[list[int], list[int]]) -> None:
     shifts, kills = drawn
     assert sorted(resumed(nearly_sorted(shifts), kills, 6)) == list(range(20))
 
@@ -269,7 +269,7 @@ def windowed(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
         lambda start: windows(start, until, timedelta(seconds=3)),
         cursor,
         since=BASE,
-        inclusive=trail(source),
+        inclusive=cursor_field(source),
     )
 
 
@@ -293,7 +293,7 @@ def windows_to_now(source: Source, cursor: Cursor | None) -> Iterator[Batch]:
         lambda start: windows(start, source.now(), timedelta(seconds=3)),
         cursor,
         since=BASE,
-        inclusive=trail(source),
+        inclusive=cursor_field(source),
     )
 
 
@@ -423,7 +423,7 @@ def test_a_page_that_is_full_of_one_value_is_refused_and_not_passed_over() -> No
         list(follow(lambda _start: rows[:5], CursorField(name="at", key=("id",)), None, size=5))
 
 
-def test_a_trail_needs_a_key_and_a_state_of_its_own() -> None:
+def test_a_cursor_field_needs_a_key_and_a_state_of_its_own() -> None:
     with pytest.raises(ValueError, match="without them records that share a value are lost"):
         CursorField(name="at", key=())
     with pytest.raises(SourceContractError, match="reset the stream's state"):

@@ -46,7 +46,7 @@ def test_any_progress_comes_back_from_the_state_as_it_was(plan: PartitionPlan, d
 
 
 @given(plan=plans(), data=st.data())
-def test_progress_moves_one_part_and_no_other(plan: PartitionPlan, data: st.DataObject) -> None:
+def test_progress_moves_one_partition_and_no_other(plan: PartitionPlan, data: st.DataObject) -> None:
     part, cursor = data.draw(st.sampled_from(plan.progress)), data.draw(JSON)
     after = plan.advanced(part.id, cursor, done=True)
     moved = [(old, new) for old, new in zip(plan.progress, after.progress, strict=True) if old != new]
@@ -71,7 +71,7 @@ def test_within_a_run_what_is_done_is_left_out_and_in_the_next_run_nothing_is(
 
 
 @given(plan=plans(), ids=IDS)
-def test_the_next_plan_keeps_the_cursors_of_parts_that_stayed(plan: PartitionPlan, ids: list[str]) -> None:
+def test_the_next_plan_keeps_the_cursors_of_partitions_that_stayed(plan: PartitionPlan, ids: list[str]) -> None:
     for number, part in enumerate(plan.progress):
         plan = plan.advanced(part.id, {"n": number}, done=True)
     after = new_plan("run2", [Partition(id=name) for name in ids], plan, "s")
@@ -82,14 +82,14 @@ def test_the_next_plan_keeps_the_cursors_of_parts_that_stayed(plan: PartitionPla
 
 
 @given(plan=plans(), data=st.data())
-def test_the_stream_is_done_with_its_last_part(plan: PartitionPlan, data: st.DataObject) -> None:
+def test_the_stream_is_done_with_its_last_partition(plan: PartitionPlan, data: st.DataObject) -> None:
     cursor, order = PartitionedCursor(plan), data.draw(st.permutations(plan.progress))
     said = [cursor.merging(part.id)(*(None, True))[1] for part in order]
     assert said == [*[False] * (len(order) - 1), True]
 
 
 @given(cursor=JSON)
-def test_a_cursor_of_a_connector_is_none_of_parts(cursor: Any) -> None:
+def test_a_cursor_of_a_connector_is_none_of_partitions(cursor: Any) -> None:
     assert not is_partitioned(cursor)
 
 
@@ -122,6 +122,6 @@ def test_a_state_that_cannot_be_read_says_what_to_do(document: Any, words: str) 
         ([Partition(id="a", bounds={1, 2j})], "not JSON"),
     ],
 )
-def test_parts_that_cannot_be_kept_are_the_authors_defect(made: list[Partition], words: str) -> None:
+def test_partitions_that_cannot_be_kept_are_the_authors_defect(made: list[Partition], words: str) -> None:
     with pytest.raises(DefectError, match=words):
         new_plan("run1", made, None, "s")

@@ -76,7 +76,7 @@ def go_on(platform: Any) -> list[int]:
     return before
 
 
-def test_parts_together_are_the_stream(split: Any, platform: Any) -> None:
+def test_partitions_together_are_the_stream(split: Any, platform: Any) -> None:
     assert split(read, partitions=partitions) == 0
     assert numbers(platform) == list(range(PARTS * LENGTH))
     assert len({line["id"] for line in platform.lines()}) == PARTS * LENGTH
@@ -129,12 +129,12 @@ def test_a_stream_is_read_in_one(split: Any, platform: Any, shape: dict[str, Any
     assert platform.commits[-1].cursor == PARTS * LENGTH - 1
 
 
-def test_no_parts_have_it_read_in_one(split: Any, platform: Any) -> None:
+def test_no_partitions_have_it_read_in_one(split: Any, platform: Any) -> None:
     assert split(read, partitions=lambda *_: ()) == 0
     assert platform.commits[-1].cursor == PARTS * LENGTH - 1
 
 
-def test_a_cursor_of_a_read_in_one_is_the_connectors_to_split(split: Any, platform: Any) -> None:
+def test_a_cursor_of_a_read_in_one_is_the_connectors_to_divide(split: Any, platform: Any) -> None:
     platform.selected = [wire.SelectedStream(name="people", mode="incremental", cursor=149)]
     seen: list[Any] = []
 
@@ -147,7 +147,7 @@ def test_a_cursor_of_a_read_in_one_is_the_connectors_to_split(split: Any, platfo
     assert numbers(platform) == list(range(150, 200))
 
 
-def test_after_one_worker_fails_the_others_end_at_their_batch_border(split: Any, platform: Any) -> None:
+def test_after_one_worker_fails_the_others_end_at_their_batch_boundary(split: Any, platform: Any) -> None:
     failed, both, outlived = threading.Event(), threading.Barrier(3), list[str]()
 
     def reading(stream: Stream, cursor: Any) -> Iterator[Batch]:
@@ -174,7 +174,9 @@ def test_after_one_worker_fails_the_others_end_at_their_batch_border(split: Any,
 
 
 @pytest.mark.parametrize("leaving", [SystemExit(0), KeyboardInterrupt(), Cancelled()])
-def test_18_a_part_that_any_exception_ends_is_no_success(split: Any, platform: Any, leaving: BaseException) -> None:
+def test_18_a_partition_that_any_exception_ends_is_no_success(
+    split: Any, platform: Any, leaving: BaseException
+) -> None:
     def ended(stream: Stream, cursor: Any) -> Iterator[Batch]:
         if stream.partition and stream.partition.id == "p2":
             raise leaving
@@ -185,7 +187,7 @@ def test_18_a_part_that_any_exception_ends_is_no_success(split: Any, platform: A
     assert not any(commit.done for commit in platform.commits)
 
 
-def test_what_is_left_is_read_by_the_next_attempt_and_no_done_part_again(split: Any, platform: Any) -> None:
+def test_what_is_left_is_read_by_the_next_attempt_and_no_done_partition_again(split: Any, platform: Any) -> None:
     def fails(stream: Stream, cursor: Any) -> Iterator[Batch]:
         for count, batch in enumerate(read(stream, cursor)):
             if stream.partition and stream.partition.id == "p1" and count == 2:
@@ -239,7 +241,7 @@ def test_3_after_a_commit_of_one_worker_failed_no_other_worker_commits(client: A
     assert platform.count("checkpoints") == 2, "the first was repeated once, the second never sent"
 
 
-def test_a_sigterm_ends_all_workers_and_keeps_what_they_promised(split: Any, platform: Any) -> None:
+def test_a_sigterm_ends_all_workers_and_keeps_what_their_cursors_cover(split: Any, platform: Any) -> None:
     together = threading.Barrier(3, action=lambda: split.interrupts[0]())  # noqa: PLW0108 - there is none yet
 
     def reading(stream: Stream, cursor: Any) -> Iterator[Batch]:
@@ -285,7 +287,7 @@ def state(*parts: tuple[str, Any]) -> dict[str, Any]:
     return {CURSOR_KEY: 1, "run": "run0", "ranges": ranges}
 
 
-def test_the_next_run_asks_again_and_parts_that_stayed_go_on(split: Any, platform: Any) -> None:
+def test_the_next_run_asks_again_and_partitions_that_stayed_go_on(split: Any, platform: Any) -> None:
     next_run(platform, state(("p0", 30), ("p7", 360)))
     seen: list[Any] = []
 
@@ -300,7 +302,7 @@ def test_the_next_run_asks_again_and_parts_that_stayed_go_on(split: Any, platfor
     assert platform.commits[-1].cursor["run"] == RUN
 
 
-def test_a_state_of_parts_is_read_on_by_one_worker_where_one_is_allowed(split: Any, platform: Any) -> None:
+def test_a_state_of_partitions_is_read_on_by_one_worker_where_one_is_allowed(split: Any, platform: Any) -> None:
     next_run(platform, state(("p0", 30), ("p1", None)))
     platform.limits = platform.limits.model_copy(update={"parallelism": 1})
     assert split(read, partitions=partitions) == 0
@@ -310,7 +312,7 @@ def test_a_state_of_parts_is_read_on_by_one_worker_where_one_is_allowed(split: A
 @pytest.mark.parametrize(
     ("partitioned", "words"), [(False, "does not divide the stream any more"), (True, "no partitions any more")]
 )
-def test_a_connector_that_splits_no_more_says_what_to_do(
+def test_a_connector_that_partitions_no_more_says_what_to_do(
     split: Any,
     platform: Any,
     partitioned: bool,  # noqa: FBT001
@@ -324,7 +326,7 @@ def test_a_connector_that_splits_no_more_says_what_to_do(
     assert platform.commits == []
 
 
-def test_a_state_whose_parts_are_all_read_in_this_run_only_needs_its_end(split: Any, platform: Any) -> None:
+def test_a_state_whose_partitions_are_all_read_in_this_run_only_needs_its_end(split: Any, platform: Any) -> None:
     next_run(platform, {**state(("p0", 49), ("p1", 99)), "run": RUN})
     assert split(read, partitions=partitions) == 0
     (commit,) = platform.commits
@@ -374,7 +376,7 @@ def test_memory_is_shared_out(split: Any, platform: Any) -> None:
     assert numbers(platform) == list(range(PARTS * LENGTH))
 
 
-def test_an_estimate_is_of_what_is_left_of_the_parts(split: Any, platform: Any) -> None:
+def test_an_estimate_is_of_what_is_left_of_the_partitions(split: Any, platform: Any) -> None:
     next_run(platform, {**state(("p0", 30), ("p1", None), ("p2", 120)), "run": RUN})
     for partition in platform.selected[0].cursor["ranges"][:2]:
         partition["done"] = False

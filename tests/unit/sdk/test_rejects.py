@@ -80,7 +80,7 @@ def test_rejected_records_commit_with_the_cursor_that_covers_them(rejecting: Any
     assert [commit.cursor for commit in platform.commits] == [0, 1, 2, 2]
 
 
-def test_what_no_promise_covers_is_not_put_aside_either(rejecting: Any, platform: Any) -> None:
+def test_what_no_cursor_covers_is_not_put_aside_either(rejecting: Any, platform: Any) -> None:
     def read(*_: Any) -> Iterator[Batch]:
         yield Batch([{}], cursor=0)
         yield Batch([{}, {}])

@@ -150,4 +150,4 @@ async def test_a_connection_of_the_same_name_in_another_namespace_is_not_followe
 
 
 def reasons(tenant: Tenant, name: str) -> list[Any]:
-    return [each["reason"] for each in tenant.documents[name]["status"]["conditions"]]
+    return [condition["reason"] for condition in tenant.documents[name]["status"]["conditions"]]

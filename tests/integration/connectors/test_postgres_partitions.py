@@ -71,7 +71,7 @@ KEYS = {
 
 
 @pytest.mark.parametrize("type_", KEYS)
-def test_each_row_is_in_one_range(opened: Open, execute: Callable[[str], None], type_: str) -> None:
+def test_each_row_is_in_one_partition(opened: Open, execute: Callable[[str], None], type_: str) -> None:
     execute("CREATE DOMAIN positive AS int CHECK (VALUE > 0)")
     execute(f"CREATE TABLE t (k {type_} PRIMARY KEY)")
     execute(f"INSERT INTO t SELECT {KEYS[type_]} FROM generate_series(1, 400) n ON CONFLICT DO NOTHING; ANALYZE t")
@@ -96,7 +96,7 @@ def test_rows_that_share_the_first_column_stay_together(
     assert len(parts) <= 4
 
 
-def test_rows_that_come_later_are_in_a_range_too(opened: Open, execute: Callable[[str], None]) -> None:
+def test_rows_that_come_later_are_in_a_partition_too(opened: Open, execute: Callable[[str], None]) -> None:
     execute("CREATE TABLE t (k int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 400); ANALYZE t")
     source = opened()
     parts = parts_of(source)
@@ -104,7 +104,7 @@ def test_rows_that_come_later_are_in_a_range_too(opened: Open, execute: Callable
     assert sorted(int(key) for part in parts for key in keys(source, part)) == [-(2**31), *range(402), 2**31 - 1]
 
 
-def test_every_promise_of_a_range_is_kept(opened: Open, execute: Callable[[str], None]) -> None:
+def test_a_partition_resumes_from_every_cursor(opened: Open, execute: Callable[[str], None]) -> None:
     execute("CREATE TABLE t (k int PRIMARY KEY, updated_at timestamptz NOT NULL)")
     execute(
         "INSERT INTO t SELECT n, '2024-01-01'::timestamptz + n % 5 * interval '1 s' FROM generate_series(1, 400) n; ANALYZE t"
@@ -118,7 +118,7 @@ def test_every_promise_of_a_range_is_kept(opened: Open, execute: Callable[[str],
             assert keys(source, part, msgspec.json.decode(msgspec.json.encode(batch.cursor))) == whole[after:]
 
 
-def test_the_next_run_keeps_the_ranges_and_reads_what_is_new_in_each(
+def test_the_next_run_keeps_the_partitions_and_reads_what_is_new_in_each(
     opened: Open, execute: Callable[[str], None]
 ) -> None:
     execute("CREATE TABLE t (k int PRIMARY KEY, updated_at timestamptz NOT NULL DEFAULT now())")
@@ -136,7 +136,7 @@ def test_the_next_run_keeps_the_ranges_and_reads_what_is_new_in_each(
     assert again == [7, *range(401, 5001)]
 
 
-def test_ranges_are_the_same_for_as_long_as_the_table_is(opened: Open, execute: Callable[[str], None]) -> None:
+def test_partitions_are_the_same_for_as_long_as_the_table_is(opened: Open, execute: Callable[[str], None]) -> None:
     execute("CREATE TABLE t (k uuid PRIMARY KEY, filler text)")
     execute(
         "INSERT INTO t SELECT md5(n::text)::uuid, repeat('x', 200) FROM generate_series(1, 40000) n; ANALYZE t"
@@ -169,7 +169,7 @@ def test_a_read_in_one_goes_on_in_one(opened: Open, execute: Callable[[str], Non
     assert source.partitions(stream_of(source), None, batch.cursor, ()) == ()
 
 
-def test_a_table_of_many_partitions_is_split_as_one(opened: Open, execute: Callable[[str], None]) -> None:
+def test_a_table_of_many_partitions_is_divided_as_one(opened: Open, execute: Callable[[str], None]) -> None:
     execute("CREATE TABLE t (k int PRIMARY KEY) PARTITION BY HASH (k)")
     for number in range(3):
         execute(f"CREATE TABLE t{number} PARTITION OF t FOR VALUES WITH (MODULUS 3, REMAINDER {number})")
@@ -194,7 +194,7 @@ def test_a_key_that_changed_says_what_to_do(opened: Open, execute: Callable[[str
         keys(source, parts[1])
 
 
-def test_an_estimate_is_of_the_range(opened: Open, execute: Callable[[str], None]) -> None:
+def test_an_estimate_is_of_the_partition(opened: Open, execute: Callable[[str], None]) -> None:
     execute("CREATE TABLE t (k int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 4000); ANALYZE t")
     source = opened()
     stream = stream_of(source)
@@ -205,7 +205,7 @@ def test_an_estimate_is_of_the_range(opened: Open, execute: Callable[[str], None
     assert all(count is not None and 800 < count < 1200 for count in found)
 
 
-def test_a_range_that_cannot_be_read_says_what_to_do(opened: Open, execute: Callable[[str], None]) -> None:
+def test_a_partition_that_cannot_be_read_says_what_to_do(opened: Open, execute: Callable[[str], None]) -> None:
     execute("CREATE TABLE t (k int PRIMARY KEY)")
     with pytest.raises(SourceContractError, match="reset the state"):
         keys(opened(), Partition(id="x", bounds=[1, 2]))

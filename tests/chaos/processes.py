@@ -1,4 +1,4 @@
-"""The processes of the miniature cluster: `python -m tests.chaos.parts operate|serve`, to be killed.
+"""The processes of the miniature cluster: `python -m tests.chaos.processes operate|serve`, to be killed.
 
 `operate` is the orchestrator over a folder of resources and a folder of Jobs; `serve` is the run API. They are what
 `penstock operate` and `penstock serve` are made of, without Kubernetes: two replicas of each run at the same time, and
@@ -76,7 +76,7 @@ class FolderJobs:
 
     async def observe_many(self, attempts: list[LaunchedAttempt]) -> dict[str, AttemptObservation]:
         """Say the same of many."""
-        return {each.job_name: await self.observe(each) for each in attempts}
+        return {attempt.job_name: await self.observe(attempt) for attempt in attempts}
 
     async def stop(self, launch: LaunchedAttempt) -> None:
         """Ask for the Job's end."""

@@ -117,7 +117,7 @@ class Operator:
         async with self.running.pool.connection() as db:
             found = await bronze_objects.objects_of_run(db, run_id)
         lines = []
-        for key in (each.key for each in found if each.stream == stream):
+        for key in (item.key for item in found if item.stream == stream):
             text = zstandard.ZstdDecompressor().stream_reader(self.running.store.read(key))
             lines += [json.loads(line)["data"]["n"] for line in io.TextIOWrapper(text, encoding="utf-8")]
         return sorted(lines)
@@ -173,7 +173,7 @@ async def killed_at(operator: Operator, run_id: str, place: str) -> None:
     assert (await operator.run(run_id)).attempt == before + 1
 
 
-async def test_4_a_run_killed_at_each_failpoint_reads_each_part_once(operator: Operator) -> None:
+async def test_4_a_run_killed_at_each_failpoint_reads_each_partition_once(operator: Operator) -> None:
     run_id = await operator.request("one")
     for place in DEATHS:
         await killed_at(operator, run_id, place)
@@ -183,40 +183,42 @@ async def test_4_a_run_killed_at_each_failpoint_reads_each_part_once(operator: O
     lost = await operator.rows("SELECT attempt FROM penstock.run_attempts WHERE reason = 'AttemptLost'")
     assert len(lost) == len(DEATHS)
     history = await operator.rows("SELECT * FROM penstock.stream_checkpoints ORDER BY stream, checkpoint")
-    assert len({each["attempt"] for each in history}) > 3, "several attempts committed"
+    assert len({checkpoint["attempt"] for checkpoint in history}) > 3, "several attempts committed"
     for stream in ("people", "events"):
         plans = {
-            json.dumps([[r["id"], r["bounds"]] for r in each["cursor"]["ranges"]])
-            for each in history
-            if each["stream"] == stream
+            json.dumps([[r["id"], r["bounds"]] for r in checkpoint["cursor"]["ranges"]])
+            for checkpoint in history
+            if checkpoint["stream"] == stream
         }
         assert len(plans) == 1, "the plan of a run stays"
         done = [
-            {r["id"] for r in each["cursor"]["ranges"] if r["done"]} for each in history if each["stream"] == stream
+            {r["id"] for r in checkpoint["cursor"]["ranges"] if r["done"]}
+            for checkpoint in history
+            if checkpoint["stream"] == stream
         ]
         assert all(earlier <= later for earlier, later in itertools.pairwise(done)), "what is done stays done"
 
 
-async def test_the_next_run_reads_what_is_new_with_the_same_parts(operator: Operator) -> None:
+async def test_the_next_run_reads_what_is_new_with_the_same_partitions(operator: Operator) -> None:
     first = await operator.request("one")
     assert (await operator.to_the_end(first)).phase == "succeeded"
-    parts = [each["id"] for each in (await operator.cursor("people"))["ranges"]]
+    parts = [partition["id"] for partition in (await operator.cursor("people"))["ranges"]]
     await operator.apply(config={**SPEC["config"], "records": RECORDS + 300, "partitions": 7})
     second = await operator.request("two")
     assert (await operator.to_the_end(second)).phase == "succeeded"
     assert await operator.numbers(second, "people") == list(range(RECORDS, RECORDS + 300))
     assert await operator.numbers(second, "events") == list(range(RECORDS + 300)), "a full read plans anew"
-    assert [each["id"] for each in (await operator.cursor("people"))["ranges"]] == parts
+    assert [partition["id"] for partition in (await operator.cursor("people"))["ranges"]] == parts
     assert len((await operator.cursor("events"))["ranges"]) == 7
 
 
-async def test_a_rewind_puts_every_part_back(operator: Operator) -> None:
+async def test_a_rewind_puts_every_partition_back(operator: Operator) -> None:
     first = await operator.request("one")
     await operator.to_the_end(first)
     (row,) = await operator.rows(
         "SELECT * FROM penstock.stream_checkpoints WHERE stream = 'people' ORDER BY checkpoint LIMIT 1 OFFSET 4"
     )
-    left = [n for each in row["cursor"]["ranges"] for n in _left(each)]
+    left = [n for partition in row["cursor"]["ranges"] for n in _left(partition)]
     async with operator.running.pool.connection() as db:
         found = await connection_store.connection_by_name(db, "team", "fake")
         assert found is not None
@@ -232,7 +234,7 @@ def _left(part: dict[str, Any]) -> range:
     return range(part["cursor"]["next"] if part["cursor"] else start, RECORDS if end is None else end)
 
 
-async def test_a_cancelled_run_keeps_what_its_parts_have_committed(operator: Operator) -> None:
+async def test_a_cancelled_run_keeps_what_its_partitions_have_committed(operator: Operator) -> None:
     await operator.apply(config={**SPEC["config"], "delaySeconds": 0.2})
     run_id = await operator.request("one")
     await operator.step()
@@ -246,6 +248,6 @@ async def test_a_cancelled_run_keeps_what_its_parts_have_committed(operator: Ope
         await run_store.request_cancel(db, run_id)
     assert (await operator.to_the_end(run_id)).phase == "cancelled"
     parts = (await operator.cursor("people"))["ranges"]
-    covered = [n for each in parts if each["cursor"] for n in range(each["bounds"][0], each["cursor"]["next"])]
+    covered = [n for part in parts if part["cursor"] for n in range(part["bounds"][0], part["cursor"]["next"])]
     assert await operator.numbers(run_id, "people") == sorted(covered)
     assert 0 < len(covered) < RECORDS
