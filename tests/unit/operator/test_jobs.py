@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -49,9 +50,50 @@ def test_a_job_is_one_pod_once() -> None:
 
 
 def test_a_required_credential_is_not_optional() -> None:
-    variables = {variable["name"]: variable for variable in JOB["spec"]["template"]["spec"]["containers"][0]["env"]}
-    assert variables["PENSTOCK_CREDENTIAL_password"]["valueFrom"]["secretKeyRef"]["optional"] is False
-    assert variables["PENSTOCK_CREDENTIAL_username"]["valueFrom"]["secretKeyRef"]["optional"] is True
+    volumes = {volume["name"]: volume for volume in JOB["spec"]["template"]["spec"]["volumes"]}
+    sources = [source["secret"] for source in volumes["credentials"]["projected"]["sources"]]
+    assert sources == [
+        {"name": "db", "items": [{"key": "username", "path": "username"}], "optional": True},
+        {"name": "db", "items": [{"key": "password", "path": "password"}], "optional": False},
+    ]
+
+
+def test_credentials_are_files_and_no_variable_holds_one() -> None:
+    pod = JOB["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert all(set(variable) == {"name", "value"} for variable in container["env"])
+    (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "credentials"]
+    variables = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert variables["PENSTOCK_CREDENTIALS_DIRECTORY"] == mount["mountPath"]
+    assert mount["readOnly"]
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "credentials"]
+    assert volume["projected"]["defaultMode"] == 0o440
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]
+
+
+def test_a_connection_without_a_secret_mounts_none() -> None:
+    job = desired_job(replace(LAUNCH, spec=run_spec()), JobSettings("http://api"))
+    assert "credentials" not in str(job)
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
+        ('secret "db" not found', 'spec.secretRef: secret "db" not found; create it'),
+        (
+            "references non-existent secret key: password",
+            "spec.secretRef: references non-existent secret key: password;",
+        ),
+    ],
+)
+def test_a_secret_that_cannot_be_mounted_is_named(cause: str, words: str) -> None:
+    seen = observe_job(JOB, waiting("ContainerCreating"))
+    assert wants_words(seen)
+    told = told_by(seen, f'MountVolume.SetUp failed for volume "credentials" : {cause}', has_pod=True)
+    assert (told.state, told.reason, told.error_class) == ("waiting", "SecretNotFound", "ConfigError")
+    assert told.message.startswith(words)
+    other = told_by(seen, f'MountVolume.SetUp failed for volume "token" : {cause}', has_pod=True)
+    assert other.reason == "PodPending"
 
 
 @pytest.mark.parametrize(

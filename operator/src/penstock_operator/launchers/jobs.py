@@ -13,7 +13,7 @@ from penstock_sdk.protocol import (
     API_URL_VARIABLE,
     ATTEMPT_VARIABLE,
     CONNECTOR_VARIABLE,
-    CREDENTIAL_VARIABLE_PREFIX,
+    CREDENTIALS_DIRECTORY_VARIABLE,
     EGRESS_BUCKET_VARIABLE,
     EGRESS_URL_VARIABLE,
     RUN_ID_VARIABLE,
@@ -31,6 +31,13 @@ NO_ADDRESSES: Addresses = {}
 LABEL_RUN, LABEL_ATTEMPT, LABEL_CONNECTION = f"{GROUP}/run", f"{GROUP}/attempt", f"{GROUP}/connection"
 LABEL_INSTALLATION = f"{GROUP}/installation"
 TOKEN_DIRECTORY = "/var/run/secrets/penstock"  # noqa: S105 - a path
+CREDENTIALS, CREDENTIALS_DIRECTORY = "credentials", "/var/run/penstock/credentials"
+READABLE_BY_GROUP = 0o440
+"""The files belong to root and to the pod's `fsGroup`."""
+MISSING_CREDENTIAL = re.compile(
+    rf'MountVolume\.SetUp failed for volume "{CREDENTIALS}" ?: \[?(secret "[^"]*" not found|references non-existent secret key: [^\s,\]]+)'
+)
+"""How a kubelet reports a Secret, or a key of it, that a pod needs and that is not there."""
 ENDED = ("Complete", "Failed", "FailureTarget")
 SIGKILL_EXIT, SIGTERM_EXIT, INTERRUPTED_EXIT = 137, 143, 31
 FENCED_EXIT = AttemptFenced.exit_code  # of the current attempt: its Job has another pod, which holds it
@@ -152,6 +159,7 @@ def _metadata(launch: AttemptLaunch, settings: JobSettings) -> dict[str, Any]:
 
 def _pod(launch: AttemptLaunch, settings: JobSettings, addresses: Addresses) -> dict[str, Any]:
     token = {"path": "token", "audience": TOKEN_AUDIENCE, "expirationSeconds": 3600}
+    secret = launch.spec.secret_ref
     return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -168,6 +176,7 @@ def _pod(launch: AttemptLaunch, settings: JobSettings, addresses: Addresses) -> 
         "volumes": [
             {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": settings.scratch}},
             {"name": "token", "projected": {"sources": [{"serviceAccountToken": token}]}},
+            *([_credentials_volume(secret.name, launch.manifest.credentials())] if secret else []),
         ],
         "containers": [_container(launch, settings)],
     }
@@ -179,7 +188,7 @@ def _container(launch: AttemptLaunch, settings: JobSettings) -> dict[str, Any]:
         "name": "connector",
         "image": launch.image,
         "imagePullPolicy": "IfNotPresent",
-        "env": [*_environment(launch, settings), *_credentials(launch)],
+        "env": _environment(launch, settings),
         "resources": {"limits": limits, "requests": _requests(limits)},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {
@@ -190,6 +199,11 @@ def _container(launch: AttemptLaunch, settings: JobSettings) -> dict[str, Any]:
         "volumeMounts": [
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own tmpfs
             {"name": "token", "mountPath": TOKEN_DIRECTORY, "readOnly": True},
+            *(
+                [{"name": CREDENTIALS, "mountPath": CREDENTIALS_DIRECTORY, "readOnly": True}]
+                if launch.spec.secret_ref
+                else []
+            ),
         ],
     }
 
@@ -220,26 +234,20 @@ def _environment(launch: AttemptLaunch, settings: JobSettings) -> list[dict[str,
         ATTEMPT_VARIABLE: str(launch.attempt),
         TOKEN_FILE_VARIABLE: f"{TOKEN_DIRECTORY}/token",
         CONNECTOR_VARIABLE: launch.manifest.artifact,
+        **({CREDENTIALS_DIRECTORY_VARIABLE: CREDENTIALS_DIRECTORY} if launch.spec.secret_ref else {}),
         **({EGRESS_URL_VARIABLE: settings.egress.url} if settings.egress else {}),
         **({EGRESS_BUCKET_VARIABLE: "direct"} if settings.egress and settings.egress.bucket_is_direct else {}),
     }
     return [{"name": name, "value": value} for name, value in values.items()]
 
 
-def _credentials(launch: AttemptLaunch) -> list[dict[str, Any]]:
-    """Name each declared credential by its key, so that Kubernetes itself reports the one that is missing."""
-    secret = launch.spec.secret_ref
-    if secret is None:
-        return []
-    return [
-        {
-            "name": f"{CREDENTIAL_VARIABLE_PREFIX}{name}",
-            "valueFrom": {
-                "secretKeyRef": {"name": secret.name, "key": name, "optional": not required},
-            },
-        }
-        for name, required in launch.manifest.credentials().items()
+def _credentials_volume(secret: str, credentials: dict[str, bool]) -> dict[str, Any]:
+    """Return the volume with one file for each credential. Kubernetes itself reports the required one that is missing."""
+    sources = [
+        {"secret": {"name": secret, "items": [{"key": name, "path": name}], "optional": not required}}
+        for name, required in credentials.items()
     ]
+    return {"name": CREDENTIALS, "projected": {"defaultMode": READABLE_BY_GROUP, "sources": sources}}
 
 
 def is_over(job: dict[str, Any]) -> bool:
@@ -279,7 +287,15 @@ def told_by(seen: AttemptObservation, warning: str, *, has_pod: bool) -> Attempt
         return refused_pod(warning)
     if seen.reason == "ImagePullFailed":
         return _image_fault(warning)
+    if missing := MISSING_CREDENTIAL.search(warning):
+        return _missing_credential(missing[1])
     return AttemptObservation("waiting", seen.reason or "PodPending", warning)
+
+
+def _missing_credential(cause: str) -> AttemptObservation:
+    """Return what it means that a kubelet cannot mount the credentials: the Secret or one of its keys is missing."""
+    words = f"spec.secretRef: {cause.strip()}; create it in the connection's namespace"
+    return AttemptObservation("waiting", "SecretNotFound", words, "ConfigError")
 
 
 def wants_words(seen: AttemptObservation) -> bool:

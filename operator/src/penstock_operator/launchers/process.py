@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import uuid
@@ -18,7 +19,7 @@ from penstock_sdk.protocol import (
     API_URL_VARIABLE,
     ATTEMPT_VARIABLE,
     CONNECTOR_VARIABLE,
-    CREDENTIAL_VARIABLE_PREFIX,
+    CREDENTIALS_DIRECTORY_VARIABLE,
     RUN_ID_VARIABLE,
     TOKEN_FILE_VARIABLE,
 )
@@ -66,6 +67,7 @@ class ProcessLauncher:
         self._secrets = secrets
         self._mint = mint
         self._children: dict[str, RunningProcess] = {}
+        shutil.rmtree(directory / "credentials", ignore_errors=True)  # of a platform that was killed
         self.on_exit: Callable[[AttemptLaunch], Awaitable[None]] | None = None
 
     async def launch(self, launch: AttemptLaunch) -> str:
@@ -99,7 +101,7 @@ class ProcessLauncher:
         inherited = {key: os.environ[key] for key in INHERITED if key in os.environ}
         return {
             **inherited,
-            **self._credentials(launch),
+            **self._write_credentials(launch),
             API_URL_VARIABLE: self._api_url(),
             RUN_ID_VARIABLE: launch.run_id,
             ATTEMPT_VARIABLE: str(launch.attempt),
@@ -119,7 +121,20 @@ class ProcessLauncher:
         if missing:
             message = f"spec.secretRef: couldn't find key {missing[0]} in Secret {launch.namespace}/{name}; add it"
             raise LaunchRefused("SecretNotFound", message)
-        return {f"{CREDENTIAL_VARIABLE_PREFIX}{key}": found[key] for key in declared if key in found}
+        return {key: found[key] for key in declared if key in found}
+
+    def _write_credentials(self, launch: AttemptLaunch) -> dict[str, str]:
+        """Write a file for each credential, and return the variable that names their directory."""
+        credentials = self._credentials(launch)
+        if not credentials:
+            return {}
+        directory = self._credentials_directory(launch.job_name)
+        for name, value in credentials.items():
+            _write_private(directory / name, value)
+        return {CREDENTIALS_DIRECTORY_VARIABLE: str(directory)}
+
+    def _credentials_directory(self, job_name: str) -> Path:
+        return self._directory / "credentials" / job_name
 
     async def observe(self, launch: LaunchedAttempt) -> AttemptObservation:
         """Say whether the process runs, or how it ended. One that an earlier platform started is gone with it."""
@@ -167,6 +182,7 @@ class ProcessLauncher:
         await self._end(launch.job_name, CLOSE_SECONDS)
         self._children.pop(launch.job_name, None)
         (self._directory / "tokens" / launch.job_name).unlink(missing_ok=True)
+        shutil.rmtree(self._credentials_directory(launch.job_name), ignore_errors=True)
 
     async def leftovers(self) -> AsyncIterator[list[LeftoverJob]]:
         """Yield nothing: a process that has ended leaves no Job."""
