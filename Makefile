@@ -65,12 +65,15 @@ lint: $(READY) reference-check ## Style, types, import contracts, and the refere
 	$(BIN)/mypy $(TYPED)
 	$(BIN)/lint-imports
 
-reference: $(READY) ## Write docs/reference from the code's docstrings, schemas and help
+reference: $(READY) ## Write docs/reference and the chart's values schema from the code's docstrings, settings, schemas and help
 	$(BIN)/python docs/generate.py docs/reference
+	$(BIN)/python docs/chart_schema.py charts/penstock/values.schema.json
 
 reference-check: $(READY)
 	$(BIN)/python docs/generate.py .state/reference
 	diff -r .state/reference docs/reference || { echo "docs/reference is not what the code says: make reference"; exit 1; }
+	$(BIN)/python docs/chart_schema.py .state/values.schema.json
+	diff .state/values.schema.json charts/penstock/values.schema.json || { echo "the chart's values schema is not what settings.py says: make reference"; exit 1; }
 
 counts: $(READY) ## Lower the numbers of tests/unit/code/counts.toml to what the sources have
 	$(BIN)/python -m tests.unit.code.counts

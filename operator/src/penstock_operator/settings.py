@@ -1,4 +1,8 @@
-"""What the environment says: `PENSTOCK_*` and `AWS_*`. Read once, at the edge."""
+"""The settings: environment variables, read once when a process starts.
+
+`VARIABLES` has every variable with its default and its bounds. `make reference` generates docs/reference/settings.md and the
+schema of the chart's values from it.
+"""
 
 from __future__ import annotations
 
@@ -9,37 +13,163 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from penstock_sdk.json_types import JsonObject
+from penstock_sdk.json_types import JsonObject, JsonSchema
 
 from penstock_operator.resources.scope import LABEL_VALUE, NAMESPACE, Scope, SelectorError
 
 SHORTEST_KEY = 32
-SHORTEST_SWEEP = 5
+URL: JsonSchema = {"type": "string", "pattern": "^(https?://.+)?$"}
+TEXT: JsonSchema = {"type": "string"}
+TENANT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
-LOG_BYTES = 4 * 1024 * 1024
-"""How much of an attempt's log is kept, before compression."""
+class SettingsError(Exception):
+    """A variable is missing or cannot be used; the message names it."""
 
 
 @dataclass(frozen=True)
 class Variable:
-    """One variable of the environment. `readers` are the commands that look at it."""
+    """One variable of the environment: the settings reference and the chart's schema are generated from it.
+
+    `readers` are the commands that read it. `value` is the path of the chart's value that sets it, such as `s3.prefix`, and
+    `schema` the JSON Schema of that value.
+    """
 
     name: str
     readers: str
     default: str
     meaning: str
+    value: str = ""
+    schema: JsonSchema = field(default_factory=lambda: TEXT)
 
+    def value_schema(self) -> JsonSchema:
+        """Return the JSON Schema of the chart's value."""
+        return {**self.schema, "description": self.meaning}
+
+    def text(self, environment: Mapping[str, str]) -> str:
+        """Return the variable's text, or its default."""
+        return environment.get(self.name, self.default)
+
+
+@dataclass(frozen=True)
+class WholeNumber(Variable):
+    """A variable that holds a whole number of `least` or more. A default that is no number is computed where it is used."""
+
+    least: int = 0
+
+    @property
+    def number(self) -> int:
+        """The default; 0 where it is computed."""
+        return int(self.default) if self.default.isdecimal() else 0
+
+    def value_schema(self) -> JsonSchema:
+        """Return the JSON Schema of the chart's value."""
+        return {"type": "integer", "minimum": self.least, "default": self.number, "description": self.meaning}
+
+    def read(self, environment: Mapping[str, str]) -> int:
+        """Return the number. Raises SettingsError if the variable holds anything else."""
+        return whole_number(environment, self.name, default=self.number, least=self.least)
+
+
+S3_PREFIX = Variable("PENSTOCK_S3_PREFIX", "operate, serve, up", "bronze", "What every key begins with.", "s3.prefix")
+AWS_REGION = Variable(
+    "AWS_REGION",
+    "operate, serve, up",
+    "us-east-1",
+    "The bucket's region; `AWS_DEFAULT_REGION` after it.",
+    "s3.region",
+    {"type": "string", "minLength": 1},
+)
+MAX_RUNS_PER_TENANT = WholeNumber(
+    "PENSTOCK_MAX_RUNS_PER_TENANT",
+    "operate, up",
+    "0",
+    "Runs of one namespace at once; 0: any number.",
+    "fairness.runsPerTenant",
+)
+MAX_RUNS_PER_HOST = WholeNumber(
+    "PENSTOCK_MAX_RUNS_PER_HOST",
+    "operate, up",
+    "0",
+    "Runs that read from one host at once; 0: any number.",
+    "fairness.runsPerHost",
+)
+LAUNCH_BURST = WholeNumber(
+    "PENSTOCK_LAUNCH_BURST",
+    "operate, up",
+    "twice the rate",
+    "Jobs made at once before the rate holds.",
+    "fairness.launchBurst",
+)
+KEPT_LOG_BYTES = WholeNumber(
+    "PENSTOCK_LOG_BYTES",
+    "operate, up",
+    str(4 * 1024 * 1024),
+    "How much of an attempt's log is kept, in bytes, before compression.",
+    "logs.keepBytes",
+    least=64 * 1024,
+)
+GENERATION_DAYS = WholeNumber(
+    "PENSTOCK_GENERATION_DAYS",
+    "operate, up",
+    "0",
+    "How long data of former generations is kept; 0: for ever.",
+    "retention.generationDays",
+)
+PURGE_DELAY_MINUTES = WholeNumber(
+    "PENSTOCK_PURGE_DELAY_MINUTES",
+    "operate, up",
+    "60",
+    "How long a deleted connection's data waits for its end.",
+    "retention.purgeDelayMinutes",
+)
+BUCKET_SWEEP_HOURS = WholeNumber(
+    "PENSTOCK_BUCKET_SWEEP_HOURS",
+    "operate, up",
+    "24",
+    "How often the whole bucket is looked through; 0: never.",
+    "retention.bucketSweepHours",
+)
+SWEEP_SECONDS = WholeNumber(
+    "PENSTOCK_SWEEP_SECONDS",
+    "operate",
+    "180",
+    "How often all connections and definitions are listed, for what the watch missed; 5 or more.",
+    "operate.sweepSeconds",
+    least=5,
+)
+RECHECK_MINUTES = WholeNumber(
+    "PENSTOCK_RECHECK_MINUTES",
+    "operate, up",
+    "2",
+    "How long after a run failed for its Secret, its credentials or its pod another one looks again; 0: never.",
+    "operate.recheckMinutes",
+)
+LOG_BYTES = KEPT_LOG_BYTES.number
 
 VARIABLES = (
     Variable("PENSTOCK_DATABASE_URL", "operate, serve, migrate, up", "", "The registry's Postgres, as a URL."),
-    Variable("PENSTOCK_S3_BUCKET", "operate, serve, up", "", "The bucket that Bronze is in."),
-    Variable("PENSTOCK_S3_PREFIX", "operate, serve, up", "bronze", "What every key begins with."),
-    Variable("PENSTOCK_S3_ENDPOINT", "operate, serve, up", "", "The S3 server; without it, AWS's own."),
     Variable(
-        "PENSTOCK_S3_PUBLIC_ENDPOINT", "operate, serve", "", "The S3 server as pods reach it, where that differs."
+        "PENSTOCK_S3_BUCKET",
+        "operate, serve, up",
+        "",
+        "The bucket that Bronze is in.",
+        "s3.bucket",
+        {"type": "string", "pattern": "^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$"},
     ),
-    Variable("AWS_REGION", "operate, serve, up", "us-east-1", "The bucket's region; `AWS_DEFAULT_REGION` after it."),
+    S3_PREFIX,
+    Variable(
+        "PENSTOCK_S3_ENDPOINT", "operate, serve, up", "", "The S3 server; without it, AWS's own.", "s3.endpoint", URL
+    ),
+    Variable(
+        "PENSTOCK_S3_PUBLIC_ENDPOINT",
+        "operate, serve",
+        "",
+        "The S3 server as pods reach it, where that differs.",
+        "s3.publicEndpoint",
+        URL,
+    ),
+    AWS_REGION,
     Variable(
         "AWS_ACCESS_KEY_ID", "operate, serve, up", "", "The key; without it boto3's own chain, as a role of the pod."
     ),
@@ -51,47 +181,57 @@ VARIABLES = (
     Variable("PENSTOCK_NAMESPACE", "operate", "default", "The operator's own namespace, where its Lease is."),
     Variable("PENSTOCK_LEASE", "operate", "penstock-operate", "The Lease's name, one for each release."),
     Variable(
-        "PENSTOCK_WATCH_NAMESPACES", "operate", "", "The namespaces to work on, with commas between them; none: all."
+        "PENSTOCK_WATCH_NAMESPACES",
+        "operate",
+        "",
+        "The namespaces to work on, with commas between them; none: all.",
+        "watch.namespaces",
+        {"type": "array", "uniqueItems": True, "items": {"type": "string", "pattern": f"^{NAMESPACE.pattern}$"}},
     ),
     Variable(
         "PENSTOCK_WATCH_SELECTOR",
         "operate",
         "",
         "The label selector of the connections to work on, as kubectl takes it; none: all.",
+        "watch.selector",
     ),
     Variable(
         "PENSTOCK_INSTALLATION",
         "operate",
         "made with the registry",
         "The installation's id; set it to take over what another one, which is gone, has marked as its own.",
+        "installation.id",
+        {"type": "string", "pattern": f"^{LABEL_VALUE}$"},
     ),
-    Variable("PENSTOCK_MAX_RUNS_PER_TENANT", "operate, up", "0", "Runs of one namespace at once; 0: any number."),
-    Variable("PENSTOCK_TENANT_MAX_RUNS", "operate, up", "", "The same for single namespaces: `team-a=50,team-b=5`."),
-    Variable("PENSTOCK_MAX_RUNS_PER_HOST", "operate, up", "0", "Runs that read from one host at once; 0: any number."),
-    Variable("PENSTOCK_LAUNCH_RATE", "operate, up", "0", "Jobs made a second; 0: no limit."),
-    Variable("PENSTOCK_LAUNCH_BURST", "operate, up", "twice the rate", "Jobs made at once before the rate holds."),
-    Variable("PENSTOCK_LOG_BYTES", "operate, up", str(LOG_BYTES), "How much of an attempt's log is kept, in bytes."),
+    MAX_RUNS_PER_TENANT,
     Variable(
-        "PENSTOCK_GENERATION_DAYS", "operate, up", "0", "How long data of former generations is kept; 0: for ever."
-    ),
-    Variable(
-        "PENSTOCK_PURGE_DELAY_MINUTES", "operate, up", "60", "How long a deleted connection's data waits for its end."
-    ),
-    Variable(
-        "PENSTOCK_SWEEP_SECONDS",
-        "operate",
-        "180",
-        "How often all connections and definitions are listed, for what the watch missed; 5 or more.",
-    ),
-    Variable(
-        "PENSTOCK_RECHECK_MINUTES",
+        "PENSTOCK_TENANT_MAX_RUNS",
         "operate, up",
-        "2",
-        "How long after a run failed for its Secret, its credentials or its pod another one looks again; 0: never.",
+        "",
+        "The same for single namespaces: `team-a=50,team-b=5`.",
+        "fairness.tenants",
+        {
+            "type": "object",
+            "propertyNames": {"pattern": f"^{TENANT.pattern}$"},
+            "additionalProperties": {"type": "integer", "minimum": 1},
+        },
     ),
+    MAX_RUNS_PER_HOST,
     Variable(
-        "PENSTOCK_BUCKET_SWEEP_HOURS", "operate, up", "24", "How often the whole bucket is looked through; 0: never."
+        "PENSTOCK_LAUNCH_RATE",
+        "operate, up",
+        "0",
+        "Jobs made a second; 0: no limit.",
+        "fairness.launchRate",
+        {"type": ["number", "string"], "minimum": 0, "maximum": 10000, "pattern": "^[0-9]+([.][0-9]+)?$"},
     ),
+    LAUNCH_BURST,
+    KEPT_LOG_BYTES,
+    GENERATION_DAYS,
+    PURGE_DELAY_MINUTES,
+    SWEEP_SECONDS,
+    RECHECK_MINUTES,
+    BUCKET_SWEEP_HOURS,
     Variable(
         "PENSTOCK_EGRESS_URL", "operate", "", "The egress gateway as pods reach it; none: pods connect by themselves."
     ),
@@ -118,6 +258,8 @@ VARIABLES = (
         "egress",
         "",
         "The private addresses of sources, such as 10.0.0.0/8,fd12:3456::/32; none: public addresses only.",
+        "egress.privateRanges",
+        {"type": "array", "items": {"type": "string", "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$"}},
     ),
     Variable(
         "PENSTOCK_SERVER", "runs, bronze, state, alerts", "", "The read API's URL; without it the data directory."
@@ -136,18 +278,14 @@ VARIABLES = (
 """Every variable that a person sets; a test holds it against the code."""
 
 
-class SettingsError(Exception):
-    """A variable is missing or cannot be used; the message names it."""
-
-
 @dataclass(frozen=True)
 class S3Settings:
     """Where Bronze objects go. `public_endpoint` is what pods use, where it differs. Keys never show in a repr."""
 
     endpoint: str | None
     bucket: str
-    prefix: str = "bronze"
-    region: str = "us-east-1"
+    prefix: str = S3_PREFIX.default
+    region: str = AWS_REGION.default
     access_key: str | None = field(default=None, repr=False)
     secret_key: str | None = field(default=None, repr=False)
     public_endpoint: str | None = None
@@ -159,13 +297,13 @@ class Timings:
 
     poll: float = 0.5
     observe: float = 5.0
-    sweep: float = 180.0
+    sweep: float = float(SWEEP_SECONDS.number)
     start_deadline: float = 300.0
     image_deadline: float = 120.0
     heartbeat_deadline: float = 90.0
     cancel_deadline: float = 30.0
     collect: float = 600.0
-    recheck: float = 120.0
+    recheck: float = 60.0 * RECHECK_MINUTES.number
 
 
 @dataclass(frozen=True)
@@ -226,16 +364,14 @@ def private_networks(environment: Mapping[str, str] = os.environ) -> str:
 
 def timings(environment: Mapping[str, str] = os.environ) -> Timings:
     """Return how long the orchestrator waits, as the platform has it."""
-    sweep = whole_number(environment, "PENSTOCK_SWEEP_SECONDS", default=int(Timings.sweep), least=SHORTEST_SWEEP)
-    recheck = whole_number(environment, "PENSTOCK_RECHECK_MINUTES", default=int(Timings.recheck) // 60)
-    return Timings(sweep=float(sweep), recheck=60.0 * recheck)
+    return Timings(sweep=float(SWEEP_SECONDS.read(environment)), recheck=60.0 * RECHECK_MINUTES.read(environment))
 
 
 def watch_scope(environment: Mapping[str, str] = os.environ) -> Scope:
     """Return which connections the platform has this installation work on."""
     listed = environment.get("PENSTOCK_WATCH_NAMESPACES", "")
-    namespaces = tuple(dict.fromkeys(each.strip() for each in listed.split(",") if each.strip()))
-    wrong = [each for each in namespaces if not NAMESPACE.fullmatch(each)]
+    namespaces = tuple(dict.fromkeys(namespace.strip() for namespace in listed.split(",") if namespace.strip()))
+    wrong = [namespace for namespace in namespaces if not NAMESPACE.fullmatch(namespace)]
     if wrong:
         raise SettingsError(f"PENSTOCK_WATCH_NAMESPACES: {wrong[0]!r} is no name of a namespace; write team-a,team-b")
     try:
@@ -261,17 +397,17 @@ class Retention:
 
     checkpoints: int = 200
     schema_versions: int = 50
-    generation_days: int = 0
-    purge_delay: int = 3600
-    sweep_hours: int = 24
+    generation_days: int = GENERATION_DAYS.number
+    purge_delay: int = 60 * PURGE_DELAY_MINUTES.number
+    sweep_hours: int = BUCKET_SWEEP_HOURS.number
 
 
 def retention(environment: Mapping[str, str] = os.environ) -> Retention:
     """Return what the platform keeps."""
     return Retention(
-        generation_days=whole_number(environment, "PENSTOCK_GENERATION_DAYS", default=0),
-        purge_delay=60 * whole_number(environment, "PENSTOCK_PURGE_DELAY_MINUTES", default=60),
-        sweep_hours=whole_number(environment, "PENSTOCK_BUCKET_SWEEP_HOURS", default=24),
+        generation_days=GENERATION_DAYS.read(environment),
+        purge_delay=60 * PURGE_DELAY_MINUTES.read(environment),
+        sweep_hours=BUCKET_SWEEP_HOURS.read(environment),
     )
 
 
@@ -287,18 +423,17 @@ class Quotas:
 
 
 NO_QUOTAS = Quotas()
-TENANT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def quotas(environment: Mapping[str, str] = os.environ) -> Quotas:
     """Return what the platform allows; 0 is no limit."""
     rate = _rate(environment, "PENSTOCK_LAUNCH_RATE")
     return Quotas(
-        runs_per_tenant=whole_number(environment, "PENSTOCK_MAX_RUNS_PER_TENANT", default=0) or None,
+        runs_per_tenant=MAX_RUNS_PER_TENANT.read(environment) or None,
         tenants=_by_tenant(environment, "PENSTOCK_TENANT_MAX_RUNS"),
-        runs_per_host=whole_number(environment, "PENSTOCK_MAX_RUNS_PER_HOST", default=0) or None,
+        runs_per_host=MAX_RUNS_PER_HOST.read(environment) or None,
         launch_rate=rate,
-        launch_burst=whole_number(environment, "PENSTOCK_LAUNCH_BURST", default=0) or max(1, int(2 * (rate or 0))),
+        launch_burst=LAUNCH_BURST.read(environment) or max(1, int(2 * (rate or 0))),
     )
 
 
@@ -313,7 +448,7 @@ def _rate(environment: Mapping[str, str], name: str) -> float | None:
 
 def _by_tenant(environment: Mapping[str, str], name: str) -> dict[str, int]:
     found: dict[str, int] = {}
-    for entry in filter(None, (each.strip() for each in environment.get(name, "").split(","))):
+    for entry in filter(None, (part.strip() for part in environment.get(name, "").split(","))):
         tenant, _, number = (part.strip() for part in entry.partition("="))
         if not TENANT.fullmatch(tenant) or not number.isdecimal() or int(number) < 1 or tenant in found:
             raise SettingsError(
@@ -338,8 +473,8 @@ def s3_settings(environment: Mapping[str, str] = os.environ) -> S3Settings:
     return S3Settings(
         endpoint=environment.get("PENSTOCK_S3_ENDPOINT") or None,
         bucket=required(environment, "PENSTOCK_S3_BUCKET"),
-        prefix=environment.get("PENSTOCK_S3_PREFIX", "bronze"),
-        region=environment.get("AWS_REGION", environment.get("AWS_DEFAULT_REGION", "us-east-1")),
+        prefix=S3_PREFIX.text(environment),
+        region=environment.get(AWS_REGION.name, environment.get("AWS_DEFAULT_REGION", AWS_REGION.default)),
         access_key=environment.get("AWS_ACCESS_KEY_ID") or None,
         secret_key=environment.get("AWS_SECRET_ACCESS_KEY") or None,
         public_endpoint=environment.get("PENSTOCK_S3_PUBLIC_ENDPOINT") or None,
@@ -365,7 +500,7 @@ def credentials_keys(environment: Mapping[str, str] = os.environ) -> tuple[str, 
 
 def log_bytes(environment: Mapping[str, str] = os.environ) -> int:
     """Return how many bytes of an attempt's log are kept."""
-    return whole_number(environment, "PENSTOCK_LOG_BYTES", default=LOG_BYTES, least=64 * 1024)
+    return KEPT_LOG_BYTES.read(environment)
 
 
 def whole_number(environment: Mapping[str, str], name: str, *, default: int, least: int = 0) -> int:
