@@ -58,10 +58,10 @@ def test_16_no_way_out_of_a_runs_pod(
     policy = cluster.get("networkpolicy", name, namespace)
     assert policy["spec"]["podSelector"]["matchLabels"][LABEL_RUN] == job["metadata"]["labels"][LABEL_RUN]
     (pod,) = cluster.list("pods", namespace, f"{LABEL_CONNECTION}=confined")
-    services = [each["spec"]["clusterIP"] for each in cluster.list("services")]
-    pods = [each["status"].get("podIP", "") for each in cluster.list("pods")]
+    services = [service["spec"]["clusterIP"] for service in cluster.list("services")]
+    pods = [other["status"].get("podIP", "") for other in cluster.list("pods")]
     (node,) = cluster.list("nodes")
-    node_ip = next(each["address"] for each in node["status"]["addresses"] if each["type"] == "InternalIP")
+    node_ip = next(address["address"] for address in node["status"]["addresses"] if address["type"] == "InternalIP")
     registry, store = urlsplit(records.url), urlsplit(str(bucket.endpoint))
     hosts = {*services, *pods, node_ip, str(registry.hostname), pod["status"]["hostIP"]} - {"", "None"}
     places = [(host, port) for host in sorted(hosts) for port in PORTS]

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from penstock_operator.launchers import AttemptLaunch, LaunchPostponed, LaunchRe
 from penstock_operator.launchers.jobs import JobSettings
 from penstock_operator.launchers.kubernetes import KubernetesLauncher
 from penstock_operator.resources.documents import Connection
+from penstock_operator.settings import EgressSettings
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
@@ -189,11 +191,75 @@ async def test_without_the_right_to_read_events_the_pod_waits_all_the_same(
 
 
 async def test_a_finished_job_is_deleted_with_its_pod(launcher: KubernetesLauncher, httpserver: HTTPServer) -> None:
-    query = {"propagationPolicy": "Background"}
-    httpserver.expect_oneshot_request(f"{JOBS}/{LAUNCH.job_name}", "DELETE", query_string=query).respond_with_json({})
+    """A body replaces the query's options, and without one a Job leaves its pod behind: so the option is in the body."""
+    options = {"propagationPolicy": "Background"}
+    httpserver.expect_oneshot_request(f"{JOBS}/{LAUNCH.job_name}", "DELETE", json=options).respond_with_json({})
     await launcher.retire(LAUNCH)
     httpserver.expect_request(f"{JOBS}/{LAUNCH.job_name}", "DELETE").respond_with_json(refusal(404, "NotFound"), 404)
     await launcher.retire(LAUNCH)
+
+
+POLICIES = "/apis/networking.k8s.io/v1/namespaces/team/networkpolicies"
+RULES = ({"to": [{"podSelector": {"matchLabels": {"app": "gateway"}}}], "ports": [{"port": 8082}]},)
+
+
+@pytest.fixture
+def confined(api: client.ApiClient) -> KubernetesLauncher:
+    """A launcher whose pods reach the egress gateway alone."""
+    egress = EgressSettings("http://127.0.0.1:8082", RULES, ("127.0.0.1", "localhost"))
+    return KubernetesLauncher(api, JobSettings("http://127.0.0.1", egress=egress))
+
+
+async def test_a_network_policy_comes_before_its_pod(confined: KubernetesLauncher, httpserver: HTTPServer) -> None:
+    httpserver.expect_ordered_request(POLICIES, "POST").respond_with_json({})
+    httpserver.expect_ordered_request(JOBS, "POST").respond_with_json(job("u1"), 201)
+    assert await confined.launch(LAUNCH) == "j1"
+    policy, made = (json.loads(request.data) for request, _ in httpserver.log)
+    labels = made["spec"]["template"]["metadata"]["labels"]
+    assert policy["metadata"]["name"] == made["metadata"]["name"]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    assert policy["spec"]["egress"] == list(RULES)
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in policy["spec"], "nothing reaches the pod"
+    pod = made["spec"]["template"]["spec"]
+    assert (pod["dnsPolicy"], pod["dnsConfig"]) == ("None", {"nameservers": ["127.0.0.1"]})
+    assert [alias["hostnames"] for alias in pod["hostAliases"]] == [["localhost"]]
+
+
+async def test_a_network_policy_that_is_there_is_replaced(confined: KubernetesLauncher, httpserver: HTTPServer) -> None:
+    """Somebody else may have made it, with rules of their own."""
+    httpserver.expect_ordered_request(POLICIES, "POST").respond_with_json(refusal(409, "AlreadyExists"), 409)
+    httpserver.expect_ordered_request(f"{POLICIES}/{LAUNCH.job_name}", "PUT").respond_with_json({})
+    httpserver.expect_ordered_request(JOBS, "POST").respond_with_json(job("u1"), 201)
+    await confined.launch(LAUNCH)
+    assert json.loads(httpserver.log[1][0].data)["spec"]["egress"] == list(RULES)
+
+
+async def test_no_pod_is_made_without_its_network_policy(confined: KubernetesLauncher, httpserver: HTTPServer) -> None:
+    httpserver.expect_request(POLICIES, "POST").respond_with_json(refusal(500, "InternalError"), 500)
+    with pytest.raises(LaunchPostponed, match="NetworkPolicy"):
+        await confined.launch(LAUNCH)
+
+
+async def test_a_network_policy_goes_once_its_pod_is_gone(confined: KubernetesLauncher, httpserver: HTTPServer) -> None:
+    def made(run: str, created: str, **rest: Any) -> dict[str, Any]:
+        labels = {"penstock.io/run": run, "penstock.io/attempt": "1"}
+        metadata = {"name": run, "namespace": "team", "labels": labels, "resourceVersion": "7"}
+        return {"metadata": {**metadata, "creationTimestamp": created}, **rest}
+
+    old, new = "2026-01-01T00:00:00Z", datetime.now(UTC).isoformat()
+    policies = [made("has-job", old), made("has-pod", old), made("new", new), made("unused", old)]
+    lists = {
+        "/apis/batch/v1/jobs": [made("has-job", old, status={})],
+        "/apis/networking.k8s.io/v1/networkpolicies": policies,
+        "/api/v1/pods": [made("has-pod", old)],
+    }
+    for path, items in lists.items():
+        httpserver.expect_request(path).respond_with_json({"metadata": {}, "items": items})
+    options = {"propagationPolicy": "Background", "preconditions": {"resourceVersion": "7"}}
+    httpserver.expect_oneshot_request(f"{POLICIES}/unused", "DELETE", json=options).respond_with_json({})
+    assert [len(page) async for page in confined.leftovers()] == [1]
+    assert [request.path for request, _ in httpserver.log if request.method == "DELETE"] == [f"{POLICIES}/unused"]
 
 
 async def test_a_resource_that_the_api_server_does_not_know_is_gone(

@@ -207,10 +207,11 @@ class KubernetesLauncher:
         await self._delete_object((*JOBS, namespace, "jobs", job_name))
 
     async def _delete_object(self, place: tuple[str, str, str, str, str], resource_version: str | None = None) -> None:
-        """Delete an object; with a version, only if it has not changed since. One that is gone is no error."""
-        body = {"preconditions": {"resourceVersion": resource_version}} if resource_version else {}
+        """Delete an object with what it owns; with a version, only if it has not changed since. One that is gone is no error."""
+        unchanged = {"preconditions": {"resourceVersion": resource_version}} if resource_version else {}
+        options = {"propagationPolicy": "Background", **unchanged}
         try:
-            await self._objects.delete_namespaced_custom_object(*place, body=body, propagation_policy="Background")
+            await self._objects.delete_namespaced_custom_object(*place, body=options)
         except ApiException as error:
             changed = resource_version and error.status == HTTPStatus.CONFLICT
             if error.status != HTTPStatus.NOT_FOUND and not changed:
