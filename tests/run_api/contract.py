@@ -14,11 +14,12 @@ import pytest
 import zstandard
 from penstock_sdk import protocol as wire
 
-from tests.run_api.pods import BUDGET, CREDENTIAL, START_KEY, Answer, Platform, Pod
+from tests.run_api.pods import BUDGET, CREDENTIAL, REJECTS, START_KEY, WINDOW, Answer, Platform, Pod
 
 FENCED = (409, "fenced")
 MISMATCH = (409, "mismatch")
 INVALID = (422, "invalid")
+NOT_READY = (425, "not_ready")
 MALFORMED = (422, None)
 UNAUTHENTICATED = (401, "unauthenticated")
 SEED = "0" * 64
@@ -124,6 +125,15 @@ async def pod(platform: Platform) -> Pod:
     return started
 
 
+@pytest.fixture
+async def window_pod(window_platform: Platform) -> Pod:
+    """A pod that has started, of a run that reads a time span again."""
+    started = Pod(window_platform, *await window_platform.next_attempt())
+    answer = await started.start()
+    assert answer.status == 200, answer
+    return started
+
+
 class TestStart:
     """A pod claims its attempt."""
 
@@ -198,6 +208,16 @@ class TestStart:
     async def test_there_is_none_after_the_end(self, pod: Pod) -> None:
         await pod.call("finish", {"outcome": "cancelled"})
         assert (await pod.start()).refusal == FENCED
+
+    async def test_a_pod_that_is_faster_than_its_job_is_known_tries_again(self, platform: Platform) -> None:
+        pod = Pod(platform, *await platform.next_attempt_without_job())
+        assert (await pod.start()).refusal == NOT_READY
+        await platform.record_job()
+        assert (await pod.start()).status == 200
+
+    async def test_it_brings_the_thresholds_for_rejected_records(self, platform: Platform) -> None:
+        pod = Pod(platform, *await platform.next_attempt())
+        assert wire.StartResponse.model_validate((await pod.start()).body).rejects == REJECTS
 
 
 class TestEveryCall:
@@ -295,6 +315,27 @@ class TestStreams:
         assert [events["selected"][key] for key in shown] == [{"n": 2}, 2, True]
 
 
+class TestWindow:
+    """A run that reads a time span again."""
+
+    async def test_the_verdict_names_the_time_span_and_begins_at_its_start(self, window_pod: Pod) -> None:
+        verdicts = wire.StreamsResponse.model_validate((await discovered(window_pod, windows=True)).body).verdicts
+        assert [(verdict.name, verdict.read) for verdict in verdicts] == [("people", True), ("events", True)]
+        assert {verdict.selected.window for verdict in verdicts} == {WINDOW}
+        assert {(verdict.selected.cursor, verdict.selected.done) for verdict in verdicts} == {(None, False)}
+
+    async def test_its_checkpoints_count_once_and_the_next_attempt_resumes(self, window_pod: Pod) -> None:
+        verdicts = wire.StreamsResponse.model_validate((await discovered(window_pod, windows=True)).body).verdicts
+        number = verdicts[0].selected.checkpoint + 1
+        for _ in range(2):
+            await committed(window_pod, number)
+        following = await next_pod(window_pod)
+        verdicts = wire.StreamsResponse.model_validate((await discovered(following, windows=True)).body).verdicts
+        resumed = verdicts[0].selected
+        assert (resumed.cursor, resumed.checkpoint, resumed.window) == ({"n": number}, number, WINDOW)
+        await committed(following, number + 1, done=True)
+
+
 class TestUploads:
     """Grants for objects."""
 
@@ -350,6 +391,11 @@ class TestUploads:
         assert answer.refusal == INVALID
         assert "stream 'people' has no verdict in this attempt" in answer.body["message"]
 
+    async def test_a_stream_that_is_not_selected_gets_none(self, pod: Pod) -> None:
+        await discovered(pod, "people", "events", "others")
+        answer = await pod.call("uploads", {"stream": "others", "objects": [object_of(b"body")]})
+        assert answer.refusal == INVALID
+
     async def test_a_refused_stream_gets_none(self, pod: Pod) -> None:
         await discovered(pod, "events")
         answer = await pod.call("uploads", {"stream": "people", "objects": [object_of(b"body")]})
@@ -395,6 +441,11 @@ class TestCheckpoints:
 
     async def test_a_stream_without_a_verdict_has_none(self, pod: Pod) -> None:
         assert (await pod.call("checkpoints", checkpoint(1, stream="unknown"))).refusal == INVALID
+
+    async def test_a_stream_that_is_not_selected_has_none(self, pod: Pod) -> None:
+        await discovered(pod, "people", "events", "others")
+        assert (await pod.call("checkpoints", checkpoint(1, stream="others"))).refusal == INVALID
+        await committed(pod, 1)
 
     async def test_a_refused_stream_has_none(self, pod: Pod) -> None:
         await discovered(pod, "events")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import httpx
@@ -15,6 +16,10 @@ CREDENTIAL = "refresh_token"
 START_KEY = "the-key-of-the-process-of-one-pod"
 BUDGET = 100
 """Records that the connection's budget allows."""
+REJECTS = wire.RejectRules(max_records=5, max_share=0.5)
+"""The thresholds of the connection."""
+WINDOW = wire.ReadWindow(start=datetime(2026, 1, 1, tzinfo=UTC), end=datetime(2026, 1, 2, tzinfo=UTC))
+"""The time span that the run of `window_platform` reads again."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,12 @@ class Platform(Protocol):
 
     async def next_attempt(self) -> tuple[int, str]:
         """Give up the attempt there was, if any, and return the number of the next and its pod's token."""
+
+    async def next_attempt_without_job(self) -> tuple[int, str]:
+        """As `next_attempt`, and the platform does not know the attempt's Job yet: its pod is faster."""
+
+    async def record_job(self) -> None:
+        """Have the platform know the Job of that attempt."""
 
     async def request_cancel(self) -> None:
         """Have somebody ask for the run's cancellation."""

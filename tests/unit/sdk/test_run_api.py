@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -21,12 +22,14 @@ from tests.run_api.contract import (  # noqa: F401 - collected here, on this mod
     TestStart,
     TestStreams,
     TestUploads,
+    TestWindow,
     checkpoint,
     discovered,
     pod,
     uploaded,
+    window_pod,
 )
-from tests.run_api.pods import BUDGET, CREDENTIAL, IDENTITY, SELECTED, Platform, Pod
+from tests.run_api.pods import BUDGET, CREDENTIAL, IDENTITY, REJECTS, SELECTED, WINDOW, Platform, Pod
 
 
 class Double:
@@ -41,18 +44,45 @@ class Double:
     async def next_attempt(self) -> tuple[int, str]:
         return self._api.next_attempt(), self._api.token
 
+    async def next_attempt_without_job(self) -> tuple[int, str]:
+        return self._api.next_attempt(has_job=False), self._api.token
+
+    async def record_job(self) -> None:
+        self._api.record_job()
+
     async def request_cancel(self) -> None:
         self._api.cancel_requested = True
+
+
+@asynccontextmanager
+async def opened(window: wire.ReadWindow | None = None) -> AsyncIterator[Platform]:
+    """Open the double."""
+    selected = [wire.SelectedStream(name=name, mode=mode) for name, mode in SELECTED]
+    with RunApi(
+        IDENTITY,
+        {},
+        selected=selected,
+        declared={CREDENTIAL},
+        budget=wire.StreamEstimate(records=BUDGET),
+        rejects=REJECTS,
+        window=window,
+    ) as api:
+        async with httpx.AsyncClient(base_url=f"{api.url}/v1/attempts/") as http:
+            yield Double(api, http)
 
 
 @pytest.fixture
 async def platform() -> AsyncIterator[Platform]:
     """The double."""
-    selected = [wire.SelectedStream(name=name, mode=mode) for name, mode in SELECTED]
-    budget = wire.StreamEstimate(records=BUDGET)
-    with RunApi(IDENTITY, {}, selected=selected, declared={CREDENTIAL}, budget=budget) as api:
-        async with httpx.AsyncClient(base_url=f"{api.url}/v1/attempts/") as http:
-            yield Double(api, http)
+    async with opened() as double:
+        yield double
+
+
+@pytest.fixture
+async def window_platform() -> AsyncIterator[Platform]:
+    """The double, with a run that reads a time span again."""
+    async with opened(WINDOW) as double:
+        yield double
 
 
 @pytest.mark.parametrize("other", [{"bytes": 1}, {"sha256": "0" * 64}, {"by_op": {"delete": 1}}], ids=str)

@@ -47,6 +47,7 @@ STATUSES: dict[wire.ErrorCode, HTTPStatus] = {
     "fenced": HTTPStatus.CONFLICT,
     "mismatch": HTTPStatus.CONFLICT,
     "invalid": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "not_ready": HTTPStatus.TOO_EARLY,
     "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
 }
 FINAL: tuple[wire.ErrorClass, ...] = (
@@ -114,6 +115,7 @@ class AttemptRecord:
     """One attempt: `phase` is None until it has ended."""
 
     number: int
+    has_job: bool = True
     start_key: str | None = None
     run_token: str | None = None
     phase: wire.Outcome | None = None
@@ -244,14 +246,23 @@ class RunApi:
     def __exit__(self, *_: object) -> None:
         self._server.__exit__()
 
-    def next_attempt(self) -> int:
-        """Fence the attempt there was, and return the number of the next."""
+    def next_attempt(self, *, has_job: bool = True) -> int:
+        """Fence the attempt there was, and return the number of the next.
+
+        Without `has_job`, its pod is told to try again until `record_job` is called: a pod can start before the platform
+        has recorded the pod's Job.
+        """
         with self._lock:
             self.attempt += 1
-            self._attempts[self.attempt] = AttemptRecord(self.attempt)
+            self._attempts[self.attempt] = AttemptRecord(self.attempt, has_job=has_job)
             self._open, self._judged, self._refused = [], [], []
             self.phase = "running"
             return self.attempt
+
+    def record_job(self) -> None:
+        """Record the Job of the current attempt."""
+        with self._lock:
+            self._attempts[self.attempt].has_job = True
 
     @property
     def token(self) -> str:
@@ -326,6 +337,8 @@ class RunApi:
         attempt = self._attempts.get(asked.attempt)
         if asked.run != RUN or attempt is None or not self._is_current(attempt):
             raise _fenced()
+        if not attempt.has_job:
+            raise RequestRefused("not_ready", "the attempt's Job is not recorded yet; try again")
         if attempt is not pods[token]:
             raise _unauthenticated()
         if asked.protocol < wire.PROTOCOL_VERSION or asked.key is None:
