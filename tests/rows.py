@@ -14,7 +14,7 @@ from penstock_operator.ids import (
     Namespace,
     RunId,
 )
-from penstock_operator.resources.schedules import UTC_ZONE
+from penstock_operator.resources.schedules import UTC_ZONE, CronSchedule
 from penstock_operator.runs.attempt_store import LiveAttempt
 from penstock_operator.runs.run_spec import RunSpec
 from penstock_operator.runs.run_store import RunDetail
@@ -83,7 +83,7 @@ CONNECTION = ConnectionSummary(
     definition_uid=DefinitionUid("d1"),
     ready=True,
     suspended=False,
-    schedule="0 * * * *",
+    schedule=CronSchedule("0 * * * *"),
     time_zone=UTC_ZONE,
     jitter_seconds=0,
     next_run_at=None,

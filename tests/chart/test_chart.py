@@ -291,9 +291,10 @@ def test_run_pods_reach_the_run_api_and_the_gateway_and_a_bucket_in_the_cluster(
     def reached(*values: str) -> tuple[EgressSettings, set[tuple[str, int]]]:
         found = egress(environment(rendered(*values), "operate"))
         assert found is not None
+        rules: Any = found.rules
         peers = {
-            (rule["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"], rule["ports"][0]["port"])  # type: ignore[index, call-overload]
-            for rule in found.rules
+            (rule["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"], rule["ports"][0]["port"])
+            for rule in rules
         }
         return found, peers
 

@@ -15,6 +15,7 @@ from penstock_operator import definitions
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.connections import connection_records
 from penstock_operator.connections.connection_records import ConnectionRecord
+from penstock_operator.ids import ConnectionName, ConnectionUid, DefinitionName, DefinitionUid, Namespace
 from penstock_operator.registry.database import Pool, one
 from penstock_operator.resources.models import ConnectionSpec, DefinitionSpec
 from penstock_operator.runs import attempt_store, run_store, transitions
@@ -48,7 +49,7 @@ class World:
 
     async def new_connection(self, uid: str) -> None:
         """Record another connection, named as its uid: the runs of one take turns, those of several do not."""
-        record = ConnectionRecord(uid, "team", uid, 1, ConnectionSpec.parse(self.spec), "d1", ready=True)
+        record = connection_record(uid, uid, self.spec)
         async with self.pool.connection() as db:
             await connection_records.upsert_connection(db, record)
 
@@ -119,6 +120,14 @@ class World:
             )
 
 
+def connection_record(uid: str, name: str, spec: dict[str, Any]) -> ConnectionRecord:
+    """Return a connection of the namespace `team` that uses the definition d1."""
+    parsed = ConnectionSpec.parse(spec)
+    return ConnectionRecord(
+        ConnectionUid(uid), Namespace("team"), ConnectionName(name), 1, parsed, DefinitionUid("d1"), ready=True
+    )
+
+
 async def new_world(pool: Pool, store: BronzeStore) -> World:
     """Record a definition and a connection."""
     spec = {
@@ -128,14 +137,12 @@ async def new_world(pool: Pool, store: BronzeStore) -> World:
     async with pool.connection() as db:
         await definitions.upsert_definition(
             db,
-            "d1",
-            "faker-generate-0.1.0",
+            DefinitionUid("d1"),
+            DefinitionName("faker-generate-0.1.0"),
             1,
             DefinitionSpec.model_validate({"image": "i@sha256:0", "stage": "certified", "manifest": MANIFEST}),
         )
-        await connection_records.upsert_connection(
-            db, ConnectionRecord("c1", "team", "orders", 1, ConnectionSpec.parse(spec), "d1", ready=True)
-        )
+        await connection_records.upsert_connection(db, connection_record("c1", "orders", spec))
     return World(pool, RunProtocol(pool, store), store, spec)
 
 

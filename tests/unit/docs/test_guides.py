@@ -32,6 +32,7 @@ from penstock_sdk import (
 from penstock_sdk._runtime.assignment import build
 from penstock_sdk.author.commands import app as author_app
 from penstock_sdk.contract import rows_of
+from penstock_sdk.json_types import properties_of
 from penstock_sdk.manifest import manifest_problems
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
@@ -142,7 +143,7 @@ def test_discovery_follows_ids_and_refuses_a_cursor_that_may_be_missing() -> Non
     connector = build(without_its_own(guide("discovery").Crm, tables=lambda _: [table, loose]), {}, {})
     bare, people = connector.discover()
     assert (people.identity, people.cursor_field, people.modes) == ("t1", "changed", ("full", "incremental"))
-    assert people.schema["properties"]["holder"] == {"type": ["string", "null"]}
+    assert properties_of(people.schema)["holder"] == {"type": ["string", "null"]}
     assert people.pii == ("holder",)
     assert people.pii_suggested["contact"] == "email"
     assert (bare.identity, bare.cursor_field, bare.modes) == ("t0", None, ("full",))
@@ -302,7 +303,7 @@ def test_partitions_together_are_the_stream() -> None:
     (stream,) = connector.discover()
     parts = connector.partitions(stream, None, None, ())
 
-    def read(part: Any, cursor: Any = None) -> list[int]:
+    def read(part: Any, cursor: Any = None) -> list[Any]:
         batches = connector.read(replace(stream, partition=part), None, cursor)
         return [row["id"] for batch in batches for row in rows_of(batch.records)]
 

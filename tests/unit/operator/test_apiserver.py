@@ -10,6 +10,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.utils.retry import Backoff
 from penstock_operator import apiserver
 from penstock_operator.controller.kubernetes_resources import KubernetesResources
+from penstock_operator.ids import AttemptNumber, ConnectionName, Namespace, RunId
 from penstock_operator.launchers import LaunchedAttempt
 from penstock_operator.launchers.jobs import JobSettings
 from penstock_operator.launchers.kubernetes import KubernetesLauncher
@@ -120,7 +121,9 @@ async def test_lists_of_pods_and_jobs_are_as_patient(api: client.ApiClient, http
 
     httpserver.expect_request("/apis/batch/v1/jobs").respond_with_handler(server)
     httpserver.expect_request("/api/v1/pods").respond_with_handler(server)
-    attempt = LaunchedAttempt("r1", 1, "orders-r1-1", "j1", "team", "orders")
+    attempt = LaunchedAttempt(
+        RunId("r1"), AttemptNumber(1), "orders-r1-1", "j1", Namespace("team"), ConnectionName("orders")
+    )
     assert await KubernetesLauncher(api, JobSettings("http://penstock")).observe_many([attempt]) == {}
     assert asked == [*("pods", "pods", "pods2", "pods3", "pods3"), *("jobs", "jobs", "jobs2", "jobs3", "jobs3")]
 

@@ -70,7 +70,7 @@ def test_a_manifest_is_recorded_as_its_document_is() -> None:
 
 
 def test_who_set_an_annotation_is_known_where_the_api_server_tells() -> None:
-    fields = {"f:metadata": {"f:annotations": {f"f:{RESET_STATE}": {}}}}
+    fields: dict[str, Any] = {"f:metadata": {"f:annotations": {f"f:{RESET_STATE}": {}}}}
     managed = [{"manager": "kubectl-annotate", "fieldsV1": fields}]
     metadata = {**METADATA, "annotations": {RESET_STATE: "t1", "other": 5}, "managedFields": managed}
     parsed = Connection.parse(document(metadata=metadata)).metadata

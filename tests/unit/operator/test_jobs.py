@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from penstock_operator.ids import AttemptNumber, ConnectionName, ConnectionUid, DefinitionName, Namespace, RunId
 from penstock_operator.launchers import AttemptLaunch
 from penstock_operator.launchers.jobs import (
     JobSettings,
@@ -23,7 +24,18 @@ CREDENTIALS = [{"name": "username", "required": False}, {"name": "password"}]
 MANIFEST = manifest("postgres", "sql", {"type": "basic", "credentials": CREDENTIALS})
 SPEC = run_spec(timeout="90s", secretRef={"name": "db"}, resources={"limits": {"memory": "64Mi", "cpu": "1"}})
 LAUNCH = AttemptLaunch(
-    "r1", 2, "penstock-r1-2", None, "team", "orders", "uid", "d", "image@sha256:0", SPEC, "64Mi", MANIFEST
+    RunId("r1"),
+    AttemptNumber(2),
+    "penstock-r1-2",
+    None,
+    Namespace("team"),
+    ConnectionName("orders"),
+    ConnectionUid("uid"),
+    DefinitionName("d"),
+    "image@sha256:0",
+    SPEC,
+    "64Mi",
+    MANIFEST,
 )
 JOB = desired_job(LAUNCH, JobSettings("http://api"))
 

@@ -16,11 +16,13 @@ from kubernetes.aio.client.exceptions import ApiException
 from penstock_operator.controller.kubernetes_resources import KubernetesResources
 from penstock_operator.controller.lease import Lease
 from penstock_operator.controller.watch import watch
+from penstock_operator.ids import AttemptNumber, ConnectionName, ConnectionUid, DefinitionName, Namespace, RunId
 from penstock_operator.launchers import AttemptLaunch, LaunchPostponed, LaunchRefused
 from penstock_operator.launchers.jobs import JobSettings
 from penstock_operator.launchers.kubernetes import KubernetesLauncher
 from penstock_operator.resources.documents import Connection
 from penstock_operator.settings import EgressSettings
+from penstock_sdk.json_types import JsonObject
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
@@ -33,14 +35,14 @@ CONNECTION = "/apis/penstock.io/v1alpha1/namespaces/team/tenantconnections/order
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/penstock/leases/penstock-operate"
 MANIFEST = manifest("faker", "generate")
 LAUNCH = AttemptLaunch(
-    "r1",
-    1,
+    RunId("r1"),
+    AttemptNumber(1),
     "orders-r1-1",
     None,
-    "team",
-    "orders",
-    "u1",
-    "d1",
+    Namespace("team"),
+    ConnectionName("orders"),
+    ConnectionUid("u1"),
+    DefinitionName("d1"),
     "registry.example/x@sha256:0",
     run_spec(),
     "512Mi",
@@ -200,7 +202,9 @@ async def test_a_finished_job_is_deleted_with_its_pod(launcher: KubernetesLaunch
 
 
 POLICIES = "/apis/networking.k8s.io/v1/namespaces/team/networkpolicies"
-RULES = ({"to": [{"podSelector": {"matchLabels": {"app": "gateway"}}}], "ports": [{"port": 8082}]},)
+RULES: tuple[JsonObject, ...] = (
+    {"to": [{"podSelector": {"matchLabels": {"app": "gateway"}}}], "ports": [{"port": 8082}]},
+)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes.aio import client
 from penstock_operator.controller.kubernetes_resources import KubernetesResources
+from penstock_operator.ids import AttemptNumber, ConnectionName, Namespace, RunId
 from penstock_operator.launchers import LaunchedAttempt
 from penstock_operator.launchers.jobs import LABEL_INSTALLATION, JobSettings, desired_job
 from penstock_operator.launchers.kubernetes import KubernetesLauncher
@@ -109,7 +110,8 @@ async def test_only_what_is_in_the_scope_is_listed(api: client.ApiClient, httpse
     assert [page async for page in resources.pages(Definition)] == [[]]
     launcher = KubernetesLauncher(api, JobSettings("http://api", "i1"), scope)
     assert [page async for page in launcher.leftovers()] == [[], []]
-    assert await launcher.observe_many([LaunchedAttempt("r1", 1, "j", "u", "a", "orders")]) == {}
+    attempt = LaunchedAttempt(RunId("r1"), AttemptNumber(1), "j", "u", Namespace("a"), ConnectionName("orders"))
+    assert await launcher.observe_many([attempt]) == {}
     httpserver.check_assertions()
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock_operator.connections.connection_store import ConnectionSummary
 from penstock_operator.controller.status import finding_for, pauses, recorded_fields
-from penstock_operator.resources.conditions import conditions_for
+from penstock_operator.resources.conditions import Reason, conditions_for
 from penstock_operator.resources.crds import crds
 from penstock_operator.resources.documents import merge_patch
 from penstock_operator.resources.schedules import CronSchedule
@@ -80,7 +80,7 @@ def test_a_final_failure_is_stalled_whatever_its_reason(reason: str | None) -> N
 
 
 @pytest.mark.parametrize("phase", ["pending", "running"])
-def test_a_failure_stands_while_the_next_run_is_under_way(phase: str) -> None:
+def test_a_failure_stands_while_the_next_run_is_under_way(phase: RunPhase) -> None:
     found = finding_for(row(failures=2), run(phase, attempt=0 if phase == "pending" else 1), FAILED)
     assert (found.state, found.reason) == ("stalled", "AuthenticationError")
     assert found.message.startswith("password refused (run r2")
@@ -95,7 +95,7 @@ def test_a_success_a_request_or_a_changed_spec_ends_it() -> None:
 
 
 @pytest.mark.parametrize("reason", ["SecretNotFound", "ImagePullFailed", "LaunchRefused"])
-def test_what_kept_a_pod_from_its_start_is_over_once_another_has_started(reason: str) -> None:
+def test_what_kept_a_pod_from_its_start_is_over_once_another_has_started(reason: Reason) -> None:
     failed = replace(FAILED, reason=reason)
     assert finding_for(row(failures=1), run("running"), failed).state == "stalled"
     assert finding_for(row(failures=1), run("running", attempt_started_at=NOW), failed).state == "reconciling"
