@@ -78,7 +78,7 @@ async def _pool(name: str = "penstock-serve") -> AsyncIterator[Pool]:
 
 
 async def serve(host: str, port: int) -> None:
-    """Serve until told to stop."""
+    """Serve until stopped by a signal."""
     async with _pool() as pool, _api_client() as api, _api_client() as following:
         store = BronzeStore(s3_settings())
         protocol = RunProtocol(pool, store, vault=Vault(credentials_keys()))
@@ -88,7 +88,7 @@ async def serve(host: str, port: int) -> None:
 
 
 def health_app(health: Health) -> FastAPI:
-    """Return what the probes ask: alive unless a round hangs, ready unless the leader's rounds keep failing."""
+    """Return the app of the probes: alive unless a round hangs, ready unless the leader's rounds keep failing."""
     app = FastAPI(openapi_url=None)
 
     def answer(problems: dict[str, str]) -> JSONResponse:
@@ -111,9 +111,9 @@ def health_app(health: Health) -> FastAPI:
 
 
 async def operate(health_port: int) -> bool:
-    """Wait to be the leader, lead, and end with the lease: a restart is cheap, two leaders are not wanted.
+    """Wait to be the leader, lead, and end with the lease, so that there are never two leaders.
 
-    Returns False when this replica stepped down though nobody told it to stop.
+    Returns False if this replica lost the lead without a signal to stop.
     """
     stop, health = asyncio.Event(), Health()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -127,7 +127,7 @@ async def operate(health_port: int) -> bool:
         waiting = [asyncio.create_task(lease.acquire()), asyncio.create_task(stop.wait())]
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
-            waiting[0].result()  # an error in waiting is no election
+            waiting[0].result()  # an error while waiting does not make a leader
             health.lead()
             await _lead(pool, api, (lease, health), stop)
         for task in (*waiting, probes):
@@ -165,7 +165,7 @@ async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Heal
     ]
     forbidden_port = egress_probe_port()
     if gateway is None:
-        log.warning("no egress gateway: run pods can reach any host that the cluster lets them reach")
+        log.warning("egress gateway not set", effect="run pods can reach any host that the cluster lets them reach")
     elif forbidden_port:
         tasks.append(asyncio.create_task(check_network_policies(gateway.url, forbidden_port), name="network policies"))
     ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -173,7 +173,7 @@ async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Heal
     for task in ended:
         error = task.exception()
         if task.get_name() == "watch" and error is None:
-            stop.set()  # SIGTERM and SIGINT are the watch's: its end without an error is one of them
+            stop.set()  # the watch handles SIGTERM and SIGINT: it ends without an error for one of them
         log.warning(
             "stepping down", because=task.get_name(), error=f"{type(error).__name__}: {error}" if error else None
         )
@@ -184,16 +184,16 @@ async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Heal
 
 
 async def _installation(pool: Pool) -> str:
-    """Return who this installation is, as the platform or else the registry has it."""
+    """Return the id of this installation: the one that is set, else the registry's."""
     given = given_installation()
     async with pool.connection() as db:
         if given and await installation.set_installation_id(db, given):
-            log.warning("this registry is another installation's from now on, as is set", installation=given)
+            log.warning("installation id of the registry changed", installation=given)
         return await installation.installation_id(db)
 
 
 async def _watch(orchestrator: Orchestrator, stop: asyncio.Event, scope: Scope) -> None:
-    """Watch once what is new is on schedule, or that takes too long: the watch lists all as it begins, and misses nothing."""
+    """Watch once all new connections are on schedule, or after a time limit. The watch lists everything first, so it misses nothing."""
     with suppress(TimeoutError):
         await asyncio.wait_for(orchestrator.sweeper.registered.wait(), REGISTERED_SECONDS)
     await watch(orchestrator.sweeper.changed, stop, scope)

@@ -30,7 +30,7 @@ EXAMPLES = {
         "orders",
     ),
 }
-"""Config and a stream to start from, by connector; of any other, its schema's required fields have something to replace."""
+"""Config and a stream to start from, by connector. For any other connector, the required fields get values to replace."""
 KEYS = {"postgres-sql": ("username", "password"), "files-object": ("accessKeyId", "secretAccessKey")}
 
 
@@ -110,7 +110,7 @@ def _connection(connector: str, manifest: Manifest, keys: tuple[str, ...]) -> st
 
 
 def required_config(schema: JsonSchema) -> JsonObject:
-    """Return the config that a schema requires: each field with its default or first choice, else with something to replace."""
+    """Return the config that a schema requires: each field has its default or first choice, else a value to replace."""
     fields = properties_of(schema)
     return {str(name): _placeholder(fields.get(str(name), {})) for name in list_at(schema, "required")}
 
@@ -158,7 +158,7 @@ def _secret(connector: str, keys: tuple[str, ...]) -> str:
 
 
 def _write(directory: Path, files: dict[str, str]) -> None:
-    """Write the files; none where one of them is there. Raises CommandError."""
+    """Write the files; none if one of them exists. Raises CommandError."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if there := [name for name in files if (directory / name).exists() or (directory / name).is_symlink()]:

@@ -174,13 +174,13 @@ def main() -> None:
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):  # whoever reads it may go; a full disk loses the output
+        if not isinstance(error, BrokenPipeError):  # the reader of a pipe may end; a full disk loses the output
             code = _failed(error)
     sys.exit(code)
 
 
 def _printable_values(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Keep what a message quotes from moving the terminal's cursor."""
+    """Escape control characters in quoted values, so that they do not move the terminal's cursor."""
     for key, value in event.items():
         if isinstance(value, str):
             event[key] = printable_block(value)
@@ -222,7 +222,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _failed(error: Exception) -> int:
-    """Say an error in one line; one that nobody expected is a defect, whose traceback a variable asks for."""
+    """Print an error in one line. For an unexpected error, which is a defect, an environment variable shows the traceback."""
     if os.environ.get(TRACEBACK):
         traceback.print_exception(error)
     first = _first(error)
@@ -242,7 +242,7 @@ def _first(error: BaseException) -> BaseException:
 
 
 def _words(error: BaseException) -> str | None:
-    """Return what to say of an error that has its cause outside of Penstock; None of any other."""
+    """Return the message for an error whose cause is outside of Penstock; None for any other error."""
     if isinstance(error, EXPECTED):
         return str(error)
     if isinstance(error, (psycopg.OperationalError, PoolTimeout)):

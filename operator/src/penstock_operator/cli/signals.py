@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a command the same way: everything that it started is stopped first.
+"""Ctrl-C and SIGTERM end a command in the same way: everything that it started is stopped first.
 
 The handlers are installed whatever was inherited: a shell starts background commands with SIGINT ignored, and a command
 that cannot be interrupted leaves its servers behind.
@@ -15,8 +15,8 @@ T = TypeVar("T")
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
-class StopRequested(Exception):  # noqa: N818 - an order, not an error
-    """The command was told to stop, and has."""
+class StopRequested(Exception):  # noqa: N818 - a request, not an error
+    """The command was asked to stop, and has cleaned up."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -24,7 +24,7 @@ class StopRequested(Exception):  # noqa: N818 - an order, not an error
 
 
 async def run_until_stopped(work: Coroutine[Any, Any, T]) -> T:
-    """Carry the work to its end, or cancel it when told to stop; raises Told once it has cleaned up."""
+    """Run the work to its end, or cancel it on a signal and raise StopRequested once it has cleaned up."""
     loop, told = asyncio.get_running_loop(), list[int]()
     task = asyncio.ensure_future(work)
 

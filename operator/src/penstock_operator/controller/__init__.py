@@ -1,1 +1,1 @@
-"""The controller: brings what the resources ask for about, level-triggered; memory is only a cache."""
+"""The controller: makes the registry and the runs agree with the resources. It is level-triggered, and memory is only a cache."""

@@ -1,4 +1,4 @@
-"""Whose a bucket's prefix is: two registries that write below one prefix would take each other's objects for leftovers."""
+"""The owner of a bucket's prefix. Two registries that write below one prefix would delete each other's objects as uncommitted."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ class ForeignBucketError(Exception):
 
 
 async def hold_bucket(store: BronzeStore, installation: str) -> None:
-    """Mark the prefix as the installation's, asking until S3 answers, and never return. Raises ForeignBucketError."""
+    """Mark the prefix as the installation's, retrying until S3 answers, and never return. Raises ForeignBucketError."""
     while True:
         try:
             await claim_bucket(store, installation)
         except ForeignBucketError:
             raise
-        except Exception as error:  # noqa: BLE001 - S3 may be away; runs wait for it too
-            log.warning("cannot tell whose the bucket is", error=f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - S3 may be unreachable; runs wait for it too
+            log.warning("bucket owner not read", error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(AGAIN_SECONDS)
         else:
             await asyncio.Event().wait()
 
 
 async def claim_bucket(store: BronzeStore, installation: str) -> None:
-    """Mark the prefix as the installation's, unless it is marked. Raises ForeignBucketError where it is another's."""
+    """Mark the prefix as the installation's, unless it is marked. Raises ForeignBucketError if another installation owns it."""
     owner = await claim_prefix(store, installation)
     if owner != installation:
         raise ForeignBucketError(

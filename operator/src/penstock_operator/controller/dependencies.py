@@ -1,4 +1,4 @@
-"""`spec.after` of one connection, recorded and checked."""
+"""The upstreams of a connection (`spec.after`): recorded in the registry, and checked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from penstock_operator.scheduling.upstreams import upstream_problem
 
 
 async def record_upstreams(db: DatabaseConnection, row: ConnectionRow, spec: ConnectionSpec, now: datetime) -> None:
-    """Record a changed `after` and what is wrong with it; make the connection due if its upstreams have succeeded."""
+    """Record a changed `after` and its problem; make the connection due if its upstreams have succeeded."""
     names = [upstream.name for upstream in spec.after]
     if names != row.upstreams:
         await upstream_store.set_upstreams(db, row.uid, names)
@@ -28,7 +28,7 @@ async def record_upstreams(db: DatabaseConnection, row: ConnectionRow, spec: Con
 
 
 def upstream_finding(row: ConnectionRow) -> Finding | None:
-    """Return what keeps a connection from following its upstreams; it can still be run by request."""
+    """Return the problem with a connection's upstreams; such a connection can still be run by request."""
     if row.upstream_reason is None:
         return None
     return Finding("stalled", row.upstream_reason, row.upstream_message)

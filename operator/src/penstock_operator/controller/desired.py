@@ -1,4 +1,4 @@
-"""What a document wants, checked: the row of a connection, its definition, and when it runs. Nothing is written here."""
+"""The row that a connection needs, its definition, and its schedule, checked. Nothing is written here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from penstock_operator.scheduling.ticks import jitter_of
 from penstock_operator.state.annotations import requests
 
 CLOCKS_DIFFER = timedelta(minutes=5)
-ANNOTATION_LIKENESS = 0.75  # their common prefix alone makes any two of them alike
+ANNOTATION_LIKENESS = 0.75  # the prefix that all share makes any two of them similar
 
 MOST_MANIFESTS = 500
 _MANIFESTS: dict[str, Manifest] = {}
@@ -70,7 +70,7 @@ def stands_alone(connection: Connection) -> bool:
 
 @dataclass(frozen=True)
 class DesiredConnection:
-    """What the registry is to hold of a connection. `notes` are conditions about the version that it uses."""
+    """The row that a connection needs. `notes` are conditions about the version that it uses."""
 
     record: ConnectionRecord
     definition: DefinitionVersion
@@ -83,12 +83,12 @@ class DesiredConnection:
         return replace(self.timing, next_run_at=at)
 
     def is_held_by(self, row: ConnectionRow) -> bool:
-        """Return True if the row says all this already, whenever it is due."""
+        """Return True if the row has these values already; the due time does not count."""
         return self.record.is_held_by(row) and self.timing.is_held_by(row)
 
 
 class DefinitionCache:
-    """What connections resolve to, looked up once each; for as long as definitions may be taken as unchanged."""
+    """The definitions that connections use, each read once. Keep a cache only as long as definitions may be taken as unchanged."""
 
     def __init__(self, db: DatabaseConnection) -> None:
         self._db = db
@@ -97,10 +97,10 @@ class DefinitionCache:
     async def resolve(
         self, spec: ConnectionSpec, current: DefinitionUid | None
     ) -> tuple[DefinitionVersion, tuple[UndatedCondition, ...]]:
-        """Return the definition that a connection's next run uses, with what is to be said of the choice. Raises Stalled.
+        """Return the definition that a connection's next run uses, with conditions about the choice. Raises Stalled.
 
-        It is the newest that `spec.connector` selects and the connection has everything for. `current` is the one in use: it
-        is not left for an older one that would do, nor because its resource was deleted.
+        It is the newest version that `spec.connector` selects and whose requirements the connection meets. `current` is the
+        definition in use: it is not replaced by an older version, nor because its resource was deleted.
         """
         name, method, reach = spec.connector.name, spec.connector.method, spec.connector.version
         if (name, method) not in self._offers:
@@ -121,7 +121,7 @@ class DefinitionCache:
     async def _first_fitting(
         self, spec: ConnectionSpec, candidates: list[DefinitionVersion], *, in_use: bool
     ) -> tuple[DefinitionVersion, tuple[UndatedCondition, ...]]:
-        """Return the newest that the connection fits. Where none does, what is said is of the one in use, else the newest."""
+        """Return the newest definition that the connection fits. If it fits none, the error is about the one in use, else the newest."""
         unfit = list[tuple[DefinitionVersion, Stalled]]()
         for candidate in candidates:
             try:
@@ -153,7 +153,7 @@ class DefinitionCache:
 def _with_deleted(
     offers: list[DefinitionVersion], used: DefinitionVersion | None, connector: tuple[str, str]
 ) -> list[DefinitionVersion]:
-    """Return the versions on offer, with the one in use where it was deleted and none has taken its place."""
+    """Return the available versions, and the one in use if it was deleted and no definition has the same version."""
     if used is None or (used.connector, used.method) != connector or used.deleted_at is None:
         return offers
     return offers if used.version in {offer.version for offer in offers} else [*offers, used]
@@ -210,7 +210,7 @@ def record_of(
 
 
 def _check_times(spec: ConnectionSpec, now: datetime) -> None:
-    """Check what no rule of a CRD can: that schedule and time zone mean something, and that `since` is in the past."""
+    """Check schedule, time zone and `since`, which a rule of a CRD cannot check."""
     try:
         _ = spec.time_zone.zone
         if spec.schedule:
@@ -226,7 +226,7 @@ def _check_times(spec: ConnectionSpec, now: datetime) -> None:
 
 
 def check_against(spec: ConnectionSpec, name: str, manifest: Manifest) -> None:
-    """Check what only the definition can tell: config, credentials, modes."""
+    """Check config, credentials and modes against the definition's manifest. Raises Stalled."""
     found = config_problems(spec.config, manifest.config_schema)
     if found:
         raise Stalled("InvalidConfig", "; ".join(found))

@@ -1,4 +1,4 @@
-"""Whether the controller does its work: what its loops last achieved, for probes, metrics and people."""
+"""Health of the controller's loops: their last successes and failures, for probes and metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Role = Literal["standby", "leader"]
 
 @dataclass
 class LoopHealth:
-    """What is known of one loop. Moments are the monotonic clock's, in seconds."""
+    """The state of one loop. Times are those of the monotonic clock, in seconds."""
 
     period: float
     last_end: float
@@ -27,7 +27,7 @@ class LoopHealth:
 
 
 class Health:
-    """Keeps what each loop last did; judges liveness (a round hangs) and readiness (rounds fail) apart."""
+    """Records the rounds of each loop. A round that hangs fails liveness, rounds that fail for long fail readiness."""
 
     def __init__(
         self,
@@ -41,30 +41,30 @@ class Health:
         self.role: Role = "standby"
 
     def lead(self) -> None:
-        """This replica is the leader from now on."""
+        """Record that this replica is the leader."""
         self.role = "leader"
         LEADING.set(1)
 
     def expect(self, loop: str, period: float) -> None:
-        """A loop begins: its first round ends soon."""
+        """Record that a loop begins."""
         self._loops[loop] = LoopHealth(period, self._clock())
 
     def succeeded(self, loop: str, took: float = 0.0) -> None:
-        """A round has ended well, after so many seconds."""
+        """Record that a round has succeeded, and its duration in seconds."""
         state = self._loops[loop]
         state.last_end, state.failing_since, state.error = self._clock(), None, ""
         LAST_SUCCESS.labels(loop).set_to_current_time()
         ROUND.labels(loop).observe(took)
 
     def failed(self, loop: str, error: str) -> None:
-        """A round has ended with an error; the next one may end better."""
+        """Record that a round has failed."""
         state = self._loops[loop]
         state.last_end, state.error = self._clock(), error
         state.failing_since = state.failing_since or state.last_end
         FAILURES.labels(loop).inc()
 
     def hanging(self) -> dict[str, str]:
-        """Return the loops whose round does not end: only a restart helps."""
+        """Return the loops whose round does not end, each with a message: only a restart helps."""
         now = self._clock()
         return {
             name: f"no round has ended for {now - loop.last_end:.0f} s"
@@ -73,7 +73,7 @@ class Health:
         }
 
     def failing(self) -> dict[str, str]:
-        """Return the loops that have failed for longer than a restart of a server takes, with the last error."""
+        """Return the loops that have failed for longer than a restart of a server takes, each with its last error."""
         now = self._clock()
         return {
             name: loop.error

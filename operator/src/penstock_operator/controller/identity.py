@@ -1,4 +1,4 @@
-"""A connection that is new, or another than it was: what it goes on with, and what it leaves."""
+"""The identity of a connection: whether a new one continues a deleted one of its name, and what a changed connector ends."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ NamespaceUidReader = Callable[[str], Awaitable[NamespaceUid | None]]
 
 
 async def one_namespace(name: str) -> NamespaceUid | None:
-    """Return the uid of a namespace where there is one of each name, ever: in a folder."""
+    """Return the uid of a namespace of a folder, which has one namespace of each name, ever."""
     return NamespaceUid(f"folder:{name}")
 
 
 async def settle(db: DatabaseConnection, record: ConnectionRecord, known: ConnectionRow | None, *, valid: bool) -> None:
-    """Make a connection's past its own, in the caller's transaction: taken over, left behind, or never there.
+    """Let a new connection continue a deleted one of its name, and a connection with another connector begin anew.
 
-    Namesakes of a new one are retired before: whoever ends a run holds the run first and its connection second.
-    `valid` is whether its spec says which connector it uses; one that does not say takes over, and decides later.
+    Runs in the caller's transaction. Namesakes of a new connection are retired before it: a run is always locked before its
+    connection. `valid` is False if the spec names no usable connector: such a connection continues whatever its name had.
     """
     if known is None:
         await _take_over(db, record, valid=valid)
@@ -49,7 +49,7 @@ async def _take_over(db: DatabaseConnection, record: ConnectionRecord, *, valid:
 
 
 async def _end_runs(db: DatabaseConnection, uid: ConnectionUid) -> None:
-    """End what runs for the connection as it was: its attempts are fenced, and commit nothing any more."""
+    """End the connection's runs: their attempts are fenced, and commit nothing any more."""
     for run in await run_store.active_runs(db, uid):
         locked = await run_store.lock_run(db, run.id)
         if locked and locked.is_active:

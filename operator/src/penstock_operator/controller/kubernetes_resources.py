@@ -1,4 +1,4 @@
-"""Resources and their status, at the API server."""
+"""Resources and their status at the Kubernetes API server."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class KubernetesResources:
         return kind.parse(found)
 
     async def namespace_uid(self, namespace: str) -> NamespaceUid | None:
-        """Return the uid of a namespace. None where it may not be read, as by a release of another version, or is gone."""
+        """Return the uid of a namespace. None if this release has no right to read it, or if it is gone."""
         try:
             found = await self._core.read_namespace(namespace)
         except ApiException as error:
@@ -93,10 +93,10 @@ class KubernetesResources:
 
 
 def _is_gone(error: ApiException, name: str) -> bool:
-    """Say whether an error says that there is no such resource.
+    """Return True if an error says that there is no such resource.
 
-    An API server that does not know the kind, as while it starts, answers 404 too, and names no resource: to take that
-    for a deletion would end a connection's runs.
+    An API server that does not know the kind, as while it starts, answers 404 too, but names no resource. Taking that
+    answer for a deletion would end a connection's runs.
     """
     if error.status != HTTPStatus.NOT_FOUND:
         return False

@@ -1,4 +1,4 @@
-"""One leader among the replicas."""
+"""Leader election among the replicas."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 
 class Lease:
-    """One leader among the replicas, by a coordination.k8s.io Lease."""
+    """Elects one leader among the replicas by a coordination.k8s.io Lease."""
 
     def __init__(
         self, api: client.ApiClient, namespace: str, name: str = "penstock-operate", seconds: int = 15
@@ -30,9 +30,9 @@ class Lease:
         self._seen: tuple[str | None, float] = (None, 0.0)
 
     async def acquire(self) -> None:
-        """Return once this replica is the leader. An API server that does not answer makes nobody a leader.
+        """Return once this replica is the leader. While the API server does not answer, no replica becomes the leader.
 
-        It looks often, so that a killed leader is followed hardly later than its lease's length.
+        The lease is read often, so that a killed leader is replaced soon after its lease has expired.
         """
         while not await self._acquired():
             await asyncio.sleep(self._seconds / 15)
@@ -46,10 +46,10 @@ class Lease:
             return False
 
     async def keep(self) -> None:
-        """Renew the lease, and return once it is lost, or could not be renewed in time: this replica must stop then.
+        """Renew the lease, and return once it is lost or could not be renewed in time: this replica must stop then.
 
-        Time counts from before a renewal is asked for, and no answer is waited for beyond it: when another replica
-        takes the lease, this one has stopped.
+        The time counts from before the request of a renewal, and no answer is awaited beyond it, so this replica has
+        stopped before another one takes the lease.
         """
         loop, patience = asyncio.get_running_loop(), self._seconds * 2 / 3
         end = loop.time() + patience
@@ -65,7 +65,7 @@ class Lease:
                 log.warning("lease not renewed", error=f"{type(error).__name__}: {error}")
 
     async def release(self) -> None:
-        """Let the next leader start at once. A lease that cannot be given back is free when its time is over."""
+        """Release the lease, so that the next leader starts at once. A lease that cannot be released expires."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._seconds / 3):
                 while not await self._given_back():
@@ -78,15 +78,15 @@ class Lease:
                 lease.spec.holder_identity = ""
                 await self._leases.replace_namespaced_lease(self._name, self._namespace, lease)
         except (ApiException, ClientError, OSError) as error:
-            log.warning("lease not given back", error=f"{type(error).__name__}: {error}")
+            log.warning("lease not released", error=f"{type(error).__name__}: {error}")
             return False
         return True
 
     async def _try(self) -> bool:
-        """Take the lease, or renew it; False when it is another's.
+        """Take the lease, or renew it. Return False if another replica holds it.
 
-        A conflict is raised as any other error: the next look tells who wrote. That may have been this replica itself,
-        in a renewal that was given up and carried out all the same.
+        A conflict is raised like any other error: the next read shows who wrote. That may have been this replica itself,
+        by a renewal that timed out here and was carried out all the same.
         """
         try:
             lease = await self._leases.read_namespaced_lease(self._name, self._namespace)
@@ -105,7 +105,7 @@ class Lease:
         return True
 
     def _expired(self, lease: Any) -> bool:
-        """Say whether the holder has not renewed for the lease's length, by our own clock alone."""
+        """Return True if the holder has not renewed the lease for its duration, by this replica's clock alone."""
         now, version = asyncio.get_running_loop().time(), lease.metadata.resource_version
         if self._seen[0] != version:
             self._seen = (version, now)

@@ -1,4 +1,4 @@
-"""What was last seen and written of each resource, so that no news is no work. A cache: losing it costs time only."""
+"""The versions of resources that were seen and written, so that an unchanged one is not reconciled. Losing this cache costs time only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from penstock_operator.resources.documents import Connection, Definition
 
 
 class ObservedVersions:
-    """By key: the version that a reconcile left behind, and why the key is on the queue."""
+    """By key: the version that the last reconcile left, and the reason why the key is queued."""
 
     def __init__(self) -> None:
         self._left: dict[Key, str] = {}
@@ -15,13 +15,13 @@ class ObservedVersions:
         self._listed: dict[Key, Connection | Definition] = {}
 
     def is_news(self, key: Key, version: str) -> bool:
-        """Say whether a version differs from the one that a reconcile left; that one is the echo of our own status."""
+        """Return True if a version differs from the one that a reconcile left, which is the event of our own status."""
         return self._left.get(key) != version
 
     def event(self, key: Key, version: str, *, waiting: bool) -> None:
-        """A watch saw this version: what a list has seen before may be older.
+        """Record the version of a watch event; a resource that a list returned before may be older.
 
-        A key that waits already may do so for more than an event, and is then no echo whatever comes.
+        A key that is queued already may be there for another reason, so it is then handled whatever this version is.
         """
         self._listed.pop(key, None)
         if not waiting or key in self._event:
@@ -33,11 +33,11 @@ class ObservedVersions:
         self._listed[resource.key] = resource
 
     def requested(self, key: Key) -> None:
-        """The key is to be handled whatever was seen of it."""
+        """Have the key handled whatever version was seen."""
         self._event.pop(key, None)
 
     def is_echo(self, key: Key) -> bool:
-        """Say, when a key's turn comes, whether it is on the queue for nothing but an echo."""
+        """Return True if the key is queued only for the event of our own status. Call it when the key is handled."""
         version = self._event.pop(key, None)
         return version is not None and not self.is_news(key, version)
 
@@ -46,13 +46,13 @@ class ObservedVersions:
         return self._listed.pop(key, None)
 
     def left(self, key: Key, version: str | None) -> None:
-        """A reconcile is done, and the resource has this version now; None where versions are unknown."""
+        """Record the version that a reconcile left; None if versions are unknown."""
         if version is None:
             self._left.pop(key, None)
         else:
             self._left[key] = version
 
     def forget(self, key: Key) -> None:
-        """The resource is gone."""
+        """Forget a resource that is gone."""
         for known in (self._left, self._event, self._listed):
             known.pop(key, None)

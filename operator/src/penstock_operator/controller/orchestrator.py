@@ -1,4 +1,4 @@
-"""The loops: events and sweeps to reconciles, due times to runs, runs to attempts, the outbox to the world."""
+"""The controller's loops: they reconcile resources, make runs that are due, launch attempts and act on the outbox."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from penstock_operator import definitions, outbox
 from penstock_operator.attempts.supervisor import Clock, Supervisor, utc_now
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.connections import connection_store
-from penstock_operator.controller.cancellation import heed_cancellation
+from penstock_operator.controller.cancellation import raise_if_cancelled
 from penstock_operator.controller.dependencies import affected
 from penstock_operator.controller.health import Health
 from penstock_operator.controller.observed_versions import ObservedVersions
@@ -52,7 +52,7 @@ RECOUNT_SECONDS = 1.0  # thousands of connections that come at once are counted 
 
 @dataclass(frozen=True)
 class Components:
-    """What an orchestrator is made of."""
+    """The parts of an orchestrator."""
 
     pool: Pool
     resources: ResourceClient
@@ -125,7 +125,7 @@ class Orchestrator:
         return due
 
     async def recheck(self) -> int:
-        """Make runs that look whether what made the one before fail was mended, and return how many."""
+        """Make runs that check whether the cause of the last failure is gone, and return how many."""
         return await recheck.recheck_failed(self._parts.pool, self._parts.clock(), self._parts.timings.recheck)
 
     async def launch(self) -> int:
@@ -133,7 +133,7 @@ class Orchestrator:
         return await self.supervisor.launch_pending()
 
     async def tell_waiting(self) -> int:
-        """Note why runs wait that are due, where the quotas are why; return how many notes changed."""
+        """Record which due runs wait because of a quota; return how many records changed."""
         async with self._parts.pool.connection() as db, db.transaction():
             uids = await fairness.tell_waiting(db, self._parts.clock(), WAITING_BATCH, self._parts.quotas)
             for uid in uids:
@@ -141,7 +141,7 @@ class Orchestrator:
         return len(uids)
 
     async def deliver(self) -> int:
-        """Begin to act on the outbox; a message that fails comes back later. Return how many messages there were."""
+        """Act on the messages of the outbox, and return how many there were. A message that fails comes back later."""
         return await self.outbox_dispatcher.step()
 
     async def _handle(self, key: Key) -> None:
@@ -180,7 +180,7 @@ class Orchestrator:
         before, resources = connection.status, self._parts.resources
         connection = await self._ownership.claim(connection)
         self._ownership.kept([connection.key])
-        self._observed.left(connection.key, connection.metadata.version)  # its event is the echo of the mark
+        self._observed.left(connection.key, connection.metadata.version)  # so that the event of the mark is not handled
         found = await reconcile_connection(self._parts.pool, connection, resources.namespace_uid)
         status = self._marked(before, found)
         await self._write(connection, status)
@@ -222,7 +222,7 @@ class Orchestrator:
                 self.sweeper.requeue(("TenantConnection", namespace, follower))
 
     def _recount(self, before: str | None, after: str | None) -> None:
-        """A connection that came, went or changed its version changes what its definitions' statuses count."""
+        """Update the counts in the statuses of the definitions that a connection used before and uses now."""
         names = {name for name in (before, after) if name and before != after}
         if names and not self._to_count:
             asyncio.get_running_loop().call_later(RECOUNT_SECONDS, self._count)
@@ -245,7 +245,7 @@ class Orchestrator:
             self._recount(gone.definition, None)
 
     async def _requeue_connections(self, definition: DefinitionName) -> None:
-        """A version that came, changed or went may be the one that connections of its connector wait for, or use."""
+        """Queue the connections of a definition's connector, which may use the version or wait for it."""
         async with self._parts.pool.connection() as db:
             for namespace, name in await connection_store.connections_of_definition(db, definition):
                 self.sweeper.requeue(("TenantConnection", namespace, name))
@@ -254,9 +254,9 @@ class Orchestrator:
 async def repeat_step(
     health: Health, seconds: float, step: Callable[[], Awaitable[int]], called: asyncio.Event | None = None
 ) -> None:
-    """Take the step again and again: at once while it finds something to do, else when called, or after the period.
+    """Repeat the step: at once while it finds something to do, else when `called` is set, or after the period.
 
-    One that failed is tried again soon, however long the period: what a sweep would find is not found otherwise.
+    A step that failed is repeated soon, however long the period is: only a sweep finds some changes.
     """
     name = getattr(step, "__name__", "step")
     health.expect(name, seconds)
@@ -265,16 +265,16 @@ async def repeat_step(
         try:
             pause = 0 if await step() else seconds
             health.succeeded(name, time.monotonic() - began)
-        except Exception as error:  # noqa: BLE001 - Postgres or the API server may be away for a while
+        except Exception as error:  # noqa: BLE001 - Postgres or the API server may be unreachable for a while
             pause = min(seconds, AGAIN_SECONDS)
             health.failed(name, f"{type(error).__name__}: {error}")
-            log.warning("loop failed, goes on", loop=name, error=f"{type(error).__name__}: {error}")
-        heed_cancellation()
+            log.warning("loop failed", loop=name, error=f"{type(error).__name__}: {error}")
+        raise_if_cancelled()
         await _paused(pause, called)
 
 
 async def _paused(seconds: float, called: asyncio.Event | None) -> None:
-    """Wait for the time, or for a call before it."""
+    """Wait until the time is over, or `called` is set."""
     if called is None:
         await asyncio.sleep(seconds)
         return

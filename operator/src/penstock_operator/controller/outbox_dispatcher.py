@@ -1,4 +1,4 @@
-"""The outbox's other end: each message is acted on at least once, and no message waits for another."""
+"""Acts on the messages of the outbox: on each at least once, and no message waits for another."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ log = structlog.get_logger()
 AT_ONCE = 64
 LEASE_SECONDS = 28.0
 RETIRE_TRIES, UNREADABLE_TRIES = 20, 3
-"""After this many tries a Job is retired without its log: three hours of no S3, or two minutes of no kubelet."""
+"""After this many tries a Job is retired without its log: three hours without S3, or two minutes without the kubelet."""
 
 
 class OutboxDispatcher:
-    """Acts on messages, a few at a time; a slow one holds up nothing but its own place."""
+    """Acts on messages, at most AT_ONCE at a time; a slow one delays no other."""
 
     def __init__(
         self,
@@ -51,8 +51,8 @@ class OutboxDispatcher:
         self._taking: asyncio.Task[int] | None = None
 
     async def step(self) -> int:
-        """Begin with as many messages as there are places, and return how many."""
-        # What is taken is begun, whoever is cancelled meanwhile: it would else be nobody's until its lease has ended.
+        """Begin with as many messages as have room, and return how many."""
+        # Messages that are taken are also begun, even if this task is cancelled: else nobody acts on them until their lease ends.
         self._taking = asyncio.create_task(self._take())
         taken = await asyncio.shield(self._taking)
         if self._busy:
@@ -81,7 +81,7 @@ class OutboxDispatcher:
             pass
 
     async def aclose(self) -> None:
-        """Drop what is under way, and give it back to the outbox: whoever goes on need not wait for it."""
+        """Cancel the messages under way and release them, so that the next leader need not wait for their lease."""
         if self._taking:
             await asyncio.gather(self._taking, return_exceptions=True)
         dropped = dict(self._busy)
@@ -97,7 +97,7 @@ class OutboxDispatcher:
             return
         uids = sorted(set(connections))
         async with self._pool.connection() as db:
-            answered = await outbox.status_messages(db, uids)  # one write reports what all of them are about
+            answered = await outbox.status_messages(db, uids)  # one write of the status answers all of them
             live = await connection_store.live_names(db, uids)
             for namespace, name in live:
                 self._requeue(("TenantConnection", namespace, name))

@@ -1,7 +1,7 @@
-"""Whose a connection is: the first installation that saw it marks it, and every other one leaves it alone.
+"""The owner of a connection: the first installation that saw it marks it, and every other one leaves it alone.
 
-The mark is `status.installation`, which tenants cannot write. It is written over the version that was read, so that of two
-installations that see a new connection at the same moment one is refused.
+The mark is `status.installation`, which tenants cannot write. It is written with the resourceVersion that was read, so that
+of two installations that see a new connection at the same moment one is refused.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FOREIGN = Gauge("penstock_foreign_connections", "Connections in this installatio
 
 
 class Ownership:
-    """What this installation works on. Without an id, as in a folder, everything is its own and nothing is marked."""
+    """Decides which connections this installation works on. Without an id, as in a folder, it works on all and marks none."""
 
     def __init__(self, pool: Pool, resources: ResourceClient, id_: str | None, scope: Scope = EVERYTHING) -> None:
         self._pool = pool
@@ -58,9 +58,9 @@ class Ownership:
         return connection.with_status(status, version)
 
     async def claim_page(self, page: list[Connection]) -> list[Connection]:
-        """Mark those of the page that are nobody's, and return what is ours now, as it is then.
+        """Mark the connections of the page that have no owner, and return those that are ours now, as they are then.
 
-        What cannot be marked now is left out: its own reconcile sees to it.
+        A connection that cannot be marked now is left out; its own reconcile marks it.
         """
         slots = asyncio.Semaphore(AT_ONCE)
 
@@ -93,13 +93,13 @@ class Ownership:
         await self.release(connection.uid)
 
     def kept(self, keys: Iterable[Key]) -> None:
-        """Forget these keys among the foreign ones: they are ours, or gone."""
+        """Stop counting these keys as foreign: they are ours, or gone."""
         for key in keys:
             self._foreign.pop(key, None)
         FOREIGN.set(len(self._foreign))
 
     async def release(self, uid: ConnectionUid) -> None:
-        """End the runs of a connection that is not ours any more: they are fenced at once, and their Jobs deleted."""
+        """End the runs of a connection that is not ours any more: they are fenced at once, and their Jobs are deleted."""
         async with self._pool.connection() as db:
             if not await installation.release_connection(db, uid):
                 return

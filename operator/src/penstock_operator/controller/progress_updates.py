@@ -1,4 +1,4 @@
-"""What runs under way have committed, told in the statuses of their connections: a bounded number at a time."""
+"""Updates the committed counts in the statuses of connections whose runs are under way, a bounded number at a time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from penstock_operator.runs import run_store
 
 PERIOD_SECONDS = 5.0
 MOST = 40
-"""Statuses a round: eight writes a second, however many runs commit. With forty runs or fewer, each is told each round."""
+"""Statuses a round: eight writes a second, however many runs commit. With forty runs or fewer, each is updated each round."""
 
 
 class ProgressUpdates:
-    """Remembers how much of each run was told. A cache: losing it costs one write for each run."""
+    """Remembers the count of each run that its status shows. Losing this cache costs one write for each run."""
 
     def __init__(self, pool: Pool, requeue: Callable[[Key], None]) -> None:
         self._pool = pool
@@ -23,7 +23,7 @@ class ProgressUpdates:
         self._round = 0
 
     async def tell(self) -> int:
-        """Have the statuses written of those that have committed something since, the ones told longest ago first."""
+        """Queue the connections whose run has committed something since its status was written, the oldest statuses first."""
         self._round += 1
         async with self._pool.connection() as db:
             runs = await run_store.progress_of_running(db)

@@ -1,4 +1,4 @@
-"""Reconcile: an ordered list of small steps from a document to the registry and back to a status."""
+"""Reconcile: the ordered steps that record a resource in the registry and make its status."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def annotation_notes(metadata: Metadata) -> list[UndatedCondition]:
 
 @dataclass(frozen=True)
 class RecordedConnection:
-    """What the registry says of a connection once its document is applied; of one that is new, that is its row."""
+    """The registry's records of a connection once its document is applied; a new connection has its row only."""
 
     row: ConnectionRow
     newest: RunDetail | None = None
@@ -123,7 +123,7 @@ class RecordedConnection:
 
 
 async def recorded_connection(db: DatabaseConnection, row: ConnectionRow) -> RecordedConnection:
-    """Read what a status tells in one snapshot: no run of it begins or ends between two of its fields."""
+    """Read everything that the status shows in one snapshot, so that no run begins or ends between two fields."""
     async with snapshot(db):
         row = await connection_store.connection_by_uid(db, row.uid) or row
         newest = await run_store.newest_run(db, row.uid)
@@ -140,7 +140,7 @@ async def recorded_connection(db: DatabaseConnection, row: ConnectionRow) -> Rec
 async def _record(
     db: DatabaseConnection, desired: DesiredConnection, now: datetime, namespace_uid: NamespaceUidReader
 ) -> tuple[ConnectionRow, bool]:
-    """Return the connection's row as it is desired, and whether there was one before."""
+    """Record the connection and return its row, and whether there was one before."""
     known = await connection_store.connection_by_uid(db, desired.record.uid)
     if known and desired.is_held_by(known) and known.namespace_uid:
         return known, True
@@ -161,7 +161,7 @@ async def _record(
 async def _placed(
     record: ConnectionRecord, known: ConnectionRow | None, namespace_uid: NamespaceUidReader
 ) -> ConnectionRecord:
-    """Return the record with its namespace's uid, asked for once in a connection's life."""
+    """Return the record with the uid of its namespace, which is read once for each connection."""
     held = known.namespace_uid if known else None
     return replace(record, namespace_uid=held or await namespace_uid(record.namespace))
 

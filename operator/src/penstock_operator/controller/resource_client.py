@@ -1,4 +1,4 @@
-"""Where the resources are: the API server, or a folder. The reconciler sees no difference."""
+"""The interface to the resources, which are at the API server or in a folder."""
 
 from __future__ import annotations
 

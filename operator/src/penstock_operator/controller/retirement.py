@@ -1,4 +1,4 @@
-"""What is gone: marked so in the registry, and its runs ended."""
+"""Deleted resources: marked as deleted in the registry, and their runs ended."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from penstock_operator.runs import run_store, transitions
 
 @dataclass(frozen=True, slots=True)
 class LiveResources:
-    """The uids of all resources that the lists had."""
+    """The uids of all listed resources."""
 
     definitions: list[DefinitionUid] = field(default_factory=list)
     connections: list[ConnectionUid] = field(default_factory=list)
 
 
 async def retire_all_but(pool: Pool, live: LiveResources, before: dict[Kind, datetime]) -> None:
-    """Retire all whose uids are not listed; `before` is when each listing began."""
+    """Retire all resources whose uids are not listed; `before` is when each list began."""
     async with pool.connection() as db:
         await definitions.retire_definitions(db, live.definitions, before["ConnectorDefinition"])
         await connection_records.retire_connections(db, live.connections, before["TenantConnection"])
@@ -32,7 +32,7 @@ async def retire_all_but(pool: Pool, live: LiveResources, before: dict[Kind, dat
 
 
 async def retire_connection(pool: Pool, namespace: str, name: str) -> RetiredConnection | None:
-    """Retire one connection, whose Jobs go with it, as it owns them; None when there is none of that name."""
+    """Retire one connection, and return it; None if there is none of that name. Its Jobs are deleted with it, as it owns them."""
     async with pool.connection() as db:
         gone = await connection_records.retire_connection(db, namespace, name)
     if gone:
@@ -41,7 +41,7 @@ async def retire_connection(pool: Pool, namespace: str, name: str) -> RetiredCon
 
 
 async def _let_go(pool: Pool) -> None:
-    """End the runs of connections that are gone, and forget their credentials, whoever marked them and was killed then."""
+    """End the runs of deleted connections and delete their credentials, also after a crash between the two steps."""
     async with pool.connection() as db:
         for run_id in await run_store.runs_of_deleted_connections(db):
             async with db.transaction():

@@ -1,4 +1,4 @@
-"""State changes that a connection's annotations ask for: each token once, with an answer in the status."""
+"""State changes that annotations ask for: each token is handled once, with an answer in the status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a connection's status says: its newest run, its clock, its alerts. Pure."""
+"""The status of a connection: its newest run, its schedule and its alerts. Pure."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from penstock_operator.scheduling.due import next_time
 
 SUSPENDED = "no run is started by the clock while spec.suspend is true"
 BEFORE_THE_START = ("SecretNotFound", "ImagePullFailed", "LaunchRefused")
-"""Failures that a later attempt has behind it once its pod has started."""
+"""Failures that are over once the pod of a later attempt has started."""
 WAITS_FOR_ITS_OWNER = ("SecretNotFound", "ImagePullFailed")
 
 
 def finding_for(row: ConnectionSummary, newest: RunDetail | None, failure: RunDetail | None = None) -> Finding:
-    """Return what a valid connection's newest run says of it. Pure.
+    """Return the finding about a valid connection, from its newest run. Pure.
 
-    `failure` is the newest run that failed, of a connection that fails. It stands until a run succeeds, the spec or the
-    definition changes, or somebody requests a run; one that could not start stands until another has started.
+    `failure` is the newest failed run of a connection that fails. It is reported until a run succeeds, the spec or the
+    definition changes, or a run is requested. A run that could not start is reported until another one has started.
     """
     if newest is None or newest.phase == "succeeded":
         return _idle(row, newest)
@@ -118,9 +118,9 @@ def recorded_fields(row: ConnectionSummary, definition: DefinitionName | None, n
 
 
 def _next_time(row: ConnectionSummary, now: datetime) -> datetime | None:
-    """Return when the next run is made: not before the pause after failures ends, and never a moment that is past.
+    """Return when the next run is made: not before the pause after failures ends, and never a time in the past.
 
-    A due time that waits for the run under way stays due; what is told then is the one after it.
+    A due time stays due while a run is under way; the status shows the one after it.
     """
     at: datetime | None = row.next_run_at
     if at is None or not row.ready or row.suspended:
@@ -128,7 +128,7 @@ def _next_time(row: ConnectionSummary, now: datetime) -> datetime | None:
     at = max(at, row.paused_until or at)
     if at > now:
         return at
-    with contextlib.suppress(ScheduleError, ArithmeticError, ValueError):  # `schedule_due` puts such a row aside
+    with contextlib.suppress(ScheduleError, ArithmeticError, ValueError):  # `schedule_due` postpones such a row
         return next_time(row.schedule, row.time_zone, row.jitter_seconds, now)
     return None
 

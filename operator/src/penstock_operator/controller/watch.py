@@ -1,4 +1,4 @@
-"""The watch, by kopf: what changes in the cluster, told by its key and version."""
+"""The watch, by kopf: it reports the key and version of each resource that changes."""
 
 from __future__ import annotations
 
@@ -11,46 +11,49 @@ import kopf
 import structlog
 from kopf._core.engines import peering
 
-from penstock_operator.controller.cancellation import heed_cancellation
+from penstock_operator.controller.cancellation import raise_if_cancelled
 from penstock_operator.controller.workqueue import Key
 from penstock_operator.launchers.jobs import LABEL_RUN, is_over
 from penstock_operator.resources.models import API_VERSION, GROUP, PLURALS
 from penstock_operator.resources.scope import EVERYTHING, Scope
 
 log = structlog.get_logger()
-FAILURES, STEADY_SECONDS = 6, 60.0  # so many in a row, each so soon after it began, are half a minute in all
+FAILURES, STEADY_SECONDS = (
+    6,
+    60.0,
+)  # so many in a row, each within so many seconds of its start, take half a minute in all
 
 
 def login(**arguments: Any) -> kopf.ConnectionInfo | None:
-    """Return the pod's own credentials, or the kubeconfig's outside of a cluster."""
+    """Return the pod's credentials, or those of the kubeconfig outside of a cluster."""
     return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
 
 
 class NoHandledState(kopf.DiffBaseStorage):
-    """No state that was last handled: what each event costs kopf is mostly a copy of the resource to compare with one."""
+    """Keeps no last handled state. Copying a resource to compare it with one is most of the time that kopf spends on an event."""
 
     def build(self, **_: Any) -> kopf.BodyEssence:
-        """Return what is compared: nothing."""
+        """Return an empty essence, so that nothing is compared."""
         return kopf.BodyEssence({})
 
     def fetch(self, **_: Any) -> None:
-        """Return what was kept: nothing."""
+        """Return None: nothing was kept."""
 
     def store(self, **_: Any) -> None:
         """Keep nothing."""
 
 
 class ChangeHandler(Protocol):
-    """What a watch calls: `listed` is what was there when it began, or began anew."""
+    """Called for each change. `listed` is True for a resource that was there when the watch began, or began anew."""
 
     def __call__(self, key: Key, version: str | None, *, listed: bool = False) -> None:
         """Take a key, and the version that it has now."""
 
 
 async def watch(changed: ChangeHandler, stop: asyncio.Event, scope: Scope = EVERYTHING) -> None:
-    """Watch until stopped. A watch that ends by an error, such as an API server's that starts, begins anew.
+    """Watch until stopped. A watch that ends by an error, as while an API server starts, begins anew.
 
-    One that does so again and again is given up, so that this replica ends and says why.
+    After FAILURES errors in a row the error is raised, so that this replica ends and reports it.
     """
     loop, failures = asyncio.get_running_loop(), 0
     while not stop.is_set():
@@ -61,19 +64,19 @@ async def watch(changed: ChangeHandler, stop: asyncio.Event, scope: Scope = EVER
             failures = failures + 1 if loop.time() - began < STEADY_SECONDS else 1
             if failures == FAILURES:
                 raise
-            log.warning("watch failed, begins anew", error=f"{type(error).__name__}: {error}")
+            log.warning("watch failed", error=f"{type(error).__name__}: {error}")
         else:
             return
-        heed_cancellation()
+        raise_if_cancelled()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), 2 ** (failures - 1))
 
 
 async def _watch(changed: ChangeHandler, stop: asyncio.Event, scope: Scope) -> None:
-    """Tell the key and version of everything that changes, until stopped. Handlers do nothing else.
+    """Report the key and version of every change, until stopped. Handlers do nothing else.
 
-    Of a Job, only its end matters: all before it is seen in the next look at all attempts. A connection that leaves the
-    scope, as its labels change, is found by the next sweep.
+    Only the end of a Job is reported: everything before it is seen when all attempts are observed. A connection whose
+    changed labels take it out of the scope is found by the next sweep.
     """
     registry = kopf.OperatorRegistry()
     settings = kopf.OperatorSettings()
@@ -83,7 +86,7 @@ async def _watch(changed: ChangeHandler, stop: asyncio.Event, scope: Scope) -> N
     kopf.on.login(registry=registry, id="login")(login)
 
     async def started(**_: Any) -> None:
-        """Take the signals back from kopf, whose watch heeds none once an error has ended it."""
+        """Handle the signals here: kopf ignores them once an error has ended its watch."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
@@ -111,7 +114,7 @@ async def _watch(changed: ChangeHandler, stop: asyncio.Event, scope: Scope) -> N
     await kopf.operator(
         registry=registry,
         settings=settings,
-        identity=peering.Identity("penstock"),  # kopf asks the user database otherwise, which an image's uid is not in
+        identity=peering.Identity("penstock"),  # kopf would else look up the user, which an image's uid has none of
         clusterwide=not scope.namespaces,
         namespaces=scope.namespaces,
         standalone=True,

@@ -1,4 +1,4 @@
-"""A work queue: each key once, at most a few at a time, a failing one later and later. Nobody waits for another."""
+"""A work queue: each key is queued once, a few are handled at a time, and a failing key is delayed longer each time."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Iterable
 import structlog
 from prometheus_client import Gauge
 
-from penstock_operator.controller.cancellation import heed_cancellation
+from penstock_operator.controller.cancellation import raise_if_cancelled
 
 Key = tuple[str, ...]
 log = structlog.get_logger()
 WAITING = Gauge("penstock_queue_keys", "Resources and Jobs that wait to be handled")
 FIRST_DELAY, LONGEST_DELAY = 1.0, 300.0
-LIMIT = 60.0  # seconds that one key may take, so that some that hang do not keep all workers
+LIMIT = 60.0  # seconds that one key may take, so that keys that hang do not occupy all workers
 
 
 class WorkQueue:
@@ -32,7 +32,7 @@ class WorkQueue:
         self._limit = limit
 
     def add(self, key: Key) -> None:
-        """Ask for a key to be handled soon."""
+        """Queue a key."""
         if key in self._busy:
             self._again.add(key)
         elif key not in self._waiting:
@@ -41,21 +41,21 @@ class WorkQueue:
             WAITING.set(len(self._waiting))
 
     def __contains__(self, key: Key) -> bool:
-        """Say whether the key waits to be handled."""
+        """Return True if the key waits to be handled."""
         return key in self._waiting or key in self._again
 
     @property
     def is_idle(self) -> bool:
-        """Say whether nothing waits and nothing is at work."""
+        """Whether no key waits and none is being handled."""
         return not self._waiting and not self._busy
 
     async def room(self, count: int) -> None:
-        """Return once fewer keys than that wait."""
+        """Return once fewer than `count` keys wait."""
         while len(self._waiting) >= count:
             await self._moved.wait()
 
     async def handled(self, keys: Iterable[Key]) -> None:
-        """Return once none of the keys waits or is at work."""
+        """Return once none of the keys waits or is being handled."""
         left = set(keys)
         while left & (self._waiting | self._busy):
             await self._moved.wait()
@@ -67,14 +67,14 @@ class WorkQueue:
                 group.create_task(self._worker())
 
     async def drain(self) -> None:
-        """Handle what is queued now, and return; for a caller that runs no workers."""
+        """Handle the keys that are queued now, and return; for a caller that runs no workers."""
         while not self._ready.empty():
             await self._next()
 
     async def _worker(self) -> None:
         while True:
             await self._next()
-            heed_cancellation()
+            raise_if_cancelled()
 
     async def _next(self) -> None:
         key = await self._ready.get()

@@ -15,7 +15,7 @@ from penstock_sdk._safe_yaml import MAX_YAML_CHARACTERS, MAX_YAML_DEPTH, MAX_YAM
 MOST_FILES = 2_000
 """A folder that `up` follows is read every second; one with more is a mistake, such as / or a home directory."""
 MALFORMED = (yaml.YAMLError, ValueError, RecursionError, AttributeError, LookupError, TypeError, ArithmeticError)
-"""What PyYAML raises for text that is no YAML, and for a value that its own tag does not fit, such as `!!int x`."""
+"""The errors that PyYAML raises for text that is no YAML, and for a value that does not fit its tag, such as `!!int x`."""
 
 
 class FolderError(Exception):
@@ -31,7 +31,7 @@ class LocatedDocument:
 
 
 class _Loader(LimitedLoader):
-    """Reads a moment without quotes as text, as Kubernetes does, and refuses a key that is there twice."""
+    """Reads a timestamp without quotes as text, as Kubernetes does, and refuses a key that is there twice."""
 
     yaml_implicit_resolvers = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
@@ -117,7 +117,7 @@ def _parsed(text: str) -> Iterator[Any]:
 
 
 def _said(error: Exception) -> str:
-    """Return a parser's words in one line, without the piece of the file that it quotes: a Secret's value may be in it."""
+    """Return a parser's message in one line, without its quotation of the file, which may hold a Secret's value."""
     if not isinstance(error, yaml.MarkedYAMLError):
         reason = getattr(error, "reason", None)
         return str(reason) if reason else "a value does not fit its tag; write it in quotes"

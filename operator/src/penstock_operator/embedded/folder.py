@@ -22,21 +22,21 @@ from penstock_operator.resources.spelling import nearest_word
 OURS = ("ConnectorDefinition", "TenantConnection")
 KINDS = (*OURS, "Secret", "List")
 PASSED_OVER = ("Namespace",)
-"""What stands in files for a cluster, and needs nothing done here: a folder has every namespace."""
+"""Kinds that files for a cluster may have and a folder ignores: a folder has every namespace."""
 SUBDOMAIN = re.compile("[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 NAMESPACE = uuid.UUID("6b1e7f0e-8a5d-4b7c-9d59-8f0a4d7d6c11")
 
 
 @dataclass
 class FolderContent:
-    """What the folder holds."""
+    """The documents and Secrets of a folder."""
 
     resources: dict[ResourceKey, Document] = field(default_factory=dict)
     secrets: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict, repr=False)
 
 
 def read_folder(directory: Path) -> FolderContent:
-    """Read every YAML file below the directory. Raises FolderError for what is no document, or is there twice."""
+    """Read every YAML file below the directory. Raises FolderError for a file that is not valid, and for a resource that is there twice."""
     content, seen = FolderContent(), dict[ResourceKey, str]()
     for located in (located for path in yaml_files(directory) for located in documents_of(path)):
         key = key_at(located)
@@ -54,7 +54,7 @@ def read_folder(directory: Path) -> FolderContent:
 
 
 def check_kind(located: LocatedDocument) -> str:
-    """Return the kind of a document. Raises FolderError for one that nothing here reads, with the nearest that is."""
+    """Return the kind of a document. Raises FolderError for an unknown kind; the message names the nearest known one."""
     document = located.document
     if not isinstance(document, dict):
         what = "a list" if isinstance(document, list) else "a single value"
@@ -104,7 +104,7 @@ def key_at(located: LocatedDocument) -> ResourceKey:
 
 
 def secret_values(located: LocatedDocument) -> dict[str, str]:
-    """Return what a Secret holds. Raises FolderError; no message holds a value."""
+    """Return the values of a Secret. Raises FolderError, whose message never holds a value."""
     document, location = located.document, located.location
     for part in ("stringData", "data"):
         if not isinstance(document.get(part) or {}, dict):
@@ -128,7 +128,7 @@ def secret_values(located: LocatedDocument) -> dict[str, str]:
 
 
 class FolderResources:
-    """The resource client over a folder. Status is kept in memory: it is rebuilt from the registry."""
+    """The resource client of a folder. Statuses are kept in memory and rebuilt from the registry."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -137,7 +137,7 @@ class FolderResources:
         self._generations: dict[ResourceKey, tuple[str, int]] = {}
 
     def refresh(self) -> bool:
-        """Read the folder again, and say whether it changed."""
+        """Read the folder again, and return True if it changed."""
         before = self._content
         self._content = read_folder(self.directory)
         return before != self._content
@@ -161,7 +161,7 @@ class FolderResources:
         yield await self.read_all(kind)
 
     async def namespace_uid(self, namespace: str) -> NamespaceUid | None:
-        """Return what stands for the uid of a namespace: a folder has one of each name, ever."""
+        """Return a uid for a namespace: a folder has one namespace of each name, ever."""
         return await one_namespace(namespace)
 
     async def write_status(self, resource: Resource, status: ResourceStatus) -> None:

@@ -1,4 +1,4 @@
-"""The whole platform in one process tree: servers, migrations, API, loops; each part can be a real one instead."""
+"""The whole platform in one process tree: servers, migrations, API and loops. Postgres and S3 can be external ones instead."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ FAST = Timings(poll=0.1, observe=0.5, sweep=60.0)
 
 @dataclass(frozen=True)
 class Backends:
-    """Where state is: embedded, or what the environment names."""
+    """The addresses of Postgres and S3: embedded, or those that the environment names."""
 
     database_url: str = field(repr=False)
     s3: S3Settings
 
     def save(self, path: Path) -> None:
-        """Write the addresses where a command beside the platform finds them; only the owner can read them."""
+        """Write the addresses for other commands on the machine; only the owner can read them."""
         write_private(path, json.dumps(asdict(self)))
 
     @classmethod
     def load(cls, path: Path) -> Backends:
-        """Return what `save` wrote."""
+        """Return the addresses that `save` wrote."""
         document = json.loads(path.read_text())
         return cls(document["database_url"], S3Settings(**document["s3"]))
 
@@ -83,7 +83,7 @@ class DataDirectory:
             raise EmbeddedError(message)
 
     def lock(self) -> None:
-        """Take the directory, or say who has it, or why it cannot be had."""
+        """Lock the directory. Raises EmbeddedError, which names the process that has it or the problem."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             foreign = {entry.name for entry in self.path.iterdir()}
@@ -100,11 +100,11 @@ class DataDirectory:
         write_private(self._lock, f"{os.getpid()} {start_time(os.getpid())}")
 
     def unlock(self) -> None:
-        """Let the directory go."""
+        """Unlock the directory."""
         self._lock.unlink(missing_ok=True)
 
     def vault(self) -> Vault:
-        """Return what keeps replaced credentials in this directory."""
+        """Return the vault for replaced credentials, whose key is in this directory."""
         return Vault((kept_secret(self.path / "credentials-key"),))
 
     def authenticator(self) -> EmbeddedAuthenticator:
@@ -114,7 +114,7 @@ class DataDirectory:
 
 @asynccontextmanager
 async def backends(data: DataDirectory, environment: Mapping[str, str] = os.environ) -> AsyncIterator[Backends]:
-    """Start what the environment does not name, and stop it afterwards."""
+    """Start the servers that the environment does not name, and stop them afterwards."""
     async with AsyncExitStack() as stack:
         url = environment.get("PENSTOCK_DATABASE_URL", "")
         if not url:
@@ -161,7 +161,7 @@ async def serving(services: Services, port: int) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def platform(directory: Path, data: DataDirectory, limits: Limits | None = None) -> AsyncIterator[Platform]:
-    """Bring everything up but the loops."""
+    """Start everything but the loops."""
     async with AsyncExitStack() as stack:
         data.lock()
         stack.callback(data.unlock)

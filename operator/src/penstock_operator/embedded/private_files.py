@@ -1,4 +1,4 @@
-"""Small files of the data directory: secrets, and who owns the directory."""
+"""Small private files of the data directory: secrets, and the record of the process that owns it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def kept_secret(path: Path) -> str:
 
 
 def free_port(host: str) -> int:
-    """Return a port that nobody listens on now."""
+    """Return a port that no process listens on now."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
@@ -36,7 +36,7 @@ def free_port(host: str) -> int:
 
 
 def start_time(pid: int) -> str | None:
-    """Return when a process started, in the kernel's ticks; None when it has ended. It tells a reused pid."""
+    """Return when a process started, in the kernel's ticks; None if it has ended. A reused pid has another start time."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
@@ -47,7 +47,7 @@ def start_time(pid: int) -> str | None:
 def lock(directory: Path) -> int:
     """Hold a data directory until the descriptor is closed; the kernel closes it when the platform is killed.
 
-    What still runs in a directory that can be locked is an orphan; without the lock it is somebody's server.
+    A server that still runs in a directory that can be locked is an orphan of a killed platform.
     """
     descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

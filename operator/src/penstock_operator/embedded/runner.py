@@ -1,4 +1,4 @@
-"""`penstock up`: run each connection once and say how it went, or go on until told to stop."""
+"""`penstock up`: run each connection once and report the results, or run what is due until stopped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from psycopg_pool import PoolTimeout
 
 from penstock_operator.connections import connection_store
 from penstock_operator.connections.connection_store import ConnectionRow
-from penstock_operator.controller.cancellation import heed_cancellation
+from penstock_operator.controller.cancellation import raise_if_cancelled
 from penstock_operator.controller.reconcile import reconcile_connection, reconcile_definition
 from penstock_operator.embedded import EmbeddedError
 from penstock_operator.embedded.documents import FolderError
@@ -32,7 +32,7 @@ REGISTRY_TRIES = 20
 
 @dataclass(frozen=True)
 class RunProgress:
-    """Where a connection's run stands; `records` counts what is committed."""
+    """The progress of a connection's run; `records` are committed."""
 
     connection: str
     phase: str
@@ -42,20 +42,20 @@ class RunProgress:
 
 
 class ProgressReporter(Protocol):
-    """Tells a person how it goes."""
+    """Reports progress to a person."""
 
     def line(self, text: str) -> None:
-        """Say something of the platform."""
+        """Report a line about the platform."""
 
     def run(self, seen: RunProgress) -> None:
-        """Say where a run stands now."""
+        """Report the progress of a run."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """How one connection's run went; `error` has class and message, None when it succeeded.
+    """The result of one connection's run; `error` has class and message, None if it succeeded.
 
-    `note` is what a run that succeeded says all the same: a stream that came empty, records that did not fit.
+    `note` is a message of a run that succeeded, such as about an empty stream or rejected records.
     """
 
     namespace: str
@@ -92,7 +92,7 @@ async def run_once(platform: Platform, report: ProgressReporter) -> list[RunResu
 
 
 async def _in_order(platform: Platform, connections: list[Connection], report: ProgressReporter) -> list[RunResult]:
-    """Run them side by side, but each after those that its `spec.after` names."""
+    """Run the connections at the same time, but each after those that its `spec.after` names."""
     tasks = dict[ResourceKey, asyncio.Task[RunResult]]()
 
     async def after_others(connection: Connection) -> RunResult:
@@ -150,7 +150,7 @@ async def _follow(platform: Platform, run_id: str, report: ProgressReporter) -> 
 
 
 async def _looked_up(platform: Platform, run_id: str) -> RunDetail | None:
-    """Return the run; a registry that restarts is asked again, as what runs waits for it too."""
+    """Return the run. While the registry restarts, the read is repeated: runs wait for it too."""
     for _ in range(REGISTRY_TRIES):
         try:
             async with platform.pool.connection() as db:
@@ -197,10 +197,10 @@ async def run_on(platform: Platform, report: ProgressReporter) -> None:
 
 
 async def _follow_connections(platform: Platform, report: ProgressReporter) -> None:
-    """Tell of each run when it starts and ends, of each document that is refused, and of what comes next; once each."""
+    """Report the start and end of each run, each refused document and each next run, once each."""
     told, since = dict[str, str](), datetime.now(UTC)
     while True:
-        heed_cancellation()
+        raise_if_cancelled()
         await asyncio.sleep(1)
         try:
             async with platform.pool.connection() as db:
@@ -217,7 +217,7 @@ async def _follow_connections(platform: Platform, report: ProgressReporter) -> N
 
 
 def _refused(platform: Platform) -> Iterator[tuple[str, str]]:
-    """Yield what is said of each document that cannot be used."""
+    """Yield a line for each document that cannot be used."""
     for key, status in platform.resources.statuses.items():
         for condition in status.conditions:
             if condition.type == "Stalled" and condition.status == "True":
@@ -226,7 +226,7 @@ def _refused(platform: Platform) -> Iterator[tuple[str, str]]:
 
 
 def _runs_told(newest: list[RunDetail], since: datetime) -> Iterator[tuple[str, str]]:
-    """Yield where each run of this time stands: its start, its end with counts and reason, or its next attempt."""
+    """Yield a line for each run since `since`: its start, its end with counts and reason, or its next attempt."""
     for run in reversed(newest):
         where, phase = f"{run.namespace}/{run.name}: run {run.id}", run.phase
         if not run.is_active and run.finished_at and run.finished_at < since:
@@ -243,7 +243,7 @@ def _runs_told(newest: list[RunDetail], since: datetime) -> Iterator[tuple[str, 
 
 
 def _next(connections: list[ConnectionRow]) -> Iterator[tuple[str, str]]:
-    """Yield when each connection runs next."""
+    """Yield a line for each connection that has a next run."""
     for connection in connections:
         if connection.ready and not connection.suspended and connection.next_run_at:
             at = connection.next_run_at.astimezone(UTC)
@@ -256,7 +256,7 @@ def _next(connections: list[ConnectionRow]) -> Iterator[tuple[str, str]]:
 async def _follow_folder(platform: Platform, report: ProgressReporter) -> None:
     broken = ""
     while True:
-        heed_cancellation()
+        raise_if_cancelled()
         await asyncio.sleep(1)
         try:
             if platform.resources.refresh():

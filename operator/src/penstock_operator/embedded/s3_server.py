@@ -1,4 +1,4 @@
-"""The S3 server's process: ministack behind a gate that closes what it leaves open.
+"""The process of the S3 server: ministack behind a gate that refuses unsafe requests.
 
 ministack 1.5.33 checks no header signature of its root key, which is the only key we have, and answers
 `POST /_ministack/reset`, which deletes every object, to anyone who can reach the port, a web page included.
@@ -29,7 +29,7 @@ def _verify_every_key() -> None:
 
 
 async def gate(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
-    """Refuse ministack's own pages, health aside; no bucket's name starts with an underscore."""
+    """Refuse ministack's own pages except its health; no bucket's name starts with an underscore."""
     path = scope.get("path", "")
     if scope["type"] == "websocket" or (scope["type"] == "http" and path.startswith("/_") and path != HEALTH):
         await _refuse(scope, send)

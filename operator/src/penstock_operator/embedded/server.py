@@ -1,4 +1,4 @@
-"""What the embedded servers have in common: one process on one locked directory, started, awaited and stopped."""
+"""Base of the embedded servers: one process on one locked directory, started, awaited and stopped."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class EmbeddedServer(ABC):
         self.stop()
 
     def run(self) -> None:
-        """Start the server; one that a killed platform left behind is ended first."""
+        """Start the server. An orphan of a killed platform is ended first."""
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = lock(self._directory)
         try:
@@ -63,7 +63,7 @@ class EmbeddedServer(ABC):
         """End an orphan on the directory, and make the files that the server needs."""
 
     def _tied(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
-        """Start the process such that the kernel stops it when this process dies, however it died."""
+        """Start the process so that the kernel stops it when this process ends, also by SIGKILL."""
         with Lifeline() as self._lifeline:
             process = self._launch(log, self._lifeline.child_end)
             self._lifeline.tie_process(process.pid, self.orphaned_with)
@@ -75,7 +75,7 @@ class EmbeddedServer(ABC):
 
     @abstractmethod
     def _is_ready(self) -> bool:
-        """Say whether the server serves; make in it what its clients expect to find."""
+        """Return True if the server answers, and create what its clients need in it."""
 
     def _wait(self) -> None:
         end = time.monotonic() + START_SECONDS
@@ -86,7 +86,7 @@ class EmbeddedServer(ABC):
         raise EmbeddedError(f"{self.title} does not start:\n{self.log_tail()}")
 
     def stop(self) -> None:
-        """Stop the server; what is committed stays. Without a server, this does nothing."""
+        """Stop the server; committed data stays. Without a server, do nothing."""
         if self._process is not None:
             self._process.send_signal(self.stop_with)
             try:
@@ -110,7 +110,7 @@ class EmbeddedServer(ABC):
         return self._process.pid
 
     def has_ended(self) -> bool:
-        """Say whether the process has ended by itself."""
+        """Return True if the process has ended by itself."""
         return self._process is not None and self._process.poll() is not None
 
     def log_tail(self) -> str:

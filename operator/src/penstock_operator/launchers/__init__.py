@@ -1,4 +1,4 @@
-"""What carries an attempt: a Job in a cluster, a process on a laptop. The only thing that differs between the two."""
+"""Launchers run attempts: as a Job in a cluster, as a process on one machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from penstock_operator.runs.run_spec import RunSpec
 
 @dataclass(frozen=True)
 class LaunchedAttempt:
-    """An attempt that a Job carries."""
+    """An attempt that has a Job."""
 
     run_id: RunId
     attempt: AttemptNumber
@@ -35,7 +35,7 @@ class LaunchedAttempt:
 
 @dataclass(frozen=True)
 class AttemptLaunch(LaunchedAttempt):
-    """An attempt to carry, with all that its Job is made from."""
+    """An attempt to launch, with everything that its Job is made from."""
 
     connection_uid: ConnectionUid
     definition: DefinitionName
@@ -66,10 +66,10 @@ class AttemptLaunch(LaunchedAttempt):
 
 @dataclass(frozen=True)
 class AttemptObservation:
-    """What became of an attempt's Job, in plain words.
+    """The state of an attempt's Job, with a message for people.
 
-    `waiting` carries a reason when the pod cannot start as things stand, and the words of Kubernetes; `final`: it never
-    will. `gone` means that there is no such Job.
+    `waiting` has a reason and the message of Kubernetes if the pod cannot start now; with `final`, it never will. `gone`
+    means that there is no such Job.
     """
 
     state: Literal["waiting", "active", "succeeded", "failed", "gone"]
@@ -83,17 +83,17 @@ class AttemptObservation:
 
 @dataclass(frozen=True)
 class LeftoverJob:
-    """A Job that is there; `finished_at` is None while it runs."""
+    """A Job that exists; `finished_at` is None while it runs."""
 
     namespace: str
     job_name: str
     finished_at: datetime | None
 
 
-class LaunchRefused(Exception):  # noqa: N818 - a refusal, with its own words
-    """The attempt cannot be launched as things stand.
+class LaunchRefused(Exception):  # noqa: N818 - a refusal, with its own message
+    """The attempt cannot be launched now.
 
-    `passing`: they may soon stand otherwise, and nobody did wrong. `no_room`: the namespace's quota has none for it now.
+    `passing`: the cause may soon be gone, and is nobody's mistake. `no_room`: the namespace's quota has no room now.
     """
 
     def __init__(
@@ -114,29 +114,29 @@ class LaunchRefused(Exception):  # noqa: N818 - a refusal, with its own words
 
 
 class LaunchPostponed(Exception):  # noqa: N818 - nobody refused
-    """Nobody said whether the attempt can be launched: it is asked for again for as long as it takes."""
+    """It is not known whether the attempt can be launched; the launch is repeated until it is."""
 
 
 class Launcher(Protocol):
-    """Carries attempts. Every call can be repeated."""
+    """Runs attempts. Every call can be repeated."""
 
     async def launch(self, launch: AttemptLaunch) -> str:
         """Make the attempt's Job, or adopt the one that an earlier call made, and return its uid."""
 
     async def observe(self, launch: LaunchedAttempt) -> AttemptObservation:
-        """Say what became of the attempt's Job."""
+        """Return the state of the attempt's Job."""
 
     async def observe_many(self, attempts: list[LaunchedAttempt]) -> dict[str, AttemptObservation]:
-        """Say by Job name what became of many attempts, cheaply; one that is left out needs a closer look."""
+        """Return the states of many attempts by Job name, cheaply; an attempt that is left out must be observed by itself."""
 
     async def stop(self, launch: LaunchedAttempt) -> None:
         """End the attempt's Job; a pod gets its grace period."""
 
     async def retire(self, launch: LaunchedAttempt) -> None:
-        """Let the Job go: its outcome is in the registry."""
+        """Delete the Job, whose outcome is in the registry."""
 
     def leftovers(self) -> AsyncIterator[list[LeftoverJob]]:
-        """Yield the Jobs that there are, page by page."""
+        """Yield the existing Jobs, page by page."""
 
     async def discard(self, leftover: LeftoverJob) -> None:
         """Delete a Job that was left over."""

@@ -61,7 +61,7 @@ class Lifeline:
             fcntl.fcntl(self.child_end, fcntl.F_SETFL, flags | os.O_ASYNC)
 
     def close(self) -> None:
-        """Let go of a child that has ended; one that has not is sent the signal."""
+        """Close the pipe of a child that has ended; a child that has not ended is sent the signal."""
         self._close(self.child_end)
         self._close(self._own_end)
 
@@ -72,6 +72,6 @@ class Lifeline:
 
 
 def kill_group(leader: int) -> None:
-    """Kill a child and whatever it started in its process group; nothing is left of most."""
+    """Kill a child and every process of its group; most groups have none left."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What an attempt printed, as it is written: from its pod, or from its process's file."""
+"""Logs of running attempts: from the pod, or from the file of the process."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ CHUNK = 64 * 1024
 
 
 class LogNotFound(Exception):  # noqa: N818 - it is not an error until somebody needs the log
-    """There is nothing to read, not yet or not any more; the message says which."""
+    """There is no log yet, or not any more; the message says which."""
 
 
 class LogUnreadable(LogNotFound):
-    """There is a log, and it cannot be read now: the node does not answer, say."""
+    """There is a log, and it cannot be read now, as while the node does not answer."""
 
 
 class LogSource(Protocol):
-    """Where attempts' logs are while their carriers exist."""
+    """Reads attempts' logs while their pods or processes exist."""
 
     def read(self, namespace: str, job_name: str) -> AsyncGenerator[bytes]:
-        """Yield what there is now. Raises LogGone."""
+        """Yield what is there now. Raises LogNotFound."""
 
     def follow(self, namespace: str, job_name: str) -> AsyncGenerator[bytes]:
-        """Yield what there is and what comes, until the writer has ended. Raises LogGone."""
+        """Yield what is there and what follows, until the writer has ended. Raises LogNotFound."""
 
     def forget(self, job_name: str) -> None:
-        """Delete what this machine keeps of an attempt's log."""
+        """Delete the attempt's log on this machine."""
 
 
 class FileLogs:
-    """Logs of processes, a file each. Whoever may write to one holds a lock on it, which the kernel ends with them."""
+    """Logs of processes, one file each. A process that may write to the file holds a lock on it, which ends with the process."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -48,21 +48,21 @@ class FileLogs:
         self.path(job_name).unlink(missing_ok=True)
 
     def open_for_writing(self, job_name: str) -> IO[bytes]:
-        """Open the file for a process that is to inherit it, with the lock that tells readers that it lives."""
+        """Open and lock the file for a process that inherits it; the lock shows readers that the process runs."""
         self._directory.mkdir(parents=True, exist_ok=True)
         file = self.path(job_name).open("ab")
         fcntl.flock(file, fcntl.LOCK_SH)
         return file
 
     async def read(self, namespace: str, job_name: str) -> AsyncGenerator[bytes]:
-        """Yield what there is now."""
+        """Yield what is there now."""
         del namespace
         with self._open(job_name) as file:
             while chunk := file.read(CHUNK):
                 yield chunk
 
     async def follow(self, namespace: str, job_name: str) -> AsyncGenerator[bytes]:
-        """Yield what there is and what comes, until no process has the file any more."""
+        """Yield what is there and what follows, until no process has the file open."""
         del namespace
         with self._open(job_name) as file:
             while True:

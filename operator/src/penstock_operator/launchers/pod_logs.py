@@ -19,7 +19,7 @@ AGAIN_SECONDS = 1.0
 class PodLogs:
     """Reads an attempt's log from its pod.
 
-    Every line comes with its time, which is taken off again: a stream that was cut goes on after the newest line seen.
+    Every line comes with its timestamp, which is removed again: a stream that was cut continues after the newest line seen.
     """
 
     def __init__(self, api: client.ApiClient) -> None:
@@ -69,7 +69,7 @@ class PodLogs:
     async def _pod(self, namespace: str, job_name: str) -> dict[str, Any]:
         """Return the pod as a plain document: the client's models cost several times the request itself.
 
-        What the API server remembers is looked at first: it need not ask etcd for that, which takes a second on a busy one.
+        The API server's cache is read first: a read of etcd takes a second on a busy server.
         """
         try:
             found = await self._pods(namespace, job_name, resource_version="0") or await self._pods(namespace, job_name)

@@ -1,4 +1,4 @@
-"""The launcher of a laptop: one child process per attempt, with the environment that a pod would have."""
+"""The launcher of one machine: one child process per attempt, with the environment that a pod would have."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class RunningProcess:
     job_uid: str
     process: asyncio.subprocess.Process
     cleared: asyncio.Task[None]
-    """Done when the process has ended and whatever it started is killed."""
+    """Done when the process has ended and every process that it started is killed."""
 
 
 class ProcessLauncher:
-    """Carries attempts as child processes, whose output goes to a file each."""
+    """Runs attempts as child processes, each with a file for its output."""
 
     def __init__(self, api_url: Callable[[], str], directory: Path, secrets: SecretReader, mint: TokenMinter) -> None:
         self._api_url = api_url
@@ -83,7 +83,7 @@ class ProcessLauncher:
         with self.logs.open_for_writing(launch.job_name) as log, Lifeline() as lifeline:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                "-P",  # a file of the working directory is no module of the platform, whatever its name
+                "-P",  # no file of the working directory is imported in place of a module
                 "-m",
                 "penstock_sdk",
                 env={**environment, **lifeline.environment},
@@ -137,7 +137,7 @@ class ProcessLauncher:
         return self._directory / "credentials" / job_name
 
     async def observe(self, launch: LaunchedAttempt) -> AttemptObservation:
-        """Say whether the process runs, or how it ended. One that an earlier platform started is gone with it."""
+        """Return the state of the process. A process that an earlier platform started ended with that platform."""
         child = self._children.get(launch.job_name)
         if child is None:
             return AttemptObservation(
@@ -159,11 +159,11 @@ class ProcessLauncher:
         return AttemptObservation("failed", error_class, message, error_class, code)
 
     async def observe_many(self, attempts: list[LaunchedAttempt]) -> dict[str, AttemptObservation]:
-        """Say it of each: nothing is asked of anybody else."""
+        """Return the state of each process."""
         return {attempt.job_name: await self.observe(attempt) for attempt in attempts}
 
     async def stop(self, launch: LaunchedAttempt) -> None:
-        """Ask the process to end, and kill it and whatever it started after the grace."""
+        """Ask the process to end; after the grace period, kill it and every process that it started."""
         await self._end(launch.job_name, STOP_SECONDS)
 
     async def _end(self, job_name: str, grace: float) -> None:
@@ -178,7 +178,7 @@ class ProcessLauncher:
             await asyncio.wait({child.cleared})
 
     async def retire(self, launch: LaunchedAttempt) -> None:
-        """Forget the process and its token; an attempt whose end is recorded has no business to go on."""
+        """End the process and forget its token: the attempt's outcome is recorded."""
         await self._end(launch.job_name, CLOSE_SECONDS)
         self._children.pop(launch.job_name, None)
         (self._directory / "tokens" / launch.job_name).unlink(missing_ok=True)
@@ -191,7 +191,7 @@ class ProcessLauncher:
             yield page
 
     async def discard(self, leftover: LeftoverJob) -> None:
-        """Do nothing, as there is none."""
+        """Do nothing: there are no leftover Jobs."""
 
     @property
     def processes(self) -> list[asyncio.subprocess.Process]:
@@ -204,7 +204,7 @@ class ProcessLauncher:
 
 
 async def _clear_group(process: asyncio.subprocess.Process, lifeline: Lifeline) -> None:
-    """Wait until a connector ends, then kill what it started and left behind."""
+    """Wait until a connector ends, then kill the processes that it started."""
     await process.wait()
     kill_group(process.pid)
     lifeline.close()
@@ -217,7 +217,7 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def _installed(launch: AttemptLaunch) -> str:
-    """Return the entry point's name of the installed artifact; it must have the manifest's version."""
+    """Return the name of the installed connector's entry point. Raises LaunchRefused unless it has the manifest's version."""
     artifact = launch.manifest.artifact
     found = next(iter(metadata.entry_points(group="penstock.connectors", name=artifact)), None)
     wanted = launch.manifest.version

@@ -1,4 +1,4 @@
-"""Logs outlive their pods: an attempt's is kept in S3 before its Job is let go."""
+"""Stores the log of an attempt in S3 before its Job is deleted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STOPPED = "kept when the attempt was stopped; its last words may be missing"
 
 
 class HeadAndTail:
-    """Keeps the first and the last lines of a text, within a number of bytes; what lies between is counted."""
+    """Keeps the first and the last lines of a text within a number of bytes, and counts the bytes in between."""
 
     def __init__(self, limit: int) -> None:
         self._longest_line = limit // 4
@@ -38,7 +38,7 @@ class HeadAndTail:
         self.total = 0
 
     def add(self, chunk: bytes) -> None:
-        """Take a piece of the text."""
+        """Add a piece of the text."""
         self.total += len(chunk)
         *lines, self._begun = (self._begun + chunk).split(b"\n")
         for line in lines:
@@ -61,18 +61,18 @@ class HeadAndTail:
 
     @property
     def left_out(self) -> str | None:
-        """Say what was left out, None when nothing was."""
+        """Return a line about the bytes that were left out, None if there are none."""
         lines, size = self._left_out
         return f"{lines} lines ({size} bytes) in the middle were left out" if lines else None
 
     def text(self) -> bytes:
-        """Return the text; a line between head and tail says what was left out."""
+        """Return the text; a line between head and tail reports the bytes that were left out."""
         gap = [f"… {self.left_out} …\n".encode()] if self.left_out else []
         return b"".join([*self._head, *gap, *self._tail, self._begun])
 
 
 class LogKeeper:
-    """Keeps logs of attempts in S3. Keeping one again is harmless: a shorter one never replaces a longer one."""
+    """Stores logs of attempts in S3. A repeated call is harmless: a shorter log never replaces a longer one."""
 
     def __init__(self, pool: Pool, source: LogSource, store: BronzeStore, limit: int) -> None:
         self._pool = pool
@@ -81,7 +81,7 @@ class LogKeeper:
         self._limit = limit
 
     async def keep(self, launch: LaunchedAttempt, patience: float = PATIENCE_SECONDS) -> None:
-        """Keep all that the attempt printed, up to its carrier's end, or note why there is nothing."""
+        """Store the attempt's log up to the end of its pod or process, or record why there is none."""
         kept, note = HeadAndTail(self._limit), None
         try:
             async with asyncio.timeout(patience):
@@ -97,7 +97,7 @@ class LogKeeper:
         await self._store_log(launch, kept, note)
 
     async def snapshot(self, launch: LaunchedAttempt) -> None:
-        """Keep what there is, soon: the attempt is about to be stopped. Never an error, as that must not wait."""
+        """Store the log so far before the attempt is stopped. An error is only logged, so that it does not delay the stop."""
         kept = HeadAndTail(self._limit)
         try:
             async with asyncio.timeout(SNAPSHOT_SECONDS):
@@ -108,11 +108,11 @@ class LogKeeper:
                     await self._store_log(launch, kept, STOPPED)
         except LogNotFound:
             return
-        except Exception as error:  # noqa: BLE001 - stopping goes first
-            log.warning("log not kept before a stop", run=launch.run_id, error=f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - the stop goes first
+            log.warning("log not stored", run=launch.run_id, error=f"{type(error).__name__}: {error}")
 
     async def give_up(self, launch: LaunchedAttempt, error: str) -> None:
-        """Note that the log could not be kept, after many tries."""
+        """Record that the log could not be stored after many tries."""
         async with self._pool.connection() as db:
             await attempt_store.record_no_log(db, launch.run_id, launch.attempt, f"the log could not be kept: {error}")
 
@@ -134,36 +134,36 @@ class LogKeeper:
 
 
 class KeepingLauncher:
-    """A launcher that lets no Job go before its log is kept."""
+    """A launcher that stores the log of a Job before it deletes the Job."""
 
     def __init__(self, launcher: Launcher, keeper: LogKeeper) -> None:
         self._launcher = launcher
         self._keeper = keeper
 
     async def launch(self, launch: AttemptLaunch) -> str:
-        """Launch."""
+        """Launch the attempt."""
         return await self._launcher.launch(launch)
 
     async def observe(self, launch: LaunchedAttempt) -> AttemptObservation:
-        """Observe."""
+        """Return the state of the attempt's Job."""
         return await self._launcher.observe(launch)
 
     async def observe_many(self, attempts: list[LaunchedAttempt]) -> dict[str, AttemptObservation]:
-        """Observe many."""
+        """Return the states of many attempts by Job name."""
         return await self._launcher.observe_many(attempts)
 
     async def stop(self, launch: LaunchedAttempt) -> None:
-        """Keep what was printed so far, then end the Job; what comes afterwards is kept when it is retired."""
+        """Store the log so far, then end the Job; the rest is stored when the Job is retired."""
         await self._keeper.snapshot(launch)
         await self._launcher.stop(launch)
 
     async def retire(self, launch: LaunchedAttempt) -> None:
-        """Keep the log, then let the Job go."""
+        """Store the log, then delete the Job."""
         await self._keeper.keep(launch)
         await self._launcher.retire(launch)
 
     def leftovers(self) -> AsyncIterator[list[LeftoverJob]]:
-        """Yield the Jobs that there are."""
+        """Yield the existing Jobs."""
         return self._launcher.leftovers()
 
     async def discard(self, leftover: LeftoverJob) -> None:
@@ -171,5 +171,5 @@ class KeepingLauncher:
         await self._launcher.discard(leftover)
 
     async def let_go(self, launch: LaunchedAttempt) -> None:
-        """Let the Job go though its log is not kept."""
+        """Delete the Job without storing its log."""
         await self._launcher.retire(launch)

@@ -1,4 +1,4 @@
-"""A run's log as one text: live from where the attempt runs, and from S3 afterwards."""
+"""Reads a run's log as one text: live while the attempt runs, and from S3 afterwards."""
 
 from __future__ import annotations
 

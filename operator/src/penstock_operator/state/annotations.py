@@ -1,7 +1,7 @@
 """State changes that annotations ask for, so that kubectl is enough to ask for one. Pure.
 
     penstock.io/resetState:  TOKEN [STREAM,STREAM…]          the streams named, or all
-    penstock.io/rewindState: TOKEN RUN [STREAM,STREAM…]      to where the run left them
+    penstock.io/rewindState: TOKEN RUN [STREAM,STREAM…]      to the state in which the run left them
 
 The token is any word that was not used before; the words are separated by blanks.
 """

@@ -15,7 +15,7 @@ class _DocumentModel(BaseModel):
 
 
 class ExportedState(_DocumentModel):
-    """Where one stream stands. An import takes name, cursor and state version; the rest tells a reader more."""
+    """The state of one stream. An import uses name, cursor and state version; the other fields are for people."""
 
     name: Annotated[str, Field(min_length=1, max_length=253)]
     cursor: Any

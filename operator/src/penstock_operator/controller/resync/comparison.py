@@ -1,4 +1,4 @@
-"""Which of many connections need a reconcile: one read of the registry for a page of them."""
+"""Compares a page of connections with the registry, to find those that need a reconcile."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class UsableDefinitions:
 
     @classmethod
     async def read(cls, db: DatabaseConnection) -> UsableDefinitions:
-        """Return the registry's."""
+        """Return the definitions of the registry."""
         return cls(await definitions.list_versions(db))
 
     def match(self, connector: ConnectorReference) -> DefinitionUid | None:

@@ -1,6 +1,6 @@
-"""Connections that the registry has never seen, recorded a page at a time: a restored cluster, or a first start.
+"""Records connections that the registry has never seen, a page at a time: in a restored cluster, or at a first start.
 
-What is due is read from the registry, so that thousands of them are on schedule long before each has its status.
+Runs are made from the registry, so thousands of connections are on schedule long before each has its status.
 """
 
 from __future__ import annotations
@@ -58,5 +58,5 @@ async def _desired(
             raise
         except Exception as error:  # noqa: BLE001 - its own reconcile reports the problem, and delays nobody
             log.debug("connection left to its reconcile", connection=connection.name, error=str(error))
-        await asyncio.sleep(0)  # the lease and the other loops have their turns
+        await asyncio.sleep(0)  # the lease and the other loops run in between
     return found

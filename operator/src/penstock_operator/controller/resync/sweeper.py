@@ -1,4 +1,4 @@
-"""What lists and the watch make the controller do: all that differs from what a reconcile left, and nothing else."""
+"""Queues the resources that differ from what the last reconcile left, as lists and the watch report them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from penstock_operator.registry.database import Pool
 from penstock_operator.resources.documents import Connection, Definition
 from penstock_operator.resources.models import Kind
 
-BACKLOG = 1000  # keys; a sweep goes on listing when fewer wait
+BACKLOG = 1000  # keys; a sweep continues to list while fewer wait
 DEFINITIONS_SECONDS = 10.0
 LOOKS = 5
 
 
 class Sweeper:
-    """Queues what is to be reconciled. `registered` is set once all that the registry had never seen is on schedule."""
+    """Queues resources to be reconciled. `registered` is set once all connections that were new to the registry are on schedule."""
 
     def __init__(
         self, pool: Pool, resources: ResourceClient, queue: WorkQueue, observed: ObservedVersions, ownership: Ownership
@@ -45,9 +45,9 @@ class Sweeper:
         self.registered = asyncio.Event()
 
     def changed(self, key: Key, version: str | None, *, listed: bool = False) -> None:
-        """A watch saw something change; the echo of our own status is no news. Versions are None where nobody reads them.
+        """Handle a change that the watch reports; the event of our own status is ignored. Versions are None for a Job.
 
-        What the watch lists as it begins is the first sweep's business, which has the registry beside it.
+        Resources that the watch lists at its start are left to the first sweep, which compares them with the registry.
         """
         if version is None:
             self._queue.add(key)
@@ -58,12 +58,12 @@ class Sweeper:
             self._queue.add(key)
 
     def requeue(self, key: Key) -> None:
-        """Ask for a key to be handled, whatever was seen of it."""
+        """Queue a key, whatever version was seen."""
         self._observed.requested(key)
         self._queue.add(key)
 
     async def sweep(self) -> int:
-        """Reconcile what differs from what a reconcile left, definitions first, and retire what the watch missed."""
+        """Queue every resource that differs from what a reconcile left, definitions first, and retire those that are gone."""
         before: dict[Kind, datetime] = {"ConnectorDefinition": await self._moment()}
         live = LiveResources()
         async for page in self._pages(Definition):
@@ -89,7 +89,7 @@ class Sweeper:
         return 0
 
     async def _retire_in_scope(self, live: LiveResources, before: dict[Kind, datetime]) -> None:
-        """Look at each connection that the list does not have: it is deleted, or it has left the scope."""
+        """Handle each connection that the list does not have: it is deleted, or it has left the scope."""
         async with self._pool.connection() as db:
             await retire_definitions(db, live.definitions, before["ConnectorDefinition"])
             unlisted = await installation.unlisted_connections(db, live.connections, before["TenantConnection"])
@@ -104,20 +104,20 @@ class Sweeper:
             return await connection_records.moment_of(db)
 
     async def _register(self) -> None:
-        """Put all that the registry has never seen on schedule, before the first status is written, or the watch lists all."""
+        """Put all new connections on schedule before a status is written: else the watch would list all of them as changed."""
         async for page in self._resources.pages(Connection):
             await record_new(self._pool, await self._ownership.claim_page(page), self._resources.namespace_uid)
         self.registered.set()
 
     async def _pages(self, kind: type[R]) -> AsyncIterator[list[R]]:
-        """Read all resources of a kind; of the first sweep's, note the versions."""
+        """Read all resources of a kind; the first sweep records their versions."""
         async for page in self._resources.pages(kind):
             if self._early is not None:
                 self._first_listed |= {resource.key: resource.metadata.version for resource in page}
             yield page
 
     def _swept(self) -> None:
-        """See to what the watch has listed meanwhile in another version than the sweep."""
+        """Handle the resources that the watch has listed meanwhile in another version than the sweep."""
         early, self._early = self._early or {}, None
         for key, version in early.items():
             if self._first_listed.get(key) != version:
@@ -125,7 +125,7 @@ class Sweeper:
         self._first_listed.clear()
 
     async def look_again(self) -> int:
-        """Reconcile a few of those that the first sweep left alone: another release may say more of them than the last."""
+        """Reconcile a few of the connections that the first sweep left alone: this release may report more than the last one."""
         if not self._queue.is_idle:
             return 0
         for _ in range(min(LOOKS, len(self._to_look_at))):
