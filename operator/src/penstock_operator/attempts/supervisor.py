@@ -165,7 +165,11 @@ class Supervisor:
             for attempt in attempts
             if attempt.job_name in seen and self._is_starting(attempt)
         ]
-        notes = [note for attempt, each in found if not wants_words(each) and (note := _news(attempt, each))]
+        notes = [
+            note
+            for attempt, observation in found
+            if not wants_words(observation) and (note := _news(attempt, observation))
+        ]
         await self._note(notes[:MOST_NOTES])
 
     async def _note(self, notes: list[WaitReason]) -> None:

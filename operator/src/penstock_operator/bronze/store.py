@@ -211,7 +211,7 @@ class BronzeStore:
     def _list_page(self, prefix: str, token: str | None) -> ListingPage:
         more = {"ContinuationToken": token} if token else {}
         answer = self._client.list_objects_v2(Bucket=self.settings.bucket, Prefix=prefix, **more)  # type: ignore[arg-type]
-        found = [(each["Key"], each["LastModified"]) for each in answer.get("Contents", [])]
+        found = [(item["Key"], item["LastModified"]) for item in answer.get("Contents", [])]
         return ListingPage(found, answer.get("NextContinuationToken"))
 
 

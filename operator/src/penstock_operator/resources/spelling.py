@@ -13,7 +13,7 @@ def nearest_word(word: str, known: Iterable[str], likeness: float = LIKENESS) ->
 
     Case does not count.
     """
-    by_lower = {each.casefold(): each for each in sorted(known)}
+    by_lower = {name.casefold(): name for name in sorted(known)}
     near = get_close_matches(word.casefold(), list(by_lower), 1, likeness)
     begun = [lower for lower in by_lower if word and lower.startswith(word.casefold())]
     found = near or (begun if len(begun) == 1 else [])

@@ -21,7 +21,7 @@ def totals(streams: Mapping[str, StreamEstimate]) -> dict[str, int]:
 
 
 def _known(streams: Mapping[str, StreamEstimate], field: str) -> dict[str, int]:
-    found = {stream: getattr(each, field) for stream, each in streams.items()}
+    found = {stream: getattr(estimate, field) for stream, estimate in streams.items()}
     return {stream: number for stream, number in found.items() if number is not None}
 
 
@@ -42,7 +42,7 @@ def _words(name: str) -> str:
 
 
 def _largest(streams: Mapping[str, StreamEstimate], name: str) -> str:
-    known = sorted(_known(streams, MEASURES[name]).items(), key=lambda each: -each[1])
+    known = sorted(_known(streams, MEASURES[name]).items(), key=lambda known: -known[1])
     more = f", and {len(known) - SHOWN} more streams" if len(known) > SHOWN else ""
     return ", ".join(f"{stream} {number:,}" for stream, number in known[:SHOWN]) + more
 
@@ -51,5 +51,5 @@ def as_document(streams: Mapping[str, StreamEstimate]) -> dict[str, Any]:
     """Return what the run's row keeps."""
     return {
         **totals(streams),
-        "streams": {stream: each.model_dump(exclude_none=True) for stream, each in streams.items()},
+        "streams": {stream: estimate.model_dump(exclude_none=True) for stream, estimate in streams.items()},
     }

@@ -376,8 +376,8 @@ def _refused(attempt: HeldAttempt, request: FinishRequest) -> AttemptOutcome:
 def _gone(streams: list[RunStream]) -> str:
     """Say which streams an earlier attempt had not read to their end, and the source does not offer any more."""
     told = "; ".join(
-        f"stream {each.stream!r} was not read to its end in attempt {each.attempt}{f' ({each.message})' * bool(each.message)}"
-        for each in streams
+        f"stream {stream.stream!r} was not read to its end in attempt {stream.attempt}{f' ({stream.message})' * bool(stream.message)}"
+        for stream in streams
     )
     return (
         f"{told}; the source does not offer it any more. What was read of it is kept; the next run reads what there is"
@@ -385,7 +385,7 @@ def _gone(streams: list[RunStream]) -> str:
 
 
 def _failed_streams(request: FinishRequest) -> list[str]:
-    return [stream for stream, each in request.streams.items() if each.outcome != "succeeded"]
+    return [stream for stream, ended in request.streams.items() if ended.outcome != "succeeded"]
 
 
 def _broken(message: str, request: FinishRequest) -> AttemptOutcome:

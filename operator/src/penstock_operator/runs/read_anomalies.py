@@ -87,12 +87,12 @@ async def record_reads(db: DatabaseConnection, attempt: HeldAttempt, counts: Map
         for name in attempt.streams
     ]
     before = await stream_reads.reads_of(db, uid)
-    found = [alert for each in done for alert in _alerts(each, before.get(each.stream), counts)]
+    found = [alert for read in done for alert in _alerts(read, before.get(read.stream), counts)]
     await _tell(db, uid, run_id, done, found)
     if done:
         await stream_reads.add_reads(db, uid, run_id, done)
     more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return "; ".join(f"{each.stream}: {each.message}" for each in found[:SHOWN]) + more
+    return "; ".join(f"{alert.stream}: {alert.message}" for alert in found[:SHOWN]) + more
 
 
 def _alerts(read: StreamRead, before: EarlierReads | None, counts: Mapping[str, CommittedCounts]) -> list[NewAlert]:

@@ -58,7 +58,7 @@ async def read_offer(request: StreamsRequest) -> DiscoveredCatalog:
     counted = Counter(stream.identity for stream in request.streams)
     twice = frozenset(identity for identity, times in counted.items() if times > 1)
     told = [stream for stream in request.streams if stream.identity not in twice]
-    seen = await asyncio.to_thread(lambda: {each.stream: each for each in map(drift_policy.seen, told)})
+    seen = await asyncio.to_thread(lambda: {version.stream: version for version in map(drift_policy.seen, told)})
     return DiscoveredCatalog(request.model_copy(update={"streams": told}), seen, twice)
 
 
@@ -87,7 +87,7 @@ async def judge_streams(db: DatabaseConnection, attempt: HeldAttempt, offer: Dis
     await _record(db, attempt, offer, choices, verdicts, held, refusals)
     read = [_answer(choice, verdict) for choice, verdict in zip(choices, verdicts, strict=True)]
     failed = await _failed_before(db, attempt)
-    return sorted(read, key=lambda verdict: verdict.name in failed) + [_refused(each) for each in refusals]
+    return sorted(read, key=lambda verdict: verdict.name in failed) + [_refused(refusal) for refusal in refusals]
 
 
 async def _failed_before(db: DatabaseConnection, attempt: HeldAttempt) -> set[str]:
@@ -95,7 +95,7 @@ async def _failed_before(db: DatabaseConnection, attempt: HeldAttempt) -> set[st
     if attempt.attempt == 1:
         return set()
     told = await stream_outcomes.of_run(db, attempt.run_id)
-    return {each.stream for each in told if each.outcome == "failed"}
+    return {outcome.stream for outcome in told if outcome.outcome == "failed"}
 
 
 def _with_the_ambiguous(
@@ -104,10 +104,13 @@ def _with_the_ambiguous(
     """Return the refusals, where two streams of one identity are selected with that as the reason."""
     if not offer.twice:
         return refusals
-    told = [replace(each, message=_ambiguous(each.stream)) if each.stream in offer.twice else each for each in refusals]
+    told = [
+        replace(refusal, message=_ambiguous(refusal.stream)) if refusal.stream in offer.twice else refusal
+        for refusal in refusals
+    ]
     if spec.streams:
         return told
-    return told + [StreamRefusal(each, "full", _ambiguous(each)) for each in sorted(offer.twice)]
+    return told + [StreamRefusal(stream, "full", _ambiguous(stream)) for stream in sorted(offer.twice)]
 
 
 def _ambiguous(stream: str) -> str:
@@ -130,7 +133,7 @@ def _remembering(offer: DiscoveredCatalog, heads: dict[str, StreamHead]) -> Disc
     known = {stream: head.pii_suggested for stream, head in heads.items() if head.pii_suggested}
     if not known:
         return offer
-    seen = {stream: drift_policy.remembering(each, known.get(stream, {})) for stream, each in offer.seen.items()}
+    seen = {stream: drift_policy.remembering(version, known.get(stream, {})) for stream, version in offer.seen.items()}
     return replace(offer, seen=seen)
 
 
@@ -139,7 +142,7 @@ def _names(seen: dict[str, DiscoveredVersion], heads: dict[str, StreamHead]) -> 
     was = {name: stream for stream, head in heads.items() if stream in seen for name in head.names}
     return {
         **was,
-        **{each.display_name: stream for stream, each in seen.items()},
+        **{version.display_name: stream for stream, version in seen.items()},
         **{stream: stream for stream in seen},
     }
 
@@ -198,7 +201,7 @@ async def _record(
     refusals: list[StreamRefusal],
 ) -> None:
     uid, pairs = attempt.connection_uid, list(zip(choices, verdicts, strict=True))
-    new = await asyncio.to_thread(lambda: [each for pair in pairs for each in _versions(*pair, offer, held)])
+    new = await asyncio.to_thread(lambda: [version for pair in pairs for version in _versions(*pair, offer, held)])
     if new:
         await schema_store.put_stream_versions(db, uid, new)
     told = [NewAlert(choice.stream, *_fields(alert)) for choice, verdict in pairs for alert in verdict.alerts]
@@ -211,12 +214,12 @@ async def _record(
     if resolved:
         await alerts.resolve_alerts(db, resolved)
     refused = {choice.stream: verdict.refusal for choice, verdict in pairs if verdict.refusal}
-    refused |= {each.stream: each.message for each in refusals}
+    refused |= {refusal.stream: refusal.message for refusal in refusals}
     await attempt_store.set_streams(
         db,
         (attempt.run_id, attempt.attempt),
-        [*(each.stream for each in choices), *(each.stream for each in refusals)],
-        [each.stream for each in choices if each.selected.mode == "incremental"],
+        [*(choice.stream for choice in choices), *(refusal.stream for refusal in refusals)],
+        [choice.stream for choice in choices if choice.selected.mode == "incremental"],
         refused,
     )
 
@@ -236,7 +239,7 @@ def _versions(
         return []
     names = sorted({now.display_name, *(head.names if head else [])})
     documents = (shape.schema, shape.primary_key, now.modes, shape.pii, now.suggested, names)
-    texts = [json.dumps(each) for each in documents]
+    texts = [json.dumps(document) for document in documents]
     return [StreamVersion(choice.stream, verdict.version, digest, now.display_name, shape.cursor_field, *texts)]
 
 
@@ -258,9 +261,9 @@ def _announced(choices: list[StreamChoice], offer: DiscoveredCatalog, held: _Reg
         (alert.stream, alert.path, alert.message) for alert in held.acknowledged if alert.kind == drift_policy.ANNOUNCED
     }
     return [
-        NewAlert(each.stream, drift_policy.ANNOUNCED, each.field, each.message)
-        for each in offer.request.drift
-        if each.stream in chosen and (each.stream, each.field, each.message) not in known
+        NewAlert(drift.stream, drift_policy.ANNOUNCED, drift.field, drift.message)
+        for drift in offer.request.drift
+        if drift.stream in chosen and (drift.stream, drift.field, drift.message) not in known
     ]
 
 
@@ -278,7 +281,7 @@ def _is_resolved(
 ) -> bool:
     policy, verdict = by_stream[alert.stream]
     if alert.kind == drift_policy.ANNOUNCED:
-        said = {(each.stream, each.field, each.message) for each in offer.request.drift}
+        said = {(drift.stream, drift.field, drift.message) for drift in offer.request.drift}
         return (alert.stream, alert.path, alert.message) not in said
     base = held.versions.get((alert.stream, alert.baseline)) if alert.baseline is not None else None
     now = offer.seen[alert.stream]

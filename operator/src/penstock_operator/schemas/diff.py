@@ -80,8 +80,8 @@ def diff_schema(old: StreamShape, new: StreamShape) -> list[SchemaChange]:
     before, after = fields_of(old.schema), fields_of(new.schema)
     retyped = _retyped(before, after)
     hidden = [change.steps for change in retyped if change.kind == "TypeChanged"]
-    found = [*_moved(before, after, hidden), *(each for each in retyped if not _beneath(each.steps, hidden))]
-    return [*sorted(found, key=lambda each: (each.path, each.kind)), *_keys(old, new), *_pii(old, new)]
+    found = [*_moved(before, after, hidden), *(change for change in retyped if not _beneath(change.steps, hidden))]
+    return [*sorted(found, key=lambda change: (change.path, change.kind)), *_keys(old, new), *_pii(old, new)]
 
 
 def show(path: Path) -> str:
@@ -166,7 +166,7 @@ def _renames(
     return [
         (old, new)
         for old, new in pairs
-        if sum(each == old for each, _ in pairs) == 1 and sum(each == new for _, each in pairs) == 1
+        if sum(pair == old for pair, _ in pairs) == 1 and sum(pair == new for _, pair in pairs) == 1
     ]
 
 
@@ -182,7 +182,7 @@ def _alike(one: str, other: str) -> bool:
 def _keys(old: StreamShape, new: StreamShape) -> list[SchemaChange]:
     found = list[SchemaChange]()
     if old.primary_key != new.primary_key:
-        was, is_ = (", ".join(each.primary_key) or "none" for each in (old, new))
+        was, is_ = (", ".join(shape.primary_key) or "none" for shape in (old, new))
         found.append(SchemaChange("PrimaryKeyChanged", "", f"the primary key was {was}, is {is_}"))
     if old.cursor_field != new.cursor_field:
         message = f"the cursor field was {old.cursor_field or 'none'}, is {new.cursor_field or 'none'}"

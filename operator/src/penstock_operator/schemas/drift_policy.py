@@ -181,7 +181,9 @@ def _new_fields(old: StreamShape, new: StreamShape) -> list[SchemaChange]:
     """Return the additions that can be left out: what names a record, or orders the read, cannot."""
     keys = {*new.primary_key, new.cursor_field}
     changes = diff_schema(old, new)
-    return [each for each in changes if each.kind in ("FieldAdded", "FieldRenamed") and each.steps[0] not in keys]
+    return [
+        change for change in changes if change.kind in ("FieldAdded", "FieldRenamed") and change.steps[0] not in keys
+    ]
 
 
 def _too_old(now: DiscoveredVersion, told: list[DriftAlert]) -> str:
@@ -197,7 +199,7 @@ def without(shape: StreamShape, paths: list[Path]) -> StreamShape:
     for path in paths:
         _remove(schema, path)
     gone = {format_path(step for step in path if step is not None) for path in paths}
-    return dataclasses.replace(shape, schema=schema, pii=tuple(each for each in shape.pii if each not in gone))
+    return dataclasses.replace(shape, schema=schema, pii=tuple(path for path in shape.pii if path not in gone))
 
 
 def _remove(node: dict[str, Any], path: Path) -> None:
@@ -243,7 +245,9 @@ def is_resolved(
         return False
     if alert.kind in COMPATIBLE and policy != "freeze":
         return True
-    return _told(alert) not in {(each.kind, each.path, each.message) for each in diff_schema(baseline, now.shape)}
+    return _told(alert) not in {
+        (change.kind, change.path, change.message) for change in diff_schema(baseline, now.shape)
+    }
 
 
 def _told(alert: DriftAlert) -> tuple[str, str, str]:

@@ -73,7 +73,7 @@ class FieldType:
 
     def words(self) -> str:
         """Say what it holds, without a value."""
-        shown = sorted("number" if each == "fraction" else each for each in self.types - self._beneath_number())
+        shown = sorted("number" if type_ == "fraction" else type_ for type_ in self.types - self._beneath_number())
         kinds = "any value" if self.types == TYPES else " or ".join(shown) or "nothing"
         listed = f" ({len(self.enum)} values)" if self.enum is not None else ""
         limits = "".join(
@@ -165,7 +165,7 @@ def _well_formed(node: Any) -> Schema:
 
 def _fits(key: str, value: Any) -> bool:
     if key == "type":
-        return isinstance(value, str) or (isinstance(value, list) and all(isinstance(each, str) for each in value))
+        return isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str) for item in value))
     expected: dict[str, type] = {"properties": dict, "required": list, "enum": list, "anyOf": list, "oneOf": list}
     return isinstance(value, expected.get(key, object))
 
@@ -183,12 +183,12 @@ def _chosen(
     node: Schema, choice: str, branches: list[Any], root: Schema, refs: frozenset[str]
 ) -> tuple[Schema, frozenset[str]]:
     rest = {key: value for key, value in node.items() if key != choice}
-    real = [each for each in branches if each != {"type": "null"}]
+    real = [branch for branch in branches if branch != {"type": "null"}]
     nullable = {"nullable": True} if len(real) < len(branches) else {}
     if len(real) == 1:
         inner, refs = _resolved(real[0], root, refs)
         return {**inner, **rest, **nullable}, refs
-    types = frozenset[str]().union(*(_types(_resolved(each, root, refs)[0])[0] for each in real))
+    types = frozenset[str]().union(*(_types(_resolved(branch, root, refs)[0])[0] for branch in real))
     return {**rest, **nullable, "types": types, f"{choice} of": sorted(map(_json, real))}, refs
 
 
@@ -198,7 +198,7 @@ def _field(node: Schema) -> FieldType:
     limits = {key: value for key, value in node.items() if _is_limit(key, value)}
     if enum is None:
         return FieldType(types, nullable, None, limits)
-    listed = frozenset(_json(each) for each in enum if each is not None)
+    listed = frozenset(_json(value) for value in enum if value is not None)
     return FieldType(types, nullable and (None in enum or bool(node.get("nullable"))), listed, limits)
 
 
@@ -211,7 +211,7 @@ def _types(node: Schema) -> tuple[frozenset[str], bool]:
         values = [node["const"]] if "const" in node else node.get("enum")
         if values is None:
             return TYPES, True
-        return frozenset(_type_of(each) for each in values if each is not None), None in values
+        return frozenset(_type_of(value) for value in values if value is not None), None in values
     names = {declared} if isinstance(declared, str) else set(declared)
     wide = names | ({"integer", "fraction"} if "number" in names else set())
     return frozenset(wide - {"number", "null"}), "null" in names or bool(node.get("nullable"))
