@@ -219,6 +219,23 @@ def test_what_the_chart_says_of_policy_is_what_the_operator_reads() -> None:
     assert quotas({default["name"]: default.get("value", "") for default in defaults}) == NO_QUOTAS
 
 
+def test_the_server_reads_what_a_pods_identity_is_made_of_and_changes_nothing() -> None:
+    (rules,) = (
+        document["rules"]
+        for document in rendered(*GIVEN)
+        if document["kind"] == "ClusterRole" and document["metadata"]["name"].startswith("penstock-serve-")
+    )
+    rights = {resource: set(rule["verbs"]) for rule in rules for resource in rule["resources"]}
+    assert rights == {
+        "tokenreviews": {"create"},
+        "subjectaccessreviews": {"create"},
+        "jobs": {"get"},
+        "namespaces": {"get"},
+        "pods": {"get", "list"},
+        "pods/log": {"get"},
+    }
+
+
 def test_with_namespaces_the_release_has_rights_in_these_alone() -> None:
     documents = rendered(*GIVEN, "watch.namespaces={team-a,team-b}", "watch.selector=stage=live", "installation.id=x-1")
     everywhere = {

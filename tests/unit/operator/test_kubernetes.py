@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -78,19 +79,100 @@ def launcher(api: client.ApiClient) -> KubernetesLauncher:
     return KubernetesLauncher(api, JobSettings("http://penstock"))
 
 
+def made(document: dict[str, Any], uid: str, **pod: Any) -> dict[str, Any]:
+    """Return the Job that the API server makes of a document: with its defaults, a selector, and labels of its own."""
+    own = {"batch.kubernetes.io/controller-uid": uid, "batch.kubernetes.io/job-name": document["metadata"]["name"]}
+    template = document["spec"]["template"]
+    labels = {**template["metadata"]["labels"], **own}
+    spec = {
+        **document["spec"],
+        "completionMode": "NonIndexed",
+        "selector": {"matchLabels": own},
+        "template": {
+            "metadata": {"creationTimestamp": None, "labels": labels},
+            "spec": {**template["spec"], "dnsPolicy": "ClusterFirst", **pod},
+        },
+    }
+    return {**document, "metadata": {**document["metadata"], "uid": uid, "resourceVersion": "7"}, "spec": spec}
+
+
+def exists(httpserver: HTTPServer, found: Callable[[dict[str, Any]], dict[str, Any]]) -> list[str]:
+    """Have a Job of the launch's name exist: `found` makes it of the document. Return the methods of changing calls."""
+    changes = list[str]()
+    documents = list[dict[str, Any]]()
+
+    def create(request: Request) -> Response:
+        document = request.get_json()
+        if request.args.get("dryRun") == "All":
+            return answered(made(document, "rehearsed"), 201)
+        documents.append(document)
+        changes.append("POST")
+        return answered(refusal(409, "AlreadyExists"), 409)
+
+    def delete(request: Request) -> Response:
+        assert request.get_json()["preconditions"] == {"resourceVersion": "7"}
+        changes.append("DELETE")
+        return answered({})
+
+    place = f"{JOBS}/{LAUNCH.job_name}"
+    httpserver.expect_request(JOBS, "POST").respond_with_handler(create)
+    httpserver.expect_request(place, "GET").respond_with_handler(lambda _: answered(found(documents[-1])))
+    httpserver.expect_request(place, "DELETE").respond_with_handler(delete)
+    return changes
+
+
 async def test_a_job_that_an_earlier_call_created_is_adopted(
     launcher: KubernetesLauncher, httpserver: HTTPServer
 ) -> None:
-    httpserver.expect_request(JOBS, "POST").respond_with_json(refusal(409, "AlreadyExists"), 409)
-    httpserver.expect_request(f"{JOBS}/{LAUNCH.job_name}", "GET").respond_with_json(job("u1"))
+    changes = exists(httpserver, lambda document: made(document, "j1"))
     assert await launcher.launch(LAUNCH) == "j1"
+    assert changes == ["POST"]
 
 
-async def test_somebody_elses_job_of_that_name_is_refused(launcher: KubernetesLauncher, httpserver: HTTPServer) -> None:
-    httpserver.expect_request(JOBS, "POST").respond_with_json(refusal(409, "AlreadyExists"), 409)
-    httpserver.expect_request(f"{JOBS}/{LAUNCH.job_name}", "GET").respond_with_json(job("another"))
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"initContainers": [{"name": "x", "image": "x"}]},
+        {"containers": []},
+        {"hostNetwork": True},
+        {"serviceAccountName": "admin"},
+        {"automountServiceAccountToken": True},
+        {"volumes": []},
+    ],
+    ids=str,
+)
+async def test_a_job_that_differs_is_deleted_and_not_adopted(
+    launcher: KubernetesLauncher, httpserver: HTTPServer, other: dict[str, Any]
+) -> None:
+    """A tenant may copy labels and owner of a Job; the Job must be the one that the launch would create."""
+    changes = exists(httpserver, lambda document: made(document, "j1", **other))
+    with pytest.raises(LaunchPostponed, match="it was deleted"):
+        await launcher.launch(LAUNCH)
+    assert changes == ["POST", "DELETE"]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"ownerReferences": []},
+        {"ownerReferences": [{"kind": "TenantConnection", "uid": "another", "controller": True}]},
+        {"ownerReferences": [{"kind": "TenantConnection", "uid": "u1", "controller": False}]},
+        {"ownerReferences": [{"kind": "ConfigMap", "uid": "u1", "controller": True}]},
+        {"labels": {}},
+    ],
+    ids=str,
+)
+async def test_somebody_elses_job_of_that_name_is_refused(
+    launcher: KubernetesLauncher, httpserver: HTTPServer, metadata: dict[str, Any]
+) -> None:
+    def found(document: dict[str, Any]) -> dict[str, Any]:
+        job = made(document, "j1")
+        return {**job, "metadata": {**job["metadata"], **metadata}}
+
+    changes = exists(httpserver, found)
     with pytest.raises(LaunchRefused, match="delete it"):
         await launcher.launch(LAUNCH)
+    assert changes == ["POST"]
 
 
 async def test_a_conflict_that_left_no_job_is_tried_again(launcher: KubernetesLauncher, httpserver: HTTPServer) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from http import HTTPStatus
+from typing import TypeVar
 
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
@@ -10,14 +12,44 @@ from penstock_sdk.protocol import TOKEN_AUDIENCE
 
 from penstock_operator.api.authentication import Verb
 from penstock_operator.errors import Forbidden, Unauthenticated
+from penstock_operator.ids import AttemptNumber, ConnectionUid, Namespace, NamespaceUid, RunId
+from penstock_operator.launchers.jobs import LABEL_ATTEMPT, LABEL_RUN
 from penstock_operator.resources.models import GROUP, PLURALS, Kind
-from penstock_operator.runs.protocol import PodIdentity
+from penstock_operator.runs.protocol import JobIdentity, PodIdentity
 
+T = TypeVar("T")
+SERVICE_ACCOUNT = ["system", "serviceaccount"]
 POD_NAME, POD_UID = "authentication.kubernetes.io/pod-name", "authentication.kubernetes.io/pod-uid"
 EVERYWHERE: dict[Kind, str] = {
     "TenantConnection": "in all namespaces",
     "ConnectorDefinition": "at the cluster scope",
 }
+
+
+def _namespace_of(username: str) -> str:
+    """Return the namespace of a service account; nothing for any other user."""
+    parts = username.split(":")
+    return (
+        parts[2]
+        if len(parts) == len(("system", "serviceaccount", "namespace", "name")) and parts[:2] == SERVICE_ACCOUNT
+        else ""
+    )
+
+
+def _controller_of(metadata: client.V1ObjectMeta, kind: str, api: str) -> client.V1OwnerReference | None:
+    """Return the reference to the object that controls another, if it is of this kind and API."""
+    references = [reference for reference in metadata.owner_references or [] if reference.controller]
+    return next((found for found in references if found.kind == kind and found.api_version.startswith(api)), None)
+
+
+async def _found(reading: Awaitable[T]) -> T:
+    """Return what was read. Raises Unauthenticated if it does not exist."""
+    try:
+        return await reading
+    except ApiException as error:
+        if error.status == HTTPStatus.NOT_FOUND:
+            raise Unauthenticated from None
+        raise
 
 
 class KubernetesAuthenticator:
@@ -27,35 +59,53 @@ class KubernetesAuthenticator:
         self._tokens = client.AuthenticationV1Api(api)
         self._access = client.AuthorizationV1Api(api)
         self._core = client.CoreV1Api(api)
+        self._batch = client.BatchV1Api(api)
 
     async def _review(self, token: str, audiences: list[str] | None) -> client.V1UserInfo:
         spec = client.V1TokenReviewSpec(token=token, audiences=audiences)
         review = await self._tokens.create_token_review(client.V1TokenReview(spec=spec))
         if not review.status.authenticated:
             raise Unauthenticated
+        if audiences and not set(audiences) & set(
+            review.status.audiences or ()
+        ):  # an authenticator that knows no audiences
+            raise Unauthenticated
         return review.status.user
 
     async def pod(self, token: str) -> PodIdentity:
-        """Return the pod that the token is bound to, with the uid of its Job."""
+        """Return the pod that the token is bound to, with its Job.
+
+        Namespace, name and uid of the pod are those that the API server put into the token. The pod's ownerReference only
+        says which Job to read: whoever may create a pod can write one.
+        """
         user = await self._review(token, [TOKEN_AUDIENCE])
         extra = user.extra or {}
         name, uid = (extra.get(POD_NAME) or [""])[0], (extra.get(POD_UID) or [""])[0]
-        namespace = (user.username or "").split(":")[2:3]
-        if not name or not namespace:
+        namespace = _namespace_of(user.username or "")
+        if not name or not uid or not namespace:
             message = "the token is not bound to a pod"
             raise Unauthenticated(message)
-        try:
-            pod = await self._core.read_namespaced_pod(name, namespace[0])
-        except ApiException as error:
-            if error.status == HTTPStatus.NOT_FOUND:
-                raise Unauthenticated from None
-            raise
-        references = pod.metadata.owner_references or []
-        owners = [owner.uid for owner in references if owner.kind == "Job" and owner.controller]
-        if pod.metadata.uid != uid or not owners:
+        pod = await _found(self._core.read_namespaced_pod(name, namespace))
+        owner = _controller_of(pod.metadata, "Job", "batch/")
+        if pod.metadata.uid != uid or owner is None:
             message = "the token's pod does not belong to a Job"
             raise Unauthenticated(message)
-        return PodIdentity(pod_uid=uid, job_uid=owners[0])
+        job = await _found(self._batch.read_namespaced_job(owner.name, namespace))
+        if job.metadata.uid != owner.uid:
+            message = "the token's pod does not belong to a Job"
+            raise Unauthenticated(message)
+        connection = _controller_of(job.metadata, "TenantConnection", f"{GROUP}/")
+        labels = job.metadata.labels or {}
+        attempt = labels.get(LABEL_ATTEMPT, "")
+        holder = JobIdentity(
+            namespace=Namespace(namespace),
+            namespace_uid=NamespaceUid((await _found(self._core.read_namespace(namespace))).metadata.uid),
+            name=job.metadata.name,
+            connection_uid=ConnectionUid(connection.uid) if connection else None,
+            run_id=RunId(labels.get(LABEL_RUN, "")),
+            attempt=AttemptNumber(int(attempt) if attempt.isdecimal() else 0),
+        )
+        return PodIdentity(pod_uid=uid, job_uid=job.metadata.uid, job=holder)
 
     async def holder(self, token: str) -> str:
         """Check the token, and return its holder's name."""

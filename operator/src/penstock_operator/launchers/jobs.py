@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -155,6 +156,65 @@ def _metadata(launch: AttemptLaunch, settings: JobSettings) -> dict[str, Any]:
         "labels": labels,
         "ownerReferences": [owner],
     }
+
+
+MADE_BY_THE_API_SERVER = (
+    *("controller-uid", "job-name"),
+    *("batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name"),
+)
+"""Labels of a Job's pods that hold the Job's own uid and name."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobShape:
+    """What tells whether a Job is the one that a launch would create.
+
+    `owners` are kind, uid and whether it controls the Job; `labels` those of Penstock. `spec` is the whole spec as JSON, without
+    the Job's own uid and name: it is equal in two Jobs that the API server made of one document, and in no others.
+    """
+
+    resource_version: str
+    owners: tuple[tuple[str, str, bool], ...]
+    labels: tuple[tuple[str, str], ...]
+    spec: str
+
+    @classmethod
+    def of(cls, job: JsonObject) -> JobShape:
+        """Return the shape of a Job, or of a document from which one is made."""
+        document: Any = job
+        metadata = document.get("metadata", {})
+        owners = metadata.get("ownerReferences") or []
+        whole = document.get("spec", {})
+        template = whole.get("template", {})
+        of_pods = template.get("metadata") or {}
+        labels = of_pods.get("labels") or {}
+        own_labels = {name: value for name, value in labels.items() if name not in MADE_BY_THE_API_SERVER}
+        of_pods = {name: value for name, value in of_pods.items() if name != "creationTimestamp"} | {
+            "labels": own_labels
+        }
+        spec = {**whole, "template": {**template, "metadata": of_pods}}
+        spec.pop("selector", None)
+        return cls(
+            resource_version=metadata.get("resourceVersion", ""),
+            owners=tuple(
+                (owner.get("kind", ""), owner.get("uid", ""), bool(owner.get("controller"))) for owner in owners
+            ),
+            labels=tuple(
+                sorted(
+                    (name, value)
+                    for name, value in (metadata.get("labels") or {}).items()
+                    if name.startswith((f"{GROUP}/", "app.kubernetes.io/"))
+                )
+            ),
+            spec=json.dumps(spec, sort_keys=True),
+        )
+
+
+def rehearsal_of(job: JsonObject) -> JsonObject:
+    """Return the document of a Job under another name, to be created without effect while the Job exists."""
+    document: Any = job
+    metadata = document.get("metadata", {})
+    return {**document, "metadata": {**metadata, "name": f"{metadata.get('name')}-dry"}}
 
 
 def _pod(launch: AttemptLaunch, settings: JobSettings, addresses: Addresses) -> dict[str, Any]:

@@ -36,10 +36,12 @@ from penstock_operator.launchers.jobs import (
     PASSING_WORDS,
     QUOTA_WORDS,
     JobSettings,
+    JobShape,
     desired_job,
     desired_network_policy,
     is_over,
     observe_job,
+    rehearsal_of,
     told_by,
     wants_words,
 )
@@ -80,7 +82,7 @@ class KubernetesLauncher:
             job = await self._objects.create_namespaced_custom_object(*JOBS, launch.namespace, "jobs", desired)
         except ApiException as error:
             if error.status == HTTPStatus.CONFLICT:
-                return await self._adopt(launch, error)
+                return await self._adopt(launch, desired, error)
             if error.status in REFUSALS:
                 raise _refused(error) from None
             raise LaunchPostponed(f"the API server did not make the run's Job: {_words(error)}") from error
@@ -123,18 +125,35 @@ class KubernetesLauncher:
         self._known_addresses = (time.monotonic(), found)
         return found
 
-    async def _adopt(self, launch: AttemptLaunch, conflict: ApiException) -> str:
-        """Return the uid of the Job that is there. Without one the conflict was another, such as a quota's, and passes."""
+    async def _adopt(self, launch: AttemptLaunch, desired: dict[str, Any], conflict: ApiException) -> str:
+        """Return the uid of the Job that is there, if it is the one that this launch would create.
+
+        Without one the conflict was another, such as a quota's, and passes. A Job that has this connection's owner and
+        differs, as a tenant or an earlier version of the controller made it, is deleted, and the launch is tried again.
+        """
         job = await self._job(launch)
         if job is None:
             raise conflict
-        owners = [owner["uid"] for owner in job["metadata"].get("ownerReferences", [])]
-        other = job["metadata"].get("labels", {}).get(LABEL_INSTALLATION, self._settings.installation)
-        if launch.connection_uid not in owners or other != self._settings.installation:
+        found, wanted = JobShape.of(job), JobShape.of(desired)
+        if (found.owners, found.labels) != (wanted.owners, wanted.labels):
             reason: Reason = "LaunchRefused"
             message = f"a Job named {launch.job_name} exists that is not this connection's; delete it"
             raise LaunchRefused(reason, message)
-        return str(job["metadata"]["uid"])
+        if found.spec == (await self._rehearsed(launch, desired)).spec:
+            return str(job["metadata"]["uid"])
+        log.warning(
+            "a Job that differs from the desired one is deleted", job=launch.job_name, namespace=launch.namespace
+        )
+        await self._delete_object((*JOBS, launch.namespace, "jobs", launch.job_name), found.resource_version)
+        raise LaunchPostponed(f"a Job named {launch.job_name} differed from what the run needs; it was deleted")
+
+    async def _rehearsed(self, launch: AttemptLaunch, desired: dict[str, Any]) -> JobShape:
+        """Return what the API server makes of the Job, with its defaults and what admission changes; nothing is created."""
+        create = self._objects.create_namespaced_custom_object
+        try:
+            return JobShape.of(await create(*JOBS, launch.namespace, "jobs", rehearsal_of(desired), dry_run="All"))
+        except ApiException as error:
+            raise LaunchPostponed(f"the API server did not make the run's Job: {_words(error)}") from error
 
     async def observe(self, launch: LaunchedAttempt) -> AttemptObservation:
         """Read the Job, and its pod when the Job failed or has not started."""

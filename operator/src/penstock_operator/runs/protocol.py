@@ -45,9 +45,10 @@ from penstock_sdk.protocol import (
 from penstock_operator import outbox
 from penstock_operator.bronze.keys import object_key
 from penstock_operator.bronze.store import UPLOAD_EXPIRY, BronzeStore
+from penstock_operator.connections import connection_store
 from penstock_operator.credentials.vault import CredentialOwner, Vault
 from penstock_operator.errors import Fenced, Invalid, Mismatch, NotReady, Unauthenticated
-from penstock_operator.ids import StreamName
+from penstock_operator.ids import AttemptNumber, ConnectionUid, Namespace, NamespaceUid, RunId, StreamName
 from penstock_operator.registry.database import DatabaseConnection, Pool
 from penstock_operator.runs import (
     attempt_states,
@@ -76,12 +77,47 @@ from penstock_operator.runs.stream_outcomes import RunStream
 from penstock_operator.schemas import schema_store
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobIdentity:
+    """A Job of the cluster, as the API server holds it."""
+
+    namespace: Namespace
+    namespace_uid: NamespaceUid
+    name: str
+    connection_uid: ConnectionUid | None
+    """The uid of the TenantConnection that controls it; None where none does."""
+    run_id: RunId
+    attempt: AttemptNumber
+    """Run and attempt of its labels; an empty text and 0 where it has none."""
+
+
 @dataclass(frozen=True)
 class PodIdentity:
-    """Who calls start: a pod, and the Job that owns it, as the platform's own authority says."""
+    """Who calls start: a pod, and the Job that controls it, as the platform's own authority says."""
 
     pod_uid: str
     job_uid: str
+    job: JobIdentity | None = None
+    """None on one machine, where the platform itself made the token for the process."""
+
+
+def check_identity(pod: PodIdentity, launch: CarriedAttempt, namespace_uid: NamespaceUid | None) -> None:
+    """Raise Unauthenticated unless the pod is one of the attempt's own Job.
+
+    `namespace_uid` is that of the connection's namespace; None where the controller could not read it.
+    """
+    job = pod.job
+    expected = job and JobIdentity(
+        namespace=launch.namespace,
+        namespace_uid=namespace_uid or job.namespace_uid,
+        name=launch.job_name,
+        connection_uid=launch.connection_uid,
+        run_id=launch.run_id,
+        attempt=launch.attempt,
+    )
+    if launch.job_uid != pod.job_uid or job != expected:
+        message = "the token belongs to a pod of another Job"
+        raise Unauthenticated(message)
 
 
 def digest(token: str) -> bytes:
@@ -121,9 +157,8 @@ class RunProtocol:
             launch = await attempt_store.attempt_to_launch(db, request.run, request.attempt)
             if launch is None or launch.job_uid is None:
                 raise NotReady
-            if launch.job_uid != pod.job_uid:
-                message = "the token belongs to a pod of another Job"
-                raise Unauthenticated(message)
+            connection = await connection_store.connection_by_uid(db, launch.connection_uid)
+            check_identity(pod, launch, connection.namespace_uid if connection else None)
             key = check_protocol(request)
             check_artifact(request, launch)
             token = await self._claim(db, launch, pod, key)
