@@ -15,7 +15,9 @@ from penstock_operator.api.models import BackfilledRun, CancelledRun, StartedRun
 from penstock_operator.api.services import Services
 from penstock_operator.errors import Invalid
 from penstock_operator.ids import RunId
+from penstock_operator.registry.database import DatabaseConnection
 from penstock_operator.runs import run_store, transitions
+from penstock_operator.runs.attempt_store import RunPhase
 from penstock_operator.scheduling.backfill import BackfillWindow, backfill
 from penstock_operator.scheduling.due import request_run
 from penstock_operator.scheduling.reread import reread
@@ -34,6 +36,10 @@ class BackfillRequest(RunRequest):
     start: Annotated[AwareDatetime, Field(alias="from")]
     end: Annotated[AwareDatetime | None, Field(alias="to")] = None
     streams: Annotated[list[str], Field(max_length=500)] = []
+
+    def window(self, now: datetime) -> BackfillWindow:
+        """Return the window that is asked for."""
+        return BackfillWindow(self.start, self.end or now, tuple(self.streams))
 
 
 def action_routes(services: Services) -> APIRouter:
@@ -61,10 +67,9 @@ def action_routes(services: Services) -> APIRouter:
         """Make a run for each tick of the window that has none."""
         await may(token, "patch", request.namespace)
         now = datetime.now(UTC)
-        window = BackfillWindow(request.start, request.end or now, tuple(request.streams))
         async with pool.connection() as db:
             row = await find_connection(db, request.namespace, request.name)
-            filled = await backfill(db, row.uid, window, now)
+            filled = await backfill(db, row.uid, request.window(now), now)
         return [BackfilledRun(id=RunId(tick.id), scheduled_at=tick.scheduled_at) for tick in filled]
 
     @router.post("/runs/reread")
@@ -72,10 +77,9 @@ def action_routes(services: Services) -> APIRouter:
         """Make one run that reads the source's records of the window again."""
         await may(token, "patch", request.namespace)
         now = datetime.now(UTC)
-        window = BackfillWindow(request.start, request.end or now, tuple(request.streams))
         async with pool.connection() as db:
             row = await find_connection(db, request.namespace, request.name)
-            return StartedRun(id=await reread(db, row.uid, window, now))
+            return StartedRun(id=await reread(db, row.uid, request.window(now), now))
 
     @router.post("/runs/{run_id}/cancel")
     async def cancel_run(run_id: str, token: Token) -> CancelledRun:
@@ -84,12 +88,22 @@ def action_routes(services: Services) -> APIRouter:
             found = await find_run(db, run_id)
             await may(token, "patch", found.namespace)
             async with db.transaction():
-                locked = await run_store.lock_run(db, run_id)
-                if locked and locked.phase == "pending":
-                    return CancelledRun.model_validate({"phase": await transitions.cancel(db, locked)})
-                if locked and locked.phase == "running":
-                    await run_store.request_cancel(db, run_id)
-        # The phase when the request came: somebody else may have ended the run just before.
-        return CancelledRun.model_validate({"phase": (locked or found).phase})
+                phase = await _cancel(db, RunId(run_id))
+        return CancelledRun.model_validate({"phase": phase or found.phase})
 
     return router
+
+
+async def _cancel(db: DatabaseConnection, run_id: RunId) -> RunPhase | None:
+    """End a run that waits, and ask a run under way to end. Return the phase of the run; None if it is gone.
+
+    The phase is that of the moment of the request: the run may have ended just before.
+    """
+    locked = await run_store.lock_run(db, run_id)
+    if locked is None:
+        return None
+    if locked.phase == "pending":
+        return await transitions.cancel(db, locked)
+    if locked.phase == "running":
+        await run_store.request_cancel(db, run_id)
+    return locked.phase

@@ -105,6 +105,14 @@ def run_routes(services: Services) -> APIRouter:
         await may(token, "get", run.namespace)
         return run
 
+    _add_logs(router, services)
+    return router
+
+
+def _add_logs(router: APIRouter, services: Services) -> None:
+    """Add the route of a run's log."""
+    pool, may = services.pool, services.authenticator.person
+
     @router.get("/runs/{run_id}/logs", response_class=StreamingResponse, responses={200: {"content": {TEXT: {}}}})
     async def logs(run_id: str, token: Token, attempt: Attempt = None, *, follow: bool = False) -> StreamingResponse:
         """Send the log of an attempt as text; with `follow`, until the attempt or the run has ended."""
@@ -115,8 +123,6 @@ def run_routes(services: Services) -> APIRouter:
             return StreamingResponse(services.logs.follow(run, attempt), media_type=TEXT)
         text = await started(services.logs.read(run, attempt or run.attempt))
         return StreamingResponse(text, media_type=TEXT)
-
-    return router
 
 
 async def started(text: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:

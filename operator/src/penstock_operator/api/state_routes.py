@@ -87,13 +87,6 @@ def state_routes(services: Services) -> APIRouter:
     router = APIRouter(prefix="/connections/{namespace}/{name}/state")
     pool, may = services.pool, services.authenticator.person
 
-    async def changed(namespace: str, name: str, token: str, order: Order, reason: str) -> list[StateView]:
-        author = Author(await may(token, "patch", namespace), reason)
-        async with pool.connection() as db:
-            row = await find_connection(db, namespace, name)
-            states = await change_state(db, row.uid, order, author)
-        return [StateView.model_validate(state, from_attributes=True) for state in states]
-
     @router.get("")
     async def export_state(namespace: str, name: str, token: Token) -> StateDocument:
         """Return the state of all streams, as a document that can be imported."""
@@ -123,6 +116,21 @@ def state_routes(services: Services) -> APIRouter:
             row = await find_connection(db, namespace, name)
             return links.items(await queries.list_state_changes(db, page, row.uid))
 
+    _add_changes(router, services)
+    return router
+
+
+def _add_changes(router: APIRouter, services: Services) -> None:
+    """Add the routes that change a state."""
+    pool, may = services.pool, services.authenticator.person
+
+    async def changed(namespace: str, name: str, token: str, order: Order, reason: str) -> list[StateView]:
+        author = Author(await may(token, "patch", namespace), reason)
+        async with pool.connection() as db:
+            row = await find_connection(db, namespace, name)
+            states = await change_state(db, row.uid, order, author)
+        return [StateView.model_validate(state, from_attributes=True) for state in states]
+
     @router.post("/reset")
     async def reset_state(namespace: str, name: str, request: ResetRequest, token: Token) -> list[StateView]:
         """Have streams read anew, into a new generation of their objects."""
@@ -137,5 +145,3 @@ def state_routes(services: Services) -> APIRouter:
     async def import_state(namespace: str, name: str, request: ImportRequest, token: Token) -> list[StateView]:
         """Put streams to the cursors of a document."""
         return await changed(namespace, name, token, request.order(), request.reason)
-
-    return router

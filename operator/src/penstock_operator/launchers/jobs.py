@@ -1,4 +1,4 @@
-"""Jobs, as plain documents: what an attempt's Job looks like, and what a Job's and a pod's status mean. Pure."""
+"""Jobs as plain documents: the Job of an attempt, and the meaning of the status of a Job and of a pod. Pure."""
 
 from __future__ import annotations
 
@@ -61,8 +61,7 @@ PASSING_WORDS = (
     *("unable to create new content", "timed out", "context deadline exceeded", "connection refused"),
 )
 REFUSING_WORDS = ("is forbidden", "denied the request", "denied request", "is invalid")
-"""How the API server, its admission plugins and a namespace's policies refuse what stays as it is: LimitRange, Pod
-Security, ValidatingAdmissionPolicy, webhooks."""
+"""Words of a refusal that a retry does not change: by LimitRange, Pod Security, ValidatingAdmissionPolicy or a webhook."""
 REGISTRY_REFUSALS = (
     *("not found", "manifest unknown", "denied", "unauthorized", "authorization failed", "forbidden"),
     *("no match for platform", "invalid reference", "not supported"),
@@ -92,7 +91,7 @@ class JobSettings:
 
 
 def desired_job(launch: AttemptLaunch, settings: JobSettings, addresses: Addresses = NO_ADDRESSES) -> dict[str, Any]:
-    """Return the attempt's Job: one pod, once; who retries is the registry.
+    """Return the attempt's Job. It runs one pod once, because the registry decides about retries.
 
     `addresses` are those of the hosts that the pod reaches without a name server, by host.
     """
@@ -281,7 +280,7 @@ def _without_name_server(addresses: Addresses) -> dict[str, Any]:
 
 
 def _requests(limits: dict[str, str]) -> dict[str, str]:
-    """Return what is reserved: all of the memory, as it cannot be taken back, and a little of the CPU, as it can."""
+    """Return the requests: all of the memory, which cannot be taken back, and a little of the CPU, which can."""
     cpu = limits["cpu"]
     millis = float(cpu[:-1]) if cpu.endswith("m") else float(cpu) * 1000
     return {"memory": limits["memory"], "cpu": f"{min(50, int(millis))}m"}
@@ -311,13 +310,13 @@ def _credentials_volume(secret: str, credentials: dict[str, bool]) -> dict[str, 
 
 
 def is_over(job: dict[str, Any]) -> bool:
-    """Say whether the Job has ended, or is about to be ended."""
+    """Return True if the Job has ended, or is about to end."""
     conditions = job.get("status", {}).get("conditions", [])
     return any(condition["status"] == "True" and condition["type"] in ENDED for condition in conditions)
 
 
 def observe_job(job: dict[str, Any] | None, pod: dict[str, Any] | None) -> AttemptObservation:
-    """Say what a Job and its pod mean; the pod is needed only when the Job failed or has not started."""
+    """Return the state of an attempt from its Job and pod. The pod is needed only if the Job failed or has not started."""
     if job is None:
         return AttemptObservation("gone", "AttemptLost", "the attempt's Job was deleted", disrupted=True)
     conditions = {
@@ -340,7 +339,7 @@ def observe_job(job: dict[str, Any] | None, pod: dict[str, Any] | None) -> Attem
 
 
 def told_by(seen: AttemptObservation, warning: str, *, has_pod: bool) -> AttemptObservation:
-    """Return what was seen, in the words of the newest warning about the pod, or about the Job that has none."""
+    """Return the observation with the message of the newest warning about the pod, or about a Job without a pod."""
     if not warning:
         return seen
     if not has_pod:
@@ -359,7 +358,7 @@ def _missing_credential(cause: str) -> AttemptObservation:
 
 
 def wants_words(seen: AttemptObservation) -> bool:
-    """Say whether a warning may tell why a pod waits that does not say so itself, or does not say why."""
+    """Return True if the pod waits and its status has no message or no cause, which a warning may have."""
     return seen.state == "waiting" and not seen.final and (not seen.message or _lacks_cause(seen))
 
 
@@ -372,7 +371,7 @@ def _lacks_cause(seen: AttemptObservation) -> bool:
 
 
 def refused_pod(words: str) -> AttemptObservation:
-    """Return what it means that the Job's pod could not be created: a quota is waited for, a rule stays as it is."""
+    """Return the observation for a pod that could not be created. A full quota is temporary, a rule that refuses the pod is final."""
     if any(phrase in words for phrase in QUOTA_WORDS):
         return AttemptObservation("waiting", "QuotaExceeded", words)
     if any(phrase in words for phrase in REFUSING_WORDS) and not any(phrase in words for phrase in PASSING_WORDS):
@@ -383,7 +382,7 @@ def refused_pod(words: str) -> AttemptObservation:
 
 
 def as_noted(words: str, job_name: str) -> str:
-    """Return words of Kubernetes without the end of a pod's name, which differs each time, and not too many of them."""
+    """Return a message of Kubernetes, shortened, and without the suffix of a pod's name, which differs for each pod."""
     return re.sub(rf"{re.escape(job_name)}-[a-z0-9]{{5}}\b", job_name, words)[:LONGEST_WORDS]
 
 
@@ -421,7 +420,7 @@ def _failure(condition: dict[str, Any], pod: dict[str, Any] | None, job: dict[st
 
 
 def token_refused() -> AttemptObservation:
-    """Say that the run API did not know the attempt's token: nobody took over, and the connector did nothing wrong."""
+    """Return the observation for a token that the run API does not know. It is no defect of the connector."""
     message = (
         "the run API refused the attempt's token: check that PENSTOCK_API_URL leads to the server of this registry,"
         " that the server may create TokenReviews, and the clocks; the attempt's log has the server's words"
@@ -442,7 +441,7 @@ def _disrupted(pod: dict[str, Any] | None) -> bool:
 
 
 def _running(pod: dict[str, Any]) -> AttemptObservation:
-    """Say whether the node still answers for a pod: without probes, only its node's silence makes it not ready."""
+    """Return whether the node of a running pod answers: a pod without probes is not ready only if its node does not answer."""
     ready = next(
         (condition for condition in pod["status"].get("conditions", []) if condition["type"] == "Ready"),
         {"status": "True"},
@@ -470,7 +469,7 @@ def _waiting(pod: dict[str, Any]) -> AttemptObservation:
 
 
 def _waiting_container(reason: str, message: str) -> AttemptObservation:
-    """Return what it means that a kubelet has not started the container."""
+    """Return the observation for a container that the kubelet has not started."""
     if reason == "CreateContainerConfigError" and "secret" in message.lower():
         words = f"spec.secretRef: {message}; create it in the connection's namespace"
         return AttemptObservation("waiting", "SecretNotFound", words, "ConfigError")
@@ -486,7 +485,7 @@ def _waiting_container(reason: str, message: str) -> AttemptObservation:
 
 
 def _image_fault(words: str) -> AttemptObservation:
-    """Return what it means that an image is not pulled: a registry that refuses goes on doing so, one that is away comes back."""
+    """Return the observation for an image that is not pulled. A refusal of the registry is final, an unreachable registry is not."""
     lowered = words.lower()
     refused = any(phrase in lowered for phrase in REGISTRY_REFUSALS)
     message = f"the definition's image: {words}"

@@ -55,11 +55,11 @@ KNOWN_ADDRESS_SECONDS = 60.0
 UNUSED_POLICY_SECONDS = 300.0
 """How old a NetworkPolicy without a Job must be to be deleted: it is made a moment before the Job."""
 REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.NOT_FOUND)
-WANT_OF_RIGHTS = "cannot create resource"  # the authorizer's words; those of admission name the Job
+WANT_OF_RIGHTS = "cannot create resource"  # a message of the authorizer; messages of admission name the Job
 
 
 class KubernetesLauncher:
-    """Carries attempts as Jobs in their connections' namespaces.
+    """Runs attempts as Jobs in their connections' namespaces.
 
     Jobs are read and written as plain documents: the client's models cost several times the request itself.
     """
@@ -168,7 +168,7 @@ class KubernetesLauncher:
         return told_by(seen, await self._warning(launch.namespace, pod or job), has_pod=pod is not None)
 
     async def _warning(self, namespace: str, about: dict[str, Any]) -> str:
-        """Return the newest warning about a pod, or a Job; nothing where events may not be read."""
+        """Return the newest warning about a pod or a Job; an empty text if events may not be read."""
         if not self._may_read_events:
             return ""
         response = await self._core.list_namespaced_event_without_preload_content(
@@ -180,15 +180,15 @@ class KubernetesLauncher:
             if error.status != HTTPStatus.FORBIDDEN:
                 raise
             self._may_read_events = False
-            log.warning("events may not be read, so that statuses cannot say why a pod waits", error=_words(error))
+            log.warning("events not read", effect="statuses cannot show why a pod waits", error=_words(error))
             return ""
         newest = max(events, key=_moment_of, default=None)
         return str(newest.get("message", "")) if newest else ""
 
     async def observe_many(self, attempts: list[LaunchedAttempt]) -> dict[str, AttemptObservation]:
-        """Read all Jobs and all pods that wait, page by page; no call for each attempt.
+        """Read all Jobs and all pods that wait, page by page, instead of each attempt's.
 
-        A Job that has ended or is not in the list is left out: it deserves a look of its own.
+        A Job that has ended or is not in the list is left out: the caller observes it by itself.
         """
         if not attempts:
             return {}
@@ -265,7 +265,7 @@ class KubernetesLauncher:
         return dict(job)
 
     async def _pod(self, launch: LaunchedAttempt) -> dict[str, Any] | None:
-        """Return the attempt's pod; of two, which a Job has when an answer was lost to Kubernetes, the one that failed."""
+        """Return the attempt's pod. Of two pods, which a Job has if Kubernetes lost an answer, return the one that failed."""
         selector = f"{LABEL_RUN}={launch.run_id},{LABEL_ATTEMPT}={launch.attempt}"
         response = await self._core.list_namespaced_pod_without_preload_content(
             launch.namespace, label_selector=selector
@@ -364,9 +364,9 @@ def _leftover(job: dict[str, Any]) -> LeftoverJob:
 
 
 def _refused(error: ApiException) -> LaunchRefused:
-    """Return what a refusal means: one for want of the operator's own rights is not the connection's fault.
+    """Return the error for a refusal. If the operator lacks a right, that is not the connection's fault.
 
-    An API server that starts knows no rights for a moment, and forbids everything; a full quota has room again once
+    An API server that starts has not read the rights yet, and forbids everything; a full quota has room again once
     other Jobs are gone.
     """
     reason: Reason = "LaunchRefused"
