@@ -397,7 +397,30 @@ The design note [0012](../design/0012-limits.md) says why the limits are where t
 
 def limits_page() -> str:
     """Return every limit of the platform."""
-    return "\n".join([LIMITS_HEAD, limit_table(SERVER_LIMITS), "## Documents\n", limit_table(DOCUMENT_LIMITS)])
+    messages = table(("field", "at most"), message_limits())
+    parts = [LIMITS_HEAD, limit_table(SERVER_LIMITS), "## Documents\n", limit_table(DOCUMENT_LIMITS)]
+    return "\n".join([*parts, "## Messages of the run API\n", messages])
+
+
+def message_limits() -> Iterator[Row]:
+    """Yield the limits of the messages of the run API, field by field."""
+    for name, cls in vars(protocol).items():
+        if not (inspect.isclass(cls) and issubclass(cls, protocol.Message)):
+            continue
+        for field, schema in cls.model_json_schema(by_alias=True).get("properties", {}).items():
+            limits = ", ".join(_schema_limits(schema))
+            if limits:
+                yield code(f"{name}.{field}"), limits
+
+
+def _schema_limits(schema: Mapping[str, Any]) -> Iterator[str]:
+    units = {"maxItems": "items", "maxProperties": "entries", "maxLength": "characters", "maxBytes": "bytes as JSON"}
+    for keyword, unit in units.items():
+        if keyword in schema:
+            yield f"{schema[keyword]:,} {unit}"
+    for inner in (schema.get("items"), schema.get("additionalProperties"), *schema.get("anyOf", ())):
+        if isinstance(inner, dict):
+            yield from (f"each {limit}" if inner is not schema else limit for limit in _schema_limits(inner))
 
 
 def limit_table(limits: Iterable[Limit]) -> str:

@@ -25,7 +25,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 
 from penstock_sdk._launch_variables import CREDENTIAL_VARIABLE_PREFIX, CREDENTIALS_DIRECTORY_VARIABLE
 from penstock_sdk.json_types import JsonObject, JsonSchema, JsonValue
@@ -103,6 +104,27 @@ PROTOCOL_VERSION = 2
 """Version of these messages. In version 1, `start` had no key, and a grant did not name the object's size and checksum."""
 TOKEN_AUDIENCE = "penstock"  # noqa: S105 - an audience, not a secret
 
+MAX_STREAMS = 10_000
+"""The most streams that discover() may return."""
+MAX_FIELDS = 10_000
+"""The most fields of a stream in one list."""
+MAX_FIELD_CHARACTERS = 1_000
+"""The longest path of a field."""
+MAX_SCHEMA_BYTES = 1024 * 1024
+"""The size of a stream's schema, as JSON."""
+MAX_CURSOR_BYTES = 1024 * 1024
+"""The size of a cursor, as JSON."""
+MAX_METRICS = 200
+"""The most metrics of an attempt."""
+MAX_DRIFT = 1_000
+"""The most changes that a source may announce at once."""
+MAX_MESSAGE_CHARACTERS = 2_000
+"""The longest message for the owner of a connection."""
+MAX_OPERATOR_MESSAGE_CHARACTERS = 4_000
+"""The longest message for the platform's operator."""
+MAX_KEY_CHARACTERS = 1_024
+"""The longest key of an object: the limit of S3, which counts bytes."""
+MAX_INT32 = 2**31 - 1
 MAX_PARALLELISM = 16
 """The most partitions of one stream that an attempt reads at the same time."""
 MAX_OBJECT_BYTES = 5 * 2**30
@@ -147,6 +169,27 @@ ErrorCode = Literal[
 ]
 Count = Annotated[int, Field(ge=0, le=2**62)]
 StreamName = Annotated[str, Field(min_length=1, max_length=253)]
+Name = Annotated[str, Field(max_length=253)]
+FieldPath = Annotated[str, Field(max_length=MAX_FIELD_CHARACTERS)]
+FieldPaths = Annotated[list[FieldPath], Field(max_length=MAX_FIELDS)]
+Number = Annotated[int, Field(ge=1, le=MAX_INT32)]
+MetricName = Annotated[str, Field(max_length=100)]
+Metrics = Annotated[dict[MetricName, float], Field(max_length=MAX_METRICS)]
+
+
+def _at_most(most: int) -> AfterValidator:
+    """Return the validator of a JSON value that may have at most so many bytes."""
+
+    def check(value: JsonValue) -> JsonValue:
+        size = len(to_json(value))
+        if size > most:
+            raise ValueError(f"has {size:,} bytes as JSON; at most {most:,} are accepted")
+        return value
+
+    return AfterValidator(check)
+
+
+CursorValue = Annotated[JsonValue, _at_most(MAX_CURSOR_BYTES), Field(json_schema_extra={"maxBytes": MAX_CURSOR_BYTES})]
 StartKey = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{32,128}$")]
 
 
@@ -166,9 +209,9 @@ class ApiError(Message):
 class ConnectorIdentity(Message):
     """The artifact that runs: the three names of a definition."""
 
-    name: str
-    method: str
-    version: str
+    name: Name
+    method: Name
+    version: Name
 
 
 class StartRequest(Message):
@@ -178,11 +221,11 @@ class StartRequest(Message):
     another key, the attempt is fenced.
     """
 
-    run: str
-    attempt: Annotated[int, Field(ge=1)]
-    protocol: int = PROTOCOL_VERSION
+    run: Name
+    attempt: Number
+    protocol: Annotated[int, Field(ge=0, le=1000)] = PROTOCOL_VERSION
     connector: ConnectorIdentity
-    sdk_version: str
+    sdk_version: Name
     key: Annotated[StartKey | None, Field(repr=False)] = None
 
 
@@ -290,14 +333,16 @@ class DiscoveredStream(Message):
 
     name: StreamName
     id: StreamName | None = None
-    schema_: Annotated[JsonSchema, Field(alias="schema")]
-    primary_key: list[str] = []
-    cursor_field: str | None = None
-    modes: list[Mode] = ["full"]
-    pii: list[str] = []
-    pii_suggested: dict[str, str] = {}
+    schema_: Annotated[
+        JsonSchema, _at_most(MAX_SCHEMA_BYTES), Field(alias="schema", json_schema_extra={"maxBytes": MAX_SCHEMA_BYTES})
+    ]
+    primary_key: FieldPaths = []
+    cursor_field: FieldPath | None = None
+    modes: Annotated[list[Mode], Field(max_length=10)] = ["full"]
+    pii: FieldPaths = []
+    pii_suggested: Annotated[dict[FieldPath, Name], Field(max_length=MAX_FIELDS)] = {}
     partitioned: bool = False
-    cursor_care: list[str] = []
+    cursor_care: Annotated[list[Name], Field(max_length=50)] = []
     windows: bool = False
     only_full: Annotated[str, Field(max_length=1000)] = ""
     unavailable: UnavailableReason | None = None
@@ -317,8 +362,8 @@ class AnnouncedDrift(Message):
     """A change of a stream that the source announces, such as a field that will be removed."""
 
     stream: StreamName
-    field: str = ""
-    message: str
+    field: FieldPath = ""
+    message: Annotated[str, Field(max_length=MAX_MESSAGE_CHARACTERS)]
 
 
 class StreamsRequest(Message):
@@ -328,9 +373,9 @@ class StreamsRequest(Message):
     `drift` are the changes that the connector's `drift` hook returned.
     """
 
-    streams: list[DiscoveredStream]
-    abilities: list[str] = []
-    drift: list[AnnouncedDrift] = []
+    streams: Annotated[list[DiscoveredStream], Field(max_length=MAX_STREAMS)]
+    abilities: Annotated[list[Name], Field(max_length=50)] = []
+    drift: Annotated[list[AnnouncedDrift], Field(max_length=MAX_DRIFT)] = []
 
 
 class StreamVerdict(Message):
@@ -371,7 +416,7 @@ class StreamEstimate(Message):
 class EstimateRequest(Message):
     """The expected cost of the attempt, by stream. Sent before the first record is read, if any cost is known."""
 
-    streams: dict[StreamName, StreamEstimate]
+    streams: Annotated[dict[StreamName, StreamEstimate], Field(max_length=MAX_STREAMS)]
 
 
 class EstimateResponse(Message):
@@ -429,7 +474,7 @@ class UploadedObject(Message):
     `by_op` counts the records by operation; an older SDK does not send it.
     """
 
-    key: str
+    key: Annotated[str, Field(max_length=MAX_KEY_CHARACTERS)]
     sequence: Sequence
     records: Count
     bytes: ObjectBytes
@@ -448,11 +493,11 @@ class CheckpointRequest(Message):
     """
 
     stream: StreamName
-    checkpoint: Annotated[int, Field(ge=1)]
-    cursor: JsonValue = None
+    checkpoint: Annotated[int, Field(ge=1, le=2**62)]
+    cursor: CursorValue = None
     objects: Annotated[list[UploadedObject], Field(max_length=MAX_OBJECTS_PER_CHECKPOINT)] = []
     done: bool = False
-    schema_version: int = 1
+    schema_version: Number = 1
     read: dict[Op, Count] | None = None
 
 
@@ -520,8 +565,8 @@ class EgressReportResponse(Message):
 class HeartbeatRequest(Message):
     """The attempt is alive. `metrics` are numbers by name, cumulative within the attempt. `stream` is being read now."""
 
-    metrics: dict[str, float] = {}
-    stream: str | None = None
+    metrics: Metrics = {}
+    stream: Name | None = None
 
 
 class HeartbeatResponse(Message):
@@ -534,8 +579,8 @@ class RunError(Message):
     """Why an attempt failed. `message` is for the connection's owner, `operator_message` for the platform's operator."""
 
     error_class: ErrorClass
-    message: str
-    operator_message: str = ""
+    message: Annotated[str, Field(max_length=MAX_MESSAGE_CHARACTERS)]
+    operator_message: Annotated[str, Field(max_length=MAX_OPERATOR_MESSAGE_CHARACTERS)] = ""
     retry_after: float | None = None
 
 
@@ -561,12 +606,14 @@ class FinishRequest(Message):
 
     outcome: Outcome
     error: RunError | None = None
-    records: dict[str, Count] = {}
-    rejected: dict[str, Count] = {}
-    read: dict[str, dict[str, Count]] = {}
-    streams: dict[StreamName, StreamOutcome] = {}
-    pii_suggested: dict[str, dict[str, str]] = {}
-    metrics: dict[str, float] = {}
+    records: Annotated[dict[Name, Count], Field(max_length=MAX_STREAMS)] = {}
+    rejected: Annotated[dict[Name, Count], Field(max_length=MAX_STREAMS)] = {}
+    read: Annotated[dict[Name, Annotated[dict[Name, Count], Field(max_length=10)]], Field(max_length=MAX_STREAMS)] = {}
+    streams: Annotated[dict[StreamName, StreamOutcome], Field(max_length=MAX_STREAMS)] = {}
+    pii_suggested: Annotated[
+        dict[Name, Annotated[dict[FieldPath, Name], Field(max_length=MAX_FIELDS)]], Field(max_length=MAX_STREAMS)
+    ] = {}
+    metrics: Metrics = {}
 
 
 class FinishResponse(Message):

@@ -11,13 +11,16 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from pydantic import ValidationError
+
 from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.client import RunClient
+from penstock_sdk._runtime.discovery import limit_message
 from penstock_sdk._runtime.metrics import Metrics
 from penstock_sdk._runtime.partition_plan import PartitionPlan
 from penstock_sdk._runtime.upload_grants import UploadGrants
 from penstock_sdk.contract import Cursor, Op
-from penstock_sdk.errors import DefectError
+from penstock_sdk.errors import DefectError, SourceContractError
 
 MergeCursor = Callable[[Cursor, bool], tuple[Cursor, bool]]
 """Converts a reader's cursor, and whether its partition is at its end, to those of the stream. Called for one commit at a
@@ -93,15 +96,18 @@ class StreamCommits:
         read: Mapping[Op, int],
     ) -> None:
         self._checkpoint += 1
-        request = wire.CheckpointRequest(
-            stream=self._stream,
-            checkpoint=self._checkpoint,
-            cursor=cursor,
-            objects=list(objects),
-            done=done,
-            schema_version=schema_version,
-            read=dict(read),
-        )
+        try:
+            request = wire.CheckpointRequest(
+                stream=self._stream,
+                checkpoint=self._checkpoint,
+                cursor=cursor,
+                objects=list(objects),
+                done=done,
+                schema_version=schema_version,
+                read=dict(read),
+            )
+        except ValidationError as error:
+            raise SourceContractError(f"stream {self._stream!r}: {limit_message(error)}") from None
         self._client.checkpoint(request)
 
 

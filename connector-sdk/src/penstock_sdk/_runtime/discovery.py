@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import Any
 
 from msgspec.structs import replace
+from pydantic import ValidationError
 
 from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.assignment import AnyConnector
 from penstock_sdk._runtime.masking import Mask
 from penstock_sdk._runtime.partition_plan import is_partitioned, plan_from_cursor
 from penstock_sdk.contract import Cursor, Stream, Window
-from penstock_sdk.errors import ConnectorError, DefectError
+from penstock_sdk.errors import ConnectorError, DefectError, SourceContractError
 from penstock_sdk.field_paths import normal_path, rewrite_hints
 from penstock_sdk.pii import suggest_fields
 
@@ -28,13 +29,22 @@ def streams_request(connector: AnyConnector, streams: list[Stream], mask: Mask) 
         for announced in connector.drift(streams):
             drift.append(
                 wire.AnnouncedDrift(
-                    stream=announced.stream, field=announced.field, message=mask(announced.message)[:1000]
+                    stream=announced.stream,
+                    field=announced.field[: wire.MAX_FIELD_CHARACTERS],
+                    message=mask(announced.message)[:1000],
                 )
             )
     except ConnectorError as error:  # reading the affected streams reports the reason
         log.warning("announced changes unknown: %s", mask(error.message))
+    if len(streams) > wire.MAX_STREAMS:
+        raise SourceContractError(
+            f"the source offers {len(streams):,} streams; at most {wire.MAX_STREAMS:,} are accepted:"
+            " narrow the connection's config, for example to one schema or folder"
+        )
     return wire.StreamsRequest(
-        streams=[_discovered(stream, mask) for stream in streams], abilities=["drop", "care", "window"], drift=drift
+        streams=[_discovered(stream, mask) for stream in streams],
+        abilities=["drop", "care", "window"],
+        drift=drift[: wire.MAX_DRIFT],
     )
 
 
@@ -70,6 +80,26 @@ def _reason_of(connector: AnyConnector, name: str) -> ConnectorError | None:
 def _discovered(stream: Stream, mask: Mask) -> wire.DiscoveredStream:
     for message in rewrite_hints((*stream.pii, *stream.pii_suggested), stream.schema):
         log.warning("stream %r: %s", stream.name, message)
+    try:
+        return _described(stream, mask)
+    except ValidationError as error:
+        reason = SourceContractError(f"stream {stream.name!r}: {limit_message(error)}")
+        return wire.DiscoveredStream(
+            name=stream.name,
+            id=stream.id,
+            schema_={"type": "object"},
+            modes=list(stream.modes),
+            unavailable=_reason(reason, mask),
+        )
+
+
+def limit_message(error: ValidationError) -> str:
+    """Return which field of a message is beyond its limit."""
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(f"{'.'.join(map(str, detail.get('loc', ())[:3]))}: {detail.get('msg')}" for detail in details[:3])
+
+
+def _described(stream: Stream, mask: Mask) -> wire.DiscoveredStream:
     return wire.DiscoveredStream(
         name=stream.name,
         id=stream.id,
