@@ -38,6 +38,7 @@ __all__ = [
     "CREDENTIALS_DIRECTORY_VARIABLE",
     "CREDENTIAL_VARIABLE_PREFIX",
     "EGRESS_BUCKET_VARIABLE",
+    "EGRESS_CHECK_VARIABLE",
     "EGRESS_URL_VARIABLE",
     "MAX_OBJECTS_PER_CHECKPOINT",
     "MAX_OBJECTS_PER_UPLOADS",
@@ -150,6 +151,8 @@ EGRESS_URL_VARIABLE = "PENSTOCK_EGRESS_URL"
 """Environment variable of a connector's process: the URL of the egress gateway. Without it, connections are direct."""
 EGRESS_BUCKET_VARIABLE = "PENSTOCK_EGRESS_BUCKET"
 """Environment variable of a connector's process: `direct` if it uploads to the bucket without the gateway."""
+EGRESS_CHECK_VARIABLE = "PENSTOCK_EGRESS_CHECK"
+"""Environment variable of a connector's process: set, the SDK itself refuses destinations that the manifest does not declare."""
 PARENT_PIPE_VARIABLE = "PENSTOCK_LIFELINE"
 """Environment variable of a process that `penstock up` starts: the descriptor of a pipe that closes when its parent ends."""
 

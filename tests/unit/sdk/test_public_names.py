@@ -105,6 +105,7 @@ PUBLIC = {
         "windows",
     ],
     "penstock_sdk.manifest": [
+        "DEFAULT_EGRESS_PORT",
         "AuthenticationMethod",
         "Credential",
         "Declared",
@@ -138,6 +139,7 @@ PUBLIC = {
         "CREDENTIALS_DIRECTORY_VARIABLE",
         "CREDENTIAL_VARIABLE_PREFIX",
         "EGRESS_BUCKET_VARIABLE",
+        "EGRESS_CHECK_VARIABLE",
         "EGRESS_URL_VARIABLE",
         "MAX_OBJECTS_PER_CHECKPOINT",
         "MAX_OBJECTS_PER_UPLOADS",

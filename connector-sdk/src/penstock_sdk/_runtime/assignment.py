@@ -34,6 +34,7 @@ class Assignment:
     credentials: dict[str, str] = field(repr=False)
     non_secret: frozenset[str] = frozenset()
     log_context: LogContext = field(default_factory=dict)
+    manifest: JsonObject = field(default_factory=dict)
 
     @cached_property
     def mask(self) -> Mask:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -70,6 +71,8 @@ class RunClient:
         self._http = httpx.Client(base_url=base, timeout=30.0, transport=transport, verify=trusted, trust_env=False)
         self._bucket = httpx.Client(timeout=BUCKET_TIMEOUT, transport=transport, verify=trusted)
         self._token = token
+        self.own_traffic: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Entered around each request to the platform, where the connections of the connector are checked."""
 
     def use_gateway(self, egress_url: str, *, for_bucket: bool) -> EgressGateway:
         """Return the egress gateway with the run's token, after `start`. `for_bucket`: objects are uploaded through it too."""
@@ -121,6 +124,10 @@ class RunClient:
         """Store a rotated credential."""
         return self._call("credentials", request, wire.CredentialResponse)
 
+    def egress_report(self, report: wire.EgressReport) -> None:
+        """Report the destinations that the attempt was denied."""
+        self._call("egress/report", report, wire.EgressReportResponse)
+
     def heartbeat(self, request: wire.HeartbeatRequest) -> wire.HeartbeatResponse:
         """Report that the attempt is alive. Tried once, because the next heartbeat follows soon."""
         response = self._post("heartbeat", request)
@@ -133,7 +140,8 @@ class RunClient:
 
     def _post(self, path: str, request: BaseModel) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
-        return self._http.post(path, content=request.model_dump_json(by_alias=True), headers=headers)
+        with self.own_traffic():
+            return self._http.post(path, content=request.model_dump_json(by_alias=True), headers=headers)
 
     def _answer(self, path: str, request: BaseModel) -> httpx.Response:
         def attempt() -> httpx.Response | None:
@@ -168,7 +176,8 @@ class RunClient:
 
     def _put(self, grant: wire.UploadGrant, upload: Upload) -> httpx.Response | None:
         try:
-            response = self._bucket.put(grant.url, content=upload.body, headers=grant.headers)
+            with self.own_traffic():
+                response = self._bucket.put(grant.url, content=upload.body, headers=grant.headers)
         except NEVER_SENT:
             raise
         except httpx.TransportError:

@@ -10,10 +10,10 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, MutableMapping
-from typing import Any
 from urllib.parse import urlsplit
 
 from penstock_sdk import egress
+from penstock_sdk._runtime.psycopg_tunnels import use_in_psycopg
 from penstock_sdk.errors import ConfigError, TransientError
 
 LOOPBACK = "127.0.0.1"
@@ -26,9 +26,6 @@ OK = 200
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 DIRECT_VARIABLE, DIRECT_HOSTS = "NO_PROXY", "localhost,127.0.0.1,::1"
 """The connector's own servers inside the pod; no other host is reached without the gateway."""
-POSTGRES_PORT = 5432
-PSYCOPG_OPTIONS = ("autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory")
-"""Keywords of psycopg's connect() that are not libpq's."""
 
 
 class EgressGateway:
@@ -38,6 +35,7 @@ class EgressGateway:
         parts = urlsplit(url)
         self._address = (str(parts.hostname), parts.port or 80)
         self._authorization = base64.b64encode(f"run:{token}".encode()).decode()
+        self.token = token
         self.proxy_url = f"http://run:{token}@{parts.netloc}"
         self._tunnels: dict[tuple[str, int], LocalTunnel] = {}
         self._lock = threading.Lock()
@@ -50,7 +48,7 @@ class EgressGateway:
         egress.use_tunnels(self.tunnel)
         psycopg = sys.modules.get("psycopg")
         if psycopg is not None:
-            _use_in_psycopg(psycopg, self.tunnel)
+            use_in_psycopg(psycopg, self.tunnel)
 
     def tunnel(self, host: str, port: int) -> tuple[str, int]:
         """Return the local end of a tunnel, once its other end is connected. Raises ConfigError or TransientError."""
@@ -151,32 +149,3 @@ def _answer(opened: socket.socket) -> tuple[int, str]:
     while len(body) < LONGEST_ANSWER and (more := opened.recv(4096)):
         body += more
     return status, body.decode(errors="replace").strip()
-
-
-def _use_in_psycopg(psycopg: Any, tunnel: Callable[[str, int], tuple[str, int]]) -> None:
-    """Have psycopg's connections use tunnels: `hostaddr` is where libpq connects, `host` is the name that it verifies."""
-
-    def through(conninfo: str, options: dict[str, Any]) -> dict[str, Any]:
-        parameters = psycopg.conninfo.conninfo_to_dict(
-            conninfo, **{name: value for name, value in options.items() if name not in PSYCOPG_OPTIONS}
-        )
-        host = str(parameters.get("host") or parameters.get("hostaddr") or "")
-        if not host or host.startswith("/") or "," in host:
-            return options
-        address, port = tunnel(host, int(parameters.get("port") or POSTGRES_PORT))
-        return {**options, "host": host, "hostaddr": address, "port": port}
-
-    connect = psycopg.Connection.connect.__func__
-    connect_async = psycopg.AsyncConnection.connect.__func__
-
-    def connected(cls: type, /, conninfo: str = "", **options: Any) -> Any:
-        return connect(cls, conninfo, **through(conninfo, options))
-
-    async def connected_async(cls: type, /, conninfo: str = "", **options: Any) -> Any:
-        import asyncio
-
-        return await connect_async(cls, conninfo, **await asyncio.to_thread(through, conninfo, options))
-
-    psycopg.Connection.connect = classmethod(connected)
-    psycopg.connect = psycopg.Connection.connect
-    psycopg.AsyncConnection.connect = classmethod(connected_async)

@@ -84,6 +84,7 @@ def run_attempt(credentials: dict[str, str], tell_secrets: Callable[[list[str]],
             credentials,
             non_secret_credentials(manifest),
             context,
+            manifest,
         )
         assignment.mask.on_change = tell_secrets
         tell_secrets(assignment.mask.values)

@@ -44,6 +44,8 @@ from penstock_sdk.errors import (
 )
 
 log = logging.getLogger("penstock")
+MOST_DENIALS = 20
+"""How many undeclared destinations an attempt reports."""
 NEW_SESSION_ERRORS = (TransientError, DefectError)
 """Errors after which the next stream is read with a new session."""
 
@@ -104,8 +106,7 @@ class Attempt:
         if self._interrupted:
             self._heartbeat.interrupt()
         connector_class = self._assignment.load()  # before the write guard: an import may write its bytecode
-        self._use_gateway()
-        with no_local_writes() as self._write_guard:
+        with self._confined_egress(start), no_local_writes() as self._write_guard:
             factory = ConnectorFactory(connector_class, start.config, self._credentials(start), self._client)
             connector = factory.make()
             try:
@@ -128,12 +129,31 @@ class Attempt:
         if error:
             raise error
 
-    def _use_gateway(self) -> None:
-        """Have the connector's clients use the egress gateway, if the launcher names one."""
+    @contextmanager
+    def _confined_egress(self, start: wire.StartResponse) -> Iterator[None]:
+        """Have the connector use the egress gateway if the launcher names one, or check its connections if it asks for that."""
         url = os.environ.get(wire.EGRESS_URL_VARIABLE)
         if url:
             direct = os.environ.get(wire.EGRESS_BUCKET_VARIABLE) == "direct"
-            self._client.use_gateway(url, for_bucket=not direct).install(os.environ)
+            gateway = self._client.use_gateway(url, for_bucket=not direct)
+            self._mask.add(gateway.token)
+            gateway.install(os.environ)
+        if url or not os.environ.get(wire.EGRESS_CHECK_VARIABLE):
+            yield
+            return
+        # A pod never needs these, and pays for no import of them.
+        from penstock_sdk._runtime.egress_check import EgressCheck
+        from penstock_sdk.manifest import Manifest, egress_rules
+
+        manifest = Manifest.model_validate(self._assignment.manifest)
+        check = EgressCheck(egress_rules(manifest, start.config))
+        self._client.own_traffic = check.platform_traffic
+        try:
+            with check.installed():
+                yield
+        finally:
+            if check.denials:
+                self._client.egress_report(wire.EgressReport(denials=check.denials[:MOST_DENIALS]))
 
     def _refuse(self, verdicts: list[wire.StreamVerdict], offered: dict[str, Stream]) -> None:
         for verdict in verdicts:

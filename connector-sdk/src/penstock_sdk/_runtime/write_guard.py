@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from penstock_sdk._runtime.audit_events import audited
 from penstock_sdk.errors import AttemptEnded, LocalPersistenceError
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -43,18 +44,6 @@ class WriteGuard:
         raise self._violation
 
 
-class _AuditHook:
-    """The process's one audit hook, because hooks cannot be removed. It acts only while connector code runs."""
-
-    guard: WriteGuard | None = None
-    installed = False
-
-    @classmethod
-    def on_event(cls, event: str, arguments: tuple[Any, ...]) -> None:
-        if cls.guard and event == "open":
-            cls.guard.check_open(arguments[0], arguments[2])
-
-
 @contextmanager
 def no_local_writes() -> Iterator[WriteGuard]:
     """Raise LocalPersistenceError when the code inside opens a file for writing outside the temporary directory.
@@ -66,12 +55,9 @@ def no_local_writes() -> Iterator[WriteGuard]:
     scratch = tempfile.gettempdir()
     guard = WriteGuard((*ALLOWED, os.path.abspath(scratch) + os.sep, os.path.realpath(scratch) + os.sep))  # noqa: PTH100
     bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # so that a lazy import writes no bytecode
-    if not _AuditHook.installed:
-        sys.addaudithook(_AuditHook.on_event)
-        _AuditHook.installed = True
-    _AuditHook.guard = guard
     try:
-        yield guard
+        with audited(("open", lambda arguments: guard.check_open(arguments[0], arguments[2]))):
+            yield guard
         guard.check()
     except AttemptEnded:
         raise
@@ -81,5 +67,4 @@ def no_local_writes() -> Iterator[WriteGuard]:
             guard.refuse(error.filename)
         raise
     finally:
-        _AuditHook.guard = None
         sys.dont_write_bytecode = bytecode

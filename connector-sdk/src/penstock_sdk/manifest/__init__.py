@@ -7,11 +7,12 @@ from functools import cache
 from penstock_sdk.json_types import JsonSchema, JsonValue
 from penstock_sdk.manifest.config_schema import config_problems, schema_problems
 from penstock_sdk.manifest.cursor_safety import Followed, Rule, unsafe_cursor, unsafe_values
-from penstock_sdk.manifest.egress_rules import EgressRule, egress_rules, normal_host
+from penstock_sdk.manifest.egress_rules import DEFAULT_EGRESS_PORT, EgressRule, egress_rules, normal_host
 from penstock_sdk.manifest.model import AuthenticationMethod, Credential, Declared, DeclaredStream, Manifest, rules
 from penstock_sdk.manifest.structural import problems, structural_schema, with_defaults
 
 __all__ = [
+    "DEFAULT_EGRESS_PORT",
     "AuthenticationMethod",
     "Credential",
     "Declared",

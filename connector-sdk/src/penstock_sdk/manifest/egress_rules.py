@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from penstock_sdk.json_types import JsonObject, properties_of
 from penstock_sdk.manifest.model import Egress, Manifest
 
-__all__ = ["DEFAULT_PORT", "EgressRule", "egress_rules", "normal_host"]
+__all__ = ["DEFAULT_EGRESS_PORT", "EgressRule", "egress_rules", "normal_host"]
 
-DEFAULT_PORT = 443
+DEFAULT_EGRESS_PORT = 443
 """The port of a destination that declares none and whose host is no URL."""
 SCHEME_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 PLACEHOLDER = re.compile(r"\{\{\s*config\.([A-Za-z0-9_.-]+)\s*\}\}")
@@ -78,7 +78,7 @@ def _rule(destination: Egress, values: JsonObject) -> EgressRule | None:
     if place is None:
         return None
     name, own_port = place
-    number = _port(port) if port is not None else (own_port or DEFAULT_PORT)
+    number = _port(port) if port is not None else (own_port or DEFAULT_EGRESS_PORT)
     if number is None or (wildcard and _is_address(name)):
         return None
     return EgressRule(f"{WILDCARD}{name}" if wildcard else name, number, bool(destination.private))

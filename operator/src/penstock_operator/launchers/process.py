@@ -20,6 +20,7 @@ from penstock_sdk.protocol import (
     ATTEMPT_VARIABLE,
     CONNECTOR_VARIABLE,
     CREDENTIALS_DIRECTORY_VARIABLE,
+    EGRESS_CHECK_VARIABLE,
     RUN_ID_VARIABLE,
     TOKEN_FILE_VARIABLE,
 )
@@ -106,6 +107,7 @@ class ProcessLauncher:
             RUN_ID_VARIABLE: launch.run_id,
             ATTEMPT_VARIABLE: str(launch.attempt),
             CONNECTOR_VARIABLE: artifact,
+            EGRESS_CHECK_VARIABLE: "1",
         }
 
     def _credentials(self, launch: AttemptLaunch) -> dict[str, str]:
