@@ -371,7 +371,7 @@ class WaitsForEver(TrialRest):
 
     def authenticate(self) -> None:
         super().authenticate()
-        self._session.timeout = None
+        self.session.timeout = None
 
 
 class KeepsADirectory(TrialRest):

@@ -37,7 +37,7 @@ class Feed:
 def opened(handler: httpx.MockTransport, **config: object) -> FeedRest:
     """Return the connector on a source of the test's own."""
     connector = FeedRest(Config(url=URL, **config), Credentials())  # type: ignore[arg-type]
-    connector._session = httpx.Client(transport=handler)
+    connector.session = httpx.Client(transport=handler)
     return connector
 
 

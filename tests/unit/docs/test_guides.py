@@ -165,13 +165,13 @@ def test_errors_have_the_class_that_says_what_to_do(
         guide("errors").asked(http, "x")
 
 
-def test_errors_pass_the_sources_wish_on_in_both_of_its_forms(httpserver: HTTPServer) -> None:
-    wish = guide("errors").wish
+def test_errors_pass_retry_after_on_in_both_of_its_forms(httpserver: HTTPServer) -> None:
+    retry_after_of = guide("errors").retry_after_of
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
-    assert wish(httpx.Response(429, headers={"Retry-After": "17"})) == 17
-    assert 80 < wish(httpx.Response(429, headers={"Retry-After": later})) <= 90
-    assert wish(httpx.Response(429, headers={"Retry-After": "soon"})) is None
-    assert wish(httpx.Response(429)) is None
+    assert retry_after_of(httpx.Response(429, headers={"Retry-After": "17"})) == 17
+    assert 80 < retry_after_of(httpx.Response(429, headers={"Retry-After": later})) <= 90
+    assert retry_after_of(httpx.Response(429, headers={"Retry-After": "soon"})) is None
+    assert retry_after_of(httpx.Response(429)) is None
 
 
 def test_errors_of_a_source_that_is_away_are_transient() -> None:

@@ -72,12 +72,12 @@ class Credentials(msgspec.Struct):
 class FeedRest(Connector[Config, Credentials]):
     """Reads an Atom feed."""
 
-    _session: httpx.Client | None = None
+    session: httpx.Client | None = None
 
     def authenticate(self) -> None:
         """Open the session, and ask for the first page."""
         name, password = self.credentials.username, self.credentials.password
-        self._session = httpx.Client(
+        self.session = httpx.Client(
             timeout=self.config.timeout_seconds,
             auth=(name or "", password) if password else None,
             follow_redirects=True,
@@ -116,10 +116,10 @@ class FeedRest(Connector[Config, Credentials]):
 
     def _get(self, url: str) -> Xml.Element:
         """Ask the source, and turn every way in which it can fail into the class that says what to do."""
-        if self._session is None:
+        if self.session is None:
             raise RuntimeError("authenticate() comes first")
         try:
-            response = self._session.get(url)
+            response = self.session.get(url)
         except (httpx.UnsupportedProtocol, httpx.InvalidURL):
             raise ConfigError("config.url must be an http or https address") from None
         except httpx.TransportError as error:
@@ -127,7 +127,7 @@ class FeedRest(Connector[Config, Credentials]):
         if response.status_code in (401, 403):
             raise AuthenticationError("the feed refuses username and password; correct the Secret")
         if response.status_code == 429 or response.is_server_error:
-            raise TransientError(f"the feed answers {response.status_code}", retry_after=_wish(response))
+            raise TransientError(f"the feed answers {response.status_code}", retry_after=_retry_after(response))
         if not response.is_success:
             raise ConfigError(f"config.url: the server answers {response.status_code}")
         try:
@@ -140,8 +140,8 @@ class FeedRest(Connector[Config, Credentials]):
 
     def close(self) -> None:
         """End the session."""
-        if self._session is not None:
-            self._session.close()
+        if self.session is not None:
+            self.session.close()
 
 
 def _row(entry: Xml.Element, base: str) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def _next(feed: Xml.Element, base: str) -> str | None:
     return str(there)
 
 
-def _wish(response: httpx.Response) -> float | None:
+def _retry_after(response: httpx.Response) -> float | None:
     """Return for how many seconds the source wants to be left alone: Retry-After is a number, or a date."""
     text = response.headers.get("Retry-After", "")
     if text.isdigit():
