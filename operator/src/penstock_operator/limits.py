@@ -48,7 +48,7 @@ MAX_KNOWN_TOKENS = 20_000
 
 # -- Bodies ------------------------------------------------------------------------------------------
 
-MAX_JSON_VALUES = 1_000_000
+MAX_JSON_VALUES = 500_000
 MAX_BODY_BYTES_HELD = 48 * MIB
 LARGE_BODY_BYTES = MIB
 MAX_DISCARDED_BYTES = 64 * MIB
