@@ -117,5 +117,6 @@ bench: $(READY) ## Figures, each with its ratio
 	$(BIN)/python benchmarks/record_path.py
 	$(BIN)/python benchmarks/record_checks.py
 	$(BIN)/python benchmarks/full_path.py
+	$(BIN)/python benchmarks/proven_commits.py
 	$(BIN)/python benchmarks/postgres_copy.py
 	$(BIN)/python benchmarks/claims.py

@@ -145,4 +145,5 @@ def report(rounds: list[Round]) -> None:
     print(f" keep {busy:.1f} of {os.cpu_count()} cores busy")
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())
