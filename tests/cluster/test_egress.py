@@ -65,7 +65,7 @@ def test_16_no_way_out_of_a_runs_pod(
     registry, store = urlsplit(records.url), urlsplit(str(bucket.endpoint))
     hosts = {*services, *pods, node_ip, str(registry.hostname), pod["status"]["hostIP"]} - {"", "None"}
     places = [(host, port) for host in sorted(hosts) for port in PORTS]
-    places += [(str(registry.hostname), registry.port), (str(store.hostname), store.port)]
+    places += [(str(place.hostname), place.port or 0) for place in (registry, store)]
     names = [
         "kubernetes.default.svc",
         "example.invalid",
