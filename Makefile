@@ -119,4 +119,5 @@ bench: $(READY) ## Figures, each with its ratio
 	$(BIN)/python benchmarks/full_path.py
 	$(BIN)/python benchmarks/proven_commits.py
 	$(BIN)/python benchmarks/postgres_copy.py
+	$(BIN)/python benchmarks/egress.py
 	$(BIN)/python benchmarks/claims.py
