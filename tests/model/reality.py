@@ -198,7 +198,7 @@ class Reality:
     async def delete(self, name: str, crash: str) -> Answer:
         self.uids.pop(name, None)
         if not crash:
-            await self.orchestrator.forget("TenantConnection", "team", name)
+            await self.orchestrator.forget(("TenantConnection", "team", name))
             return
         async with self.pool.connection() as db:
             await connection_records.retire_connection(db, "team", name)
