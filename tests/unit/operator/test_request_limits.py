@@ -249,8 +249,10 @@ async def test_a_body_that_does_not_arrive_in_time_is_refused(monkeypatch: pytes
 async def test_a_client_that_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penstock_operator.api.http_server.SEND_SECONDS", 0.05)
     async with serve() as server:
+        server.site.held.clear()
         _, writer = await server.socket("GET /v1/runs HTTP/1.1\nHost: penstock\nAuthorization: Bearer x\n\n")
         await until(lambda: len(server.connections) == 1)
+        server.site.held.set()
         await until(lambda: len(server.connections) == 0)
         writer.close()
 
