@@ -84,7 +84,8 @@ class Server:
 
 @asynccontextmanager
 async def serve(connections: OpenConnections | None = None) -> AsyncIterator[Server]:
-    site, port, opened = Site(), free_port("127.0.0.1"), connections or OpenConnections()
+    opened = OpenConnections() if connections is None else connections
+    site, port = Site(), free_port("127.0.0.1")
     server = uvicorn.Server(server_config(site.app, "127.0.0.1", port, shutdown_seconds=1, connections=opened))
     task = asyncio.create_task(server.serve())
     await until(lambda: server.started)
@@ -250,7 +251,8 @@ async def test_a_client_that_does_not_read_is_disconnected(monkeypatch: pytest.M
     monkeypatch.setattr("penstock_operator.api.http_server.SEND_SECONDS", 0.05)
     async with serve() as server:
         server.site.held.clear()
-        _, writer = await server.socket("GET /v1/runs HTTP/1.1\nHost: penstock\nAuthorization: Bearer x\n\n")
+        token = AUTHORITY.mint_person()
+        _, writer = await server.socket(f"GET /v1/runs HTTP/1.1\nHost: penstock\nAuthorization: Bearer {token}\n\n")
         await until(lambda: len(server.connections) == 1)
         server.site.held.set()
         await until(lambda: len(server.connections) == 0)

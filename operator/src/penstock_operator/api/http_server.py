@@ -63,6 +63,7 @@ class DeadlineProtocol(H11Protocol):
     open_connections: ClassVar[OpenConnections]
     """The connections of the server; a subclass for each server sets it, because uvicorn makes the instances."""
     _deadline: asyncio.TimerHandle | None = None
+    _is_paused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Wait for the first request."""
@@ -92,15 +93,21 @@ class DeadlineProtocol(H11Protocol):
     def pause_writing(self) -> None:
         """Close the connection if the client does not read its answer in time."""
         super().pause_writing()
+        self._is_paused = True
         self._set_deadline(SEND_SECONDS)
 
     def resume_writing(self) -> None:
         """Go on: the client reads its answer."""
         super().resume_writing()
-        self._cancel_deadline()
+        self._is_paused = False
+        if self.cycle is None or self.cycle.response_complete:
+            self._await_request()
+        else:
+            self._cancel_deadline()
 
     def _await_request(self) -> None:
-        self._set_deadline(self.open_connections.header_seconds)
+        if not self._is_paused:  # the answer is complete for the route, and the client has yet to read it
+            self._set_deadline(self.open_connections.header_seconds)
 
     def _set_deadline(self, seconds: float) -> None:
         self._cancel_deadline()
@@ -117,7 +124,11 @@ def server_config(
 ) -> uvicorn.Config:
     """Return the configuration of a server; a followed log has no end of its own, so the shutdown has a limit."""
     _allow_files(MAX_CONNECTIONS + FILES_BESIDE_CONNECTIONS)
-    protocol = type("BoundedProtocol", (DeadlineProtocol,), {"open_connections": connections or OpenConnections()})
+    protocol = type(
+        "BoundedProtocol",
+        (DeadlineProtocol,),
+        {"open_connections": OpenConnections() if connections is None else connections},
+    )
     return uvicorn.Config(
         app,
         host=host,
