@@ -122,7 +122,7 @@ class ApiProxy:
         query = dict(request.query) | ({"limit": PAGE} if "limit" in request.query else {})
         async with self._forward(request, query, await request.read()) as answer:
             body = await answer.read()
-            if _kind(request) == "launch" and answer.status == web.HTTPCreated.status_code:
+            if _kind(request) == "launch" and answer.status == web.HTTPCreated.status_code and "dryRun" not in query:
                 self.jobs[json.loads(body)["metadata"]["name"]] += 1
             return answer.status, _passed(answer.headers), body
 

@@ -86,6 +86,10 @@ def environment(cluster: Cluster) -> dict[str, str]:
     """Return what the release tells its operators, Secrets read, as Kubernetes would put it into the pod."""
     (container,) = cluster.get("deployment", "penstock-operate", NAMESPACE)["spec"]["template"]["spec"]["containers"]
     found = {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}
+    for service in cluster.list("services", NAMESPACE):  # this machine does not resolve names of the cluster
+        name, address = f"//{service['metadata']['name']}.{NAMESPACE}.svc", f"//{service['spec']['clusterIP']}"
+        for variable in ("PENSTOCK_API_URL", "PENSTOCK_EGRESS_URL"):
+            found[variable] = found[variable].replace(name, address)
     for item in container["env"]:
         reference = item.get("valueFrom", {}).get("secretKeyRef")
         if reference:

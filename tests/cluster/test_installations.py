@@ -82,7 +82,10 @@ def test_20_a_release_whose_scope_overlaps_leaves_alone_what_is_marked(
     def log() -> str:
         return cluster.kubectl("logs", leader, "-n", operator.namespace, check=False).stdout
 
-    cluster.until("the first says that it leaves it alone", lambda: "left alone" in log() and "marked" in log())
+    cluster.until(
+        "the first says that it leaves it alone",
+        lambda: "belongs to another installation" in log() and "marked" in log(),
+    )
     cluster.kubectl("annotate", "tc", "marked", "-n", SHARED, "penstock.io/requestedAt=t2", "--overwrite")
     cluster.until(
         "a Job", lambda: cluster.list("jobs", SHARED, f"penstock.io/connection=marked,{LABEL_INSTALLATION}={mark}")
