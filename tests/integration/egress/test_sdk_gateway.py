@@ -41,8 +41,8 @@ async def served(source_port: int) -> AsyncIterator[tuple[EgressGateway, FakeEgr
     use_tunnels(None)
 
 
-@pytest.fixture
-def psycopg_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def _psycopg_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put psycopg's functions back after the test."""
     for owner in (psycopg, psycopg.Connection, psycopg.AsyncConnection):
         monkeypatch.setattr(owner, "connect", owner.connect)
@@ -55,7 +55,6 @@ def rows(postgres_url: str, **options: object) -> int:
         return sum(len(data) for data in copy)
 
 
-@pytest.mark.usefixtures("psycopg_as_it_was")
 async def test_psycopg_reads_through_the_gateway(
     served: tuple[EgressGateway, FakeEgressAuthority], postgres_url: str, source_port: int
 ) -> None:
@@ -81,7 +80,6 @@ async def client_closed(authority: FakeEgressAuthority) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.usefixtures("psycopg_as_it_was")
 async def test_a_denial_is_a_config_error(served: tuple[EgressGateway, FakeEgressAuthority], postgres_url: str) -> None:
     client, authority = served
     client.install({})
