@@ -116,6 +116,7 @@ PUBLIC = {
         "Rule",
         "config_problems",
         "egress_rules",
+        "is_address",
         "manifest_problems",
         "manifest_schema",
         "normal_host",

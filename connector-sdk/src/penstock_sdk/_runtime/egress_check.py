@@ -6,7 +6,6 @@ finds mistakes in a manifest, and isolates nobody.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import sys
 import threading
@@ -17,7 +16,7 @@ from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.audit_events import audited
 from penstock_sdk._runtime.psycopg_tunnels import use_in_psycopg
 from penstock_sdk.errors import ConfigError
-from penstock_sdk.manifest import DEFAULT_EGRESS_PORT, EgressRule, normal_host
+from penstock_sdk.manifest import DEFAULT_EGRESS_PORT, EgressRule, is_address, normal_host
 
 NOT_DECLARED = "network.egress of the manifest does not declare this host and port"
 DNS_PORT = 53
@@ -62,7 +61,7 @@ class EgressCheck:
             return
         host = _text(arguments[0])
         name = normal_host(host) if host else None
-        if name is None or _is_address(name) or name == "localhost":
+        if name is None or is_address(name) or name == "localhost":
             return  # what is connected to is checked then
         if not any(rule.allows(name, rule.port) for rule in self._rules):
             self._deny(name, arguments[1] if isinstance(arguments[1], int) else DEFAULT_EGRESS_PORT)
@@ -108,11 +107,3 @@ def _addresses(name: str) -> set[str]:
 
 def _text(host: object) -> str:
     return host.decode("ascii", "replace") if isinstance(host, bytes) else str(host or "")
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

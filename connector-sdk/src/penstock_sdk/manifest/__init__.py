@@ -7,7 +7,7 @@ from functools import cache
 from penstock_sdk.json_types import JsonSchema, JsonValue
 from penstock_sdk.manifest.config_schema import config_problems, schema_problems
 from penstock_sdk.manifest.cursor_safety import Followed, Rule, unsafe_cursor, unsafe_values
-from penstock_sdk.manifest.egress_rules import DEFAULT_EGRESS_PORT, EgressRule, egress_rules, normal_host
+from penstock_sdk.manifest.egress_rules import DEFAULT_EGRESS_PORT, EgressRule, egress_rules, is_address, normal_host
 from penstock_sdk.manifest.model import AuthenticationMethod, Credential, Declared, DeclaredStream, Manifest, rules
 from penstock_sdk.manifest.structural import problems, structural_schema, with_defaults
 
@@ -23,6 +23,7 @@ __all__ = [
     "Rule",
     "config_problems",
     "egress_rules",
+    "is_address",
     "manifest_problems",
     "manifest_schema",
     "normal_host",

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from penstock_sdk.json_types import JsonObject, properties_of
 from penstock_sdk.manifest.model import Egress, Manifest
 
-__all__ = ["DEFAULT_EGRESS_PORT", "EgressRule", "egress_rules", "normal_host"]
+__all__ = ["DEFAULT_EGRESS_PORT", "EgressRule", "egress_rules", "is_address", "normal_host"]
 
 DEFAULT_EGRESS_PORT = 443
 """The port of a destination that declares none and whose host is no URL."""
@@ -36,7 +36,7 @@ class EgressRule:
         if port != self.port:
             return False
         if self.host.startswith(WILDCARD):
-            return host.endswith(self.host[1:]) and not _is_address(host)
+            return host.endswith(self.host[1:]) and not is_address(host)
         return host == self.host
 
 
@@ -79,7 +79,7 @@ def _rule(destination: Egress, values: JsonObject) -> EgressRule | None:
         return None
     name, own_port = place
     number = _port(port) if port is not None else (own_port or DEFAULT_EGRESS_PORT)
-    if number is None or (wildcard and _is_address(name)):
+    if number is None or (wildcard and is_address(name)):
         return None
     return EgressRule(f"{WILDCARD}{name}" if wildcard else name, number, bool(destination.private))
 
@@ -118,7 +118,8 @@ def _port(text: str) -> int | None:
     return number if 1 <= number <= LARGEST_PORT else None
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Return True for an IPv4 or IPv6 address."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

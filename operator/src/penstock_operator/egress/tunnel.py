@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TypeVar
 
 from penstock_sdk import protocol as wire
-from penstock_sdk.manifest import normal_host
+from penstock_sdk.manifest import is_address, normal_host
 
 from penstock_operator.egress.authority import RunEgress
 from penstock_operator.egress.client_hello import (
@@ -111,7 +110,7 @@ class Tunnel:
             return False
         if hello.encrypted:
             raise self.denied("the TLS session hides the host that it goes to (ECH)")
-        if hello.server_name is None and required and not _is_address(self.host):
+        if hello.server_name is None and required and not is_address(self.host):
             raise self.denied("the TLS session does not name its host (SNI)")
         if hello.server_name is not None and normal_host(hello.server_name) != self.host:
             raise self.denied(f"the TLS session names another host (SNI {hello.server_name[:100]!r})")
@@ -123,14 +122,6 @@ class Tunnel:
                 return await read
         except TimeoutError:
             raise self.denied("the first bytes did not say in time where they go") from None
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _end(writer: asyncio.StreamWriter) -> None:
