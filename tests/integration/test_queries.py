@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -30,10 +31,12 @@ from penstock_operator.schemas import schema_store
 from penstock_operator.settings import Quotas
 from psycopg import AsyncCursor
 
+from tests.integration.world import MANIFEST
+
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 HISTORY = """
 INSERT INTO penstock.connector_definitions (uid, name, connector, method, version, image, stage, manifest, generation)
-VALUES ('d', 'faker-generate-0.1.0', 'faker', 'generate', '0.1.0', 'i', 'certified', '{}', 1);
+VALUES ('d', 'faker-generate-0.1.0', 'faker', 'generate', '0.1.0', 'i', 'certified', $manifest$MANIFEST$manifest$, 1);
 INSERT INTO penstock.tenant_connections (uid, namespace, name, generation, spec, definition_uid, ready, suspended,
     schedule, time_zone, next_run_at)
 SELECT 'c' || n, 'team-' || n % 50, 'connection-' || n, 1, '{}', 'd', true, false, '@hourly', 'Etc/UTC',
@@ -74,7 +77,7 @@ INSERT INTO penstock.run_streams (run_id, stream, attempt, outcome)
 SELECT id, 'stream-' || n, 1, 'succeeded' FROM penstock.connector_runs, generate_series(1, 2) n WHERE trigger = 'schedule';
 UPDATE penstock.connector_run_state SET generation = 2 WHERE connection_uid LIKE '%77';
 ANALYZE;
-"""
+""".replace("MANIFEST", json.dumps(MANIFEST))
 QUOTAS = Quotas(runs_per_tenant=20, tenants={"team-1": 5}, runs_per_host=3)
 SMALL = {"connector_definitions", "due", "taken", "tenant_turns"}
 
