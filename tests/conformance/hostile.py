@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import ctypes
+import os
 import signal
 import socket
 import struct
@@ -126,10 +127,10 @@ class LeaksIntoRecords(Changing):
 
 
 class PrintsItsHeader(TrialRest):
-    """secrets: prints the token in base64, as in a header; no mask finds it."""
+    """secrets: writes the token in base64, as in a header, to the descriptor of standard output; in a pod the parent masks it."""
 
     def authenticate(self) -> None:
-        print(base64.b64encode(self.credentials.token.encode()).decode())
+        os.write(1, base64.b64encode(self.credentials.token.encode()) + b"\n")
         super().authenticate()
 
 
