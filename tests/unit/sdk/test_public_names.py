@@ -106,6 +106,7 @@ PUBLIC = {
     ],
     "penstock_sdk.manifest": [
         "DEFAULT_EGRESS_PORT",
+        "PLACEHOLDER",
         "AuthenticationMethod",
         "Credential",
         "Declared",
@@ -116,6 +117,7 @@ PUBLIC = {
         "Rule",
         "config_problems",
         "egress_rules",
+        "fill_in",
         "is_address",
         "manifest_problems",
         "manifest_schema",

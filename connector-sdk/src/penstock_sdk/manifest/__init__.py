@@ -7,12 +7,21 @@ from functools import cache
 from penstock_sdk.json_types import JsonSchema, JsonValue
 from penstock_sdk.manifest.config_schema import config_problems, schema_problems
 from penstock_sdk.manifest.cursor_safety import Followed, Rule, unsafe_cursor, unsafe_values
-from penstock_sdk.manifest.egress_rules import DEFAULT_EGRESS_PORT, EgressRule, egress_rules, is_address, normal_host
+from penstock_sdk.manifest.egress_rules import (
+    DEFAULT_EGRESS_PORT,
+    PLACEHOLDER,
+    EgressRule,
+    egress_rules,
+    fill_in,
+    is_address,
+    normal_host,
+)
 from penstock_sdk.manifest.model import AuthenticationMethod, Credential, Declared, DeclaredStream, Manifest, rules
 from penstock_sdk.manifest.structural import problems, structural_schema, with_defaults
 
 __all__ = [
     "DEFAULT_EGRESS_PORT",
+    "PLACEHOLDER",
     "AuthenticationMethod",
     "Credential",
     "Declared",
@@ -23,6 +32,7 @@ __all__ = [
     "Rule",
     "config_problems",
     "egress_rules",
+    "fill_in",
     "is_address",
     "manifest_problems",
     "manifest_schema",

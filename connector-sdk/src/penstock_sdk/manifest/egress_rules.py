@@ -12,12 +12,13 @@ from urllib.parse import urlsplit
 from penstock_sdk.json_types import JsonObject, properties_of
 from penstock_sdk.manifest.model import Egress, Manifest
 
-__all__ = ["DEFAULT_EGRESS_PORT", "EgressRule", "egress_rules", "is_address", "normal_host"]
+__all__ = ["DEFAULT_EGRESS_PORT", "PLACEHOLDER", "EgressRule", "egress_rules", "fill_in", "is_address", "normal_host"]
 
 DEFAULT_EGRESS_PORT = 443
 """The port of a destination that declares none and whose host is no URL."""
 SCHEME_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 PLACEHOLDER = re.compile(r"\{\{\s*config\.([A-Za-z0-9_.-]+)\s*\}\}")
+"""A value of the config in a host or a port: `{{config.KEY}}`, where a KEY with dots leads into nested objects."""
 LABELS = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
 WILDCARD = "*."
 LONGEST_HOST, LARGEST_PORT = 253, 65_535
@@ -70,8 +71,8 @@ def normal_host(text: str) -> str | None:
 def _rule(destination: Egress, values: JsonObject) -> EgressRule | None:
     declared = destination.host.strip()
     wildcard = declared.startswith(WILDCARD)
-    host = _filled(declared.removeprefix(WILDCARD), values)
-    port = _filled(destination.port, values) if destination.port else None
+    host = fill_in(declared.removeprefix(WILDCARD), values)
+    port = fill_in(destination.port, values) if destination.port else None
     if host is None or (destination.port and port is None):
         return None
     place = _host_and_port(host)
@@ -84,8 +85,8 @@ def _rule(destination: Egress, values: JsonObject) -> EgressRule | None:
     return EgressRule(f"{WILDCARD}{name}" if wildcard else name, number, bool(destination.private))
 
 
-def _filled(template: str, values: JsonObject) -> str | None:
-    """Return the template with the config's values; None if a value is missing, empty or no text or number."""
+def fill_in(template: str, values: JsonObject) -> str | None:
+    """Return a text with `{{config.KEY}}` filled in; None if a value is missing, empty, or neither text nor a number."""
     missing = False
 
     def value(match: re.Match[str]) -> str:
