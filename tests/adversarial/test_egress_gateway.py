@@ -12,14 +12,13 @@ import ipaddress
 import random
 from collections.abc import AsyncIterator, Iterable
 from itertools import product
-from typing import Any
 
 from penstock_operator.egress.addresses import AddressPolicy, parse_networks
 from penstock_operator.egress.gateway import GatewayLimits, resolve
 from penstock_sdk.manifest import EgressRule, Manifest, egress_rules
 
 from tests.adversarial.attacks import Attack, StartAttack
-from tests.fakes.egress import TOKEN, FakeEgressAuthority, FakeNames, gateway, listening
+from tests.fakes.egress import TOKEN, FakeEgressAuthority, FakeNames, gateway, listening, manifest_document
 from tests.unit.operator.test_client_hello import ECH, hello_of, in_records, with_extension
 
 SOURCE_ADDRESS, FORBIDDEN_ADDRESS = "127.0.0.1", "127.0.0.2"
@@ -128,7 +127,8 @@ async def test_no_spelling_of_a_host_is_a_way_out(attack: StartAttack) -> None:
 async def test_no_value_of_the_config_is_a_way_out(attack: StartAttack) -> None:
     """The tenant chooses the host, and the real resolver of this machine reads it; no private address is allowed."""
     async with server(FORBIDDEN_ADDRESS) as other, server("::1", port=other.port) as other6:
-        manifest = Manifest.model_validate(MANIFEST)
+        destination = {"host": "{{config.host}}", "port": "{{config.port}}", "private": True}
+        manifest = Manifest.model_validate(manifest_document([destination]))
         with attack("hosts of a tenant's config", actor="tenant editor", invariant=16) as tries:
             for host, allowed in product(SPELLINGS, ("", "10.0.0.0/8", "0.0.0.0/0,::/0")):
                 rules = egress_rules(manifest, {"host": host, "port": other.port})
@@ -238,18 +238,3 @@ async def test_the_real_resolver_reads_numbers_as_addresses() -> None:
     """The spellings above are a danger: the C library takes them for addresses."""
     assert [str(address) for address in await resolve("2130706434", 80)] == [FORBIDDEN_ADDRESS]
     assert [str(address) for address in await resolve("0x7f.2", 80)] == [FORBIDDEN_ADDRESS]
-
-
-MANIFEST: dict[str, Any] = {
-    "name": "shop",
-    "method": "rest",
-    "version": "1.0.0",
-    "title": "Shop",
-    "taxonomy": {"category": "api"},
-    "capabilities": {"modes": ["full"]},
-    "authentication": {"methods": [{"type": "none"}]},
-    "configSchema": {"type": "object"},
-    "runners": ["kubernetes"],
-    "network": {"egress": [{"host": "{{config.host}}", "port": "{{config.port}}", "private": True}]},
-    "compliance": {"dataClassification": "internal", "pii": "none"},
-}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from penstock_operator.egress.addresses import Address, AddressPolicy, parse_networks
 from penstock_operator.egress.authority import EgressAuthority, RunEgress, UnknownRun
@@ -80,3 +81,20 @@ def gateway(
 ) -> Gateway:
     """Return a gateway."""
     return Gateway(authority, policy, limits, names) if names else Gateway(authority, policy, limits)
+
+
+def manifest_document(egress: list[dict[str, Any]], **properties: Any) -> dict[str, Any]:
+    """Return a manifest with these destinations; `properties` are those of its configSchema."""
+    return {
+        "name": "shop",
+        "method": "rest",
+        "version": "1.0.0",
+        "title": "Shop",
+        "taxonomy": {"category": "api"},
+        "capabilities": {"modes": ["full"]},
+        "authentication": {"methods": [{"type": "none"}]},
+        "configSchema": {"type": "object", "properties": properties},
+        "runners": ["kubernetes", "process"],
+        "network": {"egress": egress},
+        "compliance": {"dataClassification": "internal", "pii": "none"},
+    }

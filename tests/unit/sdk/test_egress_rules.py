@@ -9,23 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from penstock_sdk.manifest import EgressRule, Manifest, egress_rules, normal_host
 
+from tests.fakes.egress import manifest_document
+
 
 def rules(egress: list[dict[str, Any]], config: dict[str, Any], **properties: Any) -> list[EgressRule]:
-    manifest = Manifest.model_validate(
-        {
-            "name": "shop",
-            "method": "rest",
-            "version": "1.0.0",
-            "title": "Shop",
-            "taxonomy": {"category": "api"},
-            "capabilities": {"modes": ["full"]},
-            "authentication": {"methods": [{"type": "none"}]},
-            "configSchema": {"type": "object", "properties": properties},
-            "runners": ["process"],
-            "network": {"egress": egress},
-            "compliance": {"dataClassification": "internal", "pii": "none"},
-        }
-    )
+    manifest = Manifest.model_validate(manifest_document(egress, **properties))
     return egress_rules(manifest, config)
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 import json
 import socket
 from itertools import permutations
 from pathlib import Path
 from urllib.parse import quote
 
+from pydantic import ValidationError
+
 from penstock_sdk.errors import LocalPersistenceError
-from penstock_sdk.manifest import Manifest, egress_rules
+from penstock_sdk.manifest import EgressRule, Manifest, egress_rules, is_address, normal_host
 from penstock_sdk.testing.attempt_process import Observation
 from penstock_sdk.testing.checks.faults import refused_target
 from penstock_sdk.testing.checks.model import Check
@@ -21,7 +22,6 @@ from penstock_sdk.testing.run_api import COARSE
 SHORTEST_SECRET = 6
 MEGABYTE = 1024 * 1024
 DNS_PORT = 53
-Destination = tuple[str, int | None]
 
 
 def local_writes(harness: Harness) -> str:
@@ -55,17 +55,17 @@ def _events(trial: Trial, name: str) -> list[Observation]:
     return [observation for observation in trial.last.observations if observation.event == name]
 
 
-def _reached(trial: Trial, declared: list[Destination]) -> set[str]:
+def _reached(trial: Trial, declared: list[EgressRule]) -> set[str]:
     """Return the addresses to which an attempt connected. Raises Failed for one that is not declared."""
-    allowed = [*declared, ("127.0.0.1", trial.api.port)]
+    allowed = [*declared, EgressRule("127.0.0.1", trial.api.port)]
     for event in _events(trial, "lookup"):
-        if not _looks_up(event.host, allowed):
+        if not _is_address(event.host) and not any(_covers(rule, event.host) for rule in allowed):
             raise Failed(f"it looked up {event.host}, which network.egress does not declare")
     answers = [(event.host, set(event.addresses)) for event in _events(trial, "resolved")]
     addresses = [
-        (address, port)
-        for host, port in allowed
-        for address in _resolved(host).union(*(found for name, found in answers if _matches(name, host)))
+        (address, rule.port)
+        for rule in allowed
+        for address in _resolved(rule.host).union(*(found for name, found in answers if _covers(rule, name)))
     ]
     places = [(event.host, int(event.port or 0), event) for event in _events(trial, "connect")]
     asked = [place for place in places if not (place[2].kind == "udp" and _is_name_server(place[0], place[1]))]
@@ -89,26 +89,22 @@ def _is_name_server(host: str, port: int) -> bool:
     }
 
 
-def _declared(harness: Harness) -> list[Destination]:
-    """Return the declared hosts and ports with the config's values."""
-    rules = egress_rules(Manifest.model_validate(harness.manifest), harness.target.config)
-    return [(rule.host, rule.port) for rule in rules]
+def _declared(harness: Harness) -> list[EgressRule]:
+    """Return the declared destinations with the config's values. Raises NotRun if the manifest is invalid."""
+    try:
+        manifest = Manifest.model_validate(harness.manifest)
+    except ValidationError:
+        raise NotRun("needs a valid manifest: see manifest") from None
+    return egress_rules(manifest, harness.target.config)
 
 
-def _looks_up(host: str, allowed: list[Destination]) -> bool:
-    return _is_address(host) or any(_matches(host, name) for name, _ in allowed)
-
-
-def _matches(host: str, pattern: str) -> bool:
-    return host == pattern or (pattern.startswith("*.") and host.endswith(pattern[1:]))
+def _covers(rule: EgressRule, host: str) -> bool:
+    """Return True if a rule names a host, however the connector writes it."""
+    return rule.allows(normal_host(host) or host, rule.port)
 
 
 def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.split("%", maxsplit=1)[0])
-    except ValueError:
-        return host in ("", "None")
-    return True
+    return host in ("", "None") or is_address(host.split("%", maxsplit=1)[0])
 
 
 def _resolved(host: str) -> set[str]:
@@ -120,9 +116,9 @@ def _resolved(host: str) -> set[str]:
         return set()
 
 
-def _permitted(place: Destination, addresses: list[Destination]) -> bool:
+def _permitted(place: tuple[str, int | None], addresses: list[tuple[str, int]]) -> bool:
     """Return True if an address is declared. Ports of datagrams are ignored: the C library tests routes with any port."""
-    return any(place[0] == address and (place[1] is None or port in (None, place[1])) for address, port in addresses)
+    return any(place[0] == address and (place[1] in (None, port)) for address, port in addresses)
 
 
 def secrets_in_output(harness: Harness) -> str:
