@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import ipaddress
+import itertools
 import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -232,6 +233,25 @@ async def test_tunnels_end_with_their_attempt() -> None:
             authority.has_ended = True
             assert await asyncio.wait_for(reader.read(), 60) == b""
             writer.close()
+
+
+async def test_a_hello_that_comes_byte_by_byte_has_one_deadline() -> None:
+    async with http_source() as source:
+        authority = FakeEgressAuthority([private(HOST, source)])
+        served = gateway(authority, limits=GatewayLimits(head_seconds=0.5), names=names())
+        async with listening(served) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            head = f"CONNECT {HOST}:{source} HTTP/1.1\r\nHost: a\r\nProxy-Authorization: Bearer {TOKEN}\r\n\r\n"
+            writer.write(head.encode())
+            assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+            closed = asyncio.create_task(reader.read())
+            beginning = itertools.chain(b"\x16\x03\x01\x40\0\x01\0\x3f\0", itertools.repeat(0))
+            async with asyncio.timeout(60):
+                while not closed.done():  # a byte long before the deadline, again and again
+                    writer.write(bytes([next(beginning)]))
+                    await asyncio.wait({closed}, timeout=0.02)
+            writer.close()
+    assert [denial.reason for denial in authority.denials] == ["the first bytes did not say in time where they go"]
 
 
 async def test_connections_of_a_run_are_bounded() -> None:

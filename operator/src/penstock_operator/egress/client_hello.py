@@ -20,6 +20,8 @@ TLS_RECORDS = range(0x14, 0x19)
 SSL2_HELLO = b"\x01\x03"
 """In a ClientHello in the form of SSL 2, which names no host and which servers still take."""
 NO_HELLO = "the TLS session does not begin with a ClientHello"
+OPENING_BYTES = 32
+"""How many of a client's first bytes say which protocol it speaks."""
 HTTP_REQUEST = re.compile(rb"[A-Z]{3,20} ")
 
 
@@ -54,28 +56,48 @@ def opening(data: bytes) -> Opening:
 
 def client_hello(data: bytes) -> ClientHello | None:
     """Return what the ClientHello at the beginning of `data` says; None if more bytes are needed. Raises HelloError."""
-    message = _first_message(data)
-    return None if message is None else _parsed(message)
+    return ClientHelloReader().feed(data)
 
 
-def _first_message(data: bytes) -> bytes | None:
-    """Return the body of the first handshake message, which may be spread over several records."""
-    body, at = bytearray(), 0
-    while len(data) - at >= RECORD_HEADER:
-        kind, version, size = data[at], data[at + 1], int.from_bytes(data[at + 3 : at + RECORD_HEADER])
-        if kind != HANDSHAKE or version != TLS_MAJOR or not 0 < size <= LONGEST_RECORD:
+class ClientHelloReader:
+    """Reads the first message of a TLS session, whose bytes arrive in pieces and may be spread over several records.
+
+    Each byte is looked at once, however small the pieces are.
+    """
+
+    def __init__(self) -> None:
+        self._records = bytearray()
+        """Bytes that are not whole records yet."""
+        self._message = bytearray()
+
+    def feed(self, data: bytes) -> ClientHello | None:
+        """Take the next bytes. Return the ClientHello once it is whole. Raises HelloError if it is none."""
+        self._records += data
+        at = 0
+        while len(self._records) - at >= RECORD_HEADER:
+            kind, version = self._records[at], self._records[at + 1]
+            size = int.from_bytes(self._records[at + 3 : at + RECORD_HEADER])
+            if kind != HANDSHAKE or version != TLS_MAJOR or not 0 < size <= LONGEST_RECORD:
+                raise HelloError(NO_HELLO)
+            end = at + RECORD_HEADER + size
+            if end > len(self._records):
+                break
+            self._message += self._records[at + RECORD_HEADER : end]
+            at = end
+            whole = self._whole_message()
+            if whole is not None:
+                return _parsed(whole)
+        del self._records[:at]
+        return None
+
+    def _whole_message(self) -> bytes | None:
+        if len(self._message) < MESSAGE_HEADER:
+            return None
+        length = int.from_bytes(self._message[1:MESSAGE_HEADER])
+        if self._message[0] != CLIENT_HELLO or length > LONGEST_HELLO:
             raise HelloError(NO_HELLO)
-        at += RECORD_HEADER
-        body += data[at : at + size]
-        at += size
-        if len(body) < MESSAGE_HEADER:
-            continue
-        length = int.from_bytes(body[1:MESSAGE_HEADER])
-        if body[0] != CLIENT_HELLO or length > LONGEST_HELLO:
-            raise HelloError(NO_HELLO)
-        if len(body) >= MESSAGE_HEADER + length:
-            return bytes(body[MESSAGE_HEADER : MESSAGE_HEADER + length])
-    return None
+        end = MESSAGE_HEADER + length
+        return bytes(self._message[MESSAGE_HEADER:end]) if len(self._message) >= end else None
 
 
 class _Fields:

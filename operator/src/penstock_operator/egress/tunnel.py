@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TypeVar
 
 from penstock_sdk import protocol as wire
 from penstock_sdk.manifest import is_address, normal_host
@@ -15,14 +13,14 @@ from penstock_sdk.manifest import is_address, normal_host
 from penstock_operator.egress.authority import RunEgress
 from penstock_operator.egress.client_hello import (
     LONGEST_HELLO,
+    OPENING_BYTES,
     POSTGRES_REQUEST_BYTES,
+    ClientHelloReader,
     HelloError,
-    client_hello,
     opening,
 )
 from penstock_operator.egress.proxy_request import Refusal
 
-Found = TypeVar("Found")
 READ_BYTES = 256 * 1024
 
 
@@ -74,36 +72,46 @@ class Tunnel:
         _end(client.writer)
 
     async def _inspect(
-        self, data: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, patience: float
+        self, early: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, patience: float
     ) -> None:
         """Hold the first bytes back until it is clear where they go. A client that waits for the server may do so for ever.
 
-        TLS that begins after a protocol's own greeting is seen for Postgres.
+        TLS that begins after a protocol's own greeting is seen for Postgres. Raises Refusal.
         """
+        held, hello, read = bytearray(early), ClientHelloReader(), 0
         speaks_postgres = False
-        while True:
-            kind = opening(data)
-            if kind == "http":
-                raise self.denied("plain HTTP goes through the gateway with a whole URL, not through CONNECT")
-            if kind == "postgres":
-                speaks_postgres = True
-                await self.send(data[:POSTGRES_REQUEST_BYTES], writer)
-                data = data[POSTGRES_REQUEST_BYTES:]
-                continue
-            if kind == "other" or (kind == "tls" and self._names_its_host(data, required=not speaks_postgres)):
-                break
-            if len(data) > LONGEST_HELLO:
-                raise self.denied("the TLS session begins with more bytes than a ClientHello may have")
-            more = await (self._in_time(reader.read(READ_BYTES), patience) if data else reader.read(READ_BYTES))
-            if not more:
-                break
-            data += more
-        await self.send(data, writer)
+        try:
+            async with asyncio.timeout(None) as deadline:
+                while True:
+                    kind = opening(bytes(held[:OPENING_BYTES]))
+                    if kind == "http":
+                        raise self.denied("plain HTTP goes through the gateway with a whole URL, not through CONNECT")
+                    if kind == "postgres":
+                        speaks_postgres = True
+                        await self.send(bytes(held[:POSTGRES_REQUEST_BYTES]), writer)
+                        del held[:POSTGRES_REQUEST_BYTES]
+                        continue
+                    if kind == "other":
+                        break
+                    if kind == "tls":
+                        if self._names_its_host(hello, bytes(held[read:]), required=not speaks_postgres):
+                            break
+                        read = len(held)
+                    if len(held) > LONGEST_HELLO:
+                        raise self.denied("the TLS session begins with more bytes than a ClientHello may have")
+                    _bound(deadline, patience if held else None)
+                    more = await reader.read(READ_BYTES)
+                    if not more:
+                        break
+                    held += more
+        except TimeoutError:
+            raise self.denied("the first bytes did not say in time where they go") from None
+        await self.send(bytes(held), writer)
 
-    def _names_its_host(self, data: bytes, *, required: bool) -> bool:
+    def _names_its_host(self, reader: ClientHelloReader, data: bytes, *, required: bool) -> bool:
         """Return True if the ClientHello is whole and names this host, False if more bytes are needed. Raises Refusal."""
         try:
-            hello = client_hello(data)
+            hello = reader.feed(data)
         except HelloError as error:
             raise self.denied(str(error)) from None
         if hello is None:
@@ -116,12 +124,13 @@ class Tunnel:
             raise self.denied(f"the TLS session names another host (SNI {hello.server_name[:100]!r})")
         return True
 
-    async def _in_time(self, read: Awaitable[Found], seconds: float) -> Found:
-        try:
-            async with asyncio.timeout(seconds):
-                return await read
-        except TimeoutError:
-            raise self.denied("the first bytes did not say in time where they go") from None
+
+def _bound(deadline: asyncio.Timeout, seconds: float | None) -> None:
+    """Let the time run from the first byte on that is held; None: no byte is held, and there is no deadline."""
+    if seconds is None:
+        deadline.reschedule(None)
+    elif deadline.when() is None:
+        deadline.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
 def _end(writer: asyncio.StreamWriter) -> None:
