@@ -66,10 +66,12 @@ class RunClient:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._retry_policy = retry_policy or RetryPolicy()
-        trusted = httpx.create_ssl_context()  # shared by both clients: reading the certificates takes 40 ms
+        self._trusted = httpx.create_ssl_context()  # shared by all clients: reading the certificates takes 40 ms
         base = f"{url.rstrip('/')}/v1/attempts/"
-        self._http = httpx.Client(base_url=base, timeout=30.0, transport=transport, verify=trusted, trust_env=False)
-        self._bucket = httpx.Client(timeout=BUCKET_TIMEOUT, transport=transport, verify=trusted)
+        self._http = httpx.Client(
+            base_url=base, timeout=30.0, transport=transport, verify=self._trusted, trust_env=False
+        )
+        self._bucket = httpx.Client(timeout=BUCKET_TIMEOUT, transport=transport, verify=self._trusted)
         self._token = token
         self.own_traffic: Callable[[], AbstractContextManager[None]] = nullcontext
         """Entered around each request to the platform, where the connections of the connector are checked."""
@@ -79,9 +81,7 @@ class RunClient:
         gateway = EgressGateway(egress_url, self._token)
         if for_bucket:
             self._bucket.close()
-            self._bucket = httpx.Client(
-                timeout=BUCKET_TIMEOUT, verify=httpx.create_ssl_context(), proxy=gateway.proxy_url
-            )
+            self._bucket = httpx.Client(timeout=BUCKET_TIMEOUT, verify=self._trusted, proxy=gateway.proxy_url)
         return gateway
 
     def close(self) -> None:
