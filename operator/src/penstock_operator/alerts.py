@@ -60,6 +60,17 @@ async def resolve_alerts(db: DatabaseConnection, ids: list[AlertId]) -> None:
     )
 
 
+async def resolve_alerts_of_kind(db: DatabaseConnection, uid: ConnectionUid, kind: str) -> None:
+    """Resolve a connection's open alerts of one kind."""
+    await execute(
+        db,
+        "UPDATE penstock.compat_alerts SET resolved_at = now()"
+        " WHERE connection_uid = %(uid)s AND kind = %(kind)s AND resolved_at IS NULL",
+        uid=uid,
+        kind=kind,
+    )
+
+
 async def acknowledge_alert(db: DatabaseConnection, alert: AlertId, by: str, note: str) -> ConnectionUid | None:
     """Resolve an open alert because somebody accepts it, and return its connection; None when it is not open."""
     return await fetch_value(

@@ -10,8 +10,8 @@ from penstock_sdk.manifest import egress_rules
 
 from penstock_operator import alerts
 from penstock_operator.alerts import NewAlert
-from penstock_operator.ids import AlertId, AttemptNumber, ConnectionUid, RunId
-from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_values
+from penstock_operator.ids import AttemptNumber, ConnectionUid, RunId
+from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all
 from penstock_operator.runs.attempt_store import AttemptOutcome, CarriedAttempt
 
 MOST_DENIALS = 20
@@ -111,13 +111,4 @@ async def open_denial_alerts(
 
 async def resolve_denial_alerts(db: DatabaseConnection, uid: ConnectionUid) -> None:
     """Resolve the alerts: a run came through without a denial."""
-    ids = await fetch_values(
-        db,
-        AlertId,
-        "SELECT id FROM penstock.compat_alerts WHERE connection_uid = %(uid)s AND kind = %(kind)s"
-        " AND resolved_at IS NULL",
-        uid=uid,
-        kind=ALERT,
-    )
-    if ids:
-        await alerts.resolve_alerts(db, ids)
+    await alerts.resolve_alerts_of_kind(db, uid, ALERT)
