@@ -15,6 +15,7 @@ from typing import Any, Self
 import structlog
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
+from penstock_sdk.json_types import JsonObject
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
@@ -93,16 +94,20 @@ class KubernetesLauncher:
         desired = desired_network_policy(launch, self._settings)
         if desired is None:
             return
+        try:
+            await self._put_network_policy(launch, desired)
+        except ApiException as error:
+            if error.status in REFUSALS:
+                raise _refused(error) from None
+            raise LaunchPostponed(f"the API server did not make the run's NetworkPolicy: {_words(error)}") from error
+
+    async def _put_network_policy(self, launch: AttemptLaunch, desired: JsonObject) -> None:
         place = (*NETWORK_POLICIES, launch.namespace, "networkpolicies")
         try:
             await self._objects.create_namespaced_custom_object(*place, desired)
         except ApiException as error:
-            if error.status in REFUSALS:
-                raise _refused(error) from None
             if error.status != HTTPStatus.CONFLICT:
-                raise LaunchPostponed(
-                    f"the API server did not make the run's NetworkPolicy: {_words(error)}"
-                ) from error
+                raise
             await self._objects.replace_namespaced_custom_object(*place, launch.job_name, desired)
 
     async def _addresses(self) -> Mapping[str, str]:
