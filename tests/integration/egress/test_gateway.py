@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from penstock_operator.egress.addresses import AddressPolicy
 from penstock_operator.egress.gateway import GatewayLimits
+from penstock_sdk._runtime.egress_gateway import EgressGateway
 from penstock_sdk.manifest import EgressRule
 
 from tests.fakes.egress import TOKEN, FakeEgressAuthority, FakeNames, gateway, listening
@@ -143,38 +144,17 @@ async def test_postgres_goes_through(postgres_url: str) -> None:
     assert parts.port
     authority = FakeEgressAuthority([private("db.example", parts.port)])
     served = gateway(authority, names=FakeNames({"db.example": [[LOOPBACK]]}))
-    async with listening(served) as port, local_tunnel(port, f"db.example:{parts.port}") as local:
+    async with listening(served) as port:
+        client = EgressGateway(f"http://127.0.0.1:{port}", TOKEN)
+        address, local = await asyncio.to_thread(client.tunnel, "db.example", parts.port)
         connection = await psycopg.AsyncConnection.connect(
-            postgres_url, host="db.example", hostaddr="127.0.0.1", port=local
+            postgres_url, host="db.example", hostaddr=address, port=local
         )
         async with connection:
             found = await connection.execute("SELECT repeat('x', 1000000) FROM generate_series(1, 20)")
             assert sum(len(row[0]) for row in await found.fetchall()) == 20_000_000
     assert sum(report.received for report in authority.reports) > 20_000_000
     assert not authority.denials
-
-
-@contextlib.asynccontextmanager
-async def local_tunnel(gateway_port: int, target: str) -> AsyncIterator[int]:
-    """Listen on loopback, and tunnel each connection to the target."""
-
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", gateway_port)
-        upstream.write(
-            f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Bearer {TOKEN}\r\n\r\n".encode()
-        )
-        assert b" 200 " in await upstream_reader.readuntil(b"\r\n\r\n")
-        await asyncio.gather(copy(reader, upstream), copy(upstream_reader, writer), return_exceptions=True)
-
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(carry, "127.0.0.1", 0)
-    yield server.sockets[0].getsockname()[1]
-    server.close()
 
 
 async def exchange(port: int, request: bytes) -> bytes:

@@ -41,11 +41,7 @@ async def served(source_port: int) -> AsyncIterator[tuple[EgressGateway, FakeEgr
     use_tunnels(None)
 
 
-@pytest.fixture(autouse=True)
-def _psycopg_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put psycopg's functions back after the test."""
-    for owner in (psycopg, psycopg.Connection, psycopg.AsyncConnection):
-        monkeypatch.setattr(owner, "connect", owner.connect)
+pytestmark = pytest.mark.usefixtures("psycopg_as_it_was")
 
 
 def rows(postgres_url: str, **options: object) -> int:

@@ -25,13 +25,6 @@ def listeners() -> Iterator[list[int]]:
         listener.close()
 
 
-@pytest.fixture
-def psycopg_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put psycopg's functions back after the test."""
-    for owner in (psycopg, psycopg.Connection, psycopg.AsyncConnection):
-        monkeypatch.setattr(owner, "connect", owner.connect)
-
-
 pytestmark = pytest.mark.usefixtures("psycopg_as_it_was")
 
 
