@@ -132,6 +132,8 @@ MAX_OBJECT_BYTES = 5 * 2**30
 """The largest object: what S3 takes in one PUT."""
 MAX_SEQUENCE = 2**31 - 1
 """The largest sequence number of an object: the registry's column is a 32-bit integer."""
+MAX_DENIALS = 20
+"""Denied destinations of one attempt that are reported and kept. Each is kept once; the gateway's log has them all."""
 MAX_OBJECTS_PER_UPLOADS = 100
 """The most objects in one request for grants."""
 MAX_OBJECTS_PER_CHECKPOINT = 5_000
@@ -556,7 +558,7 @@ class EgressDenial(Message):
 class EgressReport(Message):
     """What an attempt did on the network since the last report: denials, and bytes sent to sources and received."""
 
-    denials: Annotated[list[EgressDenial], Field(max_length=50)] = []
+    denials: Annotated[list[EgressDenial], Field(max_length=MAX_DENIALS)] = []
     sent: Count = 0
     received: Count = 0
 

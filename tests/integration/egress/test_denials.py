@@ -129,6 +129,6 @@ async def test_denials_of_an_attempt_are_bounded(world: World, authority: RunApi
         denial = DENIAL.model_copy(update={"port": port})
         await authority.report(token, wire.EgressReport(denials=[denial]))
     async with world.pool.connection() as db:
-        assert len(await egress_records.denials_of(db, run, attempt)) == egress_records.MOST_DENIALS  # type: ignore[arg-type]
+        assert len(await egress_records.denials_of(db, run, attempt)) == wire.MAX_DENIALS  # type: ignore[arg-type]
     message = (await finished(world, token))["message"]
     assert "17 more" in message

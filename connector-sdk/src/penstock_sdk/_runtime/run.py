@@ -44,8 +44,6 @@ from penstock_sdk.errors import (
 )
 
 log = logging.getLogger("penstock")
-MOST_DENIALS = 20
-"""How many undeclared destinations an attempt reports."""
 NEW_SESSION_ERRORS = (TransientError, DefectError)
 """Errors after which the next stream is read with a new session."""
 
@@ -153,7 +151,7 @@ class Attempt:
                 yield
         finally:
             if check.denials:
-                self._client.egress_report(wire.EgressReport(denials=check.denials[:MOST_DENIALS]))
+                self._client.egress_report(wire.EgressReport(denials=check.denials[: wire.MAX_DENIALS]))
 
     def _refuse(self, verdicts: list[wire.StreamVerdict], offered: dict[str, Stream]) -> None:
         for verdict in verdicts:

@@ -14,8 +14,6 @@ from penstock_operator.ids import AttemptNumber, ConnectionUid, RunId
 from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all
 from penstock_operator.runs.attempt_store import AttemptOutcome, CarriedAttempt
 
-MOST_DENIALS = 20
-"""How many destinations are kept of one attempt. Each is kept once; the gateway's log has them all."""
 SHOWN_DENIALS = 3
 ALERT = "EgressDenied"
 REMEDY = "declare it in network.egress of the manifest, or correct spec.config"
@@ -69,7 +67,7 @@ async def record_report(
             host=denial.host,
             port=denial.port,
             reason=denial.reason,
-            most=MOST_DENIALS,
+            most=wire.MAX_DENIALS,
         )
 
 
