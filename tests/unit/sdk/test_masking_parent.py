@@ -183,6 +183,18 @@ os.write(1, b"another-secret\\n")
     assert output(body, "user-name") == "user-name\n***\n"
 
 
+def test_secrets_longer_than_a_pipe_are_told_before_anything_is_written() -> None:
+    body = """
+tell(["x" * 200_000, "another-secret"])
+os.write(1, b"another-secret\\n")
+"""
+    assert output(body) == "***\n"
+
+
+def test_secrets_longer_than_a_pipe_do_not_hold_a_child_that_has_closed_its_output() -> None:
+    assert not output("os.close(1)\nos.close(2)\ntell(['x' * 200_000])")
+
+
 @pytest.mark.parametrize("code", [0, 1, 10, 20, 137])
 def test_the_exit_code_is_that_of_the_child(code: int) -> None:
     output(f"sys.exit({code})", code=code)

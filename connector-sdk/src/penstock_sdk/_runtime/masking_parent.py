@@ -89,28 +89,30 @@ class _Parent:
         self._targets = dict(pipes)
         self._forms = SecretForms(secrets)
         self._masks = {source: OutputMask(self._forms) for source in pipes}
+        self._fed_at = 0.0
         for descriptor in (control, *pipes):
             os.set_blocking(descriptor, False)
 
     def run(self) -> int:
         """Mask the output until the child has ended, and return its wait status."""
         poll = select.poll()
-        for source in self._targets:
+        for source in (self._control, *self._targets):
             poll.register(source, select.POLLIN)
         status: int | None = None
         drained_at = 0.0
         while True:
             for source, _ in poll.poll(1000 * FLUSH_SECONDS if status is None else 50):
-                if not self._read(source):
+                # The pipe of secrets is read without output too: a list can be longer than a pipe, and the child waits then.
+                if not (self._read_secrets() if source == self._control else self._read(source)):
                     poll.unregister(source)
-                    self._targets.pop(source)
+                    self._targets.pop(source, None)
             self._flush_held_lines()
             if status is None and (status := self._reap()) is not None:
                 drained_at = time.monotonic() + DRAIN_SECONDS
-            if status is not None and (not self._targets or time.monotonic() > drained_at):
+            if not self._targets:
+                return self._wait() if status is None else status
+            if status is not None and time.monotonic() > drained_at:
                 return status
-            if not self._targets and status is None:
-                status = self._wait()
 
     def _read(self, source: int) -> bool:
         """Pass on what a pipe holds. Return False at its end."""
@@ -124,24 +126,25 @@ class _Parent:
         self._fed_at = time.monotonic()
         return bool(data)
 
-    _fed_at = 0.0
-
     def _flush_held_lines(self) -> None:
         if time.monotonic() - self._fed_at >= FLUSH_SECONDS:
             for source in self._targets:
                 self._write(source, self._masks[source].flush_lines())
 
-    def _read_secrets(self) -> None:
-        """Take the child's newest list of secrets."""
+    def _read_secrets(self) -> bool:
+        """Take the child's newest list of secrets. Return False at the end of the pipe."""
+        is_open = True
         with contextlib.suppress(BlockingIOError):
             while received := os.read(self._control, READ_BYTES):
                 self._control_text += received
+            is_open = False
         *messages, self._control_text = self._control_text.split(b"\n")
         if messages:
             self._forms.replace(json.loads(messages[-1]))
+        return is_open
 
     def _write(self, source: int, data: bytes) -> None:
-        with contextlib.suppress(BrokenPipeError, KeyError):
+        with contextlib.suppress(BrokenPipeError):
             while data:
                 data = data[os.write(self._targets[source], data) :]
 
@@ -158,7 +161,8 @@ class _Parent:
         return status
 
     def _wait(self) -> int:
-        """Wait for the child, which has closed its output."""
+        """Wait for the child, which has closed its output, so that nothing is left to mask."""
+        os.close(self._control)
         while True:
             pid, ended = os.waitpid(-1, 0)
             if pid == self._child:
