@@ -65,7 +65,9 @@ class UploadGrants:
                 if sequence in self._grants:
                     return self._grants[sequence]
                 others = (
-                    known for number, known in self._complete.items() if number not in self._grants | {sequence: 0}
+                    known
+                    for number, known in self._complete.items()
+                    if number != sequence and number not in self._grants
                 )
                 wanted = [self._complete[sequence], *islice(others, wire.MAX_OBJECTS_PER_UPLOADS - 1)]
             request = wire.UploadsRequest(stream=self._stream, kind=self._kind, objects=wanted)
