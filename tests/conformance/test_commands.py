@@ -23,6 +23,18 @@ def test_spec_prints_the_manifest_and_what_is_wrong_with_it(project: Any) -> Non
     assert 'runners[0]: Unsupported value: "nomad"' in done.stderr
 
 
+def test_an_invalid_manifest_fails_its_own_check_and_the_others_are_named(project: Any) -> None:
+    declared = project.package / "connector.yaml"
+    declared.write_text(declared.read_text().replace("pii: ", "personal: "))
+    report = project.folder / "report.json"
+    chosen = [word for name in ("manifest", "throttling", "egress") for word in ("--only", name)]
+    done = project("test", *chosen, "--report", str(report))
+    assert done.returncode == 1, done.stderr
+    outcomes = {check["name"]: (check["outcome"], check["detail"]) for check in json.loads(report.read_text())["checks"]}
+    assert outcomes["manifest"][0] == "failed"
+    assert outcomes["egress"] == outcomes["throttling"] == ("not run", "needs a valid manifest: see manifest")
+
+
 def test_check_and_discover_ask_the_source(project: Any) -> None:
     assert project("check").stdout == "the source accepts the connection\n"
     assert project("discover").stdout.splitlines()[1].split() == [

@@ -17,6 +17,8 @@ from itertools import cycle, repeat
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
+
 from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.assignment import AnyConnector
 from penstock_sdk._runtime.connector_loader import identity_of, non_secret_credentials
@@ -33,6 +35,7 @@ from penstock_sdk.testing.target import Target, find_connector
 
 MODES: tuple[wire.Mode, ...] = ("full", "incremental")
 SHOWN = 200
+NEEDS_MANIFEST = "needs a valid manifest: see manifest"
 
 
 class Failed(Exception):  # noqa: N818 - an outcome
@@ -192,8 +195,11 @@ class Harness:
 
     @cached_property
     def manifest_fields(self) -> ManifestFields:
-        """The fields of the manifest that the checks read. Raises msgspec.ValidationError if one is missing."""
-        return ManifestFields.parse(self.manifest)
+        """The fields of the manifest that the checks read. Raises NotRun if one is missing or of another type."""
+        try:
+            return ManifestFields.parse(self.manifest)
+        except msgspec.ValidationError:
+            raise NotRun(NEEDS_MANIFEST) from None
 
     def secrets(self, target: Target) -> dict[str, str]:
         """Return the secret credentials: all except those that the manifest declares `secret: false`."""

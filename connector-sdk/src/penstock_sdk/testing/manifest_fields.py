@@ -1,7 +1,7 @@
 """The fields of a manifest that the checks of the suite read.
 
 The manifest may be invalid: the check `manifest` reports it, and the other checks still run. So this model requires only the
-fields that a check needs, and ignores all others. `penstock_sdk.manifest.Manifest` is the complete model.
+fields that a check needs, and ignores all others; a check that needs a wrong field is not run. `penstock_sdk.manifest.Manifest` is the complete model.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from penstock_sdk.manifest import EgressRule, Manifest, egress_rules, is_address
 from penstock_sdk.testing.attempt_process import Observation
 from penstock_sdk.testing.checks.faults import refused_target
 from penstock_sdk.testing.checks.model import Check
-from penstock_sdk.testing.harness import Failed, Harness, NotApplicable, NotRun, Trial
+from penstock_sdk.testing.harness import NEEDS_MANIFEST, Failed, Harness, NotApplicable, NotRun, Trial
 from penstock_sdk.testing.run_api import COARSE
 
 SHORTEST_SECRET = 6
@@ -94,7 +94,7 @@ def _declared(harness: Harness) -> list[EgressRule]:
     try:
         manifest = Manifest.model_validate(harness.manifest)
     except ValidationError:
-        raise NotRun("needs a valid manifest: see manifest") from None
+        raise NotRun(NEEDS_MANIFEST) from None
     return egress_rules(manifest, harness.target.config)
 
 
