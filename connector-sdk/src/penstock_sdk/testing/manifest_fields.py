@@ -41,17 +41,10 @@ class CapabilityFields(msgspec.Struct, frozen=True):
     windows: bool | None = None
 
 
-class EgressFields(msgspec.Struct, frozen=True):
-    """One network destination."""
-
-    host: str
-    port: str | int | None = None
-
-
 class NetworkFields(msgspec.Struct, frozen=True):
-    """The destinations to which the connector connects."""
+    """The destinations to which the connector connects. The checks of faults ask only whether there are any."""
 
-    egress: list[EgressFields] = []
+    egress: list[object] = []
 
 
 class StreamFields(msgspec.Struct, frozen=True, rename="camel"):
