@@ -21,6 +21,8 @@ SHORTEST_LINE = 8
 MASKED = b"***"
 SHORTEST_PARTIAL = 4
 """An incomplete form of at least this length at the end of the output is masked."""
+LONGEST_LINE = 64 * 1024
+"""So many bytes without a line break are held, and then handled as a line."""
 SPACE = re.compile(rb"[ \t\r\n]+|\\+[nr]")
 """Space and line breaks, written as such or escaped: they are left out on both sides of the comparison."""
 
@@ -48,7 +50,7 @@ class SecretForms:
                     forms |= _forms(text)
         joined = {_joined(form)[0] for form in forms}
         self._forms = sorted((form for form in joined if len(form) >= SHORT), key=len, reverse=True)
-        alone = b"|".join(re.escape(form) for form in sorted(short - {b""}, key=len, reverse=True))
+        alone = b"|".join(re.escape(form) for form in sorted(short, key=len, reverse=True))
         self._short = re.compile(rb"(?<!\w)(?:" + alone + rb")(?!\w)") if alone else None
 
     def replace(self, values: Iterable[str]) -> None:
@@ -138,10 +140,10 @@ def _text_forms(value: str) -> set[str]:
 def _forms(value: str) -> set[bytes]:
     raw = value.encode(errors="surrogatepass")
     forms = {form.encode(errors="surrogatepass") for form in _text_forms(value)}
-    forms |= {raw.hex().encode(), raw.hex().upper().encode()}
+    forms.add(raw.hex().encode())
     for offset in range(3):
         forms |= set(_base64_inside(raw, offset))
-    return {form for form in forms if len(form) >= SHORT}
+    return forms
 
 
 def _base64_inside(raw: bytes, offset: int) -> Iterable[bytes]:
@@ -158,21 +160,15 @@ def _base64_inside(raw: bytes, offset: int) -> Iterable[bytes]:
 class OutputMask:
     """Masks a stream of bytes that arrives in pieces."""
 
-    def __init__(self, forms: SecretForms, longest_line: int = 64 * 1024) -> None:
+    def __init__(self, forms: SecretForms) -> None:
         self._forms = forms
-        self._longest_line = longest_line
         self._held = b""
-
-    @property
-    def holds(self) -> bool:
-        """True if bytes wait for what follows them."""
-        return bool(self._held)
 
     def feed(self, data: bytes) -> bytes:
         """Add bytes, and return what can be shown: whole lines, without an incomplete form at their end."""
         self._held += data
         end = self._held.rfind(b"\n") + 1
-        if len(self._held) - end > self._longest_line:
+        if len(self._held) - end > LONGEST_LINE:
             end = len(self._held)
         start = self._forms.partial_start(self._held[:end])
         if start < end and not self._held[start:end].strip():  # only a line break, which belongs to every form
@@ -185,7 +181,7 @@ class OutputMask:
         """Return a place that is not inside of a value, `end` if that would hold too much."""
         inside = (start for start, stop in self._forms.spans(self._held) if start < place < stop)
         place = next(inside, place)
-        return place if len(self._held) - place <= 2 * self._longest_line else end
+        return place if len(self._held) - place <= 2 * LONGEST_LINE else end
 
     def flush_lines(self) -> bytes:
         """Return the whole lines that are held, because nothing has followed them for a while."""
