@@ -30,7 +30,9 @@ def test_an_invalid_manifest_fails_its_own_check_and_the_others_are_named(projec
     chosen = [word for name in ("manifest", "throttling", "egress") for word in ("--only", name)]
     done = project("test", *chosen, "--report", str(report))
     assert done.returncode == 1, done.stderr
-    outcomes = {check["name"]: (check["outcome"], check["detail"]) for check in json.loads(report.read_text())["checks"]}
+    outcomes = {
+        check["name"]: (check["outcome"], check["detail"]) for check in json.loads(report.read_text())["checks"]
+    }
     assert outcomes["manifest"][0] == "failed"
     assert outcomes["egress"] == outcomes["throttling"] == ("not run", "needs a valid manifest: see manifest")
 

@@ -231,9 +231,7 @@ class RunApi:
         self._declared, self._budget = declared, budget
         self._versions = Counter(dict.fromkeys(self.kept, 1))
         self._attempts: dict[int, AttemptRecord] = {}
-        self._open: list[str] = []
-        self._judged: list[str] = []
-        self._refused: list[str] = []
+        self._verdicts: dict[str, wire.StreamVerdict] = {}
         self._lock = threading.Lock()
         self._server = LoopbackServer(_handler(self))
         self.port = self._server.port
@@ -255,7 +253,7 @@ class RunApi:
         with self._lock:
             self.attempt += 1
             self._attempts[self.attempt] = AttemptRecord(self.attempt, has_job=has_job)
-            self._open, self._judged, self._refused = [], [], []
+            self._verdicts = {}
             self.phase = "running"
             return self.attempt
 
@@ -384,9 +382,7 @@ class RunApi:
             raise RequestRefused("invalid", "the source offers no stream to these credentials")
         verdicts = [self._verdict(selected, by_name.get(selected.name)) for selected in selection]
         verdicts.sort(key=lambda verdict: verdict.refused)
-        self._open = [verdict.name for verdict in verdicts if verdict.read]
-        self._judged = [verdict.name for verdict in verdicts]
-        self._refused = [verdict.name for verdict in verdicts if verdict.refused]
+        self._verdicts = {verdict.name: verdict for verdict in verdicts}
         self.moment("streams", len(verdicts))
         return wire.StreamsResponse(verdicts=verdicts)
 
@@ -458,10 +454,11 @@ class RunApi:
 
     def _check_allowed(self, stream: str) -> None:
         """Raise RequestRefused unless the attempt has a verdict for the stream that allows to read it."""
-        if stream in self._refused:
-            raise RequestRefused("invalid", f"stream {stream!r} is refused in this attempt")
-        if stream not in self._judged:
+        verdict = self._verdicts.get(stream)
+        if verdict is None:
             raise RequestRefused("invalid", f"stream {stream!r} has no verdict in this attempt")
+        if verdict.refused:
+            raise RequestRefused("invalid", f"stream {stream!r} is refused in this attempt")
 
     def _grant(self, key: str, wanted: wire.ObjectToUpload, kind: wire.ObjectKind) -> wire.UploadGrant:
         return wire.UploadGrant(
@@ -545,12 +542,12 @@ class RunApi:
     def _ending(self, asked: wire.FinishRequest, attempt: AttemptRecord) -> tuple[wire.Outcome, str]:
         """Return the phase of the attempt that ends, and the run's. Raises RequestRefused."""
         failed = [name for name, told in asked.streams.items() if told.outcome != "succeeded"]
-        if asked.outcome == "succeeded" and (failed or self._refused):
+        if asked.outcome == "succeeded" and (failed or any(verdict.refused for verdict in self._verdicts.values())):
             return "failed", self._failed("SourceContractError")
         if _is_lost(asked, attempt):
             return "failed", "failed"
         if asked.outcome == "succeeded":
-            left = [name for name in self._open if not self.state(name).done]
+            left = [name for name, verdict in self._verdicts.items() if verdict.read and not self.state(name).done]
             if left:
                 raise RequestRefused("mismatch", f"streams without a final checkpoint: {', '.join(left)}")
             return "succeeded", "succeeded"
