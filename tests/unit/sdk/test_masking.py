@@ -23,6 +23,11 @@ def test_a_short_secret_is_masked_where_it_stands_alone() -> None:
     assert Mask([])("nothing to hide") == "nothing to hide"
 
 
+@pytest.mark.parametrize("secret", ["a b c", "1 2 3", "a\\nb\\nc", "\\n\\n"])
+def test_a_secret_that_is_short_without_its_spaces_is_masked_where_it_stands_alone(secret: str) -> None:
+    assert Mask([secret])(f"is {secret}, password={secret}; abc 123") == "is ***, password=***; abc 123"
+
+
 @pytest.mark.parametrize("form", [str, quote, quote_plus, repr, json.dumps])
 def test_a_secret_is_masked_in_the_forms_that_messages_give_it(form: Callable[[str], str]) -> None:
     assert Mask([AWKWARD])(form(AWKWARD)).strip("'\"") == "***"

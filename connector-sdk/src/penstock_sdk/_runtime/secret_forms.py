@@ -43,7 +43,7 @@ class SecretForms:
         short: set[bytes] = set()
         for value in self.values:
             stripped = value.strip()
-            if len(stripped) < SHORT:
+            if len(stripped) < SHORT or len(_joined(stripped.encode(errors="surrogatepass"))[0]) < SHORT:
                 short |= {form.encode(errors="surrogatepass") for form in _text_forms(stripped)}
             else:
                 for text in {stripped, *(line for line in stripped.splitlines() if len(line) >= SHORTEST_LINE)}:
