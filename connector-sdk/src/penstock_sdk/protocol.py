@@ -130,7 +130,7 @@ MAX_PARALLELISM = 16
 """The most partitions of one stream that an attempt reads at the same time."""
 MAX_OBJECT_BYTES = 5 * 2**30
 """The largest object: what S3 takes in one PUT."""
-MAX_SEQUENCE = 2**31 - 1
+MAX_SEQUENCE = MAX_INT32
 """The largest sequence number of an object: the registry's column is a 32-bit integer."""
 MAX_DENIALS = 20
 """Denied destinations of one attempt that are reported and kept. Each is kept once; the gateway's log has them all."""
@@ -324,7 +324,7 @@ class UnavailableReason(Message):
     """Why a stream cannot be read, and the class of the error with which it fails."""
 
     error_class: ErrorClass
-    message: Annotated[str, Field(max_length=2000)]
+    message: Annotated[str, Field(max_length=MAX_MESSAGE_CHARACTERS)]
 
 
 class DiscoveredStream(Message):
@@ -594,7 +594,7 @@ class StreamOutcome(Message):
 
     outcome: Literal["succeeded", "failed", "not_read"]
     error: RunError | None = None
-    reason: Annotated[str, Field(max_length=2000)] = ""
+    reason: Annotated[str, Field(max_length=MAX_MESSAGE_CHARACTERS)] = ""
 
 
 class FinishRequest(Message):

@@ -120,7 +120,7 @@ def _described(stream: Stream, mask: Mask) -> wire.DiscoveredStream:
 
 def _reason(error: ConnectorError, mask: Mask) -> wire.UnavailableReason:
     message = mask(error.message).encode(errors="replace").decode().replace("\0", "\ufffd")
-    return wire.UnavailableReason(error_class=error.error_class, message=message[:2000])
+    return wire.UnavailableReason(error_class=error.error_class, message=message[: wire.MAX_MESSAGE_CHARACTERS])
 
 
 def stream_to_read(

@@ -293,8 +293,8 @@ class Attempt:
     def _run_error(self, error: ConnectorError) -> wire.RunError:
         return wire.RunError(
             error_class=error.error_class,
-            message=_printable(self._mask(error.message))[:2000],
-            operator_message=_printable(self._mask(error.operator_message))[:4000],
+            message=_printable(self._mask(error.message))[: wire.MAX_MESSAGE_CHARACTERS],
+            operator_message=_printable(self._mask(error.operator_message))[: wire.MAX_OPERATOR_MESSAGE_CHARACTERS],
             retry_after=error.retry_after if isinstance(error, TransientError) else None,
         )
 

@@ -126,7 +126,7 @@ def protocol_outcomes(
         **{stream: wire.StreamOutcome(outcome="succeeded") for stream in outcomes.succeeded},
         **{stream: wire.StreamOutcome(outcome="failed", error=error) for stream, error in report.items()},
         **{
-            stream: wire.StreamOutcome(outcome="not_read", reason=mask(reason)[:2000])
+            stream: wire.StreamOutcome(outcome="not_read", reason=mask(reason)[: wire.MAX_MESSAGE_CHARACTERS])
             for stream, reason in outcomes.not_read.items()
         },
     }
