@@ -54,6 +54,10 @@ def test_a_destination_is_filled_in(destination: dict[str, Any], config: dict[st
         ({"host": "{{config.host}}", "port": "{{config.port}}"}, {"host": "a.example", "port": "http"}),
         ({"host": "{{config.host}}", "port": "{{config.port}}"}, {"host": "a.example", "port": 0}),
         ({"host": "*.{{config.domain}}"}, {"domain": "127.0.0.1"}),
+        ({"host": "{{config.region}}.api.example"}, {"region": "evil.example/"}),
+        ({"host": "{{config.region}}.api.example"}, {"region": "https://evil.example?"}),
+        ({"host": "{{config.region}}.api.example"}, {"region": "evil.example:443/"}),
+        ({"host": "https://{{config.region}}.api.example/v1"}, {"region": "evil.example#"}),
         ({"host": "*.{{config.domain}}"}, {"domain": "*.com"}),
     ],
 )

@@ -5,18 +5,23 @@ from __future__ import annotations
 from functools import cache
 
 from penstock_sdk.json_types import JsonSchema, JsonValue
+from penstock_sdk.manifest.authentication import AuthenticationMethod, Credential
+from penstock_sdk.manifest.authentication_checks import authentication_problems
 from penstock_sdk.manifest.config_schema import config_problems, schema_problems
 from penstock_sdk.manifest.cursor_safety import Followed, Rule, unsafe_cursor, unsafe_values
+from penstock_sdk.manifest.declared import Declared, rules
 from penstock_sdk.manifest.egress_rules import (
     DEFAULT_EGRESS_PORT,
     PLACEHOLDER,
     EgressRule,
+    config_values,
     egress_rules,
     fill_in,
+    fill_in_url,
     is_address,
     normal_host,
 )
-from penstock_sdk.manifest.model import AuthenticationMethod, Credential, Declared, DeclaredStream, Manifest, rules
+from penstock_sdk.manifest.model import DeclaredStream, Manifest
 from penstock_sdk.manifest.structural import problems, structural_schema, with_defaults
 
 __all__ = [
@@ -30,9 +35,12 @@ __all__ = [
     "Followed",
     "Manifest",
     "Rule",
+    "authentication_problems",
     "config_problems",
+    "config_values",
     "egress_rules",
     "fill_in",
+    "fill_in_url",
     "is_address",
     "manifest_problems",
     "manifest_schema",
@@ -56,4 +64,9 @@ def manifest_problems(document: JsonValue, path: str = "") -> list[str]:
     """Return the problems of a manifest, each with its path; empty if it is valid."""
     found = problems(document, manifest_schema(), path)
     declared = document.get("configSchema") if isinstance(document, dict) else None
-    return found or schema_problems(declared, f"{path}.configSchema" if path else "configSchema")
+    prefix = f"{path}." if path else ""
+    return (
+        found
+        or schema_problems(declared, f"{prefix}configSchema")
+        or authentication_problems(Manifest.model_validate(document), f"{prefix}authentication")
+    )

@@ -7,18 +7,32 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from penstock_sdk.json_types import JsonObject, properties_of
 from penstock_sdk.manifest.model import Egress, Manifest
 
-__all__ = ["DEFAULT_EGRESS_PORT", "PLACEHOLDER", "EgressRule", "egress_rules", "fill_in", "is_address", "normal_host"]
+__all__ = [
+    "DEFAULT_EGRESS_PORT",
+    "PLACEHOLDER",
+    "EgressRule",
+    "config_values",
+    "egress_rules",
+    "fill_in",
+    "fill_in_url",
+    "is_address",
+    "normal_host",
+]
 
 DEFAULT_EGRESS_PORT = 443
 """The port of a destination that declares none and whose host is no URL."""
 SCHEME_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 PLACEHOLDER = re.compile(r"\{\{\s*config\.([A-Za-z0-9_.-]+)\s*\}\}")
 """A value of the config in a host or a port: `{{config.KEY}}`, where a KEY with dots leads into nested objects."""
+HOST_VALUE = re.compile(r"[A-Za-z0-9._-]+")
+HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+NOT_IN_BASE = re.compile(r"[\s?#@\\]")
+SCHEME = re.compile(r"https?://", re.IGNORECASE)
 LABELS = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
 WILDCARD = "*."
 LONGEST_HOST, LARGEST_PORT = 253, 65_535
@@ -44,14 +58,30 @@ class EgressRule:
 def egress_rules(manifest: Manifest, config: JsonObject) -> list[EgressRule]:
     """Return the destinations of a connection with this config; one that needs a value that the config lacks is left out.
 
-    Defaults of the configSchema count. A wildcard counts only where the manifest itself writes it: with `host: "*.com"`
-    in the config, a tenant could otherwise reach any host.
+    They are those of `network.egress`, and the hosts of the URLs with which the methods of `authentication` log in. A host
+    that `network.egress` declares too has what is declared there, such as `private`. Defaults of the configSchema count. A
+    wildcard counts only where the manifest itself writes it: with `host: "*.com"` in the config, a tenant could otherwise
+    reach any host.
     """
+    values = config_values(manifest, config)
+    rules = [rule for rule in (_rule(destination, values) for destination in manifest.network.egress) if rule]
+    places = {(rule.host, rule.port) for rule in rules}
+    logins = [rule for rule in _login_rules(manifest, values) if (rule.host, rule.port) not in places]
+    return list(dict.fromkeys([*rules, *logins]))
+
+
+def config_values(manifest: Manifest, config: JsonObject) -> JsonObject:
+    """Return the config with the defaults of the configSchema."""
     declared = properties_of(manifest.config_schema)
     defaults = {name: schema.get("default") for name, schema in declared.items() if "default" in schema}
-    values = {**defaults, **config}
-    rules = (_rule(destination, values) for destination in manifest.network.egress)
-    return list(dict.fromkeys(rule for rule in rules if rule is not None))
+    return {**defaults, **config}
+
+
+def _login_rules(manifest: Manifest, values: JsonObject) -> list[EgressRule]:
+    methods = manifest.authentication.methods
+    urls = (fill_in_url(url, values) for method in methods for url in method.pod_urls())
+    places = (_host_and_port(url) for url in urls if url is not None)
+    return [EgressRule(place[0], place[1] or DEFAULT_EGRESS_PORT) for place in places if place is not None]
 
 
 def normal_host(text: str) -> str | None:
@@ -71,7 +101,7 @@ def normal_host(text: str) -> str | None:
 def _rule(destination: Egress, values: JsonObject) -> EgressRule | None:
     declared = destination.host.strip()
     wildcard = declared.startswith(WILDCARD)
-    host = fill_in(declared.removeprefix(WILDCARD), values)
+    host = _fill_in_destination(declared.removeprefix(WILDCARD), values)
     port = fill_in(destination.port, values) if destination.port else None
     if host is None or (destination.port and port is None):
         return None
@@ -99,6 +129,66 @@ def fill_in(template: str, values: JsonObject) -> str | None:
 
     filled = PLACEHOLDER.sub(value, template)
     return None if missing else filled
+
+
+def fill_in_url(template: str, values: JsonObject) -> str | None:
+    """Return a URL with `{{config.KEY}}` filled in; None if a value is missing or does not fit its place.
+
+    A value can be the base of the URL: `{{config.url}}/oauth/token`; without a scheme, it gets https. Inside the host, a
+    value is a part of a name and nothing else, so that a config cannot lead to another host. After the host, values are
+    percent-encoded.
+    """
+    base = PLACEHOLDER.match(template)
+    if base:
+        begin = fill_in(base[0], values)
+        rest = template[base.end() :]
+        if begin is None or (rest and not rest.startswith(("/", "?"))):
+            return None
+        host = (begin if "://" in begin else f"https://{begin}").rstrip("/")
+        if not SCHEME.match(host) or NOT_IN_BASE.search(host):
+            return None
+    else:
+        scheme = SCHEME.match(template)
+        if scheme is None:
+            return None
+        place = re.split("[/?#]", template[scheme.end() :], maxsplit=1)[0]
+        rest = template[scheme.end() + len(place) :]
+        name = _fill_in_host(place, values)
+        if name is None:
+            return None
+        host = f"{scheme[0]}{name}"
+    path = _fill_in_path(rest, values)
+    if path is None or _host_and_port(host) is None:
+        return None
+    return f"{host}{path}"
+
+
+def _fill_in_destination(declared: str, values: JsonObject) -> str | None:
+    """Return a destination filled in. Only a value that is the whole text may be a URL, or have a port."""
+    if PLACEHOLDER.fullmatch(declared):
+        return fill_in(declared, values)
+    return fill_in_url(declared, values) if SCHEME.match(declared) else _fill_in_host(declared, values)
+
+
+def _fill_in_host(place: str, values: JsonObject) -> str | None:
+    whole = PLACEHOLDER.fullmatch(place) is not None
+    for match in PLACEHOLDER.finditer(place):
+        value = fill_in(match[0], values)
+        if value is None or not (HOST_AND_PORT if whole else HOST_VALUE).fullmatch(value):
+            return None
+    return fill_in(place, values)
+
+
+def _fill_in_path(rest: str, values: JsonObject) -> str | None:
+    filled = ""
+    at = 0
+    for match in PLACEHOLDER.finditer(rest):
+        value = fill_in(match[0], values)
+        if value is None or value in (".", ".."):
+            return None
+        filled += rest[at : match.start()] + quote(value, safe="")
+        at = match.end()
+    return filled + rest[at:]
 
 
 def _host_and_port(host: str) -> tuple[str, int | None] | None:

@@ -9,17 +9,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
-from pydantic.config import JsonDict
+from pydantic import Field
 
-from penstock_sdk.json_types import JsonObject
-
-
-def rules(*pairs: tuple[str, str]) -> JsonDict:
-    """Return the schema extension with CEL rules, each a pair of rule and message, which the API server evaluates."""
-    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]}
-
+from penstock_sdk.manifest.authentication import Authentication
+from penstock_sdk.manifest.declared import BY_NAME, Declared, FreeForm, ShortText, rules
 
 SEMVER = r"^(0|[1-9][0-9]*)\\.(0|[1-9][0-9]*)\\.(0|[1-9][0-9]*)(-[0-9a-z.-]+)?$"
 Identifier = Annotated[
@@ -46,37 +39,8 @@ Version = Annotated[
         ),
     ),
 ]
-CredentialName = Annotated[
-    str,
-    Field(
-        max_length=60,
-        json_schema_extra=rules(
-            (
-                "self.matches('^[A-Za-z_][A-Za-z0-9_]*$')",
-                "must be letters, digits and underscores, as it is a key of the Secret and a variable's name",
-            )
-        ),
-    ),
-]
-ShortText = Annotated[
-    str, Field(max_length=200, json_schema_extra=rules(("self.matches('[^ \\\\t\\\\r\\\\n]')", "must not be blank")))
-]
-BY_NAME = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
 Method = Literal["rest", "sql", "cdc", "bulk", "file", "object", "stream", "generate"]
 Mode = Literal["full", "incremental"]
-FreeForm = Annotated[JsonObject, Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
-
-
-class Declared(BaseModel):
-    """Base of the models that become structural schemas: camelCase in YAML, unknown fields are refused."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        alias_generator=to_camel,
-        populate_by_name=True,
-        use_attribute_docstrings=True,  # a field's description, as `kubectl explain` shows it
-    )
 
 
 class Taxonomy(Declared):
@@ -102,33 +66,6 @@ class Capabilities(Declared):
     """Whether streams can be read in partitions, in parallel."""
     windows: bool | None = None
     """Whether a time span can be read again, for streams that declare it; without it `runs backfill --reread` is refused."""
-
-
-class Credential(Declared):
-    """One key that the connection's Secret must or may have. With `secret: false`, messages may show it, as a user name."""
-
-    name: CredentialName
-    """The Secret's key, and the field of the connector's credentials."""
-    required: bool = True
-    """Whether a Secret without it is refused."""
-    secret: bool = True
-    """false: messages may show the value, such as a user name. Every other value is masked everywhere."""
-
-
-class AuthenticationMethod(Declared):
-    """One way to authenticate, with the credentials that it takes."""
-
-    type: Literal["none", "basic", "apiKey", "oauth2", "saml"]
-    """The kind of authentication, for the catalog."""
-    credentials: Annotated[list[Credential], Field(max_length=20, json_schema_extra=BY_NAME)] = []
-    """The keys of the Secret that it uses."""
-
-
-class Authentication(Declared):
-    """The ways to authenticate."""
-
-    methods: Annotated[list[AuthenticationMethod], Field(min_length=1, max_length=5)]
-    """With more than one method, the platform treats every credential as optional; the connector reports a missing one."""
 
 
 class Egress(Declared):
