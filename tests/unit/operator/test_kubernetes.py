@@ -321,6 +321,18 @@ async def test_a_network_policy_that_is_there_is_replaced(confined: KubernetesLa
     assert json.loads(httpserver.log[1][0].data)["spec"]["egress"] == list(RULES)
 
 
+async def test_a_conflict_without_a_network_policy_postpones_the_launch(
+    confined: KubernetesLauncher, httpserver: HTTPServer
+) -> None:
+    """The conflict was that of a quota, or the policy was deleted in between: a failed run would help nobody."""
+    httpserver.expect_ordered_request(POLICIES, "POST").respond_with_json(refusal(409, "Conflict"), 409)
+    httpserver.expect_ordered_request(f"{POLICIES}/{LAUNCH.job_name}", "PUT").respond_with_json(
+        refusal(404, "NotFound"), 404
+    )
+    with pytest.raises(LaunchPostponed, match="NetworkPolicy"):
+        await confined.launch(LAUNCH)
+
+
 async def test_no_pod_is_made_without_its_network_policy(confined: KubernetesLauncher, httpserver: HTTPServer) -> None:
     httpserver.expect_request(POLICIES, "POST").respond_with_json(refusal(500, "InternalError"), 500)
     with pytest.raises(LaunchPostponed, match="NetworkPolicy"):

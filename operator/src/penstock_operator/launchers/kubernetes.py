@@ -85,7 +85,7 @@ class KubernetesLauncher:
             if error.status == HTTPStatus.CONFLICT:
                 return await self._adopt(launch, desired, error)
             if error.status in REFUSALS:
-                raise _refused(error) from None
+                raise _refused(error, "Job") from None
             raise LaunchPostponed(f"the API server did not make the run's Job: {_words(error)}") from error
         return str(job["metadata"]["uid"])
 
@@ -98,7 +98,7 @@ class KubernetesLauncher:
             await self._put_network_policy(launch, desired)
         except ApiException as error:
             if error.status in REFUSALS:
-                raise _refused(error) from None
+                raise _refused(error, "NetworkPolicy") from None
             raise LaunchPostponed(f"the API server did not make the run's NetworkPolicy: {_words(error)}") from error
 
     async def _put_network_policy(self, launch: AttemptLaunch, desired: JsonObject) -> None:
@@ -108,7 +108,17 @@ class KubernetesLauncher:
         except ApiException as error:
             if error.status != HTTPStatus.CONFLICT:
                 raise
-            await self._objects.replace_namespaced_custom_object(*place, launch.job_name, desired)
+            await self._replace_network_policy(launch, desired)
+
+    async def _replace_network_policy(self, launch: AttemptLaunch, desired: JsonObject) -> None:
+        """Replace the policy. Raises LaunchPostponed if there is none: the conflict was a quota's, or it was just deleted."""
+        place = (*NETWORK_POLICIES, launch.namespace, "networkpolicies", launch.job_name)
+        try:
+            await self._objects.replace_namespaced_custom_object(*place, desired)
+        except ApiException as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                raise LaunchPostponed(f"the run's NetworkPolicy could not be replaced: {_words(error)}") from error
+            raise
 
     async def _addresses(self) -> Mapping[str, str]:
         """Return the addresses of the hosts that pods reach without a name server, by host. Raises LaunchPostponed."""
@@ -368,7 +378,7 @@ def _leftover(job: dict[str, Any]) -> LeftoverJob:
     return LeftoverJob(job["metadata"]["namespace"], job["metadata"]["name"], ended[0] if ended else None)
 
 
-def _refused(error: ApiException) -> LaunchRefused:
+def _refused(error: ApiException, kind: str) -> LaunchRefused:
     """Return the error for a refusal. If the operator lacks a right, that is not the connection's fault.
 
     An API server that starts has not read the rights yet, and forbids everything; a full quota has room again once
@@ -377,15 +387,19 @@ def _refused(error: ApiException) -> LaunchRefused:
     reason: Reason = "LaunchRefused"
     words = _words(error)
     if error.status == HTTPStatus.FORBIDDEN and WANT_OF_RIGHTS in words:
-        return LaunchRefused(reason, f"Penstock may not create the run's Job: {words}", "TransientError", passing=True)
+        return LaunchRefused(
+            reason, f"Penstock may not create the run's {kind}: {words}", "TransientError", passing=True
+        )
     if any(phrase in words for phrase in QUOTA_WORDS):
-        message = f"the namespace's ResourceQuota has no room for the run's Job; raise it, or run less at once: {words}"
+        message = (
+            f"the namespace's ResourceQuota has no room for the run's {kind}; raise it, or run less at once: {words}"
+        )
         return LaunchRefused("QuotaExceeded", message, "TransientError", no_room=True)
     if any(phrase in words for phrase in PASSING_WORDS):
         return LaunchRefused(
-            reason, f"Kubernetes does not take the run's Job now: {words}", "TransientError", passing=True
+            reason, f"Kubernetes does not take the run's {kind} now: {words}", "TransientError", passing=True
         )
-    return LaunchRefused(reason, f"Kubernetes refuses the run's Job: {words}")
+    return LaunchRefused(reason, f"Kubernetes refuses the run's {kind}: {words}")
 
 
 def _words(error: ApiException) -> str:
