@@ -14,6 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Self
 
 from aiohttp import ClientResponse, ClientSession, ClientTimeout, TCPConnector, web
@@ -135,7 +136,8 @@ class ApiProxy:
         async with self._forward(request, dict(request.query), None) as answer:
             response = web.StreamResponse(status=answer.status, headers=_passed(answer.headers))
             await response.prepare(request)
-            await self._pass_events(request, answer, response)
+            with suppress(ConnectionResetError):  # the operator ended the watch
+                await self._pass_events(request, answer, response)
         return response
 
     async def _pass_events(self, request: web.Request, answer: ClientResponse, response: web.StreamResponse) -> None:
