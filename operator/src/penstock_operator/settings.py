@@ -322,15 +322,15 @@ class EgressSettings:
 
 def egress(environment: Mapping[str, str] = os.environ) -> EgressSettings | None:
     """Return the egress gateway that run pods use, None if there is none."""
-    url = environment.get("PENSTOCK_EGRESS_URL", "").strip()
+    url = http_url(environment, "PENSTOCK_EGRESS_URL")
     if not url:
         return None
     direct = environment.get("PENSTOCK_EGRESS_BUCKET", "").strip()
     if direct not in ("", "direct", "gateway"):
         raise SettingsError(f"PENSTOCK_EGRESS_BUCKET is {direct!r}; it must be direct or gateway")
-    urls = [url, required(environment, "PENSTOCK_API_URL")]
+    urls = [url, required_url(environment, "PENSTOCK_API_URL")]
     if direct == "direct":
-        bucket = environment.get("PENSTOCK_S3_PUBLIC_ENDPOINT") or environment.get("PENSTOCK_S3_ENDPOINT")
+        bucket = http_url(environment, "PENSTOCK_S3_PUBLIC_ENDPOINT") or http_url(environment, "PENSTOCK_S3_ENDPOINT")
         if not bucket:
             raise SettingsError(
                 "PENSTOCK_EGRESS_BUCKET is direct, and AWS's S3 is not in the cluster; set it to gateway"
@@ -463,21 +463,42 @@ def required(environment: Mapping[str, str], name: str) -> str:
     """Return a variable's value, or say that it is missing."""
     value = environment.get(name, "")
     if not value:
-        message = f"{name} is not set; the chart takes it from the existing Secret that values.yaml names"
-        raise SettingsError(message)
+        meaning = next((f" ({variable.meaning})" for variable in VARIABLES if variable.name == name), "")
+        raise SettingsError(f"{name} is not set{meaning}; the chart sets it from its values")
     return value
+
+
+def http_url(environment: Mapping[str, str], name: str) -> str:
+    """Return a variable's URL; empty if it is not set. Raises SettingsError unless it is http or https, with a host alone."""
+    text = environment.get(name, "").strip()
+    try:
+        url = urlsplit(text)
+        fits = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # a port that is no number, or an address in brackets that is none
+        raise SettingsError(f"{name} is no URL; write it as https://host or http://host:port") from None
+    if not text or (fits and not url.query and not url.fragment and "@" not in url.netloc):
+        return text
+    raise SettingsError(
+        f"{name} must be an http:// or https:// URL without user, password and query, such as https://host:9000"
+    )
+
+
+def required_url(environment: Mapping[str, str], name: str) -> str:
+    """Return a variable's URL. Raises SettingsError if it is missing or is none."""
+    required(environment, name)
+    return http_url(environment, name)
 
 
 def s3_settings(environment: Mapping[str, str] = os.environ) -> S3Settings:
     """Return the S3 settings; without a key in the environment, boto3's own chain of credentials applies."""
     return S3Settings(
-        endpoint=environment.get("PENSTOCK_S3_ENDPOINT") or None,
+        endpoint=http_url(environment, "PENSTOCK_S3_ENDPOINT") or None,
         bucket=required(environment, "PENSTOCK_S3_BUCKET"),
         prefix=S3_PREFIX.text(environment),
         region=environment.get(AWS_REGION.name, environment.get("AWS_DEFAULT_REGION", AWS_REGION.default)),
         access_key=environment.get("AWS_ACCESS_KEY_ID") or None,
         secret_key=environment.get("AWS_SECRET_ACCESS_KEY") or None,
-        public_endpoint=environment.get("PENSTOCK_S3_PUBLIC_ENDPOINT") or None,
+        public_endpoint=http_url(environment, "PENSTOCK_S3_PUBLIC_ENDPOINT") or None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from penstock_operator.settings import SettingsError, Timings, timings
+from penstock_operator.settings import SettingsError, Timings, http_url, required_url, timings
 
 
 def test_the_sweep_comes_as_often_as_the_platform_says() -> None:
@@ -15,3 +15,34 @@ def test_the_sweep_comes_as_often_as_the_platform_says() -> None:
 def test_a_sweep_that_never_ends_or_never_comes_is_refused(value: str) -> None:
     with pytest.raises(SettingsError, match=r"PENSTOCK_SWEEP_SECONDS.*5 or more"):
         timings({"PENSTOCK_SWEEP_SECONDS": value})
+
+
+@pytest.mark.parametrize("value", ["https://s3.example.com", "http://10.0.0.1:9000", "https://[fd12::1]:443/path"])
+def test_a_url_is_taken_as_it_is(value: str) -> None:
+    assert http_url({"PENSTOCK_API_URL": f" {value} "}, "PENSTOCK_API_URL") == value
+    assert http_url({}, "PENSTOCK_API_URL") == ""
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "nonsense",
+        "s3.example.com:9000",
+        "ftp://host",
+        "http://",
+        "http://h:port",
+        "http://h:99999",
+        "http://[::g]",
+        "http://h:0",
+    ]
+    * ["https://me:hidden@host", "https://host?key=hidden", "https://host#hidden"],
+)
+def test_a_value_that_is_no_url_is_refused_by_its_name_and_not_shown(value: str) -> None:
+    with pytest.raises(SettingsError, match=r"PENSTOCK_S3_ENDPOINT .*https://host") as refusal:
+        required_url({"PENSTOCK_S3_ENDPOINT": value}, "PENSTOCK_S3_ENDPOINT")
+    assert "hidden" not in str(refusal.value)
+
+
+def test_a_missing_variable_is_refused_with_its_meaning() -> None:
+    with pytest.raises(SettingsError, match=r"PENSTOCK_API_URL is not set \(The run API"):
+        required_url({}, "PENSTOCK_API_URL")

@@ -46,7 +46,7 @@ from penstock_operator.settings import (
     given_installation,
     log_bytes,
     quotas,
-    required,
+    required_url,
     retention,
     s3_settings,
     timings,
@@ -139,7 +139,7 @@ async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Heal
     waits, (lease, health) = timings(), leadership
     ours, scope, store = await _installation(pool), watch_scope(), BronzeStore(s3_settings())
     gateway = egress()
-    jobs = JobSettings(required(os.environ, "PENSTOCK_API_URL"), ours, gateway)
+    jobs = JobSettings(required_url(os.environ, "PENSTOCK_API_URL"), ours, gateway)
     launcher = KubernetesLauncher(api, jobs, scope)
     parts = Components(
         pool,

@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from penstock_operator.egress.addresses import AddressPolicy, parse_networks
 from penstock_operator.egress.authority import RunApiAuthority
 from penstock_operator.egress.gateway import Gateway
-from penstock_operator.settings import SettingsError, private_networks, required
+from penstock_operator.settings import SettingsError, private_networks, required_url
 
 log = structlog.get_logger()
 RUN_API_SECONDS = 10.0
@@ -26,7 +26,7 @@ async def serve_egress(host: str, port: int, health_port: int) -> None:
         policy = AddressPolicy(parse_networks(private_networks()))
     except ValueError as error:
         raise SettingsError(f"PENSTOCK_EGRESS_PRIVATE_RANGES: {error}") from None
-    url = required(os.environ, "PENSTOCK_API_URL")
+    url = required_url(os.environ, "PENSTOCK_API_URL")
     async with httpx.AsyncClient(base_url=url, timeout=RUN_API_SECONDS, trust_env=False) as client:
         gateway = Gateway(RunApiAuthority(client), policy)
         server = await gateway.listen(host, port)
