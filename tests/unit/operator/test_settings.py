@@ -34,8 +34,10 @@ def test_a_url_is_taken_as_it_is(value: str) -> None:
         "http://h:99999",
         "http://[::g]",
         "http://h:0",
-    ]
-    * ["https://me:hidden@host", "https://host?key=hidden", "https://host#hidden"],
+        "https://me:hidden@host",
+        "https://host?key=hidden",
+        "https://host#hidden",
+    ],
 )
 def test_a_value_that_is_no_url_is_refused_by_its_name_and_not_shown(value: str) -> None:
     with pytest.raises(SettingsError, match=r"PENSTOCK_S3_ENDPOINT .*https://host") as refusal:
