@@ -24,11 +24,12 @@ from penstock_operator.limits import DOCUMENT_LIMITS, SERVER_LIMITS, Limit
 from penstock_operator.resources.conditions import MEANINGS
 from penstock_operator.resources.crds import schema_of
 from penstock_operator.settings import VARIABLES
-from penstock_sdk import contract, errors, incremental, pii, protocol, pytest_plugin
+from penstock_sdk import contract, errors, http, incremental, pii, protocol, pytest_plugin
 from penstock_sdk.author.commands import app as author_app
+from penstock_sdk.http import paged_request
 from penstock_sdk.manifest import manifest_schema
 from penstock_sdk.manifest import model as manifest_model
-from penstock_sdk.testing import CHECKS, Target
+from penstock_sdk.testing import CHECKS, Target, source
 from penstock_sdk.testing import report as report_module
 from typer.cli import get_docs_for_click
 
@@ -154,6 +155,25 @@ def incremental_page() -> str:
         thing = getattr(incremental, name)
         made = f"## {name}\n\n{signature(name, thing)}\n{inspect.getdoc(thing)}\n"
         parts.append(class_page(name, thing) if inspect.isclass(thing) else made)
+    return "\n".join(parts)
+
+
+def http_page() -> str:
+    """Return the toolkit for HTTP sources, and the fake source."""
+    known = aliases(paged_request)
+    parts = [f"# HTTP sources\n\n{inspect.getdoc(http)}\n"]
+    for name in http.__all__:
+        thing = getattr(http, name)
+        if name in known:
+            parts.append(f"## {name}\n\n{code(known[name][0])}\n\n{one_line(known[name][1])}\n")
+        elif inspect.isclass(thing):
+            parts.append(class_page(name, thing))
+        else:
+            parts.append(f"## {name}\n\n{signature(name, thing)}\n{inspect.getdoc(thing)}\n")
+    parts.append(f"# The fake source\n\n{inspect.getdoc(source)}\n")
+    parts += [
+        class_page(name, getattr(source, name)) for name in source.__all__ if inspect.isclass(getattr(source, name))
+    ]
     return "\n".join(parts)
 
 
@@ -433,6 +453,7 @@ PAGES = {
     "limits": limits_page,
     "contract": contract_page,
     "incremental": incremental_page,
+    "http": http_page,
     "errors": errors_page,
     "manifest": manifest_page,
     "testing": testing_page,

@@ -12,12 +12,13 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
+import httpx
 import msgspec
 from penstock_sdk import (
     AuthenticationError,
@@ -29,6 +30,7 @@ from penstock_sdk import (
     Stream,
     TransientError,
 )
+from penstock_sdk.http import Client, ClientLimits, Response
 from penstock_trial_rest.connector import STREAMS, Config, TrialRest
 
 Read = Iterator[Batch]
@@ -321,58 +323,78 @@ class TakesRevocationForTheEnd(TrialRest):
             yield from super().read(stream, since, cursor)
 
 
-class LosesTheWish(TrialRest):
-    """throttling: does not report Retry-After."""
+class CatchingClient(Client):
+    """A client that never waits, and gives what is not available to its connector."""
 
-    def _get(self, path: str, parameters: Mapping[str, str | int]) -> list[dict[str, Any]]:
-        try:
-            return super()._get(path, parameters)
-        except TransientError as error:
-            raise TransientError(error.message) from None
+    def __init__(self, connector: CatchesErrors) -> None:
+        super().__init__(
+            connector.config.base_url,
+            headers={"Authorization": f"Bearer {connector.credentials.token}"},
+            limits=ClientLimits(timeout=connector.config.timeout_seconds, longest_wait=0),
+        )
+        self._connector = connector
 
-
-class TakesThrottlingForTheEnd(TrialRest):
-    """throttling: treats a refused page as the end of the data."""
-
-    def _get(self, path: str, parameters: Mapping[str, str | int]) -> list[dict[str, Any]]:
-        try:
-            return super()._get(path, parameters)
-        except TransientError as error:
-            if error.retry_after is None or path == "me":
-                raise
-            return []
-
-
-class AsksAgainAtOnce(TrialRest):
-    """throttling: repeats the request at once until it gets a response."""
-
-    def _get(self, path: str, parameters: Mapping[str, str | int]) -> list[dict[str, Any]]:
+    def request(self, method: str, path: str, **options: Any) -> Response:
         while True:
             try:
-                return super()._get(path, parameters)
+                return super().request(method, path, **options)
             except TransientError as error:
-                if error.retry_after is None:
-                    raise
+                caught = self._connector.catch(error, path)
+                if caught is not None:
+                    return caught
 
 
-class BlamesTheSource(TrialRest):
+class CatchesErrors(TrialRest):
+    """Does something else with a TransientError."""
+
+    def catch(self, error: TransientError, path: str) -> Response | None:
+        """Return a response in place of the error; None to send the request again."""
+        raise NotImplementedError
+
+    def open_client(self) -> Client:
+        return CatchingClient(self)
+
+
+class LosesTheWish(CatchesErrors):
+    """throttling: does not report Retry-After."""
+
+    def catch(self, error: TransientError, path: str) -> Response | None:
+        raise TransientError(error.message) from None
+
+
+class TakesThrottlingForTheEnd(CatchesErrors):
+    """throttling: treats a refused page as the end of the data."""
+
+    def catch(self, error: TransientError, path: str) -> Response | None:
+        if error.retry_after is None or path == "me":
+            raise error
+        return Response(200, httpx.Headers(), b'{"items": []}', httpx.URL(self.config.base_url), path)
+
+
+class AsksAgainAtOnce(CatchesErrors):
+    """throttling: repeats the request at once until it gets a response."""
+
+    def catch(self, error: TransientError, path: str) -> Response | None:
+        if error.retry_after is None:
+            raise error
+        return None
+
+
+class BlamesTheSource(CatchesErrors):
     """slow-source: reports a missing response as SourceContractError."""
 
-    def _get(self, path: str, parameters: Mapping[str, str | int]) -> list[dict[str, Any]]:
-        try:
-            return super()._get(path, parameters)
-        except TransientError as error:
-            if error.retry_after is not None:
-                raise
-            raise SourceContractError(error.message) from None
+    def catch(self, error: TransientError, path: str) -> Response | None:
+        if error.retry_after is not None:
+            raise error
+        raise SourceContractError(error.message) from None
 
 
 class WaitsForEver(TrialRest):
     """slow-source: sets no timeout."""
 
-    def authenticate(self) -> None:
-        super().authenticate()
-        self.session.timeout = None
+    def open_client(self) -> Client:
+        self.config = msgspec.structs.replace(self.config, timeout_seconds=100_000.0)
+        return super().open_client()
 
 
 class KeepsADirectory(TrialRest):

@@ -312,3 +312,21 @@ def test_partitions_together_are_the_stream() -> None:
     assert read(parts[1], 95) == [96, 97, 98, 99]
     assert connector.partitions(stream, None, None, parts) == parts, "ranges of the run before stay"
     assert connector.partitions(stream, None, 40, ()) == (), "a read in one goes on in one"
+
+
+def test_http_reads_pages_through_faults() -> None:
+    module = guide("http")
+    rows = [row for batch in module.read_all_tickets() for row in rows_of(batch.records)]
+    assert [row["id"] for row in rows] == list(range(50))
+
+
+def test_http_declares_errors_inside_a_response() -> None:
+    module = guide("http")
+    bodies: list[dict[str, Any]] = [{"ok": False, "error": "team_gone"}, {"ok": False, "error": "invalid_auth"}]
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json=bodies.pop()))
+    client = module.Client("https://api.test", errors=module.SLACK_LIKE, transport=transport)
+    with pytest.raises(AuthenticationError, match="the Secret's key 'token'"):
+        client.get("items")
+    with pytest.raises(SourceContractError, match="the source says: team_gone"):
+        client.get("items")
+    assert module.patient_client("https://api.test").limits.longest_wait == 1800

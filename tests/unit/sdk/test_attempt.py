@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from penstock_sdk import AuthenticationError, Batch, DefectError, SourceContractError, Stream, TransientError
+from penstock_sdk import (
+    AuthenticationError,
+    Batch,
+    DefectError,
+    SourceContractError,
+    Stream,
+    TransientError,
+    _waiting,
+)
 from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.assignment import Assignment
 from penstock_sdk._runtime.commits import StreamCommits
@@ -28,6 +36,8 @@ from penstock_sdk._runtime.run import run_connector
 from penstock_sdk._runtime.upload_grants import UploadGrants
 from penstock_sdk.contract import Records
 from penstock_sdk.testing.run_api import RUN
+
+from tests.patience import PATIENCE
 
 IDENTITY = wire.ConnectorIdentity(name="fake", method="list", version="1.0.0")
 ENVELOPE = Envelope("team", "orders", "fake-list-1.0.0", "people", "run1", 2, 1)
@@ -313,6 +323,18 @@ def test_a_sigterm_commits_what_a_cursor_covers_and_nothing_after_it(attempt: An
     (commit,) = platform.commits
     assert (commit.cursor, commit.done) == (9, False)
     assert numbers(platform) == list(range(10))
+
+
+def test_a_wait_for_the_source_ends_when_the_run_is_cancelled(attempt: Any, platform: Any) -> None:
+    platform.limits = wire.Limits(heartbeat_seconds=0.02)
+
+    def read(*_: Any) -> Iterator[Batch]:
+        yield from batches(1)
+        platform.cancel_requested = True
+        _waiting.wait(PATIENCE)
+
+    assert attempt(read) == 30
+    assert (platform.finished[0].outcome, numbers(platform)) == ("cancelled", list(range(10)))
 
 
 def test_a_cancel_in_a_heartbeat_ends_the_attempt_as_cancelled(attempt: Any, platform: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import httpx
 
@@ -10,6 +11,9 @@ from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.client import RunClient
 from penstock_sdk._runtime.metrics import Metrics
 from penstock_sdk.errors import AttemptCancelled, AttemptEnded, AttemptInterrupted, AttemptRefused, ConnectorError
+
+CHECK_SECONDS = 0.2
+"""How often a wait checks whether the attempt has to end. An event is not used: a signal handler must not take its lock."""
 
 
 class Heartbeat:
@@ -41,6 +45,14 @@ class Heartbeat:
         """Raise AttemptEnded if the attempt has to end."""
         if self._ended:
             raise self._ended
+
+    def wait(self, seconds: float) -> None:
+        """Wait, and raise AttemptEnded as soon as the attempt has to end."""
+        until = time.monotonic() + seconds
+        self.check()
+        while (remaining := until - time.monotonic()) > 0:
+            time.sleep(min(remaining, CHECK_SECONDS))
+            self.check()
 
     def _beat(self) -> None:
         while not self._stopped.wait(self._seconds):

@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -31,6 +32,7 @@ from penstock_sdk._runtime.partitioned_read import PartitionedRead, plan_read
 from penstock_sdk._runtime.stream_outcomes import StreamOutcomes, make_error, protocol_outcomes
 from penstock_sdk._runtime.stream_reader import BatchChecks, ReadTask, StreamReader
 from penstock_sdk._runtime.write_guard import WriteGuard, no_local_writes
+from penstock_sdk._waiting import use_wait
 from penstock_sdk.contract import Stream
 from penstock_sdk.errors import (
     AttemptCancelled,
@@ -85,6 +87,7 @@ class Attempt:
         finally:
             if self._heartbeat:
                 self._heartbeat.stop()
+                use_wait(time.sleep)
         counts = [sum(by_stream.values()) for by_stream in (self._metrics.committed, self._metrics.rejected)]
         log.info("succeeded: %d records committed, %d rejected", *counts)
         return 0
@@ -101,6 +104,7 @@ class Attempt:
         self._assignment.log_context.update(tenant=start.tenant, connection=start.connection)
         self._heartbeat = Heartbeat(self._client, self._metrics, start.limits.heartbeat_seconds)
         self._heartbeat.start()
+        use_wait(self._heartbeat.wait)
         if self._interrupted:
             self._heartbeat.interrupt()
         connector_class = self._assignment.load()  # before the write guard: an import may write its bytecode
