@@ -19,7 +19,7 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from psycopg_pool import PoolTimeout
 
-from penstock_operator.cli import alerts, bronze, definition, init, listings, registry, runs, state, up
+from penstock_operator.cli import alerts, bronze, certificates, definition, init, listings, registry, runs, state, up
 from penstock_operator.cli.exit_codes import CommandError, ExitCode
 from penstock_operator.cli.output import printable_block, say
 from penstock_operator.cli.paths import existing_path
@@ -89,6 +89,7 @@ def validate(
 
 
 app.command()(definition.definition)
+app.command()(certificates.certificates)
 for _group, _name in (
     (listings.connections_app, "connections"),
     (listings.definitions_app, "definitions"),
