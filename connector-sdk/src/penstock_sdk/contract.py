@@ -54,6 +54,8 @@ CursorCare = Literal["ties", "settled", "nulls", "order"]
 Cursor: TypeAlias = JsonValue
 """Where a read can resume: any JSON value. The platform stores it and does not look into it."""
 if TYPE_CHECKING:
+    from penstock_sdk.auth.base import Auth
+
     FieldValue: TypeAlias = (
         JsonValue
         | datetime
@@ -268,6 +270,25 @@ class Connector(ABC, Generic[ConfigT_co, CredentialsT_co]):
         self.credentials = credentials
         self.sink: Sink = sink or CollectingSink()
         self.keep_credential_hook: Callable[[str, str], None] | None = None
+        self.authentication_hook: Callable[[], Auth] | None = None
+        self._authentication: Auth | None = None
+
+    @property
+    def authentication(self) -> Auth:
+        """The login that the manifest describes, an `httpx.Auth`. `authentication.client(base_url=...)` is a client with it.
+
+        It raises the same errors as `authenticate`. In a unit test, set it to `penstock_sdk.auth.auth_for(...)`, or to any
+        other `httpx.Auth` that the test needs.
+        """
+        if self._authentication is None:
+            if self.authentication_hook is None:
+                raise DefectError("no login: the runtime builds it; in a unit test, set connector.authentication first")
+            self._authentication = self.authentication_hook()
+        return self._authentication
+
+    @authentication.setter
+    def authentication(self, login: Auth) -> None:
+        self._authentication = login
 
     @abstractmethod
     def authenticate(self) -> None:

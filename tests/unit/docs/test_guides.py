@@ -30,10 +30,11 @@ from penstock_sdk import (
     TransientError,
 )
 from penstock_sdk._runtime.assignment import build
+from penstock_sdk.auth import LocalCredential, auth_for
 from penstock_sdk.author.commands import app as author_app
 from penstock_sdk.contract import rows_of
 from penstock_sdk.json_types import properties_of
-from penstock_sdk.manifest import manifest_problems
+from penstock_sdk.manifest import Manifest, manifest_problems
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
@@ -84,7 +85,7 @@ class Oauth:
 
     def __init__(self, server: HTTPServer) -> None:
         self.good = 1
-        self.expires_in = 0
+        self.expires_in = 0.001  # each request finds its token expired
         self.kept: list[tuple[str, str]] = []
         server.expect_request("/oauth/token", method="POST").respond_with_handler(self.token)
         server.expect_request("/me").respond_with_handler(self.me)
@@ -108,8 +109,15 @@ class Oauth:
 
 def tickets(server: HTTPServer, source: Oauth, token: str) -> Any:
     secret = {"client_id": "c", "client_secret": "s", "refresh_token": token}
-    connector = build(without_its_own(guide("authentication").Tickets), {"baseUrl": server.url_for("")}, secret)
-    connector.keep_credential_hook = lambda name, value: source.kept.append((name, value))
+    config = {"baseUrl": server.url_for("").rstrip("/")}
+    connector = build(without_its_own(guide("authentication").Tickets), config, secret)
+    page = yaml.safe_load(blocks(DOCS / "authors" / "authentication.md", "yaml")[0])
+    manifest = Manifest.model_validate({**MANIFEST, **page})
+
+    def share(name: str) -> LocalCredential:
+        return LocalCredential(secret[name], lambda value: source.kept.append((name, value)))
+
+    connector.authentication = auth_for(manifest, config, secret, share=share)
     return connector
 
 

@@ -15,6 +15,8 @@ from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.client import RunClient
 from penstock_sdk._runtime.masking import Mask
 
+SHORTEST_TOKEN = 8
+
 
 class CredentialStore:
     """The credentials of one attempt. No value appears in a repr, a log line or a message."""
@@ -35,6 +37,11 @@ class CredentialStore:
     def values(self) -> dict[str, str]:
         """Return the values for the connector."""
         return dict(self._values)
+
+    def conceal(self, value: str) -> None:
+        """Mask a value that is no credential of the Secret, such as an access token; a short one would hide other text."""
+        if len(value) >= SHORTEST_TOKEN:
+            self._mask.add(value)
 
     def keep(self, client: RunClient, name: str, value: str) -> None:
         """Let the platform store a value. The value is masked before the call. Several workers may call it."""

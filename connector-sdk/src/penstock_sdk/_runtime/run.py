@@ -109,7 +109,10 @@ class Attempt:
             self._heartbeat.interrupt()
         connector_class = self._assignment.load()  # before the write guard: an import may write its bytecode
         with self._confined_egress(start), no_local_writes() as self._write_guard:
-            factory = ConnectorFactory(connector_class, start.config, self._credentials(start), self._client)
+            credentials = self._credentials(start)
+            factory = ConnectorFactory(
+                connector_class, self._assignment.manifest, start.config, credentials, self._client
+            )
             connector = factory.make()
             try:
                 self._call = "authenticate"

@@ -6,16 +6,18 @@ import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from penstock_sdk._runtime.assignment import build
+from penstock_sdk.auth import LocalCredential, auth_for
 from penstock_sdk.author.command_errors import printable
 from penstock_sdk.author.credential_file import CredentialFile
 from penstock_sdk.author.project import ProjectError
 from penstock_sdk.contract import Connector
 from penstock_sdk.errors import describe_error
-from penstock_sdk.manifest import config_problems
+from penstock_sdk.manifest import Manifest, config_problems
 from penstock_sdk.testing import Target, TargetError, find_connector, open_target, read_document
 
 
@@ -45,8 +47,16 @@ def opened(file: Path) -> Iterator[tuple[Connector[Any, Any], Target]]:
     with open_target(file) as target, _printing_to_errors():
         found = find_connector(checked_target(target, file).artifact)
         kept = CredentialFile(file)
-        connector = build(found.load(), target.config, kept.applied_to(target.credentials))
-        connector.keep_credential_hook = kept.hook_for(target.credentials)
+        credentials = kept.applied_to(target.credentials)
+        connector = build(found.load(), target.config, credentials)
+        keep = kept.hook_for(target.credentials)
+        connector.keep_credential_hook = keep
+
+        def share(name: str) -> LocalCredential:
+            return LocalCredential(credentials[name], partial(keep, name))
+
+        manifest = Manifest.model_validate(found.manifest())
+        connector.authentication_hook = lambda: auth_for(manifest, target.config, credentials, share=share)
         try:
             connector.authenticate()
             yield connector, target
