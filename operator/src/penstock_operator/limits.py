@@ -79,6 +79,11 @@ MAX_OPEN_BYTES = 512 * GIB
 MAX_ATTEMPT_OBJECTS = 100_000
 MAX_ATTEMPT_BYTES = 16 * TIB
 
+# -- Keys of objects ---------------------------------------------------------------------------------
+
+MAX_KEY_BYTES = 1_024
+MAX_PREFIX_BYTES = 128
+
 SERVER_LIMITS: tuple[Limit, ...] = (
     Limit(
         MAX_CONNECTIONS,
@@ -178,6 +183,13 @@ SERVER_LIMITS: tuple[Limit, ...] = (
 )
 
 DOCUMENT_LIMITS: tuple[Limit, ...] = (
+    Limit(
+        MAX_KEY_BYTES,
+        "bytes",
+        "the key of an object, with the name of its stream URL-encoded; a stream whose keys would be longer is refused",
+        "S3 takes no longer key. A name in Latin letters and digits always has room.",
+    ),
+    Limit(MAX_PREFIX_BYTES, "bytes", "`s3.prefix`", "It leaves room for the other parts of a key."),
     Limit(
         config_schema.MAX_CONFIG_BYTES,
         "bytes",

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from penstock_sdk.json_types import JsonObject, JsonSchema
 
+from penstock_operator.limits import MAX_PREFIX_BYTES
 from penstock_operator.resources.scope import LABEL_VALUE, NAMESPACE, Scope, SelectorError
 
 SHORTEST_KEY = 32
@@ -489,12 +490,20 @@ def required_url(environment: Mapping[str, str], name: str) -> str:
     return http_url(environment, name)
 
 
+def _s3_prefix(environment: Mapping[str, str]) -> str:
+    prefix = S3_PREFIX.text(environment)
+    length = len(prefix.encode())
+    if length > MAX_PREFIX_BYTES:
+        raise SettingsError(f"{S3_PREFIX.name} has {length:,} bytes; {MAX_PREFIX_BYTES} is the most")
+    return prefix
+
+
 def s3_settings(environment: Mapping[str, str] = os.environ) -> S3Settings:
     """Return the S3 settings; without a key in the environment, boto3's own chain of credentials applies."""
     return S3Settings(
         endpoint=http_url(environment, "PENSTOCK_S3_ENDPOINT") or None,
         bucket=required(environment, "PENSTOCK_S3_BUCKET"),
-        prefix=S3_PREFIX.text(environment),
+        prefix=_s3_prefix(environment),
         region=environment.get(AWS_REGION.name, environment.get("AWS_DEFAULT_REGION", AWS_REGION.default)),
         access_key=environment.get("AWS_ACCESS_KEY_ID") or None,
         secret_key=environment.get("AWS_SECRET_ACCESS_KEY") or None,

@@ -9,6 +9,9 @@ from urllib.parse import quote, unquote
 
 from penstock_sdk.protocol import ObjectKind
 
+from penstock_operator.limits import MAX_ATTEMPT_OBJECTS, MAX_KEY_BYTES
+
+MAX_ATTEMPT, MAX_GENERATION = 999_999, 999_999  # more than a run or a stream comes to: each run has its own attempts
 PLACE = re.compile(
     r"tenant=(?P<tenant>[^/]+)/connection=(?P<connection>[^/]+)/"
     r"(?:(?P<rejected>_rejected/)?stream=(?P<stream>[^/]+)/generation=(?P<generation>\d{6})/run=(?P<run>[0-9a-z]+)"
@@ -89,6 +92,17 @@ def object_key(
         f"attempt-{attempt:02d}-{sequence:06d}.jsonl.zst",
     ]
     return "/".join(part for part in parts if part)
+
+
+def stream_name_bytes(stream: str) -> int:
+    """Return how many bytes a stream's name takes in a key: a letter beyond ASCII takes three for each byte."""
+    return len(quote(stream, safe=""))
+
+
+def room_for_stream_name(prefix: str, tenant: str, connection: str, run_id: str) -> int:
+    """Return how many bytes a stream's name may take in the longest key of a run, that of rejected records."""
+    last = (run_id, MAX_ATTEMPT, MAX_ATTEMPT_OBJECTS)
+    return MAX_KEY_BYTES - len(object_key(prefix, (tenant, connection, ""), MAX_GENERATION, last, "rejected").encode())
 
 
 def commit_key(prefix: str, tenant: str, connection: str, run_id: str) -> str:

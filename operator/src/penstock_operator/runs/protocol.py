@@ -222,7 +222,8 @@ class RunProtocol:
         """Compare what the source offers with the registry, and say which streams to read from where."""
         offer = await stream_verdicts.read_offer(request)
         async with self._held(token) as (connection, attempt):
-            return StreamsResponse(verdicts=await stream_verdicts.judge_streams(connection, attempt, offer))
+            prefix = self._store.settings.prefix
+            return StreamsResponse(verdicts=await stream_verdicts.judge_streams(connection, attempt, offer, prefix))
 
     async def estimate(self, token: str, request: EstimateRequest) -> EstimateResponse:
         """Keep what the run is expected to cost, and refuse it when that is over its budget."""

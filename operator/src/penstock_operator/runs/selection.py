@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 from penstock_sdk.protocol import DiscoveredStream, ErrorClass, Mode, ReadWindow, SelectedStream, StreamsRequest
 
+from penstock_operator.bronze.keys import stream_name_bytes
 from penstock_operator.errors import Invalid
+from penstock_operator.limits import MAX_KEY_BYTES
 from penstock_operator.resources.models import ConnectionSpec, StreamSelection
 from penstock_operator.resources.spelling import nearest_word
 from penstock_operator.runs.state_store import State
@@ -55,10 +57,12 @@ def select(
     run_id: str,
     names: dict[str, str] | None = None,
     first_generation: int = 1,
+    longest_name: int = MAX_KEY_BYTES,
 ) -> Selection:
     """Return the streams to read in order, each with where to go on. Without a selection, all are read in full.
 
     `names` says which stream a name means: a stream with an id of its own may have been renamed since it was selected.
+    `longest_name` is the number of bytes that a stream's name may take in the keys of objects.
     A stream that the source does not offer, or not in the selected mode, or that is unavailable, is refused by itself. Raises Invalid when all
     are selected and the source offers none.
     """
@@ -76,6 +80,9 @@ def select(
         unavailable = by_name[name].unavailable
         if unavailable:
             refused.append(StreamRefusal(name, mode, unavailable.message, unavailable.error_class))
+            continue
+        if stream_name_bytes(name) > longest_name:
+            refused.append(StreamRefusal(name, mode, _too_long(name, longest_name)))
             continue
         policy: Policy = entry.schema_policy or spec.schema_policy
         chosen.append(StreamChoice(name, policy, selected(name, mode, states.get(name), run_id, first_generation)))
@@ -97,6 +104,13 @@ def _unfit(index: int, name: str, mode: Mode, by_name: dict[str, DiscoveredStrea
     if name in chosen:
         return f"spec.streams[{index}].name: an entry before it means the same stream {name!r}; name it once"
     return ""
+
+
+def _too_long(name: str, longest: int) -> str:
+    return (
+        f"stream {name!r}: its name takes {stream_name_bytes(name):,} bytes in the keys of objects, and {longest:,} are left;"
+        " leave it out of spec.streams, or have the connector give it a shorter id"
+    )
 
 
 def _named_again(refusal: StreamRefusal) -> StreamRefusal:

@@ -11,6 +11,7 @@ from penstock_sdk.protocol import SelectedStream, StreamsRequest, StreamVerdict
 
 from penstock_operator import alerts
 from penstock_operator.alerts import NewAlert, StreamAlert
+from penstock_operator.bronze.keys import room_for_stream_name
 from penstock_operator.errors import Invalid
 from penstock_operator.ids import AlertId, ConnectionUid
 from penstock_operator.registry.database import DatabaseConnection
@@ -62,8 +63,13 @@ async def read_offer(request: StreamsRequest) -> DiscoveredCatalog:
     return DiscoveredCatalog(request.model_copy(update={"streams": told}), seen, twice)
 
 
-async def judge_streams(db: DatabaseConnection, attempt: HeldAttempt, offer: DiscoveredCatalog) -> list[StreamVerdict]:
-    """Record versions and alerts of the selected streams, and return what to do with each, in order."""
+async def judge_streams(
+    db: DatabaseConnection, attempt: HeldAttempt, offer: DiscoveredCatalog, prefix: str
+) -> list[StreamVerdict]:
+    """Record versions and alerts of the selected streams, and return what to do with each, in order.
+
+    `prefix` is that of all keys of the bucket.
+    """
     uid = attempt.connection_uid
     states = await attempt_states.of_attempt(db, attempt)
     heads = await schema_store.stream_heads(db, uid)
@@ -76,6 +82,7 @@ async def judge_streams(db: DatabaseConnection, attempt: HeldAttempt, offer: Dis
         attempt.run_id,
         _names(offer.seen, heads),
         attempt.first_generation,
+        room_for_stream_name(prefix, attempt.namespace, attempt.name, attempt.run_id),
     )
     choices, refusals = found.choices, _with_the_ambiguous(found.refusals, attempt.spec, offer)
     refusals = [refusal for refusal in refusals if not attempt_states.is_done(states, refusal.stream, attempt.run_id)]
