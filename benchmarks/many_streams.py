@@ -62,7 +62,7 @@ async def judged(pool: Pool, body: bytes) -> float:
     began = time.perf_counter()
     offer = await stream_verdicts.read_offer(StreamsRequest.model_validate_json(body))
     async with pool.connection() as db, db.transaction():
-        verdicts = await stream_verdicts.judge_streams(db, attempt, offer)
+        verdicts = await stream_verdicts.judge_streams(db, attempt, offer, "bronze")
     json.dumps([each.model_dump() for each in verdicts])
     return time.perf_counter() - began
 

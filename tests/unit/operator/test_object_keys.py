@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from penstock_operator.bronze.keys import object_key, place_of, room_for_stream_name, stream_name_bytes
+from penstock_operator.ids import RunId
 from penstock_operator.limits import MAX_ATTEMPT_OBJECTS, MAX_KEY_BYTES, MAX_PREFIX_BYTES
 from penstock_operator.resources.models import ConnectionSpec
 from penstock_operator.runs.selection import select
 from penstock_operator.settings import SettingsError, s3_settings
 from penstock_sdk.protocol import DiscoveredStream, ObjectKind
 
-RUN = "019abc0000001234567890"
+RUN = RunId("019abc0000001234567890")
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789-.", min_size=1)
 PREFIXES = st.text("abcdefghijklmnopqrstuvwxyz/é", max_size=MAX_PREFIX_BYTES // 2)
 STREAMS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=253)

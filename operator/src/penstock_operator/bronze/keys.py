@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote
 
 from penstock_sdk.protocol import ObjectKind
 
+from penstock_operator.ids import RunId
 from penstock_operator.limits import MAX_ATTEMPT_OBJECTS, MAX_KEY_BYTES
 
 MAX_ATTEMPT, MAX_GENERATION = 999_999, 999_999  # more than a run or a stream comes to: each run has its own attempts
@@ -99,7 +100,7 @@ def stream_name_bytes(stream: str) -> int:
     return len(quote(stream, safe=""))
 
 
-def room_for_stream_name(prefix: str, tenant: str, connection: str, run_id: str) -> int:
+def room_for_stream_name(prefix: str, tenant: str, connection: str, run_id: RunId) -> int:
     """Return how many bytes a stream's name may take in the longest key of a run, that of rejected records."""
     last = (run_id, MAX_ATTEMPT, MAX_ATTEMPT_OBJECTS)
     return MAX_KEY_BYTES - len(object_key(prefix, (tenant, connection, ""), MAX_GENERATION, last, "rejected").encode())
