@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import astuple, dataclass, field
 from typing import Any, Literal, Protocol
 
+import pytest
+
 Actor = Literal[
     "anybody",
     "tenant viewer",
@@ -18,8 +20,10 @@ Actor = Literal[
     "database reader",
     "bucket reader",
     "bucket writer",
+    "platform account",
 ]
-"""Who attacks. `anybody` has a network connection and no token; the others are the actors of the threat model."""
+"""Who attacks. `anybody` has a network connection and no token; `platform account` has a service account of the release; the
+others are the actors of the threat model."""
 ATTACK_PROPERTY = "attack"
 """Name of the property of a test's report that holds an attack's result. pytest-xdist sends it to the main process."""
 HEADINGS = ("attack", "actor", "invariant", "tried", "succeeded")
@@ -102,3 +106,29 @@ def table(results: Iterable[AttackResult]) -> list[str]:
     ]
     widths = [max(len(row[column]) for row in [HEADINGS, *rows]) for column in range(len(HEADINGS))]
     return [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [HEADINGS, *rows]]
+
+
+def attack_starter(request: pytest.FixtureRequest) -> StartAttack:
+    """Return the value of the `attack` fixture for a test."""
+    properties = request.node.user_properties
+    return lambda name, *, actor, invariant: opened_attack(
+        Attack(name, actor, invariant), lambda result: properties.append(property_of(result))
+    )
+
+
+def write_table(terminalreporter: pytest.TerminalReporter) -> None:
+    """Write the table of the attacks of a session, if there were any."""
+    reports = [
+        report
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+    ]
+    results = [result for report in reports for result in results_of(report.user_properties)]
+    if not results:
+        return
+    terminalreporter.section("attacks")
+    for line in table(results):
+        terminalreporter.write_line(line)
+    tried, succeeded = (sum(getattr(result, name) for result in results) for name in ("tried", "succeeded"))
+    terminalreporter.write_line(f"{tried} tries, {succeeded} succeeded")

@@ -10,11 +10,16 @@ from typing import Any
 
 import pytest
 import yaml
+from penstock_operator.controller.admission_check import POLICY_VERSION, VERSION_ANNOTATION
+from penstock_operator.ids import AttemptNumber, ConnectionName, ConnectionUid, DefinitionName, Namespace, RunId
+from penstock_operator.launchers import AttemptLaunch
+from penstock_operator.launchers.jobs import JobSettings, desired_job
 from penstock_operator.resources.scope import Scope
 from penstock_operator.settings import (
     NO_QUOTAS,
     EgressSettings,
     Quotas,
+    admission_policies,
     egress,
     egress_probe_port,
     given_installation,
@@ -24,6 +29,8 @@ from penstock_operator.settings import (
     timings,
     watch_scope,
 )
+
+from tests.unit.operator.conftest import manifest, run_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts/penstock"
@@ -60,10 +67,92 @@ def pods(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     )
 
 
+CRD = {"CustomResourceDefinition"}
+OWN_POLICY = "penstock.penstock-system.penstock.io"
+POLICIES = {"runs.penstock.io", "run-pods.penstock.io", OWN_POLICY}
+
+
+def named(documents: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:
+    """Return the documents of a kind by name."""
+    return {document["metadata"]["name"]: document for document in documents if document["kind"] == kind}
+
+
+@pytest.mark.parametrize("values", [GIVEN, QUICKSTART])
+def test_admission_policies_come_with_the_release_and_the_controller_looks_for_them(values: tuple[str, ...]) -> None:
+    documents = rendered(*values)
+    policies = named(documents, "ValidatingAdmissionPolicy")
+    bindings = named(documents, "ValidatingAdmissionPolicyBinding")
+    looked_for = admission_policies(environment(documents, "operate"))
+    assert set(looked_for) == POLICIES
+    (rule,) = (
+        rule
+        for rule in named(documents, "ClusterRole")["penstock-operate-penstock-system"]["rules"]
+        if "validatingadmissionpolicies" in rule["resources"]
+    )
+    assert (rule["resourceNames"], rule["verbs"]) == (list(looked_for), ["get"])
+    for name in POLICIES:
+        assert policies[name]["spec"]["failurePolicy"] == "Fail"
+        assert bindings[name]["spec"] == {"policyName": name, "validationActions": ["Deny"]}
+        for document in (policies[name], bindings[name]):
+            assert document["metadata"]["annotations"] == {VERSION_ANNOTATION: POLICY_VERSION}
+
+
+def test_admission_policies_are_for_kubernetes_that_has_them_and_may_be_off() -> None:
+    def found(*values: str, kubernetes: str = "1.33.0") -> set[str]:
+        documents = rendered(*GIVEN, *values, kubernetes=kubernetes)
+        bindings = named(documents, "ValidatingAdmissionPolicyBinding")
+        policies = named(documents, "ValidatingAdmissionPolicy")
+        assert set(bindings) == set(policies)
+        return set(policies) & POLICIES
+
+    assert found(kubernetes="1.30.1") == POLICIES
+    assert not found(kubernetes="1.29.4")
+    assert not found("admission.enabled=false")
+    assert found("crds.enabled=false") == {OWN_POLICY}, "those of the cluster come with the CRDs, once"
+    assert not admission_policies(environment(rendered(*GIVEN, "admission.enabled=false"), "operate"))
+
+
+def test_the_policy_of_runs_names_the_controllers_of_all_releases() -> None:
+    documents = rendered(*GIVEN, "admission.controllers={staging/blue-penstock-operate}")
+    variables = named(documents, "ValidatingAdmissionPolicy")["runs.penstock.io"]["spec"]["variables"]
+    (expression,) = (variable["expression"] for variable in variables if variable["name"] == "isController")
+    for account in ("penstock-system:penstock-operate", "staging:blue-penstock-operate"):
+        assert f'"system:serviceaccount:{account}"' in expression
+
+
+def test_the_policy_of_the_release_knows_the_volumes_and_variables_of_a_job() -> None:
+    """A field that `desired_job` gains must be added to the policy; the cluster tier shows that the policy admits the Job."""
+    expressions = " ".join(
+        validation["expression"]
+        for validation in named(rendered(*GIVEN), "ValidatingAdmissionPolicy")[OWN_POLICY]["spec"]["validations"]
+    )
+    job = desired_job(
+        AttemptLaunch(
+            RunId("0" * 22),
+            AttemptNumber(1),
+            "penstock-0-1",
+            None,
+            Namespace("team"),
+            ConnectionName("orders"),
+            ConnectionUid("u"),
+            DefinitionName("d"),
+            "image@sha256:0",
+            run_spec(secretRef={"name": "db"}),
+            "64Mi",
+            manifest("postgres", "sql", {"type": "basic", "credentials": [{"name": "password"}]}),
+        ),
+        JobSettings("http://api", "installation", EgressSettings("http://egress")),
+    )
+    pod = job["spec"]["template"]["spec"]
+    for volume in pod["volumes"]:
+        assert f"volume.name == '{volume['name']}'" in expressions
+    assert all(variable["name"].startswith("PENSTOCK_") for variable in pod["containers"][0]["env"])
+
+
 def test_a_policy_refuses_a_null_config_where_kubernetes_has_policies() -> None:
     def kinds(*values: str, kubernetes: str) -> set[str]:
         found = rendered(*GIVEN, *values, kubernetes=kubernetes)
-        return {item["kind"] for item in found if "AdmissionPolicy" in item["kind"]}
+        return {item["kind"] for item in found if item["metadata"]["name"] == "tenantconnections.penstock.io"} - CRD
 
     assert kinds(kubernetes="1.30.1") == {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
     assert not kinds(kubernetes="1.29.4")
@@ -122,6 +211,8 @@ def test_the_crds_are_the_generated_ones_and_stay_on_uninstall() -> None:
         ((*GIVEN, "fairness.tenants.team-a=0"), "team-a"),
         ((*GIVEN, "fairness.launchRate=-1"), "launchRate"),
         ((*GIVEN, "egress.privateRanges={ten}"), "privateRanges"),
+        ((*GIVEN, "admission.controllers={operate}"), "controllers"),
+        ((*GIVEN, "admission.placement={hostNetwork}"), "placement"),
         (("s3.bucket=bronze",), "postgres.existingSecret.name"),
         (("postgres.existingSecret.name=pg",), "s3.bucket"),
     ],
@@ -247,6 +338,7 @@ def test_with_namespaces_the_release_has_rights_in_these_alone() -> None:
     }
     assert everywhere == {
         *("connectordefinitions", "connectordefinitions/status"),
+        *("validatingadmissionpolicies", "validatingadmissionpolicybindings"),
         *("tokenreviews", "subjectaccessreviews"),
     }
     roles = [document for document in documents if document["kind"] == "Role" and document["metadata"].get("namespace")]

@@ -14,6 +14,7 @@ import pytest
 from penstock_operator.embedded.postgres import EmbeddedPostgres
 from penstock_operator.settings import S3Settings
 
+from tests.adversarial.attacks import StartAttack, attack_starter, write_table
 from tests.cluster.faults import Faults
 from tests.cluster.installation import ROOT, Installation
 from tests.cluster.kubernetes import Cluster
@@ -117,6 +118,12 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("delete", "namespace", "team", "--wait=false")
 
 
+@pytest.fixture
+def attack(request: pytest.FixtureRequest) -> StartAttack:
+    """Open an attack, as docs/testing.md shows."""
+    return attack_starter(request)
+
+
 TALLIES = pytest.StashKey[Faults]()
 
 
@@ -130,7 +137,8 @@ def faults(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the table."""
+    """Print the tables."""
+    write_table(terminalreporter)
     found = config.stash.get(TALLIES, None)
     if found and found.tallies:
         terminalreporter.section("faults")

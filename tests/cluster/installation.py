@@ -85,6 +85,7 @@ class Installation:
             },
             "networkPolicy": {"egressPorts": [443, 6443, *ports]},
             "egress": {"privateRanges": ["10.0.0.0/8"]},
+            "admission": {"controllers": ["penstock-second/penstock-operate"]},
         }
 
     def upgrade(self, **changes: Any) -> None:

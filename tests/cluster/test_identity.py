@@ -46,6 +46,11 @@ def owner_of(job: dict[str, Any]) -> dict[str, Any]:
     return {**names, "controller": True, "blockOwnerDeletion": False}
 
 
+def names_run_job(job: dict[str, Any], owners: list[dict[str, Any]]) -> bool:
+    """Return True if one of the owners has the name of a run's Job: the admission policy refuses such a pod."""
+    return any(owner["name"] == job["metadata"]["name"] for owner in owners)
+
+
 def hostile_pod(job: dict[str, Any], namespace: str, run: str, owners: list[dict[str, Any]]) -> dict[str, Any]:
     """Return a pod like the Job's own, which only tries to start the run."""
     spec = {**job["spec"]["template"]["spec"], "dnsPolicy": "ClusterFirst", "hostAliases": []}
@@ -87,8 +92,14 @@ def test_2_an_owner_reference_gives_no_right_to_start(
         (namespace, []),
         (namespace, [{**owner_of(job), "controller": False}]),
         (namespace, [{**owner_of(job), "uid": run["connection_uid"]}]),
+        (namespace, [{**owner_of(job), "name": "another"}]),
     ):
-        cluster.apply(hostile_pod(job, place, run["id"], owners))
+        hostile = json.dumps(hostile_pod(job, place, run["id"], owners))
+        made = cluster.kubectl("create", "-f", "-", stdin=hostile, check=False)
+        if names_run_job(job, owners):
+            assert "ValidatingAdmissionPolicy 'runs.penstock.io'" in made.stderr, (place, owners, made.stderr)
+            continue
+        assert made.returncode == 0, made.stderr
         answered = statuses(cluster, place)
         assert answered in (None, [200, 401]), (place, owners, answered)
         if not owners:

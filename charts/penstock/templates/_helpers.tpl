@@ -79,6 +79,7 @@ tolerations: {{ toJson . }}
 - {name: PENSTOCK_SWEEP_SECONDS, value: {{ .Values.operate.sweepSeconds | default 180 | int64 | quote }}}
 - {name: PENSTOCK_WATCH_NAMESPACES, value: {{ join "," .Values.watch.namespaces | quote }}}
 - {name: PENSTOCK_WATCH_SELECTOR, value: {{ .Values.watch.selector | quote }}}
+- {name: PENSTOCK_ADMISSION_POLICIES, value: {{ ternary (include "penstock.policies" .) "" .Values.admission.enabled | quote }}}
 - {name: PENSTOCK_INSTALLATION, value: {{ .Values.installation.id | quote }}}
 - {name: PENSTOCK_RECHECK_MINUTES, value: {{ .Values.operate.recheckMinutes | int64 | quote }}}
 - {name: PENSTOCK_LOG_BYTES, value: {{ .Values.logs.keepBytes | int64 | quote }}}

@@ -255,6 +255,12 @@ VARIABLES = (
         "A port of the gateway that the controller's NetworkPolicy forbids: it tries whether the cluster enforces policies.",
     ),
     Variable(
+        "PENSTOCK_ADMISSION_POLICIES",
+        "operate",
+        "",
+        "The ValidatingAdmissionPolicies that the controller looks for, with commas between their names; none: it does not.",
+    ),
+    Variable(
         "PENSTOCK_EGRESS_PRIVATE_RANGES",
         "egress",
         "",
@@ -356,6 +362,12 @@ def _network_rules(environment: Mapping[str, str]) -> tuple[JsonObject, ...]:
 def egress_probe_port(environment: Mapping[str, str] = os.environ) -> int:
     """Return the gateway's port that the controller's NetworkPolicy forbids; 0: whether policies are enforced is not checked."""
     return whole_number(environment, "PENSTOCK_EGRESS_PROBE_PORT", default=0)
+
+
+def admission_policies(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Return the names of the admission policies that must be in the cluster; none if it is not checked."""
+    listed = environment.get("PENSTOCK_ADMISSION_POLICIES", "")
+    return tuple(name.strip() for name in listed.split(",") if name.strip())
 
 
 def private_networks(environment: Mapping[str, str] = os.environ) -> str:

@@ -24,7 +24,8 @@ async def ask(health: Health, path: str) -> httpx.Response:
 
 async def test_a_standby_is_alive_and_ready() -> None:
     health = Health()
-    assert (await ask(health, "/healthz")).json() == {"status": "ok", "role": "standby", "loops": {}}
+    said = {"status": "ok", "role": "standby", "loops": {}, "warnings": {}}
+    assert (await ask(health, "/healthz")).json() == said
     assert (await ask(health, "/readyz")).status_code == 200
 
 
@@ -59,3 +60,13 @@ async def test_a_round_that_never_ends_asks_for_a_restart() -> None:
 async def test_metrics_tell_who_leads() -> None:
     Health().lead()
     assert "penstock_leading 1.0" in (await ask(Health(), "/metrics")).text
+
+
+async def test_a_warning_is_told_and_does_not_fail_the_probes() -> None:
+    health = Health()
+    health.warn("admission policies", "one is missing")
+    for path in ("/healthz", "/readyz"):
+        answer = await ask(health, path)
+        assert (answer.status_code, answer.json()["warnings"]) == (200, {"admission policies": "one is missing"})
+    health.warn("admission policies", "")
+    assert (await ask(health, "/readyz")).json()["warnings"] == {}

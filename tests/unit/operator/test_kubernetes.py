@@ -215,6 +215,11 @@ async def test_of_two_pods_of_an_attempt_the_one_that_failed_tells_why(
             "ConfigError",
             None,
         ),
+        (
+            "jobs.batch \"orders-r1-1\" is forbidden: ValidatingAdmissionPolicy 'runs.penstock.io' with binding 'b' denied request: no",
+            "TransientError",
+            "passing",
+        ),
         ('jobs.batch "orders-r1-1" is forbidden: violates PodSecurity "restricted:latest"', "ConfigError", None),
     ],
 )

@@ -21,6 +21,7 @@ from penstock_operator.api.http_server import server_config
 from penstock_operator.api.services import Services
 from penstock_operator.api.token_review import KubernetesAuthenticator
 from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.controller.admission_check import WARNING, check_admission_policies
 from penstock_operator.controller.bucket_claim import hold_bucket
 from penstock_operator.controller.health import Health
 from penstock_operator.controller.kubernetes_resources import KubernetesResources
@@ -39,6 +40,7 @@ from penstock_operator.registry.installation import CONTROLLER
 from penstock_operator.resources.scope import Scope
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.settings import (
+    admission_policies,
     credentials_keys,
     database_url,
     egress,
@@ -92,7 +94,8 @@ def health_app(health: Health) -> FastAPI:
     app = FastAPI(openapi_url=None)
 
     def answer(problems: dict[str, str]) -> JSONResponse:
-        body = {"status": "failing" if problems else "ok", "role": health.role, "loops": problems}
+        status = "failing" if problems else "ok"
+        body = {"status": status, "role": health.role, "loops": problems, "warnings": health.warnings}
         return JSONResponse(body, status_code=HTTPStatus.SERVICE_UNAVAILABLE if problems else HTTPStatus.OK)
 
     @app.get("/healthz")
@@ -168,6 +171,12 @@ async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Heal
         log.warning("egress gateway not set", effect="run pods can reach any host that the cluster lets them reach")
     elif forbidden_port:
         tasks.append(asyncio.create_task(check_network_policies(gateway.url, forbidden_port), name="network policies"))
+    if policies := admission_policies():
+        checking = check_admission_policies(client.AdmissionregistrationV1Api(api), policies, health)
+        tasks.append(asyncio.create_task(checking, name="admission policies"))
+    else:
+        log.warning("admission policies not set", remedy="set admission.enabled=true in the chart")
+        health.warn(WARNING, "the release has no admission policies: admission.enabled is false")
     ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     watching.set()
     for task in ended:

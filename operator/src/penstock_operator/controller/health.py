@@ -38,12 +38,19 @@ class Health:
     ) -> None:
         self._hang, self._patience, self._clock = hang_seconds, patience_seconds, clock
         self._loops: dict[str, LoopHealth] = {}
+        self.warnings: dict[str, str] = {}
         self.role: Role = "standby"
 
     def lead(self) -> None:
         """Record that this replica is the leader."""
         self.role = "leader"
         LEADING.set(1)
+
+    def warn(self, subject: str, message: str) -> None:
+        """Record what an operator should know and no restart helps; an empty message takes it back."""
+        self.warnings = {name: told for name, told in self.warnings.items() if name != subject}
+        if message:
+            self.warnings[subject] = message
 
     def expect(self, loop: str, period: float) -> None:
         """Record that a loop begins."""

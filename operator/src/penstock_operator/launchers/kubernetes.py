@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -56,6 +57,8 @@ KNOWN_ADDRESS_SECONDS = 60.0
 UNUSED_POLICY_SECONDS = 300.0
 """How old a NetworkPolicy without a Job must be to be deleted: it is made a moment before the Job."""
 REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.NOT_FOUND)
+OWN_POLICY = re.compile(r"ValidatingAdmissionPolicy '[^']*\bpenstock\.io'")
+"""A refusal by a policy of the chart: it is of another version than the controller, for example during an upgrade."""
 WANT_OF_RIGHTS = "cannot create resource"  # a message of the authorizer; messages of admission name the Job
 
 
@@ -390,6 +393,9 @@ def _refused(error: ApiException, kind: str) -> LaunchRefused:
         return LaunchRefused(
             reason, f"Penstock may not create the run's {kind}: {words}", "TransientError", passing=True
         )
+    if OWN_POLICY.search(words):
+        message = f"Penstock's admission policies refuse the run's {kind}; install the chart and the image of one version: {words}"
+        return LaunchRefused(reason, message, "TransientError", passing=True)
     if any(phrase in words for phrase in QUOTA_WORDS):
         message = (
             f"the namespace's ResourceQuota has no room for the run's {kind}; raise it, or run less at once: {words}"
