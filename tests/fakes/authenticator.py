@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from penstock_operator.api.authentication import Authenticator, Verb
 from penstock_operator.errors import Forbidden, Unauthenticated
+from penstock_operator.ids import NamespaceUid
 from penstock_operator.resources.models import Kind
 from penstock_operator.runs.protocol import PodIdentity
 
@@ -24,6 +25,7 @@ class FakeAuthenticator:
 
     pods: dict[str, PodIdentity] = field(default_factory=dict)
     people: dict[str, Person] = field(default_factory=dict)
+    namespaces: dict[str, NamespaceUid] = field(default_factory=dict)
 
     async def pod(self, token: str) -> PodIdentity:
         """Return the pod with this token."""
@@ -42,6 +44,10 @@ class FakeAuthenticator:
         if limited and (namespace != person.reads or verb == "patch"):
             raise Forbidden(f"{person.name} may not {verb} tenantconnections in {namespace or 'all namespaces'}")
         return person.name
+
+    async def namespace_uid(self, namespace: str) -> NamespaceUid | None:
+        """Return the uid of the namespace, None of one that the test has not named."""
+        return self.namespaces.get(namespace)
 
     def _person(self, token: str) -> Person:
         if token not in self.people:

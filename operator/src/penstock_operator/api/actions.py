@@ -52,7 +52,7 @@ def action_routes(services: Services) -> APIRouter:
         """Make a run of the connection, which starts at once."""
         await may(token, "patch", request.namespace)
         async with pool.connection() as db:
-            row = await find_connection(db, request.namespace, request.name)
+            row = await find_connection(db, services.authenticator, request.namespace, request.name)
             if not row.ready:
                 message = f"connection {request.namespace}/{request.name} is not valid; its Stalled condition says why"
                 raise Invalid(message)
@@ -68,7 +68,7 @@ def action_routes(services: Services) -> APIRouter:
         await may(token, "patch", request.namespace)
         now = datetime.now(UTC)
         async with pool.connection() as db:
-            row = await find_connection(db, request.namespace, request.name)
+            row = await find_connection(db, services.authenticator, request.namespace, request.name)
             filled = await backfill(db, row.uid, request.window(now), now)
         return [BackfilledRun(id=RunId(tick.id), scheduled_at=tick.scheduled_at) for tick in filled]
 
@@ -78,15 +78,14 @@ def action_routes(services: Services) -> APIRouter:
         await may(token, "patch", request.namespace)
         now = datetime.now(UTC)
         async with pool.connection() as db:
-            row = await find_connection(db, request.namespace, request.name)
+            row = await find_connection(db, services.authenticator, request.namespace, request.name)
             return StartedRun(id=await reread(db, row.uid, request.window(now), now))
 
     @router.post("/runs/{run_id}/cancel")
     async def cancel_run(run_id: str, token: Token) -> CancelledRun:
         """Ask for the end of a run; a run that has not started ends at once."""
         async with pool.connection() as db:
-            found = await find_run(db, run_id)
-            await may(token, "patch", found.namespace)
+            found = await find_run(db, services.authenticator, token, "patch", run_id)
             async with db.transaction():
                 phase = await _cancel(db, RunId(run_id))
         return CancelledRun.model_validate({"phase": phase or found.phase})

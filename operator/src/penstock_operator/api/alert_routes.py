@@ -10,11 +10,12 @@ from pydantic import BaseModel, Field
 from penstock_operator import alerts, outbox
 from penstock_operator.api import queries
 from penstock_operator.api.authentication import Token
+from penstock_operator.api.lookups import is_connection_of_tenant, tenant_of
 from penstock_operator.api.models import AlertView
 from penstock_operator.api.paging import LargePage, Links
 from penstock_operator.api.read_routes import OneNamespace
 from penstock_operator.api.services import Services
-from penstock_operator.errors import Invalid
+from penstock_operator.errors import Invalid, NotFound
 from penstock_operator.ids import AlertId
 
 
@@ -35,8 +36,9 @@ def alert_routes(services: Services) -> APIRouter:
     ) -> list[AlertView]:
         """List the open alerts, or the resolved ones, newest first."""
         await may(token, "list", namespace)
+        tenant = await tenant_of(services.authenticator, namespace)
         async with pool.connection() as db:
-            return links.items(await queries.list_alerts(db, page, namespace, resolved=resolved))
+            return links.items(await queries.list_alerts(db, page, namespace, tenant, resolved=resolved))
 
     @router.post("/{alert}/acknowledge")
     async def acknowledge(alert: AlertId, request: Acknowledgement, token: Token) -> AlertView:
@@ -44,6 +46,9 @@ def alert_routes(services: Services) -> APIRouter:
         async with pool.connection() as db:
             found = await queries.alert_by_id(db, alert)
             by = await may(token, "patch", found.namespace)
+            connection = await queries.connection_of_alert(db, alert)
+            if not await is_connection_of_tenant(db, services.authenticator, connection):
+                raise NotFound(f"there is no alert {alert}")
             async with db.transaction():
                 uid = await alerts.acknowledge_alert(db, alert, by, request.note)
                 if uid is None:

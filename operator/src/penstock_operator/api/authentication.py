@@ -12,9 +12,12 @@ from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from penstock_operator.errors import Unauthenticated
+from penstock_operator.ids import NamespaceUid
 from penstock_operator.resources.models import Kind
 from penstock_operator.runs.protocol import PodIdentity
 
+NO_NAMESPACE = NamespaceUid("")
+"""The uid of a namespace that does not exist: no connection has it."""
 Verb = Literal["get", "list", "patch"]
 bearer = HTTPBearer(auto_error=False)
 
@@ -40,6 +43,12 @@ class Authenticator(Protocol):
 
     async def person(self, token: str, verb: Verb, namespace: str | None, kind: Kind = "TenantConnection") -> str:
         """Return the holder's name when they may do this with the resources of the namespace (None: of all)."""
+
+    async def namespace_uid(self, namespace: str) -> NamespaceUid | None:
+        """Return the uid of the namespace that has this name now, NO_NAMESPACE if none has.
+
+        None means that a name has one namespace, ever: then there is no tenant before this one.
+        """
 
 
 class EmbeddedAuthenticator:
@@ -73,6 +82,11 @@ class EmbeddedAuthenticator:
         if not _same(token, self.mint_person()):
             raise Unauthenticated
         return _user()
+
+    async def namespace_uid(self, namespace: str) -> NamespaceUid | None:
+        """Return None: in a folder, a namespace is its name."""
+        del namespace
+        return None
 
     def _sign(self, kind: str, subject: str) -> str:
         return hmac.new(self._secret, f"{kind}:{subject}".encode(), hashlib.sha256).hexdigest()

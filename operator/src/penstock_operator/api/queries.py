@@ -23,9 +23,9 @@ from penstock_operator.api.models import (
 )
 from penstock_operator.api.paging import Page, PageRequest
 from penstock_operator.errors import NotFound
-from penstock_operator.ids import ConnectionUid, Namespace, RunId
+from penstock_operator.ids import ConnectionUid, Namespace, NamespaceUid, RunId
 from penstock_operator.limits import MAX_PAGE_ITEMS
-from penstock_operator.registry.database import DatabaseConnection, fetch_all, fetch_one
+from penstock_operator.registry.database import DatabaseConnection, fetch_all, fetch_one, fetch_value
 from penstock_operator.runs.run_store import RUNS, SHOWN_COLUMNS
 
 ONE_TEXT = TypeAdapter(tuple[str])
@@ -52,6 +52,8 @@ async def list_definitions(db: DatabaseConnection, page: PageRequest) -> Page[De
     return page.page(rows, lambda row: (row.name,))
 
 
+OF_TENANT = "coalesce(c.namespace_uid, %(tenant)s) = %(tenant)s"
+"""The connection is of the namespace with this uid, and not of an earlier one of its name."""
 CONNECTION_COLUMNS = """
     c.uid, c.namespace, c.name, c.generation, d.name AS definition, c.spec, c.ready, c.suspended, c.schedule, c.time_zone,
     c.jitter_seconds, c.next_run_at, c.last_scheduled_at, c.last_success_at, c.last_success_run, c.failures,
@@ -60,7 +62,7 @@ CONNECTION_COLUMNS = """
 
 
 async def list_connections(
-    db: DatabaseConnection, page: PageRequest, namespace: Namespace | None
+    db: DatabaseConnection, page: PageRequest, namespace: Namespace | None, tenant: NamespaceUid | None = None
 ) -> Page[ConnectionView]:
     """Return the connections of one namespace or of all, by namespace and name."""
     after = page.after(TWO_TEXTS)
@@ -71,10 +73,12 @@ async def list_connections(
         SELECT {CONNECTION_COLUMNS} FROM penstock.tenant_connections c
         LEFT JOIN penstock.connector_definitions d ON d.uid = c.definition_uid
         WHERE c.deleted_at IS NULL AND c.released_at IS NULL {"AND c.namespace = %(namespace)s" if namespace else ""}
+          {f"AND {OF_TENANT}" if tenant is not None else ""}
           {"AND (c.namespace, c.name) > (%(after_namespace)s, %(after_name)s)" if after else ""}
         ORDER BY c.namespace, c.name LIMIT %(rows)s
         """,  # noqa: S608 - constants
         namespace=namespace,
+        tenant=tenant,
         after_namespace=after[0] if after else None,
         after_name=after[1] if after else None,
         rows=page.rows,
@@ -122,6 +126,7 @@ class ObjectFilter(NamedTuple):
     stream: str | None = None
     run: str | None = None
     kind: ObjectKind = "data"
+    tenant: NamespaceUid | None = None
 
 
 async def list_objects(db: DatabaseConnection, page: PageRequest, filters: ObjectFilter) -> Page[ObjectView]:
@@ -133,6 +138,7 @@ async def list_objects(db: DatabaseConnection, page: PageRequest, filters: Objec
     after = page.after(OBJECT_KEY) or (None, None, None, None)
     conditions = {
         "c.namespace = %(namespace)s": filters.namespace,
+        OF_TENANT: filters.tenant,
         "c.name = %(name)s": filters.name,
         "o.stream = %(stream)s": filters.stream,
         "o.run_id = %(run)s": filters.run,
@@ -169,12 +175,17 @@ RUN_COLUMNS = f"{SHOWN_COLUMNS}, r.estimate, r.metrics"
 
 
 async def list_runs(
-    db: DatabaseConnection, page: PageRequest, namespace: Namespace | None = None, name: str | None = None
+    db: DatabaseConnection,
+    page: PageRequest,
+    namespace: Namespace | None = None,
+    name: str | None = None,
+    tenant: NamespaceUid | None = None,
 ) -> Page[RunView]:
     """Return runs, newest first, of one namespace and connection name or of all."""
     after = page.after(ONE_TEXT)
     conditions = {
         "c.namespace = %(namespace)s": namespace,
+        OF_TENANT: tenant,
         "c.name = %(name)s": name,
         "r.id < %(after)s": after and after[0],
     }
@@ -184,6 +195,7 @@ async def list_runs(
         RunView,
         f"SELECT {RUN_COLUMNS} FROM {RUNS} WHERE {given or 'true'} ORDER BY r.id DESC LIMIT %(rows)s",  # noqa: S608
         namespace=namespace,
+        tenant=tenant,
         name=name,
         after=after[0] if after else None,
         rows=page.rows,
@@ -226,7 +238,12 @@ ALERTS = """
 
 
 async def list_alerts(
-    db: DatabaseConnection, page: PageRequest, namespace: Namespace | None = None, *, resolved: bool = False
+    db: DatabaseConnection,
+    page: PageRequest,
+    namespace: Namespace | None = None,
+    tenant: NamespaceUid | None = None,
+    *,
+    resolved: bool = False,
 ) -> Page[AlertView]:
     """Return the open alerts, or those that are resolved, newest first, of one namespace or of all."""
     after = page.after(ONE_NUMBER)
@@ -235,10 +252,12 @@ async def list_alerts(
         AlertView,
         f"""{ALERTS}
         WHERE (a.resolved_at IS NOT NULL) = %(resolved)s {"AND c.namespace = %(namespace)s" if namespace else ""}
+          {f"AND {OF_TENANT}" if tenant is not None else ""}
           {"AND a.id < %(after)s" if after else ""}
         ORDER BY a.id DESC LIMIT %(rows)s
         """,
         namespace=namespace,
+        tenant=tenant,
         resolved=resolved,
         after=after[0] if after else None,
         rows=page.rows,
@@ -252,6 +271,15 @@ async def alert_by_id(db: DatabaseConnection, alert: int) -> AlertView:
     if row is None:
         raise NotFound(f"there is no alert {alert}")
     return row
+
+
+async def connection_of_alert(db: DatabaseConnection, alert: int) -> ConnectionUid:
+    """Return the connection of an alert. Raises NotFound."""
+    sql = "SELECT connection_uid FROM penstock.compat_alerts WHERE id = %(id)s"
+    uid = await fetch_value(db, ConnectionUid, sql, id=alert)
+    if uid is None:
+        raise NotFound(f"there is no alert {alert}")
+    return uid
 
 
 async def list_checkpoints(

@@ -13,7 +13,7 @@ from penstock_sdk.protocol import ObjectKind
 from penstock_operator import ids
 from penstock_operator.api import queries
 from penstock_operator.api.authentication import Token
-from penstock_operator.api.lookups import find_connection, find_run
+from penstock_operator.api.lookups import find_connection, find_run, tenant_of
 from penstock_operator.api.models import (
     ConnectionView,
     DefinitionView,
@@ -50,8 +50,9 @@ def catalog_routes(services: Services) -> APIRouter:
     ) -> list[ConnectionView]:
         """List the connections that are not deleted, by namespace and name."""
         await may(token, "list", namespace)
+        tenant = await tenant_of(services.authenticator, namespace)
         async with pool.connection() as db:
-            return links.items(await queries.list_connections(db, page, namespace))
+            return links.items(await queries.list_connections(db, page, namespace, tenant))
 
     @router.get("/connections/{namespace}/{name}/streams")
     async def list_streams(
@@ -60,7 +61,7 @@ def catalog_routes(services: Services) -> APIRouter:
         """List the streams of a connection by name, with the newest schema and the state of each."""
         await may(token, "get", namespace)
         async with pool.connection() as db:
-            connection = await find_connection(db, namespace, name)
+            connection = await find_connection(db, services.authenticator, namespace, name)
             return links.items(await queries.list_streams(db, page, connection.uid))
 
     return router
@@ -84,7 +85,8 @@ def run_routes(services: Services) -> APIRouter:
     ) -> list[ObjectView]:
         """List the committed objects of live generations, in the order in which they were committed."""
         await may(token, "list", namespace)
-        filters = queries.ObjectFilter(namespace, name, stream, run, kind)
+        tenant = await tenant_of(services.authenticator, namespace)
+        filters = queries.ObjectFilter(namespace, name, stream, run, kind, tenant)
         async with pool.connection() as db:
             return links.items(await queries.list_objects(db, page, filters))
 
@@ -94,16 +96,16 @@ def run_routes(services: Services) -> APIRouter:
     ) -> list[RunView]:
         """List runs, newest first."""
         await may(token, "list", namespace)
+        tenant = await tenant_of(services.authenticator, namespace)
         async with pool.connection() as db:
-            return links.items(await queries.list_runs(db, page, namespace, name))
+            return links.items(await queries.list_runs(db, page, namespace, name, tenant))
 
     @router.get("/runs/{run_id}")
     async def show_run(run_id: str, token: Token) -> RunDetailView:
         """Show a run with its streams and attempts."""
         async with pool.connection() as db:
-            run = await queries.run_detail(db, RunId(run_id))
-        await may(token, "get", run.namespace)
-        return run
+            await find_run(db, services.authenticator, token, "get", run_id)
+            return await queries.run_detail(db, RunId(run_id))
 
     _add_logs(router, services)
     return router
@@ -111,14 +113,13 @@ def run_routes(services: Services) -> APIRouter:
 
 def _add_logs(router: APIRouter, services: Services) -> None:
     """Add the route of a run's log."""
-    pool, may = services.pool, services.authenticator.person
+    pool = services.pool
 
     @router.get("/runs/{run_id}/logs", response_class=StreamingResponse, responses={200: {"content": {TEXT: {}}}})
     async def logs(run_id: str, token: Token, attempt: Attempt = None, *, follow: bool = False) -> StreamingResponse:
         """Send the log of an attempt as text; with `follow`, until the attempt or the run has ended."""
         async with pool.connection() as db:
-            run = await find_run(db, run_id)
-        await may(token, "get", run.namespace)
+            run = await find_run(db, services.authenticator, token, "get", run_id)
         if follow:
             return StreamingResponse(services.logs.follow(run, attempt), media_type=TEXT)
         text = await started(services.logs.read(run, attempt or run.attempt))

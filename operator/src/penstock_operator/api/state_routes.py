@@ -92,7 +92,7 @@ def state_routes(services: Services) -> APIRouter:
         """Return the state of all streams, as a document that can be imported."""
         await may(token, "get", namespace)
         async with pool.connection() as db:
-            row = await find_connection(db, namespace, name)
+            row = await find_connection(db, services.authenticator, namespace, name)
             manifest = await definitions.manifest_of(db, row.definition_uid)
             return await document_of(db, row, manifest)
 
@@ -103,7 +103,7 @@ def state_routes(services: Services) -> APIRouter:
         """List the committed checkpoints, newest first, to which streams can be rewound."""
         await may(token, "get", namespace)
         async with pool.connection() as db:
-            row = await find_connection(db, namespace, name)
+            row = await find_connection(db, services.authenticator, namespace, name)
             return links.items(await queries.list_checkpoints(db, page, row.uid, stream))
 
     @router.get("/changes")
@@ -113,7 +113,7 @@ def state_routes(services: Services) -> APIRouter:
         """List the changes of the state by people, newest first."""
         await may(token, "get", namespace)
         async with pool.connection() as db:
-            row = await find_connection(db, namespace, name)
+            row = await find_connection(db, services.authenticator, namespace, name)
             return links.items(await queries.list_state_changes(db, page, row.uid))
 
     _add_changes(router, services)
@@ -127,7 +127,7 @@ def _add_changes(router: APIRouter, services: Services) -> None:
     async def changed(namespace: str, name: str, token: str, order: Order, reason: str) -> list[StateView]:
         author = Author(await may(token, "patch", namespace), reason)
         async with pool.connection() as db:
-            row = await find_connection(db, namespace, name)
+            row = await find_connection(db, services.authenticator, namespace, name)
             states = await change_state(db, row.uid, order, author)
         return [StateView.model_validate(state, from_attributes=True) for state in states]
 

@@ -10,7 +10,7 @@ from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 from penstock_sdk.protocol import TOKEN_AUDIENCE
 
-from penstock_operator.api.authentication import Verb
+from penstock_operator.api.authentication import NO_NAMESPACE, Verb
 from penstock_operator.errors import Forbidden, Unauthenticated
 from penstock_operator.ids import AttemptNumber, ConnectionUid, Namespace, NamespaceUid, RunId
 from penstock_operator.launchers.jobs import LABEL_ATTEMPT, LABEL_RUN
@@ -106,6 +106,15 @@ class KubernetesAuthenticator:
             attempt=AttemptNumber(int(attempt) if attempt.isdecimal() else 0),
         )
         return PodIdentity(pod_uid=uid, job_uid=job.metadata.uid, job=holder)
+
+    async def namespace_uid(self, namespace: str) -> NamespaceUid | None:
+        """Return the uid of the namespace that has this name now, NO_NAMESPACE if none has."""
+        try:
+            return NamespaceUid((await self._core.read_namespace(namespace)).metadata.uid)
+        except ApiException as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return NO_NAMESPACE
+            raise
 
     async def holder(self, token: str) -> str:
         """Check the token, and return its holder's name."""
