@@ -105,11 +105,12 @@ tolerations: {{ toJson . }}
   - {apiGroups: [batch], resources: [jobs], verbs: [get, list, watch, create, delete]}
   - {apiGroups: [networking.k8s.io], resources: [networkpolicies], verbs: [list, create, update, delete]}
   - {apiGroups: [""], resources: [events], verbs: [list]}
+  - {apiGroups: [""], resources: [pods], verbs: [list]}
 {{- else }}
   - {apiGroups: [batch], resources: [jobs], verbs: [get]}
+  - {apiGroups: [""], resources: [pods], verbs: [get, list]}
 {{- end }}
   - {apiGroups: [""], resources: [namespaces], verbs: [get]}
-  - {apiGroups: [""], resources: [pods], verbs: [get, list]}
   - {apiGroups: [""], resources: [pods/log], verbs: [get]}
 {{- end }}
 

@@ -39,11 +39,13 @@ class Cluster:
         self.phase, self.exists, self.waiting, self.cut = "Running", True, False, False
         self.broken = self.behind = False
         self.lines: list[str] = []
+        self.owners = [{"apiVersion": "batch/v1", "kind": "Job", "name": "job", "uid": "u", "controller": True}]
 
     async def pods(self, request: web.Request) -> web.Response:
-        assert request.query["labelSelector"] == "job-name=job"
+        assert request.query["labelSelector"] == "job-name=job,penstock.io/run"
         status = {"phase": self.phase, "containerStatuses": []}
-        pod = {"metadata": {"name": "pod", "namespace": "team"}, "spec": {"containers": []}, "status": status}
+        metadata = {"name": "pod", "namespace": "team", "ownerReferences": self.owners}
+        pod = {"metadata": metadata, "spec": {"containers": []}, "status": status}
         seen = self.exists and not (self.behind and request.query.get("resourceVersion") == "0")
         return web.json_response({"kind": "PodList", "apiVersion": "v1", "items": [pod] if seen else []})
 
@@ -99,6 +101,14 @@ async def test_a_pod_that_is_gone_or_has_not_begun_has_no_log(cluster: SimpleNam
     cluster.served.exists = False
     with pytest.raises(LogNotFound, match="gone"):
         await text_of(cluster.logs.follow("team", "job"))
+
+
+@pytest.mark.parametrize("changed", [{"controller": False}, {"name": "another"}, {"kind": "ReplicaSet"}])
+async def test_a_pod_that_only_has_the_labels_is_not_read(cluster: SimpleNamespace, changed: dict[str, Any]) -> None:
+    cluster.served.lines = ["one"]
+    cluster.served.owners = [{**cluster.served.owners[0], **changed}]
+    with pytest.raises(LogNotFound, match="gone"):
+        await text_of(cluster.logs.read("team", "job"))
 
 
 async def test_a_pod_that_the_api_server_has_yet_to_hear_of_has_a_log(cluster: SimpleNamespace) -> None:

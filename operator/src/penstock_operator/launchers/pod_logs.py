@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import ClientError, ClientResponse
 from kubernetes.aio import client
 
+from penstock_operator.launchers.jobs import LABEL_RUN
 from penstock_operator.launchers.logs import LogNotFound, LogUnreadable
 
 STREAM_SECONDS = 600.0
@@ -17,7 +18,7 @@ AGAIN_SECONDS = 1.0
 
 
 class PodLogs:
-    """Reads an attempt's log from its pod.
+    """Reads an attempt's log from its pod, and the log of no other pod: RBAC cannot limit the right to the pods of runs.
 
     Every line comes with its timestamp, which is removed again: a stream that was cut continues after the newest line seen.
     """
@@ -81,13 +82,13 @@ class PodLogs:
 
     async def _pods(self, namespace: str, job_name: str, **version: str) -> list[dict[str, Any]]:
         response = await self._core.list_namespaced_pod_without_preload_content(
-            namespace, label_selector=f"job-name={job_name}", **version
+            namespace, label_selector=f"job-name={job_name},{LABEL_RUN}", **version
         )
         async with response:
             if response.status != HTTPStatus.OK:
                 raise LogUnreadable(f"the API server answered HTTP {response.status} when asked for the pod")
             pods: list[dict[str, Any]] = (await response.json())["items"]
-            return pods
+            return [pod for pod in pods if _is_controlled_by(pod, job_name)]
 
     async def _lines(self, pod: dict[str, Any], *, follow: bool) -> AsyncGenerator[tuple[bytes, bytes]]:
         try:
@@ -108,6 +109,14 @@ class PodLogs:
                     yield at, text
         except (ClientError, TimeoutError, ValueError) as error:  # a ValueError: a line of more than 4 MiB
             raise LogUnreadable(f"the pod's log broke off: {type(error).__name__}") from error
+
+
+def _is_controlled_by(pod: dict[str, Any], job_name: str) -> bool:
+    """Return True if the Job controls the pod: labels alone do not make a pod one of a run."""
+    return any(
+        owner.get("controller") and (owner.get("kind"), owner.get("name")) == ("Job", job_name)
+        for owner in pod["metadata"].get("ownerReferences") or []
+    )
 
 
 def _has_ended(pod: dict[str, Any]) -> bool:
