@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from penstock_operator.api.authentication import Authenticator, Verb
 from penstock_operator.errors import Forbidden, Unauthenticated
-from penstock_operator.ids import NamespaceUid
+from penstock_operator.ids import Namespace, NamespaceUid
 from penstock_operator.resources.models import Kind
 from penstock_operator.runs.protocol import PodIdentity
 
@@ -45,7 +45,7 @@ class FakeAuthenticator:
             raise Forbidden(f"{person.name} may not {verb} tenantconnections in {namespace or 'all namespaces'}")
         return person.name
 
-    async def namespace_uid(self, namespace: str) -> NamespaceUid | None:
+    async def namespace_uid(self, namespace: Namespace) -> NamespaceUid | None:
         """Return the uid of the namespace, None of one that the test has not named."""
         return self.namespaces.get(namespace)
 

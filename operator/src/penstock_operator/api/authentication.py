@@ -12,7 +12,7 @@ from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from penstock_operator.errors import Unauthenticated
-from penstock_operator.ids import NamespaceUid
+from penstock_operator.ids import Namespace, NamespaceUid
 from penstock_operator.resources.models import Kind
 from penstock_operator.runs.protocol import PodIdentity
 
@@ -44,7 +44,7 @@ class Authenticator(Protocol):
     async def person(self, token: str, verb: Verb, namespace: str | None, kind: Kind = "TenantConnection") -> str:
         """Return the holder's name when they may do this with the resources of the namespace (None: of all)."""
 
-    async def namespace_uid(self, namespace: str) -> NamespaceUid | None:
+    async def namespace_uid(self, namespace: Namespace) -> NamespaceUid | None:
         """Return the uid of the namespace that has this name now, NO_NAMESPACE if none has.
 
         None means that a name has one namespace, ever: then there is no tenant before this one.
@@ -83,7 +83,7 @@ class EmbeddedAuthenticator:
             raise Unauthenticated
         return _user()
 
-    async def namespace_uid(self, namespace: str) -> NamespaceUid | None:
+    async def namespace_uid(self, namespace: Namespace) -> NamespaceUid | None:
         """Return None: in a folder, a namespace is its name."""
         del namespace
         return None

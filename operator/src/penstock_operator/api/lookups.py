@@ -10,7 +10,7 @@ from penstock_operator.api.authentication import Authenticator, Verb
 from penstock_operator.connections import connection_store
 from penstock_operator.connections.connection_store import ConnectionRow
 from penstock_operator.errors import NotFound
-from penstock_operator.ids import ConnectionUid, NamespaceUid
+from penstock_operator.ids import ConnectionUid, Namespace, NamespaceUid
 from penstock_operator.registry.database import DatabaseConnection
 from penstock_operator.runs import run_store
 from penstock_operator.runs.run_store import RunDetail
@@ -21,7 +21,7 @@ async def find_connection(
 ) -> ConnectionRow:
     """Return the live connection of that name. Raises NotFound."""
     row = await connection_store.connection_by_name(db, namespace, name)
-    if row is None or not _is_of_tenant(row.namespace_uid, await authenticator.namespace_uid(namespace)):
+    if row is None or not _is_of_tenant(row.namespace_uid, await authenticator.namespace_uid(row.namespace)):
         message = f"there is no connection {namespace}/{name}"
         raise NotFound(message)
     return row
@@ -49,7 +49,7 @@ async def is_connection_of_tenant(
     return row is not None and _is_of_tenant(row.namespace_uid, await authenticator.namespace_uid(row.namespace))
 
 
-async def tenant_of(authenticator: Authenticator, namespace: str | None) -> NamespaceUid | None:
+async def tenant_of(authenticator: Authenticator, namespace: Namespace | None) -> NamespaceUid | None:
     """Return the uid of the namespace that a list is limited to; None for a list of all namespaces, or without uids."""
     return await authenticator.namespace_uid(namespace) if namespace else None
 

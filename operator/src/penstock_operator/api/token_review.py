@@ -107,7 +107,7 @@ class KubernetesAuthenticator:
         )
         return PodIdentity(pod_uid=uid, job_uid=job.metadata.uid, job=holder)
 
-    async def namespace_uid(self, namespace: str) -> NamespaceUid | None:
+    async def namespace_uid(self, namespace: Namespace) -> NamespaceUid | None:
         """Return the uid of the namespace that has this name now, NO_NAMESPACE if none has."""
         try:
             return NamespaceUid((await self._core.read_namespace(namespace)).metadata.uid)

@@ -115,7 +115,7 @@ def _is_controlled_by(pod: dict[str, Any], job_name: str) -> bool:
     """Return True if the Job controls the pod: labels alone do not make a pod one of a run."""
     return any(
         owner.get("controller") and (owner.get("kind"), owner.get("name")) == ("Job", job_name)
-        for owner in pod["metadata"].get("ownerReferences") or []
+        for owner in pod.get("metadata", {}).get("ownerReferences") or []
     )
 
 
