@@ -26,7 +26,7 @@ from penstock_operator.resources.crds import schema_of
 from penstock_operator.settings import VARIABLES
 from penstock_sdk import contract, errors, http, incremental, pii, protocol, pytest_plugin
 from penstock_sdk.author.commands import app as author_app
-from penstock_sdk.http import paged_request
+from penstock_sdk.http import async_job, paged_request
 from penstock_sdk.manifest import manifest_schema
 from penstock_sdk.manifest import model as manifest_model
 from penstock_sdk.testing import CHECKS, Target, source
@@ -160,7 +160,7 @@ def incremental_page() -> str:
 
 def http_page() -> str:
     """Return the toolkit for HTTP sources, and the fake source."""
-    known = aliases(paged_request)
+    known = aliases(paged_request) | aliases(async_job)
     parts = [f"# HTTP sources\n\n{inspect.getdoc(http)}\n"]
     for name in http.__all__:
         thing = getattr(http, name)
@@ -168,7 +168,7 @@ def http_page() -> str:
             parts.append(f"## {name}\n\n{code(known[name][0])}\n\n{one_line(known[name][1])}\n")
         elif inspect.isclass(thing):
             parts.append(class_page(name, thing))
-        else:
+        elif inspect.isfunction(thing):
             parts.append(f"## {name}\n\n{signature(name, thing)}\n{inspect.getdoc(thing)}\n")
     parts.append(f"# The fake source\n\n{inspect.getdoc(source)}\n")
     parts += [

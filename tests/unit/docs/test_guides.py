@@ -33,8 +33,9 @@ from penstock_sdk._runtime.assignment import build
 from penstock_sdk.auth import LocalCredential, auth_for
 from penstock_sdk.author.commands import app as author_app
 from penstock_sdk.contract import rows_of
-from penstock_sdk.json_types import properties_of
+from penstock_sdk.json_types import JsonObject, properties_of
 from penstock_sdk.manifest import Manifest, manifest_problems
+from penstock_sdk.testing.source import Answer, Collection, FakeSource, Route, tied_rows
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
@@ -338,3 +339,35 @@ def test_http_declares_errors_inside_a_response() -> None:
     with pytest.raises(SourceContractError, match="the source says: team_gone"):
         client.get("items")
     assert module.patient_client("https://api.test").limits.longest_wait == 1800
+
+
+def test_http_reads_children_details_exports_jobs_and_connections() -> None:
+    module = guide("http")
+    tickets: list[JsonObject] = [{"id": 1}, {"id": 2}]
+    comments = [Collection(f"tickets/{ticket}/comments", tied_rows(3), "page") for ticket in (1, 2)]
+    connection: JsonObject = {"nodes": [{"id": 9}], "pageInfo": {"hasNextPage": False, "endCursor": None}}
+    answers: dict[str, JsonObject] = {
+        "tickets/1": {"id": 1},
+        "tickets/2": {"id": 2},
+        "exports": {"id": "e"},
+        "exports/e": {"status": "done", "download_url": "/files/e.json"},
+        "files/e.json": {"data": {"items": [{"id": 5}]}},
+        "graphql": {"data": {"repository": {"issues": connection}}},
+    }
+
+    def answering(answer: Answer) -> Route:
+        return lambda _request: answer
+
+    routes = {path: answering(Answer.of_json(body)) for path, body in answers.items()}
+    routes["files/e.csv"] = answering(Answer(200, b"id\n6\n"))
+    with FakeSource(Collection("tickets", tickets, "page"), *comments, routes=routes) as source:
+        http = module.Client(source.url)
+        batches = list(module.read_comments(http, None, None))
+        read = [(row["ticket_id"], row["id"]) for batch in batches for row in rows_of(batch.records)]
+        assert read == [(ticket, number) for ticket in (1, 2) for number in range(3)]
+        assert [list(batch.records) for batch in module.read_comments(http, None, batches[-1].cursor)] == [[], []]
+        assert [row["id"] for row in module.read_details(http, [2, 1])] == [2, 1]
+        jobs = list(module.read_job(http, None))
+        assert [row for batch in jobs for row in rows_of(batch.records)] == [{"id": 5}]
+        assert [list(batch.records) for batch in module.read_export(http, "files/e.csv")] == [[{"id": "6"}]]
+        assert [rows_of(batch.records) for batch in module.read_issues(http, "o")] == [[{"id": 9}]]

@@ -123,6 +123,10 @@ class Client:
         self._session.own_host_client.close()
         self._session.other_hosts_client.close()
 
+    def wait(self, seconds: float) -> None:
+        """Wait between two requests, such as two polls of a job. The wait ends when the attempt has to end."""
+        self._session.wait(seconds)
+
     def get(
         self,
         path: str,
