@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from penstock_operator.api import models
+from penstock_operator.api import models, queries
 from penstock_operator.api.app import create_app
 from penstock_operator.api.authentication import EmbeddedAuthenticator
 from penstock_operator.api.services import Services
@@ -123,6 +123,40 @@ async def test_the_pages_of_a_listing_are_the_whole_listing(api: httpx.AsyncClie
     assert len(whole) == 3
     for limit in (1, 2, 3):
         assert await pages(api, path, limit) == whole
+
+
+@pytest.mark.parametrize("path", LISTINGS)
+async def test_a_page_has_a_number_of_bytes_and_one_item_at_least(
+    api: httpx.AsyncClient, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = (await api.get(path)).json()
+    monkeypatch.setattr(queries, "MAX_PAGE_BYTES", 1)
+    answer = await api.get(path)
+    assert (answer.json(), "next" in answer.links) == (whole[:1], True)
+    assert await pages(api, path, 1000) == whole
+
+
+async def test_definitions_of_the_largest_size_come_in_pages_of_a_megabyte(api: httpx.AsyncClient, pool: Pool) -> None:
+    async with pool.connection() as db:
+        await db.execute(
+            b"UPDATE penstock.connector_definitions SET manifest = manifest || jsonb_build_object('configSchema',"
+            b" jsonb_build_object('description', repeat('x', 600000)))"
+        )
+    first = await api.get("/v1/definitions")
+    assert (len(first.json()), "next" in first.links) == (1, True)
+    assert len(await pages(api, "/v1/definitions", 1000)) == 3
+
+
+async def test_the_detail_of_a_run_says_what_it_leaves_out(
+    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = next(item["id"] for item in (await api.get("/v1/runs")).json())
+    whole = (await api.get(f"/v1/runs/{run}")).json()
+    assert (whole["more_streams"], whole["more_attempts"]) == (False, False)
+    assert whole["attempts"]
+    monkeypatch.setattr(queries, "MAX_PAGE_ITEMS", 0)
+    cut = (await api.get(f"/v1/runs/{run}")).json()
+    assert (cut["attempts"], cut["more_attempts"]) == ([], True)
 
 
 async def test_every_listing_is_paged_and_bounded(api: httpx.AsyncClient) -> None:

@@ -70,6 +70,7 @@ STATE_IMPORT_BODY_BYTES = 16 * MIB
 # -- Pages of the read API ---------------------------------------------------------------------------
 
 MAX_PAGE_ITEMS = 1_000
+MAX_PAGE_BYTES = MIB
 MAX_PAGE_CURSOR_CHARACTERS = 4_000
 
 # -- Uploads of one attempt --------------------------------------------------------------------------
@@ -161,7 +162,13 @@ SERVER_LIMITS: tuple[Limit, ...] = (
         MAX_PAGE_ITEMS,
         "items",
         "a page of the read API",
-        "The answer stays below a few megabytes for every listing but those with whole schemas.",
+        "A person reads no more, and a tool follows the cursor.",
+    ),
+    Limit(
+        MAX_PAGE_BYTES,
+        "bytes",
+        "a page of the read API, as Postgres writes its items; an item that is larger is a page of its own",
+        "Schemas, configs and manifests have up to hundreds of kilobytes.",
     ),
     Limit(MAX_PAGE_CURSOR_CHARACTERS, "characters", "the cursor of a page", "The longest key of a listing."),
     Limit(

@@ -239,9 +239,13 @@ class RunDetailView(RunView):
     """A run with its streams and attempts."""
 
     streams: tuple[RunStreamView, ...]
-    """The streams, those that failed first; at most 1,000."""
+    """The streams, those that failed first; at most 1,000, and 1 MiB."""
+    more_streams: bool
+    """True if the run has streams that are left out."""
     attempts: tuple[AttemptView, ...]
-    """The newest attempts in order; at most 1,000."""
+    """The newest attempts in order; at most 1,000, and 1 MiB."""
+    more_attempts: bool
+    """True if the run has older attempts, which are left out."""
 
 
 class AlertView(ReadModel):

@@ -1,4 +1,4 @@
-"""Pages of a listing: a limit, and an opaque cursor in a `Link` header.
+"""Pages of a listing: a limit of items and of bytes, and an opaque cursor in a `Link` header.
 
 The body of a listing stays a JSON list, and clients that need no second page see no difference. The header is that of
 RFC 8288; its target has a query only, which a client resolves against the URL that it asked for, whatever proxy is in
@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from penstock_operator.errors import Invalid
 from penstock_operator.limits import MAX_PAGE_CURSOR_CHARACTERS, MAX_PAGE_ITEMS
+from penstock_operator.registry.database import RowsWithin
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -53,10 +54,10 @@ class PageRequest:
         except (binascii.Error, ValidationError, ValueError):
             raise Invalid("cursor: not a cursor of this listing; use the one of its Link header") from None
 
-    def page(self, rows: list[T], key: Callable[[T], tuple[str | int, ...]]) -> Page[T]:
+    def page(self, found: RowsWithin[T], key: Callable[[T], tuple[str | int, ...]]) -> Page[T]:
         """Return the page that the rows make; `key` returns the columns that the statement sorts by."""
-        items = rows[: self.limit]
-        if len(rows) <= self.limit:
+        items = found.rows[: self.limit]
+        if len(found.rows) <= self.limit and not found.more:
             return Page(items, None)
         text = KEY.dump_json(list(key(items[-1])))
         return Page(items, base64.b64encode(text, altchars=b"-_").decode())

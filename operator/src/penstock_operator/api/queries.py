@@ -24,8 +24,8 @@ from penstock_operator.api.models import (
 from penstock_operator.api.paging import Page, PageRequest
 from penstock_operator.errors import NotFound
 from penstock_operator.ids import ConnectionUid, Namespace, NamespaceUid, RunId
-from penstock_operator.limits import MAX_PAGE_ITEMS
-from penstock_operator.registry.database import DatabaseConnection, fetch_all, fetch_one, fetch_value
+from penstock_operator.limits import MAX_PAGE_BYTES, MAX_PAGE_ITEMS
+from penstock_operator.registry.database import DatabaseConnection, fetch_one, fetch_value, fetch_within
 from penstock_operator.runs.run_store import RUNS, SHOWN_COLUMNS
 
 ONE_TEXT = TypeAdapter(tuple[str])
@@ -38,9 +38,10 @@ CHECKPOINT_KEY = TypeAdapter(tuple[datetime, int, str])
 async def list_definitions(db: DatabaseConnection, page: PageRequest) -> Page[DefinitionView]:
     """Return the definitions that are not deleted, by name."""
     after = page.after(ONE_TEXT)
-    rows = await fetch_all(
+    rows = await fetch_within(
         db,
         DefinitionView,
+        MAX_PAGE_BYTES,
         f"""
         SELECT name, connector, method, version, image, stage, manifest, generation, created_at
         FROM penstock.connector_definitions
@@ -66,9 +67,10 @@ async def list_connections(
 ) -> Page[ConnectionView]:
     """Return the connections of one namespace or of all, by namespace and name."""
     after = page.after(TWO_TEXTS)
-    rows = await fetch_all(
+    rows = await fetch_within(
         db,
         ConnectionView,
+        MAX_PAGE_BYTES,
         f"""
         SELECT {CONNECTION_COLUMNS} FROM penstock.tenant_connections c
         LEFT JOIN penstock.connector_definitions d ON d.uid = c.definition_uid
@@ -89,9 +91,10 @@ async def list_connections(
 async def list_streams(db: DatabaseConnection, page: PageRequest, connection: ConnectionUid) -> Page[StreamView]:
     """Return the streams of a connection by name, each with its newest schema, its state and its committed records."""
     after = page.after(ONE_TEXT)
-    rows = await fetch_all(
+    rows = await fetch_within(
         db,
         StreamView,
+        MAX_PAGE_BYTES,
         f"""
         WITH page AS (
             SELECT DISTINCT ON (stream) stream, coalesce(display_name, stream) AS display_name, version, schema,
@@ -151,9 +154,10 @@ async def list_objects(db: DatabaseConnection, page: PageRequest, filters: Objec
             ORDER BY n.deleted_at DESC NULLS FIRST, n.first_generation DESC LIMIT 1)"""
         conditions[newest] = "always"
     given = "".join(f" AND {condition}" for condition, value in conditions.items() if value is not None)
-    rows = await fetch_all(
+    rows = await fetch_within(
         db,
         ObjectView,
+        MAX_PAGE_BYTES,
         f"""
         SELECT o.key, c.namespace, c.name, o.stream, o.generation, o.run_id, o.attempt, o.sequence, o.checkpoint,
             o.records, o.bytes, o.schema_version, o.kind, o.committed_at
@@ -190,9 +194,10 @@ async def list_runs(
         "r.id < %(after)s": after and after[0],
     }
     given = " AND ".join(condition for condition, value in conditions.items() if value is not None)
-    rows = await fetch_all(
+    rows = await fetch_within(
         db,
         RunView,
+        MAX_PAGE_BYTES,
         f"SELECT {RUN_COLUMNS} FROM {RUNS} WHERE {given or 'true'} ORDER BY r.id DESC LIMIT %(rows)s",  # noqa: S608
         namespace=namespace,
         tenant=tenant,
@@ -208,26 +213,34 @@ async def run_detail(db: DatabaseConnection, run_id: RunId) -> RunDetailView:
     run = await fetch_one(db, RunView, f"SELECT {RUN_COLUMNS} FROM {RUNS} WHERE r.id = %(run)s", run=run_id)  # noqa: S608
     if run is None:
         raise NotFound(f"there is no run {run_id}")
-    streams = await fetch_all(
+    streams = await fetch_within(
         db,
         RunStreamView,
+        MAX_PAGE_BYTES,
         "SELECT stream, attempt, outcome, error_class, message, records, deletes, rejected FROM penstock.run_streams"
         " WHERE run_id = %(run)s ORDER BY outcome = 'failed' DESC, stream LIMIT %(limit)s",
         run=run_id,
-        limit=MAX_PAGE_ITEMS,
+        limit=MAX_PAGE_ITEMS + 1,
     )
-    attempts = await fetch_all(
+    attempts = await fetch_within(
         db,
         AttemptView,
+        MAX_PAGE_BYTES,
         """
         SELECT run_id, attempt, phase, job_name, streams, incremental, refused, launched_at, started_at, heartbeat_at,
             finished_at, exit_code, reason, error_class, message, metrics, log_key, log_bytes, log_note
         FROM penstock.run_attempts WHERE run_id = %(run)s ORDER BY attempt DESC LIMIT %(limit)s
         """,
         run=run_id,
-        limit=MAX_PAGE_ITEMS,
+        limit=MAX_PAGE_ITEMS + 1,
     )
-    return RunDetailView(**dict(run), streams=tuple(streams), attempts=tuple(reversed(attempts)))
+    return RunDetailView(
+        **dict(run),
+        streams=tuple(streams.rows[:MAX_PAGE_ITEMS]),
+        more_streams=streams.more or len(streams.rows) > MAX_PAGE_ITEMS,
+        attempts=tuple(reversed(attempts.rows[:MAX_PAGE_ITEMS])),
+        more_attempts=attempts.more or len(attempts.rows) > MAX_PAGE_ITEMS,
+    )
 
 
 ALERTS = """
@@ -247,9 +260,10 @@ async def list_alerts(
 ) -> Page[AlertView]:
     """Return the open alerts, or those that are resolved, newest first, of one namespace or of all."""
     after = page.after(ONE_NUMBER)
-    rows = await fetch_all(
+    rows = await fetch_within(
         db,
         AlertView,
+        MAX_PAGE_BYTES,
         f"""{ALERTS}
         WHERE (a.resolved_at IS NOT NULL) = %(resolved)s {"AND c.namespace = %(namespace)s" if namespace else ""}
           {f"AND {OF_TENANT}" if tenant is not None else ""}
@@ -287,9 +301,10 @@ async def list_checkpoints(
 ) -> Page[CheckpointView]:
     """Return the checkpoints of a connection, newest first, of one stream or of all."""
     after = page.after(CHECKPOINT_KEY)
-    rows = await fetch_all(
+    rows = await fetch_within(
         db,
         CheckpointView,
+        MAX_PAGE_BYTES,
         f"""
         SELECT stream, checkpoint, generation, cursor, state_version, run_id, attempt, done, committed_at
         FROM penstock.stream_checkpoints
@@ -312,9 +327,10 @@ async def list_state_changes(
 ) -> Page[StateChangeView]:
     """Return the audit of a connection's state changes, newest first."""
     after = page.after(ONE_NUMBER)
-    rows = await fetch_all(
+    rows = await fetch_within(
         db,
         StateChangeView,
+        MAX_PAGE_BYTES,
         f"""
         SELECT id, stream, action, changed_by, reason, before, after, fenced_runs, changed_at FROM penstock.state_changes
         WHERE connection_uid = %(uid)s {"AND id < %(after)s" if after else ""} ORDER BY id DESC LIMIT %(rows)s

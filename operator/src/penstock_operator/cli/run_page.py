@@ -40,8 +40,12 @@ def print_run(run: RunDetailView, output: Output) -> None:
         typer.echo("\n".join(printable(f"{title + ':':<13}{fact}") for title, fact in facts))
         if run.streams:
             print_rows(run.streams, STREAMS, output)
+        if run.more_streams:
+            typer.echo(f"only the first {len(run.streams):,} streams are shown, those that failed before the others")
     if output is Output.csv or run.attempts:
         print_rows(run.attempts, ATTEMPTS, output)
+    if run.more_attempts:
+        typer.echo(f"only the newest {len(run.attempts):,} attempts are shown", err=output is Output.csv)
 
 
 def _facts(run: RunDetailView) -> Iterable[tuple[str, str | None]]:

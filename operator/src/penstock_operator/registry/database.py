@@ -9,7 +9,7 @@ from __future__ import annotations
 import select
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row, kwargs_row, scalar_row
@@ -85,6 +85,38 @@ async def fetch_all(db: DatabaseConnection, row: Callable[..., T], sql: str, /, 
     async with db.cursor(row_factory=kwargs_row(row)) as cursor:
         await cursor.execute(sql.encode(), values)
         return await cursor.fetchall()
+
+
+SIZE_COLUMNS = frozenset({"listed_rows", "listed_row", "listed_bytes"})
+
+
+class RowsWithin(NamedTuple, Generic[T]):
+    """The first rows of a statement that have a number of bytes together; `more` says that it has others."""
+
+    rows: list[T]
+    more: bool
+
+
+async def fetch_within(
+    db: DatabaseConnection, row: Callable[..., T], size: int, sql: str, /, **values: object
+) -> RowsWithin[T]:
+    """Run one statement and return its first rows, in its order, that have `size` bytes of text together, or the first one alone.
+
+    The other rows stay in Postgres.
+    """
+    sized = f"""
+        SELECT * FROM (
+            SELECT listed.*, count(*) OVER () AS listed_rows, row_number() OVER () AS listed_row,
+                sum(octet_length(listed::text)) OVER (ROWS UNBOUNDED PRECEDING) AS listed_bytes
+            FROM ({sql}) listed) sized
+        WHERE listed_bytes <= {size:d} OR listed_row = 1 ORDER BY listed_row
+    """  # noqa: S608 - a statement and a number
+    async with db.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(sized.encode(), values)
+        found = await cursor.fetchall()
+    count = int(next((columns.get("listed_rows", 0) for columns in found), 0))
+    rows = [row(**{name: value for name, value in columns.items() if name not in SIZE_COLUMNS}) for columns in found]
+    return RowsWithin(rows, len(rows) < count)
 
 
 async def fetch_value(db: DatabaseConnection, kind: Callable[[Any], T], sql: str, /, **values: Any) -> T | None:
