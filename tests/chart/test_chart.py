@@ -418,6 +418,21 @@ def test_run_pods_reach_the_run_api_and_the_gateway_and_a_bucket_in_the_cluster(
     assert "penstock-s3.penstock-system.svc" in trial.direct_hosts
 
 
+def test_each_api_has_a_service_and_run_pods_reach_one_of_them() -> None:
+    documents = rendered(*GIVEN)
+    services = named(documents, "Service")
+    targets = {name: services[name]["spec"]["ports"][0]["targetPort"] for name in ("penstock", "penstock-read")}
+    assert targets == {"penstock": "http", "penstock-read": "read"}
+    (container,) = named(documents, "Deployment")["penstock-serve"]["spec"]["template"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"http": 8080, "read": 8084}
+    found = egress(environment(documents, "operate"))
+    assert found is not None
+    rules: Any = found.rules
+    assert ports["read"] not in {port["port"] for rule in rules for port in rule["ports"]}
+    assert environment(documents, "operate")["PENSTOCK_API_URL"] == "http://penstock.penstock-system.svc"
+
+
 def test_the_gateway_has_no_rights_no_database_and_no_keys() -> None:
     documents = rendered(*GIVEN)
     given = environment(documents, "egress")

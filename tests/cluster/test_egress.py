@@ -45,7 +45,28 @@ with concurrent.futures.ThreadPoolExecutor(64) as pool:
     found = list(pool.map(tried, ways))
 print(json.dumps({"ways": len(ways), "open": [list(way) for way, opened in zip(ways, found) if opened]}))
 """
-PORTS = (22, 53, 80, 443, 2379, 2380, 5000, 5353, 5432, 6443, 7070, 8080, 8081, 8082, 8083, 9000, 10250, 10257, 10259)
+PORTS = (
+    22,
+    53,
+    80,
+    443,
+    2379,
+    2380,
+    5000,
+    5353,
+    5432,
+    6443,
+    7070,
+    8080,
+    8081,
+    8082,
+    8083,
+    8084,
+    9000,
+    10250,
+    10257,
+    10259,
+)
 
 
 def test_16_no_way_out_of_a_runs_pod(

@@ -36,7 +36,7 @@ def reader(cluster: Cluster, operator: Installation, namespace: str) -> Iterator
     token = cluster.kubectl("create", "token", "reader", "-n", namespace).stdout.strip()
     port = free_port("127.0.0.1")
     command = [tool("kubectl"), "--kubeconfig", str(cluster.kubeconfig), "port-forward", "-n", NAMESPACE]
-    forward = subprocess.Popen([*command, "service/penstock", f"{port}:80"], stdout=subprocess.PIPE, text=True)
+    forward = subprocess.Popen([*command, "service/penstock-read", f"{port}:80"], stdout=subprocess.PIPE, text=True)
     try:
         assert forward.stdout
         assert "Forwarding" in forward.stdout.readline()

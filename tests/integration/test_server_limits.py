@@ -58,6 +58,7 @@ async def server(world: World, backends_environment: dict[str, str], tmp_path: P
     port = free_port("127.0.0.1")
     environment = {**os.environ, **backends_environment, "KUBECONFIG": str(tmp_path / "kubeconfig")}
     command = [sys.executable, "-m", "penstock_operator.cli", "serve", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--read-port", str(free_port("127.0.0.1"))]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)  # noqa: ASYNC220 - it returns at once
     running = Server(process, port)

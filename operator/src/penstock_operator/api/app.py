@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Annotated, Any, TypeVar, cast
+from collections.abc import Collection
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from penstock_sdk import protocol as wire
@@ -22,6 +23,8 @@ from penstock_operator.failpoints import reach
 from penstock_operator.registry.database import Pool
 from penstock_operator.runs.protocol import PodIdentity
 
+Api = Literal["run", "read"]
+BOTH_APIS: tuple[Api, ...] = ("run", "read")
 READY_SECONDS = 2.0
 """How long an answer of Postgres counts."""
 Answer = TypeVar("Answer", bound=wire.Message)
@@ -33,14 +36,19 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(services: Services) -> FastAPI:
-    """Return the application; its OpenAPI document is at /openapi.json."""
+def create_app(services: Services, apis: Collection[Api] = BOTH_APIS) -> FastAPI:
+    """Return the application that serves these APIs; its OpenAPI document is at /openapi.json.
+
+    In a cluster each API has a port of its own, so that a run's pod reaches one of them only.
+    """
     app = FastAPI(title="Penstock", version="v1", description="The run API and the read API of Penstock.")
     app.include_router(_health_routes(services.pool))
-    app.include_router(_run_routes(services), prefix="/v1/attempts", tags=["run API"])
-    app.include_router(_egress_routes(services), prefix="/v1/attempts", tags=["run API"])
-    for routes in (catalog_routes, run_routes, action_routes, state_routes, alert_routes):
-        app.include_router(routes(services), prefix="/v1", tags=["read API"], responses=REFUSALS)
+    if "run" in apis:
+        app.include_router(_run_routes(services), prefix="/v1/attempts", tags=["run API"])
+        app.include_router(_egress_routes(services), prefix="/v1/attempts", tags=["run API"])
+    if "read" in apis:
+        for routes in (catalog_routes, run_routes, action_routes, state_routes, alert_routes):
+            app.include_router(routes(services), prefix="/v1", tags=["read API"], responses=REFUSALS)
     add_error_handlers(app)
     app.add_middleware(RequestLimits, authority=services.authenticator, run_tokens=services.protocol)
     return app

@@ -79,14 +79,48 @@ async def _pool(name: str = "penstock-serve") -> AsyncIterator[Pool]:
         await pool.close()
 
 
-async def serve(host: str, port: int) -> None:
-    """Serve until stopped by a signal."""
-    async with _pool() as pool, _api_client() as api, _api_client() as following:
-        store = BronzeStore(s3_settings())
+async def serve(host: str, port: int, read_port: int) -> None:
+    """Serve the run API and the read API until stopped by a signal.
+
+    Each has its own port, connections and sessions with Postgres: whoever keeps one of them busy does not delay the other.
+    """
+    async with (
+        _pool() as pool,
+        _pool("penstock-read") as reading,
+        _api_client() as api,
+        _api_client() as following,
+    ):
+        store, authenticator = BronzeStore(s3_settings()), KubernetesAuthenticator(api)
         protocol = RunProtocol(pool, store, vault=Vault(credentials_keys()))
-        logs = RunLogs(pool, PodLogs(following), store)
-        app = create_app(Services(protocol, pool, KubernetesAuthenticator(api), logs))
-        await uvicorn.Server(server_config(app, host, port, shutdown_seconds=10)).serve()
+        logs = RunLogs(reading, PodLogs(following), store)
+        run_api = create_app(Services(protocol, pool, authenticator, logs), ["run"])
+        read_api = create_app(Services(protocol, reading, authenticator, logs), ["read"])
+        await _serve_all(
+            server_config(run_api, host, port, shutdown_seconds=10),
+            server_config(read_api, host, read_port, shutdown_seconds=10),
+        )
+
+
+async def _serve_all(*configs: uvicorn.Config) -> None:
+    """Serve until a signal or until one of the servers ends; then all of them end what they have begun."""
+    servers = [uvicorn.Server(config) for config in configs]
+
+    def stop() -> None:
+        for server in servers:
+            server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+
+    async def serve_one(server: uvicorn.Server) -> None:
+        try:
+            await server._serve()  # noqa: SLF001 - the signals are ours
+        finally:
+            stop()
+
+    async with asyncio.TaskGroup() as group:
+        for server in servers:
+            group.create_task(serve_one(server))
 
 
 def health_app(health: Health) -> FastAPI:

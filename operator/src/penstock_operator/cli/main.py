@@ -117,12 +117,13 @@ Port = Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "0.0.0.0",  # noqa: S104 - a container's own network
-    port: Port = 8080,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port of the run API, for pods of runs.")] = 8080,
+    read_port: Annotated[int, typer.Option(min=1, max=65535, help="The port of the read API, for people.")] = 8084,
 ) -> None:
-    """Serve the run API and the read API in a cluster."""
+    """Serve the run API and the read API in a cluster, each on its own port."""
     from penstock_operator.cli.cluster import serve as serve_cluster
 
-    asyncio.run(serve_cluster(host, port))
+    asyncio.run(serve_cluster(host, port, read_port))
 
 
 @app.command()
