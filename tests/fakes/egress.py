@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -63,9 +64,9 @@ class FakeNames:
 
 
 @asynccontextmanager
-async def listening(gateway: Gateway) -> AsyncIterator[int]:
+async def listening(gateway: Gateway, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """Serve on loopback, and give the port."""
-    server = await gateway.listen("127.0.0.1", 0)
+    server = await gateway.listen("127.0.0.1", 0, tls)
     try:
         yield int(server.sockets[0].getsockname()[1])
     finally:

@@ -34,6 +34,7 @@ from penstock_sdk.json_types import JsonObject, JsonSchema, JsonValue
 __all__ = [
     "API_URL_VARIABLE",
     "ATTEMPT_VARIABLE",
+    "CA_CERTIFICATES_VARIABLE",
     "CONNECTOR_VARIABLE",
     "CREDENTIALS_DIRECTORY_VARIABLE",
     "CREDENTIAL_VARIABLE_PREFIX",
@@ -149,6 +150,8 @@ CONNECTOR_VARIABLE = "PENSTOCK_CONNECTOR"
 """Environment variable of a connector's process: the connector's entry point, `{connector}-{method}`."""
 TOKEN_FILE_VARIABLE = "PENSTOCK_TOKEN_FILE"  # noqa: S105 - a variable's name
 """Environment variable of a connector's process: the file that holds the pod's own token."""
+CA_CERTIFICATES_VARIABLE = "PENSTOCK_CA_CERTIFICATES"
+"""Environment variable of a connector's process: the CAs of the platform's own servers, as PEM; they are trusted for nothing else."""
 EGRESS_URL_VARIABLE = "PENSTOCK_EGRESS_URL"
 """Environment variable of a connector's process: the URL of the egress gateway. Without it, connections are direct."""
 EGRESS_BUCKET_VARIABLE = "PENSTOCK_EGRESS_BUCKET"

@@ -36,6 +36,8 @@ MAX_HEADER_BYTES = 16 * KIB
 BODY_SECONDS = 15.0
 BODY_BYTES_PER_SECOND = 256 * KIB
 SEND_SECONDS = 60.0
+MAX_HANDSHAKES = 200
+HANDSHAKE_SECONDS = 10.0
 
 # -- Requests ----------------------------------------------------------------------------------------
 
@@ -98,6 +100,13 @@ SERVER_LIMITS: tuple[Limit, ...] = (
         "the headers of a request, from the opening of the connection or the end of the request before",
         "A connection whose headers arrive more slowly is closed.",
     ),
+    Limit(
+        MAX_HANDSHAKES,
+        "TLS handshakes",
+        "each server process, those that are not finished",
+        "Beyond it, the oldest one is ended. A client that behaves needs milliseconds for its handshake.",
+    ),
+    Limit(HANDSHAKE_SECONDS, "seconds", "a TLS handshake", "A connection whose handshake takes longer is closed."),
     Limit(MAX_HEADER_BYTES, "bytes", "the headers of a request, with its URL", "A token of Kubernetes has 1 to 2 KB."),
     Limit(
         BODY_SECONDS,

@@ -6,17 +6,23 @@ schema of the chart's values from it.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from penstock_sdk.json_types import JsonObject, JsonSchema
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from penstock_operator.limits import MAX_PREFIX_BYTES
 from penstock_operator.resources.scope import LABEL_VALUE, NAMESPACE, Scope, SelectorError
+from penstock_operator.tls import CA_BUNDLE, TrustedCertificates
 
 SHORTEST_KEY = 32
 URL: JsonSchema = {"type": "string", "pattern": "^(https?://.+)?$"}
@@ -178,7 +184,25 @@ VARIABLES = (
     Variable(
         "PENSTOCK_CREDENTIALS_KEY", "serve", "", "What replaced credentials are encrypted with, the newest first."
     ),
-    Variable("PENSTOCK_API_URL", "operate", "", "The run API as pods reach it."),
+    Variable("PENSTOCK_API_URL", "operate, egress", "", "The run API as pods reach it."),
+    Variable(
+        "PENSTOCK_TLS_DIRECTORY",
+        "operate, serve, egress",
+        "",
+        "The folder of `tls.crt`, `tls.key` and `ca.crt` that the process serves TLS with; without it, plain HTTP.",
+    ),
+    Variable(
+        "PENSTOCK_S3_CA_FILE",
+        "operate, serve",
+        "",
+        "The CAs of the S3 server, as PEM; without it those of the system.",
+    ),
+    Variable(
+        "PENSTOCK_POSTGRES_CA_FILE",
+        "operate, serve, migrate",
+        "",
+        "The CAs of Postgres, as PEM; without it those of the system.",
+    ),
     Variable("PENSTOCK_NAMESPACE", "operate", "default", "The operator's own namespace, where its Lease is."),
     Variable("PENSTOCK_LEASE", "operate", "penstock-operate", "The Lease's name, one for each release."),
     Variable(
@@ -296,6 +320,8 @@ class S3Settings:
     access_key: str | None = field(default=None, repr=False)
     secret_key: str | None = field(default=None, repr=False)
     public_endpoint: str | None = None
+    ca_file: str | None = None
+    """The CAs of an https endpoint; None: those of the system."""
 
 
 @dataclass(frozen=True)
@@ -520,12 +546,52 @@ def s3_settings(environment: Mapping[str, str] = os.environ) -> S3Settings:
         access_key=environment.get("AWS_ACCESS_KEY_ID") or None,
         secret_key=environment.get("AWS_SECRET_ACCESS_KEY") or None,
         public_endpoint=http_url(environment, "PENSTOCK_S3_PUBLIC_ENDPOINT") or None,
+        ca_file=environment.get("PENSTOCK_S3_CA_FILE", "").strip() or None,
     )
 
 
+def tls_directory(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the folder of this process's certificate; None: it serves plain HTTP."""
+    folder = environment.get("PENSTOCK_TLS_DIRECTORY", "").strip()
+    return Path(folder) if folder else None
+
+
+def trusted_certificates(environment: Mapping[str, str] = os.environ) -> TrustedCertificates:
+    """Return the CAs that run pods and the gateway trust beside the system's: the release's, and the bucket's."""
+    folder, bucket = tls_directory(environment), environment.get("PENSTOCK_S3_CA_FILE", "").strip()
+    files = [folder / CA_BUNDLE] if folder and (folder / CA_BUNDLE).exists() else []
+    return TrustedCertificates(*files, *([Path(bucket)] if bucket else []))
+
+
 def database_url(environment: Mapping[str, str] = os.environ) -> str:
-    """Return the registry's address."""
-    return required(environment, "PENSTOCK_DATABASE_URL")
+    """Return the registry's address. Without an `sslmode`, a server that is not on loopback must prove its name."""
+    url = required(environment, "PENSTOCK_DATABASE_URL")
+    try:
+        given = conninfo_to_dict(url)
+    except ProgrammingError:
+        message = (
+            "PENSTOCK_DATABASE_URL is no address of Postgres, such as postgresql://user:password@host:5432/database"
+        )
+        raise SettingsError(message) from None
+    if given.get("sslmode") or environment.get("PGSSLMODE") or _is_local(str(given.get("host") or "")):
+        return url
+    roots = given.get("sslrootcert") or environment.get("PENSTOCK_POSTGRES_CA_FILE", "").strip() or _system_roots()
+    return make_conninfo(url, sslmode="verify-full", sslrootcert=str(roots))
+
+
+def _is_local(host: str) -> bool:
+    """Return True if a connection to the host stays on this machine: by a socket, or on loopback."""
+    if not host or host.startswith(("/", "@")) or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _system_roots() -> str:
+    """Return the file of the system's CAs: libpq, as psycopg brings it, does not find it by itself on every system."""
+    return ssl.get_default_verify_paths().cafile or "system"
 
 
 def credentials_keys(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:

@@ -6,16 +6,20 @@ import asyncio
 import functools
 import ipaddress
 from collections.abc import AsyncIterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import psycopg
 import pytest
+from penstock_operator.tls import ServerCertificate
 from penstock_sdk import ConfigError, TransientError
 from penstock_sdk._runtime.egress_gateway import EgressGateway
+from penstock_sdk._runtime.platform_trust import platform_trust
 from penstock_sdk.egress import tunnel, use_tunnels
 from penstock_sdk.manifest import EgressRule
 
+from tests.fakes.certificates import renewed_folder
 from tests.fakes.egress import TOKEN, FakeEgressAuthority, FakeNames, gateway, listening
 
 LOOPBACK = ipaddress.ip_address("127.0.0.1")
@@ -30,14 +34,22 @@ def source_port(postgres_url: str) -> int:
     return port
 
 
-@pytest.fixture
-async def served(source_port: int) -> AsyncIterator[tuple[EgressGateway, FakeEgressAuthority]]:
+@pytest.fixture(params=["plain", "tls"])
+async def served(
+    source_port: int, request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[tuple[EgressGateway, FakeEgressAuthority]]:
     """A gateway that lets db.example through, and a name that nothing answers to."""
     rules = [EgressRule(HOST, source_port, private=True), EgressRule("gone.example", source_port)]
     authority = FakeEgressAuthority(rules)
     names = FakeNames({HOST: [[LOOPBACK]]})
-    async with listening(gateway(authority, names=names)) as port:
-        yield EgressGateway(f"http://127.0.0.1:{port}", TOKEN), authority
+    if request.param == "plain":
+        async with listening(gateway(authority, names=names)) as port:
+            yield EgressGateway(f"http://127.0.0.1:{port}", TOKEN), authority
+    else:
+        trusted = platform_trust(renewed_folder(tmp_path / "tls").ca_bundle)
+        presented = ServerCertificate(tmp_path / "tls").context
+        async with listening(gateway(authority, names=names), presented) as port:
+            yield await asyncio.to_thread(EgressGateway, f"https://localhost:{port}", TOKEN, trusted), authority
     use_tunnels(None)
 
 
@@ -114,3 +126,20 @@ async def test_an_http_client_uses_it_by_its_environment(
 
 def test_without_a_gateway_a_connection_is_direct() -> None:
     assert tunnel(HOST, 5432) == (HOST, 5432)
+
+
+async def test_a_gateway_whose_certificate_is_not_accepted_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renewed_folder(tmp_path / "tls")
+    other = platform_trust(renewed_folder(tmp_path / "other").ca_bundle)
+    authority = FakeEgressAuthority([])
+    words = r"the certificate of the egress gateway localhost is not accepted: .*; the platform's owner can see `tls`"
+    async with listening(gateway(authority), ServerCertificate(tmp_path / "tls").context) as port:
+        client = await asyncio.to_thread(EgressGateway, f"https://localhost:{port}", TOKEN, other)
+        with pytest.raises(TransientError, match=words):
+            await asyncio.to_thread(client.connect, HOST, 1)
+        with pytest.raises(httpx.ProxyError, match=words):
+            async with httpx.AsyncClient(proxy=client.proxy_url) as http:
+                await http.get("https://shop.example/")
+    assert not authority.reports

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -14,9 +15,11 @@ from pydantic import BaseModel
 
 from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.egress_gateway import EgressGateway
+from penstock_sdk._runtime.platform_trust import platform_trust, refused_certificate
 from penstock_sdk.errors import AttemptFenced, AttemptUnauthenticated, ConfigError, DefectError, TransientError
 from penstock_sdk.failpoints import reach
 
+log = logging.getLogger("penstock")
 Answer = TypeVar("Answer", bound=BaseModel)
 
 OLDEST_PROTOCOL = 2
@@ -64,9 +67,10 @@ class RunClient:
         token: str,
         retry_policy: RetryPolicy | None = None,
         transport: httpx.BaseTransport | None = None,
+        ca_certificates: str = "",
     ) -> None:
         self._retry_policy = retry_policy or RetryPolicy()
-        self._trusted = httpx.create_ssl_context()  # shared by all clients: reading the certificates takes 40 ms
+        self._trusted = platform_trust(ca_certificates)  # shared by all clients: reading the certificates takes 40 ms
         base = f"{url.rstrip('/')}/v1/attempts/"
         self._http = httpx.Client(
             base_url=base, timeout=30.0, transport=transport, verify=self._trusted, trust_env=False
@@ -78,7 +82,7 @@ class RunClient:
 
     def use_gateway(self, egress_url: str, *, for_bucket: bool) -> EgressGateway:
         """Return the egress gateway with the run's token, after `start`. `for_bucket`: objects are uploaded through it too."""
-        gateway = EgressGateway(egress_url, self._token)
+        gateway = EgressGateway(egress_url, self._token, self._trusted)
         if for_bucket:
             self._bucket.close()
             self._bucket = httpx.Client(timeout=BUCKET_TIMEOUT, verify=self._trusted, proxy=gateway.proxy_url)
@@ -190,6 +194,7 @@ class RunClient:
 
     def _retry(self, what: str, attempt: Callable[[], httpx.Response | None]) -> httpx.Response:
         end, wait, last = self._retry_policy.clock() + self._retry_policy.seconds, FIRST_WAIT, "no answer"
+        untrusted = ""
         while True:
             try:
                 response = attempt()
@@ -198,8 +203,12 @@ class RunClient:
                 last = "it is not available"
             except httpx.TransportError as error:
                 last = type(error).__name__
+                refused = refused_certificate(what, error)
+                if refused and refused != untrusted:
+                    log.warning("%s", refused)
+                untrusted = refused or untrusted
             if self._retry_policy.clock() > end:
-                message = f"{what} did not answer for {self._retry_policy.seconds:.0f} s"
+                message = untrusted or f"{what} did not answer for {self._retry_policy.seconds:.0f} s"
                 raise PlatformUnavailableError(message, operator_message=last)
             self._retry_policy.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             wait = min(wait * 2, LONGEST_WAIT)

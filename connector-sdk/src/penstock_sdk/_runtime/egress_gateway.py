@@ -1,4 +1,8 @@
-"""The egress gateway as this process uses it: HTTP clients by environment variables, psycopg and others by local tunnels."""
+"""The egress gateway as this process uses it: HTTP clients by environment variables, psycopg and others by local tunnels.
+
+To the gateway, connections are TLS if its URL is https. The proxy of HTTP clients is then a port on loopback from which
+every connection goes on to the gateway: no client needs to support proxies over TLS, or to trust the platform's CA.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,17 @@ import base64
 import contextlib
 import os
 import queue
+import select
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, MutableMapping
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from penstock_sdk import egress
+from penstock_sdk._runtime.platform_trust import platform_trust, refused_certificate
 from penstock_sdk._runtime.psycopg_tunnels import use_in_psycopg
 from penstock_sdk.errors import ConfigError, TransientError
 
@@ -21,6 +29,9 @@ CONNECT_SECONDS = 60.0
 """How long the gateway may take to resolve a name and to try its addresses."""
 LONGEST_ANSWER = 64 * 1024
 PIPE_BYTES = 1024 * 1024
+TLS_READ_BYTES = 256 * 1024
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
 FORBIDDEN = 403
 OK = 200
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -29,14 +40,18 @@ DIRECT_VARIABLE, DIRECT_HOSTS = "NO_PROXY", "localhost,127.0.0.1,::1"
 
 
 class EgressGateway:
-    """The gateway at `url`, for the run whose token it is."""
+    """The gateway at `url`, for the run whose token it is. `trusted` verifies the gateway if its URL is https."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, trusted: ssl.SSLContext | None = None) -> None:
         parts = urlsplit(url)
-        self._address = (str(parts.hostname), parts.port or 80)
+        self._trusted = (trusted or platform_trust("")) if parts.scheme == "https" else None
+        self._address = (str(parts.hostname), parts.port or (443 if self._trusted else 80))
         self._authorization = base64.b64encode(f"run:{token}".encode()).decode()
         self.token = token
-        self.proxy_url = f"http://run:{token}@{parts.netloc}"
+        proxy = (
+            parts.netloc if self._trusted is None else f"{LOOPBACK}:{LocalTunnel(self._open, refuse=_bad_gateway).port}"
+        )
+        self.proxy_url = f"http://run:{token}@{proxy}"
         self._tunnels: dict[tuple[str, int], LocalTunnel] = {}
         self._lock = threading.Lock()
 
@@ -63,10 +78,7 @@ class EgressGateway:
     def connect(self, host: str, port: int) -> socket.socket:
         """Return a socket whose other end is the host. Raises ConfigError if it is denied, TransientError if it does not answer."""
         name = f"[{host}]" if ":" in host else host
-        try:
-            opened = socket.create_connection(self._address, timeout=CONNECT_SECONDS)
-        except OSError as error:
-            raise TransientError(f"the egress gateway does not answer: {error}", scope="source") from error
+        opened = self._open()
         request = f"CONNECT {name}:{port} HTTP/1.1\r\nHost: {name}:{port}\r\nProxy-Authorization: Basic {self._authorization}\r\n\r\n"
         try:
             opened.sendall(request.encode("ascii", "replace"))
@@ -82,12 +94,31 @@ class EgressGateway:
             raise ConfigError(body)
         raise TransientError(f"{body} (the egress gateway answered HTTP {status})", scope="source")
 
+    def _open(self) -> socket.socket:
+        """Return a connection to the gateway itself. Raises TransientError."""
+        try:
+            opened = socket.create_connection(self._address, timeout=CONNECT_SECONDS)
+            if self._trusted is None:
+                return opened
+            try:
+                return self._trusted.wrap_socket(opened, server_hostname=self._address[0])
+            except OSError:
+                opened.close()
+                raise
+        except OSError as error:
+            refused = refused_certificate(f"the egress gateway {self._address[0]}", error)
+            raise TransientError(refused or f"the egress gateway does not answer: {error}", scope="source") from error
+
 
 class LocalTunnel:
-    """A port on loopback. Each connection to it goes on through the gateway, in threads that hold the GIL for system calls only."""
+    """A port on loopback. Each connection to it goes on through the gateway, in threads that hold the GIL for system calls only.
 
-    def __init__(self, connect: Callable[[], socket.socket]) -> None:
+    `refuse` returns what a client is sent if its connection cannot go on.
+    """
+
+    def __init__(self, connect: Callable[[], socket.socket], refuse: Callable[[str], bytes] = lambda _: b"") -> None:
         self._connect = connect
+        self._refuse = refuse
         self._listener = socket.create_server((LOOPBACK, 0))
         self.port = int(self._listener.getsockname()[1])
         self.connected: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
@@ -105,9 +136,16 @@ class LocalTunnel:
         except queue.Empty:
             try:
                 source = self._connect()
-            except (ConfigError, TransientError):
+            except (ConfigError, TransientError) as error:
+                with contextlib.suppress(OSError):
+                    client.sendall(self._refuse(error.message))
                 client.close()
                 return
+        if isinstance(source, ssl.SSLSocket):
+            with client, source, contextlib.suppress(OSError):  # one of both ends is gone
+                source.settimeout(None)
+                _carry_over_tls(client, source)
+            return
         upload = threading.Thread(target=_copy, args=(client, source), daemon=True)
         upload.start()
         _copy(source, client)
@@ -130,6 +168,49 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
         os.close(writing)
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)
+
+
+def _carry_over_tls(plain: socket.socket, secured: ssl.SSLSocket) -> None:
+    """Move bytes in both directions until one side ends: TLS has no half-close.
+
+    One thread does both, because two threads must not use one TLS session at once.
+    """
+    for end in (plain, secured):
+        end.settimeout(0)
+    upward = downward = memoryview(b"")
+    while True:
+        has_moved = False
+        if not downward and (data := _unless_it_waits(secured.recv, TLS_READ_BYTES)) is not None:
+            if not data:
+                return
+            downward, has_moved = memoryview(data), True
+        if downward and (sent := _unless_it_waits(plain.send, downward)) is not None:
+            downward, has_moved = downward[sent:], True
+        if not upward and (data := _unless_it_waits(plain.recv, TLS_READ_BYTES)) is not None:
+            if not data:
+                return
+            upward, has_moved = memoryview(data), True
+        if upward and (sent := _unless_it_waits(secured.send, upward)) is not None:
+            upward, has_moved = upward[sent:], True
+        if not has_moved:
+            waiting = select.poll()
+            waiting.register(secured, (select.POLLOUT if upward else 0) | (0 if downward else select.POLLIN))
+            waiting.register(plain, (select.POLLOUT if downward else 0) | (0 if upward else select.POLLIN))
+            waiting.poll()
+
+
+def _unless_it_waits(call: Callable[[Argument], Result], argument: Argument) -> Result | None:
+    """Return the result of a call on a socket; None if it would have to wait."""
+    try:
+        return call(argument)
+    except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        return None
+
+
+def _bad_gateway(message: str) -> bytes:
+    """Return a response to an HTTP client of the proxy. Clients show its reason, and not all of them its body."""
+    words = message.encode("ascii", "replace").decode().replace("\n", " ")
+    return f"HTTP/1.1 502 {words}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode()
 
 
 def _answer(opened: socket.socket) -> tuple[int, str]:

@@ -41,6 +41,7 @@ class LaunchEnvironment:
     connector: str
     api_url: str
     token_file: Path
+    ca_certificates: str = ""
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> LaunchEnvironment:
@@ -54,7 +55,8 @@ class LaunchEnvironment:
         run, attempt, connector, url, token = (environment[name] for name in REQUIRED_VARIABLES)
         if not attempt.isdecimal():
             raise DefectError(f"{wire.ATTEMPT_VARIABLE} is {attempt!r}, which is not a number")
-        return cls(run, int(attempt), connector, url, Path(token))
+        certificates = environment.get(wire.CA_CERTIFICATES_VARIABLE, "")
+        return cls(run, int(attempt), connector, url, Path(token), certificates)
 
     def token(self) -> str:
         """Return the pod's own token."""
@@ -90,7 +92,7 @@ def run_attempt(credentials: dict[str, str], tell_secrets: Callable[[list[str]],
         tell_secrets(assignment.mask.values)
         log_to_stderr(context, assignment.mask)
         mask_printed_output(assignment.mask)
-        client = RunClient(launch.api_url, launch.token())
+        client = RunClient(launch.api_url, launch.token(), ca_certificates=launch.ca_certificates)
     except DefectError as error:  # without an identity and a token the run API cannot be told
         log.error("%s: %s", error.error_class, error.message)  # noqa: TRY400 - a trace would add nothing
         return error.exit_code

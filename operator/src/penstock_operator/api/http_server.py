@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from typing import ClassVar
+import ssl
+from typing import Any, ClassVar
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from penstock_operator.limits import HEADER_SECONDS, MAX_CONNECTIONS, MAX_HEADER_BYTES, SEND_SECONDS
+from penstock_operator.limits import HEADER_SECONDS, MAX_CONNECTIONS, MAX_HANDSHAKES, MAX_HEADER_BYTES, SEND_SECONDS
+from penstock_operator.tls import Handshakes
 
 FILES_BESIDE_CONNECTIONS = 500
 """Descriptors that are left for Postgres, the bucket, the API server and files."""
@@ -120,11 +122,20 @@ class DeadlineProtocol(H11Protocol):
 
 
 def server_config(
-    app: FastAPI, host: str, port: int, *, shutdown_seconds: int, connections: OpenConnections | None = None
+    app: FastAPI,
+    host: str,
+    port: int,
+    *,
+    shutdown_seconds: int,
+    connections: OpenConnections | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> uvicorn.Config:
-    """Return the configuration of a server; a followed log has no end of its own, so the shutdown has a limit."""
-    _allow_files(MAX_CONNECTIONS + FILES_BESIDE_CONNECTIONS)
-    protocol = type(
+    """Return the configuration of a server; a followed log has no end of its own, so the shutdown has a limit.
+
+    `tls` is None for plain HTTP.
+    """
+    _allow_files(MAX_CONNECTIONS + MAX_HANDSHAKES + FILES_BESIDE_CONNECTIONS)
+    protocol: Any = type(
         "BoundedProtocol",
         (DeadlineProtocol,),
         {"open_connections": OpenConnections() if connections is None else connections},
@@ -133,7 +144,7 @@ def server_config(
         app,
         host=host,
         port=port,
-        http=protocol,
+        http=protocol if tls is None else _after_handshake(protocol, Handshakes(tls)),
         ws="none",
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         log_level="warning",
@@ -141,6 +152,15 @@ def server_config(
         lifespan="off",
         timeout_graceful_shutdown=shutdown_seconds,
     )
+
+
+def _after_handshake(protocol: type[DeadlineProtocol], handshakes: Handshakes) -> Any:
+    """Return what uvicorn calls for each connection, in place of the class of its protocol."""
+
+    def connection(**of_uvicorn: Any) -> asyncio.BaseProtocol:
+        return handshakes.before(protocol(**of_uvicorn))
+
+    return connection
 
 
 def _allow_files(least: int) -> None:

@@ -84,6 +84,7 @@ def s3_client(settings: S3Settings, endpoint: str | None) -> S3Client:
         aws_access_key_id=settings.access_key,
         aws_secret_access_key=settings.secret_key,
         config=config,
+        verify=settings.ca_file,  # None: the system's CAs
     )
 
 

@@ -65,6 +65,8 @@ def renew_folder(folder: Path, renew: Renew) -> StoredCertificates:
         wanted = renew(stored)
         if wanted != stored:
             for name, text in wanted.files().items():
+                if found.get(name) == text:
+                    continue
                 _write(folder / name, text, PUBLIC if name in (CA_BUNDLE, CERTIFICATE) else PRIVATE)
         return wanted
     finally:

@@ -21,6 +21,7 @@ from penstock_operator.api.http_server import server_config
 from penstock_operator.api.services import Services
 from penstock_operator.api.token_review import KubernetesAuthenticator
 from penstock_operator.bronze.store import BronzeStore
+from penstock_operator.cli.serving import serving_certificate
 from penstock_operator.controller.admission_check import WARNING, check_admission_policies
 from penstock_operator.controller.bucket_claim import hold_bucket
 from penstock_operator.controller.health import Health
@@ -52,6 +53,7 @@ from penstock_operator.settings import (
     retention,
     s3_settings,
     timings,
+    trusted_certificates,
     watch_scope,
 )
 
@@ -85,6 +87,7 @@ async def serve(host: str, port: int, read_port: int) -> None:
     Each has its own port, connections and sessions with Postgres: whoever keeps one of them busy does not delay the other.
     """
     async with (
+        serving_certificate() as tls,
         _pool() as pool,
         _pool("penstock-read") as reading,
         _api_client() as api,
@@ -96,8 +99,8 @@ async def serve(host: str, port: int, read_port: int) -> None:
         run_api = create_app(Services(protocol, pool, authenticator, logs), ["run"])
         read_api = create_app(Services(protocol, reading, authenticator, logs), ["read"])
         await _serve_all(
-            server_config(run_api, host, port, shutdown_seconds=10),
-            server_config(read_api, host, read_port, shutdown_seconds=10),
+            server_config(run_api, host, port, shutdown_seconds=10, tls=tls),
+            server_config(read_api, host, read_port, shutdown_seconds=10, tls=tls),
         )
 
 
@@ -156,8 +159,15 @@ async def operate(health_port: int) -> bool:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     everywhere = "0.0.0.0"  # noqa: S104 - the kubelet's probes come from outside the pod
-    settings = server_config(health_app(health), everywhere, health_port, shutdown_seconds=1)
-    probes = asyncio.create_task(uvicorn.Server(settings)._serve())  # noqa: SLF001 - the signals are ours
+    async with serving_certificate() as tls:
+        settings = server_config(health_app(health), everywhere, health_port, shutdown_seconds=1, tls=tls)
+        probes = asyncio.create_task(uvicorn.Server(settings)._serve())  # noqa: SLF001 - the signals are ours
+        await _wait_and_lead(health, stop)
+        probes.cancel()
+    return stop.is_set()
+
+
+async def _wait_and_lead(health: Health, stop: asyncio.Event) -> None:
     async with _pool(CONTROLLER) as pool, _api_client() as api:
         name = os.environ.get("PENSTOCK_LEASE") or "penstock-operate"
         lease = Lease(api, os.environ.get("PENSTOCK_NAMESPACE", "default"), name)
@@ -167,9 +177,8 @@ async def operate(health_port: int) -> bool:
             waiting[0].result()  # an error while waiting does not make a leader
             health.lead()
             await _lead(pool, api, (lease, health), stop)
-        for task in (*waiting, probes):
+        for task in waiting:
             task.cancel()
-    return stop.is_set()
 
 
 async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Health], stop: asyncio.Event) -> None:
@@ -177,7 +186,7 @@ async def _lead(pool: Pool, api: client.ApiClient, leadership: tuple[Lease, Heal
     ours, scope, store = await _installation(pool), watch_scope(), BronzeStore(s3_settings())
     gateway = egress()
     jobs = JobSettings(required_url(os.environ, "PENSTOCK_API_URL"), ours, gateway)
-    launcher = KubernetesLauncher(api, jobs, scope)
+    launcher = KubernetesLauncher(api, jobs, scope, trusted_certificates())
     parts = Components(
         pool,
         KubernetesResources(api, scope),

@@ -11,10 +11,13 @@ import uvicorn
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from penstock_operator.api.http_server import server_config
+from penstock_operator.cli.serving import serving_certificate
 from penstock_operator.egress.addresses import AddressPolicy, parse_networks
 from penstock_operator.egress.authority import RunApiAuthority
 from penstock_operator.egress.gateway import Gateway
-from penstock_operator.settings import SettingsError, private_networks, required_url
+from penstock_operator.settings import SettingsError, private_networks, required_url, trusted_certificates
+from penstock_operator.tls import ClientTrust
 
 log = structlog.get_logger()
 RUN_API_SECONDS = 10.0
@@ -27,11 +30,15 @@ async def serve_egress(host: str, port: int, health_port: int) -> None:
     except ValueError as error:
         raise SettingsError(f"PENSTOCK_EGRESS_PRIVATE_RANGES: {error}") from None
     url = required_url(os.environ, "PENSTOCK_API_URL")
-    async with httpx.AsyncClient(base_url=url, timeout=RUN_API_SECONDS, trust_env=False) as client:
+    trust = ClientTrust(trusted_certificates())
+    async with (
+        serving_certificate(trust.reload) as tls,
+        httpx.AsyncClient(base_url=url, timeout=RUN_API_SECONDS, trust_env=False, verify=trust.context) as client,
+    ):
         gateway = Gateway(RunApiAuthority(client), policy)
-        server = await gateway.listen(host, port)
+        server = await gateway.listen(host, port, tls)
         log.info("egress gateway ready", port=port, private_ranges=private_networks() or "none")
-        settings = uvicorn.Config(probe_app(), host=host, port=health_port, log_level="warning", lifespan="off")
+        settings = server_config(probe_app(), host, health_port, shutdown_seconds=1, tls=tls)
         async with server:
             await uvicorn.Server(settings).serve()  # until SIGTERM or SIGINT
         await asyncio.wait_for(gateway.close(), RUN_API_SECONDS)

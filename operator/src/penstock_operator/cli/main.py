@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, MutableMapping
@@ -16,7 +17,7 @@ import httpx
 import psycopg
 import structlog
 import typer
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, SSLError
 from psycopg_pool import PoolTimeout
 
 from penstock_operator.cli import alerts, bronze, certificates, definition, init, listings, registry, runs, state, up
@@ -30,9 +31,10 @@ from penstock_operator.embedded import EmbeddedError
 from penstock_operator.embedded.documents import FolderError
 from penstock_operator.registry.migrate import migrate as apply_migrations
 from penstock_operator.settings import SettingsError, database_url
+from penstock_operator.tls import TlsError
 
 TRACEBACK = "PENSTOCK_TRACEBACK"
-EXPECTED = (EmbeddedError, FolderError, SettingsError, CommandError)
+EXPECTED = (EmbeddedError, FolderError, SettingsError, CommandError, TlsError)
 EXIT_CODES = """
 Exit codes: 0 done; 1 something is wrong with what was looked at or run; 2 the command cannot be carried out as given;
 70 Penstock itself is at fault; 128 and the signal's number after a signal.
@@ -249,10 +251,22 @@ def _words(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, (psycopg.OperationalError, PoolTimeout)):
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        return f"the registry does not answer: {said}"
+        return f"the registry does not answer: {said}{_postgres_remedy(said)}"
+    if isinstance(error, SSLError):
+        return f"the bucket's certificate is not accepted: {error}; set s3.caSecret (PENSTOCK_S3_CA_FILE) to its CA"
     if isinstance(error, (BotoCoreError, ClientError)):
         return f"the bucket does not answer as it should: {error}"
     return _words_of_others(error)
+
+
+def _postgres_remedy(said: str) -> str:
+    """Return what to do about a failed verification of Postgres; empty for another failure."""
+    if not re.search("ssl|certificate", said, re.IGNORECASE):
+        return ""
+    return (
+        "; a Postgres that is not on loopback is verified (sslmode=verify-full): set postgres.caSecret"
+        " (PENSTOCK_POSTGRES_CA_FILE) to the CA of its certificate, or another sslmode in its URL"
+    )
 
 
 def _words_of_others(error: BaseException) -> str | None:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -29,6 +30,7 @@ from penstock_operator.egress.metrics import BYTES, DENIALS, TUNNELS
 from penstock_operator.egress.plain_http import forward
 from penstock_operator.egress.proxy_request import CONNECT, Refusal, destination, run_token
 from penstock_operator.egress.tunnel import READ_BYTES, TcpStreams, Tunnel
+from penstock_operator.tls import Handshakes
 
 log = structlog.get_logger()
 LONGEST_REQUEST_HEAD = 16 * 1024
@@ -74,9 +76,17 @@ class Gateway:
         self._clients: set[asyncio.Task[None]] = set()
         self._by_run: Counter[str] = Counter()
 
-    async def listen(self, host: str, port: int) -> asyncio.Server:
-        """Listen, and return the server."""
-        return await asyncio.start_server(self.handle, host, port, limit=READ_BYTES)
+    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> asyncio.Server:
+        """Listen, and return the server; over TLS with a context."""
+        if tls is None:
+            return await asyncio.start_server(self.handle, host, port, limit=READ_BYTES)
+        handshakes, loop = Handshakes(tls), asyncio.get_running_loop()
+
+        def connection() -> asyncio.BaseProtocol:
+            reader = asyncio.StreamReader(limit=READ_BYTES)
+            return handshakes.before(asyncio.StreamReaderProtocol(reader, self.handle))
+
+        return await loop.create_server(connection, host, port)
 
     async def close(self) -> None:
         """End all connections."""

@@ -134,6 +134,9 @@ def _bound(deadline: asyncio.Timeout, seconds: float | None) -> None:
 
 
 def _end(writer: asyncio.StreamWriter) -> None:
-    if writer.can_write_eof():
-        with contextlib.suppress(OSError):
+    """End one direction. TLS has no half-close, so its connection ends as a whole."""
+    with contextlib.suppress(OSError):
+        if writer.can_write_eof():
             writer.write_eof()
+        else:
+            writer.close()

@@ -31,7 +31,7 @@ from penstock_operator.registry.database import Pool, create_pool
 from penstock_operator.registry.installation import CONTROLLER
 from penstock_operator.registry.migrate import migrate
 from penstock_operator.runs.protocol import RunProtocol
-from penstock_operator.settings import S3Settings, Timings, log_bytes, quotas, retention, s3_settings
+from penstock_operator.settings import S3Settings, Timings, database_url, log_bytes, quotas, retention, s3_settings
 
 LOOPBACK = "127.0.0.1"
 TOKEN_SECRET = "token-secret"  # noqa: S105 - the name of a file
@@ -116,8 +116,9 @@ class DataDirectory:
 async def backends(data: DataDirectory, environment: Mapping[str, str] = os.environ) -> AsyncIterator[Backends]:
     """Start the servers that the environment does not name, and stop them afterwards."""
     async with AsyncExitStack() as stack:
-        url = environment.get("PENSTOCK_DATABASE_URL", "")
-        if not url:
+        if environment.get("PENSTOCK_DATABASE_URL"):
+            url = database_url(environment)
+        else:
             postgres = EmbeddedPostgres(data.path / "postgres")
             url = await asyncio.to_thread(postgres.start)
             stack.push_async_callback(asyncio.to_thread, postgres.stop)

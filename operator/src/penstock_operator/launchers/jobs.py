@@ -13,6 +13,7 @@ from penstock_sdk.json_types import JsonObject
 from penstock_sdk.protocol import (
     API_URL_VARIABLE,
     ATTEMPT_VARIABLE,
+    CA_CERTIFICATES_VARIABLE,
     CONNECTOR_VARIABLE,
     CREDENTIALS_DIRECTORY_VARIABLE,
     EGRESS_BUCKET_VARIABLE,
@@ -86,6 +87,8 @@ class JobSettings:
     api_url: str
     installation: str = ""
     egress: EgressSettings | None = None
+    ca_certificates: str = ""
+    """The CAs of the platform's own servers, as PEM. They are public."""
     grace_seconds: int = 30
     scratch: str = "64Mi"
 
@@ -293,6 +296,7 @@ def _environment(launch: AttemptLaunch, settings: JobSettings) -> list[dict[str,
         ATTEMPT_VARIABLE: str(launch.attempt),
         TOKEN_FILE_VARIABLE: f"{TOKEN_DIRECTORY}/token",
         CONNECTOR_VARIABLE: launch.manifest.artifact,
+        **({CA_CERTIFICATES_VARIABLE: settings.ca_certificates} if settings.ca_certificates else {}),
         **({CREDENTIALS_DIRECTORY_VARIABLE: CREDENTIALS_DIRECTORY} if launch.spec.secret_ref else {}),
         **({EGRESS_URL_VARIABLE: settings.egress.url} if settings.egress else {}),
         **({EGRESS_BUCKET_VARIABLE: "direct"} if settings.egress and settings.egress.bucket_is_direct else {}),

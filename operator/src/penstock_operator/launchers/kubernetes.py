@@ -9,6 +9,7 @@ import re
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Self
@@ -49,6 +50,7 @@ from penstock_operator.launchers.jobs import (
 )
 from penstock_operator.resources.conditions import Reason
 from penstock_operator.resources.scope import EVERYTHING, Scope
+from penstock_operator.tls import TlsError, TrustedCertificates
 
 log = structlog.get_logger()
 JOBS = ("batch", "v1")
@@ -68,7 +70,14 @@ class KubernetesLauncher:
     Jobs are read and written as plain documents: the client's models cost several times the request itself.
     """
 
-    def __init__(self, api: client.ApiClient, settings: JobSettings, scope: Scope = EVERYTHING) -> None:
+    def __init__(
+        self,
+        api: client.ApiClient,
+        settings: JobSettings,
+        scope: Scope = EVERYTHING,
+        trusted: TrustedCertificates | None = None,
+    ) -> None:
+        self._trusted = trusted or TrustedCertificates()
         self._objects = client.CustomObjectsApi(api)
         self._known_addresses: tuple[float, Mapping[str, str]] = (0.0, NO_ADDRESSES)
         self._core = client.CoreV1Api(api)
@@ -81,7 +90,7 @@ class KubernetesLauncher:
     async def launch(self, launch: AttemptLaunch) -> str:
         """Create the Job, or adopt the one that an earlier call created before it could be recorded."""
         await self._apply_network_policy(launch)
-        desired = desired_job(launch, self._settings, await self._addresses())
+        desired = desired_job(launch, self._settings_now(), await self._addresses())
         try:
             job = await self._objects.create_namespaced_custom_object(*JOBS, launch.namespace, "jobs", desired)
         except ApiException as error:
@@ -91,6 +100,13 @@ class KubernetesLauncher:
                 raise _refused(error, "Job") from None
             raise LaunchPostponed(f"the API server did not make the run's Job: {_words(error)}") from error
         return str(job["metadata"]["uid"])
+
+    def _settings_now(self) -> JobSettings:
+        """Return the settings with the CAs that pods should trust now. Raises LaunchPostponed."""
+        try:
+            return replace(self._settings, ca_certificates=self._trusted.text())
+        except TlsError as error:
+            raise LaunchPostponed(str(error)) from None
 
     async def _apply_network_policy(self, launch: AttemptLaunch) -> None:
         """Create the NetworkPolicy before the Job, so that no packet of the pod comes before it. One that differs is replaced."""

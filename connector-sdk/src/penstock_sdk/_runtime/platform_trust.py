@@ -1,0 +1,45 @@
+"""Whom this process trusts as the platform: the run API, the egress gateway and the bucket. The connector's clients do not."""
+
+from __future__ import annotations
+
+import ssl
+
+import httpx
+
+from penstock_sdk.errors import DefectError
+from penstock_sdk.protocol import CA_CERTIFICATES_VARIABLE
+
+
+def platform_trust(ca_certificates: str) -> ssl.SSLContext:
+    """Return a context that trusts the system's CAs and those of a PEM text. Raises DefectError if it holds none."""
+    context = httpx.create_ssl_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca_certificates:
+        try:
+            context.load_verify_locations(cadata=ca_certificates)
+        except (ssl.SSLError, ValueError):
+            message = f"{CA_CERTIFICATES_VARIABLE} holds no certificate as PEM; Penstock's launcher sets it"
+            raise DefectError(message) from None
+    return context
+
+
+def refused_certificate(server: str, error: BaseException) -> str:
+    """Return in one sentence why a server's certificate is not accepted; empty if an error has another cause."""
+    found = _verification_error(error)
+    if found is None:
+        return ""
+    why = found.verify_message.strip().rstrip(".")
+    return (
+        f"the certificate of {server} is not accepted: {why}; the platform's owner can see `tls` of the chart's values,"
+        " or `s3.caSecret` for the bucket"
+    )
+
+
+def _verification_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
