@@ -110,6 +110,7 @@ cluster-down: ## End it and leave nothing behind
 
 bench-control-plane: $(READY) ## Ten thousand connections on a real API server with fake nodes (Debian, root)
 	$(BIN)/python benchmarks/control_loops.py
+	$(BIN)/python benchmarks/list_memory.py
 	$(BIN)/python benchmarks/control_plane.py
 
 bench: $(READY) ## Figures, each with its ratio

@@ -25,15 +25,15 @@ class PageReader(Protocol):
         """Return the page that `limit` and `_continue` name, or the whole list. Raises ApiException when refused."""
 
 
-async def pages(read: PageReader) -> AsyncIterator[list[dict[str, Any]]]:
-    """Yield the items of a list, page by page.
+async def pages(read: PageReader, limit: int = LIMIT) -> AsyncIterator[list[dict[str, Any]]]:
+    """Yield the items of a list, page by page, `limit` items at a time: an API server counts no bytes.
 
     All pages are of one moment, unless the API server forgets it before the list is at its end. Then the rest is of a later
     one: an item may come twice, and none is left out that is there all the time.
 
     Raises ApiException when refused, and what has not passed in time: that too, ClientError, OSError.
     """
-    where: dict[str, Any] | None = {"limit": LIMIT}
+    where: dict[str, Any] | None = {"limit": limit}
     while where is not None:
         try:
             async with asyncio.timeout(PAGE_SECONDS):
@@ -41,11 +41,11 @@ async def pages(read: PageReader) -> AsyncIterator[list[dict[str, Any]]]:
         except ApiException as error:
             if error.status != HTTPStatus.GONE or "_continue" not in where:
                 raise
-            where = _later(error)
+            where = _later(error, limit)
             continue
         yield page["items"]
         token = page["metadata"].get("continue")
-        where = {"limit": LIMIT, "_continue": token} if token else None
+        where = {"limit": limit, "_continue": token} if token else None
 
 
 def _passes(error: Exception) -> bool:
@@ -54,9 +54,9 @@ def _passes(error: Exception) -> bool:
     return isinstance(error, ClientError | OSError)
 
 
-def _later(expired: ApiException) -> dict[str, Any]:
+def _later(expired: ApiException, limit: int) -> dict[str, Any]:
     """Return what asks for the rest of a list that expired, as the API server offers; without an offer, for all of it."""
     try:
-        return {"limit": LIMIT, "_continue": json.loads(expired.body or "")["metadata"]["continue"]}
+        return {"limit": limit, "_continue": json.loads(expired.body or "")["metadata"]["continue"]}
     except (ValueError, KeyError, TypeError):
         return {}

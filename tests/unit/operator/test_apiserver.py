@@ -63,6 +63,7 @@ async def test_a_page_that_fails_in_passing_is_asked_for_again(api: client.ApiCl
     server = Server(["a", "b", "c", "d", "e"], {"2": [*busy, answered({}, 504)]})
     assert await names(api, httpserver, server) == ["a", "b", "c", "d", "e"]
     assert [token for _, token in server.asked] == ["", "2", "2", "2", "2", "2", "4"]
+    assert {limit for limit, _ in server.asked} == {"100"}, "a page of the largest connections has to fit into memory"
 
 
 async def test_a_page_that_goes_on_failing_ends_the_list_with_its_error(
@@ -87,7 +88,7 @@ async def test_a_list_that_expires_goes_on_where_the_api_server_offers(
     offer = answered({**EXPIRED, "metadata": {"continue": "later-2"}}, 410)
     server = Server(["a", "b", "c", "d", "e"], {"2": [offer]})
     assert await names(api, httpserver, server) == ["a", "b", "c", "d", "e"]
-    assert server.asked == [("500", ""), ("500", "2"), ("500", "later-2"), ("500", "4")]
+    assert server.asked == [("100", ""), ("100", "2"), ("100", "later-2"), ("100", "4")]
 
 
 @pytest.mark.parametrize("body", [EXPIRED, {**EXPIRED, "metadata": {}}])
@@ -96,7 +97,7 @@ async def test_a_list_that_expires_without_an_offer_is_read_whole(
 ) -> None:
     server = Server(["a", "b", "c"], {"2": [answered(body, 410)]})
     assert await names(api, httpserver, server) == ["a", "b", "a", "b", "c"]
-    assert server.asked == [("500", ""), ("500", "2"), (None, "")]
+    assert server.asked == [("100", ""), ("100", "2"), (None, "")]
 
 
 async def test_a_list_that_has_expired_before_it_began_is_an_error(

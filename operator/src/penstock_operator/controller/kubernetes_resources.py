@@ -14,9 +14,12 @@ from penstock_operator.apiserver import PageReader, pages
 from penstock_operator.controller.resource_client import R, StaleResourceError
 from penstock_operator.ids import NamespaceUid
 from penstock_operator.resources.documents import Definition, Resource, ResourceStatus
-from penstock_operator.resources.models import API_VERSION, GROUP, PLURALS
+from penstock_operator.resources.models import API_VERSION, GROUP, PLURALS, Kind
 from penstock_operator.resources.scope import EVERYTHING, Scope
 
+ITEMS_OF_A_PAGE: dict[Kind, int] = {"ConnectorDefinition": 20, "TenantConnection": 100}
+"""How many items a page of a list has. Tenants decide how large a connection is: up to 130 KB with what kubectl adds, which take
+some 1 MB in memory. A definition may have a megabyte."""
 MERGE_PATCH = "application/merge-patch+json"
 
 
@@ -55,7 +58,7 @@ class KubernetesResources:
     async def pages(self, kind: type[R]) -> AsyncIterator[list[R]]:
         """Read all resources of a kind that are in the scope, page by page. Definitions belong to every scope."""
         for read in self._reads(kind):
-            async for page in pages(read):
+            async for page in pages(read, ITEMS_OF_A_PAGE[kind.KIND]):
                 # The items of a list do not name their kind.
                 yield [kind.parse({**item, "kind": kind.KIND, "apiVersion": f"{GROUP}/{API_VERSION}"}) for item in page]
 
