@@ -58,6 +58,8 @@ async def judged(pool: Pool, body: bytes) -> float:
         first_generation=1,
         state_version=1,
         credentials=[],
+        job_name="job",
+        pod_uid=None,
     )
     began = time.perf_counter()
     offer = await stream_verdicts.read_offer(StreamsRequest.model_validate_json(body))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from penstock_operator.api.authentication import Authenticator, Verb
+from penstock_operator.api.authentication import OBJECT_KINDS, Authenticator, Verb
+from penstock_operator.audit.callers import concerns, identify_person, identify_pod
 from penstock_operator.errors import Forbidden, Unauthenticated
 from penstock_operator.ids import Namespace, NamespaceUid
 from penstock_operator.resources.models import Kind
@@ -31,7 +32,9 @@ class FakeAuthenticator:
         """Return the pod with this token."""
         if token not in self.pods:
             raise Unauthenticated
-        return self.pods[token]
+        pod = self.pods[token]
+        identify_pod(pod.job.name if pod.job else pod.job_uid, pod.pod_uid, pod.job.namespace if pod.job else None)
+        return pod
 
     async def holder(self, token: str) -> str:
         """Return the name of the person with this token."""
@@ -40,6 +43,7 @@ class FakeAuthenticator:
     async def person(self, token: str, verb: Verb, namespace: str | None, kind: Kind = "TenantConnection") -> str:
         """Return the person with this token. A person with a namespace may read its connections, and all definitions."""
         person = self._person(token)
+        concerns(OBJECT_KINDS[kind], namespace)
         limited = person.reads is not None and kind == "TenantConnection"
         if limited and (namespace != person.reads or verb == "patch"):
             raise Forbidden(f"{person.name} may not {verb} tenantconnections in {namespace or 'all namespaces'}")
@@ -52,6 +56,7 @@ class FakeAuthenticator:
     def _person(self, token: str) -> Person:
         if token not in self.people:
             raise Unauthenticated
+        identify_person(self.people[token].name)
         return self.people[token]
 
 

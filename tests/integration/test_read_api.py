@@ -67,6 +67,9 @@ SELECT 'c1', 'stream-' || n, 1, 1, 1, 'run1', 1, true, '2026-01-01T00:00:00.1234
 INSERT INTO penstock.state_changes (connection_uid, stream, action, changed_by, before, after)
 SELECT 'c1', 'stream-' || n, 'reset', 'anna', '{{}}',
     '{{"cursor": null, "state_version": 1, "generation": 2, "checkpoint": 2, "run_id": null}}' FROM generate_series(1, 3) n;
+INSERT INTO penstock.audit_events (actor_kind, actor, action, object_kind, namespace, name, object_id, result)
+SELECT 'controller', 'controller', 'run.create', 'run', 'team', 'connection-1', 'run' || n, 'allowed'
+FROM generate_series(1, 3) n;
 """
 LISTINGS = (
     "/v1/definitions",
@@ -81,6 +84,8 @@ LISTINGS = (
     "/v1/alerts?resolved=true&namespace=team",
     "/v1/connections/team/connection-1/state/history",
     "/v1/connections/team/connection-1/state/changes",
+    "/v1/audit",
+    "/v1/audit?namespace=team&action=run.create",
 )
 
 

@@ -148,7 +148,7 @@ async def test_12_what_cannot_be_recorded_with_the_others_is_left_to_its_own_rec
     for document in page:
         server.put(document)
     await orchestrator.sweeper.sweep()
-    await _until(lambda: server.reason(key(102)) and server.reason(key(3)) and server.reason(key(101)))
+    await _until(lambda: all(server.reason(key(number)) for number in (100, 101, 102, 3, 105)))
     assert [server.reason(key(number)) for number in (100, 102, 3, 105)] == [
         "InvalidSchedule",
         "AwaitingRun",

@@ -59,7 +59,7 @@ async def test_a_row_copied_to_another_name_opens_nowhere(world: World) -> None:
 
 async def test_what_cannot_be_kept_is_refused_with_the_remedy(world: World) -> None:
     async with world.pool.connection() as db:
-        with pytest.raises(Invalid, match="declares no credential 'other'; it declares: refresh_token"):
+        with pytest.raises(Invalid, match="declares no credential of this name; it declares: refresh_token"):
             await Vault((KEY,)).keep(db, HOLDER, request("second", "other"))
         with pytest.raises(Invalid, match="PENSTOCK_CREDENTIALS_KEY"):
             await Vault(()).keep(db, HOLDER, request("second"))

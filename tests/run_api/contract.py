@@ -549,7 +549,7 @@ class TestCredentials:
     async def test_one_that_the_manifest_does_not_declare_is_refused(self, pod: Pod) -> None:
         answer = await pod.call("credentials", {"name": "password", "value": "secret", "seed": SEED})
         assert answer.refusal == INVALID
-        assert "the manifest declares no credential 'password'" in answer.body["message"]
+        assert "the manifest declares no credential of this name" in answer.body["message"]
 
 
 class TestHeartbeat:

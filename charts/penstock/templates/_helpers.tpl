@@ -86,6 +86,7 @@ tolerations: {{ toJson . }}
 - {name: PENSTOCK_GENERATION_DAYS, value: {{ .Values.retention.generationDays | int64 | quote }}}
 - {name: PENSTOCK_PURGE_DELAY_MINUTES, value: {{ .Values.retention.purgeDelayMinutes | int64 | quote }}}
 - {name: PENSTOCK_BUCKET_SWEEP_HOURS, value: {{ .Values.retention.bucketSweepHours | int64 | quote }}}
+- {name: PENSTOCK_AUDIT_DAYS, value: {{ .Values.retention.auditDays | int64 | quote }}}
 - {name: PENSTOCK_MAX_RUNS_PER_TENANT, value: {{ .Values.fairness.runsPerTenant | int64 | quote }}}
 {{- $tenants := list }}
 {{- range $tenant, $runs := .Values.fairness.tenants }}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock_operator.ids import AlertId, ConnectionUid, RunId
+from penstock_operator.audit import audit_store
+from penstock_operator.audit.events import Action, AuditedObject
+from penstock_operator.ids import AlertId, ConnectionUid, ObjectId, RunId
 from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_value
 
 
@@ -73,7 +75,7 @@ async def resolve_alerts_of_kind(db: DatabaseConnection, uid: ConnectionUid, kin
 
 async def acknowledge_alert(db: DatabaseConnection, alert: AlertId, by: str, note: str) -> ConnectionUid | None:
     """Resolve an open alert because somebody accepts it, and return its connection; None when it is not open."""
-    return await fetch_value(
+    connection = await fetch_value(
         db,
         ConnectionUid,
         "UPDATE penstock.compat_alerts SET resolved_at = now(), acknowledged_at = now(), acknowledged_by = %(by)s,"
@@ -82,6 +84,10 @@ async def acknowledge_alert(db: DatabaseConnection, alert: AlertId, by: str, not
         by=by,
         note=note,
     )
+    if connection:
+        accepted = AuditedObject("alert", id=ObjectId(str(alert)), connection_uid=connection)
+        await audit_store.record(db, Action.alert_acknowledge, accepted)
+    return connection
 
 
 async def open_alerts_of(db: DatabaseConnection, uid: ConnectionUid) -> list[StreamAlert]:

@@ -9,8 +9,18 @@ from penstock_sdk.manifest import Manifest
 from psycopg.types.json import Jsonb
 from pydantic import ValidationError
 
+from penstock_operator.audit import audit_store
+from penstock_operator.audit.callers import current_actor
+from penstock_operator.audit.events import Action, AuditedObject, AuditEvent
 from penstock_operator.ids import DefinitionName, DefinitionUid
-from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_one, fetch_value
+from penstock_operator.registry.database import (
+    DatabaseConnection,
+    execute,
+    fetch_all,
+    fetch_one,
+    fetch_value,
+    fetch_values,
+)
 from penstock_operator.resources.models import DefinitionSpec, Stage
 from penstock_operator.resources.stored import parse_stored
 
@@ -19,6 +29,23 @@ async def upsert_definition(
     db: DatabaseConnection, uid: DefinitionUid, name: DefinitionName, generation: int, spec: DefinitionSpec
 ) -> None:
     """Record a definition as it stands; one of the same name with another uid was deleted and made anew."""
+    async with db.transaction():
+        known = await fetch_value(
+            db,
+            int,
+            "SELECT generation FROM penstock.connector_definitions WHERE uid = %(uid)s AND deleted_at IS NULL",
+            uid=uid,
+        )
+        await _upsert(db, uid, name, generation, spec)
+        if known != generation:
+            await audit_store.record(
+                db, Action.definition_admit, AuditedObject("definition", name=name), reason=spec.stage
+            )
+
+
+async def _upsert(
+    db: DatabaseConnection, uid: DefinitionUid, name: DefinitionName, generation: int, spec: DefinitionSpec
+) -> None:
     await execute(
         db,
         "UPDATE penstock.connector_definitions SET deleted_at = now()"
@@ -52,21 +79,37 @@ async def retire_definitions(db: DatabaseConnection, live: list[DefinitionUid], 
 
     `before` is when the listing began: a definition that was recorded since then may be one that it missed.
     """
-    return await execute(
-        db,
-        "UPDATE penstock.connector_definitions SET deleted_at = now()"
-        " WHERE deleted_at IS NULL AND uid <> ALL(%(live)s) AND created_at < %(before)s",
-        live=live,
-        before=before,
-    )
+    async with db.transaction():
+        gone = await fetch_values(
+            db,
+            DefinitionName,
+            "UPDATE penstock.connector_definitions SET deleted_at = now()"
+            " WHERE deleted_at IS NULL AND uid <> ALL(%(live)s) AND created_at < %(before)s RETURNING name",
+            live=live,
+            before=before,
+        )
+        await _audit_deletions(db, gone)
+    return len(gone)
 
 
 async def retire_definition(db: DatabaseConnection, name: DefinitionName) -> None:
     """Mark one definition deleted; runs pinned to it go on."""
-    await execute(
+    async with db.transaction():
+        gone = await fetch_values(
+            db,
+            DefinitionName,
+            "UPDATE penstock.connector_definitions SET deleted_at = now() WHERE deleted_at IS NULL AND name = %(name)s"
+            " RETURNING name",
+            name=name,
+        )
+        await _audit_deletions(db, gone)
+
+
+async def _audit_deletions(db: DatabaseConnection, names: list[DefinitionName]) -> None:
+    actor = current_actor()
+    await audit_store.record_all(
         db,
-        "UPDATE penstock.connector_definitions SET deleted_at = now() WHERE deleted_at IS NULL AND name = %(name)s",
-        name=name,
+        [AuditEvent(Action.definition_delete, AuditedObject("definition", name=name), actor=actor) for name in names],
     )
 
 

@@ -23,6 +23,11 @@ AttemptNumber = NewType("AttemptNumber", int)
 StreamName = NewType("StreamName", str)
 AlertId = NewType("AlertId", int)
 StateChangeId = NewType("StateChangeId", int)
+AuditEventId = NewType("AuditEventId", int)
+ActorUid = NewType("ActorUid", str)
+"""Uid of a pod or of a user that acts."""
+ObjectId = NewType("ObjectId", str)
+"""Id of the object of an audit event: of a run, an attempt (`run/attempt`), an alert."""
 
 RUN_ID_LENGTH = 22
 

@@ -75,6 +75,15 @@ MAX_PAGE_ITEMS = 1_000
 MAX_PAGE_BYTES = MIB
 MAX_PAGE_CURSOR_CHARACTERS = 4_000
 
+# -- Refusals in the audit, of each server process -----------------------------------------------------
+
+AUDIT_WINDOW_SECONDS = 60.0
+MAX_ANONYMOUS_REFUSALS = 120
+MAX_ANONYMOUS_REFUSALS_PER_ADDRESS = 20
+MAX_REFUSALS_PER_CALLER = 60
+MAX_AUDIT_WRITES = 4
+AUDIT_WRITE_SECONDS = 5.0
+
 # -- Uploads of one attempt --------------------------------------------------------------------------
 
 MAX_OPEN_OBJECTS = MAX_OBJECTS_PER_CHECKPOINT
@@ -180,6 +189,24 @@ SERVER_LIMITS: tuple[Limit, ...] = (
         "Schemas, configs and manifests have up to hundreds of kilobytes.",
     ),
     Limit(MAX_PAGE_CURSOR_CHARACTERS, "characters", "the cursor of a page", "The longest key of a listing."),
+    Limit(
+        MAX_ANONYMOUS_REFUSALS_PER_ADDRESS,
+        "events",
+        "the audit, each minute: refusals of one address without a valid token",
+        "Refusals beyond it are counted, and the minute ends with one event that says how many.",
+    ),
+    Limit(
+        MAX_ANONYMOUS_REFUSALS,
+        "events",
+        "the audit, each minute: refusals of all addresses without a valid token",
+        "At most 170,000 rows a day for each server process, whoever attacks it.",
+    ),
+    Limit(
+        MAX_REFUSALS_PER_CALLER,
+        "events",
+        "the audit, each minute: refusals of one person, or of the pods of one namespace",
+        "A pod that was fenced repeats its call.",
+    ),
     Limit(
         MAX_OPEN_OBJECTS,
         "objects",

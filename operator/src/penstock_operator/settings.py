@@ -137,6 +137,13 @@ BUCKET_SWEEP_HOURS = WholeNumber(
     "How often the whole bucket is looked through; 0: never.",
     "retention.bucketSweepHours",
 )
+AUDIT_DAYS = WholeNumber(
+    "PENSTOCK_AUDIT_DAYS",
+    "operate, up",
+    "90",
+    "How long events of the audit are kept; 0: for ever.",
+    "retention.auditDays",
+)
 SWEEP_SECONDS = WholeNumber(
     "PENSTOCK_SWEEP_SECONDS",
     "operate",
@@ -257,6 +264,7 @@ VARIABLES = (
     SWEEP_SECONDS,
     RECHECK_MINUTES,
     BUCKET_SWEEP_HOURS,
+    AUDIT_DAYS,
     Variable(
         "PENSTOCK_EGRESS_URL", "operate", "", "The egress gateway as pods reach it; none: pods connect by themselves."
     ),
@@ -432,13 +440,14 @@ def given_installation(environment: Mapping[str, str] = os.environ) -> str | Non
 
 @dataclass(frozen=True)
 class Retention:
-    """What is kept, and for how long. `generation_days` and `sweep_hours`: 0 is never."""
+    """What is kept, and for how long. `generation_days`, `sweep_hours` and `audit_days`: 0 is never."""
 
     checkpoints: int = 200
     schema_versions: int = 50
     generation_days: int = GENERATION_DAYS.number
     purge_delay: int = 60 * PURGE_DELAY_MINUTES.number
     sweep_hours: int = BUCKET_SWEEP_HOURS.number
+    audit_days: int = AUDIT_DAYS.number
 
 
 def retention(environment: Mapping[str, str] = os.environ) -> Retention:
@@ -447,6 +456,7 @@ def retention(environment: Mapping[str, str] = os.environ) -> Retention:
         generation_days=GENERATION_DAYS.read(environment),
         purge_delay=60 * PURGE_DELAY_MINUTES.read(environment),
         sweep_hours=BUCKET_SWEEP_HOURS.read(environment),
+        audit_days=AUDIT_DAYS.read(environment),
     )
 
 

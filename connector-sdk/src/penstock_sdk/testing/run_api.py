@@ -512,7 +512,7 @@ class RunApi:
         asked = wire.CredentialRequest.model_validate_json(body)
         self._held(token)
         if self._declared is not None and asked.name not in self._declared:
-            raise RequestRefused("invalid", f"credentials: the manifest declares no credential {asked.name!r}")
+            raise RequestRefused("invalid", "credentials: the manifest declares no credential of this name")
         kept = wire.RotatedCredential(value=asked.value, seed=asked.seed)
         if self.kept.get(asked.name) != kept:
             self.kept[asked.name] = kept

@@ -13,8 +13,10 @@ from penstock_operator.api.authentication import Token
 from penstock_operator.api.lookups import find_connection, find_run
 from penstock_operator.api.models import BackfilledRun, CancelledRun, StartedRun
 from penstock_operator.api.services import Services
+from penstock_operator.audit import audit_store
+from penstock_operator.audit.events import Action, AuditedObject
 from penstock_operator.errors import Invalid
-from penstock_operator.ids import RunId
+from penstock_operator.ids import Namespace, ObjectId, RunId
 from penstock_operator.registry.database import DatabaseConnection
 from penstock_operator.runs import run_store, transitions
 from penstock_operator.runs.attempt_store import RunPhase
@@ -67,9 +69,11 @@ def action_routes(services: Services) -> APIRouter:
         """Make a run for each tick of the window that has none."""
         await may(token, "patch", request.namespace)
         now = datetime.now(UTC)
-        async with pool.connection() as db:
+        async with pool.connection() as db, db.transaction():
             row = await find_connection(db, services.authenticator, request.namespace, request.name)
             filled = await backfill(db, row.uid, request.window(now), now)
+            asked = AuditedObject("connection", Namespace(request.namespace), request.name)
+            await audit_store.record(db, Action.run_backfill, asked, reason=f"{len(filled)} runs")
         return [BackfilledRun(id=RunId(tick.id), scheduled_at=tick.scheduled_at) for tick in filled]
 
     @router.post("/runs/reread")
@@ -77,9 +81,12 @@ def action_routes(services: Services) -> APIRouter:
         """Make one run that reads the source's records of the window again."""
         await may(token, "patch", request.namespace)
         now = datetime.now(UTC)
-        async with pool.connection() as db:
+        async with pool.connection() as db, db.transaction():
             row = await find_connection(db, services.authenticator, request.namespace, request.name)
-            return StartedRun(id=await reread(db, row.uid, request.window(now), now))
+            run_id = await reread(db, row.uid, request.window(now), now)
+            asked = AuditedObject("connection", Namespace(request.namespace), request.name, ObjectId(run_id))
+            await audit_store.record(db, Action.run_reread, asked)
+        return StartedRun(id=run_id)
 
     @router.post("/runs/{run_id}/cancel")
     async def cancel_run(run_id: str, token: Token) -> CancelledRun:
@@ -102,6 +109,7 @@ async def _cancel(db: DatabaseConnection, run_id: RunId) -> RunPhase | None:
     if locked is None:
         return None
     if locked.phase == "pending":
+        await run_store.record_cancel(db, run_id, locked.connection_uid)
         return await transitions.cancel(db, locked)
     if locked.phase == "running":
         await run_store.request_cancel(db, run_id)

@@ -13,12 +13,15 @@ from psycopg import AsyncConnection
 
 from penstock_operator.api.actions import action_routes
 from penstock_operator.api.alert_routes import alert_routes
+from penstock_operator.api.audit_routes import audit_routes
 from penstock_operator.api.authentication import Token
 from penstock_operator.api.error_responses import add_error_handlers
 from penstock_operator.api.read_routes import catalog_routes, run_routes
+from penstock_operator.api.refusal_audit import RefusalAudit
 from penstock_operator.api.request_limits import RequestLimits
 from penstock_operator.api.services import Services
 from penstock_operator.api.state_routes import state_routes
+from penstock_operator.audit.refusal_recorder import RefusalRecorder
 from penstock_operator.failpoints import reach
 from penstock_operator.registry.database import Pool
 from penstock_operator.runs.protocol import PodIdentity
@@ -47,10 +50,11 @@ def create_app(services: Services, apis: Collection[Api] = BOTH_APIS) -> FastAPI
         app.include_router(_run_routes(services), prefix="/v1/attempts", tags=["run API"])
         app.include_router(_egress_routes(services), prefix="/v1/attempts", tags=["run API"])
     if "read" in apis:
-        for routes in (catalog_routes, run_routes, action_routes, state_routes, alert_routes):
+        for routes in (catalog_routes, run_routes, action_routes, state_routes, alert_routes, audit_routes):
             app.include_router(routes(services), prefix="/v1", tags=["read API"], responses=REFUSALS)
     add_error_handlers(app)
     app.add_middleware(RequestLimits, authority=services.authenticator, run_tokens=services.protocol)
+    app.add_middleware(RefusalAudit, recorder=RefusalRecorder(services.pool))
     return app
 
 

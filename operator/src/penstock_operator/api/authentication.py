@@ -11,14 +11,17 @@ from typing import Annotated, Literal, Protocol
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from penstock_operator.audit.callers import concerns, identify_person, identify_pod
+from penstock_operator.audit.events import ObjectKind
 from penstock_operator.errors import Unauthenticated
-from penstock_operator.ids import Namespace, NamespaceUid
+from penstock_operator.ids import ActorUid, Namespace, NamespaceUid
 from penstock_operator.resources.models import Kind
 from penstock_operator.runs.protocol import PodIdentity
 
 NO_NAMESPACE = NamespaceUid("")
 """The uid of a namespace that does not exist: no connection has it."""
 Verb = Literal["get", "list", "patch"]
+OBJECT_KINDS: dict[Kind, ObjectKind] = {"TenantConnection": "connection", "ConnectorDefinition": "definition"}
 bearer = HTTPBearer(auto_error=False)
 
 
@@ -70,18 +73,23 @@ class EmbeddedAuthenticator:
         job_uid, _, signature = token.partition(".")
         if not _same(signature, self._sign("pod", job_uid)):
             raise Unauthenticated
+        identify_pod(job_uid, ActorUid(job_uid), None)
         return PodIdentity(pod_uid=job_uid, job_uid=job_uid)
 
     async def person(self, token: str, verb: Verb, namespace: str | None, kind: Kind = "TenantConnection") -> str:
         """Check the only token of a person, and return the name of the user that runs this process."""
-        del verb, namespace, kind
-        return await self.holder(token)
+        del verb
+        name = await self.holder(token)
+        concerns(OBJECT_KINDS[kind], Namespace(namespace) if namespace else None)
+        return name
 
     async def holder(self, token: str) -> str:
         """Check the only token of a person."""
         if not _same(token, self.mint_person()):
             raise Unauthenticated
-        return _user()
+        name = _user()
+        identify_person(name)
+        return name
 
     async def namespace_uid(self, namespace: Namespace) -> NamespaceUid | None:
         """Return None: in a folder, a namespace is its name."""

@@ -15,6 +15,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from penstock_sdk.protocol import ApiError, ErrorCode
 from psycopg_pool import PoolTimeout
 
+from penstock_operator.audit.callers import current_caller
 from penstock_operator.errors import (
     Fenced,
     Forbidden,
@@ -62,7 +63,15 @@ async def error_response(request: Request, error: Exception) -> JSONResponse | N
 
 
 def _answer(status: HTTPStatus, code: ErrorCode, message: str) -> JSONResponse:
+    _audit(message)
     return JSONResponse(ApiError(code=code, message=message).model_dump(), status_code=status)
+
+
+def _audit(reason: str) -> None:
+    """Keep the reason for the audit of this request."""
+    caller = current_caller()
+    if caller:
+        caller.reason = reason
 
 
 async def _refused(_request: Request, error: Exception) -> JSONResponse:
@@ -92,6 +101,7 @@ async def _invalid(_request: Request, error: Exception) -> JSONResponse:
         }
         for detail in error.errors()
     ]
+    _audit(f"invalid request: {', '.join(sorted({str(detail.get('type')) for detail in details}))}")
     return JSONResponse({"detail": details}, status_code=HTTPStatus.UNPROCESSABLE_ENTITY)
 
 

@@ -7,10 +7,11 @@ an earlier namespace of the name is not found.
 from __future__ import annotations
 
 from penstock_operator.api.authentication import Authenticator, Verb
+from penstock_operator.audit.callers import concerns
 from penstock_operator.connections import connection_store
 from penstock_operator.connections.connection_store import ConnectionRow
 from penstock_operator.errors import NotFound
-from penstock_operator.ids import ConnectionUid, Namespace, NamespaceUid
+from penstock_operator.ids import ConnectionUid, Namespace, NamespaceUid, ObjectId
 from penstock_operator.registry.database import DatabaseConnection
 from penstock_operator.runs import run_store
 from penstock_operator.runs.run_store import RunDetail
@@ -20,6 +21,7 @@ async def find_connection(
     db: DatabaseConnection, authenticator: Authenticator, namespace: str, name: str
 ) -> ConnectionRow:
     """Return the live connection of that name. Raises NotFound."""
+    concerns("connection", Namespace(namespace), name)
     row = await connection_store.connection_by_name(db, namespace, name)
     if row is None or not _is_of_tenant(row.namespace_uid, await authenticator.namespace_uid(row.namespace)):
         message = f"there is no connection {namespace}/{name}"
@@ -38,6 +40,7 @@ async def find_run(
     await authenticator.person(token, verb, run.namespace)
     if not await is_connection_of_tenant(db, authenticator, run.connection_uid):
         raise NotFound(message)
+    concerns("run", run.namespace, run.name, ObjectId(run_id))
     return run
 
 

@@ -12,13 +12,17 @@ from typing import Annotated
 from penstock_sdk.protocol import ObjectKind
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, RootModel, SkipValidation
 
+from penstock_operator.audit.events import ActorKind, Result
 from penstock_operator.ids import (
+    ActorUid,
     AlertId,
     AttemptNumber,
+    AuditEventId,
     ConnectionName,
     ConnectionUid,
     DefinitionName,
     Namespace,
+    ObjectId,
     RunId,
     StateChangeId,
     StreamName,
@@ -319,6 +323,38 @@ class StateChangeView(ReadModel):
     fenced_runs: tuple[RunId, ...]
     """Runs whose attempt was stopped by the change."""
     changed_at: datetime
+
+
+class AuditEventView(ReadModel):
+    """An event of the audit."""
+
+    id: AuditEventId
+    occurred_at: datetime
+    actor_kind: ActorKind
+    actor: str
+    """The name of the person, the pod or the process; empty without a valid token."""
+    actor_uid: ActorUid | None
+    """Null in the answer for one namespace."""
+    actor_groups: tuple[str, ...]
+    """Empty in the answer for one namespace."""
+    address: str | None
+    """The address that the request came from."""
+    action: str
+    object_kind: str
+    namespace: Namespace | None
+    name: str | None
+    object_id: ObjectId | None
+    """The id of a run, `run/attempt` of an attempt, or the number of an alert."""
+    result: Result
+    reason: str
+    events: int
+    """How many events this one stands for; more than 1 for refusals beyond a limit, which are only counted."""
+
+    @property
+    def object(self) -> str:
+        """The object in one text."""
+        named = "/".join(filter(None, (self.namespace, self.name)))
+        return " ".join(filter(None, (self.object_kind, named, self.object_id)))
 
 
 class StartedRun(ReadModel):

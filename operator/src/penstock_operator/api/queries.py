@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from penstock_operator.api.models import (
     AlertView,
     AttemptView,
+    AuditEventView,
     CheckpointView,
     ConnectionView,
     DefinitionView,
@@ -22,6 +23,7 @@ from penstock_operator.api.models import (
     StreamView,
 )
 from penstock_operator.api.paging import Page, PageRequest
+from penstock_operator.audit.events import Action, Result
 from penstock_operator.errors import NotFound
 from penstock_operator.ids import ConnectionUid, Namespace, NamespaceUid, RunId
 from penstock_operator.limits import MAX_PAGE_BYTES, MAX_PAGE_ITEMS
@@ -294,6 +296,50 @@ async def connection_of_alert(db: DatabaseConnection, alert: int) -> ConnectionU
     if uid is None:
         raise NotFound(f"there is no alert {alert}")
     return uid
+
+
+class AuditFilter(NamedTuple):
+    """Which events are listed: all that the fields which are not None describe."""
+
+    namespace: Namespace | None = None
+    actor: str | None = None
+    action: Action | None = None
+    result: Result | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    tenant: NamespaceUid | None = None
+
+
+async def list_audit_events(db: DatabaseConnection, page: PageRequest, filters: AuditFilter) -> Page[AuditEventView]:
+    """Return the events of the audit, newest first. A tenant's answer has neither uids nor groups."""
+    after = page.after(ONE_NUMBER)
+    conditions = {
+        "namespace = %(namespace)s": filters.namespace,
+        "coalesce(namespace_uid, %(tenant)s) = %(tenant)s": filters.tenant,
+        "actor = %(actor)s": filters.actor,
+        "action = %(action)s": filters.action,
+        "result = %(result)s": filters.result,
+        "occurred_at >= %(since)s": filters.since,
+        "occurred_at < %(until)s": filters.until,
+        "id < %(after)s": after,
+    }
+    given = " AND ".join(condition for condition, value in conditions.items() if value is not None)
+    hidden = filters.namespace is not None
+    who = "NULL::text AS actor_uid, '{}'::text[] AS actor_groups" if hidden else "actor_uid, actor_groups"
+    rows = await fetch_within(
+        db,
+        AuditEventView,
+        MAX_PAGE_BYTES,
+        f"""
+        SELECT id, occurred_at, actor_kind, actor, {who}, address, action, object_kind, namespace, name, object_id, result,
+            reason, events
+        FROM penstock.audit_events WHERE {given or "true"} ORDER BY id DESC LIMIT %(rows)s
+        """,  # noqa: S608 - constants
+        **filters._asdict(),
+        after=after[0] if after else None,
+        rows=page.rows,
+    )
+    return page.page(rows, lambda row: (row.id,))
 
 
 async def list_checkpoints(

@@ -10,9 +10,10 @@ from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 from penstock_sdk.protocol import TOKEN_AUDIENCE
 
-from penstock_operator.api.authentication import NO_NAMESPACE, Verb
+from penstock_operator.api.authentication import NO_NAMESPACE, OBJECT_KINDS, Verb
+from penstock_operator.audit.callers import concerns, identify_person, identify_pod
 from penstock_operator.errors import Forbidden, Unauthenticated
-from penstock_operator.ids import AttemptNumber, ConnectionUid, Namespace, NamespaceUid, RunId
+from penstock_operator.ids import ActorUid, AttemptNumber, ConnectionUid, Namespace, NamespaceUid, RunId
 from penstock_operator.launchers.jobs import LABEL_ATTEMPT, LABEL_RUN
 from penstock_operator.resources.models import GROUP, PLURALS, Kind
 from penstock_operator.runs.protocol import JobIdentity, PodIdentity
@@ -70,7 +71,9 @@ class KubernetesAuthenticator:
             review.status.audiences or ()
         ):  # an authenticator that knows no audiences
             raise Unauthenticated
-        return review.status.user
+        user = review.status.user
+        identify_person(str(user.username), tuple(user.groups or ()), user.uid)
+        return user
 
     async def pod(self, token: str) -> PodIdentity:
         """Return the pod that the token is bound to, with its Job.
@@ -85,6 +88,7 @@ class KubernetesAuthenticator:
         if not name or not uid or not namespace:
             message = "the token is not bound to a pod"
             raise Unauthenticated(message)
+        identify_pod(name, ActorUid(uid), Namespace(namespace))
         pod = await _found(self._core.read_namespaced_pod(name, namespace))
         owner = _controller_of(pod.metadata, "Job", "batch/")
         if pod.metadata.uid != uid or owner is None:
@@ -123,6 +127,7 @@ class KubernetesAuthenticator:
     async def person(self, token: str, verb: Verb, namespace: str | None, kind: Kind = "TenantConnection") -> str:
         """Check that the token's holder may do this with resources of the kind, and return their name."""
         user = await self._review(token, None)
+        concerns(OBJECT_KINDS[kind], Namespace(namespace) if namespace else None)
         plural = PLURALS[kind]
         attributes = client.V1ResourceAttributes(group=GROUP, resource=plural, verb=verb, namespace=namespace)
         spec = client.V1SubjectAccessReviewSpec(

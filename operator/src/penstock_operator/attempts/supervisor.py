@@ -13,7 +13,10 @@ from penstock_operator import outbox
 from penstock_operator.attempts.heartbeat_monitor import HeartbeatMonitor
 from penstock_operator.attempts.launch_rate import TokenBucket
 from penstock_operator.attempts.task_pool import TaskPool
+from penstock_operator.audit import audit_store
+from penstock_operator.audit.events import Action, AuditedObject
 from penstock_operator.failpoints import reach
+from penstock_operator.ids import ObjectId
 from penstock_operator.launchers import (
     AttemptLaunch,
     AttemptObservation,
@@ -113,8 +116,13 @@ class Supervisor:
             await self._note([WaitReason(launch.run_id, launch.attempt, "PodPending", str(postponed))])
             return
         reach("attempt.launched")
-        async with self._pool.connection() as db:
+        async with self._pool.connection() as db, db.transaction():
             recorded = await attempt_store.record_job(db, launch.run_id, launch.attempt, job_uid)
+            if recorded:
+                launched = AuditedObject(
+                    "attempt", launch.namespace, launch.connection, ObjectId(f"{launch.run_id}/{launch.attempt}")
+                )
+                await audit_store.record(db, Action.attempt_launch, launched, reason=launch.job_name)
         reach("attempt.recorded")
         if not recorded:
             await self._launcher.stop(launch)

@@ -20,7 +20,19 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError, SSLError
 from psycopg_pool import PoolTimeout
 
-from penstock_operator.cli import alerts, bronze, certificates, definition, init, listings, registry, runs, state, up
+from penstock_operator.cli import (
+    alerts,
+    audit,
+    bronze,
+    certificates,
+    definition,
+    init,
+    listings,
+    registry,
+    runs,
+    state,
+    up,
+)
 from penstock_operator.cli.exit_codes import CommandError, ExitCode
 from penstock_operator.cli.output import printable_block, say
 from penstock_operator.cli.paths import existing_path
@@ -103,6 +115,7 @@ for _group, _name in (
     (registry.app, "registry"),
 ):
     app.add_typer(_group, name=_name)
+app.command()(audit.audit)
 
 
 @app.command()

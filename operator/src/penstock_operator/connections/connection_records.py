@@ -7,7 +7,10 @@ from datetime import datetime
 
 from psycopg.types.json import Jsonb
 
-from penstock_operator.connections.connection_store import CONNECTION_COLUMNS, ConnectionRow
+from penstock_operator.audit import audit_store
+from penstock_operator.audit.callers import current_actor
+from penstock_operator.audit.events import Action, AuditedObject, AuditEvent, Result
+from penstock_operator.connections.connection_store import CONNECTION_COLUMNS, ConnectionKey, ConnectionRow
 from penstock_operator.connections.predecessors import names_taken, retire_namesakes
 from penstock_operator.ids import (
     ConnectionName,
@@ -17,7 +20,7 @@ from penstock_operator.ids import (
     Namespace,
     NamespaceUid,
 )
-from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_one, fetch_value
+from penstock_operator.registry.database import DatabaseConnection, fetch_all, fetch_one, fetch_value
 from penstock_operator.resources.models import ConnectionSpec
 from penstock_operator.resources.schedules import UTC_ZONE, CronSchedule, TimeZone
 
@@ -112,6 +115,22 @@ async def insert_connections(db: DatabaseConnection, new: list[tuple[ConnectionR
     Where it, or another of its name, is there already or was once, a connection is left out: that takes
     `upsert_connection`.
     """
+    async with db.transaction():
+        rows = await _insert_connections(db, new)
+        actor = current_actor()
+        await audit_store.record_all(
+            db,
+            [
+                AuditEvent(Action.connection_admit, AuditedObject("connection", row.namespace, row.name), actor=actor)
+                for row in rows
+            ],
+        )
+    return rows
+
+
+async def _insert_connections(
+    db: DatabaseConnection, new: list[tuple[ConnectionRecord, Timing]]
+) -> list[ConnectionRow]:
     taken = await names_taken(db, [(record.namespace, record.name) for record, _ in new])
     new = [(record, timing) for record, timing in new if (record.namespace, record.name) not in taken]
     records, timings = [record for record, _ in new], [timing for _, timing in new]
@@ -174,13 +193,24 @@ async def retire_connections(db: DatabaseConnection, live: list[ConnectionUid], 
 
     `before` is when the listing began: a connection that was recorded since then may be one that it missed.
     """
-    return await execute(
-        db,
-        "UPDATE penstock.tenant_connections SET deleted_at = now(), schedule = NULL, next_run_at = NULL"
-        " WHERE deleted_at IS NULL AND uid <> ALL(%(live)s) AND updated_at < %(before)s",
-        live=live,
-        before=before,
-    )
+    async with db.transaction():
+        gone = await fetch_all(
+            db,
+            ConnectionKey,
+            "UPDATE penstock.tenant_connections SET deleted_at = now(), schedule = NULL, next_run_at = NULL"
+            " WHERE deleted_at IS NULL AND uid <> ALL(%(live)s) AND updated_at < %(before)s RETURNING namespace, name",
+            live=live,
+            before=before,
+        )
+        actor = current_actor()
+        await audit_store.record_all(
+            db,
+            [
+                AuditEvent(Action.connection_delete, AuditedObject("connection", key.namespace, key.name), actor=actor)
+                for key in gone
+            ],
+        )
+    return len(gone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,14 +223,34 @@ class RetiredConnection:
 
 async def retire_connection(db: DatabaseConnection, namespace: str, name: str) -> RetiredConnection | None:
     """Mark one connection deleted, and return it; None when there is none."""
-    return await fetch_one(
-        db,
-        RetiredConnection,
-        """
-        UPDATE penstock.tenant_connections c SET deleted_at = now(), schedule = NULL, next_run_at = NULL
-        WHERE deleted_at IS NULL AND namespace = %(namespace)s AND name = %(name)s
-        RETURNING uid, (SELECT d.name FROM penstock.connector_definitions d WHERE d.uid = c.definition_uid) AS definition
-        """,
-        namespace=namespace,
-        name=name,
-    )
+    async with db.transaction():
+        gone = await fetch_one(
+            db,
+            RetiredConnection,
+            """
+            UPDATE penstock.tenant_connections c SET deleted_at = now(), schedule = NULL, next_run_at = NULL
+            WHERE deleted_at IS NULL AND namespace = %(namespace)s AND name = %(name)s
+            RETURNING uid,
+                (SELECT d.name FROM penstock.connector_definitions d WHERE d.uid = c.definition_uid) AS definition
+            """,
+            namespace=namespace,
+            name=name,
+        )
+        if gone:
+            await audit_store.record(
+                db, Action.connection_delete, AuditedObject("connection", Namespace(namespace), name)
+            )
+    return gone
+
+
+async def record_admission(
+    db: DatabaseConnection, record: ConnectionRecord, definition: str, known: ConnectionRow | None
+) -> None:
+    """Audit whether a connection can be used, if that is new."""
+    held = known and (known.generation, known.ready, known.stalled_message, known.definition_uid)
+    if held == (record.generation, record.ready, record.stalled_message, record.definition_uid):
+        return
+    result: Result = "allowed" if record.ready else "refused"
+    admitted = AuditedObject("connection", record.namespace, record.name)
+    reason = definition if record.ready else record.stalled_message or ""
+    await audit_store.record(db, Action.connection_admit, admitted, result, reason)

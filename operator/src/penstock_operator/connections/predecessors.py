@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from penstock_operator.audit import audit_store
+from penstock_operator.audit.events import Action, AuditedObject
 from penstock_operator.connections.connection_store import ConnectionKey
 from penstock_operator.ids import ConnectionName, ConnectionUid, Namespace, NamespaceUid
 from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_value
@@ -83,14 +85,17 @@ async def retire_namesakes(
     db: DatabaseConnection, uid: ConnectionUid, namespace: Namespace, name: ConnectionName
 ) -> None:
     """Mark live connections of that name with another uid deleted: they were, and made anew."""
-    await execute(
-        db,
-        "UPDATE penstock.tenant_connections SET deleted_at = now(), schedule = NULL, next_run_at = NULL"
-        " WHERE namespace = %(namespace)s AND name = %(name)s AND uid <> %(uid)s AND deleted_at IS NULL",
-        namespace=namespace,
-        name=name,
-        uid=uid,
-    )
+    async with db.transaction():
+        gone = await execute(
+            db,
+            "UPDATE penstock.tenant_connections SET deleted_at = now(), schedule = NULL, next_run_at = NULL"
+            " WHERE namespace = %(namespace)s AND name = %(name)s AND uid <> %(uid)s AND deleted_at IS NULL",
+            namespace=namespace,
+            name=name,
+            uid=uid,
+        )
+        if gone:
+            await audit_store.record(db, Action.connection_delete, AuditedObject("connection", namespace, name))
 
 
 async def begin_anew(db: DatabaseConnection, uid: ConnectionUid) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 import structlog
 from prometheus_client import Gauge
 
+from penstock_operator.audit import audit_store
+from penstock_operator.audit.events import Action, AuditedObject
 from penstock_operator.controller.resource_client import ResourceClient, StaleResourceError
 from penstock_operator.controller.workqueue import Key
 from penstock_operator.ids import ConnectionUid
@@ -101,8 +103,11 @@ class Ownership:
     async def release(self, uid: ConnectionUid) -> None:
         """End the runs of a connection that is not ours any more: they are fenced at once, and their Jobs are deleted."""
         async with self._pool.connection() as db:
-            if not await installation.release_connection(db, uid):
-                return
+            async with db.transaction():
+                if not await installation.release_connection(db, uid):
+                    return
+                released = AuditedObject("connection", connection_uid=uid)
+                await audit_store.record(db, Action.connection_release, released)
             for run in await run_store.active_runs(db, uid):
                 async with db.transaction():
                     locked = await run_store.lock_run(db, run.id)

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 
 from penstock_operator import alerts, definitions
 from penstock_operator.alerts import StreamAlert
+from penstock_operator.audit import audit_store
+from penstock_operator.audit.events import Action, AuditedObject
 from penstock_operator.connections import connection_records, connection_store
 from penstock_operator.connections.connection_records import ConnectionRecord
 from penstock_operator.connections.connection_store import ConnectionRow
@@ -54,9 +56,27 @@ async def reconcile_definition(pool: Pool, definition: Definition) -> Definition
         finding = _definition_finding(definition.spec.stage)
     except Stalled as stalled:
         finding = stalled.finding
+        await _audit_refusal(pool, definition, finding)
     admitted = UndatedCondition("Admitted", finding.reason, finding.message, holds=finding.state == "ready")
     conditions = conditions_for(finding, generation, definition.status.conditions, datetime.now(UTC), admitted)
     return DefinitionStatus(observed_generation=generation, conditions=conditions, connections=count)
+
+
+async def _audit_refusal(pool: Pool, definition: Definition, finding: Finding) -> None:
+    """Audit that a definition was refused, unless its status says so already."""
+    told = any(
+        condition.type == "Admitted"
+        and condition.reason == finding.reason
+        and condition.observed_generation == definition.metadata.generation
+        for condition in definition.status.conditions
+    )
+    if told:
+        return
+    refused = AuditedObject("definition", name=definition.name)
+    async with pool.connection() as db:
+        await audit_store.record(
+            db, Action.definition_admit, refused, "refused", f"{finding.reason}: {finding.message}"
+        )
 
 
 def _definition_finding(stage: Stage) -> Finding:
@@ -153,6 +173,7 @@ async def _record(
     async with db.transaction():
         await settle(db, desired.record, known, valid=True)
         row = await connection_records.upsert_connection(db, desired.record)
+        await connection_records.record_admission(db, desired.record, desired.definition.name, known)
         if not timed.is_held_by(row):
             row = await connection_records.set_timing(db, row.uid, timed) or row
     return row, known is not None
@@ -182,7 +203,10 @@ async def _record_stalled(
         if not valid and not known:
             taken = await connection_store.connection_by_uid(db, record.uid)
             record = replace(record, spec=taken.spec if taken else NO_SPEC)
-        return await connection_records.upsert_connection(db, record)
+        row = await connection_records.upsert_connection(db, record)
+        seen = known and replace(known, definition_uid=None)
+        await connection_records.record_admission(db, record, "", seen)
+        return row
 
 
 async def _handle_request(db: DatabaseConnection, token: str | None, row: ConnectionRow) -> None:

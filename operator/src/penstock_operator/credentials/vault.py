@@ -115,7 +115,7 @@ class Vault:
         """Store a value and return its version; the same value again has the same version."""
         if request.name not in holder.declared:
             known = ", ".join(sorted(holder.declared)) or "none"
-            raise Invalid(f"credentials: the manifest declares no credential {request.name!r}; it declares: {known}")
+            raise Invalid(f"credentials: the manifest declares no credential of this name; it declares: {known}")
         if self._cipher is None:
             raise Invalid(
                 "credentials: the platform has no key to keep replaced credentials with; set PENSTOCK_CREDENTIALS_KEY"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from penstock_operator.audit import audit_store
 from penstock_operator.bronze.keys import commit_key, log_key
 from penstock_operator.bronze.store import UPLOAD_END, BronzeStore
 from penstock_operator.ids import ConnectionUid
@@ -17,6 +18,7 @@ from penstock_operator.retention.statements import OldAttempt
 from penstock_operator.settings import Retention
 
 BATCH = 500
+AUDIT_BATCH = 5_000
 PAGE = 50
 STATUS_TRIES = 20
 RUN_AGE = timedelta(hours=2)
@@ -85,6 +87,15 @@ async def next_page(context: CollectionContext, after: ConnectionUid) -> Connect
     """Return where the page of connections that begins after one ends, None behind the last."""
     async with context.pool.connection() as db:
         return await statements.page_end(db, after, PAGE)
+
+
+async def collect_audit_events(context: CollectionContext) -> int:
+    """Delete events of the audit that are older than the policy says; without one, they stay."""
+    days = context.retention.audit_days
+    if not days:
+        return 0
+    async with context.pool.connection() as db:
+        return await audit_store.expire(db, context.now - timedelta(days=days), AUDIT_BATCH)
 
 
 async def collect_messages(context: CollectionContext) -> int:

@@ -15,6 +15,7 @@ from penstock_operator.launchers import Launcher, LeftoverJob
 from penstock_operator.retention import purge, statements
 from penstock_operator.retention.batches import (
     CollectionContext,
+    collect_audit_events,
     collect_history,
     collect_messages,
     collect_orphans,
@@ -65,6 +66,7 @@ class Collector:
             "runs": self._runs,
             "history": self._history,
             "messages": lambda: _again(lambda: collect_messages(self._context())),
+            "audit events": lambda: _again(lambda: collect_audit_events(self._context())),
             "jobs": self._jobs,
         }
         failed, more = [], 0

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from penstock_operator.audit import audit_store
+from penstock_operator.audit.events import Action, AuditedObject
 from penstock_operator.bronze.keys import commit_key, log_key
 from penstock_operator.connections.predecessors import STREAM_TABLES
 from penstock_operator.ids import AttemptNumber, ConnectionName, ConnectionUid, Namespace, RunId
@@ -206,8 +208,11 @@ async def purge_runs(context: CollectionContext, purge: Purge) -> list[PurgedAtt
 
 async def finish_purge(context: CollectionContext, purge: Purge) -> bool:
     """End the purge when nothing is left of it."""
-    async with context.pool.connection() as db:
-        return await end_purge(db, purge.uid)
+    async with context.pool.connection() as db, db.transaction():
+        ended = await end_purge(db, purge.uid)
+        if ended:
+            await audit_store.record(db, Action.data_purge, AuditedObject("connection", purge.namespace, purge.name))
+    return ended
 
 
 def _manifest(context: CollectionContext, purge: Purge, run_id: RunId) -> str:

@@ -12,7 +12,17 @@ from penstock_sdk.manifest import Manifest
 from penstock_sdk.protocol import ErrorClass
 from psycopg.types.json import Jsonb
 
-from penstock_operator.ids import AttemptNumber, ConnectionName, ConnectionUid, DefinitionName, Namespace, RunId
+from penstock_operator.audit.events import AuditedObject
+from penstock_operator.ids import (
+    ActorUid,
+    AttemptNumber,
+    ConnectionName,
+    ConnectionUid,
+    DefinitionName,
+    Namespace,
+    ObjectId,
+    RunId,
+)
 from penstock_operator.registry.database import (
     DatabaseConnection,
     ParsedRow,
@@ -123,6 +133,13 @@ class HeldAttempt(ParsedRow):
     """The version of state that the definition reads and writes."""
     credentials: list[str]
     """Names of the credentials that the definition's manifest declares."""
+    job_name: str
+    pod_uid: ActorUid | None
+
+    @property
+    def audited(self) -> AuditedObject:
+        """The attempt, as the audit names it."""
+        return AuditedObject("attempt", self.namespace, self.name, ObjectId(f"{self.run_id}/{self.attempt}"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +257,7 @@ async def attempt_by_token(db: DatabaseConnection, token: bytes) -> HeldAttempt 
         HeldAttempt.parse,
         """
         SELECT a.run_id, a.attempt, a.phase, a.finished_at, a.streams, a.incremental, a.refused, r.phase AS run_phase,
-            r.connection_uid, r.spec, c.namespace, c.name, c.first_generation,
+            r.connection_uid, r.spec, c.namespace, c.name, c.first_generation, a.job_name, a.pod_uid,
             coalesce((d.manifest ->> 'stateVersion')::int, 1) AS state_version,
             to_json(ARRAY(SELECT DISTINCT jsonb_path_query(d.manifest, '$.authentication.methods[*].credentials[*].name') #>> '{}'))
                 AS credentials

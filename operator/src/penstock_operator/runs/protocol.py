@@ -43,12 +43,15 @@ from penstock_sdk.protocol import (
 )
 
 from penstock_operator import outbox
+from penstock_operator.audit import audit_store
+from penstock_operator.audit.callers import concerns, identify_pod
+from penstock_operator.audit.events import Action, AuditedObject
 from penstock_operator.bronze.keys import object_key
 from penstock_operator.bronze.store import UPLOAD_EXPIRY, BronzeStore
 from penstock_operator.connections import connection_store
 from penstock_operator.credentials.vault import CredentialOwner, Vault
 from penstock_operator.errors import Fenced, Invalid, Mismatch, NotReady, Unauthenticated
-from penstock_operator.ids import AttemptNumber, ConnectionUid, Namespace, NamespaceUid, RunId, StreamName
+from penstock_operator.ids import AttemptNumber, ConnectionUid, Namespace, NamespaceUid, ObjectId, RunId, StreamName
 from penstock_operator.registry.database import DatabaseConnection, Pool
 from penstock_operator.runs import (
     attempt_states,
@@ -158,6 +161,8 @@ class RunProtocol:
             if launch is None or launch.job_uid is None:
                 raise NotReady
             connection = await connection_store.connection_by_uid(db, launch.connection_uid)
+            started = ObjectId(f"{launch.run_id}/{launch.attempt}")
+            concerns("attempt", launch.namespace, launch.name, started)
             check_identity(pod, launch, connection.namespace_uid if connection else None)
             key = check_protocol(request)
             check_artifact(request, launch)
@@ -165,6 +170,8 @@ class RunProtocol:
             states = await attempt_states.of_attempt(db, launch)
             kept = await self._vault.kept(db, launch.connection_uid)
             await outbox.post_statuses(db, [launch.connection_uid])
+            audited = AuditedObject("attempt", launch.namespace, launch.name, started)
+            await audit_store.record(db, Action.attempt_start, audited)
         check_state_versions(launch.manifest.state_version, states)
         return self._answer(request, launch, token).model_copy(update={"credentials": kept})
 
@@ -203,15 +210,19 @@ class RunProtocol:
         )
 
     @asynccontextmanager
-    async def _held(self, token: str) -> AsyncIterator[tuple[DatabaseConnection, HeldAttempt]]:
-        """Open a transaction that holds the run of the token's attempt; Fenced when it is not the current one."""
+    async def _held(
+        self, token: str, action: Action, reason: str = ""
+    ) -> AsyncIterator[tuple[DatabaseConnection, HeldAttempt]]:
+        """Open a transaction that holds the run of the token's attempt; Fenced when it is not the current one.
+
+        What the attempt does is audited in the same transaction.
+        """
         async with self._pool.connection() as db, db.transaction():
-            attempt = await attempt_store.attempt_by_token(db, digest(token))
-            if attempt is None:
-                raise Unauthenticated
+            attempt = await _attempt_of(db, token)
             if attempt.finished_at or not await run_store.hold_run(db, attempt.run_id, attempt.attempt):
                 raise Fenced
             yield db, attempt
+            await audit_store.record(db, action, attempt.audited, reason=reason)
 
     async def is_run_token(self, token: str) -> bool:
         """Return True if an attempt, ended or not, has this token."""
@@ -221,13 +232,14 @@ class RunProtocol:
     async def streams(self, token: str, request: StreamsRequest) -> StreamsResponse:
         """Compare what the source offers with the registry, and say which streams to read from where."""
         offer = await stream_verdicts.read_offer(request)
-        async with self._held(token) as (connection, attempt):
+        async with self._held(token, Action.attempt_streams) as (connection, attempt):
             prefix = self._store.settings.prefix
-            return StreamsResponse(verdicts=await stream_verdicts.judge_streams(connection, attempt, offer, prefix))
+            verdicts = await stream_verdicts.judge_streams(connection, attempt, offer, prefix)
+        return StreamsResponse(verdicts=verdicts)
 
     async def estimate(self, token: str, request: EstimateRequest) -> EstimateResponse:
         """Keep what the run is expected to cost, and refuse it when that is over its budget."""
-        async with self._held(token) as (connection, attempt):
+        async with self._held(token, Action.attempt_estimate) as (connection, attempt):
             await run_store.set_estimate(connection, attempt.run_id, budget.as_document(request.streams))
         refused = budget.over_budget(attempt.spec.budget, request.streams)
         if refused:
@@ -236,7 +248,8 @@ class RunProtocol:
 
     async def uploads(self, token: str, request: UploadsRequest) -> UploadsResponse:
         """Grant uploads. The same request again gives the same keys."""
-        async with self._held(token) as (connection, attempt):
+        reason = f"{len(request.objects)} objects of stream {request.stream}"
+        async with self._held(token, Action.attempt_uploads, reason) as (connection, attempt):
             upload_grants.check_allowed(attempt, request.stream)
             generation = await state_store.generation_of(connection, attempt.connection_uid, request.stream)
             wanted = [self._grant(attempt, request, generation, uploaded) for uploaded in request.objects]
@@ -271,7 +284,8 @@ class RunProtocol:
         the bucket holds cannot change, as its key is written once.
         """
         proof = await self._prove(token, [uploaded.key for uploaded in request.objects])
-        async with self._held(token) as (connection, attempt):
+        reason = f"checkpoint {request.checkpoint} of stream {request.stream}"
+        async with self._held(token, Action.attempt_checkpoint, reason) as (connection, attempt):
             await checkpoint.commit(connection, attempt, request, proof)
         return CheckpointResponse(checkpoint=request.checkpoint)
 
@@ -285,7 +299,7 @@ class RunProtocol:
 
     async def keep_credential(self, token: str, request: CredentialRequest) -> CredentialResponse:
         """Keep a credential that the source has replaced. The same request again changes nothing."""
-        async with self._held(token) as (connection, attempt):
+        async with self._held(token, Action.credential_write, f"credential {request.name}") as (connection, attempt):
             version = await self._vault.keep(
                 connection, CredentialOwner(attempt.connection_uid, frozenset(attempt.credentials)), request
             )
@@ -294,9 +308,7 @@ class RunProtocol:
     async def egress(self, token: str) -> EgressResponse:
         """Return where the attempt of a run token may connect to."""
         async with self._pool.connection() as db:
-            attempt = await attempt_store.attempt_by_token(db, digest(token))
-            if attempt is None:
-                raise Unauthenticated
+            attempt = await _attempt_of(db, token)
             launch = await attempt_store.attempt_to_launch(db, attempt.run_id, attempt.attempt)
             if launch is None or attempt.finished_at:
                 raise Fenced
@@ -311,18 +323,14 @@ class RunProtocol:
     async def egress_report(self, token: str, report: EgressReport) -> EgressReportResponse:
         """Keep what the egress gateway reports of an attempt, ended or not: its last bytes come after its end."""
         async with self._pool.connection() as db, db.transaction():
-            attempt = await attempt_store.attempt_by_token(db, digest(token))
-            if attempt is None:
-                raise Unauthenticated
+            attempt = await _attempt_of(db, token)
             await egress_records.record_report(db, attempt.run_id, attempt.attempt, report)
         return EgressReportResponse()
 
     async def heartbeat(self, token: str, request: HeartbeatRequest) -> HeartbeatResponse:
         """Take a sign of life and the attempt's metrics, and say whether to stop."""
         async with self._pool.connection() as db:
-            attempt = await attempt_store.attempt_by_token(db, digest(token))
-            if attempt is None:
-                raise Unauthenticated
+            attempt = await _attempt_of(db, token)
             cancel = await attempt_store.heartbeat(db, attempt.run_id, attempt.attempt, request.metrics)
         if cancel is None:
             raise Fenced
@@ -331,14 +339,14 @@ class RunProtocol:
     async def finish(self, token: str, request: FinishRequest) -> FinishResponse:
         """Record the attempt's end. Success is believed only when all counts agree and every stream is done."""
         async with self._pool.connection() as db, db.transaction():
-            attempt = await attempt_store.attempt_by_token(db, digest(token))
-            if attempt is None:
-                raise Unauthenticated
+            attempt = await _attempt_of(db, token)
             run = await transitions.current(db, attempt.run_id, attempt.attempt)
             if run is None:
                 # The same call may have ended it while this one waited: a pod repeats one whose answer does not come.
                 return _ended_already(await attempt_store.attempt_by_token(db, digest(token)), request)
-            return FinishResponse(phase=await self._end(db, run, attempt, request))
+            phase = await self._end(db, run, attempt, request)
+            await audit_store.record(db, Action.attempt_finish, attempt.audited, reason=request.outcome)
+            return FinishResponse(phase=phase)
 
     async def _end(self, db: DatabaseConnection, run: Run, attempt: HeldAttempt, request: FinishRequest) -> str:
         await stream_outcomes.record(db, run.id, attempt.attempt, request.streams)
@@ -394,6 +402,16 @@ class RunProtocol:
         if open_:
             message = f"streams without a final checkpoint: {', '.join(open_)}"
             raise Mismatch(message)
+
+
+async def _attempt_of(db: DatabaseConnection, token: str) -> HeldAttempt:
+    """Return the attempt of a run token. Raises Unauthenticated without one."""
+    attempt = await attempt_store.attempt_by_token(db, digest(token))
+    if attempt is None:
+        raise Unauthenticated
+    identify_pod(attempt.job_name, attempt.pod_uid, attempt.namespace)
+    concerns("attempt", attempt.namespace, attempt.name, attempt.audited.id)
+    return attempt
 
 
 def _ended_already(attempt: HeldAttempt | None, request: FinishRequest) -> FinishResponse:

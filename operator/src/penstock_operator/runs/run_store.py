@@ -10,6 +10,8 @@ from typing import Any, Literal
 from penstock_sdk.protocol import ErrorClass
 from psycopg.types.json import Jsonb
 
+from penstock_operator.audit import audit_store
+from penstock_operator.audit.events import Action, AuditedObject
 from penstock_operator.definitions import manifest_of
 from penstock_operator.ids import (
     AttemptNumber,
@@ -18,6 +20,7 @@ from penstock_operator.ids import (
     DefinitionName,
     DefinitionUid,
     Namespace,
+    ObjectId,
     RunId,
 )
 from penstock_operator.registry.database import (
@@ -161,8 +164,9 @@ async def _hosts_of(db: DatabaseConnection, definition: DefinitionUid) -> list[s
 
 async def insert_run(db: DatabaseConnection, new: NewRun) -> bool:
     """Insert a run; False when its due time or token has made one already."""
-    return bool(
-        await execute(
+    trigger = new.trigger or ("request" if new.token else "schedule")
+    async with db.transaction():
+        made = await execute(
             db,
             """
             INSERT INTO penstock.connector_runs
@@ -175,12 +179,15 @@ async def insert_run(db: DatabaseConnection, new: NewRun) -> bool:
             connection=new.connection_uid,
             definition=new.definition_uid,
             spec=Jsonb(new.spec),
-            trigger=new.trigger or ("request" if new.token else "schedule"),
+            trigger=trigger,
             scheduled_at=new.scheduled_at,
             token=new.token,
             host=source_host(await _hosts_of(db, DefinitionUid(new.definition_uid)), new.spec.get("config", {})),
         )
-    )
+        if made:
+            created = AuditedObject("run", id=ObjectId(new.id), connection_uid=ConnectionUid(new.connection_uid))
+            await audit_store.record(db, Action.run_create, created, reason=trigger)
+    return bool(made)
 
 
 async def hold_run(db: DatabaseConnection, run_id: str, attempt: int) -> bool:
@@ -271,13 +278,23 @@ async def end_run(db: DatabaseConnection, run_id: str, phase: RunPhase, ending: 
 
 async def request_cancel(db: DatabaseConnection, run_id: str) -> bool:
     """Ask for a run's end; False when there is no such run."""
-    return bool(
-        await execute(
+    async with db.transaction():
+        connection = await fetch_value(
             db,
+            ConnectionUid,
             "UPDATE penstock.connector_runs SET cancel_requested = true,"
-            " cancel_requested_at = coalesce(cancel_requested_at, now()) WHERE id = %(run)s",
+            " cancel_requested_at = coalesce(cancel_requested_at, now()) WHERE id = %(run)s RETURNING connection_uid",
             run=run_id,
         )
+        if connection:
+            await record_cancel(db, RunId(run_id), connection)
+    return connection is not None
+
+
+async def record_cancel(db: DatabaseConnection, run_id: RunId, connection: ConnectionUid) -> None:
+    """Audit that somebody asked for the end of a run."""
+    await audit_store.record(
+        db, Action.run_cancel, AuditedObject("run", id=ObjectId(run_id), connection_uid=connection)
     )
 
 

@@ -10,8 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from penstock_operator import outbox
+from penstock_operator.audit import audit_store
+from penstock_operator.audit.events import Action, AuditedObject, Result
 from penstock_operator.connections import connection_store
-from penstock_operator.ids import ConnectionUid
+from penstock_operator.ids import ConnectionUid, ObjectId
 from penstock_operator.registry.database import DatabaseConnection
 from penstock_operator.runs import attempt_store, bronze_objects, egress_records, run_store, stream_outcomes
 from penstock_operator.runs.attempt_store import AttemptOutcome, RunPhase
@@ -56,6 +58,8 @@ async def fail(db: DatabaseConnection, run: Run, ending: AttemptOutcome, failure
     at = datetime.now(UTC) + timedelta(seconds=again.delay)
     await run_store.postpone_run(db, run.id, at, again.streak, ending)
     await run_store.carry_over(db, run.id, again.disruptions, again.memory)
+    attempt = AuditedObject("attempt", id=ObjectId(f"{run.id}/{run.attempt}"), connection_uid=run.connection_uid)
+    await audit_store.record(db, Action.attempt_end, attempt, "failed", f"{ending.reason}, is tried again")
     await _tell(db, run, "retire")
     return "pending"
 
@@ -83,6 +87,7 @@ async def stop(db: DatabaseConnection, run: Run, ending: AttemptOutcome = CANCEL
     await stream_outcomes.record(db, run.id, run.attempt, {})
     await attempt_store.end_attempt(db, run.id, run.attempt, ending)
     await run_store.end_run(db, run.id, "cancelled", ending)
+    await _audit(db, run, "cancelled", ending)
     await outbox.post_commit(db, run.id)
     await _tell(db, run, "stop")
     return "cancelled"
@@ -95,9 +100,16 @@ async def replace(db: DatabaseConnection, run: Run) -> RunPhase:
 
 async def _finish(db: DatabaseConnection, run: Run, phase: RunPhase, ending: AttemptOutcome) -> RunPhase:
     await run_store.end_run(db, run.id, phase, ending)
+    await _audit(db, run, phase, ending)
     await outbox.post_commit(db, run.id)
     await _tell(db, run, "retire")
     return phase
+
+
+async def _audit(db: DatabaseConnection, run: Run, phase: RunPhase, ending: AttemptOutcome) -> None:
+    ended = AuditedObject("run", id=ObjectId(run.id), connection_uid=run.connection_uid)
+    result: Result = "failed" if phase == "failed" else "allowed"
+    await audit_store.record(db, Action.run_end, ended, result, f"{phase}: {ending.reason}")
 
 
 async def _tell(db: DatabaseConnection, run: Run, job: Literal["retire", "stop"]) -> None:

@@ -15,6 +15,9 @@ from typing import Any
 import psycopg
 from penstock_sdk.manifest import Manifest
 
+from penstock_operator.audit import audit_store
+from penstock_operator.audit import events as audit_events
+from penstock_operator.audit.events import AuditedObject
 from penstock_operator.connections.connection_store import ConnectionRow
 from penstock_operator.errors import Invalid, NotFound, NotReady
 from penstock_operator.ids import ConnectionUid, RunId, StreamName
@@ -36,6 +39,11 @@ from penstock_operator.state.history import (
 )
 
 HOLD_TRIES = 5
+ACTIONS: dict[Action, audit_events.Action] = {
+    "reset": audit_events.Action.state_reset,
+    "rewind": audit_events.Action.state_rewind,
+    "import": audit_events.Action.state_import,
+}
 
 
 @dataclass(frozen=True)
@@ -159,6 +167,9 @@ async def carry_out(db: DatabaseConnection, held: LockedConnection, order: Order
         )
         await history.record_change(db, uid, change)
         moved.append(after)
+    reason = f"streams {', '.join(state.stream for state in moved)}, for {author.name}"
+    changed = AuditedObject("connection", connection_uid=uid)
+    await audit_store.record(db, ACTIONS[action], changed, reason=reason)
     return moved
 
 
