@@ -34,6 +34,7 @@ from tests.run_api.contract import (  # noqa: F401 - collected here, on this mod
     TestEveryCall,
     TestFinish,
     TestHeartbeat,
+    TestRateLimit,
     TestStart,
     TestStreams,
     TestUploads,
@@ -41,7 +42,7 @@ from tests.run_api.contract import (  # noqa: F401 - collected here, on this mod
     pod,
     window_pod,
 )
-from tests.run_api.pods import BUDGET, CREDENTIAL, REJECTS, SELECTED, WINDOW, Platform
+from tests.run_api.pods import BUDGET, CREDENTIAL, RATE_LIMITS, REJECTS, SELECTED, WINDOW, Platform
 
 
 class Server:
@@ -84,7 +85,12 @@ async def opened(pool: Pool, store: BronzeStore, **spec_of_run: Any) -> AsyncIte
     world = await new_world(pool, store)
     methods = [{"type": "oauth2", "credentials": [{"name": CREDENTIAL}]}]
     capabilities = {**MANIFEST["capabilities"], "windows": True}
-    manifest = {**MANIFEST, "authentication": {"methods": methods}, "capabilities": capabilities}
+    manifest = {
+        **MANIFEST,
+        "authentication": {"methods": methods},
+        "capabilities": capabilities,
+        "rateLimits": RATE_LIMITS,
+    }
     spec = {"image": "i@sha256:0", "stage": "certified", "manifest": manifest}
     async with pool.connection() as db:
         await definitions.upsert_definition(db, "d1", "faker-generate-0.1.0", 2, DefinitionSpec.model_validate(spec))

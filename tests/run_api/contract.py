@@ -30,6 +30,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "uploads": {"stream": "people", "objects": [{"sequence": 1, "bytes": 1, "sha256": "0" * 64}]},
     "checkpoints": {"stream": "people", "checkpoint": 1, "cursor": 1},
     "credentials": {"name": CREDENTIAL, "value": "secret", "seed": SEED},
+    "rate-limit": {"host": "source.test", "port": 443},
     "heartbeat": {"metrics": {"records": 1}},
     "finish": {"outcome": "cancelled"},
 }
@@ -41,6 +42,7 @@ MALFORMED_CALLS: dict[str, dict[str, Any]] = {
     "uploads": {"stream": "people", "objects": []},
     "checkpoints": {"stream": "people", "checkpoint": 0},
     "credentials": {"name": CREDENTIAL, "value": "", "seed": "no digest"},
+    "rate-limit": {"host": "source.test", "port": 443, "requests": 0},
     "heartbeat": {"metrics": {"records": "many"}},
     "finish": {"outcome": "done"},
 }
@@ -550,6 +552,37 @@ class TestCredentials:
         answer = await pod.call("credentials", {"name": "password", "value": "secret", "seed": SEED})
         assert answer.refusal == INVALID
         assert "the manifest declares no credential of this name" in answer.body["message"]
+
+
+class TestRateLimit:
+    """Requests to a source whose rate limit is shared."""
+
+    async def lease(self, pod: Pod, **other: Any) -> wire.RateLimitResponse:
+        answer = await pod.call("rate-limit", {"host": "source.test", "port": 443, **other})
+        assert answer.status == 200, answer
+        return wire.RateLimitResponse.model_validate(answer.body)
+
+    async def test_a_host_without_a_limit_is_not_limited(self, pod: Pod) -> None:
+        for other in ({"host": "elsewhere.test"}, {"port": 80}):
+            assert (await self.lease(pod, requests=1000, **other)).limited is False
+
+    async def test_several_requests_are_given_at_once_and_the_next_ones_later(self, pod: Pod) -> None:
+        first = await self.lease(pod, requests=1000)
+        assert (first.requests, first.wait_seconds, first.limited) == (2, 0, True)
+        assert first.valid_seconds == 3
+        second = await self.lease(pod, requests=1000)
+        assert second.requests == 1
+        assert 0 < second.wait_seconds < 3
+
+    async def test_the_budget_outlives_the_attempt(self, pod: Pod) -> None:
+        await self.lease(pod, requests=2)
+        later = await next_pod(pod)
+        assert (await self.lease(later)).wait_seconds > 0
+
+    async def test_a_promise_is_not_far_in_the_future(self, pod: Pod) -> None:
+        leases = [await self.lease(pod) for _ in range(30)]
+        assert leases[-1].requests == 0
+        assert all(lease.wait_seconds <= 10 for lease in leases if lease.requests)
 
 
 class TestHeartbeat:

@@ -16,6 +16,8 @@ CREDENTIAL = "refresh_token"
 START_KEY = "the-key-of-the-process-of-one-pod"
 BUDGET = 100
 """Records that the connection's budget allows."""
+RATE_LIMITS = [{"host": "https://source.test/v1", "requests": 40, "seconds": 60}]
+"""The rate limits of the manifest: two requests at once, and then one every 1.6 seconds."""
 REJECTS = wire.RejectRules(max_records=5, max_share=0.5)
 """The thresholds of the connection."""
 WINDOW = wire.ReadWindow(start=datetime(2026, 1, 1, tzinfo=UTC), end=datetime(2026, 1, 2, tzinfo=UTC))

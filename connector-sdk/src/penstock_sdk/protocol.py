@@ -9,6 +9,7 @@ carries that run token, and is refused with 409 `fenced` once another attempt ha
     POST uploads      UploadsRequest      -> UploadsResponse
     POST checkpoints  CheckpointRequest   -> CheckpointResponse
     POST credentials  CredentialRequest   -> CredentialResponse
+    POST rate-limit   RateLimitRequest    -> RateLimitResponse
     POST egress       EgressRequest       -> EgressResponse
     POST heartbeat    HeartbeatRequest    -> HeartbeatResponse
     POST finish       FinishRequest       -> FinishResponse
@@ -41,6 +42,7 @@ __all__ = [
     "EGRESS_BUCKET_VARIABLE",
     "EGRESS_CHECK_VARIABLE",
     "EGRESS_URL_VARIABLE",
+    "MAX_LEASED_REQUESTS",
     "MAX_OBJECTS_PER_CHECKPOINT",
     "MAX_OBJECTS_PER_UPLOADS",
     "MAX_OBJECT_BYTES",
@@ -82,6 +84,8 @@ __all__ = [
     "ObjectToUpload",
     "Op",
     "Outcome",
+    "RateLimitRequest",
+    "RateLimitResponse",
     "ReadWindow",
     "RejectRules",
     "RotatedCredential",
@@ -137,6 +141,8 @@ MAX_DENIALS = 20
 """Denied destinations of one attempt that are reported and kept. Each is kept once; the gateway's log has them all."""
 MAX_OBJECTS_PER_UPLOADS = 100
 """The most objects in one request for grants."""
+MAX_LEASED_REQUESTS = 1000
+"""Requests to a source that one call may ask for."""
 MAX_OBJECTS_PER_CHECKPOINT = 5_000
 """The most objects that one checkpoint commits: 160 GB in objects of the default size, for a read without cursors."""
 
@@ -527,6 +533,27 @@ class CredentialResponse(Message):
     """The number of the stored version. The same value sent again makes no new version."""
 
     version: int
+
+
+class RateLimitRequest(Message):
+    """Asks for requests to a host whose rate limit several connections share."""
+
+    host: Annotated[str, Field(min_length=1, max_length=255)]
+    port: Annotated[int, Field(ge=1, le=65_535)]
+    requests: Annotated[int, Field(ge=1, le=MAX_LEASED_REQUESTS)] = 1
+
+
+class RateLimitResponse(Message):
+    """How many requests may be sent after `wait_seconds`, within `valid_seconds` from then on.
+
+    With 0 requests, ask again after `wait_seconds`. `limited`: False if the manifest declares no limit for the host; then do not
+    ask again.
+    """
+
+    requests: int
+    wait_seconds: float = 0.0
+    valid_seconds: float = 0.0
+    limited: bool = True
 
 
 class EgressRequest(Message):

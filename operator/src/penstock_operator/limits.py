@@ -62,6 +62,7 @@ RUN_API_BODY_BYTES: dict[str, int] = {
     "uploads": 256 * KIB,
     "checkpoints": 8 * MIB,
     "credentials": 256 * KIB,
+    "rate-limit": 4 * KIB,
     "heartbeat": 256 * KIB,
     "finish": 8 * MIB,
 }

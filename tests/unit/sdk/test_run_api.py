@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from penstock_sdk import protocol as wire
+from penstock_sdk.manifest import RateRule
 from penstock_sdk.testing import RunApi
 from penstock_sdk.testing.run_api import RUN
 
@@ -19,6 +20,7 @@ from tests.run_api.contract import (  # noqa: F401 - collected here, on this mod
     TestEveryCall,
     TestFinish,
     TestHeartbeat,
+    TestRateLimit,
     TestStart,
     TestStreams,
     TestUploads,
@@ -66,6 +68,7 @@ async def opened(window: wire.ReadWindow | None = None) -> AsyncIterator[Platfor
         budget=wire.StreamEstimate(records=BUDGET),
         rejects=REJECTS,
         window=window,
+        rate_limits=[RateRule("source.test", 443, 40, 60)],
     ) as api:
         async with httpx.AsyncClient(base_url=f"{api.url}/v1/attempts/") as http:
             yield Double(api, http)

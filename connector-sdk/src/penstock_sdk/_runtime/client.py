@@ -128,6 +128,14 @@ class RunClient:
         """Store a rotated credential."""
         return self._call("credentials", request, wire.CredentialResponse)
 
+    def lease_requests(self, request: wire.RateLimitRequest) -> wire.RateLimitResponse | None:
+        """Ask for requests to a source whose rate limit is shared. None: an older server does not know this call."""
+        response = self._answer("rate-limit", request)
+        if response.status_code == NOT_FOUND:
+            return None
+        _raise_for(response)
+        return wire.RateLimitResponse.model_validate_json(response.content)
+
     def egress_report(self, report: wire.EgressReport) -> None:
         """Report the destinations that the attempt was denied."""
         self._call("egress/report", report, wire.EgressReportResponse)

@@ -14,6 +14,7 @@ from importlib import metadata
 
 from penstock_sdk import protocol as wire
 from penstock_sdk._contract_checks import offered_streams
+from penstock_sdk._rate_leases import RequestLease, use_leases
 from penstock_sdk._runtime.assignment import AnyConnector, Assignment
 from penstock_sdk._runtime.client import PlatformUnavailableError, RunClient
 from penstock_sdk._runtime.connector_factory import ConnectorFactory, close
@@ -88,6 +89,7 @@ class Attempt:
             if self._heartbeat:
                 self._heartbeat.stop()
                 use_wait(time.sleep)
+                use_leases(None)
         counts = [sum(by_stream.values()) for by_stream in (self._metrics.committed, self._metrics.rejected)]
         log.info("succeeded: %d records committed, %d rejected", *counts)
         return 0
@@ -105,6 +107,7 @@ class Attempt:
         self._heartbeat = Heartbeat(self._client, self._metrics, start.limits.heartbeat_seconds)
         self._heartbeat.start()
         use_wait(self._heartbeat.wait)
+        use_leases(self._lease_requests)
         if self._interrupted:
             self._heartbeat.interrupt()
         connector_class = self._assignment.load()  # before the write guard: an import may write its bytecode
@@ -133,6 +136,12 @@ class Attempt:
         error = self._outcomes.error()
         if error:
             raise error
+
+    def _lease_requests(self, host: str, port: int, requests: int) -> RequestLease | None:
+        lease = self._client.lease_requests(wire.RateLimitRequest(host=host, port=port, requests=requests))
+        if lease is None or not lease.limited:
+            return None
+        return RequestLease(lease.requests, lease.wait_seconds, lease.valid_seconds)
 
     @contextmanager
     def _confined_egress(self, start: wire.StartResponse) -> Iterator[None]:

@@ -33,7 +33,7 @@ from penstock_sdk.http.paginators import (
     SinglePage,
 )
 from penstock_sdk.http.parent_child import read_children
-from penstock_sdk.http.rate_limits import RateLimiter, SourceRateLimiter
+from penstock_sdk.http.rate_limits import RateLimiter, SharedRateLimiter, SourceRateLimiter
 from penstock_sdk.http.record_page import RecordPage
 from penstock_sdk.http.response import Response
 from penstock_sdk.http.response_rules import ExpiredCursorError, NotFoundError, ResponseRule
@@ -64,6 +64,7 @@ __all__ = [
     "RecordPage",
     "Response",
     "ResponseRule",
+    "SharedRateLimiter",
     "SinglePage",
     "SourceRateLimiter",
     "csv_pages",

@@ -19,11 +19,11 @@ import msgspec
 from penstock_sdk import _waiting
 from penstock_sdk.errors import ConfigError, SourceContractError
 from penstock_sdk.http.body_decoding import ACCEPTED_ENCODINGS
-from penstock_sdk.http.delivery import SAFE_METHODS, ClientLimits, Delivery, Session
+from penstock_sdk.http.delivery import SAFE_METHODS, ClientLimits, Delivery, Session, origin_of
 from penstock_sdk.http.paged_request import PagedRequest, Parameter
 from penstock_sdk.http.paginators import Paginator, SinglePage
 from penstock_sdk.http.paging import read_pages
-from penstock_sdk.http.rate_limits import RateLimiter, SourceRateLimiter
+from penstock_sdk.http.rate_limits import RateLimiter, default_rate_limiter
 from penstock_sdk.http.record_page import RecordPage
 from penstock_sdk.http.response import Response
 from penstock_sdk.http.response_rules import ResponseRule
@@ -44,9 +44,9 @@ class Client:
       redirect nor an absolute URL takes them to another host.
     - `errors`: rules for responses whose status does not say what is wrong; see `ResponseRule`.
     - `credentials`: what messages about refused credentials name, such as "the Secret's key 'token'".
-    - `rate_limit`: keeps requests within the source's rate limit. By default, the client waits when the headers of a response
-      say that no request remains.
-    - `tls`: a context for a private certificate authority or a client certificate.
+    - `rate_limit`: keeps requests within the source's rate limit. By default, the budget of the manifest's `rateLimits` is
+      shared with all connections to the source, and the client waits when the headers of a response say that no request remains.
+    - `tls`: a context for a private certificate authority or a client certificate; by default that of `auth`, if it has one.
     - `transport`, `wait`, `clock`: for tests.
 
     Requests go through the egress gateway, as those of any httpx client. A client can be used by several threads, if `auth`
@@ -69,20 +69,23 @@ class Client:
         wait: Callable[[float], None] = _waiting.wait,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        verify = tls or _trusted_authorities()
+        verify = tls or getattr(auth, "ssl_context", None) or _trusted_authorities()
         common = {
             "Accept-Encoding": ACCEPTED_ENCODINGS,
             "User-Agent": f"penstock-sdk/{metadata.version('penstock-sdk')}",
         }
         own_headers = {**common, **(headers or {})}
         self._params = _sent(params or {})
+        base = _base_url(base_url)
+        _, host, port = origin_of(base)
         self._session = Session(
-            base=_base_url(base_url),
+            base=base,
             auth=auth,
             errors=tuple(errors),
             limits=limits,
             credentials=credentials,
-            rate_limit=rate_limit or SourceRateLimiter(wait=wait, clock=clock, longest_wait=limits.longest_wait),
+            rate_limit=rate_limit
+            or default_rate_limiter(host, port, longest_wait=limits.longest_wait, wait=wait, clock=clock),
             wait=wait,
             clock=clock,
             own_host_client=httpx.Client(

@@ -68,7 +68,7 @@ class Session:
 
     def is_own_host(self, url: httpx.URL) -> bool:
         """Return True if credentials may be sent to a URL: its scheme, host and port are those of the base URL."""
-        return _origin(url) == _origin(self.base)
+        return origin_of(url) == origin_of(self.base)
 
 
 class Delivery:
@@ -144,7 +144,6 @@ class Delivery:
 
     def _send(self) -> httpx.Response:
         """Send the request, and follow redirects. The response has no body yet."""
-        self._session.rate_limit.acquire()
         request = _copy(self._request)  # an `auth` changes the request that it gets
         for _ in range(MAX_REDIRECTS):
             response = self._send_once(request)
@@ -158,6 +157,7 @@ class Delivery:
         session = self._session
         try:
             if session.is_own_host(request.url):
+                session.rate_limit.acquire()
                 response = session.own_host_client.send(request, auth=session.auth, stream=True)
                 session.rate_limit.observe(response.headers)
             else:
@@ -301,7 +301,8 @@ def _copy(request: httpx.Request) -> httpx.Request:
     )
 
 
-def _origin(url: httpx.URL) -> tuple[str, str, int]:
+def origin_of(url: httpx.URL) -> tuple[str, str, int]:
+    """Return scheme, host and port of a URL."""
     return url.scheme, url.host.lower(), url.port or (443 if url.scheme == "https" else 80)
 
 

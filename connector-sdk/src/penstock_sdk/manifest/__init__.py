@@ -22,6 +22,7 @@ from penstock_sdk.manifest.egress_rules import (
     normal_host,
 )
 from penstock_sdk.manifest.model import DeclaredStream, Manifest
+from penstock_sdk.manifest.rate_budget import RateRule, TokenLease, lease_tokens, rate_rules, refilled
 from penstock_sdk.manifest.structural import problems, structural_schema, with_defaults
 
 __all__ = [
@@ -34,7 +35,9 @@ __all__ = [
     "EgressRule",
     "Followed",
     "Manifest",
+    "RateRule",
     "Rule",
+    "TokenLease",
     "authentication_problems",
     "config_problems",
     "config_values",
@@ -42,10 +45,13 @@ __all__ = [
     "fill_in",
     "fill_in_url",
     "is_address",
+    "lease_tokens",
     "manifest_problems",
     "manifest_schema",
     "normal_host",
     "problems",
+    "rate_rules",
+    "refilled",
     "rules",
     "structural_schema",
     "unsafe_cursor",

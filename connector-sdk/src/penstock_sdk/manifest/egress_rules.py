@@ -20,6 +20,7 @@ __all__ = [
     "egress_rules",
     "fill_in",
     "fill_in_url",
+    "host_and_port",
     "is_address",
     "normal_host",
 ]
@@ -96,6 +97,12 @@ def normal_host(text: str) -> str | None:
     except UnicodeError:
         return None
     return name if len(name) <= LONGEST_HOST and LABELS.fullmatch(name) else None
+
+
+def host_and_port(text: str) -> tuple[str, int] | None:
+    """Return host and port of a URL, or of a host with or without a port; None if it is neither."""
+    place = _host_and_port(text)
+    return None if place is None else (place[0], place[1] or DEFAULT_EGRESS_PORT)
 
 
 def _rule(destination: Egress, values: JsonObject) -> EgressRule | None:

@@ -79,6 +79,19 @@ class Egress(Declared):
     """true: the host may have a private address, if the platform's `egress.privateRanges` has the address too."""
 
 
+class RateLimit(Declared):
+    """How many requests a source accepts. All connections that share it have one budget."""
+
+    host: ShortText
+    """The source's host, or a value of the config such as {{config.baseUrl}}; a URL stands for its host and port."""
+    requests: Annotated[int, Field(ge=1, le=1_000_000)]
+    """The requests that the source accepts in each span of `seconds`."""
+    seconds: Annotated[int, Field(ge=1, le=86_400)] = 1
+    """The length of the span."""
+    shared: Literal["platform", "tenant"] = "platform"
+    """The connections with one budget: all connections to the host, or those of one namespace, which have accounts of their own."""
+
+
 class Network(Declared):
     """The destinations to which the connector connects."""
 
@@ -142,6 +155,8 @@ class Manifest(Declared):
     """Where it can run: in pods, as a process of `penstock up`."""
     network: Network = Network()
     """The hosts to which it connects."""
+    rate_limits: Annotated[list[RateLimit], Field(max_length=5)] | None = None
+    """The rate limits of its source. A request counts against every limit of its host."""
     streams: Streams = Streams()
     """The streams that are known in advance."""
     compliance: Compliance

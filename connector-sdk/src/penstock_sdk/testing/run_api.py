@@ -31,6 +31,7 @@ from pydantic import BaseModel, ValidationError
 from penstock_sdk import protocol as wire
 from penstock_sdk.contract import Cursor
 from penstock_sdk.json_types import JsonObject
+from penstock_sdk.manifest import RateRule, lease_tokens, refilled
 from penstock_sdk.testing.loopback import HOST, LoopbackServer, QuietHandler
 
 RUN = "conformance"
@@ -190,7 +191,8 @@ class RunApi:
 
     `streams` are selected in `mode`; `selected` are selected with a mode each, and begin with the cursor and checkpoint that
     they name. `refusals` are streams that a schema policy refuses, each with the reason; `drop` are the fields to leave out of
-    every record. `declared` are the credentials that the manifest declares, None where any may be kept.
+    every record. `declared` are the credentials that the manifest declares, None where any may be kept. `rate_limits` are those
+    of its manifest.
     """
 
     def __init__(
@@ -209,6 +211,7 @@ class RunApi:
         kept: dict[str, wire.RotatedCredential] | None = None,
         declared: Collection[str] | None = None,
         budget: wire.StreamEstimate | None = None,
+        rate_limits: Sequence[RateRule] = (),
     ) -> None:
         self._window = window
         self.attempt = 0
@@ -229,6 +232,8 @@ class RunApi:
         self.kept: dict[str, wire.RotatedCredential] = {} if kept is None else kept
         self._identity, self._mode, self._names, self._since = identity, mode, streams, since
         self._declared, self._budget = declared, budget
+        self._rate_limits = tuple(rate_limits)
+        self._tokens: dict[RateRule, tuple[float, float]] = {}
         self._versions = Counter(dict.fromkeys(self.kept, 1))
         self._attempts: dict[int, AttemptRecord] = {}
         self._verdicts: dict[str, wire.StreamVerdict] = {}
@@ -290,6 +295,7 @@ class RunApi:
             "uploads": self._uploads,
             "checkpoints": self._checkpoint,
             "credentials": self._credential,
+            "rate-limit": self._rate_limit,
             "heartbeat": self._heartbeat,
             "finish": self._finish,
         }
@@ -518,6 +524,21 @@ class RunApi:
             self.kept[asked.name] = kept
             self._versions[asked.name] += 1
         return wire.CredentialResponse(version=self._versions[asked.name])
+
+    def _rate_limit(self, body: bytes, token: str) -> wire.RateLimitResponse:
+        asked = wire.RateLimitRequest.model_validate_json(body)
+        self._held(token)
+        rules = [rule for rule in self._rate_limits if (rule.host, rule.port) == (asked.host, asked.port)]
+        if not rules:
+            return wire.RateLimitResponse(requests=asked.requests, limited=False)
+        now = time.monotonic()
+        known = {rule: self._tokens.get(rule, (float(rule.burst), now)) for rule in rules}
+        budgets = {rule: refilled(rule, tokens, now - since) for rule, (tokens, since) in known.items()}
+        lease = lease_tokens(budgets, asked.requests)
+        self._tokens.update({rule: (tokens, now) for rule, tokens in lease.tokens.items()})
+        return wire.RateLimitResponse(
+            requests=lease.granted, wait_seconds=lease.wait_seconds, valid_seconds=lease.valid_seconds
+        )
 
     def _heartbeat(self, body: bytes, token: str) -> wire.HeartbeatResponse:
         asked = wire.HeartbeatRequest.model_validate_json(body)

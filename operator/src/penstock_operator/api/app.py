@@ -136,6 +136,10 @@ def _run_routes(services: Services) -> APIRouter:
     async def credentials(request: wire.CredentialRequest, token: Token) -> wire.CredentialResponse:
         return await protocol.keep_credential(token, request)
 
+    @router.post("/rate-limit")
+    async def rate_limit(request: wire.RateLimitRequest, token: Token) -> wire.RateLimitResponse:
+        return await protocol.lease_requests(token, request)
+
     @router.post("/heartbeat")
     async def heartbeat(request: wire.HeartbeatRequest, token: Token) -> wire.HeartbeatResponse:
         return await protocol.heartbeat(token, request)

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from penstock_sdk.manifest import normal_host, rate_rules
 from penstock_sdk.protocol import (
     PROTOCOL_VERSION,
     CheckpointRequest,
@@ -33,6 +34,8 @@ from penstock_sdk.protocol import (
     HeartbeatResponse,
     Limits,
     ObjectToUpload,
+    RateLimitRequest,
+    RateLimitResponse,
     StartRequest,
     StartResponse,
     StreamsRequest,
@@ -52,6 +55,7 @@ from penstock_operator.connections import connection_store
 from penstock_operator.credentials.vault import CredentialOwner, Vault
 from penstock_operator.errors import Fenced, Invalid, Mismatch, NotReady, Unauthenticated
 from penstock_operator.ids import AttemptNumber, ConnectionUid, Namespace, NamespaceUid, ObjectId, RunId, StreamName
+from penstock_operator.rate_limits import leases
 from penstock_operator.registry.database import DatabaseConnection, Pool
 from penstock_operator.runs import (
     attempt_states,
@@ -304,6 +308,25 @@ class RunProtocol:
                 connection, CredentialOwner(attempt.connection_uid, frozenset(attempt.credentials)), request
             )
         return CredentialResponse(version=version)
+
+    async def lease_requests(self, token: str, request: RateLimitRequest) -> RateLimitResponse:
+        """Give the attempt requests to a host, from the budget that it shares with other connections."""
+        async with self._pool.connection() as db, db.transaction():
+            attempt = await attempt_store.attempt_by_token(db, digest(token))
+            if attempt is None:
+                raise Unauthenticated
+            launch = await attempt_store.attempt_to_launch(db, attempt.run_id, attempt.attempt)
+            if launch is None or attempt.finished_at:
+                raise Fenced
+            place = (normal_host(request.host), request.port)
+            declared = rate_rules(launch.manifest, launch.spec.config)
+            rules = [rule for rule in declared if (rule.host, rule.port) == place]
+            if not rules:
+                return RateLimitResponse(requests=request.requests, limited=False)
+            lease = await leases.lease_requests(db, rules, attempt.namespace, request.requests)
+        return RateLimitResponse(
+            requests=lease.granted, wait_seconds=lease.wait_seconds, valid_seconds=lease.valid_seconds
+        )
 
     async def egress(self, token: str) -> EgressResponse:
         """Return where the attempt of a run token may connect to."""

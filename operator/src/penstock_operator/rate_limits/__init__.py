@@ -1,0 +1,1 @@
+"""Rate limits of sources: one budget for all connections that share a limit."""
