@@ -61,7 +61,7 @@ class FakeProvider:
     def __init__(self, *, lifetime: float | None = 300, rotates: bool = True, leeway: bool = False) -> None:
         self.calls: list[Call] = []
         self.token_replies: list[Reply | Callable[[Call], Reply | None]] = []
-        self.source: Callable[[Call], Reply] = self._guarded
+        self.source: Callable[[Call], Reply] = self.guarded
         self.lifetime, self.rotates, self.leeway = lifetime, rotates, leeway
         self.refresh_token = "refresh-0"
         self.used: set[str] = set()
@@ -130,7 +130,7 @@ class FakeProvider:
         self.valid.add(answer["access_token"])
         return Reply(200, answer)
 
-    def _guarded(self, call: Call) -> Reply:
+    def guarded(self, call: Call) -> Reply:
         token = call.headers.get("authorization", "").removeprefix("Bearer ")
         return Reply(200, {"ok": True}) if token in self.valid else Reply(401, {"error": "unauthorized"})
 

@@ -29,6 +29,7 @@ from penstock_operator.scheduling import fairness
 from tests.integration.world import MANIFEST, World, new_world
 from tests.run_api.contract import (  # noqa: F401 - collected here, on this module's platform
     TestCheckpoints,
+    TestCredentialLeases,
     TestCredentials,
     TestEstimate,
     TestEveryCall,

@@ -31,6 +31,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "checkpoints": {"stream": "people", "checkpoint": 1, "cursor": 1},
     "credentials": {"name": CREDENTIAL, "value": "secret", "seed": SEED},
     "rate-limit": {"host": "source.test", "port": 443},
+    "credentials/lease": {"name": CREDENTIAL, "seed": SEED, "known": SEED, "lease": "l" * 32},
     "heartbeat": {"metrics": {"records": 1}},
     "finish": {"outcome": "cancelled"},
 }
@@ -43,6 +44,8 @@ MALFORMED_CALLS: dict[str, dict[str, Any]] = {
     "checkpoints": {"stream": "people", "checkpoint": 0},
     "credentials": {"name": CREDENTIAL, "value": "", "seed": "no digest"},
     "rate-limit": {"host": "source.test", "port": 443, "requests": 0},
+    "credentials/lease": {"name": CREDENTIAL, "seed": SEED, "known": "no digest", "lease": "l" * 32},
+    "credentials/release": {"name": CREDENTIAL, "seed": SEED, "lease": "short"},
     "heartbeat": {"metrics": {"records": "many"}},
     "finish": {"outcome": "done"},
 }
@@ -583,6 +586,108 @@ class TestRateLimit:
         leases = [await self.lease(pod) for _ in range(30)]
         assert leases[-1].requests == 0
         assert all(lease.wait_seconds <= 10 for lease in leases if lease.requests)
+
+
+def leased(lease: str, *, known: str | None = None, refused: str | None = None) -> dict[str, Any]:
+    """Return a request for a lease by a pod that knows a value, or the Secret's only."""
+    body: dict[str, Any] = {"name": CREDENTIAL, "seed": SEED, "lease": lease * 32}
+    body["known"] = SEED if known is None else digest_of(known)
+    return body if refused is None else {**body, "refused": digest_of(refused)}
+
+
+def got(value: str, lease: str, *, used: str | None = None, lifetime: float | None = 300.0) -> dict[str, Any]:
+    """Return a request that stores what a provider has given for a value."""
+    token = {"value": f"token-of-{value}", "lifetime": lifetime}
+    replaces = SEED if used is None else digest_of(used)
+    return {"name": CREDENTIAL, "value": value, "seed": SEED, "lease": lease * 32, "replaces": replaces, "token": token}
+
+
+def digest_of(value: str) -> str:
+    """Return the digest of a value."""
+    return hashlib.sha256(value.encode()).hexdigest()
+
+
+class TestCredentialLeases:
+    """A credential that its use replaces is used by one pod at a time, and what it got is never lost."""
+
+    async def test_one_pod_has_the_lease_and_another_waits(self, pod: Pod) -> None:
+        for _ in range(2):  # a repeated request after a lost answer
+            assert (await pod.call("credentials/lease", leased("a"))).body["granted"]
+        other = (await pod.call("credentials/lease", leased("b"))).body
+        assert not other["granted"]
+        assert other["token"] is None
+        assert other["wait_seconds"] > 0
+
+    async def test_what_was_got_goes_to_the_others_who_then_need_no_lease(self, pod: Pod) -> None:
+        await pod.call("credentials/lease", leased("a"))
+        assert (await pod.call("credentials", got("one", "a"))).status == 200
+        other = (await pod.call("credentials/lease", leased("b"))).body
+        assert other["credential"] == {"value": "one", "seed": SEED}
+        assert (other["token"]["value"], other["granted"]) == ("token-of-one", False)
+        assert (await pod.call("credentials/lease", leased("b", known="one"))).body["credential"] is None
+
+    async def test_a_token_that_the_source_refused_is_not_given_again(self, pod: Pod) -> None:
+        await pod.call("credentials/lease", leased("a"))
+        await pod.call("credentials", got("one", "a", lifetime=None))
+        answer = (await pod.call("credentials/lease", leased("b", known="one", refused="token-of-one"))).body
+        assert (answer["granted"], answer["token"], answer["interrupted"]) == (True, None, False)
+
+    async def test_a_token_that_has_expired_is_not_given_again(self, pod: Pod) -> None:
+        await pod.call("credentials/lease", leased("a"))
+        await pod.call("credentials", got("one", "a", lifetime=1e-6))
+        answer = (await pod.call("credentials/lease", leased("b"))).body
+        assert (answer["granted"], answer["token"]) == (True, None)
+        assert answer["credential"]["value"] == "one"
+
+    async def test_the_same_store_again_changes_nothing(self, pod: Pod) -> None:
+        await pod.call("credentials/lease", leased("a"))
+        assert [(await pod.call("credentials", got("one", "a"))).body for _ in range(2)] == [{"version": 1}] * 2
+
+    async def test_only_the_value_that_was_used_is_replaced(self, pod: Pod) -> None:
+        await pod.call("credentials/lease", leased("a"))
+        await pod.call("credentials", got("one", "a"))
+        assert (await pod.call("credentials", got("other", "b"))).refusal == MISMATCH
+        assert (await pod.call("credentials", got("two", "b", used="one"))).body == {"version": 2}
+
+    async def test_an_attempt_that_another_has_replaced_still_stores_what_it_got(self, pod: Pod) -> None:
+        await pod.call("credentials/lease", leased("a"))
+        following = await next_pod(pod)
+        assert not (await following.call("credentials/lease", leased("b"))).body["granted"]
+        assert (await pod.call("credentials", got("one", "a"))).status == 200
+        answer = (await following.call("credentials/lease", leased("b"))).body
+        assert (answer["credential"]["value"], answer["token"]["value"]) == ("one", "token-of-one")
+
+    async def test_a_lease_that_is_given_back_is_free(self, pod: Pod) -> None:
+        await pod.call("credentials/lease", leased("a"))
+        release = {"name": CREDENTIAL, "seed": SEED, "lease": "a" * 32}
+        assert (await pod.call("credentials/release", {**release, "lease": "x" * 32})).status == 200
+        assert not (await pod.call("credentials/lease", leased("b"))).body["granted"]
+        assert (await pod.call("credentials/release", release)).status == 200
+        answer = (await pod.call("credentials/lease", leased("b"))).body
+        assert (answer["granted"], answer["interrupted"]) == (True, False)
+
+    async def test_the_next_holder_learns_of_an_answer_that_was_lost(self, pod: Pod) -> None:
+        await pod.call("credentials/lease", leased("a"))
+        release = {"name": CREDENTIAL, "seed": SEED, "lease": "a" * 32, "unanswered": True}
+        await pod.call("credentials/release", release)
+        answer = (await pod.call("credentials/lease", leased("b"))).body
+        assert (answer["granted"], answer["interrupted"]) == (True, True)
+
+    async def test_another_value_of_the_secret_is_another_credential(self, pod: Pod) -> None:
+        await pod.call("credentials/lease", leased("a"))
+        await pod.call("credentials", got("one", "a"))
+        changed = {**leased("b"), "seed": digest_of("new"), "known": digest_of("new")}
+        answer = (await pod.call("credentials/lease", changed)).body
+        assert (answer["granted"], answer["credential"], answer["token"]) == (True, None, None)
+
+    @pytest.mark.parametrize("path", ["credentials/lease", "credentials"])
+    async def test_one_that_the_manifest_does_not_declare_is_refused(self, pod: Pod, path: str) -> None:
+        body = {**(leased("a") if path == "credentials/lease" else got("one", "a")), "name": "password"}
+        assert (await pod.call(path, body)).refusal == INVALID
+
+    async def test_giving_back_needs_the_run_token(self, pod: Pod) -> None:
+        body = {"name": CREDENTIAL, "seed": SEED, "lease": "a" * 32}
+        assert (await pod.call("credentials/release", body, "wrong")).refusal == UNAUTHENTICATED
 
 
 class TestHeartbeat:

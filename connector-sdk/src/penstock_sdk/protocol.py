@@ -10,6 +10,8 @@ carries that run token, and is refused with 409 `fenced` once another attempt ha
     POST checkpoints  CheckpointRequest   -> CheckpointResponse
     POST credentials  CredentialRequest   -> CredentialResponse
     POST rate-limit   RateLimitRequest    -> RateLimitResponse
+    POST credentials/lease    CredentialLeaseRequest    -> CredentialLeaseResponse
+    POST credentials/release  CredentialReleaseRequest  -> CredentialReleaseResponse
     POST egress       EgressRequest       -> EgressResponse
     POST heartbeat    HeartbeatRequest    -> HeartbeatResponse
     POST finish       FinishRequest       -> FinishResponse
@@ -38,6 +40,7 @@ __all__ = [
     "CA_CERTIFICATES_VARIABLE",
     "CONNECTOR_VARIABLE",
     "CREDENTIALS_DIRECTORY_VARIABLE",
+    "CREDENTIAL_LEASE_SECONDS",
     "CREDENTIAL_VARIABLE_PREFIX",
     "EGRESS_BUCKET_VARIABLE",
     "EGRESS_CHECK_VARIABLE",
@@ -60,6 +63,10 @@ __all__ = [
     "CheckpointResponse",
     "ConnectorIdentity",
     "Count",
+    "CredentialLeaseRequest",
+    "CredentialLeaseResponse",
+    "CredentialReleaseRequest",
+    "CredentialReleaseResponse",
     "CredentialRequest",
     "CredentialResponse",
     "DiscoveredStream",
@@ -77,6 +84,7 @@ __all__ = [
     "FinishResponse",
     "HeartbeatRequest",
     "HeartbeatResponse",
+    "IssuedToken",
     "Limits",
     "Message",
     "Mode",
@@ -104,6 +112,7 @@ __all__ = [
     "UploadedObject",
     "UploadsRequest",
     "UploadsResponse",
+    "usable_seconds",
 ]
 
 PROTOCOL_VERSION = 2
@@ -521,12 +530,89 @@ class CheckpointResponse(Message):
     checkpoint: int
 
 
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+"""The SHA-256 of a secret value, in hex."""
+LeaseKey = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{16,128}$")]
+"""A random text that a pod makes for a lease. A repeated request has the same."""
+CREDENTIAL_LEASE_SECONDS = 120
+"""How long a pod may take to use a credential and to store what it got. The longest login takes less."""
+TOKEN_MARGIN_SECONDS = 60.0
+"""A token that expires while a request is under way is of no use."""
+TOKEN_MARGIN_SHARE = 0.25
+"""The margin of a token that lives for a few minutes only, as a share of its life."""
+
+
+def usable_seconds(lifetime: float) -> float:
+    """Return for how many seconds of its life a token is used."""
+    return lifetime - min(TOKEN_MARGIN_SECONDS, lifetime * TOKEN_MARGIN_SHARE)
+
+
+class IssuedToken(Message):
+    """A token that a provider issued for a credential. `lifetime` is in seconds; None if the provider does not say it.
+
+    `age` is how long ago it was stored, in seconds.
+    """
+
+    value: Annotated[str, Field(min_length=1, max_length=65_536, repr=False)]
+    lifetime: Annotated[float, Field(gt=0, le=31_622_400)] | None = None
+    age: Annotated[float, Field(ge=0)] = 0.0
+
+
+class CredentialLeaseRequest(Message):
+    """Asks for the right to use a credential that its use replaces, such as a refresh token.
+
+    All connections of a tenant whose Secrets have the same value share the credential. `seed` is the digest of the Secret's
+    value, `known` of the newest value that the pod has, `refused` of a token that the source has refused.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=60)]
+    seed: Digest
+    known: Digest
+    refused: Digest | None = None
+    lease: LeaseKey
+
+
+class CredentialLeaseResponse(Message):
+    """One of three: a usable `token` that somebody else got; the lease (`granted`); or neither, try again after `wait_seconds`.
+
+    `credential` is the newest value, if it is not the one that the pod knows. `interrupted`: an earlier holder of the lease
+    used the credential, and did not store what it got.
+    """
+
+    granted: bool = False
+    credential: RotatedCredential | None = None
+    token: IssuedToken | None = None
+    wait_seconds: float = 0.0
+    interrupted: bool = False
+
+
+class CredentialReleaseRequest(Message):
+    """Gives a lease back. `unanswered`: the credential was used, and no answer came."""
+
+    name: Annotated[str, Field(min_length=1, max_length=60)]
+    seed: Digest
+    lease: LeaseKey
+    unanswered: bool = False
+
+
+class CredentialReleaseResponse(Message):
+    """The lease is given back."""
+
+
 class CredentialRequest(Message):
-    """Stores a credential that the source has replaced, such as a rotated refresh token, for later attempts."""
+    """Stores a credential that the source has replaced, such as a rotated refresh token, for later attempts.
+
+    With a `lease`, the value is stored for all connections that share the credential, if the stored one is still the one that
+    was used (`replaces`), and the lease ends. This works for a short time after the attempt has ended too, because the value
+    is lost otherwise. `token` is what the provider issued with it.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=60)]
     value: Annotated[str, Field(min_length=1, max_length=65_536, repr=False)]
-    seed: Annotated[str, Field(pattern="^[0-9a-f]{64}$", repr=False)]
+    seed: Digest
+    lease: LeaseKey | None = None
+    replaces: Digest | None = None
+    token: IssuedToken | None = None
 
 
 class CredentialResponse(Message):

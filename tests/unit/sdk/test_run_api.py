@@ -15,6 +15,7 @@ from penstock_sdk.testing.run_api import RUN
 
 from tests.run_api.contract import (  # noqa: F401 - collected here, on this module's platform
     TestCheckpoints,
+    TestCredentialLeases,
     TestCredentials,
     TestEstimate,
     TestEveryCall,

@@ -136,6 +136,27 @@ class RunClient:
         _raise_for(response)
         return wire.RateLimitResponse.model_validate_json(response.content)
 
+    def lease_credential(self, request: wire.CredentialLeaseRequest) -> wire.CredentialLeaseResponse | None:
+        """Ask for a token, or for the right to get one; None: an older server has no leases."""
+        response = self._answer("credentials/lease", request)
+        if response.status_code == NOT_FOUND:
+            return None
+        _raise_for(response, of_config=True)
+        return wire.CredentialLeaseResponse.model_validate_json(response.content)
+
+    def release_credential(self, request: wire.CredentialReleaseRequest) -> None:
+        """Give a lease back."""
+        self._call("credentials/release", request, wire.CredentialReleaseResponse)
+
+    def store_leased(self, request: wire.CredentialRequest) -> bool:
+        """Store what was got under a lease; return False if another attempt was faster."""
+        response = self._answer("credentials", request)
+        error = None if response.is_success else _error_of(response)
+        if error is not None and error.code == "mismatch":
+            return False
+        _raise_for(response, of_config=True)
+        return True
+
     def egress_report(self, report: wire.EgressReport) -> None:
         """Report the destinations that the attempt was denied."""
         self._call("egress/report", report, wire.EgressReportResponse)

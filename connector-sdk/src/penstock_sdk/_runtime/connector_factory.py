@@ -66,10 +66,9 @@ class ConnectorFactory:
             return self._login
 
     def _shared(self, name: str) -> SharedCredential:
-        from penstock_sdk.auth import LocalCredential
+        from penstock_sdk._runtime.leased_credential import LeasedCredential
 
-        keep = partial(self._credentials.keep, self._client, name)
-        return LocalCredential(self._credentials.values()[name], keep)
+        return LeasedCredential(self._client, self._credentials, name)
 
     @contextmanager
     def authenticated(self) -> Iterator[AnyConnector]:

@@ -34,6 +34,15 @@ class CredentialStore:
             if self._seeds.get(name) == credential.seed:
                 self._replace(name, credential.value)
 
+    def seed(self, name: str) -> str:
+        """Return the digest of the Secret's value."""
+        return self._seeds.get(name, hashlib.sha256(b"").hexdigest())
+
+    def replace(self, name: str, value: str) -> None:
+        """Use a value that the platform has stored."""
+        with self._lock:
+            self._replace(name, value)
+
     def values(self) -> dict[str, str]:
         """Return the values for the connector."""
         return dict(self._values)
@@ -47,8 +56,7 @@ class CredentialStore:
         """Let the platform store a value. The value is masked before the call. Several workers may call it."""
         with self._lock:
             self._replace(name, value)
-            seed = self._seeds.get(name, hashlib.sha256(b"").hexdigest())
-            client.keep_credential(wire.CredentialRequest(name=name, value=value, seed=seed))
+            client.keep_credential(wire.CredentialRequest(name=name, value=value, seed=self.seed(name)))
 
     def _replace(self, name: str, value: str) -> None:
         if name not in self._non_secret:

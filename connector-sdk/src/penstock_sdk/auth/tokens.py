@@ -8,16 +8,11 @@ import time
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Final
 
 import httpx
 
 from penstock_sdk.auth.base import AUTHORIZATION, Auth
-
-MARGIN_SECONDS: Final = 60.0
-"""A token that expires while a request is under way is of no use."""
-MARGIN_SHARE: Final = 0.25
-"""The margin of a token that lives for a few minutes only, as a share of its life."""
+from penstock_sdk.protocol import usable_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +27,7 @@ class Token:
         """Return a token that was issued `age` seconds ago for `lifetime` seconds; None: until the source refuses it."""
         if lifetime is None:
             return cls(value)
-        margin = min(MARGIN_SECONDS, lifetime * MARGIN_SHARE)
-        return cls(value, time.monotonic() + lifetime - age - margin)
+        return cls(value, time.monotonic() + usable_seconds(lifetime) - age)
 
     @property
     def is_usable(self) -> bool:

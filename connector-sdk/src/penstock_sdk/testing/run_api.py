@@ -145,6 +145,14 @@ class AttemptRecord:
         return counts
 
 
+@dataclass
+class CredentialLease:
+    """The lease of a credential. One that has ended by its time is not open."""
+
+    lease: str
+    is_open: bool = True
+
+
 class Bucket:
     """Objects by key. Thread-safe."""
 
@@ -235,6 +243,8 @@ class RunApi:
         self._rate_limits = tuple(rate_limits)
         self._tokens: dict[RateRule, tuple[float, float]] = {}
         self._versions = Counter(dict.fromkeys(self.kept, 1))
+        self.tokens: dict[str, tuple[wire.IssuedToken, float]] = {}
+        self.leases: dict[str, CredentialLease] = {}
         self._attempts: dict[int, AttemptRecord] = {}
         self._verdicts: dict[str, wire.StreamVerdict] = {}
         self._lock = threading.Lock()
@@ -296,6 +306,8 @@ class RunApi:
             "checkpoints": self._checkpoint,
             "credentials": self._credential,
             "rate-limit": self._rate_limit,
+            "credentials/lease": self._lease_credential,
+            "credentials/release": self._release_credential,
             "heartbeat": self._heartbeat,
             "finish": self._finish,
         }
@@ -514,12 +526,64 @@ class RunApi:
         state.cursors.append(asked.cursor)
         self.commits.append(asked)
 
+    def _check_declared(self, name: str) -> None:
+        if self._declared is not None and name not in self._declared:
+            raise RequestRefused("invalid", "credentials: the manifest declares no credential of this name")
+
+    def _newest(self, name: str, seed: str) -> wire.RotatedCredential | None:
+        """Return the stored credential that belongs to a value of the Secret."""
+        kept = self.kept.get(name)
+        return kept if kept is not None and kept.seed == seed else None
+
+    def _lease_credential(self, body: bytes, token: str) -> wire.CredentialLeaseResponse:
+        asked = wire.CredentialLeaseRequest.model_validate_json(body)
+        attempt = self._held(token)
+        self._check_declared(asked.name)
+        newest = self._newest(asked.name, asked.seed)
+        credential = newest if newest and _digest(newest.value) != asked.known else None
+        issued, stored_at = self.tokens.get(asked.name, (None, 0.0)) if newest else (None, 0.0)
+        age = time.monotonic() - stored_at
+        is_fresh = issued is not None and (issued.lifetime is None or age < wire.usable_seconds(issued.lifetime))
+        if issued is not None and is_fresh and _digest(issued.value) != asked.refused:
+            return wire.CredentialLeaseResponse(credential=credential, token=issued.model_copy(update={"age": age}))
+        before = self.leases.get(f"{asked.name} {asked.seed}")
+        if before and before.is_open and before.lease != asked.lease:
+            return wire.CredentialLeaseResponse(wait_seconds=0.05)
+        self.leases[f"{asked.name} {asked.seed}"] = CredentialLease(asked.lease)
+        self.moment("lease", attempt.number)
+        return wire.CredentialLeaseResponse(
+            granted=True, credential=credential, interrupted=before is not None and before.lease != asked.lease
+        )
+
+    def _release_credential(self, body: bytes, token: str) -> wire.CredentialReleaseResponse:
+        asked = wire.CredentialReleaseRequest.model_validate_json(body)
+        self._holder(token)
+        self._end_lease(asked.name, asked.seed, asked.lease, unanswered=asked.unanswered)
+        return wire.CredentialReleaseResponse()
+
+    def _end_lease(self, name: str, seed: str, lease: str, *, unanswered: bool = False) -> None:
+        held = self.leases.get(f"{name} {seed}")
+        if held is None or held.lease != lease:
+            return
+        held.is_open = False
+        if not unanswered:
+            del self.leases[f"{name} {seed}"]
+
     def _credential(self, body: bytes, token: str) -> wire.CredentialResponse:
         asked = wire.CredentialRequest.model_validate_json(body)
-        self._held(token)
-        if self._declared is not None and asked.name not in self._declared:
-            raise RequestRefused("invalid", "credentials: the manifest declares no credential of this name")
+        self._holder(token) if asked.lease else self._held(token)
+        self._check_declared(asked.name)
         kept = wire.RotatedCredential(value=asked.value, seed=asked.seed)
+        if asked.lease is not None:
+            newest = self._newest(asked.name, asked.seed)
+            if newest != kept and (_digest(newest.value) if newest else asked.seed) != asked.replaces:
+                raise RequestRefused(
+                    "mismatch", "credentials: another attempt has replaced the value that this one used"
+                )
+            if asked.token is not None:
+                self.tokens[asked.name] = (asked.token, time.monotonic())
+            self._end_lease(asked.name, asked.seed, asked.lease)
+            self.moment("credential", self._versions[asked.name] + 1)
         if self.kept.get(asked.name) != kept:
             self.kept[asked.name] = kept
             self._versions[asked.name] += 1
@@ -595,6 +659,10 @@ class RunApi:
         if status == HTTPStatus.OK:
             self.progressed = time.monotonic()
         return status
+
+
+def _digest(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()
 
 
 def _check_storable(body: bytes) -> None:

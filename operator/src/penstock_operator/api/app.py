@@ -47,8 +47,8 @@ def create_app(services: Services, apis: Collection[Api] = BOTH_APIS) -> FastAPI
     app = FastAPI(title="Penstock", version="v1", description="The run API and the read API of Penstock.")
     app.include_router(_health_routes(services.pool))
     if "run" in apis:
-        app.include_router(_run_routes(services), prefix="/v1/attempts", tags=["run API"])
-        app.include_router(_egress_routes(services), prefix="/v1/attempts", tags=["run API"])
+        for run_api in (_run_routes, _credential_routes, _egress_routes):
+            app.include_router(run_api(services), prefix="/v1/attempts", tags=["run API"])
     if "read" in apis:
         for routes in (catalog_routes, run_routes, action_routes, state_routes, alert_routes, audit_routes):
             app.include_router(routes(services), prefix="/v1", tags=["read API"], responses=REFUSALS)
@@ -132,10 +132,6 @@ def _run_routes(services: Services) -> APIRouter:
     async def checkpoints(request: wire.CheckpointRequest, token: Token) -> wire.CheckpointResponse:
         return _answered("checkpoints", await protocol.checkpoint(token, request))
 
-    @router.post("/credentials")
-    async def credentials(request: wire.CredentialRequest, token: Token) -> wire.CredentialResponse:
-        return await protocol.keep_credential(token, request)
-
     @router.post("/rate-limit")
     async def rate_limit(request: wire.RateLimitRequest, token: Token) -> wire.RateLimitResponse:
         return await protocol.lease_requests(token, request)
@@ -147,6 +143,28 @@ def _run_routes(services: Services) -> APIRouter:
     @router.post("/finish")
     async def finish(request: wire.FinishRequest, token: Token) -> wire.FinishResponse:
         return _answered("finish", await protocol.finish(token, request))
+
+    return router
+
+
+def _credential_routes(services: Services) -> APIRouter:
+    """Return the calls about credentials that a source replaces."""
+    router = APIRouter(responses=RUN_API_REFUSALS)
+    protocol = services.protocol
+
+    @router.post("/credentials")
+    async def credentials(request: wire.CredentialRequest, token: Token) -> wire.CredentialResponse:
+        return await protocol.keep_credential(token, request)
+
+    @router.post("/credentials/lease")
+    async def lease_credential(request: wire.CredentialLeaseRequest, token: Token) -> wire.CredentialLeaseResponse:
+        return await protocol.lease_credential(token, request)
+
+    @router.post("/credentials/release")
+    async def release_credential(
+        request: wire.CredentialReleaseRequest, token: Token
+    ) -> wire.CredentialReleaseResponse:
+        return await protocol.release_credential(token, request)
 
     return router
 

@@ -40,6 +40,8 @@ CALLS: dict[str, Call] = {
     "/v1/attempts/uploads": Call(Action.attempt_uploads, "attempt"),
     "/v1/attempts/checkpoints": Call(Action.attempt_checkpoint, "attempt"),
     "/v1/attempts/credentials": Call(Action.credential_write, "credential"),
+    "/v1/attempts/credentials/lease": Call(Action.credential_lease, "credential"),
+    "/v1/attempts/credentials/release": Call(Action.credential_release, "credential"),
     "/v1/attempts/heartbeat": Call(Action.attempt_heartbeat, "attempt"),
     "/v1/attempts/finish": Call(Action.attempt_finish, "attempt"),
     "/v1/attempts/egress": Call(Action.egress_read, "attempt"),

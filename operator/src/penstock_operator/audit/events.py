@@ -27,6 +27,8 @@ class Action(StrEnum):
     attempt_end = "attempt.end"
     egress_read = "egress.read"
     egress_report = "egress.report"
+    credential_lease = "credential.lease"
+    credential_release = "credential.release"
     credential_write = "credential.write"
     credential_rotate = "credential.rotate"
     credential_delete = "credential.delete"

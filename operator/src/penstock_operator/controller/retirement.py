@@ -8,7 +8,7 @@ from datetime import datetime
 from penstock_operator import definitions
 from penstock_operator.connections import connection_records
 from penstock_operator.connections.connection_records import RetiredConnection
-from penstock_operator.credentials import vault
+from penstock_operator.credentials import credential_leases, vault
 from penstock_operator.ids import ConnectionUid, DefinitionUid
 from penstock_operator.registry.database import Pool
 from penstock_operator.resources.models import Kind
@@ -49,3 +49,4 @@ async def _let_go(pool: Pool) -> None:
                 if locked and locked.is_active:
                     await transitions.cancel(db, locked)
         await vault.forget_credentials_of_the_deleted(db)
+        await credential_leases.forget_old_leases(db)

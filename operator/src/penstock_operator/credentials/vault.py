@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import structlog
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from penstock_sdk.protocol import CredentialRequest, RotatedCredential
+from penstock_sdk.protocol import CredentialRequest, IssuedToken, RotatedCredential
 from pydantic import BaseModel, ConfigDict
 
 from penstock_operator.errors import Invalid
@@ -83,6 +83,14 @@ async def forget_credentials_of_the_deleted(db: DatabaseConnection) -> None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class OpenedCredential:
+    """A decrypted credential, and the token that a provider issued with it."""
+
+    kept: RotatedCredential
+    token: IssuedToken | None = None
+
+
 class _Sealed(BaseModel):
     """The content of a ciphertext."""
 
@@ -91,6 +99,7 @@ class _Sealed(BaseModel):
     connection: str
     name: str
     kept: RotatedCredential
+    token: IssuedToken | None = None
 
 
 def _fernet(key: str) -> Fernet:
@@ -111,9 +120,9 @@ class Vault:
     def __init__(self, keys: tuple[str, ...]) -> None:
         self._cipher = MultiFernet([_fernet(key) for key in keys]) if keys else None
 
-    async def keep(self, db: DatabaseConnection, holder: CredentialOwner, request: CredentialRequest) -> int:
-        """Store a value and return its version; the same value again has the same version."""
-        if request.name not in holder.declared:
+    def check(self, holder: CredentialOwner, name: str) -> None:
+        """Raise Invalid unless the manifest declares the credential, and there is a key to encrypt it with."""
+        if name not in holder.declared:
             known = ", ".join(sorted(holder.declared)) or "none"
             raise Invalid(f"credentials: the manifest declares no credential of this name; it declares: {known}")
         if self._cipher is None:
@@ -121,25 +130,40 @@ class Vault:
                 "credentials: the platform has no key to keep replaced credentials with; set PENSTOCK_CREDENTIALS_KEY"
                 " of the server (the chart's credentials.existingSecret)"
             )
+
+    async def keep(self, db: DatabaseConnection, holder: CredentialOwner, request: CredentialRequest) -> int:
+        """Store a value and return its version; the same value again has the same version."""
+        self.check(holder, request.name)
         kept = RotatedCredential(value=request.value, seed=request.seed)
-        known_row = await lock_credential(db, holder.connection_uid, request.name)
-        if known_row and self._open(holder.connection_uid, known_row) == kept:
+        return await self.store(db, holder.connection_uid, request.name, OpenedCredential(kept))
+
+    async def store(
+        self, db: DatabaseConnection, connection_uid: ConnectionUid, name: str, opened: OpenedCredential
+    ) -> int:
+        """Store a credential of a connection and return its version; the same again has the same version."""
+        assert self._cipher  # noqa: S101 - the callers have checked
+        known_row = await lock_credential(db, connection_uid, name)
+        if known_row and self.opened(connection_uid, known_row) == opened:
             return known_row.version
-        sealed = _Sealed(connection=holder.connection_uid, name=request.name, kept=kept)
+        sealed = _Sealed(connection=connection_uid, name=name, kept=opened.kept, token=opened.token)
         ciphertext = self._cipher.encrypt(sealed.model_dump_json().encode())
-        return await put_credential(db, holder.connection_uid, request.name, ciphertext)
+        return await put_credential(db, connection_uid, name, ciphertext)
 
     async def kept(self, db: DatabaseConnection, connection_uid: ConnectionUid) -> dict[str, RotatedCredential]:
         """Return the stored credentials of a connection. One that no key decrypts is left out: the Secret's value counts again."""
         rows = await credentials_of(db, connection_uid) if self._cipher else []
-        opened = {row.name: self._open(connection_uid, row) for row in rows}
-        return {name: credential for name, credential in opened.items() if credential}
+        opened = {row.name: self.opened(connection_uid, row) for row in rows}
+        return {name: credential.kept for name, credential in opened.items() if credential}
 
-    def _open(self, connection_uid: ConnectionUid, row: StoredCredential) -> RotatedCredential | None:
-        assert self._cipher  # noqa: S101 - the callers have checked
+    def opened(self, connection_uid: ConnectionUid, row: StoredCredential) -> OpenedCredential | None:
+        """Return a decrypted credential; None if no key decrypts it, or if it is another connection's."""
+        if self._cipher is None:
+            return None
         try:
             sealed = _Sealed.model_validate_json(self._cipher.decrypt(row.ciphertext))
         except InvalidToken:
             log.warning("stored credential not decrypted", connection=connection_uid, name=row.name)
             return None
-        return sealed.kept if (sealed.connection, sealed.name) == (connection_uid, row.name) else None
+        if (sealed.connection, sealed.name) != (connection_uid, row.name):
+            return None
+        return OpenedCredential(sealed.kept, sealed.token)

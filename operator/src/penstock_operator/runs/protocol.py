@@ -13,13 +13,17 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from penstock_sdk.manifest import normal_host, rate_rules
 from penstock_sdk.protocol import (
     PROTOCOL_VERSION,
     CheckpointRequest,
     CheckpointResponse,
+    CredentialLeaseRequest,
+    CredentialLeaseResponse,
+    CredentialReleaseRequest,
+    CredentialReleaseResponse,
     CredentialRequest,
     CredentialResponse,
     EgressDestination,
@@ -52,6 +56,8 @@ from penstock_operator.audit.events import Action, AuditedObject
 from penstock_operator.bronze.keys import object_key
 from penstock_operator.bronze.store import UPLOAD_EXPIRY, BronzeStore
 from penstock_operator.connections import connection_store
+from penstock_operator.credentials import credential_leases
+from penstock_operator.credentials.credential_leases import LeaseHolder
 from penstock_operator.credentials.vault import CredentialOwner, Vault
 from penstock_operator.errors import Fenced, Invalid, Mismatch, NotReady, Unauthenticated
 from penstock_operator.ids import AttemptNumber, ConnectionUid, Namespace, NamespaceUid, ObjectId, RunId, StreamName
@@ -82,6 +88,9 @@ from penstock_operator.runs.retry import AttemptFailure
 from penstock_operator.runs.run_store import Run
 from penstock_operator.runs.stream_outcomes import RunStream
 from penstock_operator.schemas import schema_store
+
+LATE_CREDENTIAL = timedelta(minutes=10)
+"""For how long after its end an attempt may store what a provider has given it: nobody else has the value."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -301,13 +310,37 @@ class RunProtocol:
             granted = await bronze_objects.open_grants(db, digest(token), keys)
         return ObjectProof(frozenset(granted), await self._store.differences(granted))
 
+    async def lease_credential(self, token: str, request: CredentialLeaseRequest) -> CredentialLeaseResponse:
+        """Grant the use of a credential that is replaced by it, or return what another pod got."""
+        reason = f"credential {request.name}"
+        async with self._held(token, Action.credential_lease, reason) as (connection, attempt):
+            return await credential_leases.lease(connection, self._vault, _lease_holder(attempt), request)
+
+    async def release_credential(self, token: str, request: CredentialReleaseRequest) -> CredentialReleaseResponse:
+        """End a lease whose holder has nothing to store."""
+        async with self._pool.connection() as db, db.transaction():
+            attempt = await _attempt_of(db, token)
+            await credential_leases.release(db, _lease_holder(attempt), request)
+            await audit_store.record(db, Action.credential_release, attempt.audited)
+        return CredentialReleaseResponse()
+
     async def keep_credential(self, token: str, request: CredentialRequest) -> CredentialResponse:
         """Keep a credential that the source has replaced. The same request again changes nothing."""
+        if request.lease is not None:
+            return CredentialResponse(version=await self._store_leased(token, request))
         async with self._held(token, Action.credential_write, f"credential {request.name}") as (connection, attempt):
-            version = await self._vault.keep(
-                connection, CredentialOwner(attempt.connection_uid, frozenset(attempt.credentials)), request
-            )
+            version = await self._vault.keep(connection, _lease_holder(attempt).owner, request)
         return CredentialResponse(version=version)
+
+    async def _store_leased(self, token: str, request: CredentialRequest) -> int:
+        """Store what was got under a lease. An attempt that has just ended may do it too: nobody else has the value."""
+        async with self._pool.connection() as db, db.transaction():
+            attempt = await _attempt_of(db, token)
+            if attempt.finished_at and datetime.now(UTC) - attempt.finished_at > LATE_CREDENTIAL:
+                raise Fenced
+            version = await credential_leases.store(db, self._vault, _lease_holder(attempt), request)
+            await audit_store.record(db, Action.credential_write, attempt.audited, reason=f"credential {request.name}")
+        return version
 
     async def lease_requests(self, token: str, request: RateLimitRequest) -> RateLimitResponse:
         """Give the attempt requests to a host, from the budget that it shares with other connections."""
@@ -435,6 +468,11 @@ async def _attempt_of(db: DatabaseConnection, token: str) -> HeldAttempt:
     identify_pod(attempt.job_name, attempt.pod_uid, attempt.namespace)
     concerns("attempt", attempt.namespace, attempt.name, attempt.audited.id)
     return attempt
+
+
+def _lease_holder(attempt: HeldAttempt) -> LeaseHolder:
+    owner = CredentialOwner(attempt.connection_uid, frozenset(attempt.credentials))
+    return LeaseHolder(owner, attempt.namespace, attempt.run_id, attempt.attempt)
 
 
 def _ended_already(attempt: HeldAttempt | None, request: FinishRequest) -> FinishResponse:
