@@ -22,7 +22,7 @@ from tests.cluster.provider import Provider
 from tests.cluster.runs import Records, faker
 from tests.patience import PATIENCE
 
-COUNT = int(os.environ.get("N") or "30")
+COUNT = int(os.environ.get("N") or "20")
 OUTAGES = (0.0, 4.0, 0.0, 25.0)  # seconds, beside what a start takes; the last one is longer than the Lease
 RECORDS, BATCH, DELAY = 400, 20, 0.3  # six seconds of reading, so that runs of each wave meet the next outage
 YEARLY = "0 0 1 1 *"
