@@ -17,7 +17,7 @@ import yaml
 from penstock_operator.embedded.postgres import EmbeddedPostgres
 from psycopg.conninfo import conninfo_to_dict
 
-HERE = Path(".penstock/demo")
+HERE = Path(".penstock-demo")
 FOLDER, DATA = HERE / "resources", HERE / "data"
 TABLES = """
 CREATE TABLE IF NOT EXISTS countries (code char(2) PRIMARY KEY, name text NOT NULL,
