@@ -15,7 +15,7 @@ import typer
 import yaml
 
 from penstock_sdk._contract_checks import checked_streams
-from penstock_sdk.author import conformance, project, schema_inference, session
+from penstock_sdk.author import conformance, openapi_schema, project, schema_inference, session
 from penstock_sdk.author.command_errors import (
     DEFECT,
     USAGE,
@@ -176,15 +176,33 @@ def infer_schema(
     stream: Annotated[str | None, typer.Option(help="Instead of files: the stream from which to read samples.")] = None,
     file: File = DEFAULT_FILE,
     limit: Annotated[int, typer.Option(min=1, help="Read so many records of the stream.")] = 1000,
+    openapi: Annotated[
+        Path | None,
+        typer.Option(help="An OpenAPI document as the source of the schema. Samples are then compared with it."),
+    ] = None,
+    schema_name: Annotated[str | None, typer.Option("--schema", help="The name of the schema in the document.")] = None,
 ) -> None:
-    """Print the JSON Schema of samples. Standard error names the fields that look like personal data."""
-    if bool(samples) == bool(stream):
-        raise project.ProjectError("name files with samples, or a stream with --stream")
-    found = read_samples(file, stream, limit) if stream else schema_inference.records_of(samples or [])
-    schema, personal = schema_inference.infer(found)
+    """Print the JSON Schema of samples, or of an OpenAPI document. Standard error names the fields that look like personal data.
+
+    With --openapi, it ends with 1 if a sample does not fit the schema, and standard error says why.
+    """
+    if bool(openapi) != bool(schema_name):
+        raise project.ProjectError("--openapi FILE and --schema NAME belong together")
+    if (samples and stream) or not (samples or stream or openapi):
+        raise project.ProjectError("name files with samples, or a stream with --stream, or a document with --openapi")
+    found = list(read_samples(file, stream, limit) if stream else schema_inference.records_of(samples or []))
+    if openapi and schema_name:
+        schema, personal = openapi_schema.schema_of_openapi(openapi, schema_name)
+        differences = schema_inference.differences(schema, found)
+    else:
+        (schema, personal), differences = schema_inference.infer(found), []
     typer.echo(json.dumps(schema, indent=2, ensure_ascii=False))
     for path, kind in personal.items():
         typer.echo(printable(f"looks like personal data ({kind}): {path}"), err=True)
+    for difference in differences:
+        typer.echo(printable(difference), err=True)
+    if differences:
+        raise typer.Exit(1)
 
 
 def read_samples(file: Path, stream: str, limit: int) -> list[Record]:

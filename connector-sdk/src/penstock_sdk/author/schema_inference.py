@@ -7,18 +7,20 @@ import hashlib
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import msgspec
 
 from penstock_sdk.author.command_errors import printable
 from penstock_sdk.author.project import ProjectError
 from penstock_sdk.contract import Record
-from penstock_sdk.json_types import JsonSchema, JsonValue
+from penstock_sdk.json_types import JsonSchema, JsonValue, properties_of
 from penstock_sdk.pii import LOOKED_AT, suggest_fields
 
 TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
@@ -28,6 +30,8 @@ DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?([eE][+-]?[0-9]{1,2})?")
+FORMAT_CHECKER = jsonschema.FormatChecker()
+MOST_DIFFERENCES = 50
 CSV_SUFFIXES = (".csv", ".tsv")
 DELIMITERS = ",;\t|"
 """Column separators: the first of these that occurs in the header is used."""
@@ -48,6 +52,42 @@ def infer(records: Iterable[Record]) -> tuple[JsonSchema, dict[str, str]]:
         raise ProjectError("there are no records to infer a schema from")
     schema: JsonSchema = {"$schema": DRAFT, **seen.schema()}
     return schema, dict(sorted(suggest_fields(schema, sample.records()).items()))
+
+
+def differences(schema: JsonSchema, records: Iterable[Record]) -> list[str]:
+    """Return how records differ from a schema: a line for each place, with the number of records; at most 50 lines.
+
+    A field that the schema does not declare counts, too. Values are not shown, as they may be personal data.
+    """
+    validator = jsonschema.Draft202012Validator(schema, format_checker=FORMAT_CHECKER)
+    counts = Counter[str]()
+    for record in records:
+        value = msgspec.to_builtins(record)
+        counts.update({_described(error) for error in validator.iter_errors(value)} | _undeclared(schema, value, ""))
+    shown = sorted(counts.items())[:MOST_DIFFERENCES]
+    return [f"does not fit: {place} ({count} records)" for place, count in shown]
+
+
+def _described(error: jsonschema.ValidationError) -> str:
+    path = ".".join("[]" if isinstance(key, int) else str(key) for key in error.absolute_path) or "the record"
+    if error.validator == "required":
+        required: Any = error.validator_value
+        record: Any = error.instance
+        missing = [name for name in required if name not in record]
+        return f"{path}: lacks {', '.join(missing)}"
+    if error.validator == "type":
+        return f"{path}: is {_type_of(error.instance)}, not {error.validator_value}"
+    return f"{path}: {error.validator} {error.validator_value if error.validator == 'format' else ''}".rstrip()
+
+
+def _undeclared(schema: JsonSchema, value: Any, prefix: str) -> set[str]:
+    fields = properties_of(schema)
+    if not isinstance(value, dict) or not fields:
+        return set()
+    found = {f"{prefix}{name}: the schema does not declare it" for name in value if name not in fields}
+    for name in value.keys() & fields.keys():
+        found |= _undeclared(fields[name], value[name], f"{prefix}{name}.")
+    return found
 
 
 @dataclass
