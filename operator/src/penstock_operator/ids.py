@@ -24,6 +24,8 @@ StreamName = NewType("StreamName", str)
 AlertId = NewType("AlertId", int)
 StateChangeId = NewType("StateChangeId", int)
 AuditEventId = NewType("AuditEventId", int)
+KeyId = NewType("KeyId", str)
+"""Id of a key that credentials are encrypted with."""
 ActorUid = NewType("ActorUid", str)
 """Uid of a pod or of a user that acts."""
 ObjectId = NewType("ObjectId", str)

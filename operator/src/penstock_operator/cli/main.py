@@ -25,6 +25,7 @@ from penstock_operator.cli import (
     audit,
     bronze,
     certificates,
+    credentials,
     definition,
     init,
     listings,
@@ -113,6 +114,7 @@ for _group, _name in (
     (state.app, "state"),
     (alerts.app, "alerts"),
     (registry.app, "registry"),
+    (credentials.app, "credentials"),
 ):
     app.add_typer(_group, name=_name)
 app.command()(audit.audit)

@@ -22,10 +22,17 @@ from penstock_sdk.protocol import (
     usable_seconds,
 )
 
-from penstock_operator.credentials.vault import CredentialOwner, OpenedCredential, StoredCredential, Vault
+from penstock_operator.credentials.vault import (
+    CredentialOwner,
+    OpenedCredential,
+    StoredCredential,
+    TamperedError,
+    Vault,
+    copies_of,
+)
 from penstock_operator.errors import Mismatch
 from penstock_operator.ids import AttemptNumber, ConnectionUid, Namespace, RunId
-from penstock_operator.registry.database import DatabaseConnection, execute, fetch_all, fetch_one
+from penstock_operator.registry.database import DatabaseConnection, execute, fetch_one
 
 WAIT_SECONDS = 1.0
 """How long a pod waits before it asks again for a lease that another one has."""
@@ -39,17 +46,6 @@ class LeaseHolder:
     namespace: Namespace
     run_id: RunId
     attempt: AttemptNumber
-
-
-@dataclass(frozen=True, slots=True)
-class _Copy:
-    """A stored credential of one of the connections of a namespace."""
-
-    connection_uid: ConnectionUid
-    name: str
-    version: int
-    ciphertext: bytes
-    age: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,30 +183,27 @@ async def _lock(db: DatabaseConnection, vault: Vault, holder: LeaseHolder, name:
     key = _key(holder.namespace, name, seed)
     number = int.from_bytes(key[:8], "big", signed=True)
     await execute(db, "SELECT pg_advisory_xact_lock(%(number)s)", number=number)
-    rows = await fetch_all(
-        db,
-        _Copy,
-        """
-        SELECT k.connection_uid, k.name, k.version, k.ciphertext,
-            extract(epoch FROM clock_timestamp() - k.updated_at)::float8 AS age
-        FROM penstock.credentials k
-        JOIN penstock.tenant_connections c ON c.uid = k.connection_uid
-        WHERE c.namespace = %(namespace)s AND k.name = %(name)s
-        ORDER BY k.updated_at DESC, k.connection_uid
-        """,
-        namespace=holder.namespace,
-        name=name,
-    )
+    rows = await copies_of(db, holder.namespace, name)
     copies: dict[ConnectionUid, OpenedCredential] = {}
     versions: dict[ConnectionUid, int] = {}
     age = 0.0
     for row in rows:
-        opened = vault.opened(row.connection_uid, StoredCredential(row.name, row.version, row.ciphertext))
-        if opened is not None and opened.kept.seed == seed:
+        opened = _opened(vault, holder, row)
+        if opened is not None and row.version is not None and opened.kept.seed == seed:
             if not copies:
                 age = max(0.0, row.age) + (opened.token.age if opened.token else 0.0)
             copies[row.connection_uid], versions[row.connection_uid] = opened, row.version
     return _Shared(key, copies, versions, next(iter(copies.values()), None), age)
+
+
+def _opened(vault: Vault, holder: LeaseHolder, row: StoredCredential) -> OpenedCredential | None:
+    """Return a copy. Raises TamperedError for the holder's own; another connection's own run reports its copy."""
+    try:
+        return vault.opened(row)
+    except TamperedError:
+        if row.connection_uid == holder.owner.connection_uid:
+            raise
+        return None
 
 
 def _key(namespace: Namespace, name: str, seed: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
@@ -35,7 +36,9 @@ from penstock_operator.settings import S3Settings, Timings, database_url, log_by
 
 LOOPBACK = "127.0.0.1"
 TOKEN_SECRET = "token-secret"  # noqa: S105 - the name of a file
-OWN_FILES = {"penstock.pid", "backends", "credentials-key", TOKEN_SECRET, "postgres", "s3", "runs"}
+CREDENTIALS_KEY = "credentials-key"
+KEY_BYTES = 24
+OWN_FILES = {"penstock.pid", "backends", CREDENTIALS_KEY, TOKEN_SECRET, "postgres", "s3", "runs"}
 FAST = Timings(poll=0.1, observe=0.5, sweep=60.0)
 
 
@@ -103,9 +106,19 @@ class DataDirectory:
         """Unlock the directory."""
         self._lock.unlink(missing_ok=True)
 
-    def vault(self) -> Vault:
-        """Return the vault for replaced credentials, whose key is in this directory."""
-        return Vault((kept_secret(self.path / "credentials-key"),))
+    def vault(self, *, new_key: bool = False) -> Vault:
+        """Return the vault for replaced credentials, whose keys are in this directory; `new_key` adds one, the first."""
+        path = self.path / CREDENTIALS_KEY
+        keys = kept_secret(path).split(",")
+        if new_key and len(keys) == 1:
+            keys.insert(0, secrets.token_urlsafe(KEY_BYTES))
+            write_private(path, ",".join(keys))
+        return Vault(tuple(keys))
+
+    def forget_old_keys(self) -> None:
+        """Keep the first key for replaced credentials only."""
+        path = self.path / CREDENTIALS_KEY
+        write_private(path, kept_secret(path).split(",")[0])
 
     def authenticator(self) -> EmbeddedAuthenticator:
         """Return the authority of this directory."""
