@@ -17,9 +17,11 @@ from penstock_operator.launchers.jobs import JobSettings, desired_job
 from penstock_operator.resources.scope import Scope
 from penstock_operator.settings import (
     NO_QUOTAS,
+    DatabaseRoles,
     EgressSettings,
     Quotas,
     admission_policies,
+    database_roles,
     egress,
     egress_probe_port,
     given_installation,
@@ -416,6 +418,39 @@ def test_run_pods_reach_the_run_api_and_the_gateway_and_a_bucket_in_the_cluster(
     assert peers == both | {("s3", 7070)}
     assert trial.bucket_is_direct
     assert "penstock-s3.penstock-system.svc" in trial.direct_hosts
+
+
+def secrets_of(documents: list[dict[str, Any]], role: str) -> dict[str, dict[str, str]]:
+    """Return for each container of a role which Secret each variable comes from."""
+    pod = named(documents, "Deployment")[f"penstock-{role}"]["spec"]["template"]["spec"]
+    return {
+        container["name"]: {
+            entry["name"]: entry["valueFrom"]["secretKeyRef"]["name"]
+            for entry in container["env"]
+            if "secretKeyRef" in entry.get("valueFrom", {})
+        }
+        for container in [*pod["containers"], *pod.get("initContainers", [])]
+    }
+
+
+def test_each_component_has_its_own_keys_where_they_are_given() -> None:
+    database, keys = "PENSTOCK_DATABASE_URL", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    shared = rendered(*GIVEN)
+    for role in ("operate", "serve"):
+        found = secrets_of(shared, role)
+        assert found == {role: {database: "pg", **dict.fromkeys(keys, "keys")}, "migrate": {database: "pg"}}
+    own = (
+        *("postgres.controller.existingSecret=pg-operate", "postgres.server.existingSecret=pg-serve"),
+        *("s3.controllerSecret=keys-operate", "s3.serverSecret=keys-serve", "postgres.server.role=api"),
+    )
+    documents = rendered(*GIVEN, *own)
+    for role in ("operate", "serve"):
+        found = secrets_of(documents, role)
+        assert found[role] == {database: f"pg-{role}", **dict.fromkeys(keys, f"keys-{role}")}
+        assert found["migrate"] == {database: "pg"}, "the owner of the tables migrates"
+        (migrate,) = named(documents, "Deployment")[f"penstock-{role}"]["spec"]["template"]["spec"]["initContainers"]
+        given = {entry["name"]: entry["value"] for entry in migrate["env"] if "value" in entry}
+        assert database_roles(given) == DatabaseRoles("penstock_controller", "api")
 
 
 def test_each_api_has_a_service_and_run_pods_reach_one_of_them() -> None:

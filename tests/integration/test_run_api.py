@@ -81,8 +81,10 @@ class Server:
 
 
 @asynccontextmanager
-async def opened(pool: Pool, store: BronzeStore, **spec_of_run: Any) -> AsyncIterator[Platform]:
-    """Open the server."""
+async def opened(
+    pool: Pool, store: BronzeStore, *, serving: Pool | None = None, **spec_of_run: Any
+) -> AsyncIterator[Platform]:
+    """Open the server. `serving` is its pool, if that is not the one that everything else uses."""
     world = await new_world(pool, store)
     methods = [{"type": "oauth2", "credentials": [{"name": CREDENTIAL}]}]
     capabilities = {**MANIFEST["capabilities"], "windows": True}
@@ -101,9 +103,10 @@ async def opened(pool: Pool, store: BronzeStore, **spec_of_run: Any) -> AsyncIte
     world.spec.update(spec_of_run)
     await world.new_run(Server.run)
     authority = EmbeddedAuthenticator(b"secret")
-    protocol = RunProtocol(pool, store, vault=Vault(("key",)))
-    logs = RunLogs(pool, FileLogs(Path("/nonexistent")), store)
-    app = create_app(Services(protocol, pool, authority, logs))
+    serving = serving or pool
+    protocol = RunProtocol(serving, store, vault=Vault(("key",)))
+    logs = RunLogs(serving, FileLogs(Path("/nonexistent")), store)
+    app = create_app(Services(protocol, serving, authority, logs))
     url = "http://penstock/v1/attempts/"
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=url) as http:
         yield Server(world, protocol, authority, http)

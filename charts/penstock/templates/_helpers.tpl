@@ -41,20 +41,36 @@ tolerations: {{ toJson . }}
 {{- end }}
 {{- end }}
 
+{{- /* The registry's URL. Takes the root and a component: operate, serve, or migrate, which is the owner of the tables. */}}
 {{- define "penstock.database" -}}
+{{- $values := .root.Values.postgres }}
+{{- $given := get (dict "operate" $values.controller "serve" $values.server) .component | default dict }}
 - name: PENSTOCK_DATABASE_URL
   valueFrom:
     secretKeyRef:
-{{- if .Values.quickstart.enabled }}
-      name: {{ include "penstock.name" . }}-quickstart
+{{- if .root.Values.quickstart.enabled }}
+      name: {{ include "penstock.name" .root }}-quickstart
       key: url
+{{- else if $given.existingSecret }}
+      name: {{ $given.existingSecret }}
+      key: {{ $given.key }}
 {{- else }}
-      name: {{ required "postgres.existingSecret.name: name a Secret of this namespace that holds the registry's URL, or set quickstart.enabled=true" .Values.postgres.existingSecret.name }}
-      key: {{ .Values.postgres.existingSecret.key }}
+      name: {{ required "postgres.existingSecret.name: name a Secret of this namespace that holds the registry's URL, or set quickstart.enabled=true" $values.existingSecret.name }}
+      key: {{ $values.existingSecret.key }}
+{{- end }}
+{{- if and (eq .component "migrate") (not .root.Values.quickstart.enabled) }}
+{{- if $values.controller.existingSecret }}
+- {name: PENSTOCK_CONTROLLER_ROLE, value: {{ $values.controller.role | quote }}}
+{{- end }}
+{{- if $values.server.existingSecret }}
+- {name: PENSTOCK_SERVER_ROLE, value: {{ $values.server.role | quote }}}
+{{- end }}
 {{- end }}
 {{- end }}
 
 {{- define "penstock.bronze" -}}
+{{- $component := .component }}
+{{- with .root }}
 {{- if .Values.quickstart.enabled }}
 - {name: PENSTOCK_S3_ENDPOINT, value: "http://{{ include "penstock.name" . }}-s3.{{ .Release.Namespace }}.svc:7070"}
 - {name: PENSTOCK_S3_BUCKET, value: {{ .Values.quickstart.s3.bucket | quote }}}
@@ -65,11 +81,13 @@ tolerations: {{ toJson . }}
 {{- end }}
 - {name: PENSTOCK_S3_PREFIX, value: {{ .Values.s3.prefix | quote }}}
 - {name: AWS_REGION, value: {{ .Values.s3.region | quote }}}
-{{- $secret := ternary (printf "%s-quickstart" (include "penstock.name" .)) .Values.s3.existingSecret .Values.quickstart.enabled }}
+{{- $own := get (dict "operate" .Values.s3.controllerSecret "serve" .Values.s3.serverSecret) $component }}
+{{- $secret := ternary (printf "%s-quickstart" (include "penstock.name" .)) ($own | default .Values.s3.existingSecret) .Values.quickstart.enabled }}
 {{- if $secret }}
 {{- range list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
 - name: {{ . }}
   valueFrom: {secretKeyRef: {name: {{ $secret }}, key: {{ . }}}}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -171,6 +171,18 @@ VARIABLES = (
         "s3.bucket",
         {"type": "string", "pattern": "^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$"},
     ),
+    Variable(
+        "PENSTOCK_CONTROLLER_ROLE",
+        "migrate",
+        "",
+        "The role of Postgres with which operate connects: migrate gives it its rights. Empty: the owner's.",
+    ),
+    Variable(
+        "PENSTOCK_SERVER_ROLE",
+        "migrate",
+        "",
+        "The role of Postgres with which serve connects: migrate gives it its rights. Empty: the owner's.",
+    ),
     S3_PREFIX,
     Variable(
         "PENSTOCK_S3_ENDPOINT", "operate, serve, up", "", "The S3 server; without it, AWS's own.", "s3.endpoint", URL
@@ -602,6 +614,23 @@ def _is_local(host: str) -> bool:
 def _system_roots() -> str:
     """Return the file of the system's CAs: libpq, as psycopg brings it, does not find it by itself on every system."""
     return ssl.get_default_verify_paths().cafile or "system"
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseRoles:
+    """The roles of Postgres with which the controller and the server connect; None: with the owner's."""
+
+    controller: str | None = None
+    server: str | None = None
+
+
+OWNER_ONLY = DatabaseRoles()
+
+
+def database_roles(environment: Mapping[str, str] = os.environ) -> DatabaseRoles:
+    """Return the roles that a migration gives rights to."""
+    names = (environment.get(f"PENSTOCK_{role}_ROLE", "").strip() or None for role in ("CONTROLLER", "SERVER"))
+    return DatabaseRoles(*names)
 
 
 def credentials_keys(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:

@@ -43,11 +43,12 @@ from penstock_operator.cli.validation import examined
 from penstock_operator.embedded import EmbeddedError
 from penstock_operator.embedded.documents import FolderError
 from penstock_operator.registry.migrate import migrate as apply_migrations
-from penstock_operator.settings import SettingsError, database_url
+from penstock_operator.registry.roles import RoleError
+from penstock_operator.settings import SettingsError, database_roles, database_url
 from penstock_operator.tls import TlsError
 
 TRACEBACK = "PENSTOCK_TRACEBACK"
-EXPECTED = (EmbeddedError, FolderError, SettingsError, CommandError, TlsError)
+EXPECTED = (EmbeddedError, FolderError, SettingsError, CommandError, RoleError, TlsError)
 EXIT_CODES = """
 Exit codes: 0 done; 1 something is wrong with what was looked at or run; 2 the command cannot be carried out as given;
 70 Penstock itself is at fault; 128 and the signal's number after a signal.
@@ -122,9 +123,16 @@ app.command()(audit.audit)
 
 @app.command()
 def migrate() -> None:
-    """Bring the registry's tables up to date; safe to run at any time, by anybody, at once."""
-    for name in asyncio.run(apply_migrations(database_url())):
+    """Bring the registry's tables up to date; safe to run at any time, by anybody, at once.
+
+    Roles that PENSTOCK_CONTROLLER_ROLE and PENSTOCK_SERVER_ROLE name get the rights that they need.
+    """
+    roles = database_roles()
+    for name in asyncio.run(apply_migrations(database_url(), roles)):
         say(f"applied {name}")
+    for role in (roles.controller, roles.server):
+        if role:
+            say(f"granted rights to {role}")
     say("the registry is up to date")
 
 

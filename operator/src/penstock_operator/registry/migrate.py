@@ -8,6 +8,9 @@ from importlib import resources
 import psycopg
 from psycopg.rows import tuple_row
 
+from penstock_operator.registry.roles import grant_rights
+from penstock_operator.settings import OWNER_ONLY, DatabaseRoles
+
 LOCK = 0x70656E73746F636B  # "penstock"
 LEDGER = """
 CREATE SCHEMA IF NOT EXISTS penstock;
@@ -27,14 +30,19 @@ def migrations() -> dict[str, str]:
     return {name: (folder / name).read_text() for name in names}
 
 
-async def migrate(url: str) -> list[str]:
-    """Apply what is missing and return its names; a second caller waits for the first and finds nothing to do."""
+async def migrate(url: str, roles: DatabaseRoles = OWNER_ONLY) -> list[str]:
+    """Apply what is missing and return its names; a second caller waits for the first and finds nothing to do.
+
+    Then give the roles their rights. All of this is one transaction.
+    """
     async with await psycopg.AsyncConnection.connect(url, row_factory=tuple_row) as connection:
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
         await connection.execute(LEDGER.encode())
         cursor = await connection.execute("SELECT name, sha256 FROM penstock.schema_migrations")
         applied: dict[str, str] = {str(name): str(digest) for name, digest in await cursor.fetchall()}
-        return [name for name, sql in migrations().items() if await _apply(connection, name, sql, applied.get(name))]
+        new = [name for name, sql in migrations().items() if await _apply(connection, name, sql, applied.get(name))]
+        await grant_rights(connection, roles)
+        return new
 
 
 async def _apply(
