@@ -109,11 +109,14 @@ BEYOND_BOTH = (
     "INSERT INTO penstock.schema_migrations (name, sha256) VALUES ('x', 'x')",
     "DELETE FROM penstock.schema_migrations",
     "CREATE ROLE mine",
+    "UPDATE penstock.audit_events SET actor = 'somebody else'",
+    "DELETE FROM penstock.audit_events",
 )
 BEYOND_THE_SERVER = (
     "DELETE FROM penstock.connector_runs",
     "DELETE FROM penstock.bronze_objects",
     "DELETE FROM penstock.state_changes",
+    "SELECT penstock.expire_audit_events(now(), 1000)",
     "UPDATE penstock.connector_definitions SET image = 'mine'",
     "INSERT INTO penstock.installation SELECT * FROM penstock.installation",
 )
@@ -140,6 +143,12 @@ async def test_the_server_may_not(server_pool: Pool, statement: str) -> None:
 @pytest.mark.parametrize("statement", [*BEYOND_BOTH, *BEYOND_THE_CONTROLLER])
 async def test_the_controller_may_not(pool: Pool, statement: str) -> None:
     await refuses(pool, statement)
+
+
+async def test_the_controller_has_old_events_of_the_audit_deleted(pool: Pool) -> None:
+    async with pool.connection() as session:
+        done = await session.execute(b"SELECT penstock.expire_audit_events(now(), 1000) AS gone")
+        assert await done.fetchone() == {"gone": 0}
 
 
 async def test_a_right_that_somebody_added_is_taken_away_by_the_next_migration(

@@ -46,8 +46,9 @@ async def api(
 ) -> AsyncIterator[httpx.AsyncClient]:
     """The read API over a history that is of the first namespace."""
     async with pool.connection() as db:
+        for table in ("tenant_connections", "audit_events"):
+            await db.execute(f"ALTER TABLE penstock.{table} ALTER COLUMN namespace_uid SET DEFAULT 'first'".encode())
         await db.execute(HISTORY.encode())
-        await db.execute("UPDATE penstock.tenant_connections SET namespace_uid = 'first'")
     app = create_app(Services(RunProtocol(pool, store), pool, authority, RunLogs(pool, FileLogs(tmp_path), store)))
     headers = {"Authorization": "Bearer token"}
     async with httpx.AsyncClient(

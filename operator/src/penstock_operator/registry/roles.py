@@ -16,6 +16,10 @@ SECRET_COLUMNS = frozenset({("credentials", "ciphertext")})
 """What the server alone may read."""
 NOT_WRITTEN_BY_SERVER = frozenset({"connector_definitions", "installation", "schema_migrations"})
 NOT_WRITTEN_BY_CONTROLLER = frozenset({"schema_migrations"})
+APPEND_ONLY = frozenset({"audit_events"})
+"""Tables to which both add rows, and whose rows neither changes or deletes."""
+EXPIRY = "penstock.expire_audit_events(timestamptz, integer)"
+"""Deletes old events of the audit with the rights of the owner."""
 COLUMNS = """
     SELECT table_name::text, column_name::text FROM information_schema.columns c
     JOIN information_schema.tables t USING (table_schema, table_name)
@@ -32,21 +36,29 @@ async def grant_rights(session: Session, roles: DatabaseRoles) -> None:
     """Give each role its rights on the tables that exist now, and take away all others. Raises RoleError.
 
     The server reads everything and deletes nothing. The controller reads and writes everything but the credentials that sources
-    replaced, of which it sees the names only. Neither may change a table or the list of migrations.
+    replaced, of which it sees the names only. Neither may change a table, the list of migrations, or an event of the audit; the
+    controller may have old events deleted.
     """
     columns = dict[str, list[str]]()
     for table, column in await (await session.execute(COLUMNS.encode())).fetchall():
         columns.setdefault(str(table), []).append(str(column))
+    if roles.server or roles.controller:
+        await session.execute(f"REVOKE ALL ON FUNCTION {EXPIRY} FROM PUBLIC".encode())
     if roles.server:
         await _begin(session, roles.server)
         await _grant(session, roles.server, "SELECT", columns)
-        await _grant(session, roles.server, "INSERT, UPDATE", columns.keys() - NOT_WRITTEN_BY_SERVER)
+        await _grant(session, roles.server, "INSERT", columns.keys() - NOT_WRITTEN_BY_SERVER)
+        await _grant(session, roles.server, "UPDATE", columns.keys() - NOT_WRITTEN_BY_SERVER - APPEND_ONLY)
     if roles.controller:
         await _begin(session, roles.controller)
         secret = {table for table, _ in SECRET_COLUMNS}
         await _grant(session, roles.controller, "SELECT", columns.keys() - secret)
-        await _grant(session, roles.controller, "INSERT, UPDATE", columns.keys() - secret - NOT_WRITTEN_BY_CONTROLLER)
-        await _grant(session, roles.controller, "DELETE", columns.keys() - NOT_WRITTEN_BY_CONTROLLER)
+        written = columns.keys() - NOT_WRITTEN_BY_CONTROLLER
+        await _grant(session, roles.controller, "INSERT", written - secret)
+        await _grant(session, roles.controller, "UPDATE", written - secret - APPEND_ONLY)
+        await _grant(session, roles.controller, "DELETE", written - APPEND_ONLY)
+        grant = sql.SQL(f"GRANT EXECUTE ON FUNCTION {EXPIRY} TO {{}}")
+        await session.execute(grant.format(sql.Identifier(roles.controller)))
         for table in sorted(secret & columns.keys()):
             names = [sql.Identifier(name) for name in columns[table] if (table, name) not in SECRET_COLUMNS]
             statement = sql.SQL("GRANT SELECT ({}) ON {} TO {}").format(
