@@ -54,6 +54,7 @@ __all__ = [
     "PARENT_PIPE_VARIABLE",
     "PROTOCOL_VERSION",
     "RUN_ID_VARIABLE",
+    "SOURCE_CA_VARIABLE",
     "TOKEN_AUDIENCE",
     "TOKEN_FILE_VARIABLE",
     "Ability",
@@ -167,6 +168,8 @@ TOKEN_FILE_VARIABLE = "PENSTOCK_TOKEN_FILE"  # noqa: S105 - a variable's name
 """Environment variable of a connector's process: the file that holds the pod's own token."""
 CA_CERTIFICATES_VARIABLE = "PENSTOCK_CA_CERTIFICATES"
 """Environment variable of a connector's process: the CAs of the platform's own servers, as PEM; they are trusted for nothing else."""
+SOURCE_CA_VARIABLE = "PENSTOCK_SOURCE_CA_CERTIFICATES"
+"""Environment variable of a connector's process: the CAs that its connection names for its source, as PEM."""
 EGRESS_URL_VARIABLE = "PENSTOCK_EGRESS_URL"
 """Environment variable of a connector's process: the URL of the egress gateway. Without it, connections are direct."""
 EGRESS_BUCKET_VARIABLE = "PENSTOCK_EGRESS_BUCKET"

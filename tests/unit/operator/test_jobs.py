@@ -331,3 +331,14 @@ def test_a_job_that_another_controller_holds_back_says_so() -> None:
 def test_words_are_noted_without_what_differs_each_time() -> None:
     first, second = (POD.replace("x7k2p", end) + "exceeded quota" for end in ("aaaaa", "b2b2b"))
     assert as_noted(first, "penstock-r1-2") == as_noted(second, "penstock-r1-2")
+
+
+def test_the_pod_gets_the_cas_of_the_platform_and_those_of_its_source_apart() -> None:
+    ca_certificates = "-----BEGIN CERTIFICATE-----\nsource"
+    launch = replace(LAUNCH, spec=run_spec(tls={"caCertificates": ca_certificates}))
+    job = desired_job(launch, JobSettings("https://api", ca_certificates="platform"))
+    environment = {entry["name"]: entry["value"] for entry in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert environment["PENSTOCK_CA_CERTIFICATES"] == "platform"
+    assert environment["PENSTOCK_SOURCE_CA_CERTIFICATES"] == ca_certificates
+    plain = {entry["name"] for entry in JOB["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert not {name for name in plain if name.endswith("CA_CERTIFICATES")}

@@ -20,6 +20,7 @@ from penstock_sdk._runtime.json_logs import LogContext, log_to_stderr, mask_prin
 from penstock_sdk._runtime.masking import Mask
 from penstock_sdk._runtime.parent_watch import exit_with_parent
 from penstock_sdk._runtime.run import run_connector
+from penstock_sdk._runtime.source_trust import trust_source
 from penstock_sdk.errors import DefectError
 
 log = logging.getLogger("penstock")
@@ -93,6 +94,7 @@ def run_attempt(credentials: dict[str, str], tell_secrets: Callable[[list[str]],
         log_to_stderr(context, assignment.mask)
         mask_printed_output(assignment.mask)
         client = RunClient(launch.api_url, launch.token(), ca_certificates=launch.ca_certificates)
+        trust_source(os.environ)  # after the client: it does not trust the source's CAs
     except DefectError as error:  # without an identity and a token the run API cannot be told
         log.error("%s: %s", error.error_class, error.message)  # noqa: TRY400 - a trace would add nothing
         return error.exit_code

@@ -12,7 +12,7 @@ from penstock_sdk.protocol import CA_CERTIFICATES_VARIABLE
 
 def platform_trust(ca_certificates: str) -> ssl.SSLContext:
     """Return a context that trusts the system's CAs and those of a PEM text. Raises DefectError if it holds none."""
-    context = httpx.create_ssl_context()
+    context = httpx.create_ssl_context(trust_env=False)  # not the CAs that a connection names for its source
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if ca_certificates:
         try:

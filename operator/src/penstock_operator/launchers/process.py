@@ -22,6 +22,7 @@ from penstock_sdk.protocol import (
     CREDENTIALS_DIRECTORY_VARIABLE,
     EGRESS_CHECK_VARIABLE,
     RUN_ID_VARIABLE,
+    SOURCE_CA_VARIABLE,
     TOKEN_FILE_VARIABLE,
 )
 
@@ -108,6 +109,7 @@ class ProcessLauncher:
             ATTEMPT_VARIABLE: str(launch.attempt),
             CONNECTOR_VARIABLE: artifact,
             EGRESS_CHECK_VARIABLE: "1",
+            **({SOURCE_CA_VARIABLE: launch.spec.tls.ca_certificates} if launch.spec.tls else {}),
         }
 
     def _credentials(self, launch: AttemptLaunch) -> dict[str, str]:

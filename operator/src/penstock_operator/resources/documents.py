@@ -5,6 +5,7 @@ Parsing never fails, because one bad document of a list must not hide the others
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -158,6 +159,12 @@ class Connection(Resource):
             status=_status_of(ConnectionStatus, document),
         )
 
+    @cached_property
+    def problems(self) -> list[str]:
+        """What is wrong with the spec, CA certificates that cannot be read among it."""
+        found = storage_problems(self._document.get("spec"), "spec") or resource_problems(self._document)
+        return found or ca_problems(self.spec.tls.ca_certificates if self.spec.tls else "")
+
     @property
     def uid(self) -> ConnectionUid:
         """`metadata.uid`."""
@@ -214,6 +221,18 @@ class Definition(Resource):
 def parse_resource(document: Document) -> Connection | Definition:
     """Return the resource that a document of either kind describes."""
     return Definition.parse(document) if document["kind"] == Definition.KIND else Connection.parse(document)
+
+
+def ca_problems(text: str) -> list[str]:
+    """Return what is wrong with the CA certificates of a source; an empty text is none, and right."""
+    if not text:
+        return []
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except (ssl.SSLError, ValueError):
+        remedy = "copy each as a whole, from '-----BEGIN CERTIFICATE-----' to '-----END CERTIFICATE-----'"
+        return [f"spec.tls.caCertificates: Invalid value: a certificate in it cannot be read; {remedy}"]
+    return []
 
 
 def _spec_of(kind: Kind, document: Document) -> object:

@@ -18,6 +18,8 @@ REQUESTED_AT = f"{GROUP}/requestedAt"
 RESET_STATE, REWIND_STATE = f"{GROUP}/resetState", f"{GROUP}/rewindState"
 ANNOTATIONS = (REQUESTED_AT, RESET_STATE, REWIND_STATE)
 """All annotations that Penstock reads; another one of its group is a mistake."""
+MAX_CA_CHARACTERS = 65_536
+"""Of the CAs of one source. A bundle of all public CAs has 220,000; a private CA has about 2,000."""
 Kind = Literal["ConnectorDefinition", "TenantConnection"]
 PLURALS: dict[Kind, str] = {"ConnectorDefinition": "connectordefinitions", "TenantConnection": "tenantconnections"}
 Stage = Literal["preview", "certified", "deprecated", "withdrawn"]
@@ -305,6 +307,28 @@ class Bronze(Declared):
     """Whether the data stays when the connection is deleted."""
 
 
+CaCertificates = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_CA_CHARACTERS,
+        json_schema_extra=rules(
+            (
+                "self.contains('-----BEGIN CERTIFICATE-----') && !self.contains('PRIVATE KEY')",
+                "must be certificates as PEM, '-----BEGIN CERTIFICATE-----' and so on, and no private key",
+            ),
+        ),
+    ),
+]
+
+
+class SourceTls(Declared):
+    """How the source is verified."""
+
+    ca_certificates: CaCertificates
+    """The CAs of the source's certificate, as PEM; trusted beside those of the system, by this connection only."""
+
+
 class ConnectionSpec(Declared):
     """A tenant's use of a connector. Without `streams`, all that the source offers are read in full."""
 
@@ -314,6 +338,8 @@ class ConnectionSpec(Declared):
     """What the connector's configSchema asks for. Never a secret: those belong into secretRef."""
     secret_ref: SecretReference | None = None
     """Where the credentials are, for a connector that takes any."""
+    tls: SourceTls | None = None
+    """For a source whose certificate is of a private CA."""
     streams: Annotated[
         list[StreamSelection],
         Field(
