@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -161,14 +162,18 @@ def test_a_policy_refuses_a_null_config_where_kubernetes_has_policies() -> None:
     assert not kinds("crds.enabled=false", kubernetes="1.33.0"), "who installs the kinds elsewhere has the policy there"
 
 
-def test_8_no_role_reads_a_secret_and_none_has_a_wildcard() -> None:
+def test_8_no_role_reads_a_secret_but_for_that_of_the_certificates_and_none_has_a_wildcard() -> None:
     documents = rendered(*GIVEN)
-    rules = [
-        rule for document in documents if document["kind"] in {"ClusterRole", "Role"} for rule in document["rules"]
-    ]
+    roles = [document for document in documents if document["kind"] in {"ClusterRole", "Role"}]
+    rules = [rule for role in roles if role["metadata"]["name"] != "penstock-certificates" for rule in role["rules"]]
     assert rules
     words = {word for rule in rules for key in ("apiGroups", "resources", "verbs") for word in rule[key]}
     assert not {word for word in words if "*" in word or word.startswith("secrets")}
+    (certificates,) = (role for role in roles if role["metadata"]["name"] == "penstock-certificates")
+    assert certificates["kind"] == "Role"
+    assert certificates["rules"] == [
+        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["penstock-tls"], "verbs": ["get", "update"]}
+    ]
 
 
 @pytest.mark.parametrize("values", [GIVEN, QUICKSTART])
@@ -215,6 +220,9 @@ def test_the_crds_are_the_generated_ones_and_stay_on_uninstall() -> None:
         ((*GIVEN, "egress.privateRanges={ten}"), "privateRanges"),
         ((*GIVEN, "admission.controllers={operate}"), "controllers"),
         ((*GIVEN, "admission.placement={hostNetwork}"), "placement"),
+        ((*GIVEN, "tls.source=vault"), "source"),
+        ((*GIVEN, "tls.source=secret"), "tls.existingSecret"),
+        ((*GIVEN, "tls.source=certManager"), "tls.issuerRef"),
         (("s3.bucket=bronze",), "postgres.existingSecret.name"),
         (("postgres.existingSecret.name=pg",), "s3.bucket"),
     ],
@@ -465,13 +473,13 @@ def test_each_api_has_a_service_and_run_pods_reach_one_of_them() -> None:
     assert found is not None
     rules: Any = found.rules
     assert ports["read"] not in {port["port"] for rule in rules for port in rule["ports"]}
-    assert environment(documents, "operate")["PENSTOCK_API_URL"] == "http://penstock.penstock-system.svc"
+    assert environment(documents, "operate")["PENSTOCK_API_URL"] == "https://penstock.penstock-system.svc"
 
 
 def test_the_gateway_has_no_rights_no_database_and_no_keys() -> None:
     documents = rendered(*GIVEN)
     given = environment(documents, "egress")
-    assert set(given) == {"PENSTOCK_API_URL", "PENSTOCK_EGRESS_PRIVATE_RANGES"}
+    assert set(given) == {"PENSTOCK_API_URL", "PENSTOCK_EGRESS_PRIVATE_RANGES", "PENSTOCK_TLS_DIRECTORY"}
     (pod,) = (pod for pod in pods(documents) if pod["containers"][0]["name"] == "egress")
     assert pod["automountServiceAccountToken"] is False
     assert "serviceAccountName" not in pod
@@ -506,3 +514,91 @@ def test_without_the_gateway_nothing_of_it_is_left() -> None:
     documents = rendered(*GIVEN, "egress.enabled=false")
     assert not [document for document in documents if document["metadata"]["name"].endswith("-egress")]
     assert egress(environment(documents, "operate")) is None
+
+
+def of_kind(documents: list[dict[str, Any]], kind: str, part: str) -> list[dict[str, Any]]:
+    """Return the documents of a kind that have a part in their names."""
+    return [item for item in documents if item["kind"] == kind and part in item["metadata"]["name"]]
+
+
+def test_tls_is_on_and_every_url_and_probe_says_so() -> None:
+    documents = rendered(*GIVEN)
+    assert environment(documents, "operate")["PENSTOCK_API_URL"] == "https://penstock.penstock-system.svc"
+    assert environment(documents, "egress")["PENSTOCK_API_URL"] == "https://penstock.penstock-system.svc"
+    assert environment(documents, "operate")["PENSTOCK_EGRESS_URL"].startswith("https://penstock-egress.")
+    for pod in pods(documents):
+        (container,) = pod["containers"]
+        probes = [container[name].get("httpGet") for name in ("startupProbe", "livenessProbe", "readinessProbe")]
+        assert {probe["scheme"] for probe in probes if probe} == {"HTTPS"}
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert mounts["tls"] == environment(documents, container["name"])["PENSTOCK_TLS_DIRECTORY"]
+    ports = {port["port"] for service in of_kind(documents, "Service", "penstock") for port in service["spec"]["ports"]}
+    assert ports == {443, 8082, 8083}
+
+
+def test_the_cas_own_key_gets_into_no_pod_and_the_secret_is_never_reset() -> None:
+    documents = rendered(*GIVEN)
+    (secret,) = of_kind(documents, "Secret", "penstock-tls")
+    assert "data" not in secret
+    assert "stringData" not in secret
+    for pod in pods(documents):
+        (volume,) = (volume for volume in pod["volumes"] if volume["name"] == "tls")
+        sources = [source["secret"] for source in volume["projected"]["sources"]]
+        keys = [item["key"] for source in sources for item in source["items"]]
+        assert keys == ["tls.crt", "tls.key", "ca.crt"]
+        assert not any(source.get("optional") for source in sources), "a pod waits for its certificate"
+
+
+def test_the_certificates_are_for_each_service_and_renewed_every_day() -> None:
+    documents = rendered(*GIVEN)
+    (job,) = of_kind(documents, "Job", "penstock-certificates")
+    (daily,) = of_kind(documents, "CronJob", "penstock-certificates")
+    pod = job["spec"]["template"]
+    assert daily["spec"]["jobTemplate"]["spec"]["template"] == pod
+    (container,) = pod["spec"]["containers"]
+    named = {argument.removeprefix("--service=") for argument in container["args"] if "--service=" in argument}
+    hosts = {str(urlsplit(value).hostname) for value in environment(documents, "operate").values() if "://" in value}
+    services = {service["metadata"]["name"] for service in of_kind(documents, "Service", "penstock")}
+    assert named == services
+    assert {host for host in hosts if host.endswith(".svc")} <= {f"{name}.penstock-system.svc" for name in named}
+    assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    (other,) = of_kind(rendered(*GIVEN, "image.reference=penstock:2"), "Job", "penstock-certificates")
+    assert other["metadata"]["name"] != job["metadata"]["name"], "a Job cannot be changed"
+
+
+def test_cert_manager_or_a_given_secret_takes_the_place_of_the_job() -> None:
+    issued = rendered(*GIVEN, "tls.source=certManager", "tls.issuerRef.name=internal")
+    (certificate,) = of_kind(issued, "Certificate", "penstock")
+    assert certificate["spec"]["issuerRef"] == {"name": "internal"}
+    assert "penstock-read.penstock-system.svc" in certificate["spec"]["dnsNames"]
+    given = rendered(*GIVEN, "tls.source=secret", "tls.existingSecret=ours")
+    for documents, secret in ((issued, certificate["spec"]["secretName"]), (given, "ours")):
+        assert not [item for item in documents if item["kind"] in {"Job", "CronJob", "Secret"}]
+        for pod in pods(documents):
+            (volume,) = (volume for volume in pod["volumes"] if volume["name"] == "tls")
+            assert {source["secret"]["name"] for source in volume["projected"]["sources"]} == {secret}
+
+
+def test_without_tls_nothing_of_it_is_left() -> None:
+    documents = rendered(*GIVEN, "tls.enabled=false")
+    assert not [item for item in documents if item["kind"] in {"Job", "CronJob", "Secret"}]
+    assert environment(documents, "operate")["PENSTOCK_API_URL"] == "http://penstock.penstock-system.svc"
+    assert "PENSTOCK_TLS_DIRECTORY" not in environment(documents, "serve")
+    assert not [volume for pod in pods(documents) for volume in pod["volumes"] if volume["name"] != "tmp"]
+
+
+def test_the_cas_of_postgres_and_the_bucket_are_files_of_the_pods_that_need_them() -> None:
+    documents = rendered(*GIVEN, "postgres.caSecret.name=pg-ca", "s3.caSecret.name=s3-ca", "s3.caSecret.key=root.pem")
+    for role in ("operate", "serve"):
+        found = environment(documents, role)
+        (pod,) = (pod for pod in pods(documents) if pod["containers"][0]["name"] == role)
+        volumes = {volume["name"]: volume.get("secret") for volume in pod["volumes"]}
+        assert volumes["s3-ca"] == {"secretName": "s3-ca", "items": [{"key": "root.pem", "path": "ca.crt"}]}
+        mounts = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+        assert {f"{mount}/ca.crt" for mount in mounts} >= {
+            found["PENSTOCK_S3_CA_FILE"],
+            found["PENSTOCK_POSTGRES_CA_FILE"],
+        }
+        (migration,) = pod["initContainers"]
+        assert "/etc/penstock/postgres-ca" in {mount["mountPath"] for mount in migration["volumeMounts"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import tempfile
 from pathlib import Path
@@ -64,7 +65,12 @@ class Installation:
         restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
         self.cluster.apply(
             {**document("Namespace", self.namespace), "metadata": {"name": self.namespace, "labels": restricted}},
-            document("Secret", "penstock-postgres", self.namespace, stringData={"url": self.database_url}),
+            document(
+                "Secret",
+                "penstock-postgres",
+                self.namespace,
+                stringData={"url": f"{self.database_url}?sslmode=disable"},
+            ),
             document("Secret", "penstock-s3", self.namespace, stringData=keys),
         )
         self.upgrade(**changes)
@@ -112,6 +118,11 @@ class Installation:
             command += ["--kubeconfig", str(self.cluster.kubeconfig)]
             done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=360)
         assert done.returncode == 0, done.stderr + self.cluster.kubectl("get", "pods", "-A", "-o", "wide").stdout
+
+    def certificates(self) -> dict[str, str]:
+        """Return the certificates and keys of the release, by the name of their file."""
+        data = self.cluster.get("secret", "penstock-tls", self.namespace).get("data", {})
+        return {name: base64.b64decode(value).decode() for name, value in data.items()}
 
     def pods(self, role: Role) -> list[dict[str, Any]]:
         """Return the role's pods that are not ending."""

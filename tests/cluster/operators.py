@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import signal
 import subprocess
@@ -20,6 +21,14 @@ from tests.cluster.kubernetes import Cluster
 DEPLOYMENT = "deployment/penstock-operate"
 END_SECONDS = 30
 SWEEP_SECONDS = "10"
+# `penstock`, with the names of the cluster's Services.
+OPERATE = """
+import json, os, socket
+from penstock_operator.cli import main
+names, resolve = json.loads(os.environ["NAMES"]), socket.getaddrinfo
+socket.getaddrinfo = lambda host, *rest, **options: resolve(names.get(host, host), *rest, **options)
+main()
+"""
 
 
 class Operators:
@@ -29,9 +38,15 @@ class Operators:
         self._installation, self._count = installation, count
         self._cluster = installation.cluster
         self._directory = directory
+        tls = directory / "tls"
+        tls.mkdir()
+        for name, text in installation.certificates().items():
+            (tls / name).write_text(text)
         self._environment = {
             **os.environ,
             **environment(self._cluster),
+            "PENSTOCK_TLS_DIRECTORY": str(tls),
+            "NAMES": json.dumps(addresses(self._cluster)),
             "KUBECONFIG": str(kubeconfig(self._cluster, address, directory)),
             "PENSTOCK_SWEEP_SECONDS": SWEEP_SECONDS,
         }
@@ -69,7 +84,7 @@ class Operators:
         return len(self._cluster.list("pods", NAMESPACE, "app.kubernetes.io/component=operate"))
 
     def _keep(self, number: int) -> None:
-        command = [sys.executable, "-m", "penstock_operator.cli", "operate", "--health-port"]
+        command = [sys.executable, "-c", OPERATE, "operate", "--health-port"]
         while not self._ended.is_set():
             with (self._directory / f"operate-{number}.log").open("ab") as log:
                 process = subprocess.Popen(
@@ -86,16 +101,18 @@ def environment(cluster: Cluster) -> dict[str, str]:
     """Return what the release tells its operators, Secrets read, as Kubernetes would put it into the pod."""
     (container,) = cluster.get("deployment", "penstock-operate", NAMESPACE)["spec"]["template"]["spec"]["containers"]
     found = {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}
-    for service in cluster.list("services", NAMESPACE):  # this machine does not resolve names of the cluster
-        name, address = f"//{service['metadata']['name']}.{NAMESPACE}.svc", f"//{service['spec']['clusterIP']}"
-        for variable in ("PENSTOCK_API_URL", "PENSTOCK_EGRESS_URL"):
-            found[variable] = found[variable].replace(name, address)
     for item in container["env"]:
         reference = item.get("valueFrom", {}).get("secretKeyRef")
         if reference:
             data = cluster.get("secret", reference["name"], NAMESPACE)["data"]
             found[item["name"]] = base64.b64decode(data[reference["key"]]).decode()
     return {**found, "PENSTOCK_NAMESPACE": NAMESPACE}
+
+
+def addresses(cluster: Cluster) -> dict[str, str]:
+    """Return the addresses of the release's Services, by name: this machine does not resolve names of the cluster."""
+    services = cluster.list("services", NAMESPACE)
+    return {f"{service['metadata']['name']}.{NAMESPACE}.svc": service["spec"]["clusterIP"] for service in services}
 
 
 def kubeconfig(cluster: Cluster, address: str, directory: Path) -> Path:

@@ -106,7 +106,7 @@ def test_16_no_way_out_of_a_runs_pod(
 def reachable(cluster: Cluster) -> set[tuple[str, str, int]]:
     """Return what a run's pod may reach: the run API and the gateway, by Service and by pod, and their names."""
     found = {("named", f"penstock.{NAMESPACE}.svc", 0), ("named", f"penstock-egress.{NAMESPACE}.svc", 0)}
-    for service, port in (("penstock", 80), ("penstock-egress", 8082)):
+    for service, port in (("penstock", 443), ("penstock-egress", 8082)):
         found.add(("tcp", cluster.get("service", service, NAMESPACE)["spec"]["clusterIP"], port))
     for role, port in (("serve", 8080), ("egress", 8082)):
         for pod in cluster.list("pods", NAMESPACE, f"app.kubernetes.io/component={role}"):

@@ -16,13 +16,13 @@ from tests.cluster.runs import Records, faker
 STRANGERS = "strangers"
 # Calls the health check, to show that it reaches the server, and `start` with the pod's own token; prints both statuses.
 START = """
-import json, os, pathlib, urllib.error, urllib.request
+import json, os, pathlib, ssl, urllib.error, urllib.request
 url, run = json.loads(os.environ["TRIED"])
 def ask(path, body=None, token=None):
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
     request = urllib.request.Request(url + path, body, headers)
     try:
-        return urllib.request.urlopen(request, timeout=20).status
+        return urllib.request.urlopen(request, timeout=20, context=ssl._create_unverified_context()).status
     except urllib.error.HTTPError as error:
         return error.code
 token = pathlib.Path("/var/run/secrets/penstock/token").read_text()
@@ -55,7 +55,7 @@ def hostile_pod(job: dict[str, Any], namespace: str, run: str, owners: list[dict
     """Return a pod like the Job's own, which only tries to start the run."""
     spec = {**job["spec"]["template"]["spec"], "dnsPolicy": "ClusterFirst", "hostAliases": []}
     container = {key: spec["containers"][0][key] for key in ("name", "image", "securityContext", "volumeMounts")}
-    tried = json.dumps([f"http://penstock.{NAMESPACE}.svc", run])
+    tried = json.dumps([f"https://penstock.{NAMESPACE}.svc", run])
     container |= {"command": ["python3", "-c", START], "env": [{"name": "TRIED", "value": tried}]}
     volumes = [volume for volume in spec["volumes"] if volume["name"] in ("tmp", "token")]
     mounts = [mount for mount in container["volumeMounts"] if mount["name"] in ("tmp", "token")]

@@ -25,7 +25,9 @@ Environment = dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def reader(cluster: Cluster, operator: Installation, namespace: str) -> Iterator[Environment]:
+def reader(
+    cluster: Cluster, operator: Installation, namespace: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Environment]:
     """What a person who may look at the tenant has set."""
     subject = {"kind": "ServiceAccount", "name": "reader", "namespace": namespace}
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}
@@ -33,14 +35,16 @@ def reader(cluster: Cluster, operator: Installation, namespace: str) -> Iterator
     cluster.apply(
         document("ServiceAccount", "reader", namespace), {**binding, "apiVersion": "rbac.authorization.k8s.io/v1"}
     )
-    token = cluster.kubectl("create", "token", "reader", "-n", namespace).stdout.strip()
+    token = cluster.kubectl("create", "token", "reader", "-n", namespace, "--audience=penstock-read").stdout.strip()
     port = free_port("127.0.0.1")
     command = [tool("kubectl"), "--kubeconfig", str(cluster.kubeconfig), "port-forward", "-n", NAMESPACE]
-    forward = subprocess.Popen([*command, "service/penstock-read", f"{port}:80"], stdout=subprocess.PIPE, text=True)
+    forward = subprocess.Popen([*command, "service/penstock-read", f"{port}:443"], stdout=subprocess.PIPE, text=True)
     try:
         assert forward.stdout
         assert "Forwarding" in forward.stdout.readline()
-        yield {**os.environ, "PENSTOCK_SERVER": f"http://127.0.0.1:{port}", "PENSTOCK_TOKEN": token}
+        (ca_file := tmp_path_factory.mktemp("reader") / "ca.crt").write_text(operator.certificates()["ca.crt"])
+        server = {"PENSTOCK_SERVER": f"https://localhost:{port}", "PENSTOCK_CA_FILE": str(ca_file)}
+        yield {**os.environ, **server, "PENSTOCK_TOKEN": token}
     finally:
         forward.terminate()
         forward.wait(10)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
-from penstock_operator.api.http_server import OpenConnections, server_config
+from penstock_operator.api.http_server import server_config
 from penstock_operator.tls import (
     ClientTrust,
     Handshakes,
@@ -25,6 +22,7 @@ from penstock_operator.tls import (
 )
 
 from tests.fakes.certificates import NO_OVERLAP, renewed_folder
+from tests.fakes.uvicorn_server import serving_app
 from tests.patience import PATIENCE
 
 HOST = "localhost"
@@ -40,18 +38,9 @@ def app() -> FastAPI:
     return made
 
 
-@asynccontextmanager
-async def serving(tls: ssl.SSLContext, connections: OpenConnections | None = None) -> AsyncIterator[int]:
+def serving(tls: ssl.SSLContext) -> AbstractAsyncContextManager[int]:
     """Serve on loopback, and give the port."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = server_config(app(), "127.0.0.1", 0, shutdown_seconds=1, connections=connections, tls=tls)
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve([listener]))
-    try:
-        yield int(listener.getsockname()[1])
-    finally:
-        server.should_exit = True
-        await task
+    return serving_app(server_config(app(), "127.0.0.1", 0, shutdown_seconds=1, tls=tls))
 
 
 @pytest.fixture

@@ -45,6 +45,9 @@ tolerations: {{ toJson . }}
 {{- define "penstock.database" -}}
 {{- $values := .root.Values.postgres }}
 {{- $given := get (dict "operate" $values.controller "serve" $values.server) .component | default dict }}
+{{- if .root.Values.postgres.caSecret.name }}
+- {name: PENSTOCK_POSTGRES_CA_FILE, value: /etc/penstock/postgres-ca/ca.crt}
+{{- end }}
 - name: PENSTOCK_DATABASE_URL
   valueFrom:
     secretKeyRef:
@@ -71,6 +74,9 @@ tolerations: {{ toJson . }}
 {{- define "penstock.bronze" -}}
 {{- $component := .component }}
 {{- with .root }}
+{{- if .Values.s3.caSecret.name }}
+- {name: PENSTOCK_S3_CA_FILE, value: /etc/penstock/s3-ca/ca.crt}
+{{- end }}
 {{- if .Values.quickstart.enabled }}
 - {name: PENSTOCK_S3_ENDPOINT, value: "http://{{ include "penstock.name" . }}-s3.{{ .Release.Namespace }}.svc:7070"}
 - {name: PENSTOCK_S3_BUCKET, value: {{ .Values.quickstart.s3.bucket | quote }}}
@@ -151,10 +157,100 @@ tolerations: {{ toJson . }}
 {{- end }}
 
 {{- define "penstock.egress" -}}
-- {name: PENSTOCK_EGRESS_URL, value: "http://{{ include "penstock.name" . }}-egress.{{ .Release.Namespace }}.svc:8082"}
+- {name: PENSTOCK_EGRESS_URL, value: "{{ include "penstock.scheme" . }}://{{ include "penstock.name" . }}-egress.{{ .Release.Namespace }}.svc:8082"}
 - {name: PENSTOCK_EGRESS_RULES, value: {{ include "penstock.runRules" . | quote }}}
 - {name: PENSTOCK_EGRESS_BUCKET, value: {{ ternary "direct" "gateway" (or .Values.quickstart.enabled (not (empty .Values.egress.bucketRules))) }}}
 {{- if .Values.networkPolicy.enabled }}
 - {name: PENSTOCK_EGRESS_PROBE_PORT, value: "8083"}
 {{- end }}
+{{- end }}
+
+{{- define "penstock.scheme" -}}
+{{ ternary "https" "http" .Values.tls.enabled }}
+{{- end }}
+
+{{- /* The Secret with tls.crt, tls.key and ca.crt. */}}
+{{- define "penstock.tlsSecret" -}}
+{{- if eq .Values.tls.source "secret" }}
+{{- required "tls.existingSecret: name a Secret with tls.crt, tls.key and ca.crt, or choose another tls.source" .Values.tls.existingSecret }}
+{{- else -}}
+{{ include "penstock.name" . }}-tls
+{{- end }}
+{{- end }}
+
+{{- /*
+Volumes of certificates: the serving certificate, and CAs of servers outside of the release. A pod waits for their Secrets.
+The CA's own key, in the same Secret, gets into no pod.
+*/}}
+{{- define "penstock.tlsVolumes" -}}
+{{- if .Values.tls.enabled }}
+- name: tls
+  projected:
+    defaultMode: 0440
+    sources:
+      - secret:
+          name: {{ include "penstock.tlsSecret" . }}
+          items: [{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}]
+      - secret:
+          name: {{ include "penstock.tlsSecret" . }}
+          items: [{key: ca.crt, path: ca.crt}]
+          {{- if ne .Values.tls.source "release" }}
+          optional: true  # a public CA is trusted without it
+          {{- end }}
+{{- end }}
+{{- range $server := list "postgres" "s3" }}
+{{- with (index $.Values $server).caSecret }}
+{{- if .name }}
+- name: {{ $server }}-ca
+  secret: {secretName: {{ .name }}, items: [{key: {{ .key }}, path: ca.crt}]}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "penstock.caMounts" -}}
+{{- range $server := list "postgres" "s3" }}
+{{- if (index $.Values $server).caSecret.name }}
+- {name: {{ $server }}-ca, mountPath: /etc/penstock/{{ $server }}-ca, readOnly: true}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "penstock.tlsMount" -}}
+{{- if .Values.tls.enabled }}
+- {name: tls, mountPath: /etc/penstock/tls, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "penstock.tlsVariables" -}}
+{{- if .Values.tls.enabled }}
+- {name: PENSTOCK_TLS_DIRECTORY, value: /etc/penstock/tls}
+{{- end }}
+{{- end }}
+
+{{- define "penstock.certificatesPod" -}}
+metadata:
+  labels: {{- include "penstock.labels" (dict "root" .root "role" "certificates") | nindent 4 }}
+spec:
+  serviceAccountName: {{ include "penstock.name" .root }}-certificates
+  restartPolicy: OnFailure
+  {{- include "penstock.pod" .root | nindent 2 }}
+  volumes:
+    - {name: tmp, emptyDir: {sizeLimit: 16Mi}}
+  containers:
+    - name: certificates
+      image: {{ .root.Values.image.reference }}
+      imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+      args:
+        - certificates
+        - --namespace={{ .root.Release.Namespace }}
+        - --secret={{ .secret }}
+        - --cluster-domain={{ .root.Values.tls.clusterDomain }}
+        {{- range .services }}
+        - --service={{ . }}
+        {{- end }}
+      resources: {requests: {cpu: 10m, memory: 96Mi}, limits: {memory: 256Mi}}
+      {{- include "penstock.container" .root | nindent 6 }}
+      volumeMounts:
+        - {name: tmp, mountPath: /tmp}
 {{- end }}

@@ -159,6 +159,14 @@ RECHECK_MINUTES = WholeNumber(
     "How long after a run failed for its Secret, its credentials or its pod another one looks again; 0: never.",
     "operate.recheckMinutes",
 )
+READ_AUDIENCES = Variable(
+    "PENSTOCK_READ_AUDIENCES",
+    "serve",
+    "penstock-read",
+    "The audiences of tokens for the read API, with commas between them; empty: tokens for the API server itself.",
+    "serve.audiences",
+    {"type": "array", "uniqueItems": True, "items": {"type": "string", "pattern": "^[^, ]+$"}},
+)
 LOG_BYTES = KEPT_LOG_BYTES.number
 
 VARIABLES = (
@@ -204,6 +212,7 @@ VARIABLES = (
         "PENSTOCK_CREDENTIALS_KEY", "serve", "", "What replaced credentials are encrypted with, the newest first."
     ),
     Variable("PENSTOCK_API_URL", "operate, egress", "", "The run API as pods reach it."),
+    READ_AUDIENCES,
     Variable(
         "PENSTOCK_TLS_DIRECTORY",
         "operate, serve, egress",
@@ -316,6 +325,12 @@ VARIABLES = (
         "PENSTOCK_SERVER", "runs, bronze, state, alerts", "", "The read API's URL; without it the data directory."
     ),
     Variable("PENSTOCK_TOKEN", "runs, bronze, state, alerts", "", "A Kubernetes token for it."),
+    Variable(
+        "PENSTOCK_CA_FILE",
+        "runs, bronze, state, alerts",
+        "",
+        "The CA of the read API's certificate, as PEM; trusted beside those of the system.",
+    ),
     Variable(
         "PENSTOCK_DATA_DIR", "up, runs, bronze, state, alerts", ".penstock", "Where `penstock up` keeps everything."
     ),
@@ -576,6 +591,11 @@ def tls_directory(environment: Mapping[str, str] = os.environ) -> Path | None:
     """Return the folder of this process's certificate; None: it serves plain HTTP."""
     folder = environment.get("PENSTOCK_TLS_DIRECTORY", "").strip()
     return Path(folder) if folder else None
+
+
+def read_audiences(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Return the audiences of tokens for the read API; none: tokens for the API server itself."""
+    return tuple(filter(None, (name.strip() for name in READ_AUDIENCES.text(environment).split(","))))
 
 
 def trusted_certificates(environment: Mapping[str, str] = os.environ) -> TrustedCertificates:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -19,6 +19,8 @@ from penstock_operator.resources.models import GROUP, PLURALS, Kind
 from penstock_operator.runs.protocol import JobIdentity, PodIdentity
 
 T = TypeVar("T")
+READ_AUDIENCE = "penstock-read"
+"""The audience of tokens for the read API. A run's token has another one, and the API server takes neither."""
 SERVICE_ACCOUNT = ["system", "serviceaccount"]
 POD_NAME, POD_UID = "authentication.kubernetes.io/pod-name", "authentication.kubernetes.io/pod-uid"
 EVERYWHERE: dict[Kind, str] = {
@@ -56,7 +58,9 @@ async def _found(reading: Awaitable[T]) -> T:
 class KubernetesAuthenticator:
     """Authentication by the API server."""
 
-    def __init__(self, api: client.ApiClient) -> None:
+    def __init__(self, api: client.ApiClient, read_audiences: Sequence[str] = (READ_AUDIENCE,)) -> None:
+        """Take the audiences of tokens for the read API; none: those of the API server."""
+        self._read_audiences = list(read_audiences) or None
         self._tokens = client.AuthenticationV1Api(api)
         self._access = client.AuthorizationV1Api(api)
         self._core = client.CoreV1Api(api)
@@ -122,11 +126,11 @@ class KubernetesAuthenticator:
 
     async def holder(self, token: str) -> str:
         """Check the token, and return its holder's name."""
-        return str((await self._review(token, None)).username)
+        return str((await self._review(token, self._read_audiences)).username)
 
     async def person(self, token: str, verb: Verb, namespace: str | None, kind: Kind = "TenantConnection") -> str:
         """Check that the token's holder may do this with resources of the kind, and return their name."""
-        user = await self._review(token, None)
+        user = await self._review(token, self._read_audiences)
         concerns(OBJECT_KINDS[kind], Namespace(namespace) if namespace else None)
         plural = PLURALS[kind]
         attributes = client.V1ResourceAttributes(group=GROUP, resource=plural, verb=verb, namespace=namespace)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from penstock_operator.logs.reader import RunLogs
 from penstock_operator.registry.database import create_pool
 from penstock_operator.runs.protocol import RunProtocol
 from penstock_operator.settings import s3_settings
+from penstock_operator.tls import ClientTrust, TlsError, TrustedCertificates, failed_verification
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -192,13 +194,31 @@ async def _remote(server: str) -> AsyncIterator[ApiSession]:
     headers = {"Authorization": f"Bearer {token}"}
     store = BronzeStore(s3_settings()) if os.environ.get("PENSTOCK_S3_BUCKET") else None
     try:
-        async with httpx.AsyncClient(base_url=_base_url(server), headers=headers, timeout=30) as http:
+        async with httpx.AsyncClient(
+            base_url=_base_url(server), headers=headers, timeout=30, verify=_trusted()
+        ) as http:
             yield ApiSession(http, store)
     except httpx.TransportError as error:
+        refused = failed_verification(error)
+        if refused is not None:
+            message = (
+                f"PENSTOCK_SERVER: the certificate of {server} is not accepted: {refused.verify_message.strip()};"
+                " set PENSTOCK_CA_FILE to the file of its CA, and use a name that the certificate is for"
+            )
+            raise CommandError(message) from None
         reason = str(error) or type(error).__name__
         raise CommandError(f"PENSTOCK_SERVER: {server} does not answer as it should: {reason}") from None
     except httpx.HTTPError as error:
         raise CommandError(f"PENSTOCK_SERVER: {server}: {error or type(error).__name__}") from None
+
+
+def _trusted() -> ssl.SSLContext:
+    """Return a context that trusts the system's CAs and those of PENSTOCK_CA_FILE."""
+    file = os.environ.get("PENSTOCK_CA_FILE", "")
+    try:
+        return ClientTrust(TrustedCertificates(*([Path(file)] if file else []))).context
+    except TlsError as error:
+        raise CommandError(f"PENSTOCK_CA_FILE: {error}") from None
 
 
 def _base_url(server: str) -> httpx.URL:

@@ -49,6 +49,7 @@ from penstock_operator.settings import (
     given_installation,
     log_bytes,
     quotas,
+    read_audiences,
     required_url,
     retention,
     s3_settings,
@@ -93,7 +94,7 @@ async def serve(host: str, port: int, read_port: int) -> None:
         _api_client() as api,
         _api_client() as following,
     ):
-        store, authenticator = BronzeStore(s3_settings()), KubernetesAuthenticator(api)
+        store, authenticator = BronzeStore(s3_settings()), KubernetesAuthenticator(api, read_audiences())
         protocol = RunProtocol(pool, store, vault=Vault(credentials_keys()))
         logs = RunLogs(reading, PodLogs(following), store)
         run_api = create_app(Services(protocol, pool, authenticator, logs), ["run"])
