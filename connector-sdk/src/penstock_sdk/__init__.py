@@ -6,6 +6,7 @@ Everything that a connector's author needs is here. `penstock_sdk.manifest` hold
 
 from __future__ import annotations
 
+from penstock_sdk._secret import Secret
 from penstock_sdk.contract import (
     Batch,
     CollectingSink,
@@ -51,6 +52,7 @@ __all__ = [
     "Partition",
     "Record",
     "Records",
+    "Secret",
     "Sink",
     "SourceContractError",
     "Stream",

@@ -29,6 +29,7 @@ PUBLIC = {
         "Partition",
         "Record",
         "Records",
+        "Secret",
         "Sink",
         "SourceContractError",
         "Stream",

@@ -11,6 +11,7 @@ import msgspec
 from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.json_logs import LogContext
 from penstock_sdk._runtime.masking import Mask
+from penstock_sdk._secret import decode_secret
 from penstock_sdk.contract import Connector
 from penstock_sdk.errors import AuthenticationError, ConfigError
 from penstock_sdk.json_types import JsonObject
@@ -51,7 +52,7 @@ def build(connector: type[AnyConnector], config: JsonObject, secret: dict[str, s
         message = f"spec.config: {error}"
         raise ConfigError(message) from None
     try:
-        credentials = msgspec.convert(secret, credentials_type)
+        credentials = msgspec.convert(secret, credentials_type, dec_hook=decode_secret)
     except msgspec.ValidationError as error:
         message = f"spec.secretRef: the Secret does not fit the connector: {error}"
         raise AuthenticationError(message) from None

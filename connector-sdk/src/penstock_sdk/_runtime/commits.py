@@ -7,6 +7,7 @@ number for a repetition of it.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 from penstock_sdk import protocol as wire
 from penstock_sdk._runtime.client import RunClient
 from penstock_sdk._runtime.discovery import limit_message
+from penstock_sdk._runtime.masking import Mask
 from penstock_sdk._runtime.metrics import Metrics
 from penstock_sdk._runtime.partition_plan import PartitionPlan
 from penstock_sdk._runtime.upload_grants import UploadGrants
@@ -25,6 +27,9 @@ from penstock_sdk.errors import DefectError, SourceContractError
 MergeCursor = Callable[[Cursor, bool], tuple[Cursor, bool]]
 """Converts a reader's cursor, and whether its partition is at its end, to those of the stream. Called for one commit at a
 time."""
+
+SHORTEST_SEARCHED = 8
+"""Characters of a credential that a cursor is searched for. A shorter one, such as `orders`, may be there by chance."""
 
 
 class SequenceNumbers:
@@ -44,7 +49,10 @@ class SequenceNumbers:
 class StreamCommits:
     """The state that the readers of one stream share. Thread-safe."""
 
-    def __init__(self, client: RunClient, stream: str, checkpoint: int, metrics: Metrics) -> None:
+    def __init__(
+        self, client: RunClient, stream: str, checkpoint: int, metrics: Metrics, mask: Mask | None = None
+    ) -> None:
+        self._mask = mask
         self.metrics = metrics
         self.object_numbers, self.rejected_object_numbers = SequenceNumbers(), SequenceNumbers()
         self.id_series = (
@@ -95,6 +103,8 @@ class StreamCommits:
         schema_version: int,
         read: Mapping[Op, int],
     ) -> None:
+        if self._mask is not None:
+            check_no_secret(self._mask, self._stream, cursor)
         self._checkpoint += 1
         try:
             request = wire.CheckpointRequest(
@@ -109,6 +119,17 @@ class StreamCommits:
         except ValidationError as error:
             raise SourceContractError(f"stream {self._stream!r}: {limit_message(error)}") from None
         self._client.checkpoint(request)
+
+
+def check_no_secret(mask: Mask, stream: str, cursor: Cursor) -> None:
+    """Raise DefectError if the cursor holds a credential in a form that the mask knows: the registry would keep and show it."""
+    searched = Mask([value for value in mask.values if len(value) >= SHORTEST_SEARCHED])
+    text = json.dumps(cursor, ensure_ascii=False, default=str)
+    if searched(text) != text:
+        raise DefectError(
+            f"the cursor of stream {stream!r} holds a credential of the connection; nothing of it is committed."
+            " Put what identifies the place in the stream into the cursor, such as a page's number, and not a whole URL"
+        )
 
 
 def not_conserved(stream: str, read: Mapping[Op, int], objects: Sequence[wire.UploadedObject]) -> DefectError:

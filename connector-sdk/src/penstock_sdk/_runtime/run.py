@@ -262,7 +262,9 @@ class Attempt:
         return ReadTask(asked, verdict, start.model_copy(update={"since": since}), envelope)
 
     def _read(self, factory: ConnectorFactory, connector: AnyConnector, task: ReadTask) -> None:
-        reader = StreamReader(self._client, self._metrics, task, BatchChecks(self._check, self._check_writes))
+        reader = StreamReader(
+            self._client, self._metrics, task, BatchChecks(self._check, self._check_writes), self._mask
+        )
         if task.stream.unavailable:  # an older server does not refuse such a stream
             raise task.stream.unavailable
         with self._named(task.stream.name):

@@ -14,6 +14,7 @@ from penstock_sdk._runtime.commits import MergeCursor, StreamCommits, unpartitio
 from penstock_sdk._runtime.encode import Envelope
 from penstock_sdk._runtime.field_removal import FieldRemover
 from penstock_sdk._runtime.gc_tuning import YoungGenerationCollector
+from penstock_sdk._runtime.masking import Mask
 from penstock_sdk._runtime.metrics import Metrics
 from penstock_sdk._runtime.pipeline import StreamPipeline, timestamp_now
 from penstock_sdk._runtime.rejects import RecordValidator, RejectCounts
@@ -51,11 +52,13 @@ class ReadTask:
 class StreamReader:
     """Reads a stream, or one of its partitions. Partitions can be read in parallel, each by its own connector."""
 
-    def __init__(self, client: RunClient, metrics: Metrics, task: ReadTask, batch_checks: BatchChecks) -> None:
+    def __init__(
+        self, client: RunClient, metrics: Metrics, task: ReadTask, batch_checks: BatchChecks, mask: Mask | None = None
+    ) -> None:
         self.task = task
         self.batch_checks = batch_checks
         self.metrics = metrics
-        self.shared = StreamCommits(client, task.envelope.stream, task.verdict.selected.checkpoint, metrics)
+        self.shared = StreamCommits(client, task.envelope.stream, task.verdict.selected.checkpoint, metrics, mask)
 
     def read_unpartitioned(self, connector: AnyConnector) -> None:
         """Read the stream as a whole."""
