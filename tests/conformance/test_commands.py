@@ -132,7 +132,10 @@ def test_a_source_that_refuses_is_said_in_the_connectors_own_words(project: Any)
     file.write_text(file.read_text().replace("{token: token-of-the-trial}", "{token: another}"))
     done = project("check")
     assert done.returncode == 11
-    assert done.stderr == "AuthenticationError: the source refuses the token; correct the Secret's key 'token'\n"
+    assert done.stderr == (
+        "AuthenticationError: the source refuses token, which is wrong, expired or revoked: create a new token at the source,"
+        " and put it into the Secret\n"
+    )
 
 
 def test_a_variable_that_is_not_set_is_named(project: Any) -> None:
