@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: conformance-table counts reference reference-check
-.PHONY: help demo test unit integration model fuzz adversarial chaos conformance chart cluster-test lint format crds crds-check lock images cluster cluster-demo cluster-down bench bench-control-plane
+.PHONY: help demo test unit integration model fuzz adversarial chaos conformance identity chart cluster-test lint format crds crds-check lock images cluster cluster-demo cluster-down bench bench-control-plane
 
 help: ## List what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -25,7 +25,7 @@ $(READY): locks/dev.txt $(addsuffix /pyproject.toml,$(DISTRIBUTIONS))
 demo: $(READY) ## Real tables through the whole platform on this machine
 	$(BIN)/python examples/demo/demo.py
 
-test: $(READY) lint crds-check unit integration model fuzz adversarial chaos conformance chart cluster-test ## Everything that CI runs
+test: $(READY) lint crds-check unit integration model fuzz adversarial chaos conformance identity chart cluster-test ## Everything that CI runs
 
 unit: $(READY) ## Tests that need no server
 	$(BIN)/pytest tests/unit -n 2
@@ -52,6 +52,9 @@ conformance-table: $(READY) ## The table hostile connector by check, written fro
 	rm -rf .state/hostile-rows && mkdir -p .state/hostile-rows
 	PENSTOCK_HOSTILE_ROWS=$(CURDIR)/.state/hostile-rows $(BIN)/pytest tests/conformance/test_hostile.py -n 2 --deselect tests/conformance/test_hostile.py::test_the_page_names_every_check_and_connector
 	$(BIN)/python -m tests.conformance.table .state/hostile-rows
+
+identity: $(READY) ## Logins against a real Keycloak on this machine (Java 17 and Maven; about two minutes)
+	$(BIN)/pytest tests/identity -rs
 
 chart: $(READY) ## What Helm renders (Helm, or Go to build it)
 	tests/chart/run

@@ -29,6 +29,9 @@ TRANSIENT_STATUSES = frozenset(
 SERVER_ERROR = 500
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 WRONG_REQUESTS = ("invalid_request", "unsupported_grant_type", "invalid_target", "unsupported_response_type")
+SOAP_FAULT = re.compile(rb"<(?:[\w-]+:)?Fault[\s>]")
+"""A refusal in SOAP, which SOAP 1.1 sends with HTTP 500."""
+TLS_REFUSAL = re.compile(r"alert.*(?:certificate|unknown ca|decrypt error|handshake failure)", re.IGNORECASE)
 ERROR_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,60}")
 
 
@@ -90,7 +93,8 @@ class Provider:
             raise ConfigError(
                 f"{self.host} redirects the login to {target}, where credentials are not sent: correct {self.url_name}"
             )
-        if answer.status in TRANSIENT_STATUSES or answer.status >= SERVER_ERROR:
+        is_fault = answer.status == HTTPStatus.INTERNAL_SERVER_ERROR and SOAP_FAULT.search(answer.body) is not None
+        if answer.status in TRANSIENT_STATUSES or (answer.status >= SERVER_ERROR and not is_fault):
             raise TransientError(
                 f"{self.host} is not available for the login: it answers HTTP {answer.status}",
                 retry_after=_retry_after(answer.headers.get("Retry-After")),
@@ -125,10 +129,20 @@ class Provider:
                 f"the certificate of {self.host} is not valid ({certificate}): correct {self.url_name}, or the certificate"
             )
         detail = type(error).__name__
+        if self._ssl_context is not None and TLS_REFUSAL.search(str(error).replace("_", " ")):
+            return AuthenticationError(
+                f"{self.host} refuses client_certificate in the TLS handshake: put a certificate that it trusts, and its client_key,"
+                " into the Secret",
+                operator_message=str(error)[:300],
+            )
         if isinstance(error, httpx.ProxyError) and "403" in str(error):
             return ConfigError(f"the platform does not allow connections to {self.host}: declare it in network.egress")
         if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
             return ConfigError(f"{self.url_name} is not a URL: correct it")
+        return self._lost(error, detail)
+
+    def _lost(self, error: httpx.HTTPError, detail: str) -> TransientError:
+        """Return the error for a provider that cannot be reached, or whose answer did not arrive whole."""
         if isinstance(error, NEVER_SENT):
             return TransientError(f"{self.host} cannot be reached for the login", operator_message=detail)
         if isinstance(error, httpx.DecodingError):
