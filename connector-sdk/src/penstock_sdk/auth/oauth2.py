@@ -126,8 +126,8 @@ class TokenEndpoint:
         is_silent = not code and answer.status == HTTPStatus.BAD_REQUEST and not answer.is_html
         if "refresh_token" in sent and (code == "invalid_grant" or is_silent):
             return AuthenticationError(
-                f"{self.provider.host} refuses refresh_token: it has expired, was revoked, or was already used; authorize again"
-                " (penstock-connector login), and put the new refresh_token into the Secret"
+                f"{self.provider.host} refuses refresh_token: it has expired, was revoked, or was already used; authorize again,"
+                " and put the new refresh_token into the Secret"
             )
         names = sent if code == "invalid_grant" and sent else (*self.client_credentials, *sent)
         skew = self.clock.skew(answer.headers.get("Date"))

@@ -126,13 +126,13 @@ class OAuth2Login(
     """A token of an OAuth 2.0 authorization server."""
 
     flow: Flow
-    """How the first token is obtained. With authorizationCode and deviceCode, `penstock-connector login` obtains a refresh token."""
+    """How the first token is obtained. With authorizationCode and deviceCode, a person authorizes once and puts the refresh token into the Secret."""
     token_url: UrlTemplate
     """The token endpoint."""
     authorization_url: UrlTemplate | None = None
-    """The page at which a person authorizes. Only `penstock-connector login` uses it."""
+    """The page at which a person authorizes. A run's pod does not use it."""
     device_authorization_url: UrlTemplate | None = None
-    """The endpoint that issues device codes. Only `penstock-connector login` uses it."""
+    """The endpoint that issues device codes. A run's pod does not use it."""
     scopes: Scopes = []
     """The scopes to request."""
     audience: Template | None = None

@@ -141,7 +141,7 @@ def test_a_refresh_token_that_is_refused(provider: FakeProvider) -> None:
     error = error_of(provider, oauth2(provider, {**REFRESH, "refresh_token": "revoked-before"}))
     assert isinstance(error, AuthenticationError)
     assert "refuses refresh_token: it has expired, was revoked, or was already used" in error.message
-    assert "penstock-connector login" in error.message
+    assert "authorize again, and put the new refresh_token into the Secret" in error.message
 
 
 def test_a_refused_client_with_a_refresh_token_names_the_client(provider: FakeProvider) -> None:
