@@ -36,6 +36,7 @@ from penstock_operator.cli import (
 )
 from penstock_operator.cli.exit_codes import CommandError, ExitCode
 from penstock_operator.cli.output import printable_block, say
+from penstock_operator.cli.own_secrets import masked
 from penstock_operator.cli.paths import existing_path
 from penstock_operator.cli.signals import StopRequested
 from penstock_operator.cli.usage import USAGE_ERRORS, say_usage
@@ -194,6 +195,7 @@ def main() -> None:
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
             ),
+            _masked_line,
         ],
     )
     code = run(sys.argv[1:])
@@ -204,6 +206,11 @@ def main() -> None:
         if not isinstance(error, BrokenPipeError):  # the reader of a pipe may end; a full disk loses the output
             code = _failed(error)
     sys.exit(code)
+
+
+def _masked_line(_logger: Any, _method: str, line: Any) -> str:
+    """Mask the platform's own credentials, also in tracebacks."""
+    return masked(str(line))
 
 
 def _printable_values(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -251,13 +258,13 @@ def run(arguments: list[str]) -> int:
 def _failed(error: Exception) -> int:
     """Print an error in one line. For an unexpected error, which is a defect, an environment variable shows the traceback."""
     if os.environ.get(TRACEBACK):
-        traceback.print_exception(error)
+        sys.stderr.write(masked("".join(traceback.format_exception(error))))
     first = _first(error)
     words = _words(first)
     if words is not None:
-        say(f"error: {words}")
+        say(masked(f"error: {words}"))
         return ExitCode.usage
-    say(f"error: a defect of Penstock: {type(first).__name__}: {first} ({TRACEBACK}=1 shows where)")
+    say(masked(f"error: a defect of Penstock: {type(first).__name__}: {first} ({TRACEBACK}=1 shows where)"))
     return ExitCode.defect
 
 
