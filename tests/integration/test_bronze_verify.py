@@ -50,3 +50,17 @@ def test_it_needs_a_run_that_committed_or_a_place(user: User) -> None:
     user.up()
     assert verified(user, "team/good", "--run", "x")[0] == 2
     assert "x" in verified(user, "--run", "x")[2]
+
+
+def test_a_name_that_does_not_exist_is_no_empty_listing(user: User) -> None:
+    user.connection("good", connector=FAKER, config={"records": 3}, streams=[{"name": "people"}])
+    user.up()
+    for command, where, said in (
+        ("ls", "team/goood", "there is no connection team/goood (nearest: team/good)"),
+        ("head", "goood", "there is no connection goood (nearest: good)"),
+        ("verify", "other/good", "there is no connection other/good"),
+        ("ls", "team/good/poeple", "team/good has no stream poeple (nearest: people)"),
+        ("verify", "team/good/poeple", "team/good has no stream poeple"),
+    ):
+        done = user.call("bronze", command, where, "--data-dir", str(user.data))
+        assert (done.returncode, said in done.stderr) == (2, True), (command, done.stderr)

@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 import io
 import tempfile
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, NamedTuple, get_args
 
 import typer
 import zstandard
 from penstock_sdk.protocol import ObjectKind
 
-from penstock_operator.api.models import ObjectView
+from penstock_operator.api.models import ConnectionView, ObjectView, StreamView
 from penstock_operator.bronze.store import BronzeStore
 from penstock_operator.cli.api_session import DATA_DIR, ApiSession, DataDir, session
 from penstock_operator.cli.bronze_sql import BronzeView, FetchedObjects, unpack
 from penstock_operator.cli.bronze_verify import BATCH, compare, fetched, of_listing, of_run
 from penstock_operator.cli.exit_codes import CommandError, ExitCode
+from penstock_operator.cli.names import connection_path
 from penstock_operator.cli.output import ListingColumn, Output, OutputOption, moment, print_rows, say, written
 from penstock_operator.cli.query_output import print_relation
+from penstock_operator.ids import ConnectionName, Namespace, StreamName
+from penstock_operator.resources.spelling import nearest_word
 
 app = typer.Typer(no_args_is_help=True, help="Bronze: ls, head, sql, verify over committed objects.")
 Where = Annotated[str | None, typer.Argument(help="[NAMESPACE/]CONNECTION[/STREAM] or nothing for all")]
@@ -38,18 +41,57 @@ def _kind(*, rejected: bool) -> ObjectKind:
     return "rejected" if rejected else "data"
 
 
+class _Names(NamedTuple):
+    """The parts of [NAMESPACE/]CONNECTION[/STREAM], as far as they are given."""
+
+    namespace: Namespace | None
+    name: ConnectionName | None
+    stream: StreamName | None
+
+
+def _names(where: str | None) -> _Names:
+    parts = (where or "").split("/") if where else []
+    if len(parts) > len(_Names._fields) or not all(parts):
+        raise CommandError(f"{where!r} names no objects: give [NAMESPACE/]CONNECTION[/STREAM], or nothing for all")
+    namespace, name, stream = (*(parts if len(parts) > 1 else ["", *parts]), "", "", "")[:3]
+    return _Names(Namespace(namespace) or None, ConnectionName(name) or None, StreamName(stream) or None)
+
+
+async def _check_names(api: ApiSession, where: str | None) -> None:
+    """Raise CommandError if `where` names a connection or a stream that does not exist: no object of it was found."""
+    namespace, name, stream = _names(where)
+    if name is None:
+        return
+    known = [found async for found in api.pages(ConnectionView, "/connections", namespace=namespace)]
+    named = [found for found in known if found.name == name]
+    if not named:
+        shown = {f"{found.namespace}/{found.name}" if namespace else found.name for found in known}
+        wanted = f"{namespace}/{name}" if namespace else name
+        raise CommandError(f"there is no connection {wanted}{_guess(wanted, shown)}, and no object of one")
+    if stream is not None:
+        path = connection_path(f"{named[0].namespace}/{name}")
+        streams = {found.stream async for found in api.pages(StreamView, f"{path}/streams")}
+        if stream not in streams:
+            raise CommandError(f"{named[0].namespace}/{name} has no stream {stream}{_guess(stream, streams)}")
+
+
+def _guess(word: str, known: Iterable[str]) -> str:
+    near = nearest_word(word, known)
+    return f" (nearest: {near})" if near else ""
+
+
 def _listing(api: ApiSession, where: str | None, kind: ObjectKind) -> AsyncGenerator[ObjectView]:
     """Yield the committed objects of [NAMESPACE/]CONNECTION[/STREAM]."""
-    names = (where or "").split("/") if where else []
-    if len(names) > 3 or not all(names):  # noqa: PLR2004 - namespace, connection and stream
-        raise CommandError(f"{where!r} names no objects: give [NAMESPACE/]CONNECTION[/STREAM], or nothing for all")
-    namespace, name, stream = (*names, None, None, None)[:3] if len(names) > 1 else (None, *names, None, None)[:3]
+    namespace, name, stream = _names(where)
     return api.pages(ObjectView, "/objects", kind=kind, namespace=namespace, name=name, stream=stream)
 
 
 async def _listed(data_dir: Path, where: str | None, kind: ObjectKind) -> list[ObjectView]:
     async with session(data_dir) as api:
-        return [listed async for listed in _listing(api, where, kind)]
+        listed = [listed async for listed in _listing(api, where, kind)]
+        if not listed:
+            await _check_names(api, where)
+        return listed
 
 
 async def _objects(
@@ -61,6 +103,8 @@ async def _objects(
         async for listed in objects:
             store = store or _required(api.store)
             yield listed.key, await asyncio.to_thread(fetched, store, listed.key)
+        if store is None:
+            await _check_names(api, where)
 
 
 def _required(store: BronzeStore | None) -> BronzeStore:
@@ -153,6 +197,8 @@ async def _verify(data_dir: Path, where: str | None, run: str | None, *, read: b
         else:
             entries, differences = await of_listing(store, _all_kinds(api, where))
         compared = len(entries) + len(differences)
+        if not compared:
+            await _check_names(api, where)
         for start in range(0, len(entries), BATCH):
             differences |= await compare(store, entries[start : start + BATCH], read=read)
     for key, difference in differences.items():
