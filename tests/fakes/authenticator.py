@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from penstock_operator.api.authentication import OBJECT_KINDS, Authenticator, Verb
 from penstock_operator.audit.callers import concerns, identify_person, identify_pod
 from penstock_operator.errors import Forbidden, Unauthenticated
-from penstock_operator.ids import Namespace, NamespaceUid
+from penstock_operator.ids import ActorUid, Namespace, NamespaceUid
 from penstock_operator.resources.models import Kind
 from penstock_operator.runs.protocol import PodIdentity
 
@@ -33,7 +33,8 @@ class FakeAuthenticator:
         if token not in self.pods:
             raise Unauthenticated
         pod = self.pods[token]
-        identify_pod(pod.job.name if pod.job else pod.job_uid, pod.pod_uid, pod.job.namespace if pod.job else None)
+        namespace = Namespace(pod.job.namespace) if pod.job else None
+        identify_pod(pod.job.name if pod.job else pod.job_uid, ActorUid(pod.pod_uid), namespace)
         return pod
 
     async def holder(self, token: str) -> str:
@@ -43,7 +44,7 @@ class FakeAuthenticator:
     async def person(self, token: str, verb: Verb, namespace: str | None, kind: Kind = "TenantConnection") -> str:
         """Return the person with this token. A person with a namespace may read its connections, and all definitions."""
         person = self._person(token)
-        concerns(OBJECT_KINDS[kind], namespace)
+        concerns(OBJECT_KINDS[kind], Namespace(namespace) if namespace else None)
         limited = person.reads is not None and kind == "TenantConnection"
         if limited and (namespace != person.reads or verb == "patch"):
             raise Forbidden(f"{person.name} may not {verb} tenantconnections in {namespace or 'all namespaces'}")
