@@ -21,6 +21,7 @@ from penstock_sdk.http import (
     OffsetPaginator,
     PageNumberPaginator,
     Paginator,
+    Response,
     SinglePage,
 )
 from penstock_sdk.incremental import CursorField, follow
@@ -282,3 +283,42 @@ def test_pages_are_read_one_at_a_time() -> None:
     )
     next(pages)
     assert len(requests) == 1
+
+
+# -- pages that are not JSON
+
+
+def lines_and_link(response: Response) -> tuple[list[str], str | None]:
+    """Parse a page of text whose last line can be `next URL`."""
+    *lines, last = response.content.decode().split()
+    return ([*lines, last], None) if "=" not in last else (lines, last.removeprefix("next="))
+
+
+def text_client(pages: dict[str, str]) -> Client:
+    """Return a client of a source whose pages are text."""
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, text=pages[request.url.raw_path.decode()]))
+    return Client(BASE, transport=transport)
+
+
+def test_pages_of_another_format_are_followed_by_their_links() -> None:
+    client = text_client({"/a?size=2": "1 2 next=/b?page=2", "/b?page=2": "3 next=c", "/c": "4"})
+    assert list(client.linked_pages("a", lines_and_link, params={"size": 2})) == [["1", "2"], ["3"], ["4"]]
+
+
+@pytest.mark.parametrize(
+    ("link", "text"),
+    [
+        ("/a", "already requested"),
+        ("a#top", "already requested"),
+        ("https://evil.test/a", "on another host, evil.test"),
+        ("//api.test:port/a", "not a valid URL"),
+    ],
+)
+def test_a_link_that_cannot_be_followed_is_named(link: str, text: str) -> None:
+    with pytest.raises(SourceContractError, match=text):
+        list(text_client({"/a": f"1 next={link}"}).linked_pages("a", lines_and_link))
+
+
+def test_the_default_port_is_the_same_host() -> None:
+    client = text_client({"/a": f"1 next={BASE}:443/b", "/b": "2"})
+    assert list(client.linked_pages("a", lines_and_link)) == [["1"], ["2"]]

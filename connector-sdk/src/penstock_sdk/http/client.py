@@ -10,16 +10,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 from urllib.parse import quote
 
 import httpx
 import msgspec
 
 from penstock_sdk import _waiting
+from penstock_sdk._redirects import origin_of
 from penstock_sdk.errors import ConfigError, SourceContractError
 from penstock_sdk.http.body_decoding import ACCEPTED_ENCODINGS
-from penstock_sdk.http.delivery import SAFE_METHODS, ClientLimits, Delivery, Session, origin_of
+from penstock_sdk.http.delivery import SAFE_METHODS, ClientLimits, Delivery, Session
 from penstock_sdk.http.paged_request import PagedRequest, Parameter
 from penstock_sdk.http.paginators import Paginator, SinglePage
 from penstock_sdk.http.paging import read_pages
@@ -29,6 +30,7 @@ from penstock_sdk.http.response import Response
 from penstock_sdk.http.response_rules import ResponseRule
 from penstock_sdk.json_types import JsonValue
 
+T = TypeVar("T")
 ANY_CREDENTIALS = "the Secret"
 ABSOLUTE = re.compile(r"https?://", re.IGNORECASE)
 
@@ -197,6 +199,32 @@ class Client:
 
         first = PagedRequest(path, dict(params or {}), method, json)
         return read_pages(send, first, paginator, records, allow_equal_pages=allow_equal_pages)
+
+    def linked_pages(
+        self,
+        path: str,
+        parse: Callable[[Response], tuple[T, str | None]],
+        *,
+        params: Mapping[str, Parameter] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[T]:
+        """Yield the pages of an endpoint whose pages are not JSON, such as XML, and link to the next page.
+
+        `parse` returns the content of a page, and the link to the next page: an absolute or relative URL, or None on the last
+        page. Raises SourceContractError if a link leads back to a page that was already requested, or to another host.
+        """
+        url: str | None = path
+        requested = set[str]()
+        while url is not None:
+            response = self.get(url, params=None if requested else params, headers=headers)
+            requested.update((url, str(response.url)))
+            content, link = parse(response)
+            yield content
+            url = None if link is None else response.next_url(link)
+            if url in requested:
+                raise SourceContractError(
+                    f"{response.place} links to a page that was already requested, so the paging never ends"
+                )
 
     @contextmanager
     def stream(

@@ -11,6 +11,7 @@ from http import HTTPStatus
 
 import httpx
 
+from penstock_sdk._redirects import origin_of
 from penstock_sdk.errors import ConfigError, ConnectorError, SourceContractError, TransientError
 from penstock_sdk.http.body_decoding import decoded_chunks
 from penstock_sdk.http.rate_limits import RateLimiter
@@ -299,11 +300,6 @@ def _copy(request: httpx.Request) -> httpx.Request:
     return httpx.Request(
         request.method, request.url, headers=request.headers, content=request.read(), extensions=request.extensions
     )
-
-
-def origin_of(url: httpx.URL) -> tuple[str, str, int]:
-    """Return scheme, host and port of a URL."""
-    return url.scheme, url.host.lower(), url.port or (443 if url.scheme == "https" else 80)
 
 
 def _certificate_error(error: BaseException) -> ssl.SSLCertVerificationError | None:

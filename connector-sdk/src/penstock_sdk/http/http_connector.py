@@ -17,7 +17,8 @@ class HttpConnector(Connector[ConfigT_co, CredentialsT_co]):
     """A connector to an HTTP source. Its author writes `open_client`, `discover` and `read`.
 
     `authenticate` opens the client and sends a GET request to `probe`, a path that fails with wrong credentials. With an
-    empty `probe`, the base URL itself is requested; with None, no request is sent.
+    empty `probe`, the base URL itself is requested; with None, no request is sent. A source that needs another request
+    overrides `send_probe`.
     """
 
     probe: ClassVar[str | None] = ""
@@ -42,12 +43,15 @@ class HttpConnector(Connector[ConfigT_co, CredentialsT_co]):
             self._client.credentials = (
                 f"the Secret's {'key' if len(keys) == 1 else 'keys'} {', '.join(map(repr, keys))}"
             )
-        if self.probe is None:
-            return
         try:
-            self._client.get(self.probe)
+            self.send_probe()
         except NotFoundError as error:
             raise ConfigError(f"{error.message}; correct the address in the config") from None
+
+    def send_probe(self) -> None:
+        """Send a request that fails with wrong credentials or a wrong address: a GET request to `probe`."""
+        if self.probe is not None:
+            self.http.get(self.probe)
 
     def close(self) -> None:
         """Close the client."""

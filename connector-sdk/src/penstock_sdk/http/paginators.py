@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias
 
-import httpx
 import msgspec
 
 from penstock_sdk.errors import SourceContractError
@@ -274,13 +273,4 @@ def _sent_number(request: PagedRequest, name: str, place: Place) -> int:
 
 def _at_url(request: PagedRequest, page: RecordPage, target: str) -> PagedRequest:
     """Return the request for a URL that the source sent. Raises SourceContractError for another host."""
-    try:
-        url = page.response.url.join(target)
-    except httpx.InvalidURL:
-        raise SourceContractError(f"{page.response.place}: the URL of the next page is not valid") from None
-    here = page.response.url
-    if (url.scheme, url.host, url.port) != (here.scheme, here.host, here.port):
-        raise SourceContractError(
-            f"{page.response.place}: the next page is on another host, {url.host or url.scheme}, and credentials are not sent there"
-        )
-    return replace(request, path=str(url.copy_with(fragment=None)), params={})
+    return replace(request, path=page.response.next_url(target), params={})

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
+from penstock_sdk._redirects import origin_of
 from penstock_sdk.errors import SourceContractError
 from penstock_sdk.json_types import JsonValue
 
@@ -59,6 +60,25 @@ class Response:
                 return None
             fields = self._object(fields[key])
         return None
+
+    def absolute_url(self, target: str) -> str:
+        """Return the URL of a link in this response, which may be relative. Raises SourceContractError if it is not valid."""
+        return str(self._joined(target))
+
+    def next_url(self, target: str) -> str:
+        """Return the URL of the next page, without its fragment. Raises SourceContractError for a URL of another host."""
+        url = self._joined(target)
+        if origin_of(url) != origin_of(self.url):
+            raise SourceContractError(
+                f"{self.place}: the next page is on another host, {url.host or url.scheme}, and credentials are not sent there"
+            )
+        return str(url.copy_with(fragment=None))
+
+    def _joined(self, target: str) -> httpx.URL:
+        try:
+            return self.url.join(target)
+        except httpx.InvalidURL:
+            raise SourceContractError(f"{self.place} has a link that is not a valid URL: {target[:200]!r}") from None
 
     @cached_property
     def json_content(self) -> bytes:
