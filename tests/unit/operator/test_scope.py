@@ -96,7 +96,7 @@ async def test_only_what_is_in_the_scope_is_listed(api: client.ApiClient, httpse
     scope = Scope(("a", "b"), "x=y")
     for namespace in scope.namespaces:
         path = f"/apis/penstock.io/v1alpha1/namespaces/{namespace}/tenantconnections"
-        query = {"labelSelector": "x=y", "limit": "500"}
+        query = {"labelSelector": "x=y", "limit": "100"}
         httpserver.expect_request(path, query_string=query).respond_with_json(EMPTY)
         ours = {"labelSelector": "penstock.io/run,penstock.io/installation=i1", "limit": "500"}
         httpserver.expect_request(f"/apis/batch/v1/namespaces/{namespace}/jobs", query_string=ours).respond_with_json(

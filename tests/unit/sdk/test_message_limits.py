@@ -19,7 +19,11 @@ REQUESTS = [
     if inspect.isclass(model) and issubclass(model, Message) and name.endswith(("Request", "Report"))
 ]
 SAMPLES = {"string": "x", "integer": 1, "number": 1.0, "boolean": True, "null": None}
-PATTERNS = {"^[0-9a-f]{64}$": "0" * 64, "^[A-Za-z0-9_-]{32,128}$": "k" * 32}
+PATTERNS = {
+    "^[0-9a-f]{64}$": "0" * 64,
+    "^[A-Za-z0-9_-]{32,128}$": "k" * 32,
+    "^[A-Za-z0-9_-]{16,128}$": "k" * 16,
+}
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,7 @@ def test_the_new_token_is_kept_before_it_is_used(provider: FakeProvider) -> None
         REFRESH,
         share=lambda name: LocalCredential(REFRESH[name], lambda _new: used_at.append(len(provider.source_calls))),
     )
-    provider.lifetime = 0.001
+    provider.lifetime = 1e-9
     with auth.client(base_url=provider.url) as http:
         assert [http.get("/x").status_code for _ in range(3)] == [200] * 3
     assert used_at == [0, 1, 2]

@@ -93,7 +93,7 @@ def test_pods_that_share_a_credential_refresh_it_once(provider: FakeProvider, ap
 
 
 def test_a_provider_that_detects_reuse_never_sees_any(provider: FakeProvider, api: RunApi) -> None:
-    provider.lifetime = 0.001
+    provider.lifetime = 1e-9
     client = start(api)
     pods = [connected(provider, client) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
