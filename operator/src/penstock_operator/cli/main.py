@@ -43,13 +43,14 @@ from penstock_operator.cli.usage import USAGE_ERRORS, say_usage
 from penstock_operator.cli.validation import examined
 from penstock_operator.embedded import EmbeddedError
 from penstock_operator.embedded.documents import FolderError
+from penstock_operator.registry.migrate import MigrationError
 from penstock_operator.registry.migrate import migrate as apply_migrations
 from penstock_operator.registry.roles import RoleError
 from penstock_operator.settings import SettingsError, database_roles, database_url
 from penstock_operator.tls import TlsError
 
 TRACEBACK = "PENSTOCK_TRACEBACK"
-EXPECTED = (EmbeddedError, FolderError, SettingsError, CommandError, RoleError, TlsError)
+EXPECTED = (EmbeddedError, FolderError, SettingsError, CommandError, MigrationError, RoleError, TlsError)
 EXIT_CODES = """
 Exit codes: 0 done; 1 something is wrong with what was looked at or run; 2 the command cannot be carried out as given;
 70 Penstock itself is at fault; 128 and the signal's number after a signal.
