@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import ssl
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
 
 import httpx
 import msgspec
@@ -24,6 +28,9 @@ from penstock_sdk.testing.source import (
     Truncated,
     tied_rows,
 )
+
+from tests.fakes.provider import FakeProvider
+from tests.unit.sdk.auth.logins import certificate, pem_of, rsa_key
 
 
 @dataclass
@@ -438,49 +445,52 @@ def test_a_redirect_to_another_host_carries_no_credentials(source: FakeSource, o
     assert (secret_headers(other_source.requests[0]), other_source.requests[0].params) == (set(), {})
 
 
-def test_a_redirect_back_carries_credentials_again(source: FakeSource, other_source: FakeSource) -> None:
-    source.fail_next(redirect_to(f"{other_source.url}/moved"))
-    other_source.fail_next(redirect_to(f"{source.url}/items"))
-    assert authenticated(source).get("items").field("total") == 6
-    assert secret_headers(source.requests[1]) == {"x-api-key", "x-tenant"}
-
-
-def test_a_redirect_on_the_same_host_is_followed(source: FakeSource) -> None:
-    source.fail_next(redirect_to("/items", 307))
-    authenticated(source).post("old", json={"a": 1})
-    assert (source.requests[1].method, source.requests[1].body) == ("POST", b'{"a":1}')
-
-
 def test_an_absolute_url_of_another_host_gets_no_credentials(source: FakeSource, other_source: FakeSource) -> None:
     assert authenticated(source).get(f"{other_source.url}/items").field("total") == 3
     assert (secret_headers(other_source.requests[0]), other_source.requests[0].params) == (set(), {})
 
 
-def test_a_body_is_not_sent_to_another_host(source: FakeSource, other_source: FakeSource) -> None:
-    source.fail_next(redirect_to(f"{other_source.url}/items", 307))
-    with pytest.raises(SourceContractError, match="redirected to another host"):
-        authenticated(source).post("items", json={"a": 1})
-    assert other_source.requests == []
+@contextmanager
+def https_server(folder: Path, pem: str) -> Iterator[str]:
+    """Serve with a certificate on this machine, and yield the port."""
+    (folder / "chain.pem").write_text(pem)
+    (folder / "key.pem").write_text(pem_of(rsa_key()))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "chain.pem", folder / "key.pem")
+    with FakeProvider() as server:
+        server.use_tls(context)
+        yield server.url.rpartition(":")[2]
 
 
 @pytest.mark.parametrize(
-    ("location", "text"),
+    ("wrong", "days", "reason"),
     [
-        ("ftp://elsewhere", "not HTTP"),
-        ("https://", "leads to no host"),
-        ("/again", "more than 5 times"),
+        ("issuer", (-1, 1), "self-signed certificate"),
+        ("dates", (-9, -2), "certificate has expired"),
+        ("dates", (1, 2), "certificate is not yet valid"),
+        ("name", (-1, 1), "IP address mismatch, certificate is not valid for '127.0.0.1'"),
     ],
 )
-def test_a_redirect_that_leads_nowhere_is_named(location: str, text: str, source: FakeSource, client: Client) -> None:
-    source.fail(lambda _: redirect_to(location))
-    with pytest.raises(SourceContractError, match=text):
-        client.get("items")
+def test_a_certificate_that_is_not_valid_is_an_error_of_the_config(
+    wrong: str, days: tuple[int, int], reason: str, tmp_path: Path, clock: Clock
+) -> None:
+    pem = certificate("another.test", begin=timedelta(days[0]), end=timedelta(days[1]))
+    trusting = ssl.create_default_context(cadata=None if wrong == "issuer" else pem)
+    trusting.check_hostname = wrong == "name"
+    with https_server(tmp_path, pem) as port, pytest.raises(ConfigError) as caught:
+        Client(f"https://127.0.0.1:{port}", tls=trusting, wait=clock.wait, clock=clock).get("items")
+    assert caught.value.message == (
+        f"the certificate of 127.0.0.1 is not valid ({reason}): correct the address in the config, or the"
+        " certificate; name a private certificate authority in spec.tls.caCertificates"
+    )
+    assert clock.waits == []
 
 
-def test_a_redirect_from_https_to_http_is_refused(clock: Clock) -> None:
-    client = client_of(lambda _: httpx.Response(302, headers={"Location": "http://api.test/v1/items"}), clock)
-    with pytest.raises(SourceContractError, match="from https to http"):
+def test_an_https_address_of_a_server_without_tls_is_an_error_of_the_config(source: FakeSource, clock: Clock) -> None:
+    client = Client(source.url.replace("http://", "https://"), wait=clock.wait, clock=clock)
+    with pytest.raises(ConfigError, match=r"127\.0\.0\.1 does not respond with TLS: correct the address in the config"):
         client.get("items")
+    assert clock.waits == []
 
 
 def test_an_auth_that_reads_the_response_itself_works(source: FakeSource, clock: Clock) -> None:

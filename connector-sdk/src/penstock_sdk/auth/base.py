@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 
 import httpx
 
+from penstock_sdk._redirects import OneHostClient, origin_of
 from penstock_sdk.errors import AuthenticationError, TransientError
 
 TIMEOUT_SECONDS: Final = 30.0
@@ -41,8 +42,12 @@ class Auth(httpx.Auth):
         headers: Mapping[str, str] | None = None,
         follow_redirects: bool = False,
     ) -> httpx.Client:
-        """Return a client that logs in by this login."""
-        return httpx.Client(
+        """Return a client that logs in by this login.
+
+        No other host gets the credentials, the cookies or `headers`: neither by a redirect nor, with a `base_url`, by an
+        absolute URL. `follow_redirects` follows redirects by the rule of `penstock_sdk.http.Client`.
+        """
+        return OneHostClient(
             auth=self,
             base_url=base_url,
             timeout=timeout,
@@ -71,20 +76,20 @@ class Auth(httpx.Auth):
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Send the request with the credentials, and a second time if they can be renewed."""
         can_repeat = isinstance(request.stream, httpx.ByteStream)
-        origin = _origin(request.url)
+        origin = origin_of(request.url)
         self.apply(request)
-        _keep_to_origin(request, self.private_headers())
+        _keep_toorigin_of(request, self.private_headers())
         response = yield request
-        if _origin(response.request.url) != origin:
+        if origin_of(response.request.url) != origin:
             return  # another host has answered, which got no credentials
         if self.renew(request, response):
             if not can_repeat:
                 message = "the login has expired while a body was sent that cannot be sent twice; the next attempt sends it again"
                 raise TransientError(message)
             self.apply(request)
-            _keep_to_origin(request, self.private_headers())
+            _keep_toorigin_of(request, self.private_headers())
             response = yield request
-        if _origin(response.request.url) == origin:
+        if origin_of(response.request.url) == origin:
             self.check(response)
 
     def check(self, response: httpx.Response) -> None:
@@ -99,15 +104,13 @@ class Auth(httpx.Auth):
             raise AuthenticationError(message, scope="stream")
 
 
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    return url.scheme, url.host, url.port
-
-
-def _keep_to_origin(request: httpx.Request, private: frozenset[str]) -> None:
+def _keep_toorigin_of(request: httpx.Request, private: frozenset[str]) -> None:
     """Have the transport take private headers away from a request to another host than the request's.
 
-    httpx follows redirects below the login, with all headers but Authorization and Cookie, and hands the extensions of a
-    request on. So the place that sees every request is httpcore, before it sends the headers.
+    This is for clients that authors make themselves, as `httpx.Client(auth=..., follow_redirects=True)`; those of
+    `Auth.client` and `penstock_sdk.http` follow redirects above the login (`penstock_sdk._redirects`). httpx follows them below
+    it, with all headers but Authorization and Cookie, and hands the extensions of a request on. So the place that sees every
+    request is httpcore, before it sends the headers.
     """
     names = frozenset(name.encode() for name in private)
     scheme, host = request.url.scheme.encode(), request.headers.get("Host", "").encode()

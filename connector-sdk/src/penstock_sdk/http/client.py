@@ -17,10 +17,10 @@ import httpx
 import msgspec
 
 from penstock_sdk import _waiting
-from penstock_sdk._redirects import origin_of
+from penstock_sdk._redirects import SAFE_METHODS, origin_of
 from penstock_sdk.errors import ConfigError, SourceContractError
 from penstock_sdk.http.body_decoding import ACCEPTED_ENCODINGS
-from penstock_sdk.http.delivery import SAFE_METHODS, ClientLimits, Delivery, Session
+from penstock_sdk.http.delivery import ClientLimits, Delivery, Session
 from penstock_sdk.http.paged_request import PagedRequest, Parameter
 from penstock_sdk.http.paginators import Paginator, SinglePage
 from penstock_sdk.http.paging import read_pages

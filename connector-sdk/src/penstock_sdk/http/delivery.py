@@ -7,11 +7,10 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
 
 import httpx
 
-from penstock_sdk._redirects import origin_of
+from penstock_sdk._redirects import Redirected, origin_of, place_of, responses_until_last
 from penstock_sdk.errors import ConfigError, ConnectorError, SourceContractError, TransientError
 from penstock_sdk.http.body_decoding import decoded_chunks
 from penstock_sdk.http.rate_limits import RateLimiter
@@ -19,10 +18,10 @@ from penstock_sdk.http.response import Response
 from penstock_sdk.http.response_rules import Failure, ResponseRule, failure_of
 from penstock_sdk.http.retry_after import rate_limit_status, retry_after
 
-MAX_REDIRECTS = 5
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 ERROR_BODY_BYTES = 64 * 1024
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE")
+"""Reasons of OpenSSL for a server that does not speak TLS."""
 DENIED_BY_GATEWAY = "403"
 
 
@@ -146,13 +145,7 @@ class Delivery:
     def _send(self) -> httpx.Response:
         """Send the request, and follow redirects. The response has no body yet."""
         request = _copy(self._request)  # an `auth` changes the request that it gets
-        for _ in range(MAX_REDIRECTS):
-            response = self._send_once(request)
-            if not response.has_redirect_location:
-                return response
-            response.close()
-            request = self._redirected(request, response)
-        raise SourceContractError(f"{self._place} is redirected more than {MAX_REDIRECTS} times")
+        return responses_until_last(request, origin_of(self._session.base), self._send_once, self._build)[-1]
 
     def _send_once(self, request: httpx.Request) -> httpx.Response:
         session = self._session
@@ -169,33 +162,11 @@ class Delivery:
             raise SourceContractError(f"{self._place} is not encoded as its Content-Encoding says") from None
         return response
 
-    def _redirected(self, request: httpx.Request, response: httpx.Response) -> httpx.Request:
-        """Return the request that follows a redirect. A request to another host has no credentials and no body."""
+    def _build(self, redirected: Redirected) -> httpx.Request:
         session = self._session
-        try:
-            url = request.url.join(response.headers.get("Location", ""))
-        except httpx.InvalidURL:
-            raise SourceContractError(f"{self._place} is redirected to an address that is not valid") from None
-        if url.scheme not in ("http", "https"):
-            raise SourceContractError(f"{self._place} is redirected to {url.scheme!r}, which is not HTTP")
-        if not url.host:
-            raise SourceContractError(f"{self._place} has a redirect that leads to no host")
-        if request.url.scheme == "https" and url.scheme == "http":
-            raise SourceContractError(f"{self._place} is redirected from https to http: {url.host}")
-        keeps_method = response.status_code in (HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT)
-        method = request.method if keeps_method or request.method in SAFE_METHODS else "GET"
-        has_body = method == request.method and method not in SAFE_METHODS
-        if session.is_own_host(url):
-            kept = {name: request.headers[name] for name in ("Accept", "Content-Type") if name in request.headers}
-            return session.own_host_client.build_request(
-                method, url, content=request.content if has_body else None, headers=kept
-            )
-        if has_body:
-            raise SourceContractError(
-                f"{self._place} is redirected to another host, {url.host}, and the body of a {method} is not sent there"
-            )
-        return session.other_hosts_client.build_request(
-            method, url, headers={"Accept": request.headers.get("Accept", "*/*")}
+        client = session.own_host_client if session.is_own_host(redirected.url) else session.other_hosts_client
+        return client.build_request(
+            redirected.method, redirected.url, content=redirected.content, headers=redirected.headers
         )
 
     def _loaded(self, response: httpx.Response) -> Response:
@@ -265,11 +236,9 @@ class Delivery:
             return ConfigError(
                 f"the egress gateway denied {host}: declare it in network.egress of the manifest, or correct spec.config"
             )
-        invalid = _certificate_error(error)
-        if invalid is not None:
-            return ConfigError(
-                f"the certificate of {host} is not valid: {invalid.verify_message}", operator_message=repr(error)
-            )
+        refused = _tls_error(error)
+        if refused is not None:
+            return _error_of_tls(refused, host)
         detail = repr(error)
         if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
             return TransientError(f"{host} accepts no connection", operator_message=detail)
@@ -281,11 +250,6 @@ class Delivery:
         if isinstance(error, httpx.RemoteProtocolError):
             return TransientError(f"{self._place} ended before it was complete", operator_message=detail)
         return TransientError(f"{host} does not answer: {type(error).__name__}", operator_message=detail)
-
-
-def place_of(request: httpx.Request) -> str:
-    """Return how messages name the response to a request. The query is left out, as it may hold a key."""
-    return f"the response to {request.method} {request.url.path[:200]}"
 
 
 def _host_of(error: httpx.TransportError, request: httpx.Request) -> str:
@@ -302,10 +266,25 @@ def _copy(request: httpx.Request) -> httpx.Request:
     )
 
 
-def _certificate_error(error: BaseException) -> ssl.SSLCertVerificationError | None:
+def _tls_error(error: BaseException) -> ssl.SSLError | None:
+    """Return the error of the TLS handshake that the config causes, from the chain of causes."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return cause
+        if isinstance(cause, ssl.SSLError) and cause.reason in NO_TLS:
+            return cause
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+def _error_of_tls(error: ssl.SSLError, host: str) -> ConfigError:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        reason = error.verify_message.rstrip(".")
+        message = (
+            f"the certificate of {host} is not valid ({reason}): correct the address in the config, or the certificate;"
+            " name a private certificate authority in spec.tls.caCertificates"
+        )
+    else:
+        message = f"{host} does not respond with TLS: correct the address in the config (http:// or another port)"
+    return ConfigError(message, operator_message=repr(error))

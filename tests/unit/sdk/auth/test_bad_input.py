@@ -348,7 +348,7 @@ class TestTheSource:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_to_another_host_gets_no_credentials(
+def test_a_redirect_that_httpx_follows_to_another_host_gets_no_credentials(
     provider: FakeProvider,
     kind: str,
     credentials: dict[str, str],
@@ -359,7 +359,8 @@ def test_a_redirect_to_another_host_gets_no_credentials(
     with FakeProvider() as other:
         other.source = lambda _call: Reply()
         provider.source = lambda _call: Reply(status, b"", {"Location": f"{other.url}/elsewhere"})
-        with login(kind, credentials, described).client(base_url=provider.url, follow_redirects=True) as http:
+        auth = login(kind, credentials, described)
+        with httpx.Client(auth=auth, base_url=provider.url, follow_redirects=True) as http:
             assert http.get("/x").status_code == 200
         assert header in provider.source_calls[0].headers
         (call,) = other.source_calls
@@ -377,7 +378,10 @@ def test_a_redirect_on_the_same_host_keeps_the_credentials(provider: FakeProvide
 def test_a_401_of_another_host_says_nothing_about_the_credentials(provider: FakeProvider) -> None:
     with FakeProvider() as other:
         provider.source = lambda _call: Reply(302, b"", {"Location": f"{other.url}/elsewhere"})
-        with login("bearer", {"token": "t"}).client(base_url=provider.url, follow_redirects=True) as http:
+        auth = login("bearer", {"token": "t"})
+        with httpx.Client(auth=auth, base_url=provider.url, follow_redirects=True) as http:
+            assert http.get("/x").status_code == 401
+        with auth.client(base_url=provider.url, follow_redirects=True) as http:
             assert http.get("/x").status_code == 401
 
 
