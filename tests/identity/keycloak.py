@@ -25,6 +25,7 @@ FAST_START = "-XX:TieredStopAtLevel=1"
 """Compile less: the server lives for a minute."""
 REALM = "connectors"
 USER, PASSWORD = "ada", "pa:ss wörd"
+USER_WITHOUT_OFFLINE_ACCESS = "bob"
 SECRET = "s3cret/+&="
 SERVICE_PROVIDER = "https://penstock.example/saml"
 CONSUMER = "https://penstock.example/acs"
@@ -146,17 +147,7 @@ def realm(certificate: str) -> dict[str, Any]:
         "sslRequired": "none",
         "revokeRefreshToken": True,
         "refreshTokenMaxReuse": 0,
-        "users": [
-            {
-                "username": USER,
-                "enabled": True,
-                "email": "ada@example.org",
-                "firstName": "Ada",
-                "lastName": "L",
-                "emailVerified": True,
-                "credentials": [{"type": "password", "value": PASSWORD, "temporary": False}],
-            }
-        ],
+        "users": [user(USER, realmRoles=["offline_access"]), user(USER_WITHOUT_OFFLINE_ACCESS)],
         "clients": [
             client("basic", clientAuthenticatorType="client-secret", secret=SECRET, serviceAccountsEnabled=True),
             client("disabled", clientAuthenticatorType="client-secret", secret=SECRET),
@@ -172,7 +163,9 @@ def realm(certificate: str) -> dict[str, Any]:
                 serviceAccountsEnabled=True,
                 attributes={"x509.subjectdn": "CN=127.0.0.1"},
             ),
-            client("person", publicClient=True, standardFlowEnabled=True, directAccessGrantsEnabled=True, redirectUris=["http://127.0.0.1/*"], attributes={"oauth2.device.authorization.grant.enabled": "true", "pkce.code.challenge.method": "S256"}),
+            client("person", publicClient=True, directAccessGrantsEnabled=True, **PERSONAL),
+            client("person-with-secret", clientAuthenticatorType="client-secret", secret=SECRET, **PERSONAL),
+            client("hasty", clientAuthenticatorType="client-secret", secret=SECRET, attributes={"oauth2.device.authorization.grant.enabled": "true", "oauth2.device.code.lifespan": "6"}),
             {
                 "clientId": SERVICE_PROVIDER,
                 "protocol": "saml",
@@ -188,6 +181,28 @@ def realm(certificate: str) -> dict[str, Any]:
             },
         ],
     }  # fmt: skip
+
+
+PERSONAL: dict[str, Any] = {
+    "standardFlowEnabled": True,
+    "redirectUris": ["http://127.0.0.1/*"],
+    "attributes": {"oauth2.device.authorization.grant.enabled": "true", "pkce.code.challenge.method": "S256"},
+}
+"""A client whose user authorizes in a browser, with PKCE, or by a device code."""
+
+
+def user(name: str, **fields: Any) -> dict[str, Any]:
+    """Return a user, who may have offline tokens with the role offline_access only."""
+    return {
+        "username": name,
+        "enabled": True,
+        "email": f"{name}@example.org",
+        "firstName": name.title(),
+        "lastName": "L",
+        "emailVerified": True,
+        "credentials": [{"type": "password", "value": PASSWORD, "temporary": False}],
+        **fields,
+    }
 
 
 def client(name: str, **fields: Any) -> dict[str, Any]:

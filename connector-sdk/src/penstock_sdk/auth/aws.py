@@ -56,6 +56,8 @@ class AwsSigV4Auth(Auth):
         digest = hashlib.sha256(request.content).hexdigest()
         path, _, query = request.url.raw_path.decode("ascii").partition("?")
         query = _canonical_query(query)
+        if self._service in STORAGE_SERVICES:
+            path = self._canonical_path(path)  # some servers compare the path as it is sent
         request.url = request.url.copy_with(raw_path=f"{path}?{query}".encode() if query else path.encode())
         request.headers.update({"x-amz-date": moment, "x-amz-content-sha256": digest})
         if self._session_token:

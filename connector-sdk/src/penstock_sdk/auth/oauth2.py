@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import math
 import re
-import secrets
 import ssl
 import uuid
 from collections.abc import Callable, Sequence
@@ -78,21 +77,35 @@ class TokenEndpoint:
         An assertion has the time of this machine. If the provider refuses it and its clock differs, it is signed again with
         the provider's time.
         """
-        answer = self._post(form())
-        is_signed = is_signed or self._key is not None
-        if not _has_token(answer) and is_signed and self.clock.follow(answer.headers.get("Date")):
-            answer = self._post(form())
-        document = answer.document()
-        if document is None or not _has_token(answer):
+        answer = self.post(form, is_signed=is_signed)
+        document = token_document(answer)
+        if document is None:
             raise self._refused(answer, sent)
-        self._check(document, scopes)
+        self.check(document, scopes)
         return document
 
-    def _post(self, form: Form) -> ProviderAnswer:
+    def post(
+        self, form: Callable[[], Form], provider: Provider | None = None, *, is_signed: bool = False
+    ) -> ProviderAnswer:
+        """Send a form with the client's identity, and return the answer, whatever it says.
+
+        `provider` is another endpoint of the same server, such as the one that issues device codes.
+        """
+        answer = self._post(form(), provider or self.provider)
+        is_signed = is_signed or self._key is not None
+        if (
+            (not answer.is_success or error_code(answer))
+            and is_signed
+            and self.clock.follow(answer.headers.get("Date"))
+        ):
+            answer = self._post(form(), provider or self.provider)
+        return answer
+
+    def _post(self, form: Form, provider: Provider) -> ProviderAnswer:
         fields = dict(form)
         headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
         self._identify(fields, headers)
-        return self.provider.send("POST", headers=headers, content=urlencode(fields).encode())
+        return provider.send("POST", headers=headers, content=urlencode(fields).encode())
 
     def _identify(self, form: Form, headers: dict[str, str]) -> None:
         """Add the client's identity to a request."""
@@ -136,7 +149,8 @@ class TokenEndpoint:
             error.operator_message = f"the provider's clock differs by {skew:.0f} s"
         return error
 
-    def _check(self, document: JsonObject, scopes: Sequence[str]) -> None:
+    def check(self, document: JsonObject, scopes: Sequence[str]) -> None:
+        """Raise an error if the token of an answer is not usable, or lacks one of the scopes."""
         host = self.provider.host
         token = document.get("access_token")
         if not isinstance(token, str) or not TOKEN_TEXT.fullmatch(token):
@@ -164,10 +178,12 @@ class TokenEndpoint:
         return Issued(following, token, _lifetime(document.get("expires_in")))
 
 
-def _has_token(answer: ProviderAnswer) -> bool:
-    """Return True if an answer is a token. Some providers answer HTTP 200 with an error inside."""
+def token_document(answer: ProviderAnswer) -> JsonObject | None:
+    """Return the document of an answer that is a token; None otherwise. Some providers answer HTTP 200 with an error inside."""
     document = answer.document()
-    return answer.is_success and document is not None and "access_token" in document and not document.get("error")
+    if not answer.is_success or document is None or "access_token" not in document or document.get("error"):
+        return None
+    return document
 
 
 def _lifetime(value: object) -> float | None:
@@ -179,31 +195,37 @@ def _lifetime(value: object) -> float | None:
     return min(seconds, LONGEST_LIFETIME) if seconds > 0 else None
 
 
+def token_endpoint(login: OAuth2Login, context: LoginContext) -> TokenEndpoint:
+    """Return the token endpoint of a description. Raises AuthenticationError if a credential of the client is missing."""
+    return TokenEndpoint(
+        url_of(login.token_url, context, "tokenUrl"),
+        context,
+        login.client_authentication or DEFAULT_CLIENT_AUTHENTICATION,
+        login.algorithm,
+        text_of(login.key_id, context, "keyId") if login.key_id else None,
+    )
+
+
+def request_parameters(login: OAuth2Login, context: LoginContext) -> Form:
+    """Return the scope, the audience and the further parameters that a description requests."""
+    found = {name: text_of(text, context, f"parameters.{name}") for name, text in login.parameters.items()}
+    if login.scopes:
+        found.update(scope=" ".join(login.scopes))
+    if login.audience:
+        found.update(audience=text_of(login.audience, context, "audience"))
+    return found
+
+
 class OAuth2Auth(TokenAuth):
     """A token of an authorization server: by client credentials, or by a refresh token that may be replaced at each use."""
 
     def __init__(self, context: LoginContext, login: OAuth2Login) -> None:
         super().__init__()
         self._context, self._login = context, login
-        self._endpoint = TokenEndpoint(
-            url_of(login.token_url, context, "tokenUrl"),
-            context,
-            login.client_authentication or DEFAULT_CLIENT_AUTHENTICATION,
-            login.algorithm,
-            text_of(login.key_id, context, "keyId") if login.key_id else None,
-        )
+        self._endpoint = token_endpoint(login, context)
         self.ssl_context = self._endpoint.ssl_context
-        self._parameters = self._request_parameters()
+        self._parameters = request_parameters(login, context)
         self._refresh = None if login.flow == "clientCredentials" else context.shared("refresh_token")
-
-    def _request_parameters(self) -> Form:
-        login, context = self._login, self._context
-        found = {name: text_of(text, context, f"parameters.{name}") for name, text in login.parameters.items()}
-        if login.scopes:
-            found.update(scope=" ".join(login.scopes))
-        if login.audience:
-            found.update(audience=text_of(login.audience, context, "audience"))
-        return found
 
     def fetch(self, refused: str | None) -> Token:
         """Obtain a token."""
@@ -278,8 +300,3 @@ class JwtBearerAuth(TokenAuth):
             f"the source refuses the token that {self._endpoint.provider.host} has just issued for private_key: check the subject"
             " and the scopes that the key may request"
         )
-
-
-def new_state() -> str:
-    """Return a random text for an authorization request."""
-    return secrets.token_urlsafe(32)

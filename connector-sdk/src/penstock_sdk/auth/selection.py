@@ -43,7 +43,7 @@ def select_method(manifest: Manifest, config: JsonObject, credentials: Mapping[s
     """
     methods = manifest.authentication.methods
     labels = ", ".join(method.label for method in methods)
-    chosen = _chosen(config)
+    chosen = chosen_method(config)
     if chosen is not None:
         for method in methods:
             if method.label == chosen:
@@ -66,7 +66,8 @@ def select_method(manifest: Manifest, config: JsonObject, credentials: Mapping[s
     return largest[0]
 
 
-def _chosen(config: JsonObject) -> str | None:
+def chosen_method(config: JsonObject) -> str | None:
+    """Return the method that a config names in `authentication.method`; None if it names none."""
     found: JsonValue = config
     for key in CHOICE_PATH:
         found = found.get(key) if isinstance(found, dict) else None

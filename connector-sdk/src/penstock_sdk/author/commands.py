@@ -121,6 +121,40 @@ def check(file: File = DEFAULT_FILE) -> None:
         raise typer.Exit(1)
 
 
+LOGIN_HELP = """Log in as a person, for a method of the manifest with oauth2 and the flow authorizationCode or deviceCode, and print a
+Secret with the refresh token.
+
+Standard output has the Secret only; what to do is on standard error. The client's credentials are those of the test file, where
+${NAME} stands for an environment variable; its source is not started.
+"""
+
+
+@app.command(help=LOGIN_HELP)
+def login(
+    file: File = DEFAULT_FILE,
+    method: Annotated[str | None, typer.Option(help="The method, if several need a login.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Listen on this port for the redirect; a free one by default.")
+    ] = None,
+    redirect_url: Annotated[
+        str | None, typer.Option(help="The redirect URL that the provider has for the client.")
+    ] = None,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="No browser on this machine: paste the redirected URL.")
+    ] = False,
+    name: Annotated[str | None, typer.Option(help="The name of the Secret; the connector's by default.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the Secret to this file, readable by you only.")] = None,
+) -> None:
+    """Log in as a person, and print a Secret with the refresh token."""
+    from penstock_sdk.author.login import LoginOptions, log_in, private_output
+
+    options = LoginOptions(method, port, redirect_url, not no_browser, name)
+    with private_output(output) as write:
+        write(log_in(file, options))
+    if output is not None:
+        typer.echo(printable(f"wrote {output}; next: kubectl apply -f {shlex.quote(str(output))}"), err=True)
+
+
 @app.command()
 def discover(
     file: File = DEFAULT_FILE, as_json: Annotated[bool, typer.Option("--json", help="Whole, with schemas.")] = False

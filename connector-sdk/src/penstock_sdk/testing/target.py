@@ -166,6 +166,27 @@ def open_target(path: Path) -> Iterator[Target]:
         yield _target(declared, path.parent)
 
 
+def declared_connection(path: Path) -> Target:
+    """Return the connector and its connection as a `connector.test.yaml` declares them. Its source is not started.
+
+    A credential whose environment variable is not set is left out.
+    """
+    document = read_document(path)
+    if isinstance(document, dict):
+        document = {key: document[key] for key in ("connector", "config", "credentials") if key in document}
+        credentials = document.get("credentials")
+        if isinstance(credentials, dict):
+            usable = {name: value for name, value in credentials.items() if _is_set(value)}
+            document = {**document, "credentials": usable}
+    declared = _parse(document, _free_port(), path)
+    return Target(artifact=declared.connector, config=declared.config, credentials=declared.credentials)
+
+
+def _is_set(value: JsonValue) -> bool:
+    """Return True if the environment has all variables that a value uses."""
+    return not isinstance(value, str) or all(name in os.environ for name in VARIABLE.findall(value))
+
+
 def read_document(path: Path) -> JsonValue:
     """Return the document of a YAML file. Raises TargetError that names the line of an error."""
     try:
