@@ -6,8 +6,7 @@ import io
 import json
 import re
 import shlex
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -39,7 +38,6 @@ from penstock_sdk.testing.source import Answer, Collection, FakeSource, Route, t
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from tests.patience import PATIENCE
 from tests.unit.docs.guides import DOCS, blocks, commands, guide
 
 AUTHORS = sorted((DOCS / "authors").glob("*.md"))
@@ -158,34 +156,21 @@ def test_discovery_follows_ids_and_refuses_a_cursor_that_may_be_missing() -> Non
     assert (bare.identity, bare.cursor_field, bare.modes) == ("t0", None, ("full",))
 
 
-def served(server: HTTPServer, status: int, **headers: str) -> httpx.Client:
-    server.expect_request("/x").respond_with_data("", status=status, headers=headers)
-    return httpx.Client(base_url=server.url_for(""), timeout=PATIENCE)
+FTP_ERROR: type[Exception] = guide("errors").error_perm
 
 
 @pytest.mark.parametrize(
-    ("status", "error"),
-    [(403, AuthenticationError), (429, TransientError), (502, TransientError), (404, SourceContractError)],
+    ("raised", "error"),
+    [
+        (FTP_ERROR("530 Login incorrect"), AuthenticationError),
+        (FTP_ERROR("550 No such file"), FTP_ERROR),
+        (ConnectionRefusedError(), TransientError),
+        (TimeoutError(), TransientError),
+    ],
 )
-def test_errors_have_the_class_that_says_what_to_do(
-    httpserver: HTTPServer, status: int, error: type[Exception]
-) -> None:
-    with served(httpserver, status) as http, pytest.raises(error):
-        guide("errors").asked(http, "x")
-
-
-def test_errors_pass_retry_after_on_in_both_of_its_forms(httpserver: HTTPServer) -> None:
-    retry_after_of = guide("errors").retry_after_of
-    later = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
-    assert retry_after_of(httpx.Response(429, headers={"Retry-After": "17"})) == 17
-    assert 80 < retry_after_of(httpx.Response(429, headers={"Retry-After": later})) <= 90
-    assert retry_after_of(httpx.Response(429, headers={"Retry-After": "soon"})) is None
-    assert retry_after_of(httpx.Response(429)) is None
-
-
-def test_errors_of_a_source_that_is_away_are_transient() -> None:
-    with httpx.Client(base_url="http://127.0.0.1:9") as http, pytest.raises(TransientError, match="does not answer"):
-        guide("errors").asked(http, "x")
+def test_errors_have_the_class_that_says_what_to_do(raised: Exception, error: type[Exception]) -> None:
+    with pytest.raises(error), guide("errors").source_errors("files.example.com"):
+        raise raised
 
 
 ITEMS = Stream(name="items", schema={"type": "object"}, primary_key=("id",))
