@@ -40,13 +40,16 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Settings]:
 
 def signed(s3: S3Settings, access_key: str | None = None, secret_key: str | None = None, region: str = REGION) -> Auth:
     """Return the login of a manifest, with the keys of the server unless others are given."""
-    credentials = {"access_key_id": access_key or s3.access_key, "secret_access_key": secret_key or s3.secret_key}
+    credentials = {
+        "access_key_id": access_key or s3.access_key or "",
+        "secret_access_key": secret_key or s3.secret_key or "",
+    }
     return login("awsSigV4", credentials, {"service": "s3", "region": region})
 
 
 def address(s3: S3Settings, key: str) -> httpx.URL:
     """Return the URL of an object."""
-    return httpx.URL(s3.endpoint).copy_with(path=f"/{s3.bucket}/{key}")
+    return httpx.URL(s3.endpoint or "").copy_with(path=f"/{s3.bucket}/{key}")
 
 
 def test_without_a_login_the_server_refuses(s3: S3Settings) -> None:

@@ -131,7 +131,7 @@ def test_a_refresh_token_is_replaced_and_kept_each_time(keycloak: Keycloak) -> N
         share=lambda name: LocalCredential(credentials[name], kept.append),
     )
     assert user_of(keycloak, auth).json()["preferred_username"] == USER
-    auth.token(token_of(auth))  # type: ignore[attr-defined] - as if the source had refused it
+    auth.token(refused=token_of(auth))  # type: ignore[attr-defined]
     assert user_of(keycloak, auth).status_code == 200
     assert len(set(kept)) == 2
 

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from penstock_sdk import AuthenticationError, ConfigError, ConnectorError, TransientError
 from penstock_sdk.author import commands
+from penstock_sdk.author.authorization_code import listening
 from penstock_sdk.author.device_code import PollClock
 from penstock_sdk.author.login import LoginOptions, log_in
 from penstock_sdk.author.project import ProjectError
@@ -200,6 +201,14 @@ def test_other_requests_to_the_port_do_not_end_the_login(
 
     terminal.opened = opened
     assert "refresh-1" in log_in(project(method(server)), terminal.options)
+
+
+def test_nobody_authorizes() -> None:
+    with (
+        listening(0) as listener,
+        pytest.raises(AuthenticationError, match="nobody has authorized within 0 minutes: run the command again"),
+    ):
+        listener.redirected_url(seconds=0)
 
 
 def paste(server: FakeAuthorizationServer, terminal: Terminal) -> None:

@@ -16,7 +16,9 @@ import botocore.awsrequest
 import botocore.credentials
 import httpx
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from joserfc import jwk, jwt
 from lxml import etree
 from penstock_sdk import AuthenticationError, ConfigError, DefectError
@@ -175,6 +177,34 @@ def test_jwt_bearer(provider: FakeProvider) -> None:
         "aud": "https://aud.example",
         "scope": "read",
     }
+
+
+def verified(call: Call) -> Reply:
+    """Return the answer of a server that verifies the signature with `rsa_key`, by other code than the one that signs."""
+    signed, _, signature = call.form["assertion"].rpartition(".")
+    try:
+        rsa_key().public_key().verify(
+            base64.urlsafe_b64decode(signature + "=="), signed.encode(), padding.PKCS1v15(), hashes.SHA256()
+        )
+    except InvalidSignature:
+        return Reply(400, {"error": "invalid_grant", "error_description": "bad signature"})
+    return Reply(200, {"access_token": "a-1", "token_type": "Bearer", "expires_in": 60})
+
+
+def test_a_server_verifies_the_assertion_of_jwt_bearer(provider: FakeProvider) -> None:
+    described = {"tokenUrl": provider.token_url, "issuer": "bot", "audience": "https://aud.example"}
+    provider.token_replies = [verified]
+    auth = login("jwtBearer", {"private_key": pem_of(rsa_key())}, described)
+    assert auth.token().value == "a-1"  # type: ignore[attr-defined]
+
+
+def test_a_server_refuses_an_assertion_of_jwt_bearer_that_another_key_signed(provider: FakeProvider) -> None:
+    described = {"tokenUrl": provider.token_url, "issuer": "bot", "audience": "https://aud.example"}
+    provider.token_replies = [verified]
+    other = pem_of(rsa.generate_private_key(65537, 2048))
+    auth = login("jwtBearer", {"private_key": other}, described)
+    with pytest.raises(AuthenticationError, match=r"refuses private_key \(invalid_grant: bad signature\)"):
+        auth.token()  # type: ignore[attr-defined]
 
 
 def test_a_clock_that_is_wrong_is_corrected_by_the_providers(provider: FakeProvider) -> None:
