@@ -28,9 +28,6 @@ MergeCursor = Callable[[Cursor, bool], tuple[Cursor, bool]]
 """Converts a reader's cursor, and whether its partition is at its end, to those of the stream. Called for one commit at a
 time."""
 
-SHORTEST_SEARCHED = 8
-"""Characters of a credential that a cursor is searched for. A shorter one, such as `orders`, may be there by chance."""
-
 
 class SequenceNumbers:
     """Consecutive numbers from 1. Thread-safe."""
@@ -123,9 +120,7 @@ class StreamCommits:
 
 def check_no_secret(mask: Mask, stream: str, cursor: Cursor) -> None:
     """Raise DefectError if the cursor holds a credential in a form that the mask knows: the registry would keep and show it."""
-    searched = Mask([value for value in mask.values if len(value) >= SHORTEST_SEARCHED])
-    text = json.dumps(cursor, ensure_ascii=False, default=str)
-    if searched(text) != text:
+    if mask.is_in(json.dumps(cursor, ensure_ascii=False, default=str).encode(errors="surrogatepass")):
         raise DefectError(
             f"the cursor of stream {stream!r} holds a credential of the connection; nothing of it is committed."
             " Put what identifies the place in the stream into the cursor, such as a page's number, and not a whole URL"

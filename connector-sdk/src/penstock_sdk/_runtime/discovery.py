@@ -41,10 +41,30 @@ def streams_request(connector: AnyConnector, streams: list[Stream], mask: Mask) 
             f"the source offers {len(streams):,} streams; at most {wire.MAX_STREAMS:,} are accepted:"
             " narrow the connection's config, for example to one schema or folder"
         )
-    return wire.StreamsRequest(
+    request = wire.StreamsRequest(
         streams=[_discovered(stream, mask) for stream in streams],
         abilities=["drop", "care", "window"],
         drift=drift[: wire.MAX_DRIFT],
+    )
+    if mask.is_in(request.model_dump_json(by_alias=True).encode()):
+        return request.model_copy(update={"streams": [_without_secrets(stream, mask) for stream in request.streams]})
+    return request
+
+
+def _without_secrets(stream: wire.DiscoveredStream, mask: Mask) -> wire.DiscoveredStream:
+    """Return the stream as unavailable if it holds a credential. Raises DefectError if its name does."""
+    if not mask.is_in(stream.model_dump_json(by_alias=True).encode()):
+        return stream
+    name = mask(stream.name)
+    if mask.is_in(f"{stream.name}\0{stream.id}".encode()):
+        raise DefectError(f"the name or id of stream {name!r} holds a credential of the connection; nothing is read")
+    reason = DefectError(f"the schema of stream {name!r} holds a credential of the connection; it is not read")
+    return wire.DiscoveredStream(
+        name=stream.name,
+        id=stream.id,
+        schema_={"type": "object"},
+        modes=stream.modes,
+        unavailable=_reason(reason, mask),
     )
 
 

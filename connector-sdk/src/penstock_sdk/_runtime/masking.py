@@ -7,10 +7,14 @@ a value is found. The parent process masks the output again, as bytes, whatever 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TextIO
 
 from penstock_sdk._runtime.secret_forms import SecretForms
+from penstock_sdk.json_types import JsonValue
+
+SHORTEST_SEARCHED = 8
+"""Characters of a credential that data is searched for. A shorter one, such as `orders`, may be there by chance."""
 
 
 class Mask:
@@ -18,6 +22,7 @@ class Mask:
 
     def __init__(self, values: list[str]) -> None:
         self._forms = SecretForms(values)
+        self._searched = SecretForms(_searched(values))
         self.on_change: Callable[[list[str]], None] | None = None
         """Called with all values when there is a further one, before anything can be written that holds it."""
 
@@ -29,6 +34,7 @@ class Mask:
     def add(self, *values: str) -> None:
         """Mask these values too."""
         self._forms.add(*values)
+        self._searched.add(*_searched(values))
         if self.on_change is not None:
             self.on_change(self.values)
 
@@ -37,6 +43,26 @@ class Mask:
         data = text.encode(errors="surrogatepass")
         masked = self._forms.mask(data)
         return text if masked is data else masked.decode(errors="surrogatepass")
+
+    def is_in(self, data: bytes) -> bool:
+        """Return True if data, such as a cursor or a schema, holds a value of `SHORTEST_SEARCHED` characters or more."""
+        return self._searched.mask(data) is not data
+
+    def masked_json(self, value: JsonValue) -> JsonValue:
+        """Return a JSON value without any of the values, in keys, texts and numbers."""
+        if isinstance(value, dict):
+            return {self(key): self.masked_json(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.masked_json(item) for item in value]
+        if isinstance(value, str):
+            return self(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and self.is_in(str(value).encode()):
+            return self(str(value))
+        return value
+
+
+def _searched(values: Iterable[str]) -> list[str]:
+    return [value for value in values if len(value) >= SHORTEST_SEARCHED]
 
 
 class MaskedStream(io.TextIOBase):

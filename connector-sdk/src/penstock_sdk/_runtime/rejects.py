@@ -27,11 +27,12 @@ from penstock_sdk._runtime.encode import (
     encoded_rows,
     why_unencodable,
 )
+from penstock_sdk._runtime.masking import Mask
 from penstock_sdk._runtime.strict_json import problem
 from penstock_sdk._runtime.strict_schema import StrictSchema
 from penstock_sdk.contract import Op, Stream
 from penstock_sdk.errors import SourceContractError
-from penstock_sdk.json_types import JsonSchema, properties_of
+from penstock_sdk.json_types import JsonObject, JsonSchema, properties_of
 
 SHARE_FROM = 1000
 """The share of rejected records is checked after so many records of a stream, or at its end."""
@@ -88,7 +89,9 @@ class RecordValidator:
         rules: wire.RejectRules,
         now: Callable[[], str],
         counts: RejectCounts | None = None,
+        mask: Mask | None = None,
     ) -> None:
+        self._mask = mask
         self.op: Op = "upsert"
         self.counts = counts or RejectCounts()
         self._envelope = envelope
@@ -195,14 +198,24 @@ class RecordValidator:
             "extracted_at": self._now(),
             "schema_version": envelope.schema_version,
             "reason": rejection.reason,
-            "message": rejection.message,
+            "message": self._mask(rejection.message) if self._mask else rejection.message,
             "data": encodable(row),
         }
         self.counts.reject(rejection)
-        self._reject(self._encoder.encode(document) + b"\n")
+        self._reject(self._masked(self._encoder.encode(document)) + b"\n")
         most = self._rules.max_records
         if most is not None and self.counts.rejected > most:
             raise self._too_many(f"spec.rejects.maxRecords ({most})")
+
+    def _masked(self, line: bytes) -> bytes:
+        """Return the line of a rejected record without the connection's credentials, which a source may send back."""
+        if self._mask is None or not self._mask.is_in(line):
+            return line
+        masked = self._encoder.encode(self._mask.masked_json(msgspec.json.decode(line)))
+        if self._mask.is_in(masked):
+            document: JsonObject = msgspec.json.decode(masked)
+            masked = self._encoder.encode({**document, "data": None, "message": "left out: it holds a credential"})
+        return masked
 
     def check_share(self, *, done: bool) -> None:
         """Raise SourceContractError if the share of rejected records exceeds the threshold. `done`: this read is at its end."""

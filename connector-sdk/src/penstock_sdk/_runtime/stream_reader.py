@@ -58,6 +58,7 @@ class StreamReader:
         self.task = task
         self.batch_checks = batch_checks
         self.metrics = metrics
+        self._mask = mask
         self.shared = StreamCommits(client, task.envelope.stream, task.verdict.selected.checkpoint, metrics, mask)
 
     def read_unpartitioned(self, connector: AnyConnector) -> None:
@@ -74,7 +75,9 @@ class StreamReader:
         task = self.task
         field_remover = FieldRemover(task.verdict.drop, task.stream.name) if task.verdict.drop else None
         rules = task.start.rejects
-        validator = RecordValidator(task.envelope, task.stream, rules, timestamp_now, counts) if rules else None
+        validator = (
+            RecordValidator(task.envelope, task.stream, rules, timestamp_now, counts, self._mask) if rules else None
+        )
         return StreamPipeline(
             self.shared, task.envelope, cursor, limits, merge_cursor, field_remover=field_remover, validator=validator
         )
