@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -27,12 +28,22 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.url
 
 
-@pytest.fixture
-def database_url(postgres_url: str) -> Iterator[str]:
-    """A fresh database on it."""
-    name = f"t{uuid.uuid4().hex}"
+@pytest.fixture(scope="session")
+def migrated_database(postgres_url: str) -> str:
+    """The name of a database with a registry, which the databases of tests are copies of."""
+    name = "migrated"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
+    asyncio.run(migrate(postgres_url.rsplit("/", 1)[0] + f"/{name}"))
+    return name
+
+
+@pytest.fixture
+def database_url(postgres_url: str, migrated_database: str) -> Iterator[str]:
+    """A database on it with a fresh registry."""
+    name = f"t{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {migrated_database}")
         yield postgres_url.rsplit("/", 1)[0] + f"/{name}"
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -52,8 +63,7 @@ def store(s3_server: S3Settings) -> BronzeStore:
 
 @pytest.fixture
 async def pool(database_url: str) -> AsyncIterator[Pool]:
-    """A pool on a migrated registry."""
-    await migrate(database_url)
+    """A pool on a fresh registry."""
     opened = create_pool(database_url, size=8)
     await opened.open(wait=True)
     yield opened
