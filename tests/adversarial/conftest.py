@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 
 from tests.adversarial.attacks import StartAttack, attack_starter, write_table
-from tests.integration.conftest import database_url, migrated_database, pool, postgres_url, s3_server, store, world
+from tests.integration.conftest import database_url, pool, postgres_url, s3_server, store, template_database, world
 from tests.integration.test_run_api import platform
 from tests.run_api.contract import pod
 
 __all__ = [
     "database_url",
-    "migrated_database",
     "platform",
     "pod",
     "pool",
     "postgres_url",
     "s3_server",
     "store",
+    "template_database",
     "world",
 ]
 

@@ -29,8 +29,8 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def migrated_database(postgres_url: str) -> str:
-    """The name of a database with a registry, which the databases of tests are copies of."""
+def template_database(postgres_url: str) -> str:
+    """The name of the database that those of tests are copies of: it has a registry."""
     name = "migrated"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
@@ -39,11 +39,11 @@ def migrated_database(postgres_url: str) -> str:
 
 
 @pytest.fixture
-def database_url(postgres_url: str, migrated_database: str) -> Iterator[str]:
+def database_url(postgres_url: str, template_database: str) -> Iterator[str]:
     """A database on it with a fresh registry."""
     name = f"t{uuid.uuid4().hex}"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {migrated_database}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template_database}")
         yield postgres_url.rsplit("/", 1)[0] + f"/{name}"
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 

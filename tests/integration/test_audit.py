@@ -36,7 +36,7 @@ from penstock_operator.settings import Retention
 from tests.fakes.authenticator import FakeAuthenticator, Person
 from tests.integration.test_run_api import Server, opened
 from tests.integration.world import World, connection_record
-from tests.run_api.contract import CALLS as POD_CALLS
+from tests.run_api.contract import CALLS as CONTRACT_CALLS
 from tests.run_api.pods import CREDENTIAL, Pod
 
 ADDRESS = "192.0.2.7"
@@ -54,6 +54,11 @@ PERSON_CALLS: dict[str, dict[str, Any]] = {
     "/v1/alerts/1/acknowledge": {"note": "seen"},
 }
 """A request of each call of a person that changes something."""
+
+
+LEASE = CONTRACT_CALLS["credentials/lease"]
+POD_CALLS = {**CONTRACT_CALLS, "credentials/release": {name: LEASE[name] for name in ("name", "seed", "lease")}}
+"""A request of each call that carries a run token."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,8 @@ async def test_every_route_that_changes_something_has_an_action(audited: Audited
 async def test_every_call_of_a_pod_is_audited_in_its_own_transaction(audited: Audited) -> None:
     pod = audited.pod
     await pod.start()
-    for call in ("streams", "estimate", "uploads", "checkpoints", "credentials", "heartbeat", "finish"):
+    first = ("streams", "estimate", "uploads", "checkpoints", "credentials/lease", "credentials/release")
+    for call in (*first, *(POD_CALLS.keys() - {*first, "finish"}), "finish"):
         answer = await pod.call(call, POD_CALLS[call])
         assert answer.status == 200, answer
     events = await audited.events(actor_kind="pod", result="allowed")
@@ -139,11 +145,13 @@ async def test_every_call_of_a_pod_that_is_fenced_or_malformed_or_without_a_toke
     pod = audited.pod
     await pod.start()
     for call, body in POD_CALLS.items():
-        await pod.call(call, {**body, "metrics": "none", "outcome": "odd", "streams": 5, "stream": 5, "name": 5})
+        await pod.call(
+            call, {**body, "metrics": "none", "outcome": "odd", "streams": 5, "stream": 5, "name": 5, "host": 5}
+        )
         await pod.call(call, body, token="nobody's")
     await pod.call("finish", {"outcome": "cancelled"})
     for call, body in POD_CALLS.items():
-        if call != "finish":
+        if call not in ("finish", "credentials/release"):  # a lease may be released at any time
             assert (await pod.call(call, body)).code == "fenced", call
     refused = await audited.events(result="refused")
     for call in POD_CALLS:
@@ -151,7 +159,7 @@ async def test_every_call_of_a_pod_that_is_fenced_or_malformed_or_without_a_toke
         reasons = [event["reason"] for event in refused if event["action"] == action]
         assert any(reason.startswith("invalid request: ") for reason in reasons), call
         assert any("token" in reason for reason in reasons), call
-        assert call == "finish" or any("current one" in reason for reason in reasons), call
+        assert call in ("finish", "credentials/release") or any("current one" in reason for reason in reasons), call
 
 
 async def test_every_call_of_a_person_is_audited_if_it_is_allowed_and_if_it_is_refused(audited: Audited) -> None:

@@ -1,5 +1,5 @@
 """The servers of the integration tests."""
 
-from tests.integration.conftest import database_url, migrated_database, postgres_url
+from tests.integration.conftest import database_url, postgres_url, template_database
 
-__all__ = ["database_url", "migrated_database", "postgres_url"]
+__all__ = ["database_url", "postgres_url", "template_database"]

@@ -44,6 +44,7 @@ CALLS: dict[str, Call] = {
     "/v1/attempts/credentials/release": Call(Action.credential_release, "credential"),
     "/v1/attempts/heartbeat": Call(Action.attempt_heartbeat, "attempt"),
     "/v1/attempts/finish": Call(Action.attempt_finish, "attempt"),
+    "/v1/attempts/rate-limit": Call(Action.rate_limit_lease, "attempt"),
     "/v1/attempts/egress": Call(Action.egress_read, "attempt"),
     "/v1/attempts/egress/report": Call(Action.egress_report, "attempt"),
     "/v1/runs": Call(Action.run_create, "connection"),
@@ -56,7 +57,9 @@ CALLS: dict[str, Call] = {
     "/v1/alerts/{alert}/acknowledge": Call(Action.alert_acknowledge, "alert"),
 }
 """Every POST of the API, by the path of its route."""
-NOT_RECORDED_IF_ALLOWED = frozenset({Action.attempt_heartbeat, Action.egress_read, Action.egress_report})
+NOT_RECORDED_IF_ALLOWED = frozenset(
+    {Action.attempt_heartbeat, Action.egress_read, Action.egress_report, Action.rate_limit_lease}
+)
 """Calls that come every few seconds and change nothing that is shown. Their refusals are recorded."""
 ROUTES = tuple((compile_path(path)[0], call) for path, call in CALLS.items())
 

@@ -27,6 +27,7 @@ class Action(StrEnum):
     attempt_end = "attempt.end"
     egress_read = "egress.read"
     egress_report = "egress.report"
+    rate_limit_lease = "rate-limit.lease"
     credential_lease = "credential.lease"
     credential_release = "credential.release"
     credential_write = "credential.write"

@@ -345,9 +345,7 @@ class RunProtocol:
     async def lease_requests(self, token: str, request: RateLimitRequest) -> RateLimitResponse:
         """Give the attempt requests to a host, from the budget that it shares with other connections."""
         async with self._pool.connection() as db, db.transaction():
-            attempt = await attempt_store.attempt_by_token(db, digest(token))
-            if attempt is None:
-                raise Unauthenticated
+            attempt = await _attempt_of(db, token)
             launch = await attempt_store.attempt_to_launch(db, attempt.run_id, attempt.attempt)
             if launch is None or attempt.finished_at:
                 raise Fenced
