@@ -22,7 +22,7 @@ RELEASE = "app.kubernetes.io/instance=penstock"
 # What a hostile connector would try, with all that its pod has; prints what it got as JSON.
 TRY = """
 import json, os, pathlib, socket, ssl, struct, urllib.error, urllib.request
-api, s3, bucket, key, run_api, postgres_host, postgres_port = json.loads(os.environ["TRIED"])
+api, s3, bucket, key, run_api, read_api, postgres_host, postgres_port = json.loads(os.environ["TRIED"])
 got = {}
 def ask(name, url, method="GET", body=None, token=None):
     headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -31,6 +31,8 @@ def ask(name, url, method="GET", body=None, token=None):
         got[name] = urllib.request.urlopen(request, timeout=10, context=ssl._create_unverified_context()).status
     except urllib.error.HTTPError as error:
         got[name] = error.code
+    except OSError:
+        got[name] = "no connection"
 token = pathlib.Path("/var/run/secrets/penstock/token").read_text()
 got["service account token"] = os.path.exists("/var/run/secrets/kubernetes.io")
 for name, bearer in (("nobody", None), ("the run's token", token)):
@@ -41,7 +43,8 @@ ask("list the bucket", f"{s3}/{bucket}?list-type=2")
 ask("read an object", f"{s3}/{bucket}/{key}")
 ask("write an object", f"{s3}/{bucket}/{key}", "PUT", b"x")
 ask("delete an object", f"{s3}/{bucket}/{key}", "DELETE")
-ask("read runs", f"{run_api}/v1/runs", token=token)
+ask("read runs", f"{read_api}/v1/runs", token=token)
+ask("read runs at the run API", f"{run_api}/v1/runs", token=token)
 start = {"run": os.environ["PENSTOCK_RUN_ID"], "attempt": 1, "sdk_version": "0.1.0"}
 start["connector"] = {"name": "faker", "method": "generate", "version": "0.1.0"}
 ask("claim an attempt", f"{run_api}/v1/attempts/start", "POST", json.dumps(start).encode(), token)
@@ -116,8 +119,8 @@ def test_7_a_runs_pod_gets_nowhere_with_all_that_it_has(
     }  # and no NetworkPolicy: what is left is rights
     host, _, port = records.url.rpartition("@")[2].partition("/")[0].partition(":")
     key = records.query("SELECT key FROM penstock.bronze_objects WHERE committed_at IS NOT NULL LIMIT 1")[0]["key"]
-    run_api = f"https://penstock.{NAMESPACE}.svc"
-    tried = ["https://kubernetes.default.svc", bucket.endpoint, bucket.bucket, key, run_api, host, int(port)]
+    apis = (f"https://penstock.{NAMESPACE}.svc", f"https://penstock-read.{NAMESPACE}.svc")
+    tried = ["https://kubernetes.default.svc", bucket.endpoint, bucket.bucket, key, *apis, host, int(port)]
     container = spec["containers"][0]
     container["command"] = ["python3", "-c", TRY]
     container["env"].append({"name": "TRIED", "value": json.dumps(tried)})
@@ -128,8 +131,12 @@ def test_7_a_runs_pod_gets_nowhere_with_all_that_it_has(
     found = json.loads(said)
     assert found["got"].pop("service account token") is False
     assert found["got"].pop("postgres without a password") is False
+    assert found["got"].pop("read runs at the run API") == 404
+    assert found["got"].pop("read runs") in (401, "no connection"), (
+        "a NetworkPolicy may keep pods away from the read API"
+    )
     assert {name: status for name, status in found["got"].items() if status not in (401, 403)} == {}
-    assert len(found["got"]) == 12
+    assert len(found["got"]) == 11
     assert not [name for name in found["environment"] if name.startswith("AWS_") or "DATABASE" in name]
 
 

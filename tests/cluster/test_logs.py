@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -97,7 +98,9 @@ def test_who_may_only_view_a_tenant_is_refused_the_rest_in_the_api_servers_words
     listed = penstock(reader, "runs", "list", "-n", namespace)
     assert listed.returncode == 0, listed.stderr
     authorization = {"Authorization": f"Bearer {reader['PENSTOCK_TOKEN']}"}
-    offered = httpx.get(f"{reader['PENSTOCK_SERVER']}/v1/definitions", headers=authorization, timeout=PATIENCE)
+    trust = ssl.create_default_context(cafile=reader["PENSTOCK_CA_FILE"])
+    url = f"{reader['PENSTOCK_SERVER']}/v1/definitions"
+    offered = httpx.get(url, headers=authorization, timeout=PATIENCE, verify=trust)
     assert [item["connector"] for item in offered.raise_for_status().json()]
     everywhere = penstock(reader, "runs", "list")
     who = f"system:serviceaccount:{namespace}:reader"

@@ -83,9 +83,9 @@ def test_the_ca_is_replaced_while_a_run_goes_on(
         return mounted(operator, operator.leader(), "ca.crt") == both["ca.crt"]
 
     cluster.until("the controller has the new bundle", controller_trusts_both)
-    cluster.apply(faker("rotated", 60_000, delay=1, batch=500))
-    cluster.until("it commits", lambda: records.committing("rotated"))
-    assert pod_trusts_both("rotated")
+    cluster.apply(faker("ca-replaced", 60_000, delay=1, batch=500))
+    cluster.until("it commits", lambda: records.committing("ca-replaced"))
+    assert pod_trusts_both("ca-replaced")
     certificates(operator, "--overlap-days=0")
     signed = operator.certificates()
     assert signed["tls.crt"] != both["tls.crt"]
@@ -96,9 +96,9 @@ def test_the_ca_is_replaced_while_a_run_goes_on(
             mounted(operator, pod["metadata"]["name"], "tls.crt") == signed["tls.crt"] for pod in operator.pods("serve")
         ),
     )
-    (run,) = records.ended("rotated")
+    (run,) = records.ended("ca-replaced")
     assert (run["phase"], run["attempt"]) == ("succeeded", 1)
-    records.whole("rotated", 60_000)
+    records.whole("ca-replaced", 60_000)
 
 
 def mounted(operator: Installation, pod: str, name: str) -> str:
