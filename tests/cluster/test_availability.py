@@ -124,6 +124,7 @@ def rogue(cluster: Cluster, operator: Installation, namespace: str) -> Any:
         cluster.until("it leads too", lambda: cluster.get("lease", LEASE, "rogue"))
         yield
         cluster.kubectl("delete", "pod", "rogue", "-n", NAMESPACE, "--wait=false")
+    cluster.kubectl("delete", "rolebinding", "lease", "-n", "rogue")  # the namespace takes its time
     cluster.kubectl("delete", "namespace", "rogue", "--wait=false")
 
 
