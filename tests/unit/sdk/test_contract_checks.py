@@ -14,6 +14,7 @@ from penstock_sdk import Batch, Connector, DefectError, SourceContractError, Str
 from penstock_sdk import protocol as wire
 from penstock_sdk._contract_checks import check_cursor, checked_batch, checked_batches, checked_streams, offered_streams
 from penstock_sdk._runtime.discovery import streams_request
+from penstock_sdk._runtime.masking import Mask
 
 
 class Offering(Connector[dict, dict]):  # type: ignore[type-arg]
@@ -145,7 +146,7 @@ FIELDS += ("partitioned", "windows", "only_full", "unavailable")
 def test_no_return_value_of_discover_keeps_a_sound_stream_from_being_offered(changes: list[dict[str, Any]]) -> None:
     """Whatever the others are, they can be told to the platform, and the sound stream is one of them."""
     told = streams_request(
-        Offering({}, {}), offered_streams([*(stream(**change) for change in changes), stream(name="sound")]), str
+        Offering({}, {}), offered_streams([*(stream(**change) for change in changes), stream(name="sound")]), Mask([])
     )
     if all(change.get("name") != "sound" and change.get("id") != "sound" for change in changes):
         assert [posted.unavailable for posted in told.streams if posted.name == "sound"] == [None]
