@@ -1,4 +1,4 @@
-"""Whom this process trusts as the platform: the run API, the egress gateway and the bucket. The connector's clients do not."""
+"""The CAs that this process trusts for the run API, the egress gateway and the bucket. The connector's clients do not use them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ssl
 
 import httpx
 
+from penstock_sdk._causes import chain_of_causes
 from penstock_sdk.errors import DefectError
 from penstock_sdk.protocol import CA_CERTIFICATES_VARIABLE
 
@@ -25,7 +26,8 @@ def platform_trust(ca_certificates: str) -> ssl.SSLContext:
 
 def refused_certificate(server: str, error: BaseException) -> str:
     """Return in one sentence why a server's certificate is not accepted; empty if an error has another cause."""
-    found = _verification_error(error)
+    failed = (cause for cause in chain_of_causes(error) if isinstance(cause, ssl.SSLCertVerificationError))
+    found = next(failed, None)
     if found is None:
         return ""
     why = found.verify_message.strip().rstrip(".")
@@ -33,13 +35,3 @@ def refused_certificate(server: str, error: BaseException) -> str:
         f"the certificate of {server} is not accepted: {why}; the platform's owner can see `tls` of the chart's values,"
         " or `s3.caSecret` for the bucket"
     )
-
-
-def _verification_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
-    seen = set[int]()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return error
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return None

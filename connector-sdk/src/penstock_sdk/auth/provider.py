@@ -16,6 +16,7 @@ from typing import Final
 
 import httpx
 
+from penstock_sdk._causes import chain_of_causes
 from penstock_sdk.auth.shared_credentials import LoginContext
 from penstock_sdk.errors import AuthenticationError, ConfigError, ConnectorError, TransientError
 from penstock_sdk.json_types import JsonObject
@@ -195,11 +196,9 @@ def error_code(answer: ProviderAnswer) -> str:
 
 def _certificate_problem(error: BaseException) -> str:
     """Return why a certificate is not valid, from the chain of causes; empty for other errors."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in chain_of_causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return cause.verify_message
-        cause = cause.__cause__ or cause.__context__
     found = re.search(r"certificate verify failed: ([\w '.,-]+)", str(error))
     return found[1] if found else ""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from penstock_sdk._causes import chain_of_causes
 from penstock_sdk._redirects import Redirected, origin_of, place_of, responses_until_last
 from penstock_sdk.errors import ConfigError, ConnectorError, SourceContractError, TransientError
 from penstock_sdk.http.body_decoding import decoded_chunks
@@ -268,13 +269,11 @@ def _copy(request: httpx.Request) -> httpx.Request:
 
 def _tls_error(error: BaseException) -> ssl.SSLError | None:
     """Return the error of the TLS handshake that the config causes, from the chain of causes."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in chain_of_causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return cause
         if isinstance(cause, ssl.SSLError) and cause.reason in NO_TLS:
             return cause
-        cause = cause.__cause__ or cause.__context__
     return None
 
 

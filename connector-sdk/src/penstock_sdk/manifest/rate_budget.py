@@ -21,7 +21,7 @@ LEASE_SHARE, SHORTEST_LEASE = 0.05, 0.2
 NETWORK_SECONDS = 0.1
 """By how much two requests may differ in their time to the source."""
 MOST_RESERVED_SECONDS = 10.0
-"""How far ahead requests may be promised. A lease beyond that has to be asked for again, so that no caller takes hours."""
+"""How far ahead requests may be leased. A lease beyond that has to be asked for again, so that no caller takes hours."""
 MARGIN = 0.999
 """The rate stays below the limit by this factor, so that rounding never allows one request more."""
 
@@ -56,7 +56,7 @@ class RateRule:
 class TokenLease:
     """The answer to a request for tokens: `granted` requests may be sent after `wait_seconds`, within `valid_seconds` from then.
 
-    With 0, ask again after `wait_seconds`. `tokens` is what each budget has left; below 0, tokens of the future are promised.
+    With 0, ask again after `wait_seconds`. `tokens` is what each budget has left; below 0, tokens of the future are leased.
     """
 
     granted: int
@@ -75,7 +75,7 @@ def lease_tokens(budgets: Mapping[RateRule, float], requested: int) -> TokenLeas
     wait = _wait(budgets, granted)
     if wait > MOST_RESERVED_SECONDS:
         granted, wait = 1, _wait(budgets, 1)
-    if wait > MOST_RESERVED_SECONDS:  # a promise that its holder may not wait for would be lost
+    if wait > MOST_RESERVED_SECONDS:  # its holder may not wait, and the lease would be lost
         return TokenLease(0, wait - MOST_RESERVED_SECONDS / 2, valid, budgets)
     return TokenLease(granted, wait, valid, {rule: tokens - granted for rule, tokens in budgets.items()})
 
