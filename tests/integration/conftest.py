@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -41,9 +42,27 @@ def template_database(postgres_url: str) -> str:
 @pytest.fixture
 def database_url(postgres_url: str, template_database: str) -> Iterator[str]:
     """A database on it with a fresh registry."""
+    with _database(postgres_url, template_database) as url:
+        yield url
+
+
+@pytest.fixture
+def source_url(postgres_url: str) -> Iterator[str]:
+    """An empty database on it, for the tables of a source.
+
+    A table made without the name of a schema is in `public` here. In a
+    database with a registry it would be in the registry's schema, which
+    has the name of the user.
+    """
+    with _database(postgres_url, "template1") as url:
+        yield url
+
+
+@contextmanager
+def _database(postgres_url: str, template: str) -> Iterator[str]:
     name = f"t{uuid.uuid4().hex}"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template_database}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         yield postgres_url.rsplit("/", 1)[0] + f"/{name}"
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -75,18 +75,14 @@ def source(user: User, url: str, **config: Any) -> dict[str, Any]:
     ("change", "words"),
     [("DROP TABLE b", 'relation "public.b" does not exist'), ("ALTER TABLE b DROP COLUMN note", 'column "note"')],
 )
-def test_a_table_or_column_that_goes_mid_run_is_named(
-    user: User, postgres_url: str, database_url: str, change: str, words: str
-) -> None:
-    source_url = database_url
-    public = "-c search_path=public"  # the schema of the registry has the name of the user
-    with psycopg.connect(source_url, autocommit=True, options=public) as admin:
+def test_a_table_or_column_that_goes_mid_run_is_named(user: User, source_url: str, change: str, words: str) -> None:
+    with psycopg.connect(source_url, autocommit=True) as admin:
         admin.execute("CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a SELECT generate_series(1, 10)")
         admin.execute("CREATE TABLE b (id int PRIMARY KEY, note text)")
         streams = [{"name": "public.a"}, {"name": "public.b"}]
         user.connection("tables", **source(user, source_url, schemas=["public"]), streams=streams)
         user.connection("good", connector=FAKER, config={"records": 10})
-        with psycopg.connect(source_url, options=public) as holder:
+        with psycopg.connect(source_url) as holder:
             holder.execute("LOCK TABLE a IN ACCESS EXCLUSIVE MODE")
             done = dict[str, Any]()
             running = threading.Thread(target=lambda: done.update(result=user.up()))

@@ -102,10 +102,10 @@ INSERT INTO tie SELECT i, '2026-05-01 10:00:00' FROM generate_series(10, 20) i;
 """
 
 
-def test_tables_that_are_not_what_they_should_be(user: User, database_url: str) -> None:
-    with psycopg.connect(database_url, autocommit=True) as admin:
+def test_tables_that_are_not_what_they_should_be(user: User, source_url: str) -> None:
+    with psycopg.connect(source_url, autocommit=True) as admin:
         admin.execute(TABLES.encode())
-        spec = {**source(user, database_url, schemas=["public"]), "retry": {"limit": 0}}
+        spec = {**source(user, source_url, schemas=["public"]), "retry": {"limit": 0}}
         user.connection("all", **spec)
         incremental = [{"name": "public.tie", "mode": "incremental"}]
         user.connection("tie", **spec, streams=incremental)

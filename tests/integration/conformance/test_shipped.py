@@ -70,15 +70,15 @@ def test_faker_generate_is_conformant(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def source(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+def source(source_url: str) -> Iterator[psycopg.Connection[Any]]:
     """A database with a role that can be shut out."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with psycopg.connect(source_url, autocommit=True) as connection:
         connection.execute(SOURCE.encode())
         yield connection
         connection.execute("DROP OWNED BY conformance_reader; DROP ROLE conformance_reader")
 
 
-def test_postgres_sql_is_conformant(source: psycopg.Connection[Any], database_url: str, tmp_path: Path) -> None:
+def test_postgres_sql_is_conformant(source: psycopg.Connection[Any], source_url: str, tmp_path: Path) -> None:
     @contextmanager
     def altered(there: str, back: str) -> Iterator[None]:
         source.execute(f"ALTER ROLE {READER} {there}".encode())
@@ -90,7 +90,7 @@ def test_postgres_sql_is_conformant(source: psycopg.Connection[Any], database_ur
     def grow() -> None:
         source.execute(GROW.encode())
 
-    parts = conninfo_to_dict(database_url)
+    parts = conninfo_to_dict(source_url)
     place = {"host": parts["host"], "port": int(str(parts["port"])), "database": parts["dbname"], "sslmode": "disable"}
     target = Target(
         artifact="postgres-sql",

@@ -12,16 +12,10 @@ from tests.integration.connectors.bucket import Bucket
 from tests.integration.connectors.files_server import FilesServer, serving
 
 
-@pytest.fixture(scope="session")
-def template_database() -> str:
-    """A database of these tests is a source: it has no registry."""
-    return "template1"
-
-
 @pytest.fixture
-def execute(database_url: str) -> Iterator[Callable[[str], None]]:
+def execute(source_url: str) -> Iterator[Callable[[str], None]]:
     """Change the source."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with psycopg.connect(source_url, autocommit=True) as connection:
 
         def run(statement: str) -> None:
             connection.execute(statement.encode())

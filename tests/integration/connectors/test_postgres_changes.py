@@ -210,23 +210,23 @@ class Reader:
 
 
 @pytest.fixture
-def readers(database_url: str, execute: Callable[[str], None]) -> Iterator[list[Reader]]:
+def readers(source_url: str, execute: Callable[[str], None]) -> Iterator[list[Reader]]:
     make(execute)
     fields = {f"public.{name}": "at" for name in TABLES}
-    made = [Reader(database_url, f"public.{name}", {"cursor_fields": fields}) for name in TABLES]
-    split = [Reader(database_url, f"public.{name}", {"cursor_fields": fields}, 3) for name in ("parted", "t_text")]
+    made = [Reader(source_url, f"public.{name}", {"cursor_fields": fields}) for name in TABLES]
+    split = [Reader(source_url, f"public.{name}", {"cursor_fields": fields}, 3) for name in ("parted", "t_text")]
     yield [*made, *split]
     for reader in [*made, *split]:
         reader.close()
 
 
-def test_every_last_version_is_read_whatever_the_writers_do(database_url: str, readers: list[Reader]) -> None:
+def test_every_last_version_is_read_whatever_the_writers_do(source_url: str, readers: list[Reader]) -> None:
     """Thousands of commits, savepoints, rollbacks and transactions across runs, for every type of cursor."""
     writers = [
-        threading.Thread(target=Writer(database_url, seed).run, args=(COMMITS,), daemon=True) for seed in range(WRITERS)
+        threading.Thread(target=Writer(source_url, seed).run, args=(COMMITS,), daemon=True) for seed in range(WRITERS)
     ]
     with ExitStack() as held:
-        late = held.enter_context(psycopg.connect(database_url))
+        late = held.enter_context(psycopg.connect(source_url))
         for name in TABLES:  # open from before the first run to after the last one that has writers beside it
             late.execute(f"SAVEPOINT s; INSERT INTO {name} VALUES (1000, 1, {TABLES[name]}); RELEASE s".encode())
         for writer in writers:
@@ -242,7 +242,7 @@ def test_every_last_version_is_read_whatever_the_writers_do(database_url: str, r
         late.commit()
     for reader in readers:
         reader.run()
-    with psycopg.connect(database_url) as oracle:
+    with psycopg.connect(source_url) as oracle:
         for reader in readers:
             wanted = dict(oracle.execute(f"SELECT id, v FROM {reader.name}".encode()).fetchall())
             assert reader.read == wanted, reader.name

@@ -24,10 +24,10 @@ Opened = Callable[..., PostgresSql]
 
 
 @pytest.fixture
-def opened(database_url: str) -> Iterator[Opened]:
+def opened(source_url: str) -> Iterator[Opened]:
     made: list[PostgresSql] = []
 
-    def open_one(url: str = database_url, **config: Any) -> PostgresSql:
+    def open_one(url: str = source_url, **config: Any) -> PostgresSql:
         made.append(connector(url, **config))
         made[-1].authenticate()
         return made[-1]
@@ -164,10 +164,10 @@ def test_ranges_that_are_coarsened_hold_what_they_held(found: list[tuple[int, in
     assert id_spans(held) == limited_spans(found, 1000)
 
 
-def test_the_condition_holds_for_each_unseen_id_across_the_wrap_of_32_bits(database_url: str) -> None:
+def test_the_condition_holds_for_each_unseen_id_across_the_wrap_of_32_bits(source_url: str) -> None:
     """Against plain 64-bit arithmetic, for snapshots anywhere and near the wrap."""
     chance = random.Random(5)
-    with psycopg.connect(database_url, autocommit=True) as session:
+    with psycopg.connect(source_url, autocommit=True) as session:
         for _ in range(150):
             start = chance.choice([0, XID_EPOCH - 40, 3 * XID_EPOCH - 30, chance.randrange(5 * XID_EPOCH)]) + 10
             pending = id_spans(start + chance.randrange(30) for _ in range(chance.randrange(12)))

@@ -18,12 +18,12 @@ Open = Callable[..., PostgresSql]
 
 
 @pytest.fixture
-def opened(database_url: str) -> Iterator[Open]:
+def opened(source_url: str) -> Iterator[Open]:
     """Connectors with a session, that split small tables too."""
     made: list[PostgresSql] = []
 
     def open_one(**config: Any) -> PostgresSql:
-        made.append(connector(database_url, **{"partitions": 4, "partition_rows": 50, "fetch_size": 70, **config}))
+        made.append(connector(source_url, **{"partitions": 4, "partition_rows": 50, "fetch_size": 70, **config}))
         made[-1].authenticate()
         return made[-1]
 

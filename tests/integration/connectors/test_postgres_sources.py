@@ -27,12 +27,12 @@ def role(execute: Execute) -> Iterator[str]:
 
 
 @pytest.fixture
-def as_role(database_url: str, role: str) -> Iterator[Callable[..., PostgresSql]]:
+def as_role(source_url: str, role: str) -> Iterator[Callable[..., PostgresSql]]:
     """Connectors with a session of that role."""
     made: list[PostgresSql] = []
 
     def open_one(**config: Any) -> PostgresSql:
-        made.append(connector(database_url, user=role, password=PASSWORD, **config))
+        made.append(connector(source_url, user=role, password=PASSWORD, **config))
         made[-1].authenticate()
         return made[-1]
 
@@ -164,9 +164,9 @@ def _raise_unavailable(source: PostgresSql) -> None:
         ({"encoding": "latin-x"}, "encoding"),
     ],
 )
-def test_a_config_that_cannot_be_right_is_refused(database_url: str, config: dict[str, Any], message: str) -> None:
+def test_a_config_that_cannot_be_right_is_refused(source_url: str, config: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        connector(database_url, **config).authenticate()
+        connector(source_url, **config).authenticate()
 
 
 def test_a_database_without_anything_to_read_is_refused(as_role: Callable[..., PostgresSql], execute: Execute) -> None:
@@ -195,11 +195,11 @@ FAILING = {
 }
 
 
-def test_each_stream_fails_by_itself(database_url: str, execute: Execute) -> None:
+def test_each_stream_fails_by_itself(source_url: str, execute: Execute) -> None:
     execute("CREATE TABLE t (id int PRIMARY KEY, x int); INSERT INTO t VALUES (1, 10); CREATE TABLE z AS SELECT 1 AS a")
     for made, _ in FAILING.values():
         execute(made)
-    source = connector(database_url)
+    source = connector(source_url)
     source.authenticate()
     for name, (_, message) in FAILING.items():
         with pytest.raises(ConnectorError, match=rf"(?s)public\.{name}.*{message}"):
@@ -209,9 +209,9 @@ def test_each_stream_fails_by_itself(database_url: str, execute: Execute) -> Non
     source.close()
 
 
-def test_a_read_that_was_given_up_does_not_disturb_the_next(database_url: str, execute: Execute) -> None:
+def test_a_read_that_was_given_up_does_not_disturb_the_next(source_url: str, execute: Execute) -> None:
     execute("CREATE TABLE t AS SELECT n FROM generate_series(1, 10) n; CREATE TABLE u AS SELECT 1 AS a")
-    source = connector(database_url, fetch_size=2)
+    source = connector(source_url, fetch_size=2)
     source.authenticate()
     left = source.read(streams(source)["t"], None, None)
     next(left)
@@ -283,9 +283,9 @@ def test_no_setting_of_a_role_changes_what_is_read(
     assert rows(changed, "set", cursor) == []
 
 
-def backends_of(database_url: str) -> set[int]:
+def backends_of(source_url: str) -> set[int]:
     """Return the process ids of the server's sessions with this database, without this one."""
-    with psycopg.connect(database_url) as session:
+    with psycopg.connect(source_url) as session:
         found = session.execute(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
             " AND backend_type = 'client backend'"
@@ -295,15 +295,15 @@ def backends_of(database_url: str) -> set[int]:
 
 @pytest.mark.parametrize("limit", [{"lock_timeout_seconds": 0.05}, {"statement_timeout_seconds": 0.3}])
 def test_a_locked_table_fails_by_itself_and_the_session_reads_the_others(
-    database_url: str, execute: Execute, limit: dict[str, float]
+    source_url: str, execute: Execute, limit: dict[str, float]
 ) -> None:
     """Its estimate, its ranges and its read; more of them than make a source count as away."""
     for number in range(4):
         execute(f"CREATE TABLE t{number} (id int PRIMARY KEY); INSERT INTO t{number} SELECT generate_series(1, 9)")
-    source = connector(database_url, partition_rows=2, **limit)
+    source = connector(source_url, partition_rows=2, **limit)
     source.authenticate()
-    sessions = backends_of(database_url)
-    with psycopg.connect(database_url) as locking:
+    sessions = backends_of(source_url)
+    with psycopg.connect(source_url) as locking:
         locking.execute("LOCK TABLE t0, t1, t2 IN ACCESS EXCLUSIVE MODE")
         found = streams(source)
         for name in ("t0", "t1", "t2"):
@@ -318,7 +318,7 @@ def test_a_locked_table_fails_by_itself_and_the_session_reads_the_others(
                     call()
                 assert raised.value.scope == "stream"
         assert len(rows(source, "t3")) == 9
-    assert backends_of(database_url) == sessions
+    assert backends_of(source_url) == sessions
     assert len(rows(source, "t0")) == 9
     source.close()
 
@@ -384,10 +384,10 @@ def test_a_name_that_the_database_does_not_know_is_the_platforms_to_tell(
     assert as_role().not_offered(name) is None
 
 
-def test_operators_of_an_extension_beside_the_search_path_order_the_read(database_url: str, execute: Execute) -> None:
+def test_operators_of_an_extension_beside_the_search_path_order_the_read(source_url: str, execute: Execute) -> None:
     """Compared as text, a key of another schema's type would be resumed in another order than it is read in."""
     execute("CREATE SCHEMA ext")
-    with psycopg.connect(database_url, autocommit=True) as session:
+    with psycopg.connect(source_url, autocommit=True) as session:
         if not session.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'citext'").fetchone():
             pytest.skip("the server has no citext")
     execute("CREATE EXTENSION citext SCHEMA ext")
@@ -395,7 +395,7 @@ def test_operators_of_an_extension_beside_the_search_path_order_the_read(databas
     execute(
         "INSERT INTO t SELECT chr(64 + n % 26 + CASE WHEN n % 2 = 0 THEN 32 ELSE 0 END) || n FROM generate_series(1, 60) n"
     )
-    source = connector(database_url, fetch_size=3)
+    source = connector(source_url, fetch_size=3)
     source.authenticate()
     whole = rows(source, "t")
     assert len(whole) == 60
@@ -406,17 +406,17 @@ def test_operators_of_an_extension_beside_the_search_path_order_the_read(databas
 
 
 @pytest.mark.parametrize("type_", ["money", "regclass", "has_json", "money[]"])
-def test_a_key_that_cannot_be_followed_is_read_in_one_piece(database_url: str, execute: Execute, type_: str) -> None:
+def test_a_key_that_cannot_be_followed_is_read_in_one_piece(source_url: str, execute: Execute, type_: str) -> None:
     execute("CREATE TYPE has_json AS (a int, b money)")
     execute(f"CREATE TABLE t (k {type_} PRIMARY KEY)")
     literal = {"money": "1", "regclass": "'pg_class'", "has_json": "ROW(1, 2)", "money[]": "'{1}'"}[type_]
     execute(f"INSERT INTO t VALUES ({literal}::{type_})")
-    source = connector(database_url)
+    source = connector(source_url)
     source.authenticate()
     stream = streams(source)["t"]
     assert (stream.modes, stream.partitioned, stream.primary_key) == (("full",), False, ("k",))
     assert len(rows(source, "t")) == 1
-    refused = connector(database_url, cursor_fields={"public.t": "k"})
+    refused = connector(source_url, cursor_fields={"public.t": "k"})
     refused.authenticate()
     with pytest.raises(ConfigError, match=r"cursorFields: public\.t\.k cannot be a cursor: .*depends on settings"):
         _raise_unavailable(refused)
@@ -424,13 +424,13 @@ def test_a_key_that_cannot_be_followed_is_read_in_one_piece(database_url: str, e
     source.close()
 
 
-def test_a_not_null_that_is_not_proven_is_no_cursor(database_url: str, execute: Execute) -> None:
+def test_a_not_null_that_is_not_proven_is_no_cursor(source_url: str, execute: Execute) -> None:
     execute("CREATE TABLE t (id int PRIMARY KEY, at int); INSERT INTO t VALUES (1, NULL)")
     try:
         execute("ALTER TABLE t ADD CONSTRAINT late NOT NULL at NOT VALID")
     except psycopg.errors.SyntaxError:
         pytest.skip("before Postgres 18")
-    source = connector(database_url, cursor_fields={"public.t": "at"})
+    source = connector(source_url, cursor_fields={"public.t": "at"})
     source.authenticate()
     with pytest.raises(ConfigError, match="may be null"):
         _raise_unavailable(source)
@@ -438,9 +438,9 @@ def test_a_not_null_that_is_not_proven_is_no_cursor(database_url: str, execute: 
 
 
 @pytest.mark.parametrize("text", ['\'{"a": 1,\n "b": [2,\r\n3]}\'', "E'[\\n]'", '\'{"a":"\\ud800"}\n\'', "'1e400'"])
-def test_json_is_one_line_and_otherwise_as_it_is_written(database_url: str, execute: Execute, text: str) -> None:
+def test_json_is_one_line_and_otherwise_as_it_is_written(source_url: str, execute: Execute, text: str) -> None:
     execute(f"CREATE TABLE t AS SELECT {text}::json AS doc")
-    source = connector(database_url)
+    source = connector(source_url)
     source.authenticate()
     [batch] = source.read(streams(source)["t"], None, None)
     [record] = batch.records  # type: ignore[misc]

@@ -29,12 +29,12 @@ def connector(url: str, *, password: str | None = None, user: str | None = None,
 
 
 @pytest.fixture
-def opened(database_url: str) -> Iterator[Open]:
+def opened(source_url: str) -> Iterator[Open]:
     """Connectors with a session, closed at the end."""
     made: list[PostgresSql] = []
 
     def open_one(**config: Any) -> PostgresSql:
-        made.append(connector(database_url, **config))
+        made.append(connector(source_url, **config))
         made[-1].authenticate()
         return made[-1]
 
@@ -280,25 +280,25 @@ def test_a_read_sees_one_moment(opened: Open, execute: Callable[[str], None]) ->
     assert sum(len(batch.records) for batch in reading) == 5
 
 
-def test_a_refused_password_is_named_without_being_told(database_url: str) -> None:
+def test_a_refused_password_is_named_without_being_told(source_url: str) -> None:
     with pytest.raises(AuthenticationError, match=r"penstock@127\.0\.0\.1:\d+/.*Secret") as refused:
-        connector(database_url, password="wrong-one").authenticate()
+        connector(source_url, password="wrong-one").authenticate()
     assert "wrong-one" not in str(refused.value)
 
 
-def test_an_unknown_role_is_refused(database_url: str) -> None:
+def test_an_unknown_role_is_refused(source_url: str) -> None:
     with pytest.raises(AuthenticationError, match="nobody_here@"):
-        connector(database_url, user="nobody_here").authenticate()
+        connector(source_url, user="nobody_here").authenticate()
 
 
-def test_an_unknown_database_is_the_config(database_url: str) -> None:
+def test_an_unknown_database_is_the_config(source_url: str) -> None:
     with pytest.raises(ConfigError, match="no such database"):
-        connector(database_url, database='a role "r" none').authenticate()
+        connector(source_url, database='a role "r" none').authenticate()
 
 
-def test_nobody_listening_is_for_later(database_url: str) -> None:
+def test_nobody_listening_is_for_later(source_url: str) -> None:
     with pytest.raises(TransientError, match="cannot be reached"):
-        connector(database_url, port=1).authenticate()
+        connector(source_url, port=1).authenticate()
 
 
 @pytest.mark.parametrize("change", ["DROP TABLE t", "ALTER TABLE t DROP COLUMN b", "ALTER TABLE t RENAME TO u"])

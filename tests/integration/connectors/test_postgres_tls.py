@@ -119,14 +119,14 @@ class TlsProxy:
 
 
 @pytest.fixture
-def proxied(tmp_path: Path, database_url: str) -> Iterator[Callable[..., TlsProxy]]:
+def proxied(tmp_path: Path, source_url: str) -> Iterator[Callable[..., TlsProxy]]:
     """Proxies before the server, by the certificate that they show."""
     made: list[TlsProxy] = []
-    with psycopg.connect(database_url) as session:
+    with psycopg.connect(source_url) as session:
         session.execute("CREATE TABLE t (id int PRIMARY KEY)")
 
     def proxy(signed: tuple[str, str], clients: str | None = None) -> TlsProxy:
-        made.append(TlsProxy(tmp_path, database_url, signed, clients))
+        made.append(TlsProxy(tmp_path, source_url, signed, clients))
         return made[-1]
 
     yield proxy
@@ -153,10 +153,10 @@ def reads(source: PostgresSql) -> bool:
 
 
 @pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
-def test_a_ca_from_config_or_secret_is_trusted(database_url: str, proxied: Callable[..., TlsProxy], mode: str) -> None:
+def test_a_ca_from_config_or_secret_is_trusted(source_url: str, proxied: Callable[..., TlsProxy], mode: str) -> None:
     proxy = proxied(AUTHORITY.sign("localhost"))
-    assert reads(source_of(database_url, proxy, sslmode=mode, ca_certificate=AUTHORITY.certificate))
-    assert reads(source_of(database_url, proxy, {"ca_certificate": AUTHORITY.certificate}, sslmode=mode))
+    assert reads(source_of(source_url, proxy, sslmode=mode, ca_certificate=AUTHORITY.certificate))
+    assert reads(source_of(source_url, proxy, {"ca_certificate": AUTHORITY.certificate}, sslmode=mode))
 
 
 HALF = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
@@ -164,32 +164,32 @@ HALF = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 
 @pytest.mark.parametrize("ca", [None, STRANGER.certificate, "rubbish", HALF])
 def test_an_authority_that_is_not_known_is_the_config(
-    database_url: str, proxied: Callable[..., TlsProxy], ca: str | None
+    source_url: str, proxied: Callable[..., TlsProxy], ca: str | None
 ) -> None:
     config: dict[str, Any] = {"ca_certificate": ca} if ca else {}
     with pytest.raises(ConfigError, match="caCertificate"):
-        source_of(database_url, proxied(AUTHORITY.sign("localhost")), **config).authenticate()
+        source_of(source_url, proxied(AUTHORITY.sign("localhost")), **config).authenticate()
 
 
-def test_a_certificate_for_another_name_is_the_config(database_url: str, proxied: Callable[..., TlsProxy]) -> None:
-    source = source_of(database_url, proxied(AUTHORITY.sign("db.example.com")), ca_certificate=AUTHORITY.certificate)
+def test_a_certificate_for_another_name_is_the_config(source_url: str, proxied: Callable[..., TlsProxy]) -> None:
+    source = source_of(source_url, proxied(AUTHORITY.sign("db.example.com")), ca_certificate=AUTHORITY.certificate)
     with pytest.raises(ConfigError, match=r"spec\.config\.host.*another name"):
         source.authenticate()
 
 
-def test_a_certificate_that_has_expired_is_told(database_url: str, proxied: Callable[..., TlsProxy]) -> None:
+def test_a_certificate_that_has_expired_is_told(source_url: str, proxied: Callable[..., TlsProxy]) -> None:
     proxy = proxied(AUTHORITY.sign("localhost", -DAY))
     with pytest.raises(ConfigError, match="expired"):
-        source_of(database_url, proxy, ca_certificate=AUTHORITY.certificate).authenticate()
+        source_of(source_url, proxy, ca_certificate=AUTHORITY.certificate).authenticate()
 
 
-def test_a_client_certificate_is_shown(database_url: str, proxied: Callable[..., TlsProxy]) -> None:
+def test_a_client_certificate_is_shown(source_url: str, proxied: Callable[..., TlsProxy]) -> None:
     proxy = proxied(AUTHORITY.sign("localhost"), AUTHORITY.certificate)
     certificate, key = AUTHORITY.sign("reader")
     known: dict[str, Any] = {"ca_certificate": AUTHORITY.certificate}
-    assert reads(source_of(database_url, proxy, {"client_certificate": certificate, "client_key": key}, **known))
+    assert reads(source_of(source_url, proxy, {"client_certificate": certificate, "client_key": key}, **known))
     with pytest.raises(ConfigError, match="both or neither"):
-        source_of(database_url, proxy, {"client_key": key}, **known).authenticate()
+        source_of(source_url, proxy, {"client_key": key}, **known).authenticate()
     other, its_key = STRANGER.sign("reader")
     with pytest.raises(AuthenticationError, match="clientCertificate"):
-        source_of(database_url, proxy, {"client_certificate": other, "client_key": its_key}, **known).authenticate()
+        source_of(source_url, proxy, {"client_certificate": other, "client_key": its_key}, **known).authenticate()

@@ -78,20 +78,20 @@ def accepted(session: psycopg.Connection[Any], type_: str) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_every_type_is_read_or_refused_by_name(database_url: str, execute: Execute, seed: int) -> None:
+def test_every_type_is_read_or_refused_by_name(source_url: str, execute: Execute, seed: int) -> None:
     """As a column, as the cursor and as the key: read once whole, resumed at every page, and split."""
     chance = random.Random(seed)
     for statement in OWN.split(";"):
         if statement.strip():
             execute(statement)
-    with psycopg.connect(database_url, autocommit=True) as session:
+    with psycopg.connect(source_url, autocommit=True) as session:
         every = [row[0] for row in session.execute(TYPES).fetchall()]
         for number, type_ in enumerate(
             chance.sample(every, 8) + chance.sample(["whole", "few", "again", "span", "deep", "mood", "pair"], 2)
         ):
             name = f"t{number}{chance.choice(NAMES)}"[:60]
             if _filled(session, name, type_, chance):
-                _read(database_url, f"public.{name}", type_)
+                _read(source_url, f"public.{name}", type_)
 
 
 def _filled(session: psycopg.Connection[Any], name: str, type_: str, chance: random.Random) -> bool:

@@ -159,13 +159,13 @@ AS_WRITTEN = (
 
 @pytest.mark.parametrize("seed", [FIRST_SEED + seed for seed in SEEDS])
 def test_what_is_read_is_what_the_database_holds(
-    database_url: str, execute: Execute, as_role: Callable[..., PostgresSql], seed: int
+    source_url: str, execute: Execute, as_role: Callable[..., PostgresSql], seed: int
 ) -> None:
     """Under any settings of the role, in pages of any size, resumed at any page, and after changes nothing but these."""
     chance = random.Random(seed)
     for statement in filter(str.strip, OWN.split(";")):
         execute(statement)
-    columns = _table(database_url, chance)
+    columns = _table(source_url, chance)
     execute(f"GRANT SELECT ON t TO {ROLE}")
     for name in chance.sample([name for name in ROLE_SETTINGS if "timeout" not in name], chance.randint(0, 8)):
         value = chance.choice(ROLE_SETTINGS[name])
@@ -174,7 +174,7 @@ def test_what_is_read_is_what_the_database_holds(
     stream = {stream.name: stream for stream in source.discover()}["public.t"]
     batches = list(source.read(stream, None, None))
     told = {row["id"]: row for batch in batches for row in through_json(batch.records)}
-    _compare(told, _written(database_url, columns), columns)
+    _compare(told, _written(source_url, columns), columns)
     assert len(told) == sum(len(batch.records) for batch in batches) == ROWS
     middle = chance.randrange(len(batches))
     cursor = msgspec.json.decode(msgspec.json.encode(batches[middle].cursor))
@@ -184,7 +184,7 @@ def test_what_is_read_is_what_the_database_holds(
     execute("UPDATE t SET id = id + 1000 WHERE id % 3 = 0")
     again = [row for batch in source.read(stream, None, end) for row in through_json(batch.records)]
     assert sorted(row["id"] for row in again) == [1000 + number for number in range(ROWS) if number % 3 == 0]
-    _compare({row["id"]: row for row in again}, _written(database_url, columns), columns)
+    _compare({row["id"]: row for row in again}, _written(source_url, columns), columns)
 
 
 def _table(url: str, chance: random.Random) -> dict[str, str]:
