@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 from penstock_sdk.author.commands import app
-from penstock_sdk.author.openapi_schema import schema_of_openapi
+from penstock_sdk.author.openapi_schema import Extent, schema_of_openapi
 from penstock_sdk.author.project import ProjectError
 from penstock_sdk.author.schema_inference import DRAFT, differences
 from typer.testing import CliRunner
@@ -33,6 +33,26 @@ SCHEMAS: dict[str, Any] = {
     "Users": {"type": "array", "items": {"$ref": "#/components/schemas/User"}},
     "Tag": {"properties": {"name": {"type": ["string", "null"]}}},
     "Admin": {"allOf": [{"$ref": "#/components/schemas/Tag"}, {"type": "object", "required": ["level"], "properties": {"level": {"type": "integer"}}}]},
+    "Charge": {
+        "type": "object",
+        "required": ["id", "refunds"],
+        "properties": {
+            "id": {"type": "string", "description": "Its id."},
+            "payer": {
+                "anyOf": [{"type": "string"}, {"$ref": "#/components/schemas/User"}, {"$ref": "#/components/schemas/Gone"}],
+                "nullable": True,
+                "x-expansionResources": {"oneOf": [{"$ref": "#/components/schemas/User"}, {"$ref": "#/components/schemas/Gone"}]},
+            },
+            "review": {
+                "anyOf": [{"$ref": "#/components/schemas/Tag"}],
+                "x-expansionResources": {"oneOf": [{"$ref": "#/components/schemas/Tag"}]},
+            },
+            "card": {"type": "object", "properties": {"checks": {"type": "object", "properties": {"cvc": {"type": "string"}}}}},
+            "method": {"anyOf": [{"$ref": "#/components/schemas/Tag"}, {"$ref": "#/components/schemas/Gone"}]},
+            "refunds": {"type": "array", "items": {"type": "object", "properties": {"id": {"type": "string"}, "tag": {"type": "string"}}}},
+        },
+    },
+    "Gone": {"type": "object", "required": ["deleted"], "properties": {"deleted": {"type": "boolean"}}},
     "Name": {"type": "string"},
     "Lost": {"$ref": "#/components/schemas/Nobody"},
     "Elsewhere": {"$ref": "other.yaml#/User"},
@@ -79,6 +99,45 @@ def test_swagger_2_has_its_schemas_elsewhere(tmp_path: Path) -> None:
     path = tmp_path / "swagger.yaml"
     path.write_text("swagger: '2.0'\ndefinitions: {User: {type: object, properties: {id: {type: integer}}}}\n")
     assert schema_of_openapi(path, "User")[0]["properties"] == {"id": {"type": "integer"}}
+
+
+def test_a_field_that_a_request_can_expand_holds_the_identifier(document: Path) -> None:
+    schema, personal = schema_of_openapi(document, "Charge")
+    properties: Any = schema["properties"]
+    assert properties["payer"] == {"type": ["string", "null"]}
+    assert properties["review"]["properties"] == {
+        "name": {"type": ["string", "null"]}
+    }  # nothing but the expanded object
+    assert not any(path.startswith("payer.") for path in personal)
+
+
+def test_levels_fields_and_descriptions_can_be_left_out(document: Path) -> None:
+    schema, _ = schema_of_openapi(
+        document, "Charge", Extent(depth=1, without=["refunds", "review"], descriptions=False)
+    )
+    assert schema == {
+        "$schema": DRAFT,
+        "type": "object",
+        "properties": {
+            "id": {"type": "string"},
+            "payer": {"type": ["string", "null"]},
+            "card": {"type": "object"},
+            "method": {"type": "object"},  # two objects without their fields are one schema
+        },
+        "required": ["id"],
+    }
+    nested, _ = schema_of_openapi(document, "Charge", Extent(without=["card.checks.cvc", "refunds.tag"]))
+    properties: Any = nested["properties"]
+    assert properties["card"]["properties"]["checks"] == {"type": "object", "properties": {}}
+    assert list(properties["refunds"]["items"]["properties"]) == ["id"]
+
+
+@pytest.mark.parametrize("path", ["refund", "card.check", "id.of"])
+def test_a_field_to_leave_out_that_the_schema_lacks_is_named(path: str, document: Path) -> None:
+    command = ["infer-schema", "--openapi", str(document), "--schema", "Charge", "--without", path]
+    done = CliRunner().invoke(app, command)
+    assert isinstance(done.exception, ProjectError)
+    assert f"the schema 'Charge' has no field {path!r}" in str(done.exception)
 
 
 @pytest.mark.parametrize(

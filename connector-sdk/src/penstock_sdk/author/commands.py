@@ -215,6 +215,16 @@ def infer_schema(
         typer.Option(help="An OpenAPI document as the source of the schema. Samples are then compared with it."),
     ] = None,
     schema_name: Annotated[str | None, typer.Option("--schema", help="The name of the schema in the document.")] = None,
+    depth: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --openapi: keep so many levels of fields, and below them only the type."),
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="With --openapi: the path of a field that records lack; can be repeated.")
+    ] = None,
+    descriptions: Annotated[
+        bool, typer.Option("--descriptions/--no-descriptions", help="With --openapi: keep the descriptions of fields.")
+    ] = True,
 ) -> None:
     """Print the JSON Schema of samples, or of an OpenAPI document. Standard error names the fields that look like personal data.
 
@@ -226,7 +236,8 @@ def infer_schema(
         raise project.ProjectError("name files with samples, or a stream with --stream, or a document with --openapi")
     found = list(read_samples(file, stream, limit) if stream else schema_inference.records_of(samples or []))
     if openapi and schema_name:
-        schema, personal = openapi_schema.schema_of_openapi(openapi, schema_name)
+        extent = openapi_schema.Extent(depth=depth, without=without or (), descriptions=descriptions)
+        schema, personal = openapi_schema.schema_of_openapi(openapi, schema_name, extent)
         differences = schema_inference.differences(schema, found)
     else:
         (schema, personal), differences = schema_inference.infer(found), []
