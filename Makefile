@@ -6,7 +6,7 @@ DISTRIBUTIONS := operator connector-sdk $(wildcard connectors/*)
 SOURCES := operator/src connector-sdk/src $(wildcard connectors/*/src)
 # The other tests are not clean yet.
 TYPED_TESTS := $(wildcard tests/*.py) $(addprefix tests/,chart fakes run_api unit/adversarial unit/cluster unit/code)
-TYPED := $(SOURCES) docs benchmarks examples locks $(TYPED_TESTS)
+TYPED := $(SOURCES) docs benchmarks examples images locks $(TYPED_TESTS)
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help

@@ -1,6 +1,7 @@
 # How images are built and pushed: BUILDER is buildah (the default), docker or podman.
 # shellcheck shell=bash
 builder=${BUILDER:-buildah}
+image_names="operator $(cd connectors && echo */)"; image_names=${image_names//\//}
 state=$PWD/.state/images; mkdir -p "$state"
 # vfs copies the whole of an image for each of its steps, but works on a filesystem that overlay does not.
 buildah_() { buildah --root "$state/store-$storage" --runroot "$state/run-$storage" --storage-driver "$storage" "$@"; }
@@ -23,5 +24,18 @@ push_image() { # TAG REFERENCE DIGEST_FILE
     docker)
       docker tag "$tag" "$reference" && docker push -q "$reference" >/dev/null
       docker inspect -f '{{range .RepoDigests}}{{println .}}{{end}}' "$reference" | sed -n "s|^${reference%:*}@||p" | head -1 | tr -d '\n' > "$file" ;;
+  esac
+}
+read_from_image() { # TAG PATH: prints the file, or fails when the image has none
+  local tag=$1 path=$2 container folder status=0
+  case $builder in
+    buildah)
+      container=$(buildah_ from -q --pull=never "$tag") && folder=$(buildah_ mount "$container") || return 1
+      cat "$folder$path" || status=1
+      buildah_ rm "$container" >/dev/null; return $status ;;
+    *)
+      container=$("$builder" create "$tag") || return 1
+      "$builder" cp "$container:$path" - | tar -xO || status=1
+      "$builder" rm "$container" >/dev/null; return $status ;;
   esac
 }
