@@ -9,14 +9,13 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
 
 import httpx
 
 from penstock_sdk._causes import chain_of_causes
+from penstock_sdk._retry_after import retry_after
 from penstock_sdk.auth.shared_credentials import LoginContext
 from penstock_sdk.errors import AuthenticationError, ConfigError, ConnectorError, TransientError
 from penstock_sdk.json_types import JsonObject
@@ -98,7 +97,7 @@ class Provider:
         if answer.status in TRANSIENT_STATUSES or (answer.status >= SERVER_ERROR and not is_fault):
             raise TransientError(
                 f"{self.host} is not available for the login: it answers HTTP {answer.status}",
-                retry_after=_retry_after(answer.headers.get("Retry-After")),
+                retry_after=retry_after(answer.headers),
             )
         return answer
 
@@ -201,17 +200,3 @@ def _certificate_problem(error: BaseException) -> str:
             return cause.verify_message
     found = re.search(r"certificate verify failed: ([\w '.,-]+)", str(error))
     return found[1] if found else ""
-
-
-def _retry_after(value: str | None) -> float | None:
-    if not value:
-        return None
-    text = value.strip()
-    if text.isascii() and text.isdecimal():
-        return float(text[:9])
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
-        return None
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (aware - datetime.now(UTC)).total_seconds())

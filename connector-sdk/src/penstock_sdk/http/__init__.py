@@ -14,6 +14,7 @@ docs/authors/http.md is the guide.
 
 from __future__ import annotations
 
+from penstock_sdk._retry_after import retry_after
 from penstock_sdk.http.async_job import AsyncJob, JobFailedError, JobId
 from penstock_sdk.http.client import Client, url_path
 from penstock_sdk.http.concurrency import map_in_order
@@ -33,11 +34,11 @@ from penstock_sdk.http.paginators import (
     SinglePage,
 )
 from penstock_sdk.http.parent_child import read_children
+from penstock_sdk.http.rate_limit_headers import RateLimitStatus, rate_limit_status
 from penstock_sdk.http.rate_limits import RateLimiter, SharedRateLimiter, SourceRateLimiter
 from penstock_sdk.http.record_page import RecordPage
 from penstock_sdk.http.response import Response
 from penstock_sdk.http.response_rules import ExpiredCursorError, NotFoundError, ResponseRule
-from penstock_sdk.http.retry_after import RateLimitStatus, rate_limit_status, retry_after
 from penstock_sdk.http.streaming import csv_pages, decompressed, json_pages, line_pages
 
 __all__ = [

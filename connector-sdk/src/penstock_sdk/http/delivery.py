@@ -12,12 +12,13 @@ import httpx
 
 from penstock_sdk._causes import chain_of_causes
 from penstock_sdk._redirects import Redirected, origin_of, place_of, responses_until_last
+from penstock_sdk._retry_after import retry_after
 from penstock_sdk.errors import ConfigError, ConnectorError, SourceContractError, TransientError
 from penstock_sdk.http.body_decoding import decoded_chunks
+from penstock_sdk.http.rate_limit_headers import rate_limit_status
 from penstock_sdk.http.rate_limits import RateLimiter
 from penstock_sdk.http.response import Response
 from penstock_sdk.http.response_rules import Failure, ResponseRule, failure_of
-from penstock_sdk.http.retry_after import rate_limit_status, retry_after
 
 ERROR_BODY_BYTES = 64 * 1024
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)

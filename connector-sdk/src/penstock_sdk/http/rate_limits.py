@@ -12,7 +12,7 @@ import httpx
 from penstock_sdk import _waiting
 from penstock_sdk._rate_leases import LeaseRequests, lease_function
 from penstock_sdk.errors import TransientError
-from penstock_sdk.http.retry_after import rate_limit_status
+from penstock_sdk.http.rate_limit_headers import rate_limit_status
 
 MAX_LEASED_REQUESTS = 1000
 """Requests that one call may ask for, as the protocol says."""

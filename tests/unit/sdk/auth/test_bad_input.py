@@ -75,6 +75,10 @@ def error_of(provider: FakeProvider, auth: Auth, path: str = "/x") -> ConnectorE
         (Reply(500, HTML), TransientError, "it answers HTTP 500"),
         (Reply(503, b"", {"Retry-After": "7"}), TransientError, "it answers HTTP 503"),
         (Reply(429, b"", {"Retry-After": "Sat, 01 Jan 2000 00:00:00 GMT"}), TransientError, "it answers HTTP 429"),
+        *(
+            (Reply(503, b"", {"Retry-After": text}), TransientError, "it answers HTTP 503")
+            for text in ("", "9" * 400, "-1", "soon", "Sat, 01 Jan 99999999999 00:00:00 GMT", "1 Jan 2000 25:61:61 +99999999")
+        ),
         (Reply(400, {"error": "temporarily_unavailable"}), TransientError, "is not available for the login"),
         (Reply(200, b"no gzip", {"Content-Encoding": "gzip"}), TransientError, "is not encoded as its header says"),
         (Reply(200, b"{}", {"Content-Length": "400"}), TransientError, "does not answer the login completely"),
